@@ -1,0 +1,75 @@
+"""Everything `protocols` raises on purpose.
+
+    ProtocolError
+    ├── SessionError            the terms of a session contradict each other
+    │   ├── CapacityError       the sum could leave the ring and wrap
+    │   ├── ThresholdError      the threshold does not fit the members
+    │   └── QuorumError         a segment's quorum does not fit its members
+    ├── WireError               bytes are not the one canonical form of the expected message
+    ├── ContextError            a message belongs to another session
+    ├── StageError              a call or a message comes out of order
+    ├── RosterError             a party is unknown, missing, listed twice, or not who it says
+    ├── InputError              a summand has the wrong length, type or size, or its model binding is missing
+    ├── KeyAgreementError       a public key cannot be used
+    ├── SealError               a sealed share does not authenticate
+    ├── ShareError              Shamir shares do not combine
+    └── BelowThresholdError     too few parties are left: the session ends and nothing is revealed
+
+A message names the party, the value and the rule, and never contains secret bytes.
+"""
+
+
+class ProtocolError(Exception):
+    """Base of every error that `protocols` raises on purpose."""
+
+
+class SessionError(ProtocolError):
+    """The terms of a session contradict each other."""
+
+
+class CapacityError(SessionError):
+    """The sum could leave the ring and wrap."""
+
+
+class ThresholdError(SessionError):
+    """The threshold does not fit the members."""
+
+
+class QuorumError(SessionError):
+    """A segment's quorum does not fit its members."""
+
+
+class WireError(ProtocolError):
+    """Bytes are not the one canonical form of the expected message."""
+
+
+class ContextError(ProtocolError):
+    """A message belongs to another session."""
+
+
+class StageError(ProtocolError):
+    """A call or a message comes out of order."""
+
+
+class RosterError(ProtocolError):
+    """A party is unknown, missing, listed twice, or not who it says."""
+
+
+class InputError(ProtocolError):
+    """A summand has the wrong length, type or size, or its model binding is missing."""
+
+
+class KeyAgreementError(ProtocolError):
+    """A public key cannot be used."""
+
+
+class SealError(ProtocolError):
+    """A sealed share does not authenticate."""
+
+
+class ShareError(ProtocolError):
+    """Shamir shares do not combine."""
+
+
+class BelowThresholdError(ProtocolError):
+    """Too few parties are left: the session ends and nothing is revealed."""

@@ -1,0 +1,150 @@
+"""The contract that every secure sum keeps: plain, masking, homomorphic.
+
+A secure sum adds integer vectors of several clients, segment by segment, over the members that survive. The server
+drives: it hands out one request per client and stage, folds the replies in as they come, and closes the stage.
+
+    server = secure_sum.server(session)            client = secure_sum.client(session, me)
+    for stage in secure_sum.stages:
+        for each (client, request) in server.requests():
+            reply = client.reply(request)          # or client.contribute(request, inputs) at the input stage
+            server.receive(client, reply)
+        server.close_stage()                       # raises BelowThresholdError when too few are left
+    result = server.result(bindings)
+
+Guarantees, tested for every implementation by one conformance class:
+
+* A segment's sum is exactly the integer sum of the inputs of the surviving members of that segment.
+* There is one list of survivors per session: an upload counts in all its segments or in none.
+* A segment with fewer surviving members than its quorum stays closed; the others open.
+* Below the threshold the session ends by name and nothing is opened.
+* Calls and messages out of order raise StageError; malformed, foreign or repeated messages raise their named error
+  and change nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+
+from protocols.errors import InputError
+from protocols.ring import IntegerVector
+from protocols.session import ClientId, Segment, Session
+from protocols.wire import DIGEST_SIZE
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SegmentInput:
+    """What a client adds to one segment. Private.
+
+    Args:
+        values: Shape (segment.length,), int64, magnitudes at most the session's input_bound.
+        binding: 32 bytes that all contributors and the server must share for the segment to open, e.g. the digest
+            of the model that the values were computed from. Modes that hide inputs mix it into the hiding.
+    """
+
+    values: IntegerVector
+    binding: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SumResult:
+    """What the server learns.
+
+    Args:
+        survivors: The members whose inputs are in the sums, increasing.
+        sums: By segment index: the exact integer sums, int64.
+        refused: By segment index: why a segment stayed closed.
+    """
+
+    survivors: tuple[ClientId, ...]
+    sums: Mapping[int, IntegerVector]
+    refused: Mapping[int, str]
+
+
+class SumClient(ABC):
+    """One client's side of one session. Holds the session's secrets; lives as long as the session."""
+
+    @abstractmethod
+    def reply(self, request: bytes) -> bytes:
+        """Answer a request of a stage that takes no input. The same request twice gets the same answer."""
+
+    @abstractmethod
+    def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
+        """Answer the request of the input stage with this client's summands, one per segment it belongs to."""
+
+
+class SumServer(ABC):
+    """The server's side of one session."""
+
+    @abstractmethod
+    def requests(self) -> Mapping[ClientId, bytes]:
+        """The current stage's request to each client that is still in."""
+
+    @abstractmethod
+    def receive(self, client: ClientId, reply: bytes) -> None:
+        """Fold in one reply. An error leaves the state as it was: the client counts as not having answered."""
+
+    @abstractmethod
+    def close_stage(self) -> None:
+        """Fix who took part in this stage and enter the next one; the replies that came later are refused.
+
+        Raises:
+            BelowThresholdError: Fewer clients than the threshold have answered.
+        """
+
+    @abstractmethod
+    def result(self, bindings: Mapping[int, bytes]) -> SumResult:
+        """The sums, after the last stage. `bindings` gives the server's own binding of every segment."""
+
+
+class SecureSum(ABC):
+    """A way to add integers; stateless."""
+
+    name: ClassVar[str]
+    stages: ClassVar[tuple[str, ...]]
+    input_stage: ClassVar[str]
+
+    @abstractmethod
+    def client(self, session: Session, me: ClientId) -> SumClient:
+        """The client side for one member."""
+
+    @abstractmethod
+    def server(self, session: Session) -> SumServer:
+        """The server side."""
+
+
+def check_inputs(session: Session, me: ClientId, inputs: Mapping[int, SegmentInput]) -> None:
+    """Refuse summands that do not fit the session; shared by all implementations.
+
+    Raises:
+        InputError: A segment is missing or foreign, a length or type is wrong, a magnitude exceeds the bound.
+    """
+    mine = session.segments_of(me)
+    if set(inputs) != {segment.index for segment in mine}:
+        raise InputError(f"{me}: inputs for segments {sorted(inputs)} must be for {[s.index for s in mine]}")
+    for segment in mine:
+        _check_input(session, segment, inputs[segment.index])
+
+
+def _check_input(session: Session, segment: Segment, given: SegmentInput) -> None:
+    name = f"segment {segment.index}"
+    if given.values.dtype != np.int64 or given.values.shape != (segment.length,):
+        raise InputError(
+            f"{name}: {given.values.dtype} of shape {given.values.shape} must be int64 of shape ({segment.length},)"
+        )
+    # Not via abs(): the magnitude of the smallest int64 is negative.
+    lowest, highest = int(given.values.min()), int(given.values.max())
+    if lowest < -session.input_bound or highest > session.input_bound:
+        raise InputError(f"{name}: a value leaves [-{session.input_bound}, {session.input_bound}]")
+    check_binding(segment.index, given.binding)
+
+
+def check_binding(index: int, binding: bytes | None) -> bytes:
+    """Refuse a binding that is missing or of the wrong size."""
+    if binding is None or len(binding) != DIGEST_SIZE:
+        raise InputError(f"segment {index}: binding must have {DIGEST_SIZE} bytes")
+    return binding

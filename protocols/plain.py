@@ -1,0 +1,165 @@
+"""The same contract in the clear: the baseline for cost, and the oracle for exactness. It protects nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self, final
+
+import numpy as np
+
+from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, StageError
+from protocols.interface import (
+    SecureSum,
+    SegmentInput,
+    SumClient,
+    SumResult,
+    SumServer,
+    check_binding,
+    check_inputs,
+)
+from protocols.ring import RingVector, centred, to_ring
+from protocols.session import ClientId, Session
+from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlainInput:
+    """A client's summands by segment index, each with its binding: readable by whoever carries it."""
+
+    context: bytes
+    sender: int
+    segments: Mapping[int, RingVector]
+    bindings: Mapping[int, bytes]
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        writer = Writer(MessageType.PLAIN_INPUT).fixed(self.context, DIGEST_SIZE).unsigned(self.sender, 2)
+        writer.positions(sorted(self.segments))
+        for index in sorted(self.segments):
+            writer.fixed(self.bindings[index], DIGEST_SIZE).vector(self.segments[index])
+        return writer.done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.PLAIN_INPUT)
+        context, sender = reader.fixed(DIGEST_SIZE), reader.unsigned(2)
+        entries = {index: (reader.fixed(DIGEST_SIZE), reader.vector()) for index in reader.positions()}
+        reader.end()
+        return cls(
+            context=context,
+            sender=sender,
+            segments={index: vector for index, (_, vector) in entries.items()},
+            bindings={index: binding for index, (binding, _) in entries.items()},
+        )
+
+
+@final
+class PlainClient(SumClient):
+    """Sends its summands as they are."""
+
+    def __init__(self, session: Session, me: ClientId) -> None:
+        self._session = session
+        self._me = me
+        self._position = session.position(me)
+        self._reply: bytes | None = None
+
+    def reply(self, request: bytes) -> bytes:  # noqa: ARG002
+        """There is no stage without input."""
+        raise StageError("the only stage is upload: call contribute")
+
+    def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
+        """Answer the request of upload."""
+        if request:
+            raise StageError("the request of upload must be empty")
+        if self._reply is None:
+            check_inputs(self._session, self._me, inputs)
+            self._reply = PlainInput(
+                context=self._session.context,
+                sender=self._position,
+                segments={index: to_ring(given.values) for index, given in inputs.items()},
+                bindings={index: given.binding for index, given in inputs.items()},
+            ).to_bytes()
+        return self._reply
+
+
+@final
+class PlainServer(SumServer):
+    """Adds what it reads."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._sums = [np.zeros(segment.length, dtype=np.uint32) for segment in session.segments]
+        self._bindings: dict[int, set[bytes]] = {segment.index: set() for segment in session.segments}
+        self._answered: set[ClientId] = set()
+        self._open = True
+
+    def requests(self) -> Mapping[ClientId, bytes]:
+        """An empty request to every member."""
+        self._check_open()
+        return dict.fromkeys(self._session.members, b"")
+
+    def receive(self, client: ClientId, reply: bytes) -> None:
+        """Check a whole upload, then add it."""
+        self._check_open()
+        position = self._session.position(client)
+        if client in self._answered:
+            raise StageError(f"{client}: has already answered {Plain.input_stage}")
+        message = PlainInput.from_bytes(reply)
+        if message.context != self._session.context:
+            raise ContextError(f"{client}: the message belongs to another session")
+        if message.sender != position:
+            raise RosterError(f"{client}: the message is from position {message.sender}, not {position}")
+        lengths = {segment.index: segment.length for segment in self._session.segments_of(client)}
+        if {index: len(vector) for index, vector in message.segments.items()} != lengths:
+            raise InputError(f"{client}: the input must hold exactly its segments, whole")
+        for index, vector in message.segments.items():
+            self._sums[index] += vector
+            self._bindings[index].add(message.bindings[index])
+        self._answered.add(client)
+
+    def close_stage(self) -> None:
+        """Fix the survivors."""
+        self._check_open()
+        if len(self._answered) < self._session.threshold:
+            raise BelowThresholdError(
+                f"{Plain.input_stage}: {len(self._answered)} of {len(self._session.members)} clients answered, "
+                f"threshold={self._session.threshold} are needed"
+            )
+        self._open = False
+
+    def result(self, bindings: Mapping[int, bytes]) -> SumResult:
+        """The sums of the segments that meet their quorum."""
+        if self._open:
+            raise StageError("the sums are opened after upload has closed")
+        sums, refused = {}, {}
+        for segment in self._session.segments:
+            present = len(self._answered.intersection(segment.members))
+            if present < segment.quorum:
+                refused[segment.index] = f"{present} surviving members, quorum {segment.quorum}"
+            elif self._bindings[segment.index] != {check_binding(segment.index, bindings.get(segment.index))}:
+                refused[segment.index] = "its members were bound to different models"
+            else:
+                sums[segment.index] = centred(self._sums[segment.index])
+        return SumResult(survivors=tuple(sorted(self._answered)), sums=sums, refused=refused)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StageError("all stages of the session are closed")
+
+
+@final
+class Plain(SecureSum):
+    """INSECURE: the server reads every single input. For baselines, oracles and filters over single updates."""
+
+    name: ClassVar[str] = "plain"
+    stages: ClassVar[tuple[str, ...]] = ("upload",)
+    input_stage: ClassVar[str] = "upload"
+
+    def client(self, session: Session, me: ClientId) -> PlainClient:
+        """The client side for one member."""
+        return PlainClient(session, me)
+
+    def server(self, session: Session) -> PlainServer:
+        """The server side."""
+        return PlainServer(session)

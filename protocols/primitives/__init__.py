@@ -1,0 +1,1 @@
+"""The cryptographic primitives, one per file: the only files that import `cryptography`."""

@@ -1,0 +1,190 @@
+"""A session: everything the parties of one secure sum agree on before any secret exists.
+
+The canonical bytes of a session hash to its `context`, to which every key, seal and message is bound. Two parties
+that disagree about anything in it (roster, threshold, segments, round, attempt, configuration) cannot complete a sum.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Self
+
+from protocols.errors import CapacityError, QuorumError, RosterError, SessionError, ThresholdError
+from protocols.ring import capacity
+from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+
+ClientId = str
+
+RUN_ID_SIZE = 16
+MIN_MEMBERS = 2
+MAX_MEMBERS = 2**16 - 1
+_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of the summed vector with its own members and its own quorum.
+
+    Args:
+        index: Its number in the session, from 0.
+        length: Ring elements.
+        members: The clients that contribute to it, increasing.
+        quorum: Surviving members below which it stays closed.
+    """
+
+    index: int
+    length: int
+    members: tuple[ClientId, ...]
+    quorum: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.length < 2**32:
+            raise SessionError(f"segment {self.index}: length={self.length} must lie in 1..2**32-1")
+        if not 1 <= self.quorum <= len(self.members):
+            raise QuorumError(
+                f"segment {self.index}: quorum={self.quorum} must lie in 1..{len(self.members)}, its number of members"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """The terms of one secure sum.
+
+    Args:
+        run: Identity of the run, 16 bytes.
+        round: Round of the run, from 1.
+        attempt: Attempt at this round, from 1. A round is never summed twice under one attempt.
+        members: The cohort, increasing; a client's position is its place in it, from 1.
+        threshold: Survivors needed to open anything; more than half of the members.
+        input_bound: Every summand lies in [-input_bound, input_bound].
+        segments: At least one; numbered in order.
+        config_digest: SHA-256 of the plan that all parties follow.
+
+    Raises:
+        SessionError: CapacityError, ThresholdError, QuorumError or itself, when the terms contradict each other.
+        RosterError: A member's name is malformed, repeated or out of order.
+    """
+
+    run: bytes
+    round: int
+    attempt: int
+    members: tuple[ClientId, ...]
+    threshold: int
+    input_bound: int
+    segments: tuple[Segment, ...]
+    config_digest: bytes
+
+    def __post_init__(self) -> None:
+        self._check_terms()
+        self._check_members()
+        for number, segment in enumerate(self.segments):
+            if segment.index != number:
+                raise SessionError(f"segment {segment.index} must be numbered {number}")
+            _check_roster(segment.members)
+            if unknown := set(segment.members) - set(self.members):
+                raise RosterError(f"segment {number}: {min(unknown)!r} is no member of the session")
+
+    def _check_terms(self) -> None:
+        if len(self.run) != RUN_ID_SIZE or len(self.config_digest) != DIGEST_SIZE:
+            raise SessionError(f"run and config_digest must have {RUN_ID_SIZE} and {DIGEST_SIZE} bytes")
+        if not (1 <= self.round < 2**32 and 1 <= self.attempt < 2**32):
+            raise SessionError(f"round={self.round} and attempt={self.attempt} must lie in 1..2**32-1")
+        if not 1 <= len(self.segments) < 2**16:
+            raise SessionError(f"{len(self.segments)} segments must be 1..65535")
+
+    def _check_members(self) -> None:
+        _check_roster(self.members)
+        n = len(self.members)
+        if not MIN_MEMBERS <= n <= MAX_MEMBERS:
+            raise RosterError(f"{n} members must be {MIN_MEMBERS}..{MAX_MEMBERS}")
+        if not n < 2 * self.threshold <= 2 * n:
+            raise ThresholdError(
+                f"threshold={self.threshold} must be more than half of {n} members and at most {n}"
+            )
+        if not 1 <= self.input_bound <= capacity(n):
+            raise CapacityError(
+                f"input_bound={self.input_bound} must lie in 1..{capacity(n)}: the sum of {n} inputs would wrap"
+            )
+
+    @cached_property
+    def context(self) -> bytes:
+        """SHA-256 of the canonical bytes: what every key, seal and message of the session is bound to."""
+        return hashlib.sha256(b"rbla-secure session\x00" + self.to_bytes()).digest()
+
+    @cached_property
+    def _positions(self) -> dict[ClientId, int]:
+        return {client: place for place, client in enumerate(self.members, start=1)}
+
+    def position(self, client: ClientId) -> int:
+        """A member's place in the roster, from 1: its Shamir abscissa."""
+        try:
+            return self._positions[client]
+        except KeyError:
+            raise RosterError(f"{client!r} is no member of the session") from None
+
+    def client_at(self, position: int) -> ClientId:
+        """The member at a position."""
+        if not 1 <= position <= len(self.members):
+            raise RosterError(f"position {position} must lie in 1..{len(self.members)}")
+        return self.members[position - 1]
+
+    def segments_of(self, client: ClientId) -> tuple[Segment, ...]:
+        """The segments to which a member contributes."""
+        return tuple(segment for segment in self.segments if client in segment.members)
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        writer = Writer(MessageType.SESSION).fixed(self.run, RUN_ID_SIZE).unsigned(self.round, 4)
+        writer.unsigned(self.attempt, 4).unsigned(self.threshold, 2).unsigned(self.input_bound, 4)
+        writer.fixed(self.config_digest, DIGEST_SIZE).unsigned(len(self.members), 2)
+        for client in self.members:
+            writer.text(client)
+        writer.unsigned(len(self.segments), 2)
+        for segment in self.segments:
+            writer.unsigned(segment.length, 4).unsigned(segment.quorum, 2)
+            writer.positions([self._positions[client] for client in segment.members])
+        return writer.done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`; the constructor checks the terms.
+
+        Raises:
+            WireError: The bytes are not canonical.
+        """
+        reader = Reader(data, MessageType.SESSION)
+        run, number, attempt = reader.fixed(RUN_ID_SIZE), reader.unsigned(4), reader.unsigned(4)
+        threshold, bound = reader.unsigned(2), reader.unsigned(4)
+        digest = reader.fixed(DIGEST_SIZE)
+        members = tuple(reader.text() for _ in range(reader.unsigned(2)))
+        segments = tuple(_read_segment(reader, index, members) for index in range(reader.unsigned(2)))
+        reader.end()
+        return cls(
+            run=run,
+            round=number,
+            attempt=attempt,
+            members=members,
+            threshold=threshold,
+            input_bound=bound,
+            segments=segments,
+            config_digest=digest,
+        )
+
+
+def _read_segment(reader: Reader, index: int, members: tuple[ClientId, ...]) -> Segment:
+    length, quorum, positions = reader.unsigned(4), reader.unsigned(2), reader.positions()
+    if positions and not 1 <= positions[0] <= positions[-1] <= len(members):
+        raise RosterError(f"segment {index}: a position must lie in 1..{len(members)}")
+    return Segment(
+        index=index, length=length, quorum=quorum, members=tuple(members[p - 1] for p in positions)
+    )
+
+
+def _check_roster(members: tuple[ClientId, ...]) -> None:
+    for client in members:
+        if not _CLIENT_ID.fullmatch(client):
+            raise RosterError(f"client id {client!r} must match {_CLIENT_ID.pattern}")
+    if any(a >= b for a, b in pairwise(members)):
+        raise RosterError("members must be in increasing order, each once")

@@ -1,0 +1,37 @@
+"""Messages and bytes per stage and direction: for cost tables and for the audit of what travelled."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from protocols.session import ClientId
+
+
+@dataclass(slots=True)
+class Transcript:
+    """Counts what crosses between server and clients; never keeps contents."""
+
+    sent: Counter[tuple[ClientId, str]] = field(default_factory=Counter)
+    received: Counter[tuple[ClientId, str]] = field(default_factory=Counter)
+
+    def to_client(self, client: ClientId, stage: str, message: bytes) -> None:
+        """Count one message from the server."""
+        self.sent[client, stage] += len(message)
+
+    def from_client(self, client: ClientId, stage: str, message: bytes) -> None:
+        """Count one message to the server."""
+        self.received[client, stage] += len(message)
+
+    def bytes_up(self) -> dict[ClientId, int]:
+        """Bytes that each client sent."""
+        return _by_client(self.received)
+
+    def bytes_down(self) -> dict[ClientId, int]:
+        """Bytes that each client was sent."""
+        return _by_client(self.sent)
+
+
+def _by_client(counts: Counter[tuple[ClientId, str]]) -> dict[ClientId, int]:
+    totals: Counter[ClientId] = Counter()
+    for (client, _), size in counts.items():
+        totals[client] += size
+    return dict(totals)

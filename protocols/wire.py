@@ -1,0 +1,152 @@
+"""Canonical bytes: every message has exactly one encoding, and decoding refuses all others.
+
+    magic "RS" | version u8 | type u8 | fields ...
+
+Integers are little-endian and of fixed width; every variable part is preceded by its length; lists that stand for
+sets are strictly increasing. `Reader.end` refuses trailing bytes. Nothing is allocated on the word of a length field
+alone: a length beyond the bytes at hand is refused first.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum, unique
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+
+from protocols.errors import WireError
+from protocols.ring import RingVector
+
+MAGIC = b"RS"
+VERSION = 1
+DIGEST_SIZE = 32
+
+
+@unique
+class MessageType(IntEnum):
+    """The one registry of message types of both packages."""
+
+    SESSION = 1
+    STAGE_REQUEST = 2
+    STAGE_REPLY = 3
+    STAGE_REFUSAL = 4
+    PLAIN_INPUT = 16
+    KEY_ADVERTISEMENT = 32
+    KEY_DIRECTORY = 33
+    SHARE_BUNDLE = 34
+    SEALED_SHARES = 35
+    SHARE_DELIVERY = 36
+    MASKED_INPUT = 37
+    SURVIVOR_LIST = 38
+    REVEALED_SHARES = 39
+
+
+class Writer:
+    """Appends fields to one message."""
+
+    def __init__(self, message_type: MessageType) -> None:
+        self._parts: list[bytes] = [MAGIC, bytes((VERSION, message_type))]
+
+    def unsigned(self, value: int, size: int) -> Self:
+        """An unsigned integer of `size` bytes."""
+        self._parts.append(value.to_bytes(size, "little"))
+        return self
+
+    def fixed(self, value: bytes, size: int) -> Self:
+        """Bytes whose number is part of the format."""
+        if len(value) != size:
+            raise WireError(f"a field of {len(value)} bytes must have {size}")
+        self._parts.append(value)
+        return self
+
+    def blob(self, value: bytes) -> Self:
+        """Bytes preceded by their number (u32)."""
+        self._parts += (len(value).to_bytes(4, "little"), value)
+        return self
+
+    def text(self, value: str) -> Self:
+        """UTF-8 preceded by its length (u16)."""
+        data = value.encode()
+        self._parts += (len(data).to_bytes(2, "little"), data)
+        return self
+
+    def vector(self, value: RingVector) -> Self:
+        """Ring elements, four bytes each, preceded by their number (u32)."""
+        self._parts += (len(value).to_bytes(4, "little"), value.astype("<u4", copy=False).tobytes())
+        return self
+
+    def positions(self, values: Sequence[int]) -> Self:
+        """A set of positions in a roster: u16 each, strictly increasing, preceded by their number."""
+        self.unsigned(len(values), 2)
+        for value in values:
+            self.unsigned(value, 2)
+        return self
+
+    def done(self) -> bytes:
+        """The whole message."""
+        return b"".join(self._parts)
+
+
+class Reader:
+    """Takes the fields of one message off the front, strictly.
+
+    Raises:
+        WireError: From every method, when the bytes at hand are not the canonical form.
+    """
+
+    def __init__(self, data: bytes, message_type: MessageType) -> None:
+        self._data = data
+        self._at = 0
+        self._name = message_type.name.lower()
+        if self._take(2) != MAGIC:
+            raise WireError(f"{self._name}: does not begin with the magic bytes")
+        if (version := self.unsigned(1)) != VERSION:
+            raise WireError(f"{self._name}: version={version} must be {VERSION}")
+        if (found := self.unsigned(1)) != message_type:
+            raise WireError(f"{self._name}: message type {found} must be {int(message_type)}")
+
+    def unsigned(self, size: int) -> int:
+        """An unsigned integer of `size` bytes."""
+        return int.from_bytes(self._take(size), "little")
+
+    def fixed(self, size: int) -> bytes:
+        """So many bytes."""
+        return self._take(size)
+
+    def blob(self) -> bytes:
+        """Bytes preceded by their number."""
+        return self._take(self.unsigned(4))
+
+    def text(self) -> str:
+        """UTF-8 preceded by its length."""
+        try:
+            return self._take(self.unsigned(2)).decode()
+        except UnicodeDecodeError:
+            raise WireError(f"{self._name}: a text is not UTF-8") from None
+
+    def vector(self) -> RingVector:
+        """Ring elements preceded by their number; a read-only view of the message."""
+        count = self.unsigned(4)
+        return np.frombuffer(self._take(4 * count), dtype="<u4").astype(np.uint32, copy=False)
+
+    def positions(self) -> tuple[int, ...]:
+        """A set of positions: strictly increasing."""
+        values = tuple(self.unsigned(2) for _ in range(self.unsigned(2)))
+        self.check_increasing(values)
+        return values
+
+    def check_increasing(self, values: Sequence[Any]) -> None:
+        """Refuse a list that stands for a set and is not strictly increasing."""
+        if any(not a < b for a, b in pairwise(values)):
+            raise WireError(f"{self._name}: a set is not in strictly increasing order")
+
+    def end(self) -> None:
+        """Refuse trailing bytes."""
+        if left := len(self._data) - self._at:
+            raise WireError(f"{self._name}: {left} trailing bytes")
+
+    def _take(self, size: int) -> bytes:
+        if size > len(self._data) - self._at:
+            raise WireError(f"{self._name}: ends {size - len(self._data) + self._at} bytes early")
+        self._at += size
+        return self._data[self._at - size : self._at]

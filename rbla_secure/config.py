@@ -1,0 +1,252 @@
+"""The configuration of a run: one TOML file, kebab-case keys, nested tables of scalars, every unknown key an error.
+
+Lists are not used, so that engines whose run configuration knows only scalars can carry the same keys. The defaults
+are the default job: ten organisations in four rank tiers on 5,000 handwritten digits.
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from rbla_secure.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+TierName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+
+
+class SecureSumMode(StrEnum):
+    """How the server obtains sums of the clients' integers."""
+
+    PLAIN = "plain"
+    MASKING = "masking"
+
+
+class AverageRule(StrEnum):
+    """How totals per rank band become one average."""
+
+    RBLA = "rbla"
+    ZERO_PAD = "zero-pad"
+    FEDAVG = "fedavg"
+
+
+class Weighting(StrEnum):
+    """A client's weight in the average."""
+
+    UNIFORM = "uniform"
+    EXAMPLES = "examples"
+
+
+class DataSet(StrEnum):
+    """The labelled images of the task."""
+
+    MNIST_5K = "mnist-5k"
+    MNIST = "mnist"
+    FASHION_MNIST = "fashion-mnist"
+
+
+class Partition(StrEnum):
+    """How the private examples are dealt to the clients."""
+
+    IID = "iid"
+    DIRICHLET = "dirichlet"
+
+
+class Optimizer(StrEnum):
+    """The local optimizer; its state never outlives a round."""
+
+    SGD = "sgd"
+    ADAM = "adam"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+
+class TierConfig(_Table):
+    """Clients of one device class: they hold adapters of the same rank."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)]
+    clients: Count
+    cohort: CountOrZero = Field(0, description="clients drawn per round; 0 draws all of them")
+
+
+class LoraConfig(_Table):
+    """The adapter."""
+
+    scaling: Positive = Field(2.0, description="alpha / r, one constant for the whole federation")
+
+
+class QuantizationConfig(_Table):
+    """Fixed point: values in [-bound, bound] become integers of `bits` bits by stochastic rounding."""
+
+    bits: Annotated[int, Field(ge=2, le=32)] = 16
+    bound: Positive = Field(
+        0.1, description="largest magnitude of one coordinate; what is cut off is counted"
+    )
+
+
+class MaskingConfig(_Table):
+    """The masking protocol."""
+
+    threshold: CountOrZero = Field(0, description="survivors needed to open a sum; 0 takes the profile's")
+
+
+class TaskConfig(_Table):
+    """Data, and how the clients came by it."""
+
+    data: DataSet = DataSet.MNIST_5K
+    root: str = Field("", description="folder or file of a data set that no package ships")
+    partition: Partition = Partition.DIRICHLET
+    alpha: Positive = Field(1.0, description="Dirichlet concentration; small is skewed")
+    held_out: Count = Field(1000, description="examples that only the evaluation sees")
+    public: Count = Field(1000, description="examples, mirrored, that the frozen base is trained on")
+
+
+class TrainingConfig(_Table):
+    """Local training of one client in one round."""
+
+    epochs: Count = 2
+    steps: CountOrZero = Field(0, description="when above 0: so many batches instead of epochs")
+    batch_size: Count = 32
+    optimizer: Optimizer = Optimizer.ADAM
+    learning_rate: Positive = 0.002
+    momentum: Share = Field(0.0, description="used by sgd")
+    weight_decay: NotNegative = 0.0
+
+
+def _default_tiers() -> dict[str, TierConfig]:
+    return {
+        "phone": TierConfig(rank=2, clients=2),
+        "laptop": TierConfig(rank=4, clients=2),
+        "workstation": TierConfig(rank=8, clients=2),
+        "server": TierConfig(rank=16, clients=4),
+    }
+
+
+class Config(_Table):
+    """A whole run."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    rounds: Count = 20
+    secure_sum: SecureSumMode = SecureSumMode.MASKING
+    average: AverageRule = AverageRule.RBLA
+    gamma: Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)] = 0.0
+    server_learning_rate: Positive = 1.0
+    weights: Weighting = Weighting.UNIFORM
+    examples_cap: Count = Field(1000, description="examples that give weight 1 when weights = examples")
+    min_holders: Count = Field(3, description="a rank band opens only with so many surviving holders")
+    clip_norm: Positive = 1.0
+    noise_multiplier: NotNegative = 0.0
+    dropout_rate: Share = Field(0.05, description="chance that a client fails in a round (injected fault)")
+    max_aborted_rounds: Count = Field(5, description="the run stops after so many aborted rounds in a row")
+    tiers: dict[TierName, TierConfig] = Field(default_factory=_default_tiers, min_length=1)
+    lora: LoraConfig = LoraConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
+    masking: MaskingConfig = MaskingConfig()
+    task: TaskConfig = TaskConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def to_toml(self) -> str:
+        """The configuration as a TOML file that :func:`load_config` reads back to an equal value."""
+        return tomli_w.dumps(self.model_dump(mode="json", by_alias=True))
+
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical JSON of every key."""
+        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(b"rbla-secure config\x00" + text.encode()).digest()
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file, if any, and apply ``key=value`` overrides on top.
+
+    Args:
+        path: A TOML file; None takes the defaults. A file that names tiers replaces the default tiers as a whole.
+        overrides: Such as ``"rounds=5"`` or ``"tiers.phone.clients=4"``; the value is a TOML scalar, quotes optional.
+
+    Raises:
+        ConfigError: The file cannot be read or is no TOML; a key is unknown, a type wrong, a value out of range.
+    """
+    table = {} if path is None else _read(path)
+    table.setdefault("tiers", Config().model_dump(mode="json", by_alias=True)["tiers"])
+    for override in overrides:
+        _apply(table, override)
+    try:
+        # Strict JSON validation: text is never a number, a number never a truth value, but names become Enums.
+        return Config.model_validate_json(json.dumps(table, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config={path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config={path} is not a TOML file: {error}") from None
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, _, text = override.partition("=")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"key {key!r} does not exist: {parent!r} is no table")
+    table[last] = _scalar(text.strip())
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # an unquoted word: secure-sum=plain
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(_explain_one(fault) for fault in error.errors(include_url=False, include_context=False))
+
+
+def _explain_one(fault: Mapping[str, Any]) -> str:
+    path = [str(part) for part in fault["loc"] if part != "[key]"]
+    key = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], _keys_beside(path), n=1)
+        return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if fault["type"] == "missing":
+        return f"key {key!r} is missing"
+    rule = fault["msg"].replace("Input should", "must", 1).replace("String should", "must", 1)
+    value = "{...}" if isinstance(fault["input"], Mapping) else repr(fault["input"])
+    return f"{key}={value} {rule}"
+
+
+def _keys_beside(path: Sequence[str]) -> list[str]:
+    """The keys that may stand where the last part of `path` stands."""
+    tables: dict[str, type[_Table]] = {
+        "tiers": TierConfig,
+        "lora": LoraConfig,
+        "quantization": QuantizationConfig,
+        "masking": MaskingConfig,
+        "task": TaskConfig,
+        "training": TrainingConfig,
+    }
+    table = tables.get(path[0], Config) if len(path) > 1 else Config
+    return [str(field.alias) for field in table.model_fields.values()]

@@ -1,0 +1,51 @@
+"""Everything `rbla_secure` raises on purpose.
+
+    RblaSecureError
+    ├── ConfigError       a key, type or value of the configuration is wrong
+    ├── PlanError         the configuration is well formed, but the run it describes could not keep its promises
+    ├── DataError         a data set is missing or is not what its loader expects
+    ├── AdapterError      adapter rows or adapter files do not fit their layout
+    ├── UpdateError       a client's own update cannot be used (not finite, wrong shape, weight out of range)
+    ├── RefusalError      a participant refuses a request of the server
+    ├── RunFolderError    a run folder is missing, damaged, in use or already taken
+    └── AbortedRunError   too many rounds in a row ended without a result
+
+A message names the argument, its value and the rule, and never contains secret bytes. The errors of the secure sums
+are a tree of their own: :mod:`protocols.errors`.
+"""
+
+
+class RblaSecureError(Exception):
+    """Base of every error that `rbla_secure` raises on purpose."""
+
+
+class ConfigError(RblaSecureError):
+    """A key, type or value of the configuration is wrong."""
+
+
+class PlanError(RblaSecureError):
+    """The configuration is well formed, but the run it describes could not keep its promises."""
+
+
+class DataError(RblaSecureError):
+    """A data set is missing or is not what its loader expects."""
+
+
+class AdapterError(RblaSecureError):
+    """Adapter rows or adapter files do not fit their layout."""
+
+
+class UpdateError(RblaSecureError):
+    """A client's own update cannot be used: not finite, of the wrong shape, or weighted outside [0, 1]."""
+
+
+class RefusalError(RblaSecureError):
+    """A participant refuses a request of the server."""
+
+
+class RunFolderError(RblaSecureError):
+    """A run folder is missing, damaged, in use by another process or already taken."""
+
+
+class AbortedRunError(RblaSecureError):
+    """Too many rounds in a row ended without a result."""

@@ -1,0 +1,1 @@
+"""LoRA adapters as matrices of rank rows, and RBLA on them."""

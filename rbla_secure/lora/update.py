@@ -1,0 +1,67 @@
+"""The change a client makes to the broadcast adapter, before and after its norm is bounded.
+
+Two types, so that an unclipped update cannot be packed: :func:`rbla_secure.lora.bands.pack` takes only a
+`BoundedUpdate`, and a `BoundedUpdate` whose norm exceeds its bound cannot be constructed.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rbla_secure.errors import UpdateError
+
+UpdateRows = npt.NDArray[np.float64]
+
+# Scaling a float64 vector down to norm C and measuring it again may disagree in the last digits.
+NORM_TOLERANCE = 1e-9
+_MATRIX = 2
+
+
+def _check(rows: UpdateRows, weight: float) -> None:
+    if rows.ndim != _MATRIX or not rows.size:
+        raise UpdateError(f"update of shape {rows.shape} must be (rank >= 1, row_length >= 1)")
+    if not np.isfinite(rows).all():
+        raise UpdateError(
+            "the update is not finite (NaN or infinity): lower the learning rate or check the data"
+        )
+    if not 0.0 <= weight <= 1.0:
+        raise UpdateError(f"weight={weight} must lie in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClientUpdate:
+    """Local adapter minus broadcast adapter, as its client sees it. Private.
+
+    Args:
+        rows: Shape (rank of the client, row_length), float64, finite.
+        weight: The client's weight in every row it holds, in [0, 1].
+    """
+
+    rows: UpdateRows
+    weight: float
+
+    def __post_init__(self) -> None:
+        _check(self.rows, self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BoundedUpdate:
+    """A client's update with an L2 norm of at most `clip_norm` over all rows and layers together. Private.
+
+    Guarantees: ``norm(rows) <= clip_norm`` (to 1e-9 relative); with ``weight <= 1`` its contribution to any sum is
+    bounded by ``clip_norm`` too.
+    """
+
+    rows: UpdateRows
+    weight: float
+    clip_norm: float
+
+    def __post_init__(self) -> None:
+        _check(self.rows, self.weight)
+        norm = math.sqrt(float(np.vdot(self.rows, self.rows)))
+        if norm > self.clip_norm * (1 + NORM_TOLERANCE):
+            raise UpdateError(
+                f"norm={norm:.6g} must be <= clip_norm={self.clip_norm:.6g}: clip the update first"
+            )
