@@ -137,7 +137,7 @@ def _default_tiers() -> dict[str, TierConfig]:
         "phone": TierConfig(rank=2, clients=2),
         "laptop": TierConfig(rank=4, clients=2),
         "workstation": TierConfig(rank=8, clients=2),
-        "server": TierConfig(rank=16, clients=4),
+        "datacenter": TierConfig(rank=16, clients=4),
     }
 
 

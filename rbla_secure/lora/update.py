@@ -1,10 +1,14 @@
-"""The change a client makes to the broadcast adapter, before and after its norm is bounded.
+"""What travels from a client's update to the server's average: one type per step, so that no step can be skipped.
 
-Two types, so that an unclipped update cannot be packed: :func:`rbla_secure.lora.bands.pack` takes only a
-`BoundedUpdate`, and a `BoundedUpdate` whose norm exceeds its bound cannot be constructed.
+    ClientUpdate --clip--> BoundedUpdate --pack--> PackedUpdate --quantize--> integers --sum, dequantize--> BandTotal
+
+An unclipped update cannot be packed: :func:`rbla_secure.lora.bands.pack` takes only a `BoundedUpdate`, and one whose
+norm exceeds its bound cannot be constructed. A type says what its holder can see: the first three are private to a
+client, a `BandTotal` is a sum over all surviving holders of a band.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +17,7 @@ import numpy.typing as npt
 from rbla_secure.errors import UpdateError
 
 UpdateRows = npt.NDArray[np.float64]
+RealVector = npt.NDArray[np.float64]
 
 # Scaling a float64 vector down to norm C and measuring it again may disagree in the last digits.
 NORM_TOLERANCE = 1e-9
@@ -65,3 +70,33 @@ class BoundedUpdate:
             raise UpdateError(
                 f"norm={norm:.6g} must be <= clip_norm={self.clip_norm:.6g}: clip the update first"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PackedUpdate:
+    """A bounded update, weighted and cut into rank bands. Private.
+
+    Args:
+        bands: By band index: weight * rows of that band, flattened row by row, float64.
+        weight: The client's weight.
+        norm_bound: What the L2 norm of all bands together cannot exceed: weight * clip_norm.
+    """
+
+    bands: Mapping[int, RealVector]
+    weight: float
+    norm_bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BandTotal:
+    """The sums of one band over its surviving holders.
+
+    Args:
+        weighted_sum: Sum of weight * rows, flattened row by row, float64.
+        weight: Sum of the weights.
+        cut_off: Weightless mean share of coordinates that did not fit the per-coordinate bound.
+    """
+
+    weighted_sum: RealVector
+    weight: float
+    cut_off: float

@@ -1,0 +1,1 @@
+"""Engines carry messages between coordinator and participants; they know no cryptography."""

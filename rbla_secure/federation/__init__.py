@@ -1,0 +1,1 @@
+"""The composition: plan, cohort, round, coordinator and participants, checkpoints."""

@@ -1,0 +1,100 @@
+"""The coordinator: round after round, each made durable before the next begins. Run by the server."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from rbla_secure.errors import AbortedRunError
+from rbla_secure.federation.checkpoint import Progress, RunFolder
+from rbla_secure.federation.cohort import sample_cohort
+from rbla_secure.federation.exchange import Exchange
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
+from rbla_secure.federation.round import run_round
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.seeding import derive_seed
+from rbla_secure.stopwatch import Stopwatch
+
+# adapter -> (accuracy, loss) on the held-out examples
+Evaluate = Callable[[Adapter], tuple[float, float]]
+Observe = Callable[[RoundRecord, RoundSeconds], None]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coordinator:
+    """Drives a run from its last checkpoint to its end.
+
+    Args:
+        plan: The terms.
+        folder: Where every round is made durable.
+        exchange: Carries the messages.
+        evaluate: Measures the global adapter.
+        stopwatch: Shared with the engine, which measures "training" and "clients" on it.
+        observe: Told of every finished round.
+    """
+
+    plan: Plan
+    folder: RunFolder
+    exchange: Exchange
+    evaluate: Evaluate
+    stopwatch: Stopwatch
+    observe: Observe
+
+    def initial_adapter(self) -> Adapter:
+        """The adapter before round 1."""
+        seed = derive_seed(self.plan.config.seed, "initial adapter")
+        return Adapter.initial(self.plan.layout, rank=self.plan.max_rank, seed=seed)
+
+    def run(self, progress: Progress) -> Progress:
+        """All rounds that are left.
+
+        Raises:
+            AbortedRunError: `max-aborted-rounds` rounds in a row were aborted; the last adapter is saved.
+        """
+        config = self.plan.config
+        adapter = progress.adapter or self.initial_adapter()
+        records, timings = list(progress.records), list(progress.timings)
+        # Whoever resumes a run that had stopped itself asks for another try.
+        aborted = aborted_in_a_row(records) % config.max_aborted_rounds
+        for number in range(progress.round + 1, config.rounds + 1):
+            adapter, record, seconds = self._one_round(number, adapter)
+            self.folder.save(adapter, record, seconds)
+            records.append(record)
+            timings.append(seconds)
+            self.observe(record, seconds)
+            aborted = aborted + 1 if record.aborted else 0
+            if aborted >= config.max_aborted_rounds:
+                raise AbortedRunError(
+                    f"{aborted} rounds in a row were aborted, max-aborted-rounds={config.max_aborted_rounds}; "
+                    f"the last one: {record.aborted}; 'rbla-secure resume {self.folder.path}' tries again"
+                )
+        return Progress(round=config.rounds, adapter=adapter, records=records, timings=timings)
+
+    def _one_round(self, number: int, adapter: Adapter) -> tuple[Adapter, RoundRecord, RoundSeconds]:
+        before = {
+            name: self.stopwatch.seconds(name) for name in ("training", "clients", "round", "evaluation")
+        }
+        cohort = sample_cohort(self.plan.config.tiers, seed=self.plan.config.seed, round_number=number)
+        session = self.plan.session(
+            run=self.folder.run_id,
+            round_number=number,
+            attempt=self.folder.next_attempt(number),
+            cohort=cohort,
+        )
+        with self.stopwatch.measure("round"):
+            outcome = run_round(self.plan, session, adapter, self.exchange)
+        with self.stopwatch.measure("evaluation"):
+            accuracy, loss = self.evaluate(outcome.adapter)
+        spent = {name: self.stopwatch.seconds(name) - start for name, start in before.items()}
+        record = RoundRecord.of(
+            self.plan, outcome, round_number=number, cohort=cohort, accuracy=accuracy, loss=loss
+        )
+        seconds = RoundSeconds(
+            round=number,
+            training=spent["training"],
+            clients=spent["clients"] - spent["training"],
+            protocol=spent["round"] - spent["training"],
+            evaluation=spent["evaluation"],
+        )
+        return outcome.adapter, record, seconds

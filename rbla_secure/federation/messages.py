@@ -1,0 +1,86 @@
+"""What the engine carries between coordinator and participant: requests, replies and refusals, as bytes."""
+
+from dataclasses import dataclass
+from typing import Self, final
+
+from protocols.errors import WireError
+from protocols.wire import MessageType, Reader, Writer
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRequest:
+    """One stage of one session, to one client.
+
+    Args:
+        session: The session's canonical bytes.
+        payload: The secure sum's own request.
+        adapter: At the input stage: the global adapter, sliced to the client's rank; empty at all others.
+    """
+
+    session: bytes
+    payload: bytes
+    adapter: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        return (
+            Writer(MessageType.STAGE_REQUEST).blob(self.session).blob(self.payload).blob(self.adapter).done()
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.STAGE_REQUEST)
+        message = cls(session=reader.blob(), payload=reader.blob(), adapter=reader.blob())
+        reader.end()
+        return message
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReply:
+    """A client's answer to one stage: the secure sum's own reply."""
+
+    payload: bytes
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        return Writer(MessageType.STAGE_REPLY).blob(self.payload).done()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRefusal:
+    """A client declines to go on with this session.
+
+    Args:
+        error: Name of the error that the client raised.
+        reason: Its message; never secret bytes.
+    """
+
+    error: str
+    reason: str
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        return Writer(MessageType.STAGE_REFUSAL).text(self.error).text(self.reason[:1000]).done()
+
+
+def decode_answer(data: bytes) -> StageReply | StageRefusal:
+    """A client's answer, whichever it is.
+
+    Raises:
+        WireError: The bytes are neither.
+    """
+    if data[3:4] == bytes((MessageType.STAGE_REFUSAL,)):
+        reader = Reader(data, MessageType.STAGE_REFUSAL)
+        refusal = StageRefusal(error=reader.text(), reason=reader.text())
+        reader.end()
+        if not refusal.error.isidentifier() or not refusal.reason.isprintable():
+            raise WireError("stage_refusal: its texts must be printable")
+        return refusal
+    reader = Reader(data, MessageType.STAGE_REPLY)
+    reply = StageReply(payload=reader.blob())
+    reader.end()
+    return reply

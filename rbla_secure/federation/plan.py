@@ -1,0 +1,183 @@
+"""The plan: everything a round needs, validated once, frozen, and the same for server and clients.
+
+Both sides derive a round's session from the plan and the cohort; a client that is offered another session refuses.
+What could not keep its promise is refused here, before anything is trained: a band that can never open, a threshold
+above the cohort, a sum that could wrap.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from protocols import profiles
+from protocols.interface import SecureSum
+from protocols.masking.secure_sum import Masking
+from protocols.plain import Plain
+from protocols.ring import capacity
+from protocols.session import ClientId, Segment, Session
+from rbla_secure.config import AverageRule, Config, SecureSumMode
+from rbla_secure.errors import PlanError
+from rbla_secure.federation.cohort import cohort_size, roster
+from rbla_secure.lora.adapter import AdapterLayout
+from rbla_secure.lora.bands import Band, held_bands, rank_bands
+from rbla_secure.privacy.quantize import STATISTICS, Quantizer
+
+# Below three holders, a holder can subtract its own part and read another's.
+SAFE_MIN_HOLDERS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The terms of a whole run.
+
+    Args:
+        config: The configuration, already well formed.
+        layout: The adapted layers of the base model.
+        base_digest: SHA-256 of the frozen base.
+
+    Raises:
+        PlanError: The run could not keep its promises.
+    """
+
+    config: Config
+    layout: AdapterLayout
+    base_digest: bytes
+
+    def __post_init__(self) -> None:
+        check_config(self.config)
+
+    @classmethod
+    def build(cls, config: Config, *, layout: AdapterLayout, base_digest: bytes) -> Self:
+        """The plan of a configuration on a base model."""
+        return cls(config=config, layout=layout, base_digest=base_digest)
+
+    @cached_property
+    def ranks(self) -> Mapping[ClientId, int]:
+        """Every enrolled client and its rank; public."""
+        return roster(self.config.tiers)
+
+    @cached_property
+    def bands(self) -> tuple[Band, ...]:
+        """The rank bands."""
+        return rank_bands(self.ranks.values())
+
+    @property
+    def max_rank(self) -> int:
+        """Rank of the global adapter."""
+        return self.bands[-1].stop
+
+    @cached_property
+    def quantizer(self) -> Quantizer:
+        """The grid."""
+        return Quantizer(bits=self.config.quantization.bits, bound=self.config.quantization.bound)
+
+    @cached_property
+    def secure_sum(self) -> SecureSum:
+        """How sums are obtained."""
+        return Masking() if self.config.secure_sum is SecureSumMode.MASKING else Plain()
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of configuration, adapted layers and base: the session's `config_digest`."""
+        layers = repr([(layer.name, layer.in_features, layer.out_features) for layer in self.layout.layers])
+        text = b"rbla-secure plan\x00" + self.config.digest() + self.base_digest + layers.encode()
+        return hashlib.sha256(text).digest()
+
+    def held_bands(self, client: ClientId) -> tuple[Band, ...]:
+        """The bands that a client holds."""
+        return held_bands(self.bands, self.ranks[client])
+
+    def session(
+        self, *, run: bytes, round_number: int, attempt: int, cohort: tuple[ClientId, ...]
+    ) -> Session:
+        """The terms of one round's secure sum: one segment per band, its holders as members."""
+        segments = tuple(
+            Segment(
+                index=band.index,
+                length=band.height * self.layout.row_length + STATISTICS,
+                members=tuple(client for client in cohort if self.ranks[client] >= band.stop),
+                quorum=self.config.min_holders,
+            )
+            for band in self.bands
+        )
+        return Session(
+            run=run,
+            round=round_number,
+            attempt=attempt,
+            members=cohort,
+            threshold=threshold(self.config),
+            input_bound=self.quantizer.levels,
+            segments=segments,
+            config_digest=self.digest,
+        )
+
+
+def threshold(config: Config) -> int:
+    """Survivors needed to open a round: the configured number or the profile's."""
+    return config.masking.threshold or profiles.SEMI_HONEST.threshold(_cohort(config))
+
+
+def warnings(config: Config) -> list[str]:
+    """What is allowed but weakens the run."""
+    found = []
+    if config.secure_sum is SecureSumMode.PLAIN:
+        found.append("INSECURE: secure-sum=plain shows every single update to the server")
+    if config.min_holders < SAFE_MIN_HOLDERS:
+        found.append(
+            f"INSECURE: min-holders={config.min_holders} opens bands in which a holder reads another's update; "
+            f"{SAFE_MIN_HOLDERS} or more is safe against single holders"
+        )
+    return found
+
+
+def check_config(config: Config) -> None:
+    """Refuse a configuration whose run could not keep its promises; needs no model and no data.
+
+    Raises:
+        PlanError: Names the argument, its value and the rule.
+    """
+    if config.noise_multiplier > 0:
+        raise PlanError(f"noise-multiplier={config.noise_multiplier} must be 0: noise is not yet supported")
+    _check_tiers(config)
+    _check_threshold(config)
+    limit = capacity(_cohort(config))
+    levels = Quantizer(bits=config.quantization.bits, bound=config.quantization.bound).levels
+    if levels > limit:
+        raise PlanError(
+            f"quantization.bits={config.quantization.bits} must be <= {limit.bit_length()}: "
+            f"the sum of {_cohort(config)} clients would leave the 32-bit ring"
+        )
+
+
+def _cohort(config: Config) -> int:
+    return sum(cohort_size(tier) for tier in config.tiers.values())
+
+
+def _check_tiers(config: Config) -> None:
+    for name, tier in config.tiers.items():
+        if tier.cohort > tier.clients:
+            raise PlanError(
+                f"tiers.{name}.cohort={tier.cohort} must be <= tiers.{name}.clients={tier.clients}"
+            )
+    bands = rank_bands(tier.rank for tier in config.tiers.values())
+    if config.average is AverageRule.FEDAVG and len(bands) > 1:
+        raise PlanError(f"average=fedavg must have equal ranks: the tiers have {len(bands)} different ones")
+    for band in bands:
+        holding = {name: cohort_size(tier) for name, tier in config.tiers.items() if tier.rank >= band.stop}
+        if sum(holding.values()) < config.min_holders:
+            raise PlanError(
+                f"min-holders={config.min_holders} must be <= {sum(holding.values())}, the clients per round of rank "
+                f">= {band.stop} (tiers {', '.join(sorted(holding))}): {band} could never open"
+            )
+
+
+def _check_threshold(config: Config) -> None:
+    cohort, wanted = _cohort(config), threshold(config)
+    if not cohort < 2 * wanted:
+        raise PlanError(
+            f"masking.threshold={wanted} must be more than half of {cohort}, the clients per round"
+        )
+    if wanted > cohort:
+        raise PlanError(f"masking.threshold={wanted} must be <= {cohort}, the clients per round")

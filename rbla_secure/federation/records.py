@@ -1,0 +1,108 @@
+"""What is written down about a round: metrics that are the same in every repetition, and seconds that are not."""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from protocols.session import ClientId
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.round import RoundOutcome
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class RoundRecord(_Record):
+    """One line of metrics.jsonl.
+
+    Accuracy and loss are those of the global adapter after the round on the held-out examples. Bands are named by
+    their rows, ``rows 9-16``. `bytes_up_per_client` is the mean over the cohort, `bytes_up_by_rank` over its clients
+    of one rank. `adapter` is the SHA-256 of the rows after the round.
+    """
+
+    round: int
+    accuracy: float
+    loss: float
+    cohort: list[ClientId]
+    survivors: list[ClientId]
+    dropped: dict[ClientId, str]
+    refusals: dict[ClientId, str]
+    refused_bands: dict[str, str]
+    holders: dict[str, int]
+    cut_off: float | None
+    bytes_up_per_client: float
+    bytes_up_by_rank: dict[str, float]
+    aborted: str
+    adapter: str
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        outcome: RoundOutcome,
+        *,
+        round_number: int,
+        cohort: Sequence[ClientId],
+        accuracy: float,
+        loss: float,
+    ) -> Self:
+        """The record of an outcome."""
+        sent = outcome.transcript.bytes_up()
+        ranks = sorted({plan.ranks[client] for client in cohort})
+        by_rank = {rank: [sent.get(c, 0) for c in cohort if plan.ranks[c] == rank] for rank in ranks}
+        return cls(
+            round=round_number,
+            accuracy=accuracy,
+            loss=loss,
+            cohort=list(cohort),
+            survivors=list(outcome.survivors),
+            dropped=dict(sorted(outcome.dropped.items())),
+            refusals=dict(sorted(outcome.refusals.items())),
+            refused_bands={str(plan.bands[index]): reason for index, reason in outcome.refused_bands.items()},
+            holders={str(plan.bands[index]): count for index, count in outcome.holders.items()},
+            cut_off=outcome.cut_off,
+            bytes_up_per_client=_mean([sent.get(client, 0) for client in cohort]),
+            bytes_up_by_rank={str(rank): _mean(sizes) for rank, sizes in by_rank.items()},
+            aborted=outcome.aborted,
+            adapter=outcome.adapter.digest().hex(),
+        )
+
+
+class RoundSeconds(_Record):
+    """One line of timings.jsonl: wall-clock seconds of one round; differs in every repetition.
+
+    `training` and `clients` are sums over all participants of an in-process run; `clients` is what their side of
+    the protocol took. `protocol` is everything of the round but training and evaluation, both sides.
+    """
+
+    round: int
+    training: float
+    clients: float
+    protocol: float
+    evaluation: float
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def aborted_in_a_row(records: Sequence[RoundRecord]) -> int:
+    """How many of the last rounds were aborted without a result between them."""
+    count = 0
+    for record in reversed(records):
+        if not record.aborted:
+            break
+        count += 1
+    return count
+
+
+def total_seconds(timings: Sequence[RoundSeconds]) -> Mapping[str, float]:
+    """Sums over rounds, by activity."""
+    return {
+        "training": sum(line.training for line in timings),
+        "clients": sum(line.clients for line in timings),
+        "protocol": sum(line.protocol for line in timings),
+        "evaluation": sum(line.evaluation for line in timings),
+    }

@@ -1,0 +1,179 @@
+"""The main job, top to bottom: data, base, plan, participants, rounds, adapter.
+
+Everything that a run computes is here or below; the command line only parses and prints. A killed job is run again by
+the same function on the same folder: what is already durable is read, the rest is done.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from torch import nn
+
+from rbla_secure.config import Config, Partition
+from rbla_secure.durable import replace_folder
+from rbla_secure.engines.in_process import Faults, InProcess
+from rbla_secure.federation.checkpoint import Progress, RunFolder
+from rbla_secure.federation.coordinator import Coordinator
+from rbla_secure.federation.participant import Participant
+from rbla_secure.federation.plan import Plan
+from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.lora.peft_io import find_linear, save_adapter
+from rbla_secure.report.console import ConsoleReport
+from rbla_secure.report.learned import what_each_party_learned
+from rbla_secure.report.summary import Summary
+from rbla_secure.seeding import derive_seed
+from rbla_secure.stopwatch import Stopwatch
+from rbla_secure.tasks.base_model import base_digest, load_base, model_card, save_base, train_base
+from rbla_secure.tasks.datasets import LabelledImages, Split, load_images, split
+from rbla_secure.tasks.partition import partition_dirichlet, partition_iid
+from rbla_secure.tasks.scoring import Scorer
+from rbla_secure.tasks.training import LocalTrainer, use_one_thread
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """The examples of a run, each in one pair of hands."""
+
+    held_out: LabelledImages
+    public: LabelledImages
+    clients: tuple[LabelledImages, ...]
+
+
+def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
+    """Run or resume the job of a folder.
+
+    Raises:
+        RblaSecureError: Named for what was wrong; what was durable stays.
+    """
+    use_one_thread()
+    stopwatch = Stopwatch()
+    with stopwatch.measure("total"):
+        # Data: held-out for the server, public for the base, private for the clients.
+        config = folder.config
+        data = load_data(config)
+
+        # The frozen base, and the plan that server and clients share.
+        base = _base(folder.path / "base", data.public, seed=config.seed)
+        layout = find_linear(base, scaling=config.lora.scaling)
+        plan = Plan.build(config, layout=layout, base_digest=base_digest(base))
+        scorer = Scorer(base, layout, data.held_out)
+        base_score = scorer.score(None)
+        report.base(base_score.accuracy, base_score.loss, examples=len(data.held_out))
+
+        # The rounds.
+        coordinator = Coordinator(
+            plan=plan,
+            folder=folder,
+            exchange=_exchange(plan, base, data, stopwatch),
+            evaluate=lambda adapter: _pair(scorer, adapter),
+            stopwatch=stopwatch,
+            observe=report.round,
+        )
+        progress = folder.load(plan)
+        if progress.round:
+            report.resumed(progress.round)
+        done_before = len(progress.timings)
+        progress = coordinator.run(progress)
+
+        # The result, in PEFT's format.
+        digest = _export(folder.path / "adapter", progress, config)
+
+    here = progress.timings[done_before:]
+    in_rounds = sum(line.training + line.protocol + line.evaluation for line in here)
+    summary = Summary.of(
+        progress,
+        run=str(folder.path),
+        base_accuracy=base_score.accuracy,
+        other_seconds=stopwatch.seconds("total") - in_rounds,
+        adapter_sha256=digest,
+    )
+    report.end(summary, what_each_party_learned(plan, progress.records))
+    return summary
+
+
+def load_data(config: Config) -> Data:
+    """Read, split and deal the examples.
+
+    Raises:
+        DataError: The set is missing or malformed, or too small for the split.
+    """
+    images = load_images(config.task)
+    parts: Split = split(
+        images,
+        held_out=config.task.held_out,
+        public=config.task.public,
+        seed=derive_seed(config.seed, "split"),
+    )
+    clients = sum(tier.clients for tier in config.tiers.values())
+    seed = derive_seed(config.seed, "partition")
+    if config.task.partition is Partition.IID:
+        dealt = partition_iid(parts.private.labels, clients=clients, seed=seed)
+    else:
+        dealt = partition_dirichlet(parts.private.labels, clients=clients, alpha=config.task.alpha, seed=seed)
+    return Data(
+        held_out=parts.held_out,
+        public=parts.public,
+        clients=tuple(parts.private.take(indices) for indices in dealt),
+    )
+
+
+def _base(folder: Path, public: LabelledImages, *, seed: int) -> nn.Sequential:
+    """The base of a run: trained once, then read."""
+    if not folder.exists():
+        trained = train_base(public, seed=derive_seed(seed, "base"))
+        replace_folder(folder, lambda empty: save_base(empty, trained))
+    return load_base(folder)
+
+
+def _exchange(plan: Plan, base: nn.Sequential, data: Data, stopwatch: Stopwatch) -> InProcess:
+    """Everyone enrolled, each with its own examples; they share one trainer, which keeps nothing between calls."""
+    trainer = LocalTrainer(base, plan.layout, plan.config.training)
+
+    def participant(name: str, examples: LabelledImages) -> Participant:
+        def train(adapter: Adapter, seed: int) -> Rows:
+            with stopwatch.measure("training"):
+                return trainer.train(adapter, examples, seed=seed)
+
+        return Participant(name, plan=plan, train=train, examples=len(examples))
+
+    participants = {
+        name: participant(name, examples) for name, examples in zip(plan.ranks, data.clients, strict=True)
+    }
+    faults = Faults(rate=plan.config.dropout_rate, seed=plan.config.seed, stages=plan.secure_sum.stages)
+    return InProcess(participants, faults=faults, stopwatch=stopwatch)
+
+
+def _pair(scorer: Scorer, adapter: Adapter) -> tuple[float, float]:
+    score = scorer.score(adapter)
+    return score.accuracy, score.loss
+
+
+def _export(folder: Path, progress: Progress, config: Config) -> str:
+    """Write adapter/ and return the SHA-256 of its tensors' file."""
+    adapter = progress.adapter
+    if adapter is None:  # a run has at least one round, and every round leaves an adapter
+        raise AssertionError("a finished run has an adapter")
+    card = model_card(_facts(adapter, progress, config))
+    replace_folder(folder, lambda empty: save_adapter(empty, adapter, card=card))
+    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def _facts(adapter: Adapter, progress: Progress, config: Config) -> dict[str, object]:
+    """What the model card says of the adapter."""
+    clients = sum(tier.clients for tier in config.tiers.values())
+    ranks = sorted({tier.rank for tier in config.tiers.values()})
+    return {
+        "rank": f"{adapter.rank}; any smaller prefix of the rows is a valid adapter too",
+        "alpha / r": f"{config.lora.scaling:g}, at every rank",
+        "rounds": progress.round,
+        "clients": f"{clients}, of ranks {', '.join(map(str, ranks))}",
+        "data": f"{config.task.data}, {config.task.partition} partition",
+        "average": f"{config.average}, gamma {config.gamma:g}, at least {config.min_holders} holders per row",
+        "secure sum": str(config.secure_sum),
+        "clip norm": f"{config.clip_norm:g}",
+        "differential privacy": "none: no noise was added",
+        "accuracy on held-out examples": f"{progress.records[-1].accuracy:.3f}",
+    }

@@ -1,0 +1,55 @@
+"""Rank bands: the distinct ranks r_1 < ... < r_m cut the rows of an adapter into m ranges.
+
+Band j (from 0) holds the rows r_j .. r_{j+1} - 1 and is held by every client whose rank reaches its end. Inside a
+band all holders are the same clients, so a band is the unit that is summed, counted against a quorum and averaged.
+
+>>> [(band.start, band.stop) for band in rank_bands([4, 2, 2, 8])]
+[(0, 2), (2, 4), (4, 8)]
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rbla_secure.lora.update import BoundedUpdate, PackedUpdate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """The rows start .. stop - 1, held by clients of rank >= stop."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def height(self) -> int:
+        """How many rows."""
+        return self.stop - self.start
+
+    def __str__(self) -> str:
+        return f"rows {self.start + 1}-{self.stop}"
+
+
+def rank_bands(ranks: Iterable[int]) -> tuple[Band, ...]:
+    """The bands of a federation with these ranks."""
+    edges = [0, *sorted(set(ranks))]
+    return tuple(Band(index=i, start=a, stop=b) for i, (a, b) in enumerate(pairwise(edges)))
+
+
+def held_bands(bands: Iterable[Band], rank: int) -> tuple[Band, ...]:
+    """The bands that a client of this rank holds whole."""
+    return tuple(band for band in bands if band.stop <= rank)
+
+
+def pack(update: BoundedUpdate, bands: Iterable[Band]) -> PackedUpdate:
+    """Weight a bounded update and cut it into the bands its client holds. Run by the client.
+
+    Pre-conditions: the update's rank is the end of one of the bands.
+    """
+    weighted = update.weight * update.rows
+    return PackedUpdate(
+        bands={b.index: weighted[b.start : b.stop].ravel() for b in held_bands(bands, len(update.rows))},
+        weight=update.weight,
+        norm_bound=update.weight * update.clip_norm,
+    )

@@ -1,0 +1,128 @@
+"""Fixed point: real vectors become the integers that every secure sum adds, and sums become real again.
+
+A coordinate in [-bound, bound] is scaled by (2^(bits-1) - 1) / bound and rounded to one of its two neighbours at
+random, so that its expectation is exact; what exceeds the bound is cut off and counted. Each band carries two more
+integers: the client's weight and the share of its coordinates that were cut off, both in units of 1 / levels.
+
+Stochastic rounding can lengthen a vector. Conditional rounding (Kairouz, Liu, Steinke 2021, arXiv 2102.06387,
+Algorithm 1 and Proposition 22) draws again until the length is at most the bound of equation `rounded_norm_bound`,
+which therefore is the sensitivity of one client's integers.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from protocols.primitives.prg import UniformStream
+from protocols.ring import IntegerVector
+from rbla_secure.errors import UpdateError
+from rbla_secure.lora.update import BandTotal, PackedUpdate, RealVector
+
+# What every band carries behind its values: the weight and the share of coordinates cut off.
+STATISTICS = 2
+# beta of Kairouz et al. 2021, section 5: a draw is accepted with probability at least 1 - beta.
+_LOG_INVERSE_BETA = 0.5
+# (1 - acceptance)^200 is below 2^-128 even at the smallest acceptance, 1 - exp(-1/2).
+_MAX_DRAWS = 200
+_WORD = 2.0**-32
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantizer:
+    """The grid of a plan.
+
+    Args:
+        bits: Bits of one signed integer, from 2.
+        bound: Largest magnitude of one coordinate, in the units of the update.
+    """
+
+    bits: int
+    bound: float
+
+    @property
+    def levels(self) -> int:
+        """The largest magnitude of one integer: 2^(bits-1) - 1."""
+        return int(2 ** (self.bits - 1) - 1)
+
+    @property
+    def scale(self) -> float:
+        """Integer units per unit of the update."""
+        return self.levels / self.bound
+
+    def round_weight(self, weight: float) -> float:
+        """The nearest weight on the grid, so that weighted sums and weight sums agree; only zero becomes zero."""
+        return max(1, round(weight * self.levels)) / self.levels if weight else 0.0
+
+    def rounded_norm_bound(self, norm: float, dimension: int) -> float:
+        """The L2 norm, in integer units, that conditional rounding of a vector of this L2 norm never exceeds.
+
+        With s the scale, C the norm, d the dimension and beta = exp(-1/2):
+        min{ sC + sqrt(d), sqrt( s^2 C^2 + d/4 + sqrt(2 ln(1/beta)) (sC + sqrt(d)/2) ) }.
+        """
+        scaled, root = self.scale * norm, math.sqrt(dimension)
+        spread = math.sqrt(2 * _LOG_INVERSE_BETA) * (scaled + root / 2)
+        return min(scaled + root, math.sqrt(scaled**2 + dimension / 4 + spread))
+
+
+def quantize(update: PackedUpdate, quantizer: Quantizer, stream: UniformStream) -> dict[int, IntegerVector]:
+    """The integers of a client's bands, statistics appended. Run by the client.
+
+    Args:
+        update: Weighted and cut into bands.
+        quantizer: The plan's grid.
+        stream: Randomness of the rounding: 32 bits a coordinate and draw.
+
+    Guarantees: the values of all bands together have an L2 norm of at most
+    ``quantizer.rounded_norm_bound(update.norm_bound, dimension)``; every integer lies in [-levels, levels].
+    """
+    order = sorted(update.bands)
+    values = np.concatenate([update.bands[index] for index in order])
+    scaled = np.clip(values * quantizer.scale, -quantizer.levels, quantizer.levels)
+    limit = quantizer.rounded_norm_bound(update.norm_bound, len(values))
+    integers = _round(scaled, limit, stream)
+    ends = np.cumsum([len(update.bands[index]) for index in order])
+    cut = np.abs(values) > quantizer.bound
+    return {
+        index: np.append(
+            part, [round(update.weight * quantizer.levels), round(lost.mean() * quantizer.levels)]
+        )
+        for index, part, lost in zip(
+            order, np.split(integers, ends[:-1]), np.split(cut, ends[:-1]), strict=True
+        )
+    }
+
+
+def dequantize(
+    sums: Mapping[int, IntegerVector], quantizer: Quantizer, *, holders: Mapping[int, int]
+) -> dict[int, BandTotal]:
+    """Totals per band from integer sums. Run by the server.
+
+    Args:
+        sums: By band index: the sum of the holders' integers.
+        quantizer: The plan's grid.
+        holders: By band index: how many clients the sum covers.
+    """
+    return {
+        index: BandTotal(
+            weighted_sum=summed[:-STATISTICS] / quantizer.scale,
+            weight=float(summed[-2]) / quantizer.levels,
+            cut_off=float(summed[-1]) / quantizer.levels / holders[index],
+        )
+        for index, summed in sums.items()
+    }
+
+
+def _round(scaled: RealVector, limit: float, stream: UniformStream) -> IntegerVector:
+    """Stochastic rounding, drawn again while the result is longer than `limit`."""
+    floor = np.floor(scaled)
+    fraction = scaled - floor
+    for _ in range(_MAX_DRAWS):
+        uniform = stream.words(len(scaled)).astype(np.float64) * _WORD
+        rounded = floor + (uniform < fraction)
+        if math.sqrt(float(np.vdot(rounded, rounded))) <= limit:
+            return rounded.astype(np.int64)
+    raise UpdateError(f"no rounding of norm <= {limit:.6g} was found in {_MAX_DRAWS} draws")

@@ -1,0 +1,161 @@
+"""Lines, tables and a progress bar for people. On a terminal with a bar, elsewhere as plain lines."""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self, final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rbla_secure.config import Config
+from rbla_secure.federation.cohort import cohort_size
+from rbla_secure.federation.plan import threshold, warnings
+from rbla_secure.federation.records import RoundRecord, RoundSeconds
+from rbla_secure.lora.bands import rank_bands
+from rbla_secure.report.learned import Learned
+from rbla_secure.report.summary import Summary
+
+
+def kilobytes(size: float) -> str:
+    """A size for people."""
+    return f"{size / 1000:.1f} kB"
+
+
+def milliseconds(seconds: float) -> str:
+    """A short time for people."""
+    return f"{1000 * seconds:.1f} ms"
+
+
+def round_line(record: RoundRecord, seconds: RoundSeconds, *, rounds: int) -> str:
+    """One round in one line."""
+    clients = len(record.cohort)
+    head = f"round {record.round:>{len(str(rounds))}}/{rounds}"
+    cost = (
+        f"train {seconds.training:.2f} s ({milliseconds(seconds.training / clients)}/client)  "
+        f"protocol {milliseconds(seconds.protocol)} ({milliseconds(seconds.clients / clients)}/client)  "
+        f"eval {milliseconds(seconds.evaluation)}"
+    )
+    dropped = "".join(f"  {client} out at {stage}" for client, stage in record.dropped.items())
+    if record.aborted:
+        return f"{head}  ABORTED, adapter unchanged: {record.aborted}  {cost}{dropped}"
+    refused = ", ".join(record.refused_bands) or "none"
+    return (
+        f"{head}  accuracy {record.accuracy:.3f}  loss {record.loss:.3f}  "
+        f"survivors {len(record.survivors)}/{clients}  refused bands {refused}  "
+        f"up {kilobytes(record.bytes_up_per_client)}/client  {cost}{dropped}"
+    )
+
+
+@final
+class ConsoleReport:
+    """Tells a run as it goes.
+
+    Args:
+        console: Where to; a terminal gets a progress bar.
+        config: Of the run.
+    """
+
+    def __init__(self, console: Console, config: Config) -> None:
+        self._console = console
+        self._config = config
+        self._bar = Progress(
+            TextColumn("rounds"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("accuracy {task.fields[accuracy]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("rounds", total=config.rounds, accuracy="-")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def line(self, text: str) -> None:
+        """One line as it is, however wide."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, run: str) -> None:
+        """What is about to happen."""
+        config = self._config
+        tiers = ", ".join(
+            f"{cohort_size(tier)} x rank {tier.rank} ({name})"
+            for name, tier in sorted(config.tiers.items(), key=lambda item: item[1].rank)
+        )
+        self.line(f"run {run}")
+        self.line(
+            f"{config.secure_sum} sum, {config.average} average with gamma {config.gamma:g}; per round {tiers}; "
+            f"threshold {threshold(config)}, at least {config.min_holders} holders per band"
+        )
+        self.line(
+            "all parties run in this process, on one machine: the server is semi-honest (threat_model.md)"
+        )
+        for warning in warnings(config):
+            self.line(f"warning: {warning}")
+
+    def base(self, accuracy: float, loss: float, *, examples: int) -> None:
+        """What the frozen base can do."""
+        self.line(f"base  accuracy {accuracy:.3f}  loss {loss:.3f}  on {examples} held-out examples")
+
+    def resumed(self, rounds: int) -> None:
+        """How far the run had come."""
+        self.line(f"resumed after round {rounds}")
+        self._bar.update(self._task, completed=rounds)
+
+    def round(self, record: RoundRecord, seconds: RoundSeconds) -> None:
+        """A finished round."""
+        self.line(round_line(record, seconds, rounds=self._config.rounds))
+        for client, reason in record.refusals.items():
+            self.line(f"  {client} refused or was turned away: {reason}")
+        for band, reason in record.refused_bands.items():
+            self.line(f"  {band} stayed closed, unchanged: {reason}")
+        self._bar.update(self._task, completed=record.round, accuracy=f"{record.accuracy:.3f}")
+
+    def end(self, summary: Summary, learned: Sequence[Learned]) -> None:
+        """The result, its cost, and what each party learnt."""
+        self._bar.stop()
+        accuracy, seconds = summary.accuracy, summary.seconds
+        self.line(
+            f"accuracy {accuracy.final:.3f} (base {accuracy.base:.3f}, mean of the last rounds {accuracy.last5:.3f}); "
+            f"{summary.dropouts} drop-outs, {summary.refused_bands} refused bands, "
+            f"{summary.aborted_rounds} aborted rounds"
+        )
+        self.line(
+            f"seconds: training {seconds.training:.1f}, protocol {seconds.protocol:.2f} "
+            f"({milliseconds(seconds.protocol / summary.rounds)} a round), evaluation {seconds.evaluation:.2f}, "
+            f"total {seconds.total:.1f}; up {kilobytes(summary.bytes_up_per_client)} per client and round"
+        )
+        self._table("what each party learned", ("party", "saw", "did not see"), learned)
+        self.line(f"adapter sha256 {summary.adapter_sha256}")
+        self.line(f"run folder {summary.run}")
+
+    def checked(self, plan_bands: Iterable[Sequence[str]]) -> None:
+        """The bands of a plan that was found sound."""
+        self._table(
+            "rank bands", ("band", "holders per round", "quorum", "drop-outs it survives"), plan_bands
+        )
+
+    def _table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self._console.print(table)
+
+
+def band_rows(config: Config) -> list[tuple[str, str, str, str]]:
+    """Per band: its rows, holders per round, quorum, and drop-outs among its holders that leave it open."""
+    rows = []
+    for band in rank_bands(tier.rank for tier in config.tiers.values()):
+        holders = sum(cohort_size(tier) for tier in config.tiers.values() if tier.rank >= band.stop)
+        rows.append((str(band), str(holders), str(config.min_holders), str(holders - config.min_holders)))
+    return rows

@@ -1,0 +1,65 @@
+"""What each party learnt in a run: the table a run ends with."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rbla_secure.config import SecureSumMode
+from rbla_secure.federation.plan import Plan, threshold
+from rbla_secure.federation.records import RoundRecord
+
+
+class Learned(NamedTuple):
+    """One row: a party, what it saw, what stayed hidden from it."""
+
+    party: str
+    saw: str
+    hidden: str
+
+
+def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[Learned]:
+    """The table of a run, from what actually opened."""
+    opened = [count for record in records for count in record.holders.values()]
+    smallest = min(opened, default=0)
+    sums = (
+        f"{len(opened)} band sums, each over {smallest} clients or more"
+        if opened
+        else "no sum: every band stayed closed"
+    )
+    public = "ranks, who took part, who dropped out"
+    if plan.config.secure_sum is SecureSumMode.PLAIN:
+        return [
+            Learned("server", f"every update of every client; {public}", "the clients' examples"),
+            _client(plan),
+            _reader(),
+        ]
+    return [
+        Learned("server", f"{sums}; {public}", "every single update, weight and example"),
+        _collusion(threshold(plan.config) - 1, smallest),
+        _client(plan),
+        _reader(),
+    ]
+
+
+def _collusion(colluders: int, smallest: int) -> Learned:
+    """What the server knows if so many clients tell it everything; one more could open single updates."""
+    rest = smallest - colluders
+    saw = f"the same sums less their own parts: of the thinnest band the sum of {rest} other clients"
+    if rest <= 1:
+        saw = "the same sums less their own parts: the update of a client that is alone beside them in a band"
+    return Learned(f"server with up to {colluders} clients", saw, "more than those differences")
+
+
+def _client(plan: Plan) -> Learned:
+    return Learned(
+        "each client",
+        f"the global adapter at its own rank (up to {plan.max_rank}); who took part",
+        "every other client's update, weight and examples",
+    )
+
+
+def _reader() -> Learned:
+    return Learned(
+        "reader of the run folder",
+        "the base, the global adapter after every round, metrics",
+        "everything of a single client; no noise was added, so the adapter itself may tell of its training data",
+    )

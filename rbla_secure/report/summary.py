@@ -1,0 +1,78 @@
+"""The result of a run as one object: the last line of ``--json``."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from rbla_secure.federation.checkpoint import Progress
+from rbla_secure.federation.records import total_seconds
+
+# "last5": what a run has settled on, less noisy than its last round alone.
+SETTLED_ROUNDS = 5
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Accuracy(_Part):
+    """Shares of held-out examples that are classified right."""
+
+    base: float
+    final: float
+    last5: float
+
+
+class Seconds(_Part):
+    """Wall-clock seconds; rounds of an interrupted run count where they were run."""
+
+    training: float
+    protocol: float
+    evaluation: float
+    total: float
+
+
+class Summary(_Part):
+    """One run.
+
+    `bytes_up_per_client` is the mean over clients and rounds, `refused_bands` and `dropouts` count over all rounds,
+    `epsilon` is null as long as no noise is added.
+    """
+
+    run: str
+    accuracy: Accuracy
+    rounds: int
+    seconds: Seconds
+    bytes_up_per_client: float
+    refused_bands: int
+    dropouts: int
+    aborted_rounds: int
+    epsilon: float | None
+    adapter_sha256: str
+
+    @classmethod
+    def of(
+        cls, progress: Progress, *, run: str, base_accuracy: float, other_seconds: float, adapter_sha256: str
+    ) -> Self:
+        """The summary of a finished run; `other_seconds` is what was spent outside of its rounds."""
+        records, spent = progress.records, total_seconds(progress.timings)
+        accuracies = [record.accuracy for record in records]
+        last = accuracies[-SETTLED_ROUNDS:]
+        in_rounds = spent["training"] + spent["protocol"] + spent["evaluation"]
+        return cls(
+            run=run,
+            accuracy=Accuracy(base=base_accuracy, final=accuracies[-1], last5=sum(last) / len(last)),
+            rounds=len(records),
+            seconds=Seconds(
+                training=spent["training"],
+                protocol=spent["protocol"],
+                evaluation=spent["evaluation"],
+                total=in_rounds + other_seconds,
+            ),
+            bytes_up_per_client=sum(record.bytes_up_per_client for record in records) / len(records),
+            refused_bands=sum(len(record.refused_bands) for record in records),
+            dropouts=sum(len(record.dropped) for record in records),
+            aborted_rounds=sum(bool(record.aborted) for record in records),
+            epsilon=None,
+            adapter_sha256=adapter_sha256,
+        )

@@ -1,0 +1,111 @@
+"""Local training: what one client does with the global adapter and its own examples in one round."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from peft import PeftModel
+from torch import nn
+from torch.nn import functional
+
+from rbla_secure.config import Optimizer, TrainingConfig
+from rbla_secure.errors import DataError
+from rbla_secure.lora.adapter import Adapter, AdapterLayout, Rows
+from rbla_secure.lora.peft_io import attach, read_rows, write_rows
+from rbla_secure.tasks.datasets import LabelledImages
+
+
+def use_one_thread() -> None:
+    """Let torch compute on one thread, in the whole process.
+
+    On models of this size more threads cost more than they bring, and results repeat byte for byte only where the
+    number of threads does.
+    """
+    torch.set_num_threads(1)
+
+
+class LocalTrainer:
+    """Trains adapters of any rank on one frozen base. A client runs it; nothing here sees another client.
+
+    Guarantees: :meth:`train` depends on its arguments alone, not on what was trained before, and leaves torch's
+    global random generator as it was.
+
+    Args:
+        base: The frozen base model. Copied once for every rank.
+        layout: The adapted layers.
+        config: Epochs or batches, batch size and optimizer.
+    """
+
+    def __init__(self, base: nn.Module, layout: AdapterLayout, config: TrainingConfig) -> None:
+        self._base = base
+        self._layout = layout
+        self._config = config
+        self._models: dict[int, PeftModel] = {}
+
+    def train(self, adapter: Adapter, examples: LabelledImages, *, seed: int) -> Rows:
+        """Train an adapter on examples with a fresh optimizer.
+
+        Args:
+            adapter: Where training starts. Its rank is the client's rank.
+            examples: The client's own, at least one.
+            seed: Of the order of the examples.
+
+        Returns:
+            The rows after training, shape (adapter.rank, row_length), float32. Where training diverged they hold NaN
+            or infinity: the caller refuses them.
+
+        Raises:
+            DataError: There are no examples.
+        """
+        if not len(examples):
+            raise DataError("a client needs at least one example to train on")
+        model = self._model(adapter.rank)
+        write_rows(model, adapter)
+        images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
+        _descend(
+            model, images, labels, batches=_batches(len(labels), self._config, seed), config=self._config
+        )
+        return read_rows(model, self._layout)
+
+    def _model(self, rank: int) -> PeftModel:
+        if rank not in self._models:
+            # Evaluation mode, in training too: a frozen base neither drops units nor updates running statistics.
+            self._models[rank] = attach(self._base, layout=self._layout, rank=rank).eval()
+        return self._models[rank]
+
+
+def _descend(
+    model: PeftModel,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    batches: Iterable[torch.Tensor],
+    config: TrainingConfig,
+) -> None:
+    optimizer = _optimizer([value for value in model.parameters() if value.requires_grad], config)
+    network = (
+        model.get_base_model()
+    )  # the layers with their adapters, without the wrapper's work on each call
+    for batch in batches:
+        loss = functional.cross_entropy(network(images[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch declares no types here
+        optimizer.step()
+    optimizer.zero_grad()  # no gradient outlives the call
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer is Optimizer.SGD:
+        return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay, fused=True)
+    return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
+
+
+def _batches(examples: int, config: TrainingConfig, seed: int) -> Iterator[torch.Tensor]:
+    """Indices of one batch after another: each epoch a fresh order, its last batch as small as it comes."""
+    generator = torch.Generator().manual_seed(seed)
+    per_epoch = -(-examples // config.batch_size)
+    left = config.steps or config.epochs * per_epoch
+    while left > 0:
+        order = torch.randperm(examples, generator=generator)
+        yield from torch.split(order, config.batch_size)[:left]
+        left -= per_epoch
