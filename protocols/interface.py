@@ -17,6 +17,7 @@ Guarantees, tested for every implementation by one conformance class:
 * There is one list of survivors per session: an upload counts in all its segments or in none.
 * A segment with fewer surviving members than its quorum stays closed; the others open.
 * Below the threshold the session ends by name and nothing is opened.
+* A segment whose sum exceeds what its survivors could add up to stays closed: something in it did not cancel.
 * Calls and messages out of order raise StageError; malformed, foreign or repeated messages raise their named error
   and change nothing.
 """
@@ -148,3 +149,15 @@ def check_binding(index: int, binding: bytes | None) -> bytes:
     if binding is None or len(binding) != DIGEST_SIZE:
         raise InputError(f"segment {index}: binding must have {DIGEST_SIZE} bytes")
     return binding
+
+
+def reason_to_reject(session: Session, summed: IntegerVector, *, present: int) -> str:
+    """Why a sum cannot be the sum of so many inputs; empty if it can. Run by the server on every opened segment.
+
+    Masks that do not cancel (another model, a wrong upload) leave uniform ring elements, which exceed the honest range
+    all but surely unless the session uses up the ring's capacity.
+    """
+    limit = present * session.input_bound
+    if int(summed.min()) < -limit or int(summed.max()) > limit:
+        return f"its sum leaves [-{limit}, {limit}], which {present} inputs cannot: its members did not agree on the model"
+    return ""

@@ -15,6 +15,7 @@ from protocols.interface import (
     SumServer,
     check_binding,
     check_inputs,
+    reason_to_reject,
 )
 from protocols.ring import RingVector, centred, to_ring
 from protocols.session import ClientId, Session
@@ -140,7 +141,11 @@ class PlainServer(SumServer):
             elif self._bindings[segment.index] != {check_binding(segment.index, bindings.get(segment.index))}:
                 refused[segment.index] = "its members were bound to different models"
             else:
-                sums[segment.index] = centred(self._sums[segment.index])
+                summed = centred(self._sums[segment.index])
+                if reason := reason_to_reject(self._session, summed, present=present):
+                    refused[segment.index] = reason
+                else:
+                    sums[segment.index] = summed
         return SumResult(survivors=tuple(sorted(self._answered)), sums=sums, refused=refused)
 
     def _check_open(self) -> None:

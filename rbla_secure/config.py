@@ -99,7 +99,7 @@ class QuantizationConfig(_Table):
 
     bits: Annotated[int, Field(ge=2, le=32)] = 16
     bound: Positive = Field(
-        0.1, description="largest magnitude of one coordinate; what is cut off is counted"
+        0.06, description="largest magnitude of one coordinate; what is cut off is counted"
     )
 
 
@@ -123,11 +123,11 @@ class TaskConfig(_Table):
 class TrainingConfig(_Table):
     """Local training of one client in one round."""
 
-    epochs: Count = 2
+    epochs: Count = 1
     steps: CountOrZero = Field(0, description="when above 0: so many batches instead of epochs")
     batch_size: Count = 32
     optimizer: Optimizer = Optimizer.ADAM
-    learning_rate: Positive = 0.002
+    learning_rate: Positive = 0.005
     momentum: Share = Field(0.0, description="used by sgd")
     weight_decay: NotNegative = 0.0
 
@@ -153,7 +153,7 @@ class Config(_Table):
     weights: Weighting = Weighting.UNIFORM
     examples_cap: Count = Field(1000, description="examples that give weight 1 when weights = examples")
     min_holders: Count = Field(3, description="a rank band opens only with so many surviving holders")
-    clip_norm: Positive = 1.0
+    clip_norm: Positive = 1.5
     noise_multiplier: NotNegative = 0.0
     dropout_rate: Share = Field(0.05, description="chance that a client fails in a round (injected fault)")
     max_aborted_rounds: Count = Field(5, description="the run stops after so many aborted rounds in a row")

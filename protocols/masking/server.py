@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol, final
 import numpy as np
 
 from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, ShareError
-from protocols.interface import SumResult, check_binding
+from protocols.interface import SumResult, check_binding, reason_to_reject
 from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import (
     KeyAdvertisement,
@@ -271,7 +271,11 @@ class RevealShares(Stage):
                 refused[segment.index] = reason
             else:
                 self._unmask(segment, secrets, check_binding(segment.index, bindings.get(segment.index)))
-                sums[segment.index] = centred(self._sums[segment.index])
+                summed = centred(self._sums[segment.index])
+                if reason := reason_to_reject(self.session, summed, present=len(self._present(segment))):
+                    refused[segment.index] = reason
+                else:
+                    sums[segment.index] = summed
         survivors = tuple(self.session.client_at(position) for position in self._list.survivors)
         return SumResult(survivors=survivors, sums=sums, refused=refused)
 

@@ -96,7 +96,7 @@ class ConsoleReport:
             f"threshold {threshold(config)}, at least {config.min_holders} holders per band"
         )
         self.line(
-            "all parties run in this process, on one machine: the server is semi-honest (threat_model.md)"
+            "all parties run in this process; the server is taken to follow the protocol (threat_model.md)"
         )
         for warning in warnings(config):
             self.line(f"warning: {warning}")

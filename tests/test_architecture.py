@@ -1,0 +1,167 @@
+"""The layout tells the story only as long as nobody imports across it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*ROOT.glob("protocols/**/*.py"), *ROOT.glob("rbla_secure/**/*.py")])
+
+# Who may import whom, by module prefix; the longest prefix of a module decides. A module may always import its own
+# folder. Everything not listed for a prefix is forbidden.
+VOCABULARY = {
+    "rbla_secure.errors",
+    "rbla_secure.config",
+    "rbla_secure.seeding",
+    "rbla_secure.durable",
+    "rbla_secure.lora.adapter",
+    "rbla_secure.lora.update",
+}
+BLOCKS = {"rbla_secure.lora", "rbla_secure.privacy", "rbla_secure.tasks"}
+ALLOWED: dict[str, set[str]] = {
+    "protocols.errors": set(),
+    "protocols.ring": set(),
+    "protocols.wire": {"protocols.errors", "protocols.ring"},
+    "protocols.primitives": {"protocols.errors", "protocols.ring"},
+    "protocols.session": {"protocols.errors", "protocols.ring", "protocols.wire"},
+    "protocols.profiles": set(),
+    "protocols.transcript": {"protocols.session"},
+    "protocols.interface": {"protocols.errors", "protocols.ring", "protocols.wire", "protocols.session"},
+    "protocols.plain": {
+        "protocols.errors",
+        "protocols.ring",
+        "protocols.wire",
+        "protocols.session",
+        "protocols.interface",
+    },
+    "protocols.masking": {
+        "protocols.errors",
+        "protocols.ring",
+        "protocols.wire",
+        "protocols.session",
+        "protocols.interface",
+        "protocols.primitives",
+        "protocols.profiles",
+    },
+    "protocols.run": {"protocols.interface", "protocols.session", "protocols.transcript"},
+    "rbla_secure.errors": set(),
+    "rbla_secure.seeding": set(),
+    "rbla_secure.durable": set(),
+    "rbla_secure.stopwatch": set(),
+    "rbla_secure.config": {"rbla_secure.errors"},
+    "rbla_secure.lora": VOCABULARY,
+    "rbla_secure.privacy": VOCABULARY | {"protocols.primitives.prg", "protocols.ring"},
+    # The two files that speak torch and PEFT: local training needs the adapter inside a model.
+    "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io"},
+    "rbla_secure.federation": {"protocols", "rbla_secure.stopwatch"}
+    | VOCABULARY
+    | BLOCKS - {"rbla_secure.tasks"},
+    "rbla_secure.engines": {
+        "protocols.session",
+        "rbla_secure.federation",
+        "rbla_secure.stopwatch",
+        "rbla_secure.seeding",
+    },
+    "rbla_secure.report": {
+        "protocols.session",
+        "rbla_secure.federation",
+        "rbla_secure.config",
+        "rbla_secure.lora.bands",
+    },
+    "rbla_secure.job": {"rbla_secure"},
+    "rbla_secure.cli": {"rbla_secure", "protocols.errors"},
+}
+
+# One third-party library per file or folder; numpy is free everywhere.
+LIBRARIES: dict[str, set[str]] = {
+    "cryptography": {"protocols.primitives"},
+    "torch": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.job"},
+    "peft": {"rbla_secure.tasks", "rbla_secure.lora.peft_io"},
+    "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},
+    "pydantic": {"rbla_secure.config", "rbla_secure.federation", "rbla_secure.report"},
+    "tomli_w": {"rbla_secure.config"},
+    "rich": {"rbla_secure.report.console", "rbla_secure.cli"},
+}
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a source file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, by its full name; relative imports do not occur."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            known = {module_name(source) for source in SOURCES}
+            yield from (name if name in known else str(node.module) for name in names)
+
+
+def inside(module: str, prefix: str) -> bool:
+    """Whether a module is a prefix or stands below it."""
+    return module == prefix or module.startswith(prefix + ".")
+
+
+def rule_of(module: str) -> str:
+    """The longest prefix that has a rule."""
+    return max((prefix for prefix in ALLOWED if inside(module, prefix)), key=len, default="")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
+    """Building blocks do not know each other; only the composition composes."""
+    module = module_name(path)
+    if module in {"protocols", "rbla_secure"}:
+        assert not list(imports(path)), "a package's front door imports nothing"
+        return
+    rule = rule_of(module)
+    assert rule, f"{module} has no import rule: add one"
+
+    ours = {name for name in imports(path) if name.split(".")[0] in {"protocols", "rbla_secure"}}
+
+    allowed = ALLOWED[rule] | {rule}
+    strangers = {name for name in ours if not any(inside(name, prefix) for prefix in allowed)}
+    assert strangers - {"rbla_secure"} == set(), f"{module} must not import {strangers}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_a_library_is_imported_only_where_it_belongs(path: Path) -> None:
+    """Replacing a library touches one file or folder."""
+    module = module_name(path)
+
+    used = {name.split(".")[0] for name in imports(path)}
+
+    for library, places in LIBRARIES.items():
+        if library in used:
+            assert any(inside(module, place) for place in places), f"{module} must not import {library}"
+
+
+def test_every_third_party_import_has_a_rule() -> None:
+    """A new dependency is a decision: it gets a place of its own."""
+    standard = __import__("sys").stdlib_module_names
+    used = {name.split(".")[0] for path in SOURCES for name in imports(path)}
+
+    third_party = used - set(standard) - {"protocols", "rbla_secure", "numpy"}
+
+    assert third_party == set(LIBRARIES)
+
+
+def test_the_rules_would_notice_a_wrong_import() -> None:
+    """The check can fail: a forbidden import is found by the same functions."""
+    assert rule_of("protocols.masking.client") == "protocols.masking"
+    assert not any(inside("rbla_secure.config", p) for p in ALLOWED["protocols.masking"])
+    assert not any(inside("rbla_secure.privacy.clipping", p) for p in ALLOWED["rbla_secure.lora"])
+    assert inside("protocols.masking.client", "protocols.masking")
+    assert not inside("protocols.masking_extra", "protocols.masking")
+
+
+def test_tests_are_no_package() -> None:
+    """An __init__.py under tests/ would let tests/protocols shadow protocols."""
+    assert not list((ROOT / "tests").rglob("__init__.py"))
