@@ -136,6 +136,10 @@ class Session:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         writer = Writer(MessageType.SESSION).fixed(self.run, RUN_ID_SIZE).unsigned(self.round, 4)
         writer.unsigned(self.attempt, 4).unsigned(self.threshold, 2).unsigned(self.input_bound, 4)
         writer.fixed(self.config_digest, DIGEST_SIZE).unsigned(len(self.members), 2)
