@@ -24,7 +24,7 @@ Guarantees, tested for every implementation by one conformance class:
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import numpy as np
@@ -46,7 +46,7 @@ class SegmentInput:
             of the model that the values were computed from. Modes that hide inputs mix it into the hiding.
     """
 
-    values: IntegerVector
+    values: IntegerVector = field(repr=False)
     binding: bytes
 
 
@@ -94,12 +94,16 @@ class SumServer(ABC):
         """Fix who took part in this stage and enter the next one; the replies that came later are refused.
 
         Raises:
-            BelowThresholdError: Fewer clients than the threshold have answered.
+            BelowThresholdError: Fewer clients than the threshold have answered: the session is over.
         """
 
     @abstractmethod
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
-        """The sums, after the last stage. `bindings` gives the server's own binding of every segment."""
+        """The sums, after the last stage; once.
+
+        Raises:
+            InputError: `bindings` lacks the server's own binding of a segment; the call can be made again.
+        """
 
 
 class SecureSum(ABC):
@@ -133,9 +137,10 @@ def check_inputs(session: Session, me: ClientId, inputs: Mapping[int, SegmentInp
 
 def _check_input(session: Session, segment: Segment, given: SegmentInput) -> None:
     name = f"segment {segment.index}"
-    if given.values.dtype != np.int64 or given.values.shape != (segment.length,):
+    values = np.asarray(given.values)
+    if values is not given.values or values.dtype != np.int64 or values.shape != (segment.length,):
         raise InputError(
-            f"{name}: {given.values.dtype} of shape {given.values.shape} must be int64 of shape ({segment.length},)"
+            f"{name}: {values.dtype} of shape {values.shape} must be an int64 array of shape ({segment.length},)"
         )
     # Not via abs(): the magnitude of the smallest int64 is negative.
     lowest, highest = int(given.values.min()), int(given.values.max())
@@ -159,5 +164,8 @@ def reason_to_reject(session: Session, summed: IntegerVector, *, present: int) -
     """
     limit = present * session.input_bound
     if int(summed.min()) < -limit or int(summed.max()) > limit:
-        return f"its sum leaves [-{limit}, {limit}], which {present} inputs cannot: its members did not agree on the model"
+        return (
+            f"its sum leaves [-{limit}, {limit}], which {present} inputs within bounds cannot: "
+            "a member was given another model or did not follow the protocol"
+        )
     return ""

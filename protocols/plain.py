@@ -93,7 +93,8 @@ class PlainServer(SumServer):
         self._sums = [np.zeros(segment.length, dtype=np.uint32) for segment in session.segments]
         self._bindings: dict[int, set[bytes]] = {segment.index: set() for segment in session.segments}
         self._answered: set[ClientId] = set()
-        self._open = True
+        self._closed = False
+        self._opens = False
 
     def requests(self) -> Mapping[ClientId, bytes]:
         """An empty request to every member."""
@@ -122,23 +123,27 @@ class PlainServer(SumServer):
     def close_stage(self) -> None:
         """Fix the survivors."""
         self._check_open()
+        self._closed = True
         if len(self._answered) < self._session.threshold:
             raise BelowThresholdError(
                 f"{Plain.input_stage}: {len(self._answered)} of {len(self._session.members)} clients answered, "
                 f"threshold={self._session.threshold} are needed"
             )
-        self._open = False
+        self._opens = True
 
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
         """The sums of the segments that meet their quorum."""
-        if self._open:
-            raise StageError("the sums are opened after upload has closed")
+        if not self._opens:
+            raise StageError("the sums are opened once, after upload has closed")
+        for segment in self._session.segments:
+            check_binding(segment.index, bindings.get(segment.index))
+        self._opens = False
         sums, refused = {}, {}
         for segment in self._session.segments:
             present = len(self._answered.intersection(segment.members))
             if present < segment.quorum:
                 refused[segment.index] = f"{present} surviving members, quorum {segment.quorum}"
-            elif self._bindings[segment.index] != {check_binding(segment.index, bindings.get(segment.index))}:
+            elif self._bindings[segment.index] != {bindings[segment.index]}:
                 refused[segment.index] = "its members were bound to different models"
             else:
                 summed = centred(self._sums[segment.index])
@@ -149,7 +154,7 @@ class PlainServer(SumServer):
         return SumResult(survivors=tuple(sorted(self._answered)), sums=sums, refused=refused)
 
     def _check_open(self) -> None:
-        if not self._open:
+        if self._closed:
             raise StageError("all stages of the session are closed")
 
 

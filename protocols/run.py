@@ -38,6 +38,8 @@ def run_session(
         ProtocolError: Whatever the parties raise.
     """
     silent = silent_from or {}
+    if unknown := (set(silent) - set(session.members)) | (set(silent.values()) - set(secure_sum.stages)):
+        raise ValueError(f"silent_from names {min(unknown)!r}, which is no member and no stage")
     clients = {member: secure_sum.client(session, member) for member in session.members}
     server = secure_sum.server(session)
     gone: set[ClientId] = set()

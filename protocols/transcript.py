@@ -1,4 +1,4 @@
-"""Messages and bytes per stage and direction: for cost tables and for the audit of what travelled."""
+"""Bytes per client, stage and direction: for cost tables. Contents are never kept."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -16,10 +16,14 @@ def derive_seed(seed: int, *labels: str | int) -> int:
     Returns:
         An integer in [0, 2**63): it fits numpy's and torch's generators alike.
     """
-    return int.from_bytes(derive_key(seed, *labels)[:8], "big") >> 1
+    return int.from_bytes(_digest(seed, *labels)[:8], "big") >> 1
 
 
 def derive_key(seed: int, *labels: str | int) -> bytes:
-    """Thirty-two bytes for one purpose, for generators that take a key. Worth no secrecy: the seed is public."""
+    """Sixteen bytes for one purpose, for generators that take a key. Worth no secrecy: the seed is public."""
+    return _digest(seed, *labels)[:16]
+
+
+def _digest(seed: int, *labels: str | int) -> bytes:
     text = "\x1f".join(f"{type(label).__name__}:{label}" for label in (seed, *labels))
     return hashlib.sha256(b"rbla-secure seed\x00" + text.encode()).digest()

@@ -375,7 +375,7 @@ def test_claim_08_clients_of_different_models_do_not_cancel(monkeypatch: pytest.
     result = run_session(Masking(), session, inputs, bindings=same_bindings(session))
 
     assert not result.sums
-    assert "did not agree on the model" in result.refused[0]
+    assert "another model" in result.refused[0]
     assert looks_uniform(server_sums[0])
 
 
@@ -397,7 +397,7 @@ def test_claim_08_a_model_aimed_at_one_client_is_bound_into_its_masks() -> None:
     attacked = run_round(plan, first_session(plan), initial(plan), Network(participants(plan), alter=alter))
 
     assert taken
-    assert "did not agree on the model" in attacked.refused_bands[0]
+    assert "another model" in attacked.refused_bands[0]
     assert attacked.adapter.rows[:2].tobytes() == initial(plan).rows[:2].tobytes()
     assert attacked.adapter.rows[2:].tobytes() == honest.adapter.rows[2:].tobytes()
 
@@ -410,7 +410,7 @@ def test_claim_09_one_clients_integers_have_a_bounded_norm(scale: float) -> None
     bounded = clip(ClientUpdate(rows=rows, weight=1.0), clip_norm=0.5)
     packed = pack(bounded, rank_bands([2, 4]))
 
-    integers = quantize(packed, quantizer, UniformStream(secrets.token_bytes(32)))
+    integers = quantize(packed, quantizer, UniformStream(secrets.token_bytes(16)))
 
     values = np.concatenate([vector[:-2] for vector in integers.values()])
     assert np.linalg.norm(values) <= quantizer.rounded_norm_bound(0.5, rows.size)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Self, final
 
 from protocols.primitives.agreement import PUBLIC_KEY_SIZE
+from protocols.primitives.sealed import NONCE_SIZE, TAG_SIZE
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import SHARE_SIZE
 from protocols.ring import RingVector
@@ -280,3 +281,9 @@ def _write_blobs(writer: Writer, blobs: Mapping[int, bytes]) -> Writer:
 
 def _read_blobs(reader: Reader) -> dict[int, bytes]:
     return {position: reader.blob() for position in reader.positions()}
+
+
+def sealed_bundle_size(segments: int) -> int:
+    """Bytes of a sealed bundle of a client that belongs to so many segments."""
+    header = len(Writer(MessageType.SHARE_BUNDLE).positions(()).done())
+    return NONCE_SIZE + header + SHARE_SIZE + segments * (2 + SHARE_SIZE) + TAG_SIZE

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar, final
 
 from protocols.errors import StageError
-from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer
+from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer, check_binding
 from protocols.masking import client as steps
 from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList
 from protocols.masking.server import AdvertiseKeys, MaskInput, RevealShares, ShareKeys, Stage
@@ -22,15 +22,23 @@ class MaskingClient(SumClient):
         self._me = me
         self._random_bytes = random_bytes
         self._state: steps.Advertised | steps.Shared | steps.Masked | steps.Revealed | None = None
-        self._last: tuple[bytes, bytes] | None = None
+        self._replied: tuple[bytes, bytes] | None = None
+        self._contributed: tuple[bytes, bytes] | None = None
 
     def reply(self, request: bytes) -> bytes:
         """Answer a request of advertise_keys, share_keys or reveal_shares.
 
         A client that has answered repeats the identical answer to the identical request and gives no other one.
         """
-        if self._last is not None and request == self._last[0]:
-            return self._last[1]
+        if self._replied is not None and request == self._replied[0]:
+            return self._replied[1]
+        if self._contributed is not None and request == self._contributed[0]:
+            raise StageError("that request is answered by contribute")
+        answer = self._answer(request)
+        self._replied = (request, answer)
+        return answer
+
+    def _answer(self, request: bytes) -> bytes:
         match self._state:
             case None:
                 if request:
@@ -38,15 +46,15 @@ class MaskingClient(SumClient):
                 self._state, advertisement = steps.create_key_advertisement(
                     self._session, self._me, self._random_bytes
                 )
-                return self._remember(request, advertisement.to_bytes())
+                return advertisement.to_bytes()
             case steps.Advertised() as state:
                 directory = KeyDirectory.from_bytes(request)
                 self._state, shares = steps.create_sealed_shares(state, directory, self._random_bytes)
-                return self._remember(request, shares.to_bytes())
+                return shares.to_bytes()
             case steps.Masked() as state:
                 survivors = SurvivorList.from_bytes(request)
                 self._state, revealed = steps.create_revealed_shares(state, survivors)
-                return self._remember(request, revealed.to_bytes())
+                return revealed.to_bytes()
             case steps.Shared():
                 raise StageError("the next stage is mask_input: call contribute")
             case steps.Revealed():
@@ -54,17 +62,16 @@ class MaskingClient(SumClient):
 
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
         """Answer the request of mask_input."""
-        if self._last is not None and request == self._last[0]:
-            return self._last[1]
+        if self._contributed is not None and request == self._contributed[0]:
+            return self._contributed[1]
+        if self._replied is not None and request == self._replied[0]:
+            raise StageError("that request is answered by reply")
         if not isinstance(self._state, steps.Shared):
             raise StageError("mask_input comes after share_keys and once only")
         delivery = ShareDelivery.from_bytes(request)
         self._state, masked = steps.create_masked_input(self._state, delivery, inputs)
-        return self._remember(request, masked.to_bytes())
-
-    def _remember(self, request: bytes, reply: bytes) -> bytes:
-        self._last = (request, reply)
-        return reply
+        self._contributed = (request, masked.to_bytes())
+        return self._contributed[1]
 
 
 @final
@@ -96,7 +103,8 @@ class MaskingServer(SumServer):
 
     def close_stage(self) -> None:
         """Enter the next stage."""
-        stage = self._current()
+        stage, self._stage = self._current(), None
+        # A stage that cannot close has ended the session: nothing of it can be asked for any more.
         self._stage = stage.close()
         if isinstance(stage, RevealShares):
             self._last = stage
@@ -105,6 +113,8 @@ class MaskingServer(SumServer):
         """Open the sums; once."""
         if self._last is None:
             raise StageError("the sums are opened once, after reveal_shares has closed")
+        for segment in self._session.segments:
+            check_binding(segment.index, bindings.get(segment.index))
         last, self._last = self._last, None
         return last.open(bindings)
 

@@ -12,7 +12,15 @@ from typing import ClassVar, Protocol, final
 
 import numpy as np
 
-from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, ShareError
+from protocols.errors import (
+    BelowThresholdError,
+    ContextError,
+    InputError,
+    KeyAgreementError,
+    RosterError,
+    SealError,
+    ShareError,
+)
 from protocols.interface import SumResult, check_binding, reason_to_reject
 from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import (
@@ -23,10 +31,11 @@ from protocols.masking.messages import (
     SealedShares,
     ShareDelivery,
     SurvivorList,
+    sealed_bundle_size,
 )
-from protocols.primitives.agreement import PrivateKey
+from protocols.primitives.agreement import PrivateKey, check_public_key
 from protocols.primitives.secret import Secret
-from protocols.primitives.shamir import Recovery
+from protocols.primitives.shamir import Recovery, decode_share
 from protocols.ring import RingVector, centred
 from protocols.session import ClientId, Segment, Session
 
@@ -88,6 +97,7 @@ class AdvertiseKeys(Stage):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._advertisements: dict[int, KeyAdvertisement] = {}
+        self._keys: set[bytes] = set()
 
     @property
     def expected(self) -> frozenset[int]:
@@ -102,6 +112,13 @@ class AdvertiseKeys(Stage):
         """Keep one advertisement."""
         message = KeyAdvertisement.from_bytes(reply)
         self._check_sender(position, message)
+        name = self.session.client_at(position)
+        # What every client would refuse is refused here, so that it costs its sender the round and nobody else.
+        for key in (message.mask_key, message.sealing_key):
+            _check_public_key(name, key)
+        if message.mask_key == message.sealing_key or {message.mask_key, message.sealing_key} & self._keys:
+            raise RosterError(f"{name}: a key must be advertised once, by one client, for one purpose")
+        self._keys |= {message.mask_key, message.sealing_key}
         self._advertisements[position] = message
 
     def close(self) -> Stage:
@@ -136,10 +153,12 @@ class ShareKeys(Stage):
         """Keep one client's sealed shares."""
         message = SealedShares.from_bytes(reply)
         self._check_sender(position, message)
+        name = self.session.client_at(position)
         if set(message.sealed) != self.expected - {position}:
-            raise RosterError(
-                f"{self.session.client_at(position)}: sealed shares must be for every peer in the directory"
-            )
+            raise RosterError(f"{name}: sealed shares must be for every peer in the directory")
+        size = sealed_bundle_size(len(self.session.segments_of(name)))
+        if any(len(blob) != size for blob in message.sealed.values()):
+            raise SealError(f"{name}: a sealed bundle must have {size} bytes")
         self._sealed[position] = message
 
     def close(self) -> Stage:
@@ -242,6 +261,8 @@ class RevealShares(Stage):
         owed = {(peer, index) for index in offered for peer in self._present(self._segment(name, index))}
         if set(message.self_mask_shares) != owed:
             raise ShareError(f"{name}: self-mask shares must be for all survivors of a segment or for none")
+        for share in (*message.mask_key_shares.values(), *message.self_mask_shares.values()):
+            _check_share(name, share)
         self._revealed[position] = message
 
     def close(self) -> None:
@@ -302,9 +323,10 @@ class RevealShares(Stage):
         recovery = Recovery.over(helpers)
         secrets = {}
         for gone in self._list.dropped:
-            key = PrivateKey(recovery.combine({h: self._revealed[h].mask_key_shares[gone] for h in helpers}))
+            name = self.session.client_at(gone)
+            shares = {h: self._revealed[h].mask_key_shares[gone] for h in helpers}
+            key = PrivateKey(_recover(name, recovery, shares))
             if key.public != self._mask_keys[gone]:
-                name = self.session.client_at(gone)
                 raise ShareError(f"{name}: the shares revealed for it do not give the key it advertised")
             for peer in self._list.survivors:
                 secrets[gone, peer] = key.agree(self._mask_keys[peer])
@@ -318,9 +340,30 @@ class RevealShares(Stage):
         present = set(self._present(segment))
         for peer in present:
             shares = {h: self._revealed[h].self_mask_shares[peer, segment.index] for h in helpers}
-            masks.remove_self(total, recovery.combine(shares), owner=peer)
+            masks.remove_self(total, _recover(self.session.client_at(peer), recovery, shares), owner=peer)
         members = set(map(self.session.position, segment.members))
         for (gone, peer), secret in secrets.items():
             if gone in members and peer in present:
                 # What the dropped client would have added is what is missing for the pair to cancel.
                 masks.add_pairwise(total, secret, owner=gone, peer=peer)
+
+
+def _check_public_key(name: ClientId, key: bytes) -> None:
+    try:
+        check_public_key(key)
+    except KeyAgreementError as error:
+        raise KeyAgreementError(f"{name}: {error}") from None
+
+
+def _check_share(name: ClientId, share: bytes) -> None:
+    try:
+        decode_share(share)
+    except ShareError as error:
+        raise ShareError(f"{name}: {error}") from None
+
+
+def _recover(owner: ClientId, recovery: Recovery, shares: Mapping[int, bytes]) -> Secret:
+    try:
+        return recovery.combine(shares)
+    except ShareError as error:
+        raise ShareError(f"{owner}: the shares revealed for it: {error}") from None

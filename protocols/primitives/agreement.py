@@ -40,3 +40,12 @@ class PrivateKey:
             return Secret(self._key.exchange(X25519PublicKey.from_public_bytes(public)))
         except ValueError:
             raise KeyAgreementError("a public key has the wrong size or small order") from None
+
+
+def check_public_key(public: bytes) -> None:
+    """Refuse a public key with which nobody could agree.
+
+    Raises:
+        KeyAgreementError: It has the wrong size or small order.
+    """
+    PrivateKey(Secret(bytes(PRIVATE_KEY_SIZE))).agree(public)

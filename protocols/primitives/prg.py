@@ -46,10 +46,12 @@ def subtract_stream(target: RingVector, key: Secret) -> None:
 
 
 class UniformStream:
-    """A reproducible stream of uniform numbers for one key; for rounding and noise, whose key may be public."""
+    """A reproducible stream of uniform numbers for one 16-byte key; for rounding, whose key may be public."""
 
     def __init__(self, key: bytes) -> None:
-        self._stream = _keystream(Secret(key[:KEY_SIZE]))
+        if len(key) != KEY_SIZE:
+            raise ValueError(f"a key of {len(key)} bytes must have {KEY_SIZE}")
+        self._stream = _keystream(Secret(key))
 
     def words(self, count: int) -> npt.NDArray[np.uint32]:
         """So many independent uniform 32-bit words."""

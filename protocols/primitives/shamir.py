@@ -78,11 +78,13 @@ class Recovery:
             ShareError: A share is missing or malformed, or the shares do not belong to one 32-byte secret. Wrong
                 shares may also combine to a wrong secret: check it where there is something to check it against.
         """
+        if not self.coefficients:
+            raise ShareError("no holder gives a share")
         total = 0
         for x, coefficient in self.coefficients.items():
             if x not in shares:
                 raise ShareError(f"the share of holder {x} is missing")
-            total += coefficient * _decode(shares[x])
+            total += coefficient * decode_share(shares[x])
         secret = total % FIELD
         if secret >= 1 << (8 * SECRET_SIZE):
             raise ShareError("the shares do not belong to one secret")
@@ -99,7 +101,12 @@ def _lagrange_at_zero(x: int, abscissas: Sequence[int]) -> int:
     return numerator * pow(denominator, -1, FIELD) % FIELD
 
 
-def _decode(share: bytes) -> int:
+def decode_share(share: bytes) -> int:
+    """The field element that a share encodes.
+
+    Raises:
+        ShareError: It is none.
+    """
     value = int.from_bytes(share, "big")
     if len(share) != SHARE_SIZE or value >= FIELD:
         raise ShareError("a share is no element of the field")

@@ -1,0 +1,335 @@
+"""A session refuses terms that contradict each other, and its context commits to every one of them."""
+
+import hashlib
+import struct
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.errors import (
+    CapacityError,
+    ProtocolError,
+    QuorumError,
+    RosterError,
+    SessionError,
+    ThresholdError,
+    WireError,
+)
+from protocols.session import Segment, Session
+from tests.contracts.sessions import PROPERTY, make_session, names, segment, sessions
+
+MEMBERS = names(4)
+
+
+def encode(session: Session) -> bytes:
+    """The documented layout, written with `struct` alone."""
+    data = b"RS\x01\x01" + session.run
+    data += struct.pack("<IIHI", session.round, session.attempt, session.threshold, session.input_bound)
+    data += session.config_digest + struct.pack("<H", len(session.members))
+    for member in session.members:
+        data += struct.pack("<H", len(member)) + member.encode("ascii")
+    data += struct.pack("<H", len(session.segments))
+    for part in session.segments:
+        data += struct.pack("<IHH", part.length, part.quorum, len(part.members))
+        data += b"".join(struct.pack("<H", session.members.index(member) + 1) for member in part.members)
+    return data
+
+
+@PROPERTY
+@given(session=sessions())
+def test_the_context_is_the_hash_of_all_terms(session: Session) -> None:
+    """The context is SHA-256 of a prefix and of the terms in their documented layout."""
+    context = session.context
+
+    assert session.to_bytes() == encode(session)
+    assert context == hashlib.sha256(b"rbla-secure session\x00" + encode(session)).digest()
+
+
+@PROPERTY
+@given(session=sessions())
+def test_a_session_survives_the_wire(session: Session) -> None:
+    """Decoding the bytes of a session gives an equal session."""
+    decoded = Session.from_bytes(session.to_bytes())
+
+    assert decoded == session
+    assert decoded.context == session.context
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": bytes(16)},
+        {"round": 2},
+        {"attempt": 2},
+        {"threshold": 4},
+        {"input_bound": 999},
+        {"config_digest": bytes(32)},
+        {"members": (*MEMBERS[:3], "client-05"), "segments": (segment(0, 5, MEMBERS[:3]),)},
+        {"segments": (segment(0, 6, MEMBERS),)},
+        {"segments": (segment(0, 5, MEMBERS[:3]),)},
+        {"segments": (segment(0, 5, MEMBERS, 2),)},
+        {"segments": (segment(0, 5, MEMBERS), segment(1, 5, MEMBERS))},
+    ],
+)
+def test_every_term_changes_the_context(change: dict[str, Any]) -> None:
+    """Two sessions that differ in one term have different contexts."""
+    session = make_session()
+
+    other = make_session(**change)
+
+    assert other.context != session.context
+    assert other != session
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_a_run_has_16_bytes(size: int) -> None:
+    """A run of another size raises SessionError."""
+    with pytest.raises(SessionError):
+        make_session(run=bytes(size))
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_configuration_digest_has_32_bytes(size: int) -> None:
+    """A digest of another size raises SessionError."""
+    with pytest.raises(SessionError):
+        make_session(config_digest=bytes(size))
+
+
+@pytest.mark.parametrize("field", ["round", "attempt"])
+@pytest.mark.parametrize("number", [-1, 0, 2**32])
+def test_rounds_and_attempts_count_from_one(field: str, number: int) -> None:
+    """A round or attempt outside 1..2^32-1 raises SessionError."""
+    with pytest.raises(SessionError):
+        make_session(**{field: number})
+
+
+@pytest.mark.parametrize(
+    ("count", "threshold"), [(2, 1), (2, 3), (4, 2), (4, 5), (5, 2), (5, 6), (4, 0), (4, -3)]
+)
+def test_thresholds_need_more_than_half(count: int, threshold: int) -> None:
+    """A threshold of half of the members or fewer, or of more than all, raises ThresholdError."""
+    with pytest.raises(ThresholdError):
+        make_session(count, threshold=threshold)
+
+
+@pytest.mark.parametrize(("count", "threshold"), [(2, 2), (3, 2), (3, 3), (4, 3), (5, 3), (5, 5)])
+def test_thresholds_above_half_are_accepted(count: int, threshold: int) -> None:
+    """Every threshold from just above half to all members is legal."""
+    session = make_session(count, threshold=threshold)
+
+    assert session.threshold == threshold
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 99])
+def test_the_sum_must_fit_the_ring(count: int) -> None:
+    """The largest bound that cannot wrap is accepted; one more raises CapacityError."""
+    largest = (2**31 - 1) // count
+
+    session = make_session(count, input_bound=largest)
+
+    assert session.input_bound == largest
+    with pytest.raises(CapacityError):
+        make_session(count, input_bound=largest + 1)
+
+
+@pytest.mark.parametrize("bound", [0, -1, 2**31, 2**64])
+def test_bounds_outside_the_ring_are_refused(bound: int) -> None:
+    """A bound that is not positive, or larger than the ring, raises CapacityError."""
+    with pytest.raises(CapacityError):
+        make_session(input_bound=bound)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ("b", "a"),
+        ("a", "a"),
+        ("a", "b", "b"),
+        ("a", ""),
+        ("-a", "b"),
+        (".a", "b"),
+        ("_a", "b"),
+        ("a", "b c"),
+        ("a", "b\n"),
+        ("a", "b/c"),
+        ("a", "bé"),
+        ("a", "b" * 65),
+        ("a",),
+        (),
+    ],
+)
+def test_bad_rosters_are_refused(members: tuple[str, ...]) -> None:
+    """Malformed, repeated or unsorted names, and fewer than two of them, raise RosterError."""
+    part = Segment(index=0, length=1, members=("a",), quorum=1)
+
+    with pytest.raises(RosterError):
+        make_session(members=members, threshold=len(members), segments=(part,))
+
+
+@pytest.mark.parametrize("name", ["a", "Z9", "0", "a.b_c-d", "x" * 64])
+def test_good_names_are_accepted(name: str) -> None:
+    """Letters, digits, dot, underscore and dash, up to 64 characters, make a client id."""
+    members = tuple(sorted((name, "client")))
+
+    session = make_session(members=members, threshold=2, segments=(segment(0, 1, members),))
+
+    assert session.client_at(session.position(name)) == name
+
+
+@pytest.mark.parametrize("length", [0, -1, 2**32])
+def test_segment_lengths_are_positive(length: int) -> None:
+    """A segment with no element, or more than 2^32-1, raises SessionError."""
+    with pytest.raises(SessionError):
+        segment(0, length, MEMBERS)
+
+
+@pytest.mark.parametrize("quorum", [0, -1, 5])
+def test_quorums_fit_the_members(quorum: int) -> None:
+    """A quorum below one or above the segment's members raises QuorumError."""
+    with pytest.raises(QuorumError):
+        segment(0, 5, MEMBERS, quorum)
+
+
+def test_a_segment_has_members() -> None:
+    """A segment that nobody holds raises QuorumError."""
+    with pytest.raises(QuorumError):
+        segment(0, 5, ())
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        (),
+        (segment(1, 5, MEMBERS),),
+        (segment(0, 5, MEMBERS), segment(0, 5, MEMBERS)),
+        (segment(1, 5, MEMBERS), segment(0, 5, MEMBERS)),
+        (segment(0, 5, MEMBERS), segment(2, 5, MEMBERS)),
+    ],
+)
+def test_segments_are_numbered_in_order(segments: tuple[Segment, ...]) -> None:
+    """No segment, or segments out of order, raise SessionError."""
+    session = make_session()
+
+    with pytest.raises(SessionError):
+        replace(session, segments=segments)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [("client-05",), ("client-01", "stranger"), ("client-02", "client-01"), ("client-01", "client-01")],
+)
+def test_segment_members_are_members_in_order(members: tuple[str, ...]) -> None:
+    """A stranger, a repeated or an unsorted member of a segment raises RosterError."""
+    part = segment(0, 5, members)
+
+    with pytest.raises(RosterError):
+        make_session(4, part)
+
+
+def test_positions_count_from_one_in_roster_order() -> None:
+    """Positions and names are each other's inverse."""
+    session = make_session()
+
+    positions = [session.position(member) for member in MEMBERS]
+
+    assert positions == [1, 2, 3, 4]
+    assert tuple(map(session.client_at, positions)) == MEMBERS
+
+
+@pytest.mark.parametrize("name", ["stranger", "", "client-1", "CLIENT-01"])
+def test_a_stranger_has_no_position(name: str) -> None:
+    """A name outside the roster raises RosterError."""
+    session = make_session()
+
+    with pytest.raises(RosterError):
+        session.position(name)
+
+
+@pytest.mark.parametrize("position", [-1, 0, 5, 2**16])
+def test_positions_outside_the_roster_are_refused(position: int) -> None:
+    """Zero, negative and too large positions raise RosterError."""
+    session = make_session()
+
+    with pytest.raises(RosterError):
+        session.client_at(position)
+
+
+def test_segments_of_a_member_are_those_that_list_it() -> None:
+    """A member contributes to its segments in their order."""
+    session = make_session(
+        4, segment(0, 5, MEMBERS), segment(1, 4, MEMBERS[2:]), segment(2, 3, (MEMBERS[0], MEMBERS[3]))
+    )
+
+    held = {member: [part.index for part in session.segments_of(member)] for member in MEMBERS}
+
+    assert held == {MEMBERS[0]: [0, 2], MEMBERS[1]: [0], MEMBERS[2]: [0, 1], MEMBERS[3]: [0, 1, 2]}
+
+
+def test_a_session_cannot_be_changed() -> None:
+    """No term can be assigned after construction, so the context stays true."""
+    session = make_session()
+
+    for part in fields(session):
+        with pytest.raises(FrozenInstanceError):
+            setattr(session, part.name, None)
+        with pytest.raises(FrozenInstanceError):
+            delattr(session, part.name)
+
+
+def test_every_truncation_and_extension_of_the_bytes_is_refused() -> None:
+    """Bytes that are cut anywhere, or longer, raise WireError."""
+    data = make_session(4, segment(0, 5, MEMBERS), segment(1, 4, MEMBERS[2:])).to_bytes()
+
+    for wrong in [*(data[:size] for size in range(len(data))), data + b"\x00"]:
+        with pytest.raises(WireError):
+            Session.from_bytes(wrong)
+
+
+@PROPERTY
+@given(session=sessions(), place=st.integers(0, 2**16), change=st.integers(1, 255))
+def test_changed_bytes_are_another_session_or_none(session: Session, place: int, change: int) -> None:
+    """Changing any byte gives a session with another context, or a ProtocolError."""
+    data = bytearray(session.to_bytes())
+    data[place % len(data)] ^= change
+
+    try:
+        decoded = Session.from_bytes(bytes(data))
+    except ProtocolError:
+        decoded = None
+
+    assert decoded is None or (decoded.context != session.context and decoded.to_bytes() == bytes(data))
+
+
+@PROPERTY
+@given(data=st.binary(max_size=200))
+def test_random_bytes_are_no_session(data: bytes) -> None:
+    """Random bytes behind a right header decode to canonical terms or raise a ProtocolError."""
+    message = b"RS\x01\x01" + data
+
+    try:
+        decoded = Session.from_bytes(message)
+    except ProtocolError:
+        decoded = None
+
+    assert decoded is None or decoded.to_bytes() == message
+
+
+def test_decoded_terms_are_checked() -> None:
+    """Bytes that spell a threshold of half are refused like the constructor refuses it."""
+    data = make_session().to_bytes()
+    wrong = data[:28] + struct.pack("<H", 2) + data[30:]
+
+    with pytest.raises(ThresholdError):
+        Session.from_bytes(wrong)
+
+
+@pytest.mark.parametrize("position", [0, 5])
+def test_decoded_positions_lie_in_the_roster(position: int) -> None:
+    """A segment member at a position outside the roster raises RosterError."""
+    data = make_session(4, segment(0, 5, MEMBERS[:1])).to_bytes()
+
+    with pytest.raises(RosterError):
+        Session.from_bytes(data[:-2] + struct.pack("<H", position))
