@@ -190,7 +190,9 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         _apply(table, override)
     try:
         # Strict JSON validation: text is never a number, a number never a truth value, but names become Enums.
-        return Config.model_validate_json(json.dumps(table, default=str), strict=True)
+        return Config.model_validate_json(
+            json.dumps(table, default=str), strict=True, by_alias=True, by_name=False
+        )
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
 
@@ -200,12 +202,14 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config={path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"config={path} is not a TOML file: {error}") from None
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
     key, _, text = override.partition("=")
+    if not override.isprintable():
+        raise ConfigError(f"{ascii(key)[1:-1]}={text!a} must be printable text")
     *parents, last = key.strip().split(".")
     for parent in parents:
         table = table.setdefault(parent, {})
@@ -217,7 +221,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
 def _scalar(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text  # an unquoted word: secure-sum=plain
 
 

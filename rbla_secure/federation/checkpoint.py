@@ -14,6 +14,7 @@ leaves a line too many, which :func:`RunFolder.load` cuts away, and never one to
 
 import json
 import os
+import re
 import secrets
 import sys
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from rbla_secure.lora.adapter import Adapter
 if sys.platform != "win32":
     import fcntl
 
+_CHECKPOINT_NAME = re.compile(r"round-(\d{4,9})\.safetensors")
 _Line = TypeVar("_Line", bound=BaseModel)
 
 
@@ -74,12 +76,15 @@ class RunFolder:
             )
 
         def fill(folder: Path) -> None:
-            write_atomic(folder / "config.toml", config.to_toml().encode())
             identity = {"run": secrets.token_hex(RUN_ID_SIZE)}
             write_atomic(folder / "run.json", json.dumps(identity).encode())
             (folder / "checkpoints").mkdir()
+            write_atomic(folder / "config.toml", config.to_toml().encode())
 
-        replace_folder(path.resolve(), fill)
+        if path.exists():
+            fill(path)  # empty, and maybe somebody's working folder: it is not replaced
+        else:
+            replace_folder(path.resolve(), fill)
         return cls(path)
 
     @classmethod
@@ -131,10 +136,7 @@ class RunFolder:
         Raises:
             RunFolderError: The checkpoint or the metrics are damaged; nothing is changed.
         """
-        rounds = sorted(
-            int(path.stem[6:]) for path in (self.path / "checkpoints").glob("round-*.safetensors")
-        )
-        last = rounds[-1] if rounds else 0
+        last = max(self._rounds(), default=0)
         adapter = self._load_adapter(plan, last) if last else None
         records = self._lines("metrics.jsonl", RoundRecord, last)
         timings = self._lines("timings.jsonl", RoundSeconds, last)
@@ -150,6 +152,11 @@ class RunFolder:
         self._rewrite("metrics.jsonl", records)
         self._rewrite("timings.jsonl", timings)
         return Progress(round=last, adapter=adapter, records=records, timings=timings)
+
+    def _rounds(self) -> list[int]:
+        """The rounds whose checkpoints have their final names; other files are passed over."""
+        names = (path.name for path in (self.path / "checkpoints").iterdir())
+        return [int(match.group(1)) for match in map(_CHECKPOINT_NAME.fullmatch, names) if match]
 
     def _checkpoint(self, round_number: int) -> Path:
         return self.path / "checkpoints" / f"round-{round_number:04d}.safetensors"

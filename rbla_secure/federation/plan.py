@@ -16,7 +16,7 @@ from protocols.interface import SecureSum
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.ring import capacity
-from protocols.session import ClientId, Segment, Session
+from protocols.session import MAX_MEMBERS, MIN_MEMBERS, ClientId, Segment, Session
 from rbla_secure.config import AverageRule, Config, SecureSumMode
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.cohort import cohort_size, roster
@@ -140,13 +140,16 @@ def check_config(config: Config) -> None:
     """
     if config.noise_multiplier > 0:
         raise PlanError(f"noise-multiplier={config.noise_multiplier} must be 0: noise is not yet supported")
+    cohort = _cohort(config)
+    if not MIN_MEMBERS <= cohort <= MAX_MEMBERS:
+        raise PlanError(f"tiers: {cohort} clients per round must be {MIN_MEMBERS}..{MAX_MEMBERS}")
     _check_tiers(config)
     _check_threshold(config)
     limit = capacity(_cohort(config))
     levels = Quantizer(bits=config.quantization.bits, bound=config.quantization.bound).levels
     if levels > limit:
         raise PlanError(
-            f"quantization.bits={config.quantization.bits} must be <= {limit.bit_length()}: "
+            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: "
             f"the sum of {_cohort(config)} clients would leave the 32-bit ring"
         )
 

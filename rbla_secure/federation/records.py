@@ -11,7 +11,12 @@ from rbla_secure.federation.round import RoundOutcome
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        ser_json_inf_nan="constants",  # the loss of a model that diverged is a figure like any other
+    )
 
 
 class RoundRecord(_Record):

@@ -66,7 +66,8 @@ class BoundedUpdate:
     def __post_init__(self) -> None:
         _check(self.rows, self.weight)
         norm = math.sqrt(float(np.vdot(self.rows, self.rows)))
-        if norm > self.clip_norm * (1 + NORM_TOLERANCE):
+        # Written so that a bound that is no number bounds nothing.
+        if not norm <= self.clip_norm * (1 + NORM_TOLERANCE):
             raise UpdateError(
                 f"norm={norm:.6g} must be <= clip_norm={self.clip_norm:.6g}: clip the update first"
             )

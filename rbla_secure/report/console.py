@@ -153,9 +153,12 @@ class ConsoleReport:
 
 
 def band_rows(config: Config) -> list[tuple[str, str, str, str]]:
-    """Per band: its rows, holders per round, quorum, and drop-outs among its holders that leave it open."""
+    """Per band: its rows, holders per round, quorum, and how many holders may drop out and it still opens."""
     rows = []
+    spare = sum(map(cohort_size, config.tiers.values())) - threshold(config)
     for band in rank_bands(tier.rank for tier in config.tiers.values()):
         holders = sum(cohort_size(tier) for tier in config.tiers.values() if tier.rank >= band.stop)
-        rows.append((str(band), str(holders), str(config.min_holders), str(holders - config.min_holders)))
+        rows.append(
+            (str(band), str(holders), str(config.min_holders), str(min(holders - config.min_holders, spare)))
+        )
     return rows

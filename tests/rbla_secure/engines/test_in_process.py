@@ -1,0 +1,117 @@
+"""The in-process engine delivers bytes, and its drop-outs are faults that repeat."""
+
+from collections import Counter
+
+import pytest
+
+from rbla_secure.engines.in_process import Faults, InProcess
+from rbla_secure.federation.exchange import Answer
+from rbla_secure.federation.round import RoundOutcome, run_round
+from rbla_secure.stopwatch import Stopwatch
+from tests.support.federations import (
+    MEMBERS,
+    InMemory,
+    make_adapter,
+    make_participants,
+    make_plan,
+    make_session,
+)
+
+STAGES = ("advertise_keys", "share_keys", "mask_input", "reveal_shares")
+NAMES = tuple(f"client-{number:02d}" for number in range(40))
+ROUNDS = range(1, 101)
+
+
+def faults(rate: float, *, seed: int = 0, stages: tuple[str, ...] = STAGES) -> Faults:
+    return Faults(rate=rate, seed=seed, stages=stages)
+
+
+def drawn(given: Faults) -> list[int]:
+    return [given.silent_from(name, number) for number in ROUNDS for name in NAMES]
+
+
+def test_without_a_rate_nobody_fails() -> None:
+    """At rate 0 every client answers every stage."""
+    found = drawn(faults(0.0))
+
+    assert set(found) == {len(STAGES)}
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
+def test_so_many_fail_as_the_rate_says(rate: float) -> None:
+    """Over clients and rounds the share of failures is the rate."""
+    found = drawn(faults(rate))
+
+    share = sum(stage < len(STAGES) for stage in found) / len(found)
+    # Five standard deviations of a binomial share of 4,000.
+    assert abs(share - rate) < 5 * (rate * (1 - rate) / len(found)) ** 0.5
+
+
+def test_failures_spread_evenly_over_the_stages() -> None:
+    """Every stage, the first and the last included, is where about a quarter of the failures begin."""
+    counts = Counter(stage for stage in drawn(faults(0.9)) if stage < len(STAGES))
+
+    assert sorted(counts) == [0, 1, 2, 3]
+    # 900 each are expected; five standard deviations are 130.
+    assert all(abs(count - 900) < 130 for count in counts.values())
+
+
+def test_failures_follow_seed_round_and_client() -> None:
+    """The same seed fails the same clients in the same rounds, another seed others."""
+    first, again, other = drawn(faults(0.3)), drawn(faults(0.3)), drawn(faults(0.3, seed=1))
+
+    assert first == again != other
+    by_round = [tuple(first[start : start + len(NAMES)]) for start in range(0, len(first), len(NAMES))]
+    assert len(set(by_round)) == len(by_round)
+
+
+def test_who_fails_does_not_depend_on_the_protocol() -> None:
+    """With one stage or four the same clients fail in a round, so modes can be compared."""
+    masking, plain = drawn(faults(0.3)), drawn(faults(0.3, stages=("upload",)))
+
+    assert [stage < 4 for stage in masking] == [stage < 1 for stage in plain]
+
+
+def hold(rate: float, *, round_number: int) -> tuple[Faults, RoundOutcome]:
+    plan = make_plan(secure_sum="masking")
+    given = faults(rate)
+    engine = InProcess(make_participants(plan), faults=given, stopwatch=Stopwatch())
+    session = make_session(plan, round_number=round_number)
+    return given, run_round(plan, session, make_adapter(plan), engine)
+
+
+def test_a_client_is_silent_from_its_stage_on() -> None:
+    """Whoever fails answers the stages before and none after."""
+    outcomes = [hold(0.15, round_number=number) for number in range(1, 21)]
+
+    seen = set()
+    for number, (given, outcome) in enumerate(outcomes, start=1):
+        if outcome.aborted:
+            continue
+        fates = {name: given.silent_from(name, number) for name in MEMBERS}
+        assert outcome.dropped == {name: STAGES[at] for name, at in fates.items() if at < 4}
+        assert outcome.survivors == tuple(name for name, at in fates.items() if at > 2)
+        seen |= set(outcome.dropped.values())
+    assert seen == set(STAGES)
+
+
+def test_the_engine_carries_the_bytes_as_they_are() -> None:
+    """Its answers are those of the participants, one per request, in the order of the requests."""
+    plan = make_plan()
+    stopwatch = Stopwatch()
+    sent: dict[str, bytes] = {}
+
+    def record(client: str, _stage: str, data: bytes) -> list[Answer]:
+        sent[client] = data
+        return [Answer(client, data)]
+
+    reference = InMemory(make_participants(plan), answers=record)
+    run_round(plan, make_session(plan), make_adapter(plan), reference)
+    requests = {client: data for _, client, data in reference.seen}
+    engine = InProcess(make_participants(plan), faults=faults(0.0, stages=("upload",)), stopwatch=stopwatch)
+
+    answers = list(engine.send(requests, round_number=1, stage="upload"))
+
+    assert [answer.client for answer in answers] == list(requests)
+    assert {answer.client: answer.data for answer in answers} == sent
+    assert stopwatch.seconds("clients") > 0

@@ -1,0 +1,486 @@
+"""The run folder: what is durable comes back, what is damaged is refused by name, and nothing is lost on the way."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from rbla_secure.config import Config
+from rbla_secure.errors import ConfigError, RblaSecureError, RunFolderError
+from rbla_secure.federation.checkpoint import RunFolder
+from rbla_secure.lora.adapter import Adapter
+from tests.support.federations import make_adapter, make_config, make_plan
+from tests.support.records import make_record, make_seconds
+
+PLAN = make_plan()
+
+
+def adapter_after(number: int) -> Adapter:
+    return make_adapter(PLAN, seed=number)
+
+
+def save_round(folder: RunFolder, number: int) -> None:
+    adapter = adapter_after(number)
+    record = make_record(round=number, adapter=adapter.digest().hex())
+    folder.save(adapter, record, make_seconds(round=number))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    """A run folder with three rounds."""
+    made = RunFolder.create(tmp_path / "run", make_config())
+    for number in (1, 2, 3):
+        save_round(made, number)
+    yield made
+    made.close()
+
+
+def checkpoint(folder: RunFolder, number: int) -> Path:
+    return folder.path / "checkpoints" / f"round-{number:04d}.safetensors"
+
+
+def snapshot(folder: RunFolder) -> dict[str, bytes]:
+    """Every file and its bytes."""
+    return {str(path): path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+
+
+def test_a_new_folder_is_whole(tmp_path: Path) -> None:
+    """A folder has its configuration and its identity from the beginning, and no progress."""
+    config = make_config(seed=5)
+
+    made = RunFolder.create(tmp_path / "deep" / "run", config)
+
+    assert made.config == config
+    assert len(made.run_id) == 16
+    progress = made.load(PLAN)
+    assert (progress.round, progress.adapter, progress.records, progress.timings) == (0, None, [], [])
+
+
+def test_every_run_has_its_own_identity(tmp_path: Path) -> None:
+    """Two runs of one configuration are told apart, and one keeps its identity when opened again."""
+    first, second = (RunFolder.create(tmp_path / name, make_config()) for name in ("a", "b"))
+    first.close()
+
+    again = RunFolder.open(tmp_path / "a")
+
+    assert first.run_id == again.run_id != second.run_id
+
+
+def test_the_last_round_comes_back(folder: RunFolder) -> None:
+    """Adapter, metrics and timings are those of the last round that was saved."""
+    progress = folder.load(PLAN)
+
+    assert progress.round == 3
+    assert progress.adapter is not None
+    assert progress.adapter.to_bytes() == adapter_after(3).to_bytes()
+    assert [record.round for record in progress.records] == [1, 2, 3]
+    assert [line.round for line in progress.timings] == [1, 2, 3]
+
+
+def test_loading_changes_nothing(folder: RunFolder) -> None:
+    """A folder in order is left as it is to the byte."""
+    before = snapshot(folder)
+
+    folder.load(PLAN)
+
+    assert snapshot(folder) == before
+
+
+def test_a_round_beyond_four_digits_is_the_last(folder: RunFolder) -> None:
+    """Rounds are compared as numbers and not as names."""
+    for number in (9999, 10000):
+        adapter = adapter_after(number)
+        (folder.path / "checkpoints" / f"round-{number:04d}.safetensors").write_bytes(
+            save({"rows": adapter.rows})
+        )
+    lines = [
+        make_record(round=number, adapter=adapter_after(number).digest().hex()).model_dump_json()
+        for number in range(1, 10001)
+    ]
+    (folder.path / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+
+    progress = folder.load(PLAN)
+
+    assert progress.round == 10000
+    assert progress.adapter is not None
+    assert progress.adapter.digest() == adapter_after(10000).digest()
+
+
+@pytest.mark.parametrize("content", ["file", "folder", ".hidden"])
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, content: str) -> None:
+    """A run never writes over what somebody else put there."""
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / content).write_text("mine")
+
+    with pytest.raises(RunFolderError, match=r"must not exist or be empty; 'rbla-secure resume .*run'"):
+        RunFolder.create(path, make_config())
+
+    assert [each.name for each in path.iterdir()] == [content]
+    assert (path / content).read_text() == "mine"
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    """A file of that name stays."""
+    path = tmp_path / "run"
+    path.write_text("mine")
+
+    with pytest.raises(RunFolderError, match="must not exist or be empty"):
+        RunFolder.create(path, make_config())
+
+    assert path.read_text() == "mine"
+
+
+def test_a_run_is_not_begun_over_another_one(folder: RunFolder) -> None:
+    """The folder of a run is refused for a new one."""
+    before = snapshot(folder)
+
+    with pytest.raises(RunFolderError, match="must not exist or be empty"):
+        RunFolder.create(folder.path, make_config())
+
+    assert snapshot(folder) == before
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    """A folder made beforehand is as good as none."""
+    path = tmp_path / "run"
+    path.mkdir()
+
+    made = RunFolder.create(path, make_config())
+
+    assert made.config == make_config()
+
+
+def test_the_working_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working folder can be the run folder."""
+    monkeypatch.chdir(tmp_path)
+
+    made = RunFolder.create(Path(), make_config())
+
+    assert made.config == make_config()
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "file"])
+def test_what_is_no_run_folder_is_refused(tmp_path: Path, kind: str) -> None:
+    """Without config.toml there is no run."""
+    path = tmp_path / "run"
+    if kind == "empty":
+        path.mkdir()
+    elif kind == "file":
+        path.write_text("text")
+
+    with pytest.raises(RunFolderError, match=r"is no run folder: config\.toml is missing"):
+        RunFolder.open(path)
+
+
+def damage(folder: RunFolder, name: str, content: bytes | None) -> None:
+    path = folder.path / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"rounds = ", b"rounds = 0\n", b"roundz = 3\n", b"\xff\xfe"])
+def test_a_damaged_configuration_is_refused(folder: RunFolder, content: bytes) -> None:
+    """A configuration that cannot be read is named."""
+    folder.close()
+    damage(folder, "config.toml", content)
+
+    with pytest.raises(ConfigError):
+        RunFolder.open(folder.path)
+
+
+def test_a_missing_configuration_is_refused(folder: RunFolder) -> None:
+    """Without it the folder is none of ours."""
+    folder.close()
+    damage(folder, "config.toml", None)
+
+    with pytest.raises(RunFolderError, match=r"config\.toml"):
+        RunFolder.open(folder.path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"walk": "00"}',
+        b'{"run": 5}',
+        b'{"run": null}',
+        b'{"run": "xyz"}',
+        b'{"run": "00"}',
+        b'{"run": "' + b"00" * 17 + b'"}',
+    ],
+)
+def test_a_damaged_identity_is_refused(folder: RunFolder, content: bytes | None) -> None:
+    """A run whose identity is missing, malformed or of another length is named and not given a new one."""
+    folder.close()
+    damage(folder, "run.json", content)
+
+    with pytest.raises(RunFolderError, match=r"run\.json"):
+        RunFolder.open(folder.path)
+
+
+def test_a_torn_metrics_line_of_an_unfinished_round_is_dropped(folder: RunFolder) -> None:
+    """What a crash left of the line of the next round is cut away, and the round is done anew."""
+    whole = (folder.path / "metrics.jsonl").read_bytes()
+    with (folder.path / "metrics.jsonl").open("ab") as file:
+        file.write(make_record(round=4).model_dump_json().encode()[:50])
+
+    progress = folder.load(PLAN)
+
+    assert progress.round == 3
+    assert (folder.path / "metrics.jsonl").read_bytes() == whole
+
+
+def test_a_metrics_line_too_many_is_cut_away(folder: RunFolder) -> None:
+    """A round whose checkpoint is missing did not happen: its lines go, and saving it again gives one line."""
+    metrics, timings = (folder.path / name for name in ("metrics.jsonl", "timings.jsonl"))
+    whole = metrics.read_bytes()
+    save_round(folder, 4)
+    checkpoint(folder, 4).unlink()
+
+    progress = folder.load(PLAN)
+    cut = metrics.read_bytes()
+    save_round(folder, 4)
+
+    assert progress.round == 3
+    assert cut == whole
+    assert len(timings.read_text().splitlines()) == len(metrics.read_text().splitlines()) == 4
+    assert folder.load(PLAN).round == 4
+
+
+def test_a_metrics_line_too_few_is_refused(folder: RunFolder) -> None:
+    """A finished round without its metrics is damage, and nothing is changed."""
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder.path / "metrics.jsonl").write_text("".join(lines[:2]))
+    before = snapshot(folder)
+
+    with pytest.raises(RunFolderError, match=r"one line for each of the rounds 1\.\.3"):
+        folder.load(PLAN)
+
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("order", [[2, 1, 3], [1, 1, 2, 3], [1, 3], [2, 3], [1, 2, 2], []])
+def test_metrics_out_of_order_are_refused(folder: RunFolder, order: list[int]) -> None:
+    """There is one line per finished round, in order."""
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder.path / "metrics.jsonl").write_text("".join(lines[number - 1] for number in order))
+
+    with pytest.raises(RunFolderError, match=r"one line for each of the rounds 1\.\.3"):
+        folder.load(PLAN)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
+@pytest.mark.parametrize("line", ["", "{}", "[1]", "{", "\x00", "\ufffd"])
+def test_a_damaged_line_is_named(folder: RunFolder, name: str, line: str) -> None:
+    """Damage in the middle of a file is refused with file and line, and nothing is changed."""
+    lines = (folder.path / name).read_text().splitlines()
+    lines[1] = line
+    (folder.path / name).write_text("".join(each + "\n" for each in lines))
+    before = snapshot(folder)
+
+    with pytest.raises(RunFolderError, match=rf"{name} line 2 is damaged"):
+        folder.load(PLAN)
+
+    assert snapshot(folder) == before
+
+
+def rows_of_another_type() -> bytes:
+    return save({"rows": adapter_after(3).rows.astype(np.float64)})
+
+
+def not_finite() -> bytes:
+    rows = adapter_after(3).rows.copy()
+    rows[0, 0] = np.nan
+    return save({"rows": rows})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 8,
+        b"\xff" * 100,
+        save({"rows": adapter_after(3).rows})[:-1],
+        save({"rows": adapter_after(3).rows})[:40],
+        save({"rows": adapter_after(3).rows}) + b"x",
+        save({"other": adapter_after(3).rows}),
+        save({"rows": adapter_after(3).rows[:, :10].copy()}),
+        save({"rows": adapter_after(3).rows.reshape(-1).copy()}),
+        save({"rows": np.zeros((0, 11), dtype=np.float32)}),
+        save({"rows": np.zeros((), dtype=np.float32)}),
+        rows_of_another_type(),
+        not_finite(),
+        save({"rows": adapter_after(3).rows[:2].copy()}),  # another rank
+        save({"rows": adapter_after(2).rows}),  # another adapter
+    ],
+)
+def test_a_damaged_checkpoint_is_named(folder: RunFolder, content: bytes) -> None:
+    """A checkpoint that is torn, malformed or another adapter is refused, and the message says how to go on."""
+    checkpoint(folder, 3).write_bytes(content)
+    before = snapshot(folder)
+
+    with pytest.raises(
+        RunFolderError, match=r"round-0003\.safetensors .*delete it to go on from the round before"
+    ):
+        folder.load(PLAN)
+
+    assert snapshot(folder) == before
+
+
+def test_the_advice_for_a_damaged_checkpoint_helps(folder: RunFolder) -> None:
+    """Deleting the damaged checkpoint goes back to the round before."""
+    checkpoint(folder, 3).write_bytes(b"damaged")
+    with pytest.raises(RunFolderError):
+        folder.load(PLAN)
+
+    checkpoint(folder, 3).unlink()
+    progress = folder.load(PLAN)
+
+    assert progress.round == 2
+    assert progress.adapter is not None
+    assert progress.adapter.digest() == adapter_after(2).digest()
+
+
+def test_a_checkpoint_that_was_never_renamed_does_not_count(folder: RunFolder) -> None:
+    """What a crash left under a temporary name is no round."""
+    rows = save({"rows": adapter_after(4).rows})
+    (folder.path / "checkpoints" / ".round-0004.safetensors.tmp").write_bytes(rows)
+
+    progress = folder.load(PLAN)
+
+    assert progress.round == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["round-0003 (copy).safetensors", "round-x.safetensors", "round-.safetensors"]
+)
+def test_a_stray_file_among_the_checkpoints_ends_in_a_named_error(folder: RunFolder, name: str) -> None:
+    """A copy that somebody left there is passed over or refused by name."""
+    checkpoint(folder, 3).with_name(name).write_bytes(checkpoint(folder, 3).read_bytes())
+
+    try:
+        found = folder.load(PLAN).round
+    except RblaSecureError:
+        found = 3
+
+    assert found == 3
+
+
+def test_a_crash_before_the_checkpoint_costs_the_round_alone(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics come first, so that a crash in between leaves a line too many, which the next start cuts away."""
+    whole = (folder.path / "metrics.jsonl").read_bytes()
+
+    class CrashError(Exception):
+        pass
+
+    def crash(_path: Path, _data: bytes) -> None:
+        raise CrashError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rbla_secure.federation.checkpoint.write_atomic", crash)
+        with pytest.raises(CrashError):
+            save_round(folder, 4)
+    too_many = (folder.path / "metrics.jsonl").read_bytes()
+    progress = folder.load(PLAN)
+
+    assert too_many.startswith(whole)
+    assert too_many != whole
+    assert progress.round == 3
+    assert (folder.path / "metrics.jsonl").read_bytes() == whole
+
+
+def attempts(folder: RunFolder) -> list[dict[str, int]]:
+    return [json.loads(line) for line in (folder.path / "attempts.jsonl").read_text().splitlines()]
+
+
+def test_attempts_are_numbered_round_by_round(folder: RunFolder) -> None:
+    """Each attempt at a round has the next number, and is on the disk before it begins."""
+    numbers = [folder.next_attempt(number) for number in (1, 1, 2, 1, 2)]
+
+    assert numbers == [1, 2, 1, 3, 2]
+    assert attempts(folder)[-1] == {"round": 2, "attempt": 2}
+    assert len(attempts(folder)) == 5
+
+
+def test_attempts_go_on_after_the_folder_is_opened_again(folder: RunFolder) -> None:
+    """A process that died inside an attempt has used its number up."""
+    folder.next_attempt(4)
+    folder.close()
+
+    again = RunFolder.open(folder.path)
+    number = again.next_attempt(4)
+    again.close()
+
+    assert number == 2
+
+
+def test_a_torn_attempt_does_not_swallow_the_next_one(folder: RunFolder) -> None:
+    """A line that a crash cut short never opened a session; it goes, and the next line stands by itself."""
+    folder.next_attempt(1)
+    with (folder.path / "attempts.jsonl").open("ab") as file:
+        file.write(b'{"round": 1, "atte')
+
+    number = folder.next_attempt(1)
+
+    assert number == 2
+    assert attempts(folder) == [{"round": 1, "attempt": 1}, {"round": 1, "attempt": 2}]
+
+
+def test_a_folder_in_use_is_refused(folder: RunFolder) -> None:
+    """A second holder is turned away as long as the first one works, and let in afterwards."""
+    with pytest.raises(RunFolderError, match="in use by another process"):
+        RunFolder.open(folder.path)
+    folder.close()
+
+    again = RunFolder.open(folder.path)
+
+    assert again.run_id == folder.run_id
+    again.close()
+
+
+def test_another_process_is_refused(folder: RunFolder) -> None:
+    """The lock holds across processes, and a process that ends, in whatever way, lets go of it."""
+    program = (
+        "import sys; from pathlib import Path; from rbla_secure.federation.checkpoint import RunFolder\n"
+        "RunFolder.open(Path(sys.argv[1])); import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", program, str(folder.path)]
+
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    folder.close()
+    killed = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    again = RunFolder.open(folder.path)
+
+    assert refused.returncode == 1
+    assert "in use by another process" in refused.stderr
+    assert killed.returncode < 0
+    assert again.run_id == folder.run_id
+    again.close()
+
+
+def test_letting_go_twice_is_harmless(tmp_path: Path) -> None:
+    """Closing is repeatable and does not close somebody else's file."""
+    made = RunFolder.create(tmp_path / "run", Config())
+
+    made.close()
+    with (tmp_path / "other").open("w") as other:
+        made.close()
+        other.write("still open")
+
+    assert (tmp_path / "other").read_text() == "still open"

@@ -1,0 +1,429 @@
+"""A participant answers its own plan's sessions, each once, and refuses everything else by name."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.plain import PlainInput
+from protocols.ring import centred
+from protocols.session import Session
+from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
+from rbla_secure.federation.participant import LocalTraining, Participant
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.round import run_round
+from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.seeding import derive_seed
+from tests.support.federations import (
+    LARGE,
+    MEMBERS,
+    RUN,
+    InMemory,
+    change_adapter,
+    diverge,
+    drift,
+    make_adapter,
+    make_participants,
+    make_plan,
+    make_session,
+)
+from tests.support.properties import PROPERTY
+
+PLAN = make_plan()
+SESSION = make_session(PLAN)
+ADAPTER = make_adapter(PLAN)
+LEVELS = 32767  # of 16 bits
+STEP = 0.1 / LEVELS
+
+
+def participant(
+    name: str = "small-01", *, plan: Plan = PLAN, train: LocalTraining = drift, examples: int = 10
+) -> Participant:
+    return Participant(name, plan=plan, train=train, examples=examples)
+
+
+def request(
+    session: Session = SESSION, *, payload: bytes = b"", rank: int = 1, adapter: bytes | None = None
+) -> bytes:
+    rows = ADAPTER.sliced(rank).to_bytes() if adapter is None else adapter
+    return StageRequest(session=session.to_bytes(), payload=payload, adapter=rows).to_bytes()
+
+
+def refusal(data: bytes) -> StageRefusal:
+    answer = decode_answer(data)
+    assert isinstance(answer, StageRefusal)
+    return answer
+
+
+def reply(data: bytes) -> bytes:
+    answer = decode_answer(data)
+    assert isinstance(answer, StageReply)
+    return answer.payload
+
+
+def sent(data: bytes) -> dict[int, Any]:
+    """The signed integers of a plain reply, by segment."""
+    return {index: centred(vector) for index, vector in PlainInput.from_bytes(reply(data)).segments.items()}
+
+
+@pytest.mark.parametrize(("name", "rank"), [("small-02", 1), ("large-01", 3)])
+def test_a_participant_sends_what_it_learnt(name: str, rank: int) -> None:
+    """The integers of all bands are the change of training at the participant's own rank, weight appended."""
+    trained = drift(ADAPTER.sliced(rank), derive_seed(0, "training", 1, name))
+    change = trained.astype(np.float64) - ADAPTER.rows[:rank]
+
+    integers = sent(participant(name).handle(request(rank=rank)))
+
+    assert sorted(integers) == ([0] if rank == 1 else [0, 1])
+    values = np.concatenate([integers[index][:-2] for index in sorted(integers)])
+    assert values * STEP == pytest.approx(change.ravel(), abs=STEP)
+    assert {tuple(part[-2:]) for part in integers.values()} == {(LEVELS, 0)}
+
+
+def test_a_long_update_is_clipped() -> None:
+    """However far training goes, what is sent has at most the clip norm."""
+
+    def leap(adapter: Adapter, seed: int) -> Rows:
+        return (adapter.rows + np.float32(1e6) * (1 + seed % 2)).astype(np.float32)
+
+    integers = sent(participant("large-01", train=leap).handle(request(rank=3)))
+
+    values = np.concatenate([integers[index][:-2] for index in (0, 1)]) * STEP
+    assert np.linalg.norm(values) <= 1.0
+    # One clip over all 33 equal values; each is cut off at the bound of a coordinate.
+    assert values == pytest.approx(np.full(33, 0.1), abs=STEP)
+    assert [int(integers[index][-1]) for index in (0, 1)] == [LEVELS, LEVELS]
+
+
+@pytest.mark.parametrize(("examples", "share"), [(0, 0.0), (1, 0.01), (50, 0.5), (100, 1.0), (10_000, 1.0)])
+def test_examples_weigh_up_to_their_cap(examples: int, share: float) -> None:
+    """With weights by examples, a client's weight is its share of the cap, at most one."""
+    plan = make_plan(weights="examples", examples_cap=100)
+
+    integers = sent(participant(plan=plan, examples=examples).handle(request(make_session(plan))))
+
+    assert integers[0][-2] == round(share * LEVELS)
+
+
+@pytest.mark.parametrize("examples", [1, 10_000])
+def test_uniform_weights_do_not_tell_the_number_of_examples(examples: int) -> None:
+    """By default everyone weighs the same."""
+    integers = sent(participant(examples=examples).handle(request()))
+
+    assert integers[0][-2] == LEVELS
+
+
+def test_the_same_request_gets_the_same_reply() -> None:
+    """A request that is repeated is not computed again."""
+    calls = []
+
+    def train(adapter: Adapter, seed: int) -> Rows:
+        calls.append(seed)
+        return drift(adapter, seed)
+
+    me = participant(train=train)
+
+    answers = {me.handle(request()) for _ in range(3)}
+
+    assert len(answers) == 1
+    assert len(calls) == 1
+
+
+def test_one_session_gets_one_contribution() -> None:
+    """Another model in the same session is answered with the first contribution or not at all."""
+    me = participant()
+    first = me.handle(request())
+
+    second = me.handle(change_adapter(request()))
+
+    assert second == first
+
+
+@pytest.mark.parametrize("client", ["small-01", "large-02"])
+def test_a_masked_session_gets_one_contribution(client: str) -> None:
+    """After a whole round of masking, its input request with another model yields nothing new."""
+    plan = make_plan(secure_sum="masking")
+    participants = make_participants(plan)
+    exchange = InMemory(participants)
+    run_round(plan, make_session(plan), make_adapter(plan), exchange)
+    (input_request,) = [
+        data for stage, name, data in exchange.seen if (stage, name) == ("mask_input", client)
+    ]
+
+    answers = [
+        decode_answer(participants[client].handle(data))
+        for data in (input_request, change_adapter(input_request))
+    ]
+
+    # Masks depend on the model, so a contribution that was computed anew would differ from the first one.
+    payloads = {answer.payload for answer in answers if isinstance(answer, StageReply)}
+    assert len(payloads) <= 1
+
+
+def test_another_attempt_at_a_round_repeats_the_integers() -> None:
+    """Training and rounding depend on the round alone, so an attempt that is repeated shows nothing new."""
+    me, other = participant(), participant()
+
+    first = sent(me.handle(request(make_session(PLAN, round_number=2, attempt=1))))
+    again = sent(me.handle(request(make_session(PLAN, round_number=2, attempt=2))))
+    later = sent(me.handle(request(make_session(PLAN, round_number=3))))
+    elsewhere = sent(other.handle(request(make_session(PLAN, round_number=2, attempt=7))))
+
+    assert first[0].tobytes() == again[0].tobytes() == elsewhere[0].tobytes()
+    assert first[0].tobytes() != later[0].tobytes()
+
+
+def first_segment(session: Session, **changes: Any) -> Session:
+    return replace(session, segments=(replace(session.segments[0], **changes), *session.segments[1:]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: replace(s, threshold=5),
+        lambda s: replace(s, input_bound=s.input_bound + 1),
+        lambda s: replace(s, input_bound=s.input_bound - 1),
+        lambda s: replace(s, config_digest=bytes(32)),
+        lambda s: replace(s, segments=s.segments[:1]),
+        lambda s: replace(s, segments=(*s.segments, replace(s.segments[1], index=2))),
+        lambda s: first_segment(s, quorum=1),
+        lambda s: first_segment(s, quorum=4),
+        lambda s: first_segment(s, length=s.segments[0].length - 1),
+        lambda s: first_segment(s, length=s.segments[0].length + 11),
+        lambda s: first_segment(s, members=("small-01", "small-02", "small-03")),
+        lambda s: replace(s, segments=(s.segments[0], replace(s.segments[1], members=MEMBERS))),
+        lambda _: make_session(make_plan(seed=1)),
+        lambda _: make_session(make_plan(min_holders=2)),
+        lambda _: make_session(make_plan(secure_sum="masking")),
+    ],
+)
+def test_terms_that_are_not_the_plans_are_refused(change: Callable[[Session], Session]) -> None:
+    """Another threshold, quorum, segment table, bound or plan is refused, and the honest session still goes on."""
+    me = participant()
+    session = change(SESSION)
+
+    refused = refusal(me.handle(request(session)))
+
+    assert refused.error == "RefusalError"
+    assert "not the plan's" in refused.reason
+    assert sent(me.handle(request()))
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        (("large-01", "large-02", "large-03", "small-02", "small-03"), "the cohort lacks small-01"),
+        ((*MEMBERS, "zzz-01"), "zzz-01 is not enrolled"),
+        (("Large-01", *MEMBERS[1:]), "Large-01 is not enrolled"),
+    ],
+)
+def test_a_cohort_that_does_not_fit_the_roster_is_refused(members: tuple[str, ...], reason: str) -> None:
+    """A client that is unknown, or a cohort without this one, is refused by name."""
+    me = participant()
+    parts = [
+        replace(segment, members=tuple(name for name in segment.members if name in members), quorum=1)
+        for segment in SESSION.segments
+    ]
+    session = replace(SESSION, members=members, segments=tuple(parts))
+
+    refused = refusal(me.handle(request(session)))
+
+    assert (refused.error, refused.reason) == ("RefusalError", reason)
+
+
+@pytest.mark.parametrize("members", [("large-01", "small-01"), LARGE, ("small-01", "small-02", "small-03")])
+def test_a_cohort_below_the_plan_is_refused(members: tuple[str, ...]) -> None:
+    """A server cannot shrink the cohort until a sum shows somebody: the plan's threshold and quorums stand."""
+    small = make_plan(tiers={"large": {"rank": 3, "clients": 3}, "small": {"rank": 1, "clients": 3}})
+    session = Session(
+        run=RUN,
+        round=1,
+        attempt=1,
+        members=members,
+        threshold=len(members),
+        input_bound=LEVELS,
+        segments=(replace(SESSION.segments[0], members=members, quorum=1),),
+        config_digest=small.digest,
+    )
+
+    refused = refusal(participant(members[0]).handle(request(session, rank=small.ranks[members[0]])))
+
+    assert refused.error in {"RefusalError", "ThresholdError", "QuorumError"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((2, 1), (2, 2), StageReply),
+        ((2, 1), (3, 1), StageReply),
+        ((2, 5), (3, 1), StageReply),
+        ((2, 2), (2, 1), StageRefusal),
+        ((2, 1), (1, 1), StageRefusal),
+        ((2, 1), (1, 9), StageRefusal),
+    ],
+)
+def test_rounds_and_attempts_only_move_forward(
+    first: tuple[int, int], second: tuple[int, int], expected: type
+) -> None:
+    """After a session, only a later attempt or a later round is entered."""
+    me = participant()
+    earlier = make_session(PLAN, round_number=first[0], attempt=first[1])
+    later = make_session(PLAN, round_number=second[0], attempt=second[1])
+    reply(me.handle(request(earlier)))
+
+    answer = decode_answer(me.handle(request(later)))
+
+    assert type(answer) is expected
+    if isinstance(answer, StageRefusal):
+        assert answer.error == "RefusalError"
+        assert "must come after round 2" in answer.reason
+
+
+def test_one_attempt_has_one_cohort() -> None:
+    """The same round and attempt with other members is refused: two sums would show their difference."""
+    plan = make_plan(tiers={"lab": {"rank": 1, "clients": 6, "cohort": 4}})
+    first, second = (
+        plan.session(run=RUN, round_number=1, attempt=1, cohort=tuple(f"lab-{n:02d}" for n in numbers))
+        for numbers in ((1, 2, 3, 4), (1, 2, 3, 5))
+    )
+    me = participant("lab-01", plan=plan)
+    reply(me.handle(request(first)))
+
+    refused = refusal(me.handle(request(second)))
+
+    assert refused.reason == "round 1 attempt 1 must come after round 1 attempt 1"
+
+
+def test_an_old_session_is_over_once_a_new_one_began() -> None:
+    """The request of a session that was answered before is refused after the next session began."""
+    me = participant()
+    old = request(make_session(PLAN, round_number=1))
+    reply(me.handle(old))
+    reply(me.handle(request(make_session(PLAN, round_number=2))))
+
+    refused = refusal(me.handle(old))
+
+    assert refused.error == "RefusalError"
+
+
+def test_another_run_is_refused() -> None:
+    """A participant serves one run, and the run's name cannot be changed under it."""
+    me = participant()
+    reply(me.handle(request()))
+
+    refused = refusal(me.handle(request(make_session(PLAN, round_number=2, run=bytes(16)))))
+
+    assert (refused.error, refused.reason) == ("RefusalError", "the session belongs to another run")
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"), [("small-01", 2), ("small-01", 3), ("large-01", 1), ("large-01", 2)]
+)
+def test_an_adapter_of_another_rank_is_refused(name: str, rank: int) -> None:
+    """A participant trains at its enrolled rank and no other."""
+    refused = refusal(participant(name).handle(request(rank=rank)))
+
+    assert refused.error == "RefusalError"
+    assert f"rank {rank} must be {PLAN.ranks[name]}" in refused.reason
+
+
+@pytest.mark.parametrize("adapter", [b"x", bytes(43), bytes(45), np.full(11, np.nan, "<f4").tobytes()])
+def test_a_malformed_adapter_is_refused(adapter: bytes) -> None:
+    """Bytes that are no rows, or rows that are not finite, are refused before training."""
+    refused = refusal(participant().handle(request(adapter=adapter)))
+
+    assert refused.error == "AdapterError"
+
+
+@pytest.mark.parametrize(
+    ("train", "name"), [(diverge, "small-01"), (diverge, "large-01"), (lambda a, _: a.rows / 0, "small-01")]
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_training_that_diverges_is_refused_by_its_client(train: LocalTraining, name: str) -> None:
+    """NaN or infinity out of local training never enters a sum: the client says so and stays out."""
+    refused = refusal(participant(name, train=train).handle(request(rank=PLAN.ranks[name])))
+
+    assert refused.error == "UpdateError"
+    assert "not finite" in refused.reason
+
+
+def test_a_client_that_diverged_is_there_for_the_next_round() -> None:
+    """One bad round leaves no trace."""
+    trainings = iter([diverge, drift])
+
+    def train(adapter: Adapter, seed: int) -> Rows:
+        return next(trainings)(adapter, seed)
+
+    me = participant(train=train)
+    refusal(me.handle(request()))
+
+    integers = sent(me.handle(request(make_session(PLAN, round_number=2))))
+
+    assert integers[0].any()
+
+
+def test_a_request_without_adapter_at_the_input_stage_is_refused() -> None:
+    """Without a model there is nothing to train."""
+    refused = refusal(participant().handle(request(adapter=b"")))
+
+    assert refused.error == "StageError"
+
+
+def test_a_masking_client_contributes_only_after_it_shared() -> None:
+    """An adapter out of turn gets no masked input."""
+    plan = make_plan(secure_sum="masking")
+
+    refused = refusal(participant(plan=plan).handle(request(make_session(plan))))
+
+    assert refused.error == "StageError"
+
+
+@PROPERTY
+@given(data=st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: b"RS\x01\x02" + tail))
+def test_random_bytes_are_answered_with_a_refusal(data: bytes) -> None:
+    """Whatever arrives, the answer is a refusal that names its error, never an exception."""
+    refused = refusal(participant().handle(data))
+
+    assert refused.error == "WireError"
+
+
+@PROPERTY
+@given(
+    position=st.integers(0, 10**6),
+    value=st.integers(1, 255),
+    cut=st.integers(0, 10**6),
+    name=st.sampled_from(["small-01", "large-01"]),
+)
+def test_a_damaged_request_never_raises(position: int, value: int, cut: int, name: str) -> None:
+    """A request with one byte changed, or cut short anywhere, is answered, and mostly refused."""
+    good = request(rank=PLAN.ranks[name])
+    changed = bytearray(good)
+    changed[position % len(good)] ^= value
+
+    answers = [participant(name).handle(bytes(data)) for data in (changed, good[: cut % len(good)])]
+
+    # Outside of run, round, attempt and adapter every byte is checked.
+    assert isinstance(decode_answer(answers[0]), StageReply | StageRefusal)
+    assert refusal(answers[1]).error == "WireError"
+
+
+@PROPERTY
+@given(position=st.integers(0, 10**6), value=st.integers(1, 255))
+def test_no_byte_of_the_terms_can_be_changed(position: int, value: int) -> None:
+    """After a run's first session, every changed byte of the next one's terms leads to a refusal or a later attempt."""
+    me = participant()
+    reply(me.handle(request()))
+    data = bytearray(make_session(PLAN, round_number=2).to_bytes())
+    data[position % len(data)] ^= value
+    message = StageRequest(session=bytes(data), payload=b"", adapter=ADAPTER.sliced(1).to_bytes())
+
+    answer = decode_answer(me.handle(message.to_bytes()))
+
+    if isinstance(answer, StageReply):
+        accepted = Session.from_bytes(bytes(data))
+        assert (accepted.round, accepted.attempt) > (1, 1)
+        assert accepted == replace(make_session(PLAN), round=accepted.round, attempt=accepted.attempt)

@@ -1,0 +1,69 @@
+"""What each party learnt, from what was opened and not from what was planned."""
+
+import pytest
+
+from rbla_secure.report.learned import Learned, what_each_party_learned
+from tests.support.federations import make_plan
+from tests.support.records import make_record
+
+
+def table(mode: str, *holders: dict[str, int], **changes: object) -> dict[str, Learned]:
+    records = [make_record(round=number, holders=each) for number, each in enumerate(holders, start=1)]
+    return {row.party: row for row in what_each_party_learned(make_plan(secure_sum=mode, **changes), records)}
+
+
+def test_in_the_clear_the_server_saw_every_update() -> None:
+    """Plain mode does not pretend."""
+    rows = table("plain", {"rows 1-1": 6})
+
+    assert "every update of every client" in rows["server"].saw
+    assert rows["server"].hidden == "the clients' examples"
+    assert list(rows) == ["server", "each client", "reader of the run folder"]
+
+
+def test_behind_masks_the_server_saw_sums() -> None:
+    """The server saw as many sums as bands opened over all rounds, none over fewer clients than the thinnest."""
+    rows = table("masking", {"rows 1-1": 6, "rows 2-3": 4}, {"rows 1-1": 5}, {})
+
+    assert rows["server"].saw.startswith("3 band sums, each over 4 clients or more")
+    assert "single update" in rows["server"].hidden
+
+
+def test_where_nothing_opened_nothing_was_seen() -> None:
+    """A run of refused and aborted rounds shows no sum."""
+    rows = table("masking", {}, {})
+
+    assert rows["server"].saw.startswith("no sum: every band stayed closed")
+
+
+@pytest.mark.parametrize(
+    ("smallest", "clients", "expected"),
+    [
+        # Six members, threshold 4: up to three clients may collude with the server.
+        (6, 6, "the sum of 3 other clients"),
+        (5, 6, "the sum of 2 other clients"),
+        (4, 6, "the update of a client that is alone beside them"),
+        (3, 6, "the update of a client that is alone beside them"),
+    ],
+)
+def test_colluders_subtract_their_own_parts(smallest: int, clients: int, expected: str) -> None:
+    """With t - 1 colluders, the thinnest band that opened shows the sum of the rest, or a single update."""
+    rows = table("masking", {"rows 1-1": clients, "rows 2-3": smallest})
+
+    assert expected in rows["server with up to 3 clients"].saw
+
+
+def test_the_number_of_colluders_follows_from_the_threshold() -> None:
+    """A higher threshold withstands more of them."""
+    rows = table("masking", {"rows 1-1": 6}, masking={"threshold": 6})
+
+    assert "server with up to 5 clients" in rows
+
+
+def test_clients_and_readers_stand_in_every_table() -> None:
+    """What a client sees, and that no noise protects the published adapter, is said in both modes."""
+    rows = [table(mode, {"rows 1-1": 6}) for mode in ("plain", "masking")]
+
+    for each in rows:
+        assert "at its own rank (up to 3)" in each["each client"].saw
+        assert "no noise was added" in each["reader of the run folder"].hidden

@@ -1,0 +1,171 @@
+"""A run that is killed at any moment and resumed ends in the same bytes as one that was left alone."""
+
+import multiprocessing
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rbla_secure.cli import main
+from tests.support.tiny_job import adapter_sha256, die_at_sync, files, job, start, write_images
+
+ROUNDS = 4
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set."""
+    return write_images(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def arguments(images: Path) -> list[str]:
+    """A masked run with drop-outs, so that kills meet injected faults."""
+    return job(images, rounds=ROUNDS, dropout_rate=0.1)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, arguments: list[str]) -> Path:
+    """The same run, left alone."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    assert main(["run", "--out", str(folder), *arguments]) == 0
+    return folder
+
+
+def checkpoints(folder: Path) -> int:
+    return len(list((folder / "checkpoints").glob("round-*.safetensors")))
+
+
+def begun(folder: Path, arguments: list[str]) -> None:
+    """Go on with what is there: resume a run, or begin it anew when the kill came before its folder."""
+    command = ["resume", str(folder)] if folder.exists() else ["run", "--out", str(folder), *arguments]
+    assert main(command) == 0
+
+
+def check_same(folder: Path, reference: Path) -> None:
+    assert adapter_sha256(folder) == adapter_sha256(reference)
+    assert (folder / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
+    assert files(folder) == files(reference)
+    assert checkpoints(folder) == ROUNDS
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda folder: folder.exists(),
+        lambda folder: (folder / "metrics.jsonl").exists(),
+        lambda folder: checkpoints(folder) >= 2,
+    ],
+    ids=["folder", "first metrics", "second checkpoint"],
+)
+def test_a_process_that_is_killed_goes_on(
+    tmp_path: Path, arguments: list[str], reference: Path, moment: Callable[[Path], bool]
+) -> None:
+    """Killed from outside as soon as something shows on the disk, the run goes on to the same end."""
+    folder = tmp_path / "run"
+    process = start("run", "--out", str(folder), *arguments)
+    while not moment(folder) and process.poll() is None:
+        time.sleep(0.001)
+
+    process.kill()
+    process.wait()
+    begun(folder, arguments)
+
+    check_same(folder, reference)
+
+
+# A run of four rounds flushes 52 times: 6 for the new folder, 6 for the base, 4 when progress is read, 7 for each round
+# (3 for its attempt, 2 for metrics and timings, 2 for its checkpoint) and 8 for its result.
+@pytest.mark.parametrize("sync", [1, 3, 5, 6, 7, 8, 11, 12, 14, 17, 19, 20, 21, 22, 23, 29, 41, 44, 46, 52])
+def test_a_kill_at_a_flush_costs_nothing(
+    tmp_path: Path, arguments: list[str], reference: Path, sync: int
+) -> None:
+    """Killed just before any one flush to the disk, the run goes on to the same end."""
+    folder = tmp_path / "run"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rbla_secure.job", "tests.support.tiny_job"])
+    process = context.Process(target=die_at_sync, args=(sync, ["run", "--out", str(folder), *arguments]))
+    process.start()
+    process.join()
+
+    begun(folder, arguments)
+
+    assert process.exitcode == -signal.SIGKILL
+    check_same(folder, reference)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_run_that_is_killed_again_and_again_arrives(
+    tmp_path: Path, arguments: list[str], reference: Path
+) -> None:
+    """Every attempt gets a little further, and the end is the same."""
+    folder = tmp_path / "run"
+    context = multiprocessing.get_context("forkserver")
+    kills = 0
+
+    for _ in range(20):
+        command = ["resume", str(folder)] if folder.exists() else ["run", "--out", str(folder), *arguments]
+        process = context.Process(target=die_at_sync, args=(13, command))
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            break
+        kills += 1
+
+    assert process.exitcode == 0
+    assert kills > 2
+    check_same(folder, reference)
+
+
+class CrashError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("number", [1, 3, ROUNDS])
+def test_a_crash_between_metrics_and_checkpoint_costs_one_round(
+    tmp_path: Path, arguments: list[str], reference: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The line that was written too early is cut away and written again, once."""
+    folder = tmp_path / "run"
+
+    def crash(path: Path, data: bytes) -> None:
+        if path.name == f"round-{number:04d}.safetensors":
+            raise CrashError
+        path.write_bytes(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rbla_secure.federation.checkpoint.write_atomic", crash)
+        with pytest.raises(CrashError):
+            main(["run", "--out", str(folder), *arguments])
+    too_many = (folder / "metrics.jsonl").read_text().splitlines()
+    begun(folder, arguments)
+
+    assert len(too_many) == number
+    check_same(folder, reference)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_checkpoint_that_is_lost_is_made_again(tmp_path: Path, reference: Path, number: int) -> None:
+    """Going back by deleting the last checkpoints leads to the same end."""
+    folder = tmp_path / "run"
+    shutil.copytree(reference, folder)
+    for lost in range(ROUNDS, ROUNDS - number, -1):
+        (folder / "checkpoints" / f"round-{lost:04d}.safetensors").unlink()
+
+    begun(folder, [])
+
+    check_same(folder, reference)
+
+
+def test_a_result_that_is_lost_is_made_again(tmp_path: Path, reference: Path) -> None:
+    """A finished run whose adapter folder went missing writes it once more."""
+    folder = tmp_path / "run"
+    shutil.copytree(reference, folder)
+    shutil.rmtree(folder / "adapter")
+
+    begun(folder, [])
+
+    check_same(folder, reference)

@@ -1,0 +1,149 @@
+"""Small federations in memory: plans, participants that train on nothing, and a network that can be tampered with."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, final
+
+import numpy as np
+
+from protocols.session import ClientId, Session
+from rbla_secure.config import Config
+from rbla_secure.federation.cohort import sample_cohort
+from rbla_secure.federation.exchange import Answer, Exchange
+from rbla_secure.federation.messages import StageRequest
+from rbla_secure.federation.participant import LocalTraining, Participant
+from rbla_secure.federation.plan import Plan
+from rbla_secure.lora.adapter import Adapter, Rows
+from tests.support.updates import make_layout
+
+LAYOUT = make_layout((3, 2), (2, 4))
+RUN = bytes(range(16))
+BASE = bytes(range(32))
+
+# Three clients that hold one row and three that hold three: bands of the rows 1 and 2-3.
+TIERS = {"large": {"rank": 3, "clients": 3}, "small": {"rank": 1, "clients": 3}}
+LARGE = ("large-01", "large-02", "large-03")
+SMALL = ("small-01", "small-02", "small-03")
+MEMBERS = LARGE + SMALL
+
+
+def make_config(**changes: Any) -> Config:
+    """The small federation, with keys changed; nothing in it drops out by itself."""
+    return Config.model_validate(
+        {
+            "tiers": TIERS,
+            "dropout_rate": 0.0,
+            "rounds": 3,
+            "secure_sum": "plain",
+            "clip_norm": 1.0,
+            "quantization": {"bits": 16, "bound": 0.1},
+            **changes,
+        }
+    )
+
+
+def make_plan(**changes: Any) -> Plan:
+    """Its plan on a base model of two layers."""
+    return Plan.build(make_config(**changes), layout=LAYOUT, base_digest=BASE)
+
+
+def make_session(plan: Plan, *, round_number: int = 1, attempt: int = 1, run: bytes = RUN) -> Session:
+    """The session that the plan gives for the cohort of a round."""
+    cohort = sample_cohort(plan.config.tiers, seed=plan.config.seed, round_number=round_number)
+    return plan.session(run=run, round_number=round_number, attempt=attempt, cohort=cohort)
+
+
+def make_adapter(plan: Plan, *, seed: int = 0) -> Adapter:
+    """A global adapter in which no value is zero."""
+    rows = np.random.default_rng(seed).standard_normal((plan.max_rank, plan.layout.row_length))
+    return Adapter(layout=plan.layout, rows=rows.astype(np.float32))
+
+
+def drift(adapter: Adapter, seed: int) -> Rows:
+    """Local training that learns noise: every value moves, and the same seed moves it the same way."""
+    change = np.random.default_rng(seed).uniform(-0.05, 0.05, adapter.rows.shape)
+    return (adapter.rows + change).astype(np.float32)
+
+
+def diverge(adapter: Adapter, seed: int) -> Rows:  # noqa: ARG001
+    """Local training that ends in NaN."""
+    return np.full_like(adapter.rows, np.nan)
+
+
+def make_participants(
+    plan: Plan, *, train: Mapping[ClientId, LocalTraining] | None = None, examples: int = 10
+) -> dict[ClientId, Participant]:
+    """Everyone enrolled; those named train as told, all others drift."""
+    special = train or {}
+    return {
+        name: Participant(name, plan=plan, train=special.get(name, drift), examples=examples)
+        for name in plan.ranks
+    }
+
+
+def keep_request(client: ClientId, stage: str, request: bytes) -> bytes:  # noqa: ARG001
+    """A network that delivers what the server sends."""
+    return request
+
+
+def keep_answer(client: ClientId, stage: str, data: bytes) -> list[Answer]:  # noqa: ARG001
+    """A network that delivers what the client sends."""
+    return [Answer(client, data)]
+
+
+@final
+class InMemory(Exchange):
+    """Calls each participant in turn, with a network in between.
+
+    Args:
+        participants: Everyone enrolled.
+        silent_from: By client, the stage from which on it no longer answers.
+        requests: What the network makes of a request.
+        answers: What the network makes of an answer.
+    """
+
+    def __init__(
+        self,
+        participants: Mapping[ClientId, Participant],
+        *,
+        silent_from: Mapping[ClientId, str] | None = None,
+        requests: Callable[[ClientId, str, bytes], bytes] = keep_request,
+        answers: Callable[[ClientId, str, bytes], list[Answer]] = keep_answer,
+    ) -> None:
+        self._participants = participants
+        self._silent_from = dict(silent_from or {})
+        self._requests = requests
+        self._answers = answers
+        self._gone: set[ClientId] = set()
+        self.seen: list[tuple[str, ClientId, bytes]] = []
+
+    def send(self, requests: Mapping[ClientId, bytes], *, round_number: int, stage: str) -> Iterator[Answer]:
+        """Deliver requests one after the other."""
+        assert round_number >= 1
+        self._gone |= {client for client, last in self._silent_from.items() if last == stage}
+        for client, request in requests.items():
+            self.seen.append((stage, client, request))
+            if client not in self._gone:
+                delivered = self._requests(client, stage, request)
+                yield from self._answers(client, stage, self._participants[client].handle(delivered))
+
+
+@final
+class Deaf(Exchange):
+    """Nobody answers."""
+
+    def send(self, requests: Mapping[ClientId, bytes], *, round_number: int, stage: str) -> Iterator[Answer]:
+        """Deliver nothing."""
+        assert requests
+        assert round_number >= 1
+        assert stage
+        yield from ()
+
+
+def change_adapter(request: bytes, *, row: int = 0) -> bytes:
+    """The same request with one value of one adapter row changed; as it is if it carries no adapter."""
+    message = StageRequest.from_bytes(request)
+    if not message.adapter:
+        return request
+    rows = np.frombuffer(message.adapter, dtype="<f4").reshape(-1, LAYOUT.row_length).copy()
+    rows[row, 0] += 1.0
+    return StageRequest(session=message.session, payload=message.payload, adapter=rows.tobytes()).to_bytes()
