@@ -189,10 +189,12 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     for override in overrides:
         _apply(table, override)
     try:
+        text = json.dumps(table, default=str)
+    except ValueError:
+        raise ConfigError("a number of the configuration has too many digits") from None
+    try:
         # Strict JSON validation: text is never a number, a number never a truth value, but names become Enums.
-        return Config.model_validate_json(
-            json.dumps(table, default=str), strict=True, by_alias=True, by_name=False
-        )
+        return Config.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
 
@@ -208,8 +210,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _apply(table: dict[str, Any], override: str) -> None:
     key, _, text = override.partition("=")
-    if not override.isprintable():
-        raise ConfigError(f"{ascii(key)[1:-1]}={text!a} must be printable text")
+    try:
+        override.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{ascii(key)[1:-1]}={text!a} must be UTF-8 text") from None
     *parents, last = key.strip().split(".")
     for parent in parents:
         table = table.setdefault(parent, {})

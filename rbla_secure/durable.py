@@ -1,4 +1,4 @@
-"""Writing so that a crash at any moment leaves either the old content or the new one, whole."""
+"""Writing so that a crash at any moment leaves the old content or the new one, whole."""
 
 import os
 import shutil
@@ -34,13 +34,19 @@ def whole_lines(path: Path) -> list[str]:
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Replace a folder by what `fill` writes into an empty one. The old one goes only when the new one is whole."""
+    """Replace a folder by what `fill` writes into an empty one. The old one goes only when the new one is whole.
+
+    Between two renames the name is free for a moment; a crash then leaves the old folder beside it as ``.NAME.old``,
+    and the next replacement first puts it back.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
+    old = path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():
+        old.rename(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     fill(temporary)
     sync_folder(temporary)
-    old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         path.rename(old)

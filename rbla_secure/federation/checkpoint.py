@@ -23,8 +23,7 @@ from typing import TypeVar, final
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_tensors
 
 from protocols.session import RUN_ID_SIZE
@@ -65,12 +64,13 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "RunFolder":
-        """A new folder, which has its configuration from the moment it exists.
+        """A new folder, which has its configuration from the moment it exists; an empty one is filled in place.
 
         Raises:
-            RunFolderError: Something is there already, or the folder cannot be written.
+            RunFolderError: Something is there already.
+            OSError: The folder cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or not _may_be_filled(path)):
             raise RunFolderError(
                 f"out={path} must not exist or be empty; 'rbla-secure resume {path}' goes on with a run"
             )
@@ -78,7 +78,7 @@ class RunFolder:
         def fill(folder: Path) -> None:
             identity = {"run": secrets.token_hex(RUN_ID_SIZE)}
             write_atomic(folder / "run.json", json.dumps(identity).encode())
-            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints").mkdir(exist_ok=True)
             write_atomic(folder / "config.toml", config.to_toml().encode())
 
         if path.exists():
@@ -93,6 +93,7 @@ class RunFolder:
 
         Raises:
             RunFolderError: It is no run folder, is damaged, or another process works in it.
+            ConfigError: Its config.toml is damaged.
         """
         if not (path / "config.toml").is_file():
             raise RunFolderError(f"{path} is no run folder: config.toml is missing")
@@ -113,19 +114,26 @@ class RunFolder:
         # A torn last line would swallow the next one; it also never opened a session.
         lines = whole_lines(path)
         write_atomic(path, "".join(line + "\n" for line in lines).encode())
-        earlier = [line for line in map(_decode_json, lines) if line.get("round") == round_number]
+        earlier = [line for line in map(self._decode_attempt, lines) if line.get("round") == round_number]
         attempt = len(earlier) + 1
         append_line(path, json.dumps({"round": round_number, "attempt": attempt}))
         return attempt
 
-    def save(self, adapter: Adapter, record: RoundRecord, seconds: RoundSeconds) -> None:
-        """Make a finished round durable."""
+    def _decode_attempt(self, line: str) -> dict[str, object]:
+        if not (found := _decode_json(line)):
+            raise RunFolderError(
+                f"{self.path / 'attempts.jsonl'} is damaged: attempts could be numbered twice"
+            )
+        return found
+
+    def save(self, plan: Plan, adapter: Adapter, record: RoundRecord, seconds: RoundSeconds) -> None:
+        """Make a finished round durable, together with the digest of the plan it was run under."""
         append_line(self.path / "metrics.jsonl", record.model_dump_json())
         append_line(self.path / "timings.jsonl", seconds.model_dump_json())
         metadata = {
             "round": str(record.round),
             "run": self.run_id.hex(),
-            "config": self.config.digest().hex(),
+            "plan": plan.digest.hex(),
         }
         data = save_tensors({"rows": np.ascontiguousarray(adapter.rows)}, metadata=metadata)
         write_atomic(self._checkpoint(record.round), data)
@@ -164,12 +172,19 @@ class RunFolder:
     def _load_adapter(self, plan: Plan, round_number: int) -> Adapter:
         path = self._checkpoint(round_number)
         try:
-            rows = load_tensors(path.read_bytes())["rows"]
-            return Adapter(layout=plan.layout, rows=rows.copy())
-        except (SafetensorError, KeyError, AdapterError) as error:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                adapter = Adapter(layout=plan.layout, rows=np.array(file.get_tensor("rows")))
+        except (SafetensorError, AdapterError) as error:
             raise RunFolderError(
                 f"{path} is damaged ({error}); delete it to go on from the round before"
             ) from None
+        if (metadata.get("run"), metadata.get("plan")) != (self.run_id.hex(), plan.digest.hex()):
+            raise RunFolderError(
+                f"{path} was written under another plan: config.toml, run.json or base/ has changed since: restore it; "
+                "if it was not, delete it to go on from the round before"
+            )
+        return adapter
 
     def _lines(self, name: str, kind: type[_Line], last: int) -> list[_Line]:
         found = []
@@ -184,6 +199,12 @@ class RunFolder:
 
     def _rewrite(self, name: str, records: list[_Line]) -> None:
         write_atomic(self.path / name, "".join(r.model_dump_json() + "\n" for r in records).encode())
+
+
+def _may_be_filled(path: Path) -> bool:
+    """Whether a folder is empty, or holds only what a creation that was cut short left behind."""
+    own = {"run.json", ".run.json.tmp", ".config.toml.tmp", "checkpoints"}
+    return all(entry.name in own for entry in path.iterdir())
 
 
 def _decode_json(line: str) -> dict[str, object]:

@@ -59,7 +59,7 @@ class Coordinator:
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         for number in range(progress.round + 1, config.rounds + 1):
             adapter, record, seconds = self._one_round(number, adapter)
-            self.folder.save(adapter, record, seconds)
+            self.folder.save(self.plan, adapter, record, seconds)
             records.append(record)
             timings.append(seconds)
             self.observe(record, seconds)

@@ -380,6 +380,15 @@ def test_a_file_beyond_the_parser_is_refused(tmp_path: Path, text: str) -> None:
         load_config(path)
 
 
+@pytest.mark.parametrize("source", ["file", "override"])
+def test_a_hexadecimal_number_beyond_the_parser_is_refused(tmp_path: Path, source: str) -> None:
+    """A number whose decimal digits Python refuses to write is out of range like any other."""
+    path = write(tmp_path, "rounds = 0x" + "f" * 5000) if source == "file" else None
+
+    with pytest.raises(ConfigError):
+        load_config(path, [] if path else ["rounds=0x" + "f" * 5000])
+
+
 def test_an_override_that_is_not_utf8_is_refused_by_its_key() -> None:
     """Bytes of a command line that are no text are named by the key they were given for."""
     with pytest.raises(ConfigError) as refusal:

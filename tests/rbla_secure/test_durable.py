@@ -1,5 +1,6 @@
 """A crash leaves the old content or the new one, and leftovers of an earlier crash do no harm."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import NoReturn
@@ -165,13 +166,25 @@ def test_a_folder_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not path.exists()
 
 
-def test_a_folder_is_never_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash at the rename leaves the old folder or the new one, whole."""
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_folder_is_never_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A crash at any of the renames leaves the old folder, in its place or beside it until the next replacement."""
     path = tmp_path / "folder"
     replace_folder(path, lambda folder: fill_with("old", folder))
-    monkeypatch.setattr(Path, "rename", crash)
+    rename, calls = Path.rename, itertools.count(1)
+
+    def crash_at(source: Path, target: Path) -> Path:
+        return crash() if next(calls) == number else rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", crash_at)
 
     with pytest.raises(CrashError):
         replace_folder(path, lambda folder: fill_with("new", folder))
+    monkeypatch.setattr(Path, "rename", rename)
 
-    assert (path / "file").read_text() in {"old", "new"}
+    def give_up(_folder: Path) -> None:
+        raise CrashError
+
+    with pytest.raises(CrashError):
+        replace_folder(path, give_up)
+    assert (path / "file").read_text() == "old"

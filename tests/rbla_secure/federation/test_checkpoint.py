@@ -28,7 +28,7 @@ def adapter_after(number: int) -> Adapter:
 def save_round(folder: RunFolder, number: int) -> None:
     adapter = adapter_after(number)
     record = make_record(round=number, adapter=adapter.digest().hex())
-    folder.save(adapter, record, make_seconds(round=number))
+    folder.save(PLAN, adapter, record, make_seconds(round=number))
 
 
 @pytest.fixture
@@ -92,12 +92,28 @@ def test_loading_changes_nothing(folder: RunFolder) -> None:
     assert snapshot(folder) == before
 
 
+def identity_of(folder: RunFolder) -> dict[str, str]:
+    """What a checkpoint says of the run and the plan it belongs to."""
+    return {"run": folder.run_id.hex(), "plan": PLAN.digest.hex()}
+
+
+def test_a_checkpoint_of_another_plan_is_refused(folder: RunFolder) -> None:
+    """Whoever changes config.toml or base/ between two sessions is told so, and nothing is trained on."""
+    other = make_plan(seed=PLAN.config.seed + 1)
+    before = snapshot(folder)
+
+    with pytest.raises(RunFolderError, match="another plan"):
+        folder.load(other)
+
+    assert snapshot(folder) == before
+
+
 def test_a_round_beyond_four_digits_is_the_last(folder: RunFolder) -> None:
     """Rounds are compared as numbers and not as names."""
     for number in (9999, 10000):
         adapter = adapter_after(number)
         (folder.path / "checkpoints" / f"round-{number:04d}.safetensors").write_bytes(
-            save({"rows": adapter.rows})
+            save({"rows": adapter.rows}, metadata=identity_of(folder))
         )
     lines = [
         make_record(round=number, adapter=adapter_after(number).digest().hex()).model_dump_json()
@@ -153,6 +169,29 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     path.mkdir()
 
     made = RunFolder.create(path, make_config())
+
+    assert made.config == make_config()
+
+
+def test_a_crash_while_an_empty_folder_is_filled_does_not_block_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill before the first round, the same command or a resume goes on without cleaning up by hand."""
+    path = tmp_path / "run"
+    path.mkdir()
+
+    class CrashError(Exception):
+        pass
+
+    def crash(_descriptor: int) -> None:
+        raise CrashError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", crash)
+        with pytest.raises(CrashError):
+            RunFolder.create(path, make_config())
+
+    made = RunFolder.open(path) if (path / "config.toml").exists() else RunFolder.create(path, make_config())
 
     assert made.config == make_config()
 
