@@ -69,9 +69,10 @@ def _work(folder: RunFolder, options: argparse.Namespace) -> dict[str, object]:
 def _check(options: argparse.Namespace) -> dict[str, object]:
     config = load_config(options.config, options.set)
     check_config(config)
-    from rbla_secure.tasks.datasets import check_available  # noqa: PLC0415
+    # The data set is read whole: what `run` would refuse is refused here.
+    from rbla_secure.tasks.datasets import load_images, split  # noqa: PLC0415
 
-    check_available(config.task)
+    split(load_images(config.task), held_out=config.task.held_out, public=config.task.public, seed=0)
     rows = band_rows(config)
     with ConsoleReport(_console(options), config) as report:
         report.checked(rows)
