@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from rbla_secure.errors import UpdateError
-from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
+from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, l2_norm
 
 
 def clip(update: ClientUpdate, *, clip_norm: float) -> BoundedUpdate:
@@ -26,6 +26,6 @@ def clip(update: ClientUpdate, *, clip_norm: float) -> BoundedUpdate:
         raise UpdateError(f"clip_norm={clip_norm} must be a positive finite number")
     # Scaled by the largest magnitude first: squaring a large finite update must not overflow.
     largest = float(np.abs(update.rows).max())
-    norm = largest * float(np.linalg.norm(update.rows / largest)) if largest else 0.0
+    norm = largest * l2_norm(update.rows / largest) if largest else 0.0
     factor = 1.0 if norm <= clip_norm else clip_norm / norm
     return BoundedUpdate(rows=update.rows * factor, weight=update.weight, clip_norm=clip_norm)

@@ -19,7 +19,7 @@ import numpy as np
 from protocols.primitives.prg import UniformStream
 from protocols.ring import IntegerVector
 from rbla_secure.errors import UpdateError
-from rbla_secure.lora.update import BandTotal, PackedUpdate, RealVector
+from rbla_secure.lora.update import BandTotal, PackedUpdate, RealVector, l2_norm
 
 # What every band carries behind its values: the weight and the share of coordinates cut off.
 STATISTICS = 2
@@ -123,6 +123,6 @@ def _round(scaled: RealVector, limit: float, stream: UniformStream) -> IntegerVe
     for _ in range(_MAX_DRAWS):
         uniform = stream.words(len(scaled)).astype(np.float64) * _WORD
         rounded = floor + (uniform < fraction)
-        if math.sqrt(float(np.vdot(rounded, rounded))) <= limit:
+        if l2_norm(rounded) <= limit:
             return rounded.astype(np.int64)
     raise UpdateError(f"no rounding of norm <= {limit:.6g} was found in {_MAX_DRAWS} draws")
