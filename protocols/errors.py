@@ -13,7 +13,13 @@
     ├── KeyAgreementError       a public key cannot be used
     ├── SealError               a sealed share does not authenticate
     ├── ShareError              Shamir shares do not combine
-    └── BelowThresholdError     too few parties are left: the session ends and nothing is revealed
+    ├── BelowThresholdError     too few parties are left: the session ends and nothing is revealed
+    └── IdentityError           a party cannot show that it is who it must be
+        ├── SignatureError      a signature does not verify, or a key can give none that would mean anything
+        ├── CertificateError    a certificate or revocation list is malformed, foreign, expired or not yet valid
+        ├── RevokedError        a certificate was revoked
+        ├── EnrolmentError      a client is unknown, listed twice or bound to another key; a roster is outdated
+        └── KeyFileError        a private key file is malformed, locked, or open to others
 
 A message names the party, the value and the rule, and never contains secret bytes.
 """
@@ -73,3 +79,27 @@ class ShareError(ProtocolError):
 
 class BelowThresholdError(ProtocolError):
     """Too few parties are left: the session ends and nothing is revealed."""
+
+
+class IdentityError(ProtocolError):
+    """A party cannot show that it is who it must be."""
+
+
+class SignatureError(IdentityError):
+    """A signature does not verify, or a key can give none that would mean anything."""
+
+
+class CertificateError(IdentityError):
+    """A certificate or revocation list is malformed, foreign, expired or not yet valid."""
+
+
+class RevokedError(IdentityError):
+    """A certificate was revoked."""
+
+
+class EnrolmentError(IdentityError):
+    """A client is unknown, listed twice or bound to another key; or a roster is outdated or rolled back."""
+
+
+class KeyFileError(IdentityError):
+    """A private key file is malformed, locked by another passphrase, or open to others."""

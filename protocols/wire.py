@@ -7,15 +7,14 @@ sets are strictly increasing. `Reader.end` refuses trailing bytes. Nothing is al
 alone: a length beyond the bytes at hand is refused first.
 """
 
+import struct
 from collections.abc import Sequence
 from enum import IntEnum, unique
 from itertools import pairwise
 from typing import Any, Self
 
-import numpy as np
-
 from protocols.errors import WireError
-from protocols.ring import RingVector
+from protocols.ring import RING_BITS, RingVector, pack, packed_size, unpack
 
 MAGIC = b"RS"
 VERSION = 1
@@ -39,6 +38,9 @@ class MessageType(IntEnum):
     MASKED_INPUT = 37
     SURVIVOR_LIST = 38
     REVEALED_SHARES = 39
+    SIGNED_SURVIVORS = 40
+    SURVIVOR_SIGNATURES = 41
+    ROSTER = 48
 
 
 class Writer:
@@ -70,16 +72,14 @@ class Writer:
         self._parts += (len(data).to_bytes(2, "little"), data)
         return self
 
-    def vector(self, value: RingVector) -> Self:
-        """Ring elements, four bytes each, preceded by their number (u32)."""
-        self._parts += (len(value).to_bytes(4, "little"), value.astype("<u4", copy=False).tobytes())
+    def vector(self, value: RingVector, *, bits: int = 32) -> Self:
+        """Ring elements packed to `bits` each, preceded by their number (u32)."""
+        self._parts += (len(value).to_bytes(4, "little"), pack(value, bits=bits))
         return self
 
     def positions(self, values: Sequence[int]) -> Self:
         """A set of positions in a roster: u16 each, strictly increasing, preceded by their number."""
-        self.unsigned(len(values), 2)
-        for value in values:
-            self.unsigned(value, 2)
+        self._parts.append(struct.pack(f"<{len(values) + 1}H", len(values), *values))
         return self
 
     def done(self) -> bytes:
@@ -124,14 +124,17 @@ class Reader:
         except UnicodeDecodeError:
             raise WireError(f"{self._name}: a text is not UTF-8") from None
 
-    def vector(self) -> RingVector:
-        """Ring elements preceded by their number; a read-only view of the message."""
+    def vector(self, *, bits: int = 32) -> RingVector:
+        """Packed ring elements; at 32 bits a read-only view of the message."""
         count = self.unsigned(4)
-        return np.frombuffer(self._take(4 * count), dtype="<u4").astype(np.uint32, copy=False)
+        if bits not in RING_BITS:
+            raise WireError(f"{self._name}: bits={bits} must be one of {RING_BITS}")
+        return unpack(self._take(packed_size(count, bits=bits)), count, bits=bits)
 
     def positions(self) -> tuple[int, ...]:
         """A set of positions: strictly increasing."""
-        values = tuple(self.unsigned(2) for _ in range(self.unsigned(2)))
+        count = self.unsigned(2)
+        values: tuple[int, ...] = struct.unpack(f"<{count}H", self._take(2 * count))
         self.check_increasing(values)
         return values
 
@@ -139,6 +142,13 @@ class Reader:
         """Refuse a list that stands for a set and is not strictly increasing."""
         if any(not a < b for a, b in pairwise(values)):
             raise WireError(f"{self._name}: a set is not in strictly increasing order")
+
+    def rest(self, sizes: Sequence[int]) -> bytes:
+        """Everything that is left, which must have one of these sizes."""
+        left = len(self._data) - self._at
+        if left not in sizes:
+            raise WireError(f"{self._name}: {left} last bytes must be one of {tuple(sizes)}")
+        return self._take(left)
 
     def end(self) -> None:
         """Refuse trailing bytes."""

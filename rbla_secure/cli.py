@@ -1,4 +1,4 @@
-"""The command line: ``rbla-secure run | check | resume``.
+"""The command line: ``rbla-secure run | check | resume | keys``.
 
 Exit codes: 0 done, 1 refused or failed (the content of a configuration included), 2 bad command line. With ``--json``
 the last line of standard output is one JSON object and everything for people goes to standard error.
@@ -8,21 +8,27 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from protocols.errors import ProtocolError
-from rbla_secure import __version__
+from protocols.primitives.certificates import MAX_RANK
+from protocols.primitives.secret import Secret
+from rbla_secure import __version__, keys
 from rbla_secure.config import load_config
 from rbla_secure.errors import RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.plan import check_config, threshold, warnings
+from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase
 from rbla_secure.report.console import ConsoleReport, band_rows
 
 DONE, FAILED = 0, 1
+MAX_DAYS = 36_500
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +91,83 @@ def _check(options: argparse.Namespace) -> dict[str, object]:
     return {"sound": True, "threshold": threshold(config), "bands": bands, "warnings": warnings(config)}
 
 
+def _create_authority(options: argparse.Namespace) -> dict[str, object]:
+    authority = keys.create_authority(
+        options.dir, name=options.name, days=options.days, passphrase=_passphrase(options), now=_now()
+    )
+    _say(options, f"authority {authority.name!r} in {options.dir}; fingerprint {authority.fingerprint}")
+    return asdict(authority)
+
+
+def _enrol(options: argparse.Namespace) -> dict[str, object]:
+    record = keys.enrol(
+        options.dir,
+        client=options.client,
+        rank=options.rank,
+        days=options.days,
+        out=options.out,
+        passphrase=_passphrase(options),
+        client_passphrase=read_passphrase(options.client_passphrase_file),
+        now=_now(),
+    )
+    folder = options.out or keys.client_folder(options.dir, options.client)
+    locked = "encrypted" if options.client_passphrase_file else "not encrypted"
+    _say(options, _line(record), f"hand {folder} to the client, then delete it here; its key is {locked}")
+    return {**asdict(record), "folder": str(folder)}
+
+
+def _revoke(options: argparse.Namespace) -> dict[str, object]:
+    record = keys.revoke(options.dir, client=options.client, passphrase=_passphrase(options), now=_now())
+    _say(options, _line(record), "give the new revocation list to every party")
+    return asdict(record)
+
+
+def _renew(options: argparse.Namespace) -> dict[str, object]:
+    authority = keys.renew_lists(options.dir, passphrase=_passphrase(options), now=_now())
+    _say(options, f"roster {authority.roster} and revocation list {authority.revocations} are in force")
+    return asdict(authority)
+
+
+def _list_keys(options: argparse.Namespace) -> dict[str, object]:
+    authority = keys.list_clients(options.dir, now=_now())
+    _say(
+        options,
+        f"authority {authority.name!r}, fingerprint {authority.fingerprint}",
+        f"roster {authority.roster} until {_day(authority.roster_expires_at)}, "
+        f"revocation list {authority.revocations} until {_day(authority.next_update)}",
+        *map(_line, authority.clients),
+    )
+    return asdict(authority)
+
+
+def _show_key(options: argparse.Namespace) -> dict[str, object]:
+    record = keys.show_client(options.folder, now=_now())
+    _say(options, _line(record))
+    return asdict(record)
+
+
+def _passphrase(options: argparse.Namespace) -> Secret | None:
+    return read_passphrase(options.passphrase_file, os.environ.get(PASSPHRASE_VARIABLE))
+
+
+def _line(record: keys.ClientRecord) -> str:
+    end = _day(record.not_after)
+    return f"{record.client}  rank {record.rank}  {record.state}, ends {end}  {record.fingerprint[:16]}"
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _say(options: argparse.Namespace, *lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr if options.json else sys.stdout)
+
+
 def _console(options: argparse.Namespace) -> Console:
     return Console(file=sys.stderr if options.json else sys.stdout, highlight=False)
 
@@ -109,6 +192,24 @@ def _override(text: str) -> str:
     return text
 
 
+def _positive(largest: int) -> Callable[[str], int]:
+    """What reads a whole number in 1..largest off the command line."""
+
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= largest:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number in 1..{largest}")
+        return int(text)
+
+    return number
+
+
+def _no_passphrase(_: str) -> None:
+    """Known only to be refused: as an unknown option it would be printed, as an abbreviation taken for a file name."""
+    raise argparse.ArgumentTypeError(
+        f"a command line is no place for a passphrase; use a file or {PASSPHRASE_VARIABLE}"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rbla-secure", description="Secure federated LoRA fine-tuning.")
     parser.add_argument("--version", action="version", version=f"rbla-secure {__version__}")
@@ -131,9 +232,52 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("folder", type=Path, metavar="DIR", help="its run folder")
     resume.set_defaults(command=_resume)
 
-    for command in (run, check, resume):
+    for command in (run, check, resume, *_add_keys(commands)):
         command.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser
+
+
+def _add_keys(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> list[argparse.ArgumentParser]:
+    about = f"identities; the passphrase of a key comes from a file or from {PASSPHRASE_VARIABLE}"
+    parser = commands.add_parser("keys", help="make, list and revoke identities", description=about)
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    create = actions.add_parser("create-authority", help="make an enrolment authority")
+    create.add_argument("--name", default="enrolment authority", metavar="NAME", help="what people call it")
+    create.add_argument("--days", type=_positive(MAX_DAYS), default=3650, metavar="D", help="validity (3650)")
+    create.set_defaults(command=_create_authority)
+
+    enrol = actions.add_parser("enrol", help="make a client's key and certificate, and put it on the roster")
+    enrol.add_argument("--rank", type=_positive(MAX_RANK), required=True, metavar="R", help="its rank tier")
+    enrol.add_argument("--days", type=_positive(MAX_DAYS), default=365, metavar="D", help="validity (365)")
+    enrol.add_argument("--out", type=Path, metavar="CLIENTDIR", help="its folder (DIR/clients/ID)")
+    enrol.add_argument("--client-passphrase-file", type=Path, metavar="F", help="encrypts the client's key")
+    enrol.add_argument("--client-passphrase", type=_no_passphrase, help=argparse.SUPPRESS)
+    enrol.set_defaults(command=_enrol)
+
+    revoke = actions.add_parser("revoke", help="take a client's certificate back")
+    revoke.set_defaults(command=_revoke)
+
+    renew = actions.add_parser("renew", help="sign roster and revocation list again before they expire")
+    renew.set_defaults(command=_renew)
+
+    listing = actions.add_parser("list", help="who is enrolled")
+    listing.set_defaults(command=_list_keys)
+
+    show = actions.add_parser("show", help="what a client's folder says")
+    show.add_argument("folder", type=Path, metavar="CLIENTDIR", help="the client's folder")
+    show.set_defaults(command=_show_key)
+
+    for action in (create, enrol, revoke, renew, listing):
+        action.add_argument("--dir", type=Path, required=True, metavar="DIR", help="the authority's folder")
+    for action in (enrol, revoke):
+        action.add_argument("--client", required=True, metavar="ID", help="client id")
+    for action in (create, enrol, revoke, renew):
+        action.add_argument("--passphrase-file", type=Path, metavar="F", help="of the authority's key")
+        action.add_argument("--passphrase", type=_no_passphrase, help=argparse.SUPPRESS)
+    return [create, enrol, revoke, renew, listing, show]
 
 
 if __name__ == "__main__":

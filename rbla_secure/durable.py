@@ -5,11 +5,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+PRIVATE = 0o600  # the mode of a file that holds a secret
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file: write beside it, flush to the disk, rename, flush the folder."""
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Replace a file: write beside it, flush to the disk, rename, flush the folder.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        mode: Permissions that it is created with, less the process's umask: it never has more, not for a moment.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)  # left by a crash, perhaps with another mode
+    with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

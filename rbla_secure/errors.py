@@ -8,6 +8,7 @@
     ├── UpdateError       a client's own update cannot be used (not finite, wrong shape, weight out of range)
     ├── RefusalError      a participant refuses a request of the server
     ├── RunFolderError    a run folder is missing, damaged, in use or already taken
+    ├── KeyFolderError    a folder of keys is missing, damaged, in use or already taken
     └── AbortedRunError   too many rounds in a row ended without a result
 
 A message names the argument, its value and the rule, and never contains secret bytes. The errors of the secure sums
@@ -45,6 +46,10 @@ class RefusalError(RblaSecureError):
 
 class RunFolderError(RblaSecureError):
     """A run folder is missing, damaged, in use by another process or already taken."""
+
+
+class KeyFolderError(RblaSecureError):
+    """A folder of keys is missing, damaged, in use by another process or already taken."""
 
 
 class AbortedRunError(RblaSecureError):

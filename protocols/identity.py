@@ -1,0 +1,306 @@
+"""Who is who: long-term identities, and one party's view of whom to believe.
+
+The enrolment authority is not the aggregator: it certifies each client's key and rank, and signs the roster of who is
+enrolled (:mod:`protocols.roster`, where the bytes under a signature are defined too). Clients, server and auditors each
+hold a `TrustStore`, so that no server can make up clients, give a client another key or rank, or fall back to a roster
+from before a revocation.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Self, final
+
+from protocols.errors import CertificateError, EnrolmentError, RevokedError, SignatureError
+from protocols.primitives import signing
+from protocols.primitives.certificates import (
+    AuthorityCertificate,
+    Certificate,
+    issue_authority,
+    issue_certificate,
+    read_certificate,
+)
+from protocols.primitives.revocations import RevocationList, issue_revocations, read_revocations
+from protocols.primitives.secret import SYSTEM_RANDOM, RandomBytes
+from protocols.primitives.signing import SigningKey
+from protocols.roster import Roster, RosterEntry, signed_bytes
+from protocols.session import ClientId
+
+__all__ = ["Identity", "Roster", "RosterEntry", "ThrowawayAuthority", "TrustStore", "signed_bytes"]
+
+MONTH_SECONDS = 30 * 86_400
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A client's own key and certificate; held by the client alone.
+
+    Raises:
+        EnrolmentError: The certificate is another client's or binds another key.
+    """
+
+    client: ClientId
+    key: SigningKey
+    certificate: Certificate
+
+    def __post_init__(self) -> None:
+        if self.certificate.client != self.client:
+            raise EnrolmentError(
+                f"the certificate of {self.certificate.client!r} is not that of {self.client!r}"
+            )
+        if self.certificate.public_key != self.key.public:
+            raise EnrolmentError(f"the certificate of {self.client!r} binds another key")
+
+    def sign(self, purpose: bytes, message: bytes) -> bytes:
+        """A signature of 64 bytes over a message for one purpose; see :func:`signed_bytes`."""
+        return self.key.sign(signed_bytes(purpose, message))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrustStore:
+    """One party's view of whom to believe at one moment.
+
+    Guarantees: the authority signed everything in it, and its lists are in force at `now`. Whether a single client may
+    be believed is what :meth:`check` says, so that one bad certificate stops nobody else.
+
+    Args:
+        authority: The authority's public key, known from a safe source.
+        roster: Who is enrolled.
+        revocations: Whose certificates were taken back.
+        certificates: The certificates at hand, by client.
+        now: The moment, in unix seconds.
+
+    Raises:
+        SignatureError: Another key signed the roster.
+        CertificateError: A certificate or the revocation list is foreign or was altered; the list is not in force.
+        EnrolmentError: The roster is not in force, or a certificate stands under another client's name.
+    """
+
+    authority: bytes
+    roster: Roster
+    revocations: RevocationList
+    certificates: Mapping[ClientId, Certificate] = field(repr=False)
+    now: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "certificates", MappingProxyType(dict(self.certificates)))
+        self.roster.verify(self.authority)
+        self.roster.check_valid_at(self.now)
+        if read_revocations(self.revocations.der, self.authority) != self.revocations:
+            raise CertificateError(f"revocation list {self.revocations.number} is not what its bytes say")
+        self.revocations.check_valid_at(self.now)
+        for client, certificate in self.certificates.items():
+            if read_certificate(certificate.der, self.authority) != certificate:
+                raise CertificateError(f"the certificate of {client!r} is not what its bytes say")
+            if certificate.client != client:
+                raise EnrolmentError(f"the certificate of {certificate.client!r} stands under {client!r}")
+
+    @classmethod
+    def read(
+        cls, *, authority: bytes, roster: bytes, revocations: bytes, certificates: Iterable[bytes], now: int
+    ) -> Self:
+        """A view from bytes as they come from the disk or the network.
+
+        Raises:
+            WireError: The roster is not canonical.
+            IdentityError: As the constructor; two certificates of one client are an EnrolmentError.
+        """
+        by_client: dict[ClientId, Certificate] = {}
+        for certificate in (read_certificate(der, authority) for der in certificates):
+            if certificate.client in by_client:
+                raise EnrolmentError(f"there are two certificates of {certificate.client!r}")
+            by_client[certificate.client] = certificate
+        return cls(
+            authority=authority,
+            roster=Roster.from_bytes(roster),
+            revocations=read_revocations(revocations, authority),
+            certificates=by_client,
+            now=now,
+        )
+
+    def check(self, client: ClientId) -> Certificate:
+        """The one certificate of a client that may be believed now.
+
+        Raises:
+            EnrolmentError: The client is unknown, its certificate is missing or not the one on the roster (another key
+                or rank), or another enrolled client has the same key.
+            RevokedError: Its certificate was taken back.
+            CertificateError: Its certificate expired or is not yet valid.
+        """
+        certificate = self._enrolled(client)
+        if certificate.serial in self.revocations.serials:
+            raise RevokedError(f"the certificate of {client!r} was revoked")
+        if self._holders_of_key[certificate.public_key] > 1:
+            raise EnrolmentError(f"client {client!r} shares its key with another enrolled client")
+        certificate.check_valid_at(self.now)
+        return certificate
+
+    def verify(self, client: ClientId, purpose: bytes, message: bytes, signature: bytes) -> None:
+        """Refuse a signature that this client, believed now, did not make for this purpose.
+
+        Raises:
+            SignatureError: It does not verify.
+            IdentityError: As :meth:`check`.
+        """
+        certificate = self.check(client)
+        try:
+            signing.verify(certificate.public_key, signature, signed_bytes(purpose, message))
+        except SignatureError as error:
+            raise SignatureError(f"client {client!r}, {purpose.decode(errors='replace')}: {error}") from None
+
+    def updated(
+        self,
+        *,
+        now: int,
+        roster: Roster | None = None,
+        revocations: RevocationList | None = None,
+        certificates: Iterable[Certificate] = (),
+    ) -> Self:
+        """The view at another moment, with newer lists and further certificates where there are any.
+
+        Raises:
+            EnrolmentError: A list is older than the one at hand, or another one with the same number.
+            IdentityError: As the constructor.
+        """
+        if roster is not None:
+            _check_newer(
+                "roster", self.roster.number, roster.number, same=roster.digest == self.roster.digest
+            )
+        if revocations is not None:
+            same = revocations.der == self.revocations.der
+            _check_newer("revocation list", self.revocations.number, revocations.number, same=same)
+        return replace(
+            self,
+            roster=roster or self.roster,
+            revocations=revocations or self.revocations,
+            certificates={**self.certificates, **{found.client: found for found in certificates}},
+            now=now,
+        )
+
+    def _enrolled(self, client: ClientId) -> Certificate:
+        self.roster.entry(client)
+        if client not in self.certificates:
+            raise EnrolmentError(f"the certificate of {client!r} is missing")
+        certificate = self.certificates[client]
+        if not self.roster.lists(certificate):
+            raise EnrolmentError(f"the certificate of {client!r} is not the one on {self.roster.name}")
+        return certificate
+
+    @cached_property
+    def _holders_of_key(self) -> Counter[bytes]:
+        """Enrolled clients per key; certificates that are not on the roster do not count."""
+        return Counter(
+            certificate.public_key
+            for certificate in self.certificates.values()
+            if self.roster.lists(certificate)
+        )
+
+
+def _check_newer(what: str, known: int, found: int, *, same: bool) -> None:
+    if found < known:
+        raise EnrolmentError(f"{what} number {found} is older than number {known}, which is already known")
+    if found == known and not same:
+        raise EnrolmentError(
+            f"there are two different {what}s with number {known}: the authority is at fault"
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ThrowawayAuthority:
+    """An authority that lives and dies with one process: for runs whose parties all live in it, and for tests.
+
+    Caveat: whoever can make one holds every key. It shows that the checks work; it protects nobody.
+
+    Args:
+        key: The authority's key.
+        certificate: Its certificate.
+        identities: One per client.
+        view: Whom every party believes at the beginning.
+    """
+
+    key: SigningKey
+    certificate: AuthorityCertificate
+    identities: Mapping[ClientId, Identity]
+    view: TrustStore
+
+    @classmethod
+    def create(
+        cls,
+        ranks: Mapping[ClientId, int],
+        *,
+        now: int,
+        valid_for: int = MONTH_SECONDS,
+        random_bytes: RandomBytes = SYSTEM_RANDOM,
+    ) -> Self:
+        """Keys, certificates and a roster for these clients; nothing touches the disk.
+
+        Args:
+            ranks: The rank tier of every client.
+            now: First second of every validity, in unix seconds.
+            valid_for: Seconds from then on.
+            random_bytes: For every key and serial number.
+
+        Raises:
+            CertificateError: A client id, rank or time breaks the rules of certificates.
+        """
+        key = SigningKey.generate(random_bytes)
+        certificate = issue_authority(
+            key, name="throwaway", now=now, valid_for=valid_for, random_bytes=random_bytes
+        )
+        identities = {}
+        for client, rank in ranks.items():
+            own = SigningKey.generate(random_bytes)
+            issued = issue_certificate(
+                key,
+                certificate,
+                client=client,
+                rank=rank,
+                public_key=own.public,
+                now=now,
+                valid_for=valid_for,
+                random_bytes=random_bytes,
+            )
+            identities[client] = Identity(client=client, key=own, certificate=issued)
+        view = _first_view(key, certificate, [identity.certificate for identity in identities.values()])
+        return cls(key=key, certificate=certificate, identities=MappingProxyType(identities), view=view)
+
+    def trust(self, now: int) -> TrustStore:
+        """Whom every party believes at a moment, in unix seconds.
+
+        Raises:
+            EnrolmentError: The authority's time is over.
+        """
+        return self.view.updated(now=now)
+
+    def identity(self, client: ClientId) -> Identity:
+        """A client's identity.
+
+        Raises:
+            EnrolmentError: The authority made none for it.
+        """
+        try:
+            return self.identities[client]
+        except KeyError:
+            raise EnrolmentError(f"client {client!r} is not enrolled") from None
+
+
+def _first_view(
+    key: SigningKey, authority: AuthorityCertificate, certificates: list[Certificate]
+) -> TrustStore:
+    """Roster 1 and an empty revocation list 1, in force as long as the authority."""
+    first, last = authority.not_before, authority.not_after
+    entries = map(RosterEntry.of, certificates)
+    return TrustStore(
+        authority=key.public,
+        roster=Roster.issue(key, number=1, issued_at=first, expires_at=last, entries=entries),
+        revocations=issue_revocations(
+            key, authority, serials=(), number=1, now=first, valid_for=last - first
+        ),
+        certificates={certificate.client: certificate for certificate in certificates},
+        now=first,
+    )

@@ -1,0 +1,209 @@
+"""The enrolment authority's signed list of who is enrolled, and what every signature of ours is really over.
+
+What is signed is never a message alone but
+
+    "rbla-secure v1 " | purpose | NUL | message
+
+A purpose names one kind of statement and holds no NUL, so that no signature can be taken for one of another kind.
+Nothing here adds a session, a round or a sender: the message must hold whatever it is to be bound to. The authority's
+key also signs DER structures; these begin with 0x30, which is not "r".
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Final, Self, final
+
+from protocols.errors import EnrolmentError, SignatureError
+from protocols.primitives import signing
+from protocols.primitives.certificates import CLIENT_ID, MAX_RANK, Certificate
+from protocols.primitives.revocations import MAX_LIST_NUMBER
+from protocols.primitives.signing import SIGNATURE_SIZE, SigningKey
+from protocols.primitives.x509_form import MAX_TIME
+from protocols.session import ClientId
+from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+
+ROSTER_PURPOSE: Final = b"roster"
+_PREFIX: Final = b"rbla-secure v1 "
+_PURPOSE: Final = re.compile(rb"[a-z0-9][a-z0-9 ._-]{0,63}")
+
+
+def signed_bytes(purpose: bytes, message: bytes) -> bytes:
+    """What is really signed for a message.
+
+    Args:
+        purpose: 1..64 of: lower-case letters, digits, space, dot, underscore, hyphen.
+        message: Everything that the signature is to be bound to.
+
+    Raises:
+        SignatureError: The purpose breaks its rule.
+    """
+    if not _PURPOSE.fullmatch(purpose):
+        raise SignatureError(f"purpose {purpose!r} must match {_PURPOSE.pattern!r}")
+    return _PREFIX + purpose + b"\x00" + message
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RosterEntry:
+    """One enrolled client.
+
+    Args:
+        client: Client id.
+        rank: The enrolled rank tier, in 1..65535.
+        fingerprint: SHA-256 of its one certificate that counts.
+    """
+
+    client: ClientId
+    rank: int
+    fingerprint: bytes
+
+    @classmethod
+    def of(cls, certificate: Certificate) -> Self:
+        """The entry for a certificate."""
+        return cls(client=certificate.client, rank=certificate.rank, fingerprint=certificate.fingerprint)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Roster:
+    """The authority's signed list of who is enrolled.
+
+    Args:
+        number: Grows with every roster of an authority.
+        issued_at: First second of its validity, in unix seconds.
+        expires_at: Last second of its validity: a newer roster is due by then.
+        entries: Increasing by client, each client once.
+        signature: The authority's, 64 bytes; checked by :meth:`verify`.
+
+    Raises:
+        EnrolmentError: The fields break these rules.
+    """
+
+    number: int
+    issued_at: int
+    expires_at: int
+    entries: tuple[RosterEntry, ...]
+    signature: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= MAX_LIST_NUMBER:
+            raise EnrolmentError(f"roster number={self.number} must lie in 1..2**63-1")
+        if not 0 <= self.issued_at < self.expires_at <= MAX_TIME:
+            raise EnrolmentError(f"{self.name}: {self.issued_at}..{self.expires_at} is no span of seconds")
+        for entry in self.entries:
+            if not CLIENT_ID.fullmatch(entry.client) or not 1 <= entry.rank <= MAX_RANK:
+                raise EnrolmentError(
+                    f"{self.name}: client {entry.client!r} or rank={entry.rank} is malformed"
+                )
+        if any(a.client >= b.client for a, b in pairwise(self.entries)):
+            raise EnrolmentError(f"{self.name}: clients must be in increasing order, each once")
+
+    @classmethod
+    def issue(
+        cls,
+        key: SigningKey,
+        *,
+        number: int,
+        issued_at: int,
+        expires_at: int,
+        entries: Iterable[RosterEntry],
+    ) -> Self:
+        """A signed roster; run by the authority. A number is given once: never sign two rosters under it.
+
+        Raises:
+            EnrolmentError: The fields break the rules of a roster.
+        """
+        draft = cls(
+            number=number,
+            issued_at=issued_at,
+            expires_at=expires_at,
+            entries=tuple(sorted(entries, key=lambda entry: entry.client)),
+            signature=bytes(SIGNATURE_SIZE),
+        )
+        return replace(draft, signature=key.sign(signed_bytes(ROSTER_PURPOSE, draft._content)))
+
+    @property
+    def name(self) -> str:
+        """How errors call it."""
+        return f"roster {self.number}"
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of everything but the signature: what a session binds to."""
+        return hashlib.sha256(b"rbla-secure roster\x00" + self._content).digest()
+
+    @cached_property
+    def _by_client(self) -> dict[ClientId, RosterEntry]:
+        return {entry.client: entry for entry in self.entries}
+
+    def entry(self, client: ClientId) -> RosterEntry:
+        """A client's entry.
+
+        Raises:
+            EnrolmentError: It has none.
+        """
+        try:
+            return self._by_client[client]
+        except KeyError:
+            raise EnrolmentError(f"client {client!r} is not enrolled by {self.name}") from None
+
+    def lists(self, certificate: Certificate) -> bool:
+        """Whether this very certificate is the one that counts for its client."""
+        return self._by_client.get(certificate.client) == RosterEntry.of(certificate)
+
+    def verify(self, authority: bytes) -> None:
+        """Refuse a roster that the holder of this public key did not sign.
+
+        Raises:
+            SignatureError: That is the case.
+        """
+        try:
+            signing.verify(authority, self.signature, signed_bytes(ROSTER_PURPOSE, self._content))
+        except SignatureError:
+            raise SignatureError(f"{self.name} was not signed by this authority") from None
+
+    def check_valid_at(self, now: int) -> None:
+        """Refuse it outside its validity. Raises EnrolmentError."""
+        if now < self.issued_at:
+            raise EnrolmentError(f"{self.name} is not yet valid: {self.issued_at - now} seconds remain")
+        if now > self.expires_at:
+            raise EnrolmentError(
+                f"{self.name} expired {now - self.expires_at} seconds ago: get the newest one"
+            )
+
+    @cached_property
+    def _content(self) -> bytes:
+        writer = Writer(MessageType.ROSTER).unsigned(self.number, 8)
+        writer.unsigned(self.issued_at, 8).unsigned(self.expires_at, 8).unsigned(len(self.entries), 4)
+        for entry in self.entries:
+            writer.text(entry.client).unsigned(entry.rank, 2).fixed(entry.fingerprint, DIGEST_SIZE)
+        return writer.done()
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes; the signature stands last."""
+        return self._content + self.signature
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Checks the form, not the signature: see :meth:`verify`.
+
+        Raises:
+            WireError: The bytes are not canonical.
+            EnrolmentError: The fields break the rules of a roster.
+        """
+        reader = Reader(data, MessageType.ROSTER)
+        number, issued_at, expires_at = reader.unsigned(8), reader.unsigned(8), reader.unsigned(8)
+        entries = tuple(_read_entry(reader) for _ in range(reader.unsigned(4)))
+        signature = reader.fixed(SIGNATURE_SIZE)
+        reader.end()
+        return cls(
+            number=number, issued_at=issued_at, expires_at=expires_at, entries=entries, signature=signature
+        )
+
+
+def _read_entry(reader: Reader) -> RosterEntry:
+    return RosterEntry(client=reader.text(), rank=reader.unsigned(2), fingerprint=reader.fixed(DIGEST_SIZE))
