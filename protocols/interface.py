@@ -77,6 +77,10 @@ class SumClient(ABC):
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
         """Answer the request of the input stage with this client's summands, one per segment it belongs to."""
 
+    @abstractmethod
+    def end(self) -> None:
+        """Drop every secret: the session is over for this client, whether it finished or not."""
+
 
 class SumServer(ABC):
     """The server's side of one session."""
@@ -110,8 +114,12 @@ class SecureSum(ABC):
     """A way to add integers; stateless."""
 
     name: ClassVar[str]
-    stages: ClassVar[tuple[str, ...]]
     input_stage: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def stages(self) -> tuple[str, ...]:
+        """The stages in order; one of them takes the inputs."""
 
     @abstractmethod
     def client(self, session: Session, me: ClientId) -> SumClient:

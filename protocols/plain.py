@@ -31,27 +31,31 @@ class PlainInput:
     sender: int
     segments: Mapping[int, RingVector]
     bindings: Mapping[int, bytes]
+    ring_bits: int = 32
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = Writer(MessageType.PLAIN_INPUT).fixed(self.context, DIGEST_SIZE).unsigned(self.sender, 2)
-        writer.positions(sorted(self.segments))
+        writer.unsigned(self.ring_bits, 1).positions(sorted(self.segments))
         for index in sorted(self.segments):
-            writer.fixed(self.bindings[index], DIGEST_SIZE).vector(self.segments[index])
+            writer.fixed(self.bindings[index], DIGEST_SIZE).vector(self.segments[index], bits=self.ring_bits)
         return writer.done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.PLAIN_INPUT)
-        context, sender = reader.fixed(DIGEST_SIZE), reader.unsigned(2)
-        entries = {index: (reader.fixed(DIGEST_SIZE), reader.vector()) for index in reader.positions()}
+        context, sender, bits = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.unsigned(1)
+        entries = {
+            index: (reader.fixed(DIGEST_SIZE), reader.vector(bits=bits)) for index in reader.positions()
+        }
         reader.end()
         return cls(
             context=context,
             sender=sender,
             segments={index: vector for index, (_, vector) in entries.items()},
             bindings={index: binding for index, (binding, _) in entries.items()},
+            ring_bits=bits,
         )
 
 
@@ -64,6 +68,7 @@ class PlainClient(SumClient):
         self._me = me
         self._position = session.position(me)
         self._reply: bytes | None = None
+        self._ended = False
 
     def reply(self, request: bytes) -> bytes:  # noqa: ARG002
         """There is no stage without input."""
@@ -71,6 +76,8 @@ class PlainClient(SumClient):
 
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
         """Answer the request of upload."""
+        if self._ended:
+            raise StageError("the session is over for this client")
         if request:
             raise StageError("the request of upload must be empty")
         if self._reply is None:
@@ -80,8 +87,14 @@ class PlainClient(SumClient):
                 sender=self._position,
                 segments={index: to_ring(given.values) for index, given in inputs.items()},
                 bindings={index: given.binding for index, given in inputs.items()},
+                ring_bits=self._session.ring_bits,
             ).to_bytes()
         return self._reply
+
+    def end(self) -> None:
+        """Forget what was sent."""
+        self._reply = None
+        self._ended = True
 
 
 @final
@@ -115,6 +128,8 @@ class PlainServer(SumServer):
         lengths = {segment.index: segment.length for segment in self._session.segments_of(client)}
         if {index: len(vector) for index, vector in message.segments.items()} != lengths:
             raise InputError(f"{client}: the input must hold exactly its segments, whole")
+        if message.ring_bits != self._session.ring_bits:
+            raise InputError(f"{client}: ring_bits={message.ring_bits} must be {self._session.ring_bits}")
         for index, vector in message.segments.items():
             self._sums[index] += vector
             self._bindings[index].add(message.bindings[index])
@@ -140,14 +155,15 @@ class PlainServer(SumServer):
         self._opens = False
         sums, refused = {}, {}
         for segment in self._session.segments:
-            present = len(self._answered.intersection(segment.members))
+            present = len(self._answered.intersection(segment.holders))
             if present < segment.quorum:
-                refused[segment.index] = f"{present} surviving members, quorum {segment.quorum}"
+                refused[segment.index] = f"{present} surviving holders, quorum {segment.quorum}"
             elif self._bindings[segment.index] != {bindings[segment.index]}:
                 refused[segment.index] = "its members were bound to different models"
             else:
-                summed = centred(self._sums[segment.index])
-                if reason := reason_to_reject(self._session, summed, present=present):
+                summed = centred(self._sums[segment.index], bits=self._session.ring_bits)
+                members = len(self._answered.intersection(segment.members))
+                if reason := reason_to_reject(self._session, summed, present=members):
                     refused[segment.index] = reason
                 else:
                     sums[segment.index] = summed
@@ -163,8 +179,12 @@ class Plain(SecureSum):
     """INSECURE: the server reads every single input. For baselines, oracles and filters over single updates."""
 
     name: ClassVar[str] = "plain"
-    stages: ClassVar[tuple[str, ...]] = ("upload",)
     input_stage: ClassVar[str] = "upload"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """One."""
+        return (self.input_stage,)
 
     def client(self, session: Session, me: ClientId) -> PlainClient:
         """The client side for one member."""

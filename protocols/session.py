@@ -12,13 +12,14 @@ from itertools import pairwise
 from typing import Self
 
 from protocols.errors import CapacityError, QuorumError, RosterError, SessionError, ThresholdError
-from protocols.ring import capacity
+from protocols.ring import RING_BITS, capacity
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
 ClientId = str
 
 RUN_ID_SIZE = 16
 MIN_MEMBERS = 2
+MAX_EXTRA_SECRETS = 255
 MAX_MEMBERS = 2**16 - 1
 _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -30,21 +31,31 @@ class Segment:
     Args:
         index: Its number in the session, from 0.
         length: Ring elements.
-        members: The clients that contribute to it, increasing.
-        quorum: Surviving members below which it stays closed.
+        members: The clients that upload it, increasing.
+        quorum: Surviving holders below which it stays closed.
+        holders: The members whose upload is more than padding, increasing; all of them if not given.
+        extra_secrets: Further secrets per member that travel as shares beside its self-mask seed.
     """
 
     index: int
     length: int
     members: tuple[ClientId, ...]
     quorum: int
+    holders: tuple[ClientId, ...] = ()
+    extra_secrets: int = 0
 
     def __post_init__(self) -> None:
+        if not self.holders:
+            object.__setattr__(self, "holders", self.members)
         if not 1 <= self.length < 2**32:
             raise SessionError(f"segment {self.index}: length={self.length} must lie in 1..2**32-1")
-        if not 1 <= self.quorum <= len(self.members):
+        if not 1 <= self.quorum <= len(self.holders):
             raise QuorumError(
-                f"segment {self.index}: quorum={self.quorum} must lie in 1..{len(self.members)}, its number of members"
+                f"segment {self.index}: quorum={self.quorum} must lie in 1..{len(self.holders)}, its number of holders"
+            )
+        if not 0 <= self.extra_secrets <= MAX_EXTRA_SECRETS:
+            raise SessionError(
+                f"segment {self.index}: extra_secrets={self.extra_secrets} must lie in 0..{MAX_EXTRA_SECRETS}"
             )
 
 
@@ -61,6 +72,7 @@ class Session:
         input_bound: Every summand lies in [-input_bound, input_bound].
         segments: At least one; numbered in order.
         config_digest: SHA-256 of the plan that all parties follow.
+        ring_bits: The sums are taken in Z_{2^ring_bits}; uploads take so many bits an element.
 
     Raises:
         SessionError: CapacityError, ThresholdError, QuorumError or itself, when the terms contradict each other.
@@ -75,22 +87,29 @@ class Session:
     input_bound: int
     segments: tuple[Segment, ...]
     config_digest: bytes
+    ring_bits: int = 32
 
     def __post_init__(self) -> None:
         self._check_terms()
         self._check_members()
+        members = set(self.members)
         for number, segment in enumerate(self.segments):
             if segment.index != number:
                 raise SessionError(f"segment {segment.index} must be numbered {number}")
             _check_roster(segment.members)
-            if unknown := set(segment.members) - set(self.members):
+            _check_roster(segment.holders)
+            if unknown := set(segment.members) - members:
                 raise RosterError(f"segment {number}: {min(unknown)!r} is no member of the session")
+            if unknown := set(segment.holders) - set(segment.members):
+                raise RosterError(f"segment {number}: holder {min(unknown)!r} is no member of the segment")
 
     def _check_terms(self) -> None:
         if len(self.run) != RUN_ID_SIZE or len(self.config_digest) != DIGEST_SIZE:
             raise SessionError(f"run and config_digest must have {RUN_ID_SIZE} and {DIGEST_SIZE} bytes")
         if not (1 <= self.round < 2**32 and 1 <= self.attempt < 2**32):
             raise SessionError(f"round={self.round} and attempt={self.attempt} must lie in 1..2**32-1")
+        if self.ring_bits not in RING_BITS:
+            raise SessionError(f"ring_bits={self.ring_bits} must be one of {RING_BITS}")
         if not 1 <= len(self.segments) < 2**16:
             raise SessionError(f"{len(self.segments)} segments must be 1..65535")
 
@@ -103,9 +122,11 @@ class Session:
             raise ThresholdError(
                 f"threshold={self.threshold} must be more than half of {n} members and at most {n}"
             )
-        if not 1 <= self.input_bound <= capacity(n):
+        limit = capacity(n, bits=self.ring_bits)
+        if not 1 <= self.input_bound <= limit:
             raise CapacityError(
-                f"input_bound={self.input_bound} must lie in 1..{capacity(n)}: the sum of {n} inputs would wrap"
+                f"input_bound={self.input_bound} must lie in 1..{limit}: the sum of {n} inputs would wrap "
+                f"in {self.ring_bits} bits"
             )
 
     @cached_property
@@ -142,13 +163,15 @@ class Session:
     def _encoded(self) -> bytes:
         writer = Writer(MessageType.SESSION).fixed(self.run, RUN_ID_SIZE).unsigned(self.round, 4)
         writer.unsigned(self.attempt, 4).unsigned(self.threshold, 2).unsigned(self.input_bound, 4)
+        writer.unsigned(self.ring_bits, 1)
         writer.fixed(self.config_digest, DIGEST_SIZE).unsigned(len(self.members), 2)
         for client in self.members:
             writer.text(client)
         writer.unsigned(len(self.segments), 2)
         for segment in self.segments:
-            writer.unsigned(segment.length, 4).unsigned(segment.quorum, 2)
+            writer.unsigned(segment.length, 4).unsigned(segment.quorum, 2).unsigned(segment.extra_secrets, 1)
             writer.positions([self._positions[client] for client in segment.members])
+            writer.positions([self._positions[client] for client in segment.holders])
         return writer.done()
 
     @classmethod
@@ -160,7 +183,7 @@ class Session:
         """
         reader = Reader(data, MessageType.SESSION)
         run, number, attempt = reader.fixed(RUN_ID_SIZE), reader.unsigned(4), reader.unsigned(4)
-        threshold, bound = reader.unsigned(2), reader.unsigned(4)
+        threshold, bound, bits = reader.unsigned(2), reader.unsigned(4), reader.unsigned(1)
         digest = reader.fixed(DIGEST_SIZE)
         members = tuple(reader.text() for _ in range(reader.unsigned(2)))
         segments = tuple(_read_segment(reader, index, members) for index in range(reader.unsigned(2)))
@@ -174,16 +197,27 @@ class Session:
             input_bound=bound,
             segments=segments,
             config_digest=digest,
+            ring_bits=bits,
         )
 
 
 def _read_segment(reader: Reader, index: int, members: tuple[ClientId, ...]) -> Segment:
-    length, quorum, positions = reader.unsigned(4), reader.unsigned(2), reader.positions()
-    if positions and not 1 <= positions[0] <= positions[-1] <= len(members):
-        raise RosterError(f"segment {index}: a position must lie in 1..{len(members)}")
+    length, quorum, extra = reader.unsigned(4), reader.unsigned(2), reader.unsigned(1)
     return Segment(
-        index=index, length=length, quorum=quorum, members=tuple(members[p - 1] for p in positions)
+        index=index,
+        length=length,
+        quorum=quorum,
+        extra_secrets=extra,
+        members=_read_clients(reader, index, members),
+        holders=_read_clients(reader, index, members),
     )
+
+
+def _read_clients(reader: Reader, index: int, members: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
+    positions = reader.positions()
+    if not positions or not 1 <= positions[0] <= positions[-1] <= len(members):
+        raise RosterError(f"segment {index}: its positions must lie in 1..{len(members)}")
+    return tuple(members[position - 1] for position in positions)
 
 
 def _check_roster(members: tuple[ClientId, ...]) -> None:

@@ -1,38 +1,49 @@
-"""The client of the masking protocol: four pure steps, one per stage (Bonawitz et al. 2017, figure 4).
+"""The client of the masking protocol: pure steps, one per stage (Bonawitz et al. 2017, figure 4).
 
     Advertised --create_sealed_shares--> Shared --create_masked_input--> Masked --create_revealed_shares--> Revealed
+                                                    Masked --create_signed_survivors--> Agreed --reveal_agreed--> Revealed
 
-Each step takes exactly the state that makes it legal, one message and the randomness it uses, and returns the next
-state and one message. Each state holds only what later steps need; the last one holds no secret.
+The second way is that of profiles whose clients sign the survivor list before anyone reveals. Each step takes exactly
+the state that makes it legal, one message and the randomness it uses, and returns the next state and one message. Each
+state holds only what later steps need; the last one holds no secret.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar, final
 
-from protocols.errors import BelowThresholdError, ContextError, RosterError, SealError, WireError
+from protocols.errors import BelowThresholdError, SealError, WireError
+from protocols.identity import Identity
 from protocols.interface import SegmentInput, check_inputs
+from protocols.masking import checks
 from protocols.masking.masks import SEED_SIZE, SegmentMasks
 from protocols.masking.messages import (
+    NONCE_SIZE,
     KeyAdvertisement,
     KeyDirectory,
     MaskedInput,
     RevealedShares,
     SealedShares,
+    SegmentShares,
     ShareBundle,
     ShareDelivery,
+    SignedSurvivors,
     SurvivorList,
+    SurvivorSignatures,
 )
+from protocols.masking.terms import Terms
 from protocols.primitives.agreement import PRIVATE_KEY_SIZE, PrivateKey
 from protocols.primitives.kdf import derive_key
 from protocols.primitives.sealed import KEY_SIZE, open_sealed, seal
 from protocols.primitives.secret import SYSTEM_RANDOM, RandomBytes, Secret
 from protocols.primitives.shamir import split
 from protocols.ring import RingVector, to_ring
-from protocols.session import ClientId, Segment, Session
+from protocols.session import ClientId, Segment
 
 State = TypeVar("State")
 Message = TypeVar("Message")
+ExtraSecrets = Mapping[int, Sequence[Secret]]
 
 
 class Step(NamedTuple, Generic[State, Message]):
@@ -45,36 +56,60 @@ class Step(NamedTuple, Generic[State, Message]):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advertised:
-    """After advertise_keys: two private keys."""
+    """After advertise_keys: the private keys, the mask keys by segment."""
 
-    session: Session
+    terms: Terms = field(repr=False)
     me: int
-    mask_key: PrivateKey
+    advertisement: KeyAdvertisement
+    mask_keys: Mapping[int, PrivateKey]
     sealing_key: PrivateKey
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """After share_keys: the peers' mask keys, the secrets shared with them, this client's own seeds and bundle."""
+    """After share_keys: who the neighbours are, the secrets shared with them, this client's own seeds and bundle.
 
-    session: Session
+    Args:
+        terms: Of the session.
+        me: This client's position.
+        nonces: Of everyone who advertised.
+        partners: By segment of this client: the public mask keys of those it masks with.
+        sealing_secrets: By share-graph neighbour.
+        mask_keys: Private, by segment.
+        seeds: By segment: the self-mask seed.
+        own_bundle: The shares this client keeps of its own secrets, if any.
+    """
+
+    terms: Terms = field(repr=False)
     me: int
-    mask_key: PrivateKey
-    peers: Mapping[int, bytes]
+    nonces: Mapping[int, bytes] = field(repr=False)
+    partners: Mapping[int, Mapping[int, bytes]] = field(repr=False)
     sealing_secrets: Mapping[int, Secret]
+    mask_keys: Mapping[int, PrivateKey]
     seeds: Mapping[int, Secret]
-    own_bundle: ShareBundle = field(repr=False)
+    own_bundle: ShareBundle | None = field(repr=False)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masked:
-    """After mask_input: the bundles of everyone who masks, one's own included."""
+    """After mask_input: who masks, and the bundles of the share-graph neighbours among them, one's own included."""
 
-    session: Session
+    terms: Terms = field(repr=False)
     me: int
+    participants: frozenset[int]
+    view: bytes
     bundles: Mapping[int, ShareBundle] = field(repr=False)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """After agree_survivors: the list this client has signed, and what it would reveal for it."""
+
+    masked: Masked
+    survivors: SurvivorList
 
 
 @final
@@ -82,231 +117,263 @@ class Masked:
 class Revealed:
     """After reveal_shares: nothing secret is left. `refused` lists the segments this client kept closed."""
 
-    session: Session
+    terms: Terms = field(repr=False)
     me: int
     refused: tuple[int, ...]
 
 
 def create_key_advertisement(
-    session: Session, me: ClientId, random_bytes: RandomBytes = SYSTEM_RANDOM
+    terms: Terms, me: ClientId, identity: Identity | None = None, random_bytes: RandomBytes = SYSTEM_RANDOM
 ) -> Step[Advertised, KeyAdvertisement]:
-    """Stage advertise_keys: two fresh key pairs, used in this session only.
+    """Stage advertise_keys: fresh key pairs, used in this session only, signed by the client's identity.
 
     Raises:
         RosterError: This client is no member of the session.
     """
-    state = Advertised(
-        session=session,
-        me=session.position(me),
-        mask_key=PrivateKey(Secret.random(PRIVATE_KEY_SIZE, random_bytes)),
-        sealing_key=PrivateKey(Secret.random(PRIVATE_KEY_SIZE, random_bytes)),
+    position = terms.session.position(me)
+    mask_keys = {
+        segment.index: PrivateKey(Secret.random(PRIVATE_KEY_SIZE, random_bytes))
+        for segment in terms.session.segments_of(me)
+    }
+    sealing_key = PrivateKey(Secret.random(PRIVATE_KEY_SIZE, random_bytes))
+    message = checks.signed(
+        KeyAdvertisement(
+            context=terms.context,
+            sender=position,
+            mask_keys={index: key.public for index, key in mask_keys.items()},
+            sealing_key=sealing_key.public,
+            nonce=random_bytes(NONCE_SIZE),
+        ),
+        identity,
     )
-    message = KeyAdvertisement(
-        context=session.context,
-        sender=state.me,
-        mask_key=state.mask_key.public,
-        sealing_key=state.sealing_key.public,
+    state = Advertised(
+        terms=terms, me=position, advertisement=message, mask_keys=mask_keys, sealing_key=sealing_key
     )
     return Step(state, message)
 
 
 def create_sealed_shares(
-    state: Advertised, directory: KeyDirectory, random_bytes: RandomBytes = SYSTEM_RANDOM
+    state: Advertised,
+    directory: KeyDirectory,
+    random_bytes: RandomBytes = SYSTEM_RANDOM,
+    *,
+    extra_secrets: ExtraSecrets | None = None,
 ) -> Step[Shared, SealedShares]:
-    """Stage share_keys: share the mask key and one fresh self-mask seed per segment among everyone in the directory.
+    """Stage share_keys: share each segment's mask key and a fresh self-mask seed with the share graph's neighbours.
 
-    Shares of every segment's seed go to all, not only to the segment's members: a thin segment stays recoverable.
+    Shares of every segment's secrets go to all neighbours, not only to the segment's members: a thin segment stays
+    recoverable. A segment's extra secrets (32 bytes each) travel beside its seed.
 
     Raises:
-        ContextError, RosterError: The directory is of another session, or lacks this client or holds strangers.
-        BelowThresholdError: The directory is shorter than the threshold.
+        ContextError, RosterError: The directory is of another session, lacks this client, holds strangers, a key twice,
+            or others than this client's neighbours.
+        IdentityError: A neighbour's advertisement is not signed by its certified, unrevoked identity.
+        KeyAgreementError: A neighbour's sealing key has small order.
+        BelowThresholdError: Fewer clients than the threshold advertised.
     """
-    peers = _check_directory(state, directory)
-    session = state.session
-    mine = session.segments_of(session.client_at(state.me))
+    terms = state.terms
+    mine = terms.session.segments_of(terms.session.client_at(state.me))
+    checks.check_nonces(terms, directory, state.advertisement)
+    neighbours = terms.share_graph(directory.nonces)[state.me]
+    partners = {s.index: terms.mask_graph(s, directory.nonces)[state.me] for s in mine}
+    peers = checks.check_advertisements(
+        terms, directory, state.advertisement, expected=neighbours.union(*partners.values())
+    )
     seeds = {segment.index: Secret.random(SEED_SIZE, random_bytes) for segment in mine}
-    bundles = _split_secrets(state, seeds, sorted({*peers, state.me}), random_bytes)
-    secrets = {peer: state.sealing_key.agree(entry.sealing_key) for peer, entry in peers.items()}
+    extra = checks.check_extra_secrets(mine, extra_secrets or {})
+    bundles = _split_secrets(state, seeds, extra, sorted(terms.keepers(neighbours, state.me)), random_bytes)
+    secrets = {peer: state.sealing_key.agree(peers[peer].sealing_key) for peer in sorted(neighbours)}
     sealed = {
         peer: seal(
-            _sealing_key(session, secret, sender=state.me, recipient=peer),
+            _sealing_key(terms, secret, sender=state.me, recipient=peer),
             bundles[peer].to_bytes(),
-            context=session.context,
+            context=terms.context,
             random_bytes=random_bytes,
         )
         for peer, secret in secrets.items()
     }
     after = Shared(
-        session=session,
+        terms=terms,
         me=state.me,
-        mask_key=state.mask_key,
-        peers={peer: entry.mask_key for peer, entry in peers.items()},
+        nonces=directory.nonces,
+        partners={i: {peer: peers[peer].mask_keys[i] for peer in sorted(p)} for i, p in partners.items()},
         sealing_secrets=secrets,
+        mask_keys=state.mask_keys,
         seeds=seeds,
-        own_bundle=bundles[state.me],
+        own_bundle=bundles.get(state.me),
     )
-    return Step(after, SealedShares(context=session.context, sender=state.me, sealed=sealed))
+    return Step(after, SealedShares(context=terms.context, sender=state.me, sealed=sealed))
 
 
 def create_masked_input(
-    state: Shared, delivery: ShareDelivery, inputs: Mapping[int, SegmentInput]
+    state: Shared,
+    delivery: ShareDelivery,
+    inputs: Mapping[int, SegmentInput],
+    identity: Identity | None = None,
 ) -> Step[Masked, MaskedInput]:
-    """Stage mask_input: add the self mask and the pairwise masks of everyone whose shares were delivered.
+    """Stage mask_input: add the self mask and the masks towards all partners who take part, and sign who that is.
 
     Raises:
-        ContextError, RosterError: The delivery is of another session, for another client, or holds strangers.
-        BelowThresholdError: Fewer clients than the threshold have shared.
+        ContextError, RosterError: The delivery is of another session, for another client, holds strangers, or lacks a
+            bundle that its list promises.
+        BelowThresholdError: Fewer clients than the threshold have shared, or fewer of this client's neighbours than
+            could ever recover its secrets.
         SealError: A bundle does not authenticate, or holds other shares than its sender owes.
         InputError: The inputs do not fit the session.
+        KeyAgreementError: A partner's mask key has small order.
     """
-    session = state.session
-    _check_delivery(state, delivery)
-    check_inputs(session, session.client_at(state.me), inputs)
+    terms, session = state.terms, state.terms.session
+    name = session.client_at(state.me)
+    checks.check_delivery(
+        terms, delivery, me=state.me, known=state.nonces.keys(), neighbours=state.sealing_secrets.keys()
+    )
+    check_inputs(session, name, inputs)
     bundles = {sender: _open_bundle(state, sender, sealed) for sender, sealed in delivery.sealed.items()}
-    pairwise = {peer: state.mask_key.agree(state.peers[peer]) for peer in bundles}
+    if state.own_bundle is not None:
+        bundles[state.me] = state.own_bundle
+    participants = frozenset(delivery.participants)
+    view = checks.view_of(terms, state.nonces, delivery.participants)
     masked = {
-        segment.index: _mask(state, segment, inputs[segment.index], pairwise)
-        for segment in session.segments_of(session.client_at(state.me))
+        segment.index: _mask(state, segment, inputs[segment.index], participants)
+        for segment in session.segments_of(name)
     }
-    after = Masked(session=session, me=state.me, bundles={**bundles, state.me: state.own_bundle})
-    return Step(after, MaskedInput(context=session.context, sender=state.me, segments=masked))
+    after = Masked(
+        terms=terms,
+        me=state.me,
+        participants=participants,
+        view=view,
+        bundles=bundles,
+    )
+    message = MaskedInput(
+        context=terms.context,
+        sender=state.me,
+        segments=masked,
+        ring_bits=session.ring_bits,
+        view_signature=identity.sign(checks.VIEW, view) if identity is not None else b"",
+    )
+    return Step(after, message)
 
 
 def create_revealed_shares(state: Masked, request: SurvivorList) -> Step[Revealed, RevealedShares]:
-    """Stage reveal_shares: for each peer that masked, either a self-mask share or a mask-key share, never both.
+    """Stage reveal_shares: for each neighbour that masked, either self-mask or mask-key shares, never both.
 
-    A segment with fewer survivors than its quorum is left out: without its self masks it stays closed.
+    A segment with fewer surviving holders than its quorum under the profile is left out altogether: it stays closed.
 
     Raises:
         ContextError: The list is of another session.
         RosterError: The lists overlap, lack this client, or do not make up exactly those who masked.
         BelowThresholdError: Fewer survivors than the threshold.
+        IdentityError: A survivor has not signed that it saw the same participants.
     """
-    session = state.session
-    _check_survivors(state, request)
-    survivors = set(request.survivors)
-    open_segments = {
-        segment.index: {session.position(client) for client in segment.members} & survivors
-        for segment in session.segments
-    }
-    refused = tuple(s.index for s in session.segments if len(open_segments[s.index]) < s.quorum)
-    self_mask_shares = {
-        (peer, index): state.bundles[peer].self_mask_shares[index]
-        for index, present in open_segments.items()
+    terms = state.terms
+    checks.check_survivors(terms, request, me=state.me, participants=state.participants, view=state.view)
+    survivors = frozenset(request.survivors)
+    refused = tuple(s.index for s in terms.session.segments if not checks.meets_quorum(terms, s, survivors))
+    entrusted = {
+        (peer, index): shares
+        for peer, bundle in state.bundles.items()
+        for index, shares in bundle.segments.items()
         if index not in refused
-        for peer in present
     }
     message = RevealedShares(
-        context=session.context,
+        context=terms.context,
         sender=state.me,
-        mask_key_shares={peer: state.bundles[peer].mask_key_share for peer in request.dropped},
-        self_mask_shares=self_mask_shares,
+        mask_key_shares={
+            key: shares.mask_key for key, shares in entrusted.items() if key[0] not in survivors
+        },
+        self_mask_shares={key: shares.self_mask for key, shares in entrusted.items() if key[0] in survivors},
     )
-    return Step(Revealed(session=session, me=state.me, refused=refused), message)
+    return Step(Revealed(terms=terms, me=state.me, refused=refused), message)
 
 
-def _check_context(session: Session, context: bytes) -> None:
-    if context != session.context:
-        raise ContextError(
-            "the message belongs to another session (run, round, attempt, roster or configuration)"
-        )
+def create_signed_survivors(
+    state: Masked, request: SurvivorList, identity: Identity
+) -> Step[Agreed, SignedSurvivors]:
+    """Stage agree_survivors: sign the one survivor list that this client will ever answer.
+
+    Raises:
+        As :func:`create_revealed_shares`.
+    """
+    checks.check_survivors(
+        state.terms, request, me=state.me, participants=state.participants, view=state.view
+    )
+    signature = identity.sign(checks.SURVIVORS, request.to_bytes())
+    message = SignedSurvivors(context=state.terms.context, sender=state.me, signature=signature)
+    return Step(Agreed(masked=state, survivors=request), message)
 
 
-def _check_directory(state: Advertised, directory: KeyDirectory) -> dict[int, KeyAdvertisement]:
-    """The peers' advertisements, this client's own taken out."""
-    session = state.session
-    _check_context(session, directory.context)
-    listed = {advertisement.sender: advertisement for advertisement in directory.advertisements}
-    _check_positions(session, listed)
-    own = listed.pop(state.me, None)
-    if own is None:
-        raise RosterError("the key directory lacks this client")
-    if (own.mask_key, own.sealing_key) != (state.mask_key.public, state.sealing_key.public):
-        raise RosterError("the key directory gives other keys for this client than it advertised")
-    keys = [key for entry in directory.advertisements for key in (entry.mask_key, entry.sealing_key)]
-    if len(set(keys)) != len(keys):
-        raise RosterError("the key directory gives one key twice")
-    if len(listed) + 1 < session.threshold:
-        raise BelowThresholdError(
-            f"{len(listed) + 1} advertised clients must be >= threshold={session.threshold}"
-        )
-    return listed
+def reveal_agreed(state: Agreed, request: SurvivorSignatures) -> Step[Revealed, RevealedShares]:
+    """Stage reveal_shares after agree_survivors: reveal once enough survivors have signed the very same list.
+
+    Raises:
+        ContextError, RosterError: The signatures are of another session or of others than survivors.
+        SignatureError: A signature is not of this list.
+        BelowThresholdError: Fewer signatures than the threshold.
+    """
+    checks.check_signatures(state.masked.terms, request, state.survivors)
+    return create_revealed_shares(state.masked, state.survivors)
 
 
-def _check_positions(session: Session, positions: Mapping[int, object]) -> None:
-    for position in positions:
-        session.client_at(position)
-
-
-def _check_delivery(state: Shared, delivery: ShareDelivery) -> None:
-    _check_context(state.session, delivery.context)
-    if delivery.recipient != state.me:
-        raise RosterError(f"shares for position {delivery.recipient} were delivered to {state.me}")
-    if strangers := set(delivery.sealed) - set(state.peers):
-        raise RosterError(f"position {min(strangers)} shares without having advertised, or is this client")
-    if len(delivery.sealed) + 1 < state.session.threshold:
-        raise BelowThresholdError(
-            f"{len(delivery.sealed) + 1} sharing clients must be >= threshold={state.session.threshold}"
-        )
-
-
-def _check_survivors(state: Masked, request: SurvivorList) -> None:
-    _check_context(state.session, request.context)
-    survivors, dropped = set(request.survivors), set(request.dropped)
-    if both := survivors & dropped:
-        raise RosterError(f"position {min(both)} is listed both as survivor and as dropped")
-    if state.me not in survivors:
-        raise RosterError("the survivor list lacks this client, whose input was sent")
-    if survivors | dropped != set(state.bundles):
-        raise RosterError("survivors and dropped together must be exactly the clients that shared keys")
-    if len(survivors) < state.session.threshold:
-        raise BelowThresholdError(
-            f"{len(survivors)} survivors must be >= threshold={state.session.threshold}"
-        )
-
-
-def _sealing_key(session: Session, secret: Secret, *, sender: int, recipient: int) -> Secret:
+def _sealing_key(terms: Terms, secret: Secret, *, sender: int, recipient: int) -> Secret:
     """One key per direction: what u seals for v cannot be played back as v's for u."""
-    context = (session.context, sender.to_bytes(2, "big"), recipient.to_bytes(2, "big"))
+    context = (terms.context, sender.to_bytes(2, "big"), recipient.to_bytes(2, "big"))
     return derive_key(secret, label="sealed shares", context=context, size=KEY_SIZE)
 
 
 def _split_secrets(
-    state: Advertised, seeds: Mapping[int, Secret], holders: list[int], random_bytes: RandomBytes
+    state: Advertised,
+    seeds: Mapping[int, Secret],
+    extra: ExtraSecrets,
+    holders: list[int],
+    random_bytes: RandomBytes,
 ) -> dict[int, ShareBundle]:
-    def shares_of(secret: Secret) -> dict[int, Secret]:
-        return split(secret, threshold=state.session.threshold, abscissas=holders, random_bytes=random_bytes)
+    threshold = state.terms.share_threshold
+    if len(holders) < threshold:
+        raise BelowThresholdError(f"{len(holders)} holders of this client's shares must be >= {threshold}")
 
-    mask_key_shares = shares_of(state.mask_key.secret)
-    seed_shares = {index: shares_of(seed) for index, seed in seeds.items()}
+    def shares_of(secret: Secret) -> dict[int, Secret]:
+        return split(secret, threshold=threshold, abscissas=holders, random_bytes=random_bytes)
+
+    mask_keys = {index: shares_of(key.secret) for index, key in state.mask_keys.items()}
+    self_masks = {index: shares_of(seed) for index, seed in seeds.items()}
+    extras = {index: [shares_of(value) for value in values] for index, values in extra.items()}
     return {
         holder: ShareBundle(
-            mask_key_share=mask_key_shares[holder],
-            self_mask_shares={index: shares[holder] for index, shares in seed_shares.items()},
+            segments={
+                index: SegmentShares(
+                    mask_key=mask_keys[index][holder],
+                    self_mask=self_masks[index][holder],
+                    extra=tuple(shares[holder] for shares in extras[index]),
+                )
+                for index in seeds
+            }
         )
         for holder in holders
     }
 
 
 def _open_bundle(state: Shared, sender: int, sealed: bytes) -> ShareBundle:
-    session = state.session
-    key = _sealing_key(session, state.sealing_secrets[sender], sender=sender, recipient=state.me)
-    name = session.client_at(sender)
+    terms = state.terms
+    key = _sealing_key(terms, state.sealing_secrets[sender], sender=sender, recipient=state.me)
+    name = terms.session.client_at(sender)
     try:
-        bundle = ShareBundle.from_bytes(open_sealed(key, sealed, context=session.context))
+        bundle = ShareBundle.from_bytes(open_sealed(key, sealed, context=terms.context))
     except (SealError, WireError) as error:
         raise SealError(f"the share bundle of {name}: {error}") from None
-    if set(bundle.self_mask_shares) != {segment.index for segment in session.segments_of(name)}:
-        raise SealError(f"the share bundle of {name} holds shares of other segments than its own")
+    owed = {segment.index: segment.extra_secrets for segment in terms.session.segments_of(name)}
+    if {index: len(shares.extra) for index, shares in bundle.segments.items()} != owed:
+        raise SealError(f"the share bundle of {name} holds other shares than those of its own segments")
     return bundle
 
 
-def _mask(state: Shared, segment: Segment, given: SegmentInput, pairwise: Mapping[int, Secret]) -> RingVector:
-    session = state.session
-    masks = SegmentMasks(context=session.context, segment=segment.index, binding=given.binding)
+def _mask(state: Shared, segment: Segment, given: SegmentInput, participants: AbstractSet[int]) -> RingVector:
+    masks = SegmentMasks(context=state.terms.context, segment=segment.index, binding=given.binding)
+    key = state.mask_keys[segment.index]
+    partners = {
+        peer: key.agree(public)
+        for peer, public in state.partners[segment.index].items()
+        if peer in participants
+    }
     masked = to_ring(given.values)
-    masks.add_self(masked, state.seeds[segment.index], owner=state.me)
-    for peer in map(session.position, segment.members):
-        if peer in pairwise:
-            masks.add_pairwise(masked, pairwise[peer], owner=state.me, peer=peer)
+    masks.hide(masked, state.seeds[segment.index], partners, owner=state.me)
     return masked

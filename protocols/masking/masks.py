@@ -7,6 +7,7 @@ binding that the caller gives for the segment (the digest of the model its value
 were given different models do not cancel.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -33,29 +34,42 @@ class SegmentMasks:
     segment: int
     binding: bytes = field(repr=False)
 
-    def add_self(self, target: RingVector, seed: Secret, *, owner: int) -> None:
-        """Add PRG(b_u) of client `owner`, in place."""
-        prg.add_stream(target, self._self_key(seed, owner))
-
-    def remove_self(self, target: RingVector, seed: Secret, *, owner: int) -> None:
-        """Subtract PRG(b_u) of client `owner`, in place."""
-        prg.subtract_stream(target, self._self_key(seed, owner))
-
-    def add_pairwise(self, target: RingVector, secret: Secret, *, owner: int, peer: int) -> None:
-        """Add what `owner` adds towards `peer`, in place: plus for a later peer, minus for an earlier one.
+    def hide(self, target: RingVector, seed: Secret, partners: Mapping[int, Secret], *, owner: int) -> None:
+        """Add all masks of one client's upload, in place: its self mask, plus for later and minus for earlier peers.
 
         Args:
             target: Ring elements.
-            secret: The X25519 secret of the two mask keys.
-            owner: Position of the client whose upload carries this mask.
-            peer: Position of the other client.
+            seed: The owner's self-mask seed.
+            partners: By position of a peer: the X25519 secret of the two mask keys.
+            owner: Position of the client.
         """
-        low, high = sorted((owner, peer))
-        key = self._key(secret, "pairwise mask", low, high)
-        if owner < peer:
-            prg.add_stream(target, key)
-        else:
-            prg.subtract_stream(target, key)
+        later, earlier = self._split({(owner, peer): secret for peer, secret in partners.items()})
+        prg.apply_streams(target, add=[self._self_key(seed, owner), *later], subtract=earlier)
+
+    def remove(
+        self, target: RingVector, seeds: Mapping[int, Secret], uncancelled: Mapping[tuple[int, int], Secret]
+    ) -> None:
+        """Take everything off a sum that is not an input, in place.
+
+        Args:
+            target: The sum of uploads.
+            seeds: By survivor: its self-mask seed.
+            uncancelled: By (dropped client, survivor): the X25519 secret of their masks, of which the survivor's half
+                is in the sum.
+        """
+        # What the dropped client would have added is what is missing for the pair to cancel.
+        later, earlier = self._split(uncancelled)
+        own = [self._self_key(seed, owner) for owner, seed in seeds.items()]
+        prg.apply_streams(target, add=later, subtract=[*own, *earlier])
+
+    def _split(self, secrets: Mapping[tuple[int, int], Secret]) -> tuple[list[Secret], list[Secret]]:
+        """Keys of the pairwise masks that an owner adds, and of those that it subtracts, by (owner, peer)."""
+        later: list[Secret] = []
+        earlier: list[Secret] = []
+        for (owner, peer), secret in secrets.items():
+            key = self._key(secret, "pairwise mask", min(owner, peer), max(owner, peer))
+            (later if owner < peer else earlier).append(key)
+        return later, earlier
 
     def _self_key(self, seed: Secret, owner: int) -> Secret:
         return self._key(seed, "self mask", owner)

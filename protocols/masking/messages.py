@@ -4,22 +4,27 @@
     advertise_keys   KeyAdvertisement     (nothing: the session is the invitation)
     share_keys       SealedShares         KeyDirectory
     mask_input       MaskedInput          ShareDelivery
-    reveal_shares    RevealedShares       SurvivorList
+    agree_survivors  SignedSurvivors      SurvivorList        (profiles with a signed list only)
+    reveal_shares    RevealedShares       SurvivorList        (there: SurvivorSignatures)
 
 Every message carries the session's context; parties are named by their position in the session's roster. Decoding
 checks form only; what a message may say is checked by whoever handles it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, final
 
+from protocols.primitives import sealed
 from protocols.primitives.agreement import PUBLIC_KEY_SIZE
-from protocols.primitives.sealed import NONCE_SIZE, TAG_SIZE
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import SHARE_SIZE
+from protocols.primitives.signing import SIGNATURE_SIZE
 from protocols.ring import RingVector
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+
+# Sixteen bytes of everyone's own randomness: what graphs are derived from.
+NONCE_SIZE = 16
 
 
 def _begin(message_type: MessageType, context: bytes) -> Writer:
@@ -29,21 +34,33 @@ def _begin(message_type: MessageType, context: bytes) -> Writer:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyAdvertisement:
-    """A client's two fresh public keys.
+    """A client's fresh public keys and its nonce.
 
-    The mask key may be recovered by the server if the client drops out; the sealing key is never shared, so that
-    recovering the one does not open the shares sealed with the other.
+    A segment's mask key may be recovered by the server if the client drops out; the sealing key is never shared, so that
+    recovering the one does not open the shares sealed with the other. One mask key per segment, so that a client that
+    keeps a segment closed keeps it closed altogether. The signature covers everything else; it is empty where the
+    profile works without identities.
     """
 
     context: bytes
     sender: int
-    mask_key: bytes
+    mask_keys: Mapping[int, bytes]
     sealing_key: bytes
+    nonce: bytes
+    signature: bytes = b""
+
+    def signed_part(self) -> bytes:
+        """What the signature covers."""
+        writer = _begin(MessageType.KEY_ADVERTISEMENT, self.context).unsigned(self.sender, 2)
+        writer.fixed(self.sealing_key, PUBLIC_KEY_SIZE).fixed(self.nonce, NONCE_SIZE)
+        writer.positions(sorted(self.mask_keys))
+        for index in sorted(self.mask_keys):
+            writer.fixed(self.mask_keys[index], PUBLIC_KEY_SIZE)
+        return writer.done()
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        writer = _begin(MessageType.KEY_ADVERTISEMENT, self.context).unsigned(self.sender, 2)
-        return writer.fixed(self.mask_key, PUBLIC_KEY_SIZE).fixed(self.sealing_key, PUBLIC_KEY_SIZE).done()
+        return self.signed_part() + self.signature
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -52,8 +69,10 @@ class KeyAdvertisement:
         message = cls(
             context=reader.fixed(DIGEST_SIZE),
             sender=reader.unsigned(2),
-            mask_key=reader.fixed(PUBLIC_KEY_SIZE),
             sealing_key=reader.fixed(PUBLIC_KEY_SIZE),
+            nonce=reader.fixed(NONCE_SIZE),
+            mask_keys={index: reader.fixed(PUBLIC_KEY_SIZE) for index in reader.positions()},
+            signature=reader.rest((0, SIGNATURE_SIZE)),
         )
         reader.end()
         return message
@@ -62,18 +81,26 @@ class KeyAdvertisement:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDirectory:
-    """The advertisements of everyone who sent one, by increasing sender."""
+    """The nonces of everyone who advertised, and the advertisements of those whom one client deals with.
+
+    Args:
+        context: Of the session.
+        nonces: By position: everyone who advertised.
+        advertisements: By increasing sender: the recipient's neighbours and itself.
+    """
 
     context: bytes
+    nonces: Mapping[int, bytes]
     advertisements: tuple[KeyAdvertisement, ...]
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        writer = _begin(MessageType.KEY_DIRECTORY, self.context).unsigned(len(self.advertisements), 2)
+        writer = _begin(MessageType.KEY_DIRECTORY, self.context).positions(sorted(self.nonces))
+        for position in sorted(self.nonces):
+            writer.fixed(self.nonces[position], NONCE_SIZE)
+        writer.unsigned(len(self.advertisements), 2)
         for advertisement in self.advertisements:
-            writer.unsigned(advertisement.sender, 2)
-            writer.fixed(advertisement.mask_key, PUBLIC_KEY_SIZE)
-            writer.fixed(advertisement.sealing_key, PUBLIC_KEY_SIZE)
+            writer.blob(advertisement.to_bytes())
         return writer.done()
 
     @classmethod
@@ -81,49 +108,61 @@ class KeyDirectory:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.KEY_DIRECTORY)
         context = reader.fixed(DIGEST_SIZE)
-        advertisements = tuple(
-            KeyAdvertisement(
-                context=context,
-                sender=reader.unsigned(2),
-                mask_key=reader.fixed(PUBLIC_KEY_SIZE),
-                sealing_key=reader.fixed(PUBLIC_KEY_SIZE),
-            )
-            for _ in range(reader.unsigned(2))
-        )
-        reader.check_increasing([advertisement.sender for advertisement in advertisements])
+        nonces = {position: reader.fixed(NONCE_SIZE) for position in reader.positions()}
+        entries = tuple(KeyAdvertisement.from_bytes(reader.blob()) for _ in range(reader.unsigned(2)))
+        reader.check_increasing([advertisement.sender for advertisement in entries])
         reader.end()
-        return cls(context=context, advertisements=advertisements)
+        return cls(context=context, nonces=nonces, advertisements=entries)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentShares:
+    """One holder's shares of the secrets of one client and segment. Secret.
+
+    Args:
+        mask_key: Of the private mask key.
+        self_mask: Of the self-mask seed.
+        extra: Of the segment's extra secrets, in their order.
+    """
+
+    mask_key: Secret
+    self_mask: Secret
+    extra: tuple[Secret, ...] = ()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareBundle:
-    """The plaintext of one sealed share: what one client entrusts to one other. Secret.
+    """The plaintext of one sealed share: what one client entrusts to one other, by segment index. Secret."""
 
-    Args:
-        mask_key_share: A share of the sender's private mask key.
-        self_mask_shares: By segment index: a share of the sender's self-mask seed.
-    """
-
-    mask_key_share: Secret
-    self_mask_shares: Mapping[int, Secret] = field(default_factory=dict)
+    segments: Mapping[int, SegmentShares]
 
     def to_bytes(self) -> Secret:
         """The canonical bytes."""
-        writer = Writer(MessageType.SHARE_BUNDLE).fixed(self.mask_key_share, SHARE_SIZE)
-        writer.positions(sorted(self.self_mask_shares))
-        for index in sorted(self.self_mask_shares):
-            writer.fixed(self.self_mask_shares[index], SHARE_SIZE)
+        writer = Writer(MessageType.SHARE_BUNDLE).positions(sorted(self.segments))
+        for index in sorted(self.segments):
+            shares = self.segments[index]
+            writer.fixed(shares.mask_key, SHARE_SIZE).fixed(shares.self_mask, SHARE_SIZE)
+            writer.unsigned(len(shares.extra), 1)
+            for share in shares.extra:
+                writer.fixed(share, SHARE_SIZE)
         return Secret(writer.done())
 
     @classmethod
     def from_bytes(cls, data: Secret) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.SHARE_BUNDLE)
-        mask_key_share = Secret(reader.fixed(SHARE_SIZE))
-        shares = {index: Secret(reader.fixed(SHARE_SIZE)) for index in reader.positions()}
+        segments = {
+            index: SegmentShares(
+                mask_key=Secret(reader.fixed(SHARE_SIZE)),
+                self_mask=Secret(reader.fixed(SHARE_SIZE)),
+                extra=tuple(Secret(reader.fixed(SHARE_SIZE)) for _ in range(reader.unsigned(1))),
+            )
+            for index in reader.positions()
+        }
         reader.end()
-        return cls(mask_key_share=mask_key_share, self_mask_shares=shares)
+        return cls(segments=segments)
 
 
 @final
@@ -154,23 +193,34 @@ class SealedShares:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareDelivery:
-    """The bundles sealed to one recipient, by sender: also the list of those who take part in masking."""
+    """The list of those who mask, and the bundles sealed to one recipient, by sender.
+
+    Args:
+        context: Of the session.
+        recipient: For whom the bundles are.
+        participants: Everyone whose shares have arrived, in increasing order.
+        sealed: By sender: those of the recipient's share-graph neighbours who take part.
+    """
 
     context: bytes
     recipient: int
+    participants: tuple[int, ...]
     sealed: Mapping[int, bytes]
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = _begin(MessageType.SHARE_DELIVERY, self.context).unsigned(self.recipient, 2)
-        return _write_blobs(writer, self.sealed).done()
+        return _write_blobs(writer.positions(self.participants), self.sealed).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.SHARE_DELIVERY)
         message = cls(
-            context=reader.fixed(DIGEST_SIZE), recipient=reader.unsigned(2), sealed=_read_blobs(reader)
+            context=reader.fixed(DIGEST_SIZE),
+            recipient=reader.unsigned(2),
+            participants=reader.positions(),
+            sealed=_read_blobs(reader),
         )
         reader.end()
         return message
@@ -179,50 +229,70 @@ class ShareDelivery:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskedInput:
-    """A client's masked summands, by segment index: uniform to whoever lacks its masks."""
+    """A client's masked summands, by segment index: uniform to whoever lacks its masks.
+
+    The signature says who took part in the client's view: the others reveal its self mask only if they share the view.
+    It is empty where the profile works without identities.
+    """
 
     context: bytes
     sender: int
     segments: Mapping[int, RingVector]
+    ring_bits: int = 32
+    view_signature: bytes = b""
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """The canonical bytes: `ring_bits` an element."""
         writer = _begin(MessageType.MASKED_INPUT, self.context).unsigned(self.sender, 2)
-        writer.positions(sorted(self.segments))
+        writer.unsigned(self.ring_bits, 1).positions(sorted(self.segments))
         for index in sorted(self.segments):
-            writer.vector(self.segments[index])
-        return writer.done()
+            writer.vector(self.segments[index], bits=self.ring_bits)
+        return writer.done() + self.view_signature
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.MASKED_INPUT)
-        context, sender = reader.fixed(DIGEST_SIZE), reader.unsigned(2)
-        segments = {index: reader.vector() for index in reader.positions()}
-        reader.end()
-        return cls(context=context, sender=sender, segments=segments)
+        context, sender, bits = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.unsigned(1)
+        segments = {index: reader.vector(bits=bits) for index in reader.positions()}
+        signature = reader.rest((0, SIGNATURE_SIZE))
+        return cls(
+            context=context, sender=sender, segments=segments, ring_bits=bits, view_signature=signature
+        )
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurvivorList:
-    """Whose inputs are in the sum, and who masked with the others but did not upload."""
+    """Whose inputs are in the sum, who masked with the others but did not upload, and what the survivors saw.
+
+    Args:
+        context: Of the session.
+        survivors: In increasing order.
+        dropped: In increasing order.
+        view_signatures: By survivor: its signature of who took part; empty where the profile works without identities.
+    """
 
     context: bytes
     survivors: tuple[int, ...]
     dropped: tuple[int, ...]
+    view_signatures: Mapping[int, bytes] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = _begin(MessageType.SURVIVOR_LIST, self.context)
-        return writer.positions(self.survivors).positions(self.dropped).done()
+        writer.positions(self.survivors).positions(self.dropped)
+        return _write_signatures(writer, self.view_signatures).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.SURVIVOR_LIST)
         message = cls(
-            context=reader.fixed(DIGEST_SIZE), survivors=reader.positions(), dropped=reader.positions()
+            context=reader.fixed(DIGEST_SIZE),
+            survivors=reader.positions(),
+            dropped=reader.positions(),
+            view_signatures=_read_signatures(reader),
         )
         reader.end()
         return message
@@ -230,46 +300,113 @@ class SurvivorList:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignedSurvivors:
+    """A client's signature of the survivor list it was given (the ConsistencyCheck of Bonawitz et al. 2017, fig. 4)."""
+
+    context: bytes
+    sender: int
+    signature: bytes
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        writer = _begin(MessageType.SIGNED_SURVIVORS, self.context).unsigned(self.sender, 2)
+        return writer.fixed(self.signature, SIGNATURE_SIZE).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SIGNED_SURVIVORS)
+        message = cls(
+            context=reader.fixed(DIGEST_SIZE),
+            sender=reader.unsigned(2),
+            signature=reader.fixed(SIGNATURE_SIZE),
+        )
+        reader.end()
+        return message
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurvivorSignatures:
+    """Everyone's signatures of what must be one and the same survivor list, by signer."""
+
+    context: bytes
+    signatures: Mapping[int, bytes]
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        return _write_signatures(
+            _begin(MessageType.SURVIVOR_SIGNATURES, self.context), self.signatures
+        ).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SURVIVOR_SIGNATURES)
+        message = cls(context=reader.fixed(DIGEST_SIZE), signatures=_read_signatures(reader))
+        reader.end()
+        return message
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevealedShares:
-    """A client's answer to a survivor list: never both kinds of share of one peer.
+    """A client's answer to a survivor list: never both kinds of share of one peer and segment.
 
     Args:
-        mask_key_shares: By dropped peer.
-        self_mask_shares: By (surviving peer, segment), for the segments that this client lets open.
+        mask_key_shares: By (dropped peer, segment), for the segments that this client lets open.
+        self_mask_shares: By (surviving peer, segment), for the same segments.
     """
 
     context: bytes
     sender: int
-    mask_key_shares: Mapping[int, Secret]
+    mask_key_shares: Mapping[tuple[int, int], Secret]
     self_mask_shares: Mapping[tuple[int, int], Secret]
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = _begin(MessageType.REVEALED_SHARES, self.context).unsigned(self.sender, 2)
-        writer.positions(sorted(self.mask_key_shares))
-        for peer in sorted(self.mask_key_shares):
-            writer.fixed(self.mask_key_shares[peer], SHARE_SIZE)
-        writer.unsigned(len(self.self_mask_shares), 4)
-        for peer, segment in sorted(self.self_mask_shares):
-            writer.unsigned(peer, 2).unsigned(segment, 2)
-            writer.fixed(self.self_mask_shares[peer, segment], SHARE_SIZE)
-        return writer.done()
+        return _write_shares(_write_shares(writer, self.mask_key_shares), self.self_mask_shares).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.REVEALED_SHARES)
-        context, sender = reader.fixed(DIGEST_SIZE), reader.unsigned(2)
-        mask_key_shares = {peer: Secret(reader.fixed(SHARE_SIZE)) for peer in reader.positions()}
-        entries = [
-            ((reader.unsigned(2), reader.unsigned(2)), Secret(reader.fixed(SHARE_SIZE)))
-            for _ in range(reader.unsigned(4))
-        ]
-        reader.check_increasing([key for key, _ in entries])
-        reader.end()
-        return cls(
-            context=context, sender=sender, mask_key_shares=mask_key_shares, self_mask_shares=dict(entries)
+        message = cls(
+            context=reader.fixed(DIGEST_SIZE),
+            sender=reader.unsigned(2),
+            mask_key_shares=_read_shares(reader),
+            self_mask_shares=_read_shares(reader),
         )
+        reader.end()
+        return message
+
+
+def _write_shares(writer: Writer, shares: Mapping[tuple[int, int], Secret]) -> Writer:
+    writer.unsigned(len(shares), 4)
+    for peer, segment in sorted(shares):
+        writer.unsigned(peer, 2).unsigned(segment, 2).fixed(shares[peer, segment], SHARE_SIZE)
+    return writer
+
+
+def _read_shares(reader: Reader) -> dict[tuple[int, int], Secret]:
+    entries = [
+        ((reader.unsigned(2), reader.unsigned(2)), Secret(reader.fixed(SHARE_SIZE)))
+        for _ in range(reader.unsigned(4))
+    ]
+    reader.check_increasing([key for key, _ in entries])
+    return dict(entries)
+
+
+def _write_signatures(writer: Writer, signatures: Mapping[int, bytes]) -> Writer:
+    writer.positions(sorted(signatures))
+    for position in sorted(signatures):
+        writer.fixed(signatures[position], SIGNATURE_SIZE)
+    return writer
+
+
+def _read_signatures(reader: Reader) -> dict[int, bytes]:
+    return {position: reader.fixed(SIGNATURE_SIZE) for position in reader.positions()}
 
 
 def _write_blobs(writer: Writer, blobs: Mapping[int, bytes]) -> Writer:
@@ -283,7 +420,12 @@ def _read_blobs(reader: Reader) -> dict[int, bytes]:
     return {position: reader.blob() for position in reader.positions()}
 
 
-def sealed_bundle_size(segments: int) -> int:
-    """Bytes of a sealed bundle of a client that belongs to so many segments."""
+def sealed_bundle_size(extra_secrets: Sequence[int]) -> int:
+    """Bytes of a sealed bundle.
+
+    Args:
+        extra_secrets: For each segment of the sender, its number of extra secrets.
+    """
     header = len(Writer(MessageType.SHARE_BUNDLE).positions(()).done())
-    return NONCE_SIZE + header + SHARE_SIZE + segments * (2 + SHARE_SIZE) + TAG_SIZE
+    segments = sum(2 + 1 + SHARE_SIZE * (2 + extra) for extra in extra_secrets)
+    return sealed.NONCE_SIZE + header + segments + sealed.TAG_SIZE

@@ -1,32 +1,62 @@
 """Masking behind the contract `SecureSum`: bytes in, bytes out, one call per stage."""
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import final
 
-from protocols.errors import StageError
+from protocols.errors import RosterError, SessionError, StageError
+from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer, check_binding
 from protocols.masking import client as steps
-from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList
-from protocols.masking.server import AdvertiseKeys, MaskInput, RevealShares, ShareKeys, Stage
+from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList, SurvivorSignatures
+from protocols.masking.server import (
+    AdvertiseKeys,
+    AgreeSurvivors,
+    MaskInput,
+    RevealShares,
+    ShareKeys,
+    Stage,
+)
+from protocols.masking.terms import Terms
 from protocols.primitives.secret import SYSTEM_RANDOM, RandomBytes
+from protocols.profiles import SEMI_HONEST, MaskingProfile, SurvivorCheck
 from protocols.session import ClientId, Session
+
+_State = steps.Advertised | steps.Shared | steps.Masked | steps.Agreed | steps.Revealed
 
 
 @final
 class MaskingClient(SumClient):
-    """One client of one session. After an error its state is unchanged; secrets go with the state that held them."""
+    """One client of one session. After an error its state is unchanged; secrets go with the state that held them.
 
-    def __init__(self, session: Session, me: ClientId, random_bytes: RandomBytes = SYSTEM_RANDOM) -> None:
-        session.position(me)
-        self._session = session
+    Args:
+        terms: Of the session.
+        me: A member.
+        identity: Signs for it; None where the profile works without identities.
+        random_bytes: Where keys, seeds and shares come from.
+        extra_secrets: By segment: further secrets to be shared beside the seed.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        me: ClientId,
+        identity: Identity | None = None,
+        random_bytes: RandomBytes = SYSTEM_RANDOM,
+        *,
+        extra_secrets: steps.ExtraSecrets | None = None,
+    ) -> None:
+        terms.session.position(me)
+        self._terms = terms
         self._me = me
+        self._identity = identity
         self._random_bytes = random_bytes
-        self._state: steps.Advertised | steps.Shared | steps.Masked | steps.Revealed | None = None
+        self._extra_secrets = extra_secrets
+        self._state: _State | None = None
         self._replied: tuple[bytes, bytes] | None = None
         self._contributed: tuple[bytes, bytes] | None = None
 
     def reply(self, request: bytes) -> bytes:
-        """Answer a request of advertise_keys, share_keys or reveal_shares.
+        """Answer a request of every stage but mask_input.
 
         A client that has answered repeats the identical answer to the identical request and gives no other one.
         """
@@ -34,31 +64,9 @@ class MaskingClient(SumClient):
             return self._replied[1]
         if self._contributed is not None and request == self._contributed[0]:
             raise StageError("that request is answered by contribute")
-        answer = self._answer(request)
+        self._state, answer = self._step(request)
         self._replied = (request, answer)
         return answer
-
-    def _answer(self, request: bytes) -> bytes:
-        match self._state:
-            case None:
-                if request:
-                    raise StageError("the request of advertise_keys must be empty")
-                self._state, advertisement = steps.create_key_advertisement(
-                    self._session, self._me, self._random_bytes
-                )
-                return advertisement.to_bytes()
-            case steps.Advertised() as state:
-                directory = KeyDirectory.from_bytes(request)
-                self._state, shares = steps.create_sealed_shares(state, directory, self._random_bytes)
-                return shares.to_bytes()
-            case steps.Masked() as state:
-                survivors = SurvivorList.from_bytes(request)
-                self._state, revealed = steps.create_revealed_shares(state, survivors)
-                return revealed.to_bytes()
-            case steps.Shared():
-                raise StageError("the next stage is mask_input: call contribute")
-            case steps.Revealed():
-                raise StageError("the session is over for this client: it has revealed its shares")
 
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
         """Answer the request of mask_input."""
@@ -69,18 +77,60 @@ class MaskingClient(SumClient):
         if not isinstance(self._state, steps.Shared):
             raise StageError("mask_input comes after share_keys and once only")
         delivery = ShareDelivery.from_bytes(request)
-        self._state, masked = steps.create_masked_input(self._state, delivery, inputs)
+        self._state, masked = steps.create_masked_input(self._state, delivery, inputs, self._identity)
         self._contributed = (request, masked.to_bytes())
         return self._contributed[1]
+
+    def end(self) -> None:
+        """Drop every secret of the session; whatever is asked after that is out of order."""
+        self._state = steps.Revealed(terms=self._terms, me=self._terms.session.position(self._me), refused=())
+        self._replied = self._contributed = self._extra_secrets = None
+
+    def _step(self, request: bytes) -> tuple[_State, bytes]:
+        match self._state:
+            case None:
+                if request:
+                    raise StageError("the request of advertise_keys must be empty")
+                step = steps.create_key_advertisement(
+                    self._terms, self._me, self._identity, self._random_bytes
+                )
+                return step.state, step.message.to_bytes()
+            case steps.Advertised() as state:
+                shared = steps.create_sealed_shares(
+                    state,
+                    KeyDirectory.from_bytes(request),
+                    self._random_bytes,
+                    extra_secrets=self._extra_secrets,
+                )
+                self._extra_secrets = None
+                return shared.state, shared.message.to_bytes()
+            case steps.Shared():
+                raise StageError("the next stage is mask_input: call contribute")
+            case steps.Masked() as state:
+                return self._answer_survivors(state, SurvivorList.from_bytes(request))
+            case steps.Agreed() as state:
+                revealed = steps.reveal_agreed(state, SurvivorSignatures.from_bytes(request))
+                return revealed.state, revealed.message.to_bytes()
+            case steps.Revealed():
+                raise StageError("the session is over for this client")
+
+    def _answer_survivors(self, state: steps.Masked, survivors: SurvivorList) -> tuple[_State, bytes]:
+        if self._terms.profile.survivor_check is not SurvivorCheck.SIGNED_LIST:
+            revealed = steps.create_revealed_shares(state, survivors)
+            return revealed.state, revealed.message.to_bytes()
+        if self._identity is None:
+            raise SessionError("a client without an identity cannot sign the survivor list")
+        agreed = steps.create_signed_survivors(state, survivors, self._identity)
+        return agreed.state, agreed.message.to_bytes()
 
 
 @final
 class MaskingServer(SumServer):
     """The server of one session."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._stage: Stage | None = AdvertiseKeys(session)
+    def __init__(self, terms: Terms) -> None:
+        self._session = terms.session
+        self._stage: Stage | None = AdvertiseKeys(terms)
         self._last: RevealShares | None = None
 
     def requests(self) -> Mapping[ClientId, bytes]:
@@ -126,25 +176,47 @@ class MaskingServer(SumServer):
 
 @final
 class Masking(SecureSum):
-    """Double masking (Bonawitz et al. 2017): the server sees uniform vectors and their exact sum.
+    """Double masking (Bonawitz et al. 2017; above a hundred members on the sparse graphs of Bell et al. 2020).
 
-    Claims, against a server that follows the protocol and up to threshold - 1 clients that collude with it: nothing
-    beyond each open segment's sum over its survivors, and who took part, is learnt.
+    Claims: nothing beyond each open segment's sum over its survivors, and who took part, is learnt by a server together
+    with up to `profile.corrupt(n)` clients; against a server of which kind, the profile says.
+
+    Args:
+        profile: Security parameters.
+        trust: Whose signatures count; needed by every profile against a malicious server.
+        identity: At a client: what it signs with.
     """
 
-    name: ClassVar[str] = "masking"
-    stages: ClassVar[tuple[str, ...]] = (
-        AdvertiseKeys.name,
-        ShareKeys.name,
-        MaskInput.name,
-        RevealShares.name,
-    )
-    input_stage: ClassVar[str] = MaskInput.name
+    name = "masking"
+    input_stage = MaskInput.name
+
+    def __init__(
+        self,
+        profile: MaskingProfile = SEMI_HONEST,
+        *,
+        trust: TrustStore | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        self.profile = profile
+        self._trust = trust
+        self._identity = identity
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Four stages, five with a signed survivor list."""
+        agree = (AgreeSurvivors.name,) if self.profile.survivor_check is SurvivorCheck.SIGNED_LIST else ()
+        return (AdvertiseKeys.name, ShareKeys.name, MaskInput.name, *agree, RevealShares.name)
+
+    def terms(self, session: Session) -> Terms:
+        """The session under this profile; raises what :class:`Terms` raises."""
+        return Terms(session=session, profile=self.profile, trust=self._trust)
 
     def client(self, session: Session, me: ClientId) -> MaskingClient:
         """The client side for one member."""
-        return MaskingClient(session, me)
+        if self._trust is not None and (self._identity is None or self._identity.client != me):
+            raise RosterError(f"{me} has no identity to sign with")
+        return MaskingClient(self.terms(session), me, self._identity)
 
     def server(self, session: Session) -> MaskingServer:
         """The server side."""
-        return MaskingServer(session)
+        return MaskingServer(self.terms(session))

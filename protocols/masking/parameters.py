@@ -1,0 +1,183 @@
+"""How many neighbours, how many shares, how many survivors: the numbers on which the masking protocol rests.
+
+Up to a hundred members everyone shares with everyone. Above, a member's neighbours are a random sample of the others,
+so what it may fear of them is the tail of a hypergeometric distribution (Bell et al. 2020, section 3).
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import exp, inf, lgamma, log, log1p
+from typing import Final, final
+
+from protocols.errors import QuorumError, ThresholdError
+from protocols.profiles import Adversary, MaskingProfile
+
+COMPLETE_UP_TO: Final = 100  # members; below, the sparse graph saves little and its bounds degenerate
+
+# The rule of Google's federated-compute library (secagg/server/graph_parameter_finder.cc): beyond it no degree is
+# worth having, and the caller has most likely mistaken a share.
+_MOST_LOST: Final = Fraction(9, 10)
+_LEAST_THRESHOLD: Final = 2
+_NEGLIGIBLE: Final = 1e-18  # of a sum of doubles
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphParameters:
+    """The shape of a share graph.
+
+    Args:
+        degree: Neighbours of every member.
+        threshold: Shares that recover a secret. In the complete graph it is counted among all members, the owner
+            included. In a sparse graph it is counted among the neighbours: if the owner keeps a share of its own
+            secret and reveals it, 2t > degree + corrupt loses its margin, so against a malicious server it must not.
+    """
+
+    degree: int
+    threshold: int
+
+
+def share_graph_parameters(members: int, profile: MaskingProfile) -> GraphParameters:
+    """The graph over which so many members share: complete up to COMPLETE_UP_TO, above it sparse.
+
+    Raises:
+        ThresholdError: There are no members, or no sparse graph meets the profile.
+    """
+    if members < 1:
+        raise ThresholdError(f"members={members} must be >= 1")
+    if members <= COMPLETE_UP_TO:
+        return GraphParameters(degree=members - 1, threshold=profile.threshold(members))
+    return sparse_graph_parameters(members, profile)
+
+
+@lru_cache(maxsize=256)
+def sparse_graph_parameters(members: int, profile: MaskingProfile) -> GraphParameters:
+    """The smallest even degree k, and its smallest threshold t, for a random Harary graph of n members.
+
+    With c corrupt and d dropped members (both the profile's most), s = security_bits and r = correctness_bits:
+
+        P[two disjoint gaps of k/2 corrupt or dropped in the ring]    < 2^-(s+1)    (the others stay connected)
+        n * P[more than x of k neighbours are corrupt]                < 2^-(s+1)    (defines x)
+        t = x + 1, or against a malicious server the least t with 2t > k + x        (each answers once per peer)
+        n * P[fewer than t of k neighbours survive]                   < 2^-r        (sums can be opened)
+
+    Source: Bell et al. 2020, section 3, in the exact form of Google's federated-compute library. It holds if the server
+    does not choose the graph (see :func:`protocols.masking.graph.graph_seed`).
+
+    Raises:
+        ThresholdError: No degree below members - 1 will do, or more than 9/10 are lost at worst.
+    """
+    _check_losses(members, profile)
+    security = -(profile.security_bits + 1) * log(2)
+    correctness = -profile.correctness_bits * log(2) - log(members)
+    corrupt, dropped = profile.corrupt(members), profile.dropped(members)
+    tolerated = 0
+    for degree in range(2, members - 1, 2):
+        if log_disconnected(members, corrupt + dropped, degree) >= security:
+            continue
+        while log_upper_tail(members, corrupt, degree, tolerated + 1) >= security - log(members):
+            tolerated += 1  # never falls as the degree grows
+        threshold = _least_threshold(profile.adversary, degree, tolerated)
+        if log_upper_tail(members, dropped, degree, degree - threshold + 1) < correctness:
+            return GraphParameters(degree=degree, threshold=max(threshold, _LEAST_THRESHOLD))
+    raise ThresholdError(f"no share graph of {members} members meets profile {profile.name}")
+
+
+def _check_losses(members: int, profile: MaskingProfile) -> None:
+    if members < 1:
+        raise ThresholdError(f"members={members} must be >= 1")
+    malicious = profile.adversary is Adversary.MALICIOUS
+    lost = profile.corrupt_share + profile.dropout_share * (2 if malicious else 1)
+    if lost > _MOST_LOST:
+        rule = "corrupt_share + 2 * dropout_share" if malicious else "corrupt_share + dropout_share"
+        raise ThresholdError(f"profile {profile.name}: {rule} = {lost} must be <= {_MOST_LOST}")
+
+
+def _least_threshold(adversary: Adversary, degree: int, corrupt: int) -> int:
+    if adversary is Adversary.MALICIOUS:
+        return (degree + corrupt) // 2 + 1
+    return corrupt + 1
+
+
+def log_disconnected(members: int, gone: int, degree: int) -> float:
+    """The natural logarithm of a bound on P[a random Harary graph falls apart when `gone` members leave it].
+
+    Only if two disjoint stretches of degree/2 ring neighbours are gone; there are n (n - degree - 1) / 2 such pairs,
+    and each is gone with probability C(n - degree, gone - degree) / C(n, gone).
+    """
+    if degree > gone:
+        return -inf
+    pairs = log(members) + log(members - degree - 1) - log(2)
+    return pairs + _log_choose(members - degree, gone - degree) - _log_choose(members, gone)
+
+
+def log_upper_tail(population: int, marked: int, drawn: int, least: int) -> float:
+    """The natural logarithm of P[at least so many marked] in a draw without replacement.
+
+    Summed outwards from the largest term, so that a tail of 2^-60 is as accurate as one of 1/2: to about 1e-15 times
+    the logarithm of `population` factorial.
+    """
+    if least <= max(0, drawn + marked - population):
+        return 0.0
+    if least > min(drawn, marked):
+        return -inf
+    if least * population <= marked * drawn:  # below the mean: the other tail is the small one
+        return log1p(-exp(log_upper_tail(population, population - marked, drawn, drawn - least + 1)))
+    first = _log_choose(marked, least) + _log_choose(population - marked, drawn - least)
+    return first - _log_choose(population, drawn) + log(_relative_tail(population, marked, drawn, least))
+
+
+def _relative_tail(population: int, marked: int, drawn: int, least: int) -> float:
+    """The tail in units of its first and largest term."""
+    total, term, count = 0.0, 1.0, least
+    while term > _NEGLIGIBLE * total:
+        total += term
+        term *= (marked - count) * (drawn - count)
+        term /= (count + 1) * (population - marked - drawn + count + 1)
+        count += 1
+    return total
+
+
+def _log_choose(total: int, chosen: int) -> float:
+    return lgamma(total + 1) - lgamma(chosen + 1) - lgamma(total - chosen + 1)
+
+
+def reveal_quorum(*, segment_members: int, quorum: int, members: int, threshold: int, corrupt: int) -> int:
+    """The least number of a segment's holders on a client's list at which it may reveal shares for the segment.
+
+    It is the smallest whole number above e + (m - e) (n - t) / (n - c), with e = q - 1, and stops a server that gives
+    clients different survivor lists from opening a sum over fewer than q holders.
+
+    Pre-conditions: everyone shares with everyone; every client answers one list only; the list splits one and the same
+    list of participants, on which all honest clients agree (their signed views), into survivors and dropped, and has t
+    survivors or more; a client whose list is too short for a segment gives no share of any secret of that segment, mask
+    keys included (which is why every segment has mask keys of its own).
+
+    Why. Let the server open a sum over the honest holders T, and let e count T and all corrupt holders; suppose e < q.
+    Every self mask of T is recovered from t shares, at least t - c of them from honest clients that listed its owner
+    as surviving and let the segment open: call those clients A, a of them, a <= n - c. As 2t > n + c, nobody's mask key
+    and self mask are both recovered. So T's masks towards an honest holder w outside T were removed with the mask key of
+    w: at least t - c of A listed w as dropped, and at most a - (t - c) as surviving. Count the pairs (client of A, honest
+    holder outside T on its list) twice: by holder there are at most (m - e) (a - (t - c)), by client at least a (Q - e).
+    Hence Q <= e + (m - e) (a - t + c) / a, which grows with a up to a = n - c. It grows with e too, so a Q above it for
+    e = q - 1 excludes all e < q. The result never exceeds m: with everyone there, a segment opens.
+
+    Args:
+        segment_members: m, the holders of the segment.
+        quorum: q, the fewest holders over whom a sum may be opened; corrupt ones count.
+        members: n, the members of the session.
+        threshold: t, shares that recover a secret.
+        corrupt: c, at most so many members collude with the server.
+
+    Raises:
+        QuorumError: Not 1 <= q <= m <= n.
+        ThresholdError: Not 0 <= c and n + c < 2t <= 2n.
+    """
+    m, q, n, t, c = segment_members, quorum, members, threshold, corrupt
+    if not 1 <= q <= m <= n:
+        raise QuorumError(f"quorum={q} must lie in 1..{m} holders, of {n} members")
+    if c < 0 or not n + c < 2 * t <= 2 * n:
+        raise ThresholdError(f"threshold={t} must be at most {n} members and above half of {n} + corrupt={c}")
+    below = q - 1
+    return below + (m - below) * (n - t) // (n - c) + 1

@@ -1,0 +1,123 @@
+"""A session under a profile: everything the masking protocol derives from it, the same at the server and all clients.
+
+The share graph says who keeps shares of whose secrets; each segment has a mask graph of its own, over its own members,
+that says who masks with whom. Up to a hundred parties both are complete. Above, they are random regular graphs (Bell et
+al. 2020) derived from the session and from a nonce of everyone who advertised.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+from protocols.errors import QuorumError, SessionError
+from protocols.identity import TrustStore
+from protocols.masking.graph import graph_seed, neighbours
+from protocols.masking.parameters import (
+    COMPLETE_UP_TO,
+    GraphParameters,
+    reveal_quorum,
+    share_graph_parameters,
+)
+from protocols.profiles import MaskingProfile, SurvivorCheck
+from protocols.session import Segment, Session
+
+Graph = Mapping[int, frozenset[int]]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """The terms of a masking session.
+
+    Args:
+        session: The terms that every secure sum has.
+        profile: Security parameters, and how clients check the survivor list.
+        trust: Whose signatures count; None leaves messages unsigned, which only a semi-honest server's profile allows.
+
+    Raises:
+        SessionError: The profile needs signatures and there is nobody to vouch for them.
+        ThresholdError: The session's threshold is not enough for the profile.
+        QuorumError: A segment could never open under the profile, even if nobody dropped out.
+    """
+
+    session: Session
+    profile: MaskingProfile
+    trust: TrustStore | None
+
+    def __post_init__(self) -> None:
+        if self.profile.survivor_check is SurvivorCheck.REVEAL_QUORUM and not self.complete:
+            raise SessionError(
+                f"profile {self.profile.name} is for at most {COMPLETE_UP_TO} members, not "
+                f"{len(self.session.members)}: its argument needs everyone to share with everyone"
+            )
+        if self.trust is None and self.profile.survivor_check is not SurvivorCheck.TRUST_SERVER:
+            raise SessionError(f"profile {self.profile.name} needs certified identities")
+        self.profile.check_threshold(self.session.threshold, members=len(self.session.members))
+        for segment in self.session.segments:
+            if self.quorum(segment) > len(segment.holders):
+                raise QuorumError(
+                    f"segment {segment.index}: under profile {self.profile.name} it opens only over "
+                    f"{self.quorum(segment)} survivors, more than its {len(segment.holders)} holders: "
+                    "raise the threshold or use the profile with a signed survivor list"
+                )
+
+    @cached_property
+    def context(self) -> bytes:
+        """What every key, seal, signature and message is bound to: the session, the profile and the roster."""
+        roster = self.trust.roster.digest if self.trust is not None else bytes(32)
+        text = b"rbla-secure masking\x00" + self.session.context + roster + self.profile.name.encode()
+        return hashlib.sha256(text).digest()
+
+    @cached_property
+    def _shares(self) -> GraphParameters:
+        return share_graph_parameters(len(self.session.members), self.profile)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everyone shares with everyone."""
+        return self._shares.degree >= len(self.session.members) - 1
+
+    @property
+    def share_threshold(self) -> int:
+        """Shares that recover a secret: the session's threshold, or in a sparse graph the graph's."""
+        return self.session.threshold if self.complete else self._shares.threshold
+
+    def quorum(self, segment: Segment) -> int:
+        """Surviving holders that a client wants to see in its list before it reveals a share of a segment."""
+        if self.profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
+            return segment.quorum
+        members = len(self.session.members)
+        return reveal_quorum(
+            segment_members=len(segment.holders),
+            quorum=segment.quorum,
+            members=members,
+            threshold=self.session.threshold,
+            corrupt=self.profile.corrupt(members),
+        )
+
+    def keepers(self, neighbours: frozenset[int], owner: int) -> frozenset[int]:
+        """Who keeps shares of an owner's secrets: its neighbours, and where all share with all the owner itself.
+
+        In a sparse graph the threshold is counted among the neighbours alone.
+        """
+        return neighbours | {owner} if self.complete else neighbours
+
+    def share_graph(self, nonces: Mapping[int, bytes]) -> Graph:
+        """Who keeps shares for whom, among those who advertised."""
+        return self._graph(nonces, "share graph", self._shares.degree)
+
+    def mask_graph(self, segment: Segment, nonces: Mapping[int, bytes]) -> Graph:
+        """Who masks a segment with whom, among its members who advertised."""
+        members = set(map(self.session.position, segment.members))
+        degree = share_graph_parameters(len(members), self.profile).degree
+        seed_of = {position: nonce for position, nonce in nonces.items() if position in members}
+        return self._graph(seed_of, f"mask graph {segment.index}", degree)
+
+    def _graph(self, nonces: Mapping[int, bytes], label: str, degree: int) -> Graph:
+        positions = sorted(nonces)
+        if degree >= len(positions) - 1:
+            everyone = frozenset(positions)
+            return {position: everyone - {position} for position in positions}
+        return neighbours(positions, degree, graph_seed(self.context, nonces, label))
