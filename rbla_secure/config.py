@@ -56,6 +56,21 @@ class DataSet(StrEnum):
     FASHION_MNIST = "fashion-mnist"
 
 
+class Upload(StrEnum):
+    """Which bands a client uploads."""
+
+    BANDED = "banded"
+    PADDED = "padded"
+
+
+class Profile(StrEnum):
+    """Against which server the masking protocol protects, and how clients check the survivor list."""
+
+    SEMI_HONEST = "semi-honest"
+    ONE_ANSWER = "one-answer"
+    CONSISTENCY = "consistency"
+
+
 class Partition(StrEnum):
     """How the private examples are dealt to the clients."""
 
@@ -98,6 +113,7 @@ class QuantizationConfig(_Table):
     """Fixed point: values in [-bound, bound] become integers of `bits` bits by stochastic rounding."""
 
     bits: Annotated[int, Field(ge=2, le=32)] = 16
+    ring_bits: Annotated[int, Field(ge=16, le=32)] = Field(32, description="of the sum: 16, 20, 24 or 32")
     bound: Positive = Field(
         0.06, description="largest magnitude of one coordinate; what is cut off is counted"
     )
@@ -106,6 +122,9 @@ class QuantizationConfig(_Table):
 class MaskingConfig(_Table):
     """The masking protocol."""
 
+    profile: Profile = Field(
+        Profile.ONE_ANSWER, description="the server it protects against (protocols/profiles.py)"
+    )
     threshold: CountOrZero = Field(0, description="survivors needed to open a sum; 0 takes the profile's")
 
 
@@ -150,6 +169,9 @@ class Config(_Table):
     average: AverageRule = AverageRule.RBLA
     gamma: Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)] = 0.0
     server_learning_rate: Positive = 1.0
+    upload: Upload = Field(
+        Upload.BANDED, description="padded uploads zeros for bands that a client does not hold"
+    )
     weights: Weighting = Weighting.UNIFORM
     examples_cap: Count = Field(1000, description="examples that give weight 1 when weights = examples")
     min_holders: Count = Field(3, description="a rank band opens only with so many surviving holders")

@@ -5,12 +5,14 @@ the same function on the same folder: what is already durable is read, the rest 
 """
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from torch import nn
 
+from protocols.identity import ThrowawayAuthority, TrustStore
 from rbla_secure.config import Config, Partition
 from rbla_secure.durable import replace_folder
 from rbla_secure.engines.in_process import Faults, InProcess
@@ -63,11 +65,16 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         base_score = scorer.score(None)
         report.base(base_score.accuracy, base_score.loss, examples=len(data.held_out))
 
+        # Everyone's identity: certified by an authority that lives as long as this process.
+        authority, trust = _enrol(plan)
+
         # The rounds.
+        exchange = _exchange(plan, base, data, stopwatch, authority)
         coordinator = Coordinator(
             plan=plan,
+            secure_sum=plan.secure_sum(trust),
             folder=folder,
-            exchange=_exchange(plan, base, data, stopwatch),
+            exchange=exchange,
             evaluate=lambda adapter: _pair(scorer, adapter),
             stopwatch=stopwatch,
             observe=report.round,
@@ -76,7 +83,10 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         if progress.round:
             report.resumed(progress.round)
         done_before = len(progress.timings)
-        progress = coordinator.run(progress)
+        try:
+            progress = coordinator.run(progress)
+        finally:
+            exchange.end()
 
         # The result, in PEFT's format.
         digest = _export(folder.path / "adapter", progress, config)
@@ -128,7 +138,22 @@ def _base(folder: Path, public: LabelledImages, *, seed: int) -> nn.Sequential:
     return load_base(folder)
 
 
-def _exchange(plan: Plan, base: nn.Sequential, data: Data, stopwatch: Stopwatch) -> InProcess:
+def _enrol(plan: Plan) -> tuple[ThrowawayAuthority | None, TrustStore | None]:
+    """Certificates for all clients, where the plan's secure sum works with identities."""
+    if not plan.needs_identities:
+        return None, None
+    now = int(time.time())
+    authority = ThrowawayAuthority.create(plan.ranks, now=now)
+    return authority, authority.trust(now)
+
+
+def _exchange(
+    plan: Plan,
+    base: nn.Sequential,
+    data: Data,
+    stopwatch: Stopwatch,
+    authority: ThrowawayAuthority | None,
+) -> InProcess:
     """Everyone enrolled, each with its own examples; they share one trainer, which keeps nothing between calls."""
     trainer = LocalTrainer(base, plan.layout, plan.config.training)
 
@@ -137,12 +162,19 @@ def _exchange(plan: Plan, base: nn.Sequential, data: Data, stopwatch: Stopwatch)
             with stopwatch.measure("training"):
                 return trainer.train(adapter, examples, seed=seed)
 
-        return Participant(name, plan=plan, train=train, examples=len(examples))
+        identity = authority.identity(name) if authority is not None else None
+        trust = authority.view if authority is not None else None
+        secure_sum = plan.secure_sum(trust, identity)
+        return Participant(name, plan=plan, secure_sum=secure_sum, train=train, examples=len(examples))
 
     participants = {
         name: participant(name, examples) for name, examples in zip(plan.ranks, data.clients, strict=True)
     }
-    faults = Faults(rate=plan.config.dropout_rate, seed=plan.config.seed, stages=plan.secure_sum.stages)
+    faults = Faults(
+        rate=plan.config.dropout_rate,
+        seed=plan.config.seed,
+        stages=plan.secure_sum(authority.view if authority is not None else None).stages,
+    )
     return InProcess(participants, faults=faults, stopwatch=stopwatch)
 
 

@@ -4,14 +4,15 @@ Drop-outs are injected faults: whether and from which stage on a client falls si
 seed, so a run with faults repeats exactly.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import final
 
 import numpy as np
 
 from protocols.session import ClientId
-from rbla_secure.federation.exchange import Answer, Exchange
+from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.participant import Participant
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
@@ -34,10 +35,16 @@ class Faults:
 
     def silent_from(self, client: ClientId, round_number: int) -> int:
         """Index of the first stage that a client does not answer; the number of stages if it answers all."""
-        generator = np.random.default_rng(derive_seed(self.seed, "dropout", round_number, client))
-        if generator.random() >= self.rate:
-            return len(self.stages)
-        return int(generator.integers(len(self.stages)))
+        return _silent_from(self, client, round_number)
+
+
+@lru_cache(maxsize=4096)
+def _silent_from(faults: Faults, client: ClientId, round_number: int) -> int:
+    """Drawn once: it is asked for at every stage."""
+    generator = np.random.default_rng(derive_seed(faults.seed, "dropout", round_number, client))
+    if generator.random() >= faults.rate:
+        return len(faults.stages)
+    return int(generator.integers(len(faults.stages)))
 
 
 @final
@@ -57,12 +64,17 @@ class InProcess(Exchange):
         self._faults = faults
         self._stopwatch = stopwatch
 
-    def send(self, requests: Mapping[ClientId, bytes], *, round_number: int, stage: str) -> Iterator[Answer]:
-        """Deliver requests one after the other."""
-        at = self._faults.stages.index(stage)
-        for client, request in requests.items():
-            if at >= self._faults.silent_from(client, round_number):
-                continue
-            with self._stopwatch.measure("clients"):
-                data = self._participants[client].handle(request)
-            yield Answer(client, data)
+    def end(self) -> None:
+        """The run is over, whether it finished or not: every participant drops its secrets."""
+        for participant in self._participants.values():
+            participant.end()
+
+    def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
+        """Deliver messages one after the other. A fault silences a client in one round, not in its neighbours."""
+        for client, parcels in messages.items():
+            for parcel in parcels:
+                if self._faults.stages.index(parcel.stage) >= self._faults.silent_from(client, parcel.round):
+                    continue
+                with self._stopwatch.measure("clients"):
+                    data = self._participants[client].handle(parcel.data)
+                yield Answer(client=client, parcel=replace(parcel, data=data))

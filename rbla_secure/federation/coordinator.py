@@ -1,16 +1,18 @@
 """The coordinator: round after round, each made durable before the next begins. Run by the server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
+from protocols.interface import SecureSum
 from rbla_secure.errors import AbortedRunError
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.cohort import sample_cohort
+from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
-from rbla_secure.federation.round import run_round
+from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
@@ -27,6 +29,7 @@ class Coordinator:
 
     Args:
         plan: The terms.
+        secure_sum: The server's side of the secure sum.
         folder: Where every round is made durable.
         exchange: Carries the messages.
         evaluate: Measures the global adapter.
@@ -35,6 +38,7 @@ class Coordinator:
     """
 
     plan: Plan
+    secure_sum: SecureSum
     folder: RunFolder
     exchange: Exchange
     evaluate: Evaluate
@@ -47,7 +51,7 @@ class Coordinator:
         return Adapter.initial(self.plan.layout, rank=self.plan.max_rank, seed=seed)
 
     def run(self, progress: Progress) -> Progress:
-        """All rounds that are left.
+        """All rounds that are left. After an interruption the first of them is prepared on its own.
 
         Raises:
             AbortedRunError: `max-aborted-rounds` rounds in a row were aborted; the last adapter is saved.
@@ -57,8 +61,13 @@ class Coordinator:
         records, timings = list(progress.records), list(progress.timings)
         # Whoever resumes a run that had stopped itself asks for another try.
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
+        upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):
-            adapter, record, seconds = self._one_round(number, adapter)
+            before = self._spent()
+            current = upcoming or self._prepared(number)
+            # Who takes part in the next round is fixed before anything of this one is revealed.
+            upcoming = self._open(number + 1) if number < config.rounds else None
+            adapter, record, seconds = self._one_round(current, adapter, upcoming, before)
             self.folder.save(self.plan, adapter, record, seconds)
             records.append(record)
             timings.append(seconds)
@@ -71,10 +80,13 @@ class Coordinator:
                 )
         return Progress(round=config.rounds, adapter=adapter, records=records, timings=timings)
 
-    def _one_round(self, number: int, adapter: Adapter) -> tuple[Adapter, RoundRecord, RoundSeconds]:
-        before = {
-            name: self.stopwatch.seconds(name) for name in ("training", "clients", "round", "evaluation")
-        }
+    def _spent(self) -> dict[str, float]:
+        """Seconds so far, by activity."""
+        activities = ("training", "clients", "round", "evaluation")
+        return {name: self.stopwatch.seconds(name) for name in activities}
+
+    def _open(self, number: int) -> Conversation:
+        """The session of a round: a new attempt, over a cohort that follows from seed and round."""
         cohort = sample_cohort(self.plan.config.tiers, seed=self.plan.config.seed, round_number=number)
         session = self.plan.session(
             run=self.folder.run_id,
@@ -82,11 +94,27 @@ class Coordinator:
             attempt=self.folder.next_attempt(number),
             cohort=cohort,
         )
+        return Conversation(self.plan, session, self.secure_sum)
+
+    def _prepared(self, number: int) -> Conversation:
+        conversation = self._open(number)
         with self.stopwatch.measure("round"):
-            outcome = run_round(self.plan, session, adapter, self.exchange)
+            prepare_round(conversation, self.exchange)
+        return conversation
+
+    def _one_round(
+        self,
+        current: Conversation,
+        adapter: Adapter,
+        upcoming: Conversation | None,
+        before: Mapping[str, float],
+    ) -> tuple[Adapter, RoundRecord, RoundSeconds]:
+        with self.stopwatch.measure("round"):
+            outcome = run_round(self.plan, current, adapter, self.exchange, upcoming=upcoming)
         with self.stopwatch.measure("evaluation"):
             accuracy, loss = self.evaluate(outcome.adapter)
-        spent = {name: self.stopwatch.seconds(name) - start for name, start in before.items()}
+        spent = {name: now - before[name] for name, now in self._spent().items()}
+        number, cohort = current.session.round, current.session.members
         record = RoundRecord.of(
             self.plan, outcome, round_number=number, cohort=cohort, accuracy=accuracy, loss=loss
         )

@@ -1,22 +1,39 @@
-"""How messages reach participants: the one interface between the federation and its engines."""
+"""How messages reach participants: the one interface between the federation and its engines.
+
+A message to a participant holds one parcel per session it takes part in at the moment: the stages of neighbouring
+rounds travel together, so that a steady round costs two exchanges.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
 
 from protocols.session import ClientId
 
 
-class Answer(NamedTuple):
-    """One participant's bytes."""
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """One stage of one round's session, to or from one participant."""
 
-    client: ClientId
+    round: int
+    stage: str
     data: bytes
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One participant's answer to one parcel."""
+
+    client: ClientId
+    parcel: Parcel
+
+
 class Exchange(ABC):
-    """Carries bytes; knows no cryptography. Who does not answer in time is simply not among the answers."""
+    """Carries bytes; knows no cryptography. What is not answered in time is simply not among the answers."""
 
     @abstractmethod
-    def send(self, requests: Mapping[ClientId, bytes], *, round_number: int, stage: str) -> Iterator[Answer]:
-        """Deliver one request per participant and yield the answers as they come."""
+    def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
+        """Deliver one message per participant and yield the answers to its parcels as they come."""

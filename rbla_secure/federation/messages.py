@@ -6,6 +6,8 @@ from typing import Self, final
 from protocols.errors import WireError
 from protocols.wire import MessageType, Reader, Writer
 
+MAX_REASON = 1000  # characters: a reason is one line for a log
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class StageRefusal:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        return Writer(MessageType.STAGE_REFUSAL).text(self.error).text(self.reason[:1000]).done()
+        return Writer(MessageType.STAGE_REFUSAL).text(self.error).text(self.reason[:MAX_REASON]).done()
 
 
 def decode_answer(data: bytes) -> StageReply | StageRefusal:
@@ -79,6 +81,10 @@ def decode_answer(data: bytes) -> StageReply | StageRefusal:
         reader.end()
         if not refusal.error.isidentifier() or not refusal.reason.isprintable():
             raise WireError("stage_refusal: its texts must be printable")
+        if len(refusal.reason) > MAX_REASON:
+            raise WireError(
+                f"stage_refusal: a reason of {len(refusal.reason)} characters must have {MAX_REASON}"
+            )
         return refusal
     reader = Reader(data, MessageType.STAGE_REPLY)
     reply = StageReply(payload=reader.blob())

@@ -5,12 +5,13 @@ the plan gives for its cohort, round and attempt must move forward, the adapter 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
 from protocols.errors import ProtocolError
-from protocols.interface import SegmentInput, SumClient
+from protocols.interface import SecureSum, SegmentInput, SumClient
 from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId, Session
 from rbla_secure.config import Weighting
@@ -29,24 +30,37 @@ LocalTraining = Callable[[Adapter, int], Rows]
 
 
 @final
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """A session that this participant is in, and the last request it answered there."""
+
+    session: Session
+    client: SumClient
+    last: tuple[bytes, bytes] | None = None
+
+
+@final
 class Participant:
-    """Answers the stages of one session after the other.
+    """Answers the stages of the sessions it is in: those of one round, and of the next one whose keys ride along.
 
     Args:
         name: The participant's id in the plan's roster.
         plan: The participant's own copy of the plan.
+        secure_sum: Its own side of the secure sum, with its identity.
         train: Local training on its private data.
         examples: How many private examples it has.
     """
 
-    def __init__(self, name: ClientId, *, plan: Plan, train: LocalTraining, examples: int) -> None:
+    def __init__(
+        self, name: ClientId, *, plan: Plan, secure_sum: SecureSum, train: LocalTraining, examples: int
+    ) -> None:
         self._name = name
         self._plan = plan
+        self._secure_sum = secure_sum
         self._train = train
         self._weight = self._plan.quantizer.round_weight(_weight(plan, examples))
-        self._session: Session | None = None
-        self._client: SumClient | None = None
-        self._last: tuple[bytes, bytes] | None = None
+        self._open: dict[bytes, _Open] = {}
+        self._newest: Session | None = None
 
     def handle(self, request: bytes) -> bytes:
         """Answer a request, or refuse it with the name of the reason. Never raises on purpose."""
@@ -63,28 +77,40 @@ class Participant:
             UpdateError: The update is not finite.
             ProtocolError: Whatever the secure sum refuses.
         """
-        if self._last is None or self._last[0] != request:
-            self._last = (request, self._answer(StageRequest.from_bytes(request)))
-        return self._last[1]
+        message = StageRequest.from_bytes(request)
+        current = self._enter(message.session)
+        if current.last is None or current.last[0] != request:
+            current.last = (request, self._answer(current, message))
+        return current.last[1]
 
-    def _answer(self, message: StageRequest) -> bytes:
-        session, client = self._enter(message.session)
+    def end(self) -> None:
+        """Drop the secrets of all sessions: the run is over."""
+        for current in self._open.values():
+            current.client.end()
+        self._open.clear()
+
+    def _answer(self, current: _Open, message: StageRequest) -> bytes:
         if not message.adapter:
-            return client.reply(message.payload)
-        adapter = self._check_adapter(message.adapter)
-        return client.contribute(message.payload, self._inputs(session, adapter))
+            return current.client.reply(message.payload)
+        broadcast = self._check_adapter(message.adapter)
+        return current.client.contribute(message.payload, self._inputs(current.session, broadcast))
 
-    def _enter(self, data: bytes) -> tuple[Session, SumClient]:
-        """The session a request belongs to; a new one replaces the old one and its secrets."""
-        if self._session is not None and self._client is not None and self._session.to_bytes() == data:
-            return self._session, self._client
+    def _enter(self, data: bytes) -> _Open:
+        """The session a request belongs to. A new one ends all but the round before it, with their secrets."""
+        if data in self._open:
+            return self._open[data]
         session = Session.from_bytes(data)
         self._check_session(session)
-        self._session, self._client = session, self._plan.secure_sum.client(session, self._name)
-        return self._session, self._client
+        client = self._secure_sum.client(session, self._name)
+        for key, other in list(self._open.items()):
+            if other.session.round != session.round - 1:
+                self._open.pop(key).client.end()
+        self._newest = session
+        self._open[data] = _Open(session=session, client=client)
+        return self._open[data]
 
     def _check_session(self, session: Session) -> None:
-        plan, last = self._plan, self._session
+        plan, last = self._plan, self._newest
         if unknown := [client for client in session.members if client not in plan.ranks]:
             raise RefusalError(f"{unknown[0]} is not enrolled")
         if self._name not in session.members:
@@ -106,25 +132,30 @@ class Participant:
 
     def _check_adapter(self, data: bytes) -> Adapter:
         adapter = Adapter.from_bytes(self._plan.layout, data)
-        if adapter.rank != self._plan.ranks[self._name]:
-            raise RefusalError(f"the adapter's rank {adapter.rank} must be {self._plan.ranks[self._name]}")
+        expected = self._plan.broadcast_rank(self._name)
+        if adapter.rank != expected:
+            raise RefusalError(f"the adapter's rank {adapter.rank} must be {expected}")
         return adapter
 
-    def _inputs(self, session: Session, adapter: Adapter) -> dict[int, SegmentInput]:
+    def _inputs(self, session: Session, broadcast: Adapter) -> dict[int, SegmentInput]:
         """Train, bound, pack, quantize: the client's way from private data to integers."""
         plan, config = self._plan, self._plan.config
+        adapter = broadcast.sliced(plan.ranks[self._name])
         trained = self._train(adapter, derive_seed(config.seed, "training", session.round, self._name))
         change = trained.astype(np.float64) - adapter.rows
         bounded = clip(ClientUpdate(rows=change, weight=self._weight), clip_norm=config.clip_norm)
         packed = pack(bounded, plan.bands)
         stream = UniformStream(derive_key(config.seed, "rounding", session.round, self._name))
         integers = quantize(packed, plan.quantizer, stream)
-        bindings = model_bindings(plan, adapter)
+        # Padded uploads: zeros, of weight zero, for the bands this client does not hold.
+        for segment in session.segments_of(self._name):
+            integers.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))
+        bindings = model_bindings(plan, broadcast)
         return {i: SegmentInput(values=values, binding=bindings[i]) for i, values in integers.items()}
 
 
 def model_bindings(plan: Plan, adapter: Adapter) -> Mapping[int, bytes]:
-    """By band held: the digest of all rows up to its end, which every holder of the band was sent.
+    """By band of a broadcast adapter: the digest of all rows up to its end, which every holder of the band was sent.
 
     Clients that were sent different rows do not share masks, so a model aimed at one client opens nothing.
     """

@@ -12,12 +12,15 @@ from functools import cached_property
 from typing import Self
 
 from protocols import profiles
+from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum
+from protocols.masking.parameters import COMPLETE_UP_TO, reveal_quorum
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
-from protocols.ring import capacity
+from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
+from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS, ClientId, Segment, Session
-from rbla_secure.config import AverageRule, Config, SecureSumMode
+from rbla_secure.config import AverageRule, Config, SecureSumMode, Upload
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.cohort import cohort_size, roster
 from rbla_secure.lora.adapter import AdapterLayout
@@ -73,10 +76,17 @@ class Plan:
         """The grid."""
         return Quantizer(bits=self.config.quantization.bits, bound=self.config.quantization.bound)
 
-    @cached_property
-    def secure_sum(self) -> SecureSum:
-        """How sums are obtained."""
-        return Masking() if self.config.secure_sum is SecureSumMode.MASKING else Plain()
+    def secure_sum(self, trust: TrustStore | None = None, identity: Identity | None = None) -> SecureSum:
+        """How sums are obtained; a participant adds its identity."""
+        if self.config.secure_sum is SecureSumMode.PLAIN:
+            return Plain()
+        return Masking(masking_profile(self.config), trust=trust, identity=identity)
+
+    @property
+    def needs_identities(self) -> bool:
+        """Whether messages are signed: wherever the server may lie."""
+        masked = self.config.secure_sum is SecureSumMode.MASKING
+        return masked and masking_profile(self.config).adversary is Adversary.MALICIOUS
 
     @cached_property
     def digest(self) -> bytes:
@@ -97,7 +107,8 @@ class Plan:
             Segment(
                 index=band.index,
                 length=band.height * self.layout.row_length + STATISTICS,
-                members=tuple(client for client in cohort if self.ranks[client] >= band.stop),
+                members=cohort if self.config.upload is Upload.PADDED else self._holders(band, cohort),
+                holders=self._holders(band, cohort),
                 quorum=self.config.min_holders,
             )
             for band in self.bands
@@ -111,12 +122,25 @@ class Plan:
             input_bound=self.quantizer.levels,
             segments=segments,
             config_digest=self.digest,
+            ring_bits=self.config.quantization.ring_bits,
         )
+
+    def broadcast_rank(self, client: ClientId) -> int:
+        """How many rows of the global adapter a client is sent: its own, or where uploads are padded all."""
+        return self.max_rank if self.config.upload is Upload.PADDED else self.ranks[client]
+
+    def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
+        return tuple(client for client in cohort if self.ranks[client] >= band.stop)
+
+
+def masking_profile(config: Config) -> MaskingProfile:
+    """The security parameters that a configuration names."""
+    return profiles.by_name(config.masking.profile.value)
 
 
 def threshold(config: Config) -> int:
     """Survivors needed to open a round: the configured number or the profile's."""
-    return config.masking.threshold or profiles.SEMI_HONEST.threshold(_cohort(config))
+    return config.masking.threshold or masking_profile(config).threshold(_cohort(config))
 
 
 def warnings(config: Config) -> list[str]:
@@ -145,13 +169,55 @@ def check_config(config: Config) -> None:
         raise PlanError(f"tiers: {cohort} clients per round must be {MIN_MEMBERS}..{MAX_MEMBERS}")
     _check_tiers(config)
     _check_threshold(config)
-    limit = capacity(_cohort(config))
+    _check_capacity(config)
+    if config.secure_sum is SecureSumMode.MASKING:
+        _check_profile(config)
+
+
+def _check_capacity(config: Config) -> None:
+    ring = config.quantization.ring_bits
+    if ring not in RING_BITS:
+        raise PlanError(f"quantization.ring-bits={ring} must be one of {', '.join(map(str, RING_BITS))}")
+    limit = capacity(_cohort(config), bits=ring)
     levels = Quantizer(bits=config.quantization.bits, bound=config.quantization.bound).levels
     if levels > limit:
         raise PlanError(
             f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: "
-            f"the sum of {_cohort(config)} clients would leave the 32-bit ring"
+            f"the sum of {_cohort(config)} clients would leave the {ring}-bit ring"
         )
+
+
+def _check_profile(config: Config) -> None:
+    """Some profiles rest on a share graph in which everyone shares with everyone."""
+    cohort, profile = _cohort(config), masking_profile(config)
+    if profile.survivor_check is SurvivorCheck.REVEAL_QUORUM and cohort > COMPLETE_UP_TO:
+        raise PlanError(
+            f"masking.profile={profile.name} must be semi-honest or consistency: {cohort} clients per round are "
+            f"more than {COMPLETE_UP_TO}, up to which everyone shares with everyone"
+        )
+
+
+def bands_and_holders(config: Config) -> list[tuple[Band, int]]:
+    """Every rank band and how many clients of a round hold it."""
+    tiers = config.tiers.values()
+    return [
+        (band, sum(cohort_size(tier) for tier in tiers if tier.rank >= band.stop))
+        for band in rank_bands(tier.rank for tier in tiers)
+    ]
+
+
+def band_quorum(config: Config, holders: int) -> int:
+    """Surviving holders with which a band of so many holders opens."""
+    profile, members = masking_profile(config), _cohort(config)
+    if config.secure_sum is SecureSumMode.PLAIN or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
+        return config.min_holders
+    return reveal_quorum(
+        segment_members=holders,
+        quorum=config.min_holders,
+        members=members,
+        threshold=threshold(config),
+        corrupt=profile.corrupt(members),
+    )
 
 
 def _cohort(config: Config) -> int:
@@ -178,9 +244,11 @@ def _check_tiers(config: Config) -> None:
 
 def _check_threshold(config: Config) -> None:
     cohort, wanted = _cohort(config), threshold(config)
-    if not cohort < 2 * wanted:
+    profile = masking_profile(config) if config.secure_sum is SecureSumMode.MASKING else profiles.SEMI_HONEST
+    if wanted < profile.threshold(cohort):
         raise PlanError(
-            f"masking.threshold={wanted} must be more than half of {cohort}, the clients per round"
+            f"masking.threshold={wanted} must be >= {profile.threshold(cohort)} "
+            f"for {cohort} clients per round under masking.profile={profile.name}"
         )
     if wanted > cohort:
         raise PlanError(f"masking.threshold={wanted} must be <= {cohort}, the clients per round")

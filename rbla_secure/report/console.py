@@ -8,11 +8,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rbla_secure.config import Config
+from rbla_secure.config import Config, SecureSumMode
 from rbla_secure.federation.cohort import cohort_size
-from rbla_secure.federation.plan import threshold, warnings
+from rbla_secure.federation.plan import (
+    band_quorum,
+    bands_and_holders,
+    masking_profile,
+    threshold,
+    warnings,
+)
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
-from rbla_secure.lora.bands import rank_bands
 from rbla_secure.report.learned import Learned
 from rbla_secure.report.summary import Summary
 
@@ -95,9 +100,7 @@ class ConsoleReport:
             f"{config.secure_sum} sum, {config.average} average with gamma {config.gamma:g}; per round {tiers}; "
             f"threshold {threshold(config)}, at least {config.min_holders} holders per band"
         )
-        self.line(
-            "all parties run in this process; the server is taken to follow the protocol (threat_model.md)"
-        )
+        self.line(f"all parties run in this process{_claim(config)} (threat_model.md)")
         for warning in warnings(config):
             self.line(f"warning: {warning}")
 
@@ -156,9 +159,15 @@ def band_rows(config: Config) -> list[tuple[str, str, str, str]]:
     """Per band: its rows, holders per round, quorum, and how many holders may drop out and it still opens."""
     rows = []
     spare = sum(map(cohort_size, config.tiers.values())) - threshold(config)
-    for band in rank_bands(tier.rank for tier in config.tiers.values()):
-        holders = sum(cohort_size(tier) for tier in config.tiers.values() if tier.rank >= band.stop)
-        rows.append(
-            (str(band), str(holders), str(config.min_holders), str(min(holders - config.min_holders, spare)))
-        )
+    for band, holders in bands_and_holders(config):
+        quorum = band_quorum(config, holders)
+        rows.append((str(band), str(holders), str(quorum), str(min(holders - quorum, spare))))
     return rows
+
+
+def _claim(config: Config) -> str:
+    """Against which server the sums are claimed to protect."""
+    if config.secure_sum is SecureSumMode.PLAIN:
+        return ""
+    profile = masking_profile(config)
+    return f"; profile {profile.name}, against a server that {profile.adversary.value}"

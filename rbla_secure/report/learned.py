@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from protocols.profiles import Adversary
 from rbla_secure.config import SecureSumMode
-from rbla_secure.federation.plan import Plan, threshold
+from rbla_secure.federation.cohort import cohort_size
+from rbla_secure.federation.plan import Plan, masking_profile, threshold
 from rbla_secure.federation.records import RoundRecord
 
 
@@ -34,19 +36,32 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
         ]
     return [
         Learned("server", f"{sums}; {public}", "every single update, weight and example"),
-        _collusion(threshold(plan.config) - 1, smallest),
+        _collusion(plan, smallest),
         _client(plan),
         _reader(),
     ]
 
 
-def _collusion(colluders: int, smallest: int) -> Learned:
-    """What the server knows if so many clients tell it everything; one more could open single updates."""
+def _collusion(plan: Plan, smallest: int) -> Learned:
+    """What the server knows if so many clients tell it everything; one more could open single updates.
+
+    A server that lies may have chosen whom a sum is over, as long as they are enough for the band's quorum.
+    """
+    config, profile = plan.config, masking_profile(plan.config)
+    if profile.adversary is Adversary.MALICIOUS:
+        colluders = profile.corrupt(sum(map(cohort_size, config.tiers.values())))
+        party, what = f"malicious server with up to {colluders} clients", "one sum a band"
+        smallest = min(smallest, config.min_holders)
+    else:
+        colluders = threshold(config) - 1
+        party, what = f"server with up to {colluders} clients", "the same sums"
     rest = smallest - colluders
-    saw = f"the same sums less their own parts: of the thinnest band the sum of {rest} other clients"
+    saw = f"{what} less their own parts: of the thinnest band the sum of {rest} other clients"
     if rest <= 1:
-        saw = "the same sums less their own parts: the update of a client that is alone beside them in a band"
-    return Learned(f"server with up to {colluders} clients", saw, "more than those differences")
+        saw = f"{what} less their own parts: the update of a client that is alone beside them in a band"
+    if not smallest:
+        saw = "no sum: every band stayed closed"
+    return Learned(party, saw, "more than those differences")
 
 
 def _client(plan: Plan) -> Learned:
