@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,32 +16,56 @@ import pytest
 from protocols.errors import (
     BelowThresholdError,
     CapacityError,
+    CertificateError,
+    ContextError,
+    EnrolmentError,
+    IdentityError,
     InputError,
+    KeyFileError,
+    ProtocolError,
+    RevokedError,
     RosterError,
     SealError,
+    SignatureError,
     StageError,
     WireError,
 )
+from protocols.identity import Roster, RosterEntry, ThrowawayAuthority, TrustStore
 from protocols.interface import SegmentInput
-from protocols.masking.client import create_masked_input, create_revealed_shares, create_sealed_shares
+from protocols.masking import checks
+from protocols.masking.client import (
+    create_key_advertisement,
+    create_masked_input,
+    create_revealed_shares,
+    create_sealed_shares,
+    create_signed_survivors,
+    reveal_agreed,
+)
 from protocols.masking.masks import SegmentMasks
-from protocols.masking.messages import ShareDelivery
+from protocols.masking.messages import KeyAdvertisement, MaskedInput, SurvivorSignatures
 from protocols.masking.secure_sum import Masking, MaskingClient
+from protocols.masking.terms import Terms
 from protocols.primitives import agreement, sealed, secret, shamir
+from protocols.primitives.certificates import issue_certificate
 from protocols.primitives.prg import UniformStream
+from protocols.primitives.revocations import issue_revocations
 from protocols.primitives.secret import Secret
-from protocols.ring import centred, to_ring
+from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
+from protocols.ring import RING_BITS, centred, to_ring
 from protocols.run import run_session
 from protocols.session import Session
+from rbla_secure import keys
 from rbla_secure.config import load_config
 from rbla_secure.errors import RefusalError, UpdateError
 from rbla_secure.federation.checkpoint import RunFolder
+from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.exchange import Answer, Exchange
+from rbla_secure.federation.exchange import Parcel
 from rbla_secure.federation.messages import StageRequest, decode_answer
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.round import run_round
+from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.key_folders import load_identity
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import pack, rank_bands
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
@@ -56,7 +81,25 @@ from tests.contracts.sessions import (
     same_bindings,
     segment,
 )
-from tests.protocols.masking.parties import advertise, mask, reveal, share, survivor_list
+from tests.protocols.masking.parties import (
+    AUTHORITY,
+    TRUST,
+    EveryonesMasking,
+    advertise,
+    agree,
+    as_terms,
+    directory_of,
+    mask,
+    reveal,
+    share,
+    signed_terms,
+    survivor_list,
+    with_sealed,
+    without,
+)
+from tests.support.federations import InMemory
+from tests.support.identities import NOW, client_sum, make_authority, server_sum
+from tests.support.reachable import secrets_of
 
 ROOT = Path(__file__).parent.parent
 LAYOUT = AdapterLayout(layers=(LinearShape(name="only", in_features=5, out_features=3),), scaling=2.0)
@@ -95,30 +138,10 @@ def steady(step: float) -> Callable[[Adapter, int], Rows]:
 
 def participants(plan: Plan, *, step: float = 0.01) -> dict[str, Participant]:
     """Everyone enrolled, with made-up training."""
-    return {name: Participant(name, plan=plan, train=steady(step), examples=10) for name in plan.ranks}
-
-
-class Network(Exchange):
-    """Calls participants in turn; some fall silent from a stage on, and requests may be altered on the way."""
-
-    def __init__(
-        self,
-        people: Mapping[str, Participant],
-        *,
-        silent_from: Mapping[str, str] | None = None,
-        alter: Callable[[str, str, bytes], bytes] = lambda _client, _stage, request: request,
-    ) -> None:
-        self._people = people
-        self._silent_from = dict(silent_from or {})
-        self._alter = alter
-        self._gone: set[str] = set()
-
-    def send(self, requests: Mapping[str, bytes], *, round_number: int, stage: str) -> Iterator[Answer]:
-        """Deliver, skipping who has fallen silent."""
-        self._gone |= {client for client, last in self._silent_from.items() if last == stage}
-        for client, request in requests.items():
-            if client not in self._gone:
-                yield Answer(client, self._people[client].handle(self._alter(client, stage, request)))
+    return {
+        name: Participant(name, plan=plan, secure_sum=client_sum(plan, name), train=steady(step), examples=10)
+        for name in plan.ranks
+    }
 
 
 def first_session(plan: Plan, *, round_number: int = 1, attempt: int = 1) -> Session:
@@ -129,6 +152,26 @@ def first_session(plan: Plan, *, round_number: int = 1, attempt: int = 1) -> Ses
 def initial(plan: Plan) -> Adapter:
     """The adapter before round 1."""
     return Adapter.initial(plan.layout, rank=plan.max_rank, seed=1)
+
+
+def play(plan: Plan, before: Adapter, network: InMemory) -> RoundOutcome:
+    """The first round over everyone."""
+    conversation = Conversation(plan, first_session(plan), server_sum(plan))
+    prepare_round(conversation, network)
+    return run_round(plan, conversation, before, network)
+
+
+def terms_of(session: Session, profile: MaskingProfile) -> Terms:
+    """A session under a profile; everyone signs where it asks for signatures."""
+    return as_terms(session) if profile is SEMI_HONEST else signed_terms(session, profile)
+
+
+# Profiles in which a client reveals shares for the first survivor list it is given; all of them.
+AT_ONCE = pytest.mark.parametrize("profile", [SEMI_HONEST, ONE_ANSWER], ids=lambda profile: profile.name)
+SIGNED = pytest.mark.parametrize("profile", [ONE_ANSWER, CONSISTENCY], ids=lambda profile: profile.name)
+EVERY_PROFILE = pytest.mark.parametrize(
+    "profile", [SEMI_HONEST, ONE_ANSWER, CONSISTENCY], ids=lambda profile: profile.name
+)
 
 
 def test_every_claim_has_a_test_and_every_test_a_claim() -> None:
@@ -143,27 +186,29 @@ def test_every_claim_has_a_test_and_every_test_a_claim() -> None:
     assert tested == set(claims())
 
 
-def test_claim_01_an_upload_stays_uniform_beside_one_other_honest_client() -> None:
+@AT_ONCE
+def test_claim_01_an_upload_stays_uniform_beside_one_other_honest_client(profile: MaskingProfile) -> None:
     """With all masks removed that the server and n - 2 clients know, two honest uploads still look uniform."""
     length = 40_000
     session = make_session(5, segment(0, length, names(5)), threshold=4)
     inputs = make_inputs(session)
-    advertised, directory = advertise(session)
-    shared, deliveries = share(session, advertised, directory)
-    masked, uploads = mask(session, shared, deliveries, inputs)
-    _, reveals = reveal(session, masked, survivors=(1, 2, 3, 4, 5))
+    terms = terms_of(session, profile)
+    advertised, directory = advertise(terms)
+    shared, deliveries = share(terms, advertised, directory)
+    masked, uploads = mask(terms, shared, deliveries, inputs)
+    signed = uploads if terms.trust is not None else None
+    _, reveals = reveal(terms, masked, survivors=(1, 2, 3, 4, 5), uploads=signed)
     honest, colluding = (1, 2), (3, 4, 5)
-    masks = SegmentMasks(context=session.context, segment=0, binding=MODEL)
+    masks = SegmentMasks(context=terms.context, segment=0, binding=MODEL)
     recovery = shamir.Recovery.over((1, 2, 3, 4))
     residues = {}
 
     for me in honest:
         residue = uploads[me].segments[0].copy()
         seed = recovery.combine({h: reveals[h].self_mask_shares[me, 0] for h in (1, 2, 3, 4)})
-        masks.remove_self(residue, seed, owner=me)
-        for peer in colluding:
-            known = shared[peer].mask_key.agree(advertised[me].mask_key.public)
-            masks.add_pairwise(residue, known, owner=peer, peer=me)
+        theirs = advertised[me].mask_keys[0].public
+        known = {(peer, me): shared[peer].mask_keys[0].agree(theirs) for peer in colluding}
+        masks.remove(residue, {me: seed}, known)
         residues[me] = residue
 
     assert all(looks_uniform(upload.segments[0]) for upload in uploads.values())
@@ -203,28 +248,30 @@ def test_claim_02_fewer_shares_than_the_threshold_fit_every_secret() -> None:
     assert shamir.Recovery.over([1, 2, 4]).combine(shares) == secret_value
 
 
-def test_claim_03_a_thin_band_stays_closed_at_server_and_clients() -> None:
+@EVERY_PROFILE
+def test_claim_03_a_thin_band_stays_closed_at_server_and_clients(profile: MaskingProfile) -> None:
     """One holder too few: no client reveals a share of it, the server has no sum, the rows stay to the bit."""
-    plan = make_plan()
+    plan = make_plan(f"masking.profile={profile.name}")
     before = initial(plan)
 
-    outcome = run_round(
-        plan, first_session(plan), before, Network(participants(plan), silent_from={"b-03": "mask_input"})
-    )
+    outcome = play(plan, before, InMemory(participants(plan), silent_from={"b-03": "mask_input"}))
 
     assert list(outcome.refused_bands) == [1]
     assert outcome.adapter.rows[2:].tobytes() == before.rows[2:].tobytes()
     assert outcome.adapter.rows[:2].tobytes() != before.rows[:2].tobytes()
 
 
-def test_claim_03_a_client_reveals_no_share_of_a_band_below_its_quorum() -> None:
+@AT_ONCE
+def test_claim_03_a_client_reveals_no_share_of_a_band_below_its_quorum(profile: MaskingProfile) -> None:
     """The client counts survivors itself, whatever the server would do with the shares."""
     session = make_session(4, segment(0, 3, names(4), quorum=3), segment(1, 3, names(4)[1:], quorum=3))
-    states, directory = advertise(session)
-    shared, deliveries = share(session, states, directory)
-    masked, _ = mask(session, shared, deliveries, make_inputs(session))
+    terms = terms_of(session, profile)
+    states, directory = advertise(terms)
+    shared, deliveries = share(terms, states, directory)
+    masked, uploads = mask(terms, shared, deliveries, make_inputs(session))
+    signed = uploads if terms.trust is not None else None
 
-    step = create_revealed_shares(masked[1], survivor_list(session, (1, 2, 3), (4,)))
+    step = create_revealed_shares(masked[1], survivor_list(terms, (1, 2, 3), (4,), uploads=signed))
 
     assert step.state.refused == (1,)
     assert {index for _, index in step.message.self_mask_shares} == {0}
@@ -242,7 +289,7 @@ def test_claim_04_a_sealed_share_opens_only_where_it_belongs() -> None:
         deliveries[2].sealed[1],  # this client's own bundle, reflected
         genuine[:-1] + bytes((genuine[-1] ^ 1,)),
     ):
-        wrong = ShareDelivery(context=session.context, recipient=1, sealed={**deliveries[1].sealed, 2: blob})
+        wrong = with_sealed(deliveries[1], {2: blob})
 
         with pytest.raises(SealError, match="client-02"):
             create_masked_input(shared[1], wrong, inputs)
@@ -255,31 +302,35 @@ def test_claim_04_the_server_holds_no_key_that_opens_a_sealed_share() -> None:
     _, deliveries = share(session, states, directory)
     by_position = {entry.sender: entry for entry in directory.advertisements}
 
-    for mine in (states[1].mask_key, agreement.PrivateKey(Secret(bytes(32)))):
-        for theirs in (by_position[2].mask_key, by_position[2].sealing_key):
+    for mine in (states[1].mask_keys[0], agreement.PrivateKey(Secret(bytes(32)))):
+        for theirs in (by_position[2].mask_keys[0], by_position[2].sealing_key):
             shared_secret = mine.agree(theirs)
             for key in (Secret(shared_secret[:16]), Secret(shared_secret[16:])):
                 with pytest.raises(SealError):
-                    sealed.open_sealed(key, deliveries[1].sealed[2], context=session.context)
+                    sealed.open_sealed(key, deliveries[1].sealed[2], context=as_terms(session).context)
 
 
-def test_claim_05_a_late_upload_is_refused_and_stays_hidden() -> None:
+@AT_ONCE
+def test_claim_05_a_late_upload_is_refused_and_stays_hidden(profile: MaskingProfile) -> None:
     """With the pairwise masks of a dropped client removed, its upload is still uniform by its self mask."""
     length = 40_000
     session = make_session(4, segment(0, length, names(4)))
-    states, directory = advertise(session)
-    shared, deliveries = share(session, states, directory)
-    masked, uploads = mask(session, shared, deliveries, make_inputs(session))
-    _, reveals = reveal(session, masked, survivors=(1, 2, 3))
+    terms = terms_of(session, profile)
+    states, directory = advertise(terms)
+    shared, deliveries = share(terms, states, directory)
+    masked, uploads = mask(terms, shared, deliveries, make_inputs(session))
+    signed = uploads if terms.trust is not None else None
+    _, reveals = reveal(terms, masked, survivors=(1, 2, 3), uploads=signed)
     recovery = shamir.Recovery.over((1, 2, 3))
-    key = agreement.PrivateKey(recovery.combine({h: reveals[h].mask_key_shares[4] for h in (1, 2, 3)}))
+    key = agreement.PrivateKey(recovery.combine({h: reveals[h].mask_key_shares[4, 0] for h in (1, 2, 3)}))
     residue = uploads[4].segments[0].copy()
-    masks = SegmentMasks(context=session.context, segment=0, binding=MODEL)
-    for peer in (1, 2, 3):
-        masks.add_pairwise(residue, key.agree(states[peer].mask_key.public), owner=peer, peer=4)
+    masks = SegmentMasks(context=terms.context, segment=0, binding=MODEL)
+    known = {(peer, 4): key.agree(states[peer].mask_keys[0].public) for peer in (1, 2, 3)}
+    masks.remove(residue, {}, known)
 
-    server = Masking().server(session)
-    clients = {member: Masking().client(session, member) for member in session.members}
+    masking = EveryonesMasking(profile)
+    server = masking.server(session)
+    clients = {member: masking.client(session, member) for member in session.members}
     for _ in range(2):
         for member, request in server.requests().items():
             server.receive(member, clients[member].reply(request))
@@ -294,74 +345,116 @@ def test_claim_05_a_late_upload_is_refused_and_stays_hidden() -> None:
         server.receive("client-04", late["client-04"])
 
 
-def test_claim_06_no_reveal_holds_both_kinds_of_share_of_one_peer() -> None:
-    """A list that names a peer as survivor and as dropped is refused; a proper one yields one kind each."""
-    session = make_session(4)
+def test_claim_05_the_masks_removed_above_were_the_right_ones() -> None:
+    """With its self mask removed as well, the same upload is its input: it was hidden by that mask alone."""
+    session = make_session(4, segment(0, 50, names(4)))
+    inputs = make_inputs(session)
     states, directory = advertise(session)
     shared, deliveries = share(session, states, directory)
-    masked, _ = mask(session, shared, deliveries, make_inputs(session))
+    _, uploads = mask(session, shared, deliveries, inputs)
+    residue = uploads[4].segments[0].copy()
+    masks = SegmentMasks(context=as_terms(session).context, segment=0, binding=MODEL)
+    key = states[4].mask_keys[0]
+    known = {(peer, 4): key.agree(states[peer].mask_keys[0].public) for peer in (1, 2, 3)}
 
-    message = create_revealed_shares(masked[1], survivor_list(session, (1, 2, 3), (4,))).message
+    masks.remove(residue, {4: shared[4].seeds[0]}, known)
 
-    assert set(message.mask_key_shares) == {4}
+    assert np.array_equal(residue, to_ring(inputs["client-04"][0].values))
+
+
+@AT_ONCE
+def test_claim_06_no_reveal_holds_both_kinds_of_share_of_one_peer(profile: MaskingProfile) -> None:
+    """A list that names a peer as survivor and as dropped is refused; a proper one yields one kind each."""
+    session = make_session(4)
+    terms = terms_of(session, profile)
+    states, directory = advertise(terms)
+    shared, deliveries = share(terms, states, directory)
+    masked, uploads = mask(terms, shared, deliveries, make_inputs(session))
+    signed = uploads if terms.trust is not None else None
+
+    message = create_revealed_shares(masked[1], survivor_list(terms, (1, 2, 3), (4,), uploads=signed)).message
+
+    assert set(message.mask_key_shares) == {(4, 0)}
     assert {peer for peer, _ in message.self_mask_shares} == {1, 2, 3}
     with pytest.raises(RosterError, match="both"):
-        create_revealed_shares(masked[1], survivor_list(session, (1, 2, 3, 4), (4,)))
+        create_revealed_shares(masked[1], survivor_list(terms, (1, 2, 3, 4), (4,), uploads=signed))
 
 
-def test_claim_06_a_client_answers_one_survivor_list_only() -> None:
-    """After a reveal, another list gets nothing; the same one gets the same bytes."""
+@EVERY_PROFILE
+def test_claim_06_a_client_answers_one_survivor_list_only(profile: MaskingProfile) -> None:
+    """After its answer, another list gets nothing; the same one gets the same bytes."""
     session = make_session(4)
-    client = Masking().client(session, "client-01")
-    others = {m: Masking().client(session, m) for m in names(4)[1:]}
-    server = Masking().server(session)
-    everyone = {"client-01": client, **others}
+    masking = EveryonesMasking(profile)
+    everyone = {member: masking.client(session, member) for member in names(4)}
+    server = masking.server(session)
     for _ in range(2):
         for member, request in server.requests().items():
             server.receive(member, everyone[member].reply(request))
         server.close_stage()
-    for member, request in server.requests().items():
-        server.receive(member, everyone[member].contribute(request, make_inputs(session)[member]))
-    first = survivor_list(session, (1, 2, 3), (4,)).to_bytes()
-    second = survivor_list(session, (1, 2, 4), (3,)).to_bytes()
+    uploads = {
+        session.position(member): MaskedInput.from_bytes(
+            everyone[member].contribute(request, make_inputs(session)[member])
+        )
+        for member, request in server.requests().items()
+    }
+    terms = terms_of(session, profile)
+    signed = uploads if terms.trust is not None else None
+    first = survivor_list(terms, (1, 2, 3), (4,), uploads=signed).to_bytes()
+    second = survivor_list(terms, (1, 2, 4), (3,), uploads=signed).to_bytes()
+    client = everyone["client-01"]
 
     answer = client.reply(first)
 
     assert client.reply(first) == answer
-    with pytest.raises(StageError):
+    with pytest.raises((StageError, WireError)):
         client.reply(second)
+    assert client.reply(first) == answer
 
 
-@pytest.mark.parametrize("stage", Masking.stages)
-def test_claim_07_below_the_threshold_nothing_opens_and_nothing_changes(stage: str) -> None:
+@pytest.mark.parametrize(
+    ("profile", "threshold", "stage"),
+    [
+        (profile, threshold, stage)
+        for profile, threshold in ((SEMI_HONEST, 4), (ONE_ANSWER, 4), (CONSISTENCY, 5))
+        for stage in Masking(profile).stages
+    ],
+)
+def test_claim_07_below_the_threshold_nothing_opens_and_nothing_changes(
+    profile: MaskingProfile, threshold: int, stage: str
+) -> None:
     """Three of six silent at any stage: the round is aborted by name and the adapter is the one it was."""
-    plan = make_plan()
+    plan = make_plan(f"masking.profile={profile.name}")
     before = initial(plan)
 
-    outcome = run_round(
+    outcome = play(
         plan,
-        first_session(plan),
         before,
-        Network(participants(plan), silent_from=dict.fromkeys(("a-01", "a-02", "b-01"), stage)),
+        InMemory(participants(plan), silent_from=dict.fromkeys(("a-01", "a-02", "b-01"), stage)),
     )
 
-    assert "threshold=4" in outcome.aborted
+    assert f"threshold={threshold}" in outcome.aborted
     assert outcome.adapter is before
     assert not outcome.holders
 
 
-def test_claim_07_a_client_reveals_nothing_for_too_short_a_list() -> None:
+@AT_ONCE
+def test_claim_07_a_client_reveals_nothing_for_too_short_a_list(profile: MaskingProfile) -> None:
     """Clients hold the threshold too."""
     session = make_session(4)
-    states, directory = advertise(session)
-    shared, deliveries = share(session, states, directory)
-    masked, _ = mask(session, shared, deliveries, make_inputs(session))
+    terms = terms_of(session, profile)
+    states, directory = advertise(terms)
+    shared, deliveries = share(terms, states, directory)
+    masked, uploads = mask(terms, shared, deliveries, make_inputs(session))
+    signed = uploads if terms.trust is not None else None
 
     with pytest.raises(BelowThresholdError, match="threshold=3"):
-        create_revealed_shares(masked[1], survivor_list(session, (1, 2), (3, 4)))
+        create_revealed_shares(masked[1], survivor_list(terms, (1, 2), (3, 4), uploads=signed))
 
 
-def test_claim_08_clients_of_different_models_do_not_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+@EVERY_PROFILE
+def test_claim_08_clients_of_different_models_do_not_cancel(
+    monkeypatch: pytest.MonkeyPatch, profile: MaskingProfile
+) -> None:
     """One client bound to another model turns the whole sum into noise, which the server notices."""
     session = make_session(4, segment(0, 40_000, names(4)))
     inputs = make_inputs(session)
@@ -369,32 +462,34 @@ def test_claim_08_clients_of_different_models_do_not_cancel(monkeypatch: pytest.
 
     server_sums: list[npt.NDArray[np.uint32]] = []
     monkeypatch.setattr(
-        "protocols.masking.server.centred", lambda total: server_sums.append(total) or centred(total)
+        "protocols.masking.server.centred",
+        lambda total, *, bits: server_sums.append(total) or centred(total, bits=bits),
     )
 
-    result = run_session(Masking(), session, inputs, bindings=same_bindings(session))
+    result = run_session(EveryonesMasking(profile), session, inputs, bindings=same_bindings(session))
 
     assert not result.sums
     assert "another model" in result.refused[0]
     assert looks_uniform(server_sums[0])
 
 
-def test_claim_08_a_model_aimed_at_one_client_is_bound_into_its_masks() -> None:
+@EVERY_PROFILE
+def test_claim_08_a_model_aimed_at_one_client_is_bound_into_its_masks(profile: MaskingProfile) -> None:
     """One changed value in the adapter that one client is sent: its bands stay closed, the others open."""
-    plan = make_plan()
+    plan = make_plan(f"masking.profile={profile.name}")
     taken: dict[str, bytes] = {}
 
-    def alter(client: str, stage: str, request: bytes) -> bytes:
-        if stage != "mask_input" or client != "a-01":
-            return request
-        message = StageRequest.from_bytes(request)
+    def alter(client: str, parcel: Parcel) -> bytes:
+        if parcel.stage != "mask_input" or client != "a-01":
+            return parcel.data
+        message = StageRequest.from_bytes(parcel.data)
         adapter = bytearray(message.adapter)
         adapter[0] ^= 1
         taken[client] = bytes(adapter)
         return replace(message, adapter=bytes(adapter)).to_bytes()
 
-    honest = run_round(plan, first_session(plan), initial(plan), Network(participants(plan)))
-    attacked = run_round(plan, first_session(plan), initial(plan), Network(participants(plan), alter=alter))
+    honest = play(plan, initial(plan), InMemory(participants(plan)))
+    attacked = play(plan, initial(plan), InMemory(participants(plan), requests=alter))
 
     assert taken
     assert "another model" in attacked.refused_bands[0]
@@ -432,9 +527,11 @@ def test_claim_10_an_update_that_is_not_finite_stays_with_its_client(bad: float)
     """The client refuses by name, the round goes on without it."""
     plan = make_plan()
     people = participants(plan)
-    people["a-01"] = Participant("a-01", plan=plan, train=steady(bad), examples=10)
+    people["a-01"] = Participant(
+        "a-01", plan=plan, secure_sum=client_sum(plan, "a-01"), train=steady(bad), examples=10
+    )
 
-    outcome = run_round(plan, first_session(plan), initial(plan), Network(people))
+    outcome = play(plan, initial(plan), InMemory(people))
 
     assert outcome.dropped == {"a-01": "mask_input"}
     assert "UpdateError" in outcome.refusals["a-01"]
@@ -447,12 +544,16 @@ def _other_sessions(plan: Plan) -> dict[str, Session]:
     terms = first_session(plan)
     wider = replace(terms.segments[0], length=terms.segments[0].length + 1)
     laxer = replace(terms.segments[1], quorum=1)
-    fewer = replace(terms.segments[1], members=terms.segments[1].members[1:], quorum=2)
+    rest = terms.segments[1].members[1:]
+    fewer = replace(terms.segments[1], members=rest, holders=rest, quorum=2)
+    padded = replace(terms.segments[1], members=terms.members)
     return {
         "threshold": replace(terms, threshold=5),
         "length": replace(terms, segments=(wider, terms.segments[1])),
         "quorum": replace(terms, segments=(terms.segments[0], laxer)),
         "members of a band": replace(terms, segments=(terms.segments[0], fewer)),
+        "holders of a band": replace(terms, segments=(terms.segments[0], padded)),
+        "ring": replace(terms, ring_bits=24),
         "bound": replace(terms, input_bound=terms.input_bound - 1),
         "plan": replace(terms, config_digest=bytes(32)),
     }
@@ -505,12 +606,24 @@ def test_claim_12_secrets_are_fresh_from_the_system_and_reach_neither_text_nor_d
         _watch(function, watched, monkeypatch)
     monkeypatch.setattr("protocols.masking.secure_sum.Masking.client", _watched_client(watched))
     plan = make_plan()
+    authority = ThrowawayAuthority.create(plan.ranks, now=NOW, random_bytes=watched)
+    people = {
+        name: Participant(
+            name,
+            plan=plan,
+            secure_sum=plan.secure_sum(authority.view, authority.identity(name)),
+            train=steady(0.01),
+            examples=10,
+        )
+        for name in plan.ranks
+    }
     folder = RunFolder.create(tmp_path / "run", plan.config)
     stopwatch = Stopwatch()
     coordinator = Coordinator(
         plan=plan,
+        secure_sum=plan.secure_sum(authority.view),
         folder=folder,
-        exchange=Network(participants(plan)),
+        exchange=InMemory(people),
         evaluate=lambda _adapter: (0.0, 0.0),
         stopwatch=stopwatch,
         observe=print,
@@ -522,7 +635,7 @@ def test_claim_12_secrets_are_fresh_from_the_system_and_reach_neither_text_nor_d
     written = b"".join(path.read_bytes() for path in folder.path.rglob("*") if path.is_file())
     printed = capsys.readouterr().out
     long_enough = [value for value in drawn if len(value) >= 32]
-    # Per client and round: two private keys, a seed per band, polynomials.
+    # Per client and round: a private key and a seed per band, another private key, polynomials.
     assert len(long_enough) >= 3 * 6 * 4
     assert len(set(drawn)) == len(drawn)
     for value in long_enough:
@@ -543,7 +656,7 @@ def _watch(function: object, watched: Callable[[int], bytes], monkeypatch: pytes
 
 
 def _watched_client(watched: Callable[[int], bytes]) -> Callable[..., MaskingClient]:
-    return lambda _self, session, me: MaskingClient(session, me, watched)
+    return lambda self, session, me: MaskingClient(self.terms(session), me, self._identity, watched)
 
 
 def test_claim_12_the_default_source_is_the_operating_systems() -> None:
@@ -557,14 +670,19 @@ def test_claim_12_the_default_source_is_the_operating_systems() -> None:
 
 def test_claim_12_secrets_do_not_print() -> None:
     """The text of every client state shows neither keys nor seeds nor shares."""
-    session = make_session(3)
-    states, directory = advertise(session)
-    shared, deliveries = share(session, states, directory)
-    masked, _ = mask(session, shared, deliveries, make_inputs(session))
-    hidden = [states[1].mask_key.secret, states[1].sealing_key.secret, *shared[1].seeds.values()]
-    hidden += [bundle.mask_key_share for bundle in masked[1].bundles.values()]
+    session = make_session(3, threshold=3)
+    terms = signed_terms(session, CONSISTENCY)
+    states, directory = advertise(terms)
+    shared, deliveries = share(terms, states, directory)
+    masked, uploads = mask(terms, shared, deliveries, make_inputs(session))
+    agreed, _ = agree(terms, masked, survivor_list(terms, (1, 2, 3), uploads=uploads))
+    hidden = [key.secret for key in states[1].mask_keys.values()]
+    hidden += [states[1].sealing_key.secret, *shared[1].seeds.values(), *shared[1].sealing_secrets.values()]
+    entrusted = [part for bundle in masked[1].bundles.values() for part in bundle.segments.values()]
+    hidden += [share for part in entrusted for share in (part.mask_key, part.self_mask)]
 
-    text = "".join(repr(state) + str(state) for state in (states[1], shared[1], masked[1]))
+    seen = (states[1], shared[1], masked[1], agreed[1])
+    text = "".join(repr(state) + str(state) for state in seen)
 
     for value in hidden:
         assert value.hex() not in text
@@ -624,11 +742,12 @@ def test_claim_13_random_bytes_never_crash_a_participant() -> None:
         assert answer.error in {"WireError", "SessionError"}
 
 
-def test_claim_14_a_sum_that_could_wrap_is_refused() -> None:
-    """The largest bound that fits is summed exactly at its extremes; one more is refused."""
+@pytest.mark.parametrize("bits", RING_BITS)
+def test_claim_14_a_sum_that_could_wrap_is_refused(bits: int) -> None:
+    """The largest bound that fits is summed exactly at its extremes; one more is refused, in every ring."""
     n = 4
-    largest = (2**31 - 1) // n
-    session = make_session(n, input_bound=largest)
+    largest = (2 ** (bits - 1) - 1) // n
+    session = make_session(n, input_bound=largest, ring_bits=bits)
     inputs = {
         m: {0: SegmentInput(values=np.full(5, largest, dtype=np.int64), binding=MODEL)}
         for m in session.members
@@ -638,8 +757,351 @@ def test_claim_14_a_sum_that_could_wrap_is_refused() -> None:
 
     assert result.sums[0].tolist() == [n * largest] * 5
     with pytest.raises(CapacityError, match="wrap"):
-        make_session(n, input_bound=largest + 1)
+        make_session(n, input_bound=largest + 1, ring_bits=bits)
     with pytest.raises(InputError, match="leaves"):
         run_session(
             Masking(), replace(session, input_bound=largest - 1), inputs, bindings=same_bindings(session)
         )
+
+
+def doubted(*, revoked: bool = False, expired: bool = False, enrolled: bool = True) -> TrustStore:
+    """What everyone knows a little later, when something has happened to client-02."""
+    two = AUTHORITY.identity("client-02")
+    brief = issue_certificate(
+        AUTHORITY.key,
+        AUTHORITY.certificate,
+        client="client-02",
+        rank=4,
+        public_key=two.key.public,
+        now=NOW,
+        valid_for=60,
+    )
+    entries = [entry for entry in TRUST.roster.entries if entry.client != "client-02" or not expired]
+    entries = [entry for entry in entries if entry.client != "client-02" or enrolled]
+    certificates = [brief] if expired else []
+    if expired:
+        entries = sorted([*entries, RosterEntry.of(brief)], key=lambda entry: entry.client)
+    return TRUST.updated(
+        now=NOW + 61,
+        roster=Roster.issue(
+            AUTHORITY.key, number=2, issued_at=NOW, expires_at=NOW + 1000, entries=tuple(entries)
+        ),
+        revocations=issue_revocations(
+            AUTHORITY.key,
+            AUTHORITY.certificate,
+            serials=[two.certificate.serial] if revoked else [],
+            number=2,
+            now=NOW,
+            valid_for=1000,
+        ),
+        certificates=certificates,
+    )
+
+
+@SIGNED
+@pytest.mark.parametrize(
+    ("doubt", "error"),
+    [
+        ({"revoked": True}, RevokedError),
+        ({"expired": True}, CertificateError),
+        ({"enrolled": False}, EnrolmentError),
+    ],
+)
+def test_claim_15_a_peer_that_the_authority_does_not_vouch_for_gets_no_share(
+    profile: MaskingProfile, doubt: dict[str, bool], error: type[IdentityError]
+) -> None:
+    """A revoked, expired or unknown peer in the directory stops a client before it shares anything."""
+    session = make_session(4)
+    terms = Terms(session=session, profile=profile, trust=doubted(**doubt))
+    states, directory = advertise(terms)
+
+    with pytest.raises(error, match="client-02"):
+        create_sealed_shares(states[1], directory)
+    fine = Terms(session=session, profile=profile, trust=doubted())
+    states, directory = advertise(fine)
+    assert create_sealed_shares(states[1], directory).message.sealed
+
+
+def _forged_advertisements(terms: Terms) -> dict[str, tuple[KeyAdvertisement, type[ProtocolError]]]:
+    """What a server may put in the place of client-02's advertisement, and what stops it."""
+    stranger = ThrowawayAuthority.create(dict.fromkeys(names(4), 4), now=NOW).identity("client-02")
+    neighbour, own = AUTHORITY.identity("client-03"), AUTHORITY.identity("client-02")
+    again = replace(terms, session=replace(terms.session, attempt=2))
+    old = create_key_advertisement(again, "client-02", own).message
+    genuine = create_key_advertisement(terms, "client-02", own).message
+    other = create_key_advertisement(terms, "client-02", own).message
+    return {
+        "of another authority": (
+            create_key_advertisement(terms, "client-02", stranger).message,
+            SignatureError,
+        ),
+        "signed by another client": (
+            create_key_advertisement(terms, "client-02", neighbour).message,
+            SignatureError,
+        ),
+        "unsigned": (create_key_advertisement(terms, "client-02").message, SignatureError),
+        "with another mask key": (replace(genuine, mask_keys=other.mask_keys), SignatureError),
+        "with another sealing key": (replace(genuine, sealing_key=other.sealing_key), SignatureError),
+        "replayed": (old, ContextError),
+        "replayed under this session": (replace(old, context=terms.context), SignatureError),
+    }
+
+
+@SIGNED
+@pytest.mark.parametrize(
+    "forgery", list(_forged_advertisements(signed_terms(make_session(4, threshold=3), ONE_ANSWER)))
+)
+def test_claim_15_keys_that_a_peer_did_not_sign_for_this_session_are_refused(
+    profile: MaskingProfile, forgery: str
+) -> None:
+    """Substituted and replayed keys reach no client, whoever put them into the directory."""
+    terms = signed_terms(make_session(4), profile)
+    states, directory = advertise(terms)
+    forged, error = _forged_advertisements(terms)[forgery]
+    entries = [forged if entry.sender == 2 else entry for entry in directory.advertisements]
+
+    with pytest.raises(error):
+        create_sealed_shares(states[1], directory_of(terms, entries))
+
+
+@SIGNED
+def test_claim_15_keys_that_two_peers_advertise_are_refused(profile: MaskingProfile) -> None:
+    """A peer that signs another one's key as its own is noticed."""
+    terms = signed_terms(make_session(4), profile)
+    states, directory = advertise(terms)
+    second, third = directory.advertisements[1:3]
+    copied = replace(second, mask_keys=third.mask_keys)
+    signature = AUTHORITY.identity("client-02").sign(checks.ADVERTISEMENT, copied.signed_part())
+    entries = [replace(copied, signature=signature) if e.sender == 2 else e for e in directory.advertisements]
+
+    with pytest.raises(RosterError, match="key twice"):
+        create_sealed_shares(states[1], directory_of(terms, entries))
+
+
+@pytest.mark.parametrize("profile", ["one-answer", "consistency"])
+def test_claim_15_a_revoked_client_costs_the_federation_nobody_else(profile: str) -> None:
+    """The server refuses it at its keys, and the round goes on among the others."""
+    plan = make_plan(f"masking.profile={profile}")
+    authority = make_authority(plan)
+    serial = authority.identity("a-03").certificate.serial
+    trust = authority.view.updated(
+        now=NOW,
+        revocations=issue_revocations(
+            authority.key, authority.certificate, serials=[serial], number=2, now=NOW, valid_for=1000
+        ),
+    )
+    people = {
+        name: Participant(
+            name,
+            plan=plan,
+            secure_sum=plan.secure_sum(trust, authority.identity(name)),
+            train=steady(0.01),
+            examples=10,
+        )
+        for name in plan.ranks
+    }
+    conversation = Conversation(plan, first_session(plan), plan.secure_sum(trust))
+    network = InMemory(people)
+    prepare_round(conversation, network)
+
+    outcome = run_round(plan, conversation, initial(plan), network)
+
+    assert outcome.dropped == {"a-03": "advertise_keys"}
+    assert outcome.refusals["a-03"].startswith("RevokedError: ")
+    assert outcome.survivors == ("a-01", "a-02", "b-01", "b-02", "b-03")
+
+
+# Nine clients, threshold 5, quorum 3: a server that wants the sum over clients 1 and 2 alone must show every other one
+# as dropped to five clients.
+VICTIMS, OTHERS = (1, 2), (3, 4, 5, 6, 7, 8, 9)
+
+
+def _left_out(me: int, count: int) -> list[int]:
+    """Whom a client is told to have dropped: so many others, spread evenly."""
+    start = OTHERS.index(me) + 1 if me in OTHERS else count * VICTIMS.index(me)
+    return sorted(OTHERS[(start + step) % len(OTHERS)] for step in range(count))
+
+
+def _split_lists(profile: MaskingProfile, left_out: int) -> tuple[Any, ...]:
+    """Everyone's answer to a survivor list of its own."""
+    session = make_session(9, segment(0, 50, names(9), quorum=3))
+    terms = terms_of(session, profile)
+    states, directory = advertise(terms)
+    shared, deliveries = share(terms, states, directory)
+    inputs = make_inputs(session)
+    masked, uploads = mask(terms, shared, deliveries, inputs)
+    signed = uploads if terms.trust is not None else None
+    steps = {}
+    for me, state in masked.items():
+        gone = _left_out(me, left_out)
+        listed = survivor_list(terms, sorted(set(masked) - set(gone)), gone, uploads=signed)
+        steps[me] = create_revealed_shares(state, listed)
+    return terms, states, uploads, inputs, steps
+
+
+def test_claim_16_without_a_reveal_quorum_split_lists_open_a_small_sum() -> None:
+    """The attack is real: clients that trust the server's list give away the sum of two, where three are the quorum."""
+    terms, states, uploads, inputs, steps = _split_lists(SEMI_HONEST, left_out=4)
+    revealed = {me: step.message for me, step in steps.items()}
+
+    def recovered(kind: str, owner: int) -> Secret:
+        shares = {
+            me: getattr(m, kind)[owner, 0] for me, m in revealed.items() if (owner, 0) in getattr(m, kind)
+        }
+        helpers = sorted(shares)[:5]
+        return shamir.Recovery.over(helpers).combine({me: shares[me] for me in helpers})
+
+    keys = {gone: agreement.PrivateKey(recovered("mask_key_shares", gone)) for gone in OTHERS}
+    known = {
+        (gone, me): key.agree(states[me].mask_keys[0].public) for gone, key in keys.items() for me in VICTIMS
+    }
+    opened = uploads[1].segments[0] + uploads[2].segments[0]
+    masks = SegmentMasks(context=terms.context, segment=0, binding=MODEL)
+    masks.remove(opened, {me: recovered("self_mask_shares", me) for me in VICTIMS}, known)
+
+    assert np.array_equal(opened, to_ring(inputs["client-01"][0].values + inputs["client-02"][0].values))
+
+
+def test_claim_16_with_a_reveal_quorum_such_lists_open_nothing() -> None:
+    """Each of the same lists has three holders and five survivors, but clients want to see more before they reveal."""
+    terms, _, _, _, steps = _split_lists(ONE_ANSWER, left_out=4)
+
+    assert terms.quorum(terms.session.segments[0]) == 6
+    for step in steps.values():
+        assert step.state.refused == (0,)
+        assert not step.message.mask_key_shares
+        assert not step.message.self_mask_shares
+
+
+def test_claim_16_lists_that_satisfy_the_reveal_quorum_recover_no_mask_key() -> None:
+    """With the shortest lists that clients answer, no other client is left out often enough to be taken off."""
+    _, _, _, _, steps = _split_lists(ONE_ANSWER, left_out=3)
+
+    given = [owner for step in steps.values() for owner, _ in step.message.mask_key_shares]
+    assert all(step.state.refused == () for step in steps.values())
+    assert max(given.count(owner) for owner in OTHERS) < 5
+
+
+def test_claim_16_two_survivor_lists_cannot_both_be_signed_by_enough() -> None:
+    """Under a signed list nobody reveals for a list that fewer than t signed, nor for signatures of another one."""
+    session = make_session(9, segment(0, 5, names(9), quorum=3), threshold=7)
+    terms = signed_terms(session, CONSISTENCY)
+    states, directory = advertise(terms)
+    shared, deliveries = share(terms, states, directory)
+    masked, uploads = mask(terms, shared, deliveries, make_inputs(session))
+    first = survivor_list(terms, range(1, 9), (9,), uploads=uploads)
+    second = survivor_list(terms, (*range(1, 8), 9), (8,), uploads=uploads)
+    halves = ((first, (1, 2, 3, 4, 8)), (second, (5, 6, 7, 9)))
+    agreed: dict[int, Any] = {}
+    signatures: dict[int, bytes] = {}
+    for shown, told in halves:
+        after, signed = agree(terms, masked, shown)
+        agreed |= {me: after[me] for me in told}
+        signatures |= {me: signed[me].signature for me in told}
+
+    for shown, told in halves:
+        own = {me: signatures[me] for me in told}
+        every = {me: signature for me, signature in signatures.items() if me in shown.survivors}
+        for me in told:
+            with pytest.raises(BelowThresholdError, match="threshold=7"):
+                reveal_agreed(agreed[me], SurvivorSignatures(context=terms.context, signatures=own))
+            with pytest.raises(SignatureError):
+                reveal_agreed(agreed[me], SurvivorSignatures(context=terms.context, signatures=every))
+
+
+@EVERY_PROFILE
+def test_claim_17_nobody_reveals_for_an_upload_of_another_view(profile: MaskingProfile) -> None:
+    """A victim that was told of few participants has masked towards these alone; the others notice by its signature."""
+    session = make_session(9, threshold=7)
+    terms = terms_of(session, profile)
+    states, directory = advertise(terms)
+    shared, deliveries = share(terms, states, directory)
+    # Seven are enough for the victim to go on.
+    deliveries[1] = without(deliveries[1], 8, 9)
+    masked, uploads = mask(terms, shared, deliveries, make_inputs(session))
+    signed = uploads if terms.trust is not None else None
+    everyone = survivor_list(terms, range(1, 10), uploads=signed)
+    few = survivor_list(terms, range(1, 8), uploads=signed)
+
+    if profile is SEMI_HONEST:
+        # Who trusts the server's list cannot tell.
+        assert create_revealed_shares(masked[2], everyone).message.self_mask_shares
+        return
+    for me in range(2, 10):
+        with pytest.raises(SignatureError, match="client-01"):
+            create_revealed_shares(masked[me], everyone)
+        with pytest.raises(SignatureError, match="client-01"):
+            create_signed_survivors(masked[me], everyone, AUTHORITY.identity(session.client_at(me)))
+    with pytest.raises(RosterError):
+        create_revealed_shares(masked[1], everyone)
+    with pytest.raises(SignatureError, match="client-02"):
+        create_revealed_shares(masked[1], few)
+
+
+def test_claim_18_older_lists_than_the_known_ones_are_refused() -> None:
+    """After a revocation nobody can be led back to the roster or the revocation list from before it."""
+    known = doubted(revoked=True)
+
+    with pytest.raises(EnrolmentError, match="roster number 1 is older than number 2"):
+        known.updated(now=known.now, roster=TRUST.roster)
+    with pytest.raises(EnrolmentError, match="revocation list number 1 is older than number 2"):
+        known.updated(now=known.now, revocations=TRUST.revocations)
+    with pytest.raises(EnrolmentError, match="two different revocation lists with number 2"):
+        known.updated(now=known.now, revocations=doubted().revocations)
+    assert known.updated(now=known.now + 1, roster=known.roster).roster == known.roster
+
+
+@pytest.mark.parametrize("passphrase", [None, Secret(b"correct horse battery staple")])
+def test_claim_19_a_private_key_is_its_owners_alone(tmp_path: Path, passphrase: Secret | None) -> None:
+    """Its file has mode 0600 and is encrypted if a passphrase was given; one that others can open is not read."""
+    office, folder = tmp_path / "office", tmp_path / "client"
+    keys.create_authority(office, name="test", days=30, passphrase=passphrase, now=NOW)
+    keys.enrol(
+        office,
+        client="a-01",
+        rank=2,
+        days=10,
+        out=folder,
+        passphrase=passphrase,
+        client_passphrase=passphrase,
+        now=NOW,
+    )
+    path = folder / "client.key"
+
+    identity = load_identity(folder, passphrase=passphrase)
+
+    assert identity.client == "a-01"
+    for private in (path, *office.glob("*.key")):
+        assert private.stat().st_mode & 0o777 == 0o600
+        assert (b"ENCRYPTED" in private.read_bytes()) == (passphrase is not None)
+        assert bytes(identity.key.secret) not in private.read_bytes()
+    with pytest.raises(KeyFileError, match="passphrase"):
+        load_identity(folder, passphrase=Secret(b"wrong"))
+    for mode in (0o640, 0o604, 0o660, 0o602):
+        path.chmod(mode)
+        with pytest.raises(KeyFileError, match=f"mode 0{mode:o} opens the private key to others"):
+            load_identity(folder, passphrase=passphrase)
+
+
+@EVERY_PROFILE
+def test_claim_20_a_sessions_secrets_are_gone_when_it_is_over(profile: MaskingProfile) -> None:
+    """When a session is finished, ended or replaced, no key, seed or share of it can be reached from its client."""
+    plan = make_plan(f"masking.profile={profile.name}")
+    people = participants(plan)
+    network, me = InMemory(people), people["b-01"]
+    lasting = secrets_of(me)
+
+    def begin(number: int) -> set[Secret]:
+        before = secrets_of(me)
+        session = first_session(plan, round_number=number)
+        prepare_round(Conversation(plan, session, server_sum(plan)), network)
+        return secrets_of(me) - before
+
+    play(plan, initial(plan), network)
+    assert secrets_of(me) == lasting, "finished"
+    replaced = begin(2)
+    assert len(replaced) >= 13
+    ended = begin(4)
+    assert secrets_of(me) == lasting | ended, "replaced"
+    me.end()
+    assert secrets_of(me) == lasting, "ended"

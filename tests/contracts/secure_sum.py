@@ -1,7 +1,8 @@
 """What every secure sum must do: plain, masking, homomorphic.
 
 A subclass whose name begins with `Test` sets `secure_sum` and says, in two hooks, how its implementation keeps
-clients with different bindings from agreeing on a sum.
+clients with different bindings from agreeing on a sum. Further hooks say where it asks for more than the sessions do:
+another ring, a higher threshold, a higher quorum, another error for a reply that lost its signature.
 """
 
 from abc import ABC, abstractmethod
@@ -23,18 +24,20 @@ from protocols.errors import (
     WireError,
 )
 from protocols.interface import SecureSum, SegmentInput, SumResult
-from protocols.session import Session
+from protocols.session import Segment, Session
 from tests.contracts.sessions import (
-    LARGEST_SUM,
     MODEL,
     OTHER_MODEL,
     PROPERTY,
     Inputs,
     Play,
     foretell,
+    largest_sum,
     make_inputs,
     make_session,
     names,
+    narrowed,
+    own_quorum,
     plain_sum,
     same_bindings,
     segment,
@@ -84,6 +87,7 @@ class SecureSumContract(ABC):
     """The conformance tests of one implementation."""
 
     secure_sum: ClassVar[SecureSum]
+    ring_bits: ClassVar[int] = 32
 
     @abstractmethod
     def check_mixed_bindings(
@@ -97,6 +101,23 @@ class SecureSumContract(ABC):
     ) -> None:
         """Assert what it does with segment 0 when the server's binding is not that of the clients."""
 
+    def least_threshold(self, count: int) -> int:
+        """The smallest threshold that the implementation takes among so many members."""
+        return count // 2 + 1
+
+    def quorum(self, session: Session, part: Segment) -> int:
+        """The surviving holders below which a segment stays closed."""
+        return own_quorum(session, part)
+
+    def refusal_of_a_cut(self, stage: str, missing: int) -> type[ProtocolError]:
+        """The error for a reply that lacks so many bytes at its end."""
+        return WireError
+
+    def fitted(self, session: Session) -> Session:
+        """The session in the ring under test and with a threshold that the implementation takes."""
+        least = self.least_threshold(len(session.members))
+        return narrowed(replace(session, threshold=max(session.threshold, least)), self.ring_bits)
+
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a test that takes a `stage` once for each stage of the implementation."""
         if "stage" in metafunc.fixturenames:
@@ -104,7 +125,7 @@ class SecureSumContract(ABC):
 
     def started(self, session: Session | None = None, inputs: Inputs | None = None) -> Play:
         """A session of four clients, or the given one, that has not begun."""
-        return Play(self.secure_sum, session or make_session(), inputs)
+        return Play(self.secure_sum, self.fitted(session or make_session()), inputs)
 
     def finished(
         self, session: Session, inputs: Inputs, silent_from: dict[str, str] | None = None
@@ -114,7 +135,7 @@ class SecureSumContract(ABC):
         stages = self.secure_sum.stages
         for number, stage in enumerate(stages):
             play.play(stage, [m for m, last in (silent_from or {}).items() if stages.index(last) <= number])
-        return play.server.result(same_bindings(session))
+        return play.server.result(same_bindings(play.session))
 
     # Exact sums over the survivors.
 
@@ -129,7 +150,8 @@ class SecureSumContract(ABC):
     @PROPERTY
     @given(session=sessions(), seed=st.integers(0, 2**32 - 1))
     def test_sums_are_exact_when_everyone_stays(self, session: Session, seed: int) -> None:
-        """Each segment's sum is the integer sum of its members' inputs."""
+        """Each segment's sum is the integer sum of its members' inputs, be they holders or padding."""
+        session = self.fitted(session)
         inputs = make_inputs(session, seed=seed)
 
         result = self.finished(session, inputs)
@@ -144,8 +166,8 @@ class SecureSumContract(ABC):
     @pytest.mark.parametrize("sign", [1, -1])
     def test_sums_are_exact_at_full_capacity(self, count: int, sign: int) -> None:
         """Inputs of the largest magnitude that the ring admits sum without wrapping."""
-        bound = LARGEST_SUM // count
-        session = make_session(count, input_bound=bound)
+        bound = largest_sum(self.ring_bits) // count
+        session = make_session(count, input_bound=bound, ring_bits=self.ring_bits)
         extreme = np.array([bound, bound, bound - 1, 0, 1], dtype=np.int64) * sign
         inputs = {member: {0: SegmentInput(values=extreme, binding=MODEL)} for member in session.members}
 
@@ -193,6 +215,7 @@ class SecureSumContract(ABC):
         self, data: st.DataObject, session: Session, seed: int
     ) -> None:
         """Whoever falls silent and whenever, the sum is the survivors' or the session ends by name."""
+        session = self.fitted(session)
         silent = data.draw(silences(session, self.secure_sum.stages))
         inputs = make_inputs(session, seed=seed)
         outcome = foretell(
@@ -201,6 +224,7 @@ class SecureSumContract(ABC):
             stages=self.secure_sum.stages,
             input_stage=self.secure_sum.input_stage,
             silent_from=silent,
+            quorum=self.quorum,
         )
 
         if outcome is None:
@@ -265,6 +289,28 @@ class SecureSumContract(ABC):
         }
         assert set(result.refused) == {1}
         assert result.refused[1]
+
+    def test_padding_does_not_count_towards_a_quorum(self) -> None:
+        """A segment whose surviving uploads are all but padding stays closed; one more holder opens it exactly."""
+        session = make_session(
+            4,
+            segment(0, 5, names(4), 2, holders=(FIRST, SECOND)),
+            segment(1, 5, names(4), 2, holders=(FIRST, THIRD, LAST)),
+        )
+        inputs = make_inputs(session)
+        for part in session.segments:
+            for member in set(part.members) - set(part.holders):
+                inputs[member][part.index] = SegmentInput(values=np.zeros(5, dtype=np.int64), binding=MODEL)
+
+        thin = self.finished(session, inputs, {SECOND: self.secure_sum.input_stage})
+        whole = self.finished(session, inputs)
+
+        holders = {part.index: part.holders for part in session.segments}
+        assert set(thin.refused) == {0}
+        assert thin.sums[1].tolist() == plain_sum(inputs, session.segments[1], holders[1])
+        assert {index: values.tolist() for index, values in whole.sums.items()} == {
+            index: plain_sum(inputs, session.segments[index], holders[index]) for index in (0, 1)
+        }
 
     def test_below_the_threshold_the_session_ends(self, stage: str) -> None:
         """Too few answers at any stage raise BelowThresholdError, and nothing can be opened."""
@@ -371,18 +417,23 @@ class SecureSumContract(ABC):
         assert play.sums() == play.honest_sums()
 
     def test_a_malformed_reply_is_refused(self, stage: str) -> None:
-        """Every truncation, an extension and every bit flip of the header raise WireError and change no sum."""
+        """Every truncation, an extension and every bit flip of the header raise WireError and change no sum.
+
+        Where a reply ends in its signature, one truncation is a whole message without it, and refused as that.
+        """
         play = self.started()
         play.play_before(stage)
         replies = play.answers(stage)
         reply = replies[FIRST]
-        bad = [reply[:size] for size in range(len(reply))]
-        bad += [reply + b"\x00", reply + reply]
+        bad = [reply + b"\x00", reply + reply]
         bad += [
             bytes(byte ^ (1 << bit % 8) * (place == bit // 8) for place, byte in enumerate(reply))
             for bit in range(HEADER_BITS)
         ]
 
+        for size in range(len(reply)):
+            with pytest.raises(self.refusal_of_a_cut(stage, len(reply) - size)):
+                play.server.receive(FIRST, reply[:size])
         for message in bad:
             with pytest.raises(WireError):
                 play.server.receive(FIRST, message)
@@ -509,6 +560,46 @@ class SecureSumContract(ABC):
 
         assert play.sums() == play.honest_sums()
 
+    def test_a_client_that_has_ended_answers_nothing(self, stage: str) -> None:
+        """After `end` no request is answered, the one just answered included; the others finish without it."""
+        play = self.started()
+        play.play_before(stage)
+        requests, replies = dict(play.server.requests()), play.answers(stage)
+        ended = play.clients[SECOND]
+
+        ended.end()
+
+        for request in (requests[SECOND], b"", b"another request"):
+            with pytest.raises(StageError):
+                ended.reply(request)
+            with pytest.raises(StageError):
+                ended.contribute(request, play.inputs[SECOND])
+        play.deliver(replies)
+        play.server.close_stage()
+        play.play_after(stage, [SECOND])
+        survivors = (
+            names(4)
+            if self._after_upload(stage) or stage == self.secure_sum.input_stage
+            else (FIRST, THIRD, LAST)
+        )
+        assert play.sums() == {0: plain_sum(play.inputs, play.session.segments[0], survivors)}
+
+    def test_a_client_can_end_at_any_time_and_twice(self, stage: str) -> None:
+        """Ending before a stage, and again, makes its client silent from that stage on and harms nobody."""
+        play = self.started()
+        play.play_before(stage)
+        request = play.server.requests()[SECOND]
+
+        for _ in range(2):
+            play.clients[SECOND].end()
+
+        with pytest.raises(StageError):
+            play.answer(stage, SECOND, request)
+        play.play(stage, [SECOND])
+        play.play_after(stage, [SECOND])
+        survivors = names(4) if self._after_upload(stage) else (FIRST, THIRD, LAST)
+        assert play.sums() == {0: plain_sum(play.inputs, play.session.segments[0], survivors)}
+
     def test_the_first_request_is_empty(self) -> None:
         """A client that has not begun refuses a first request with anything in it."""
         play = self.started()
@@ -610,11 +701,17 @@ class SecureSumContract(ABC):
         with pytest.raises(StageError):
             play.server.close_stage()
 
-    @pytest.mark.parametrize("bound", [1000, LARGEST_SUM // 4], ids=["small bound", "full capacity"])
+    def _bindings_session(self, *, full: bool) -> Session:
+        """Two segments for all, under a small bound or the largest that the ring admits."""
+        parts = (segment(0, 8, names(4)), segment(1, 8, names(4)))
+        bound = largest_sum(self.ring_bits) // 4 if full else 1000
+        return make_session(4, *parts, input_bound=bound, ring_bits=self.ring_bits)
+
+    @pytest.mark.parametrize("full", [False, True], ids=["small bound", "full capacity"])
     @pytest.mark.parametrize("odd", names(4))
-    def test_clients_bound_to_different_models_agree_on_no_sum(self, odd: str, bound: int) -> None:
+    def test_clients_bound_to_different_models_agree_on_no_sum(self, odd: str, full: bool) -> None:  # noqa: FBT001
         """One client with another binding never yields the plain sum of that segment; other segments open exactly."""
-        session = make_session(4, segment(0, 8, names(4)), segment(1, 8, names(4)), input_bound=bound)
+        session = self._bindings_session(full=full)
         inputs = make_inputs(session)
         inputs[odd] = make_inputs(session, bindings={0: OTHER_MODEL})[odd]
         sums = {part.index: plain_sum(inputs, part, names(4)) for part in session.segments}
@@ -624,10 +721,10 @@ class SecureSumContract(ABC):
         assert result.sums[1].tolist() == sums[1]
         self.check_mixed_bindings(session, result, sums)
 
-    @pytest.mark.parametrize("bound", [1000, LARGEST_SUM // 4], ids=["small bound", "full capacity"])
-    def test_a_server_bound_to_another_model_learns_no_sum(self, bound: int) -> None:
+    @pytest.mark.parametrize("full", [False, True], ids=["small bound", "full capacity"])
+    def test_a_server_bound_to_another_model_learns_no_sum(self, full: bool) -> None:  # noqa: FBT001
         """A server whose binding differs from that of all clients does not get the plain sum."""
-        session = make_session(4, segment(0, 8, names(4)), segment(1, 8, names(4)), input_bound=bound)
+        session = self._bindings_session(full=full)
         inputs = make_inputs(session, bindings={0: OTHER_MODEL})
         sums = {part.index: plain_sum(inputs, part, names(4)) for part in session.segments}
 
@@ -666,7 +763,7 @@ class SecureSumContract(ABC):
     def _plant(self, play: Play, cheater: str, value: int) -> None:
         """Make one client contribute a value beyond the bound to segment 0, to which all others give nothing."""
         # The cheater believes in a larger bound; in all else its session is the same, its context included.
-        lax = replace(play.session, input_bound=LARGEST_SUM // len(play.session.members))
+        lax = replace(play.session, input_bound=largest_sum(self.ring_bits) // len(play.session.members))
         lax.__dict__["context"] = play.session.context
         play.clients[cheater] = self.secure_sum.client(lax, cheater)
         for member in play.session.members:

@@ -4,8 +4,8 @@ Nothing here uses ring arithmetic or a protocol: the expected sums and survivors
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,13 @@ Inputs = dict[ClientId, dict[int, SegmentInput]]
 
 def names(count: int) -> tuple[ClientId, ...]:
     """So many client ids in increasing order."""
-    return tuple(f"client-{number:02d}" for number in range(1, count + 1))
+    width = max(2, len(str(count)))
+    return tuple(f"client-{number:0{width}d}" for number in range(1, count + 1))
 
 
-def segment(index: int, length: int, members: Iterable[ClientId], quorum: int = 1) -> Segment:
+def segment(index: int, length: int, members: Iterable[ClientId], quorum: int = 1, **more: Any) -> Segment:
     """A segment in fewer words."""
-    return Segment(index=index, length=length, members=tuple(members), quorum=quorum)
+    return Segment(index=index, length=length, members=tuple(members), quorum=quorum, **more)
 
 
 def make_session(count: int = 4, *segments: Segment, **terms: Any) -> Session:
@@ -97,6 +98,11 @@ class Outcome:
     sums: dict[int, list[int]]
 
 
+def own_quorum(session: Session, part: Segment) -> int:  # noqa: ARG001
+    """The quorum that stands in the session."""
+    return part.quorum
+
+
 def foretell(
     session: Session,
     inputs: Inputs,
@@ -104,15 +110,19 @@ def foretell(
     stages: Sequence[str],
     input_stage: str,
     silent_from: Mapping[ClientId, str],
+    quorum: Callable[[Session, Segment], int] = own_quorum,
 ) -> Outcome | None:
-    """The outcome when clients fall silent at given stages; None when too few are left at one of them."""
+    """The outcome when clients fall silent at given stages; None when too few are left at one of them.
+
+    A quorum counts the holders that survive, not the members that only pad.
+    """
     last = {member: stages.index(silent_from[member]) for member in silent_from}
     for number in range(len(stages)):
         if sum(last.get(member, len(stages)) > number for member in session.members) < session.threshold:
             return None
     uploaded = stages.index(input_stage)
     survivors = tuple(m for m in session.members if last.get(m, len(stages)) > uploaded)
-    opened = [part for part in session.segments if len(set(survivors) & set(part.members)) >= part.quorum]
+    opened = [p for p in session.segments if len(set(survivors) & set(p.holders)) >= quorum(session, p)]
     return Outcome(
         survivors=survivors,
         open_segments=tuple(part.index for part in opened),
@@ -130,9 +140,10 @@ def sessions(
     segments = []
     for index in range(draw(st.integers(1, max_segments))):
         chosen = sorted(draw(st.sets(st.sampled_from(members), min_size=1)))
-        segments.append(
-            segment(index, draw(st.integers(1, max_length)), chosen, draw(st.integers(1, len(chosen))))
-        )
+        holders = draw(st.one_of(st.just(chosen), st.sets(st.sampled_from(chosen), min_size=1).map(sorted)))
+        quorum = draw(st.integers(1, len(holders)))
+        length = draw(st.integers(1, max_length))
+        segments.append(segment(index, length, chosen, quorum, holders=tuple(holders)))
     return make_session(
         count,
         *segments,
@@ -140,6 +151,20 @@ def sessions(
         input_bound=draw(st.one_of(st.integers(1, LARGEST_SUM // count), st.just(LARGEST_SUM // count))),
         round=draw(st.integers(1, 2**32 - 1)),
         attempt=draw(st.integers(1, 2**32 - 1)),
+    )
+
+
+def largest_sum(bits: int) -> int:
+    """The largest sum that a ring of so many bits holds."""
+    return 2 ** (bits - 1) - 1
+
+
+def narrowed(session: Session, bits: int) -> Session:
+    """The same session in another ring, with a bound that fits it."""
+    return replace(
+        session,
+        ring_bits=bits,
+        input_bound=min(session.input_bound, largest_sum(bits) // len(session.members)),
     )
 
 

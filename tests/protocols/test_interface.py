@@ -17,6 +17,8 @@ from protocols.interface import (
     check_inputs,
     reason_to_reject,
 )
+from protocols.masking.secure_sum import Masking
+from protocols.plain import Plain
 from tests.contracts.secure_sum import BAD_INPUTS, good_input
 from tests.contracts.sessions import MODEL, make_session, names, segment
 
@@ -26,6 +28,28 @@ def test_roles_are_abstract(role: type) -> None:
     """A role without an implementation cannot be made."""
     with pytest.raises(TypeError, match="abstract"):
         role()
+
+
+@pytest.mark.parametrize(
+    ("role", "names_of_parts"),
+    [
+        (SecureSum, {"stages", "client", "server"}),
+        (SumClient, {"reply", "contribute", "end"}),
+        (SumServer, {"requests", "receive", "close_stage", "result"}),
+    ],
+)
+def test_a_role_leaves_no_part_out(role: type, names_of_parts: set[str]) -> None:
+    """An implementation must say how a client ends and which stages there are, like everything else."""
+    assert role.__abstractmethods__ == names_of_parts  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("secure_sum", [Plain(), Masking()], ids=lambda secure_sum: secure_sum.name)
+def test_stages_belong_to_an_instance(secure_sum: SecureSum) -> None:
+    """The stages are read from a secure sum, which may have more or fewer than another of its class."""
+    assert isinstance(type(secure_sum).stages, property)
+    assert secure_sum.input_stage in secure_sum.stages
+    with pytest.raises(AttributeError):
+        secure_sum.stages = ()  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -39,21 +39,29 @@ class TestPlain(SecureSumContract):
         self.check_mixed_bindings(session, result, sums_of_inputs)
 
 
+class TestPlainIn20Bits(TestPlain):
+    """The same in the ring whose elements take half bytes."""
+
+    ring_bits: ClassVar[int] = 20
+
+
 @PROPERTY
 @given(
     sender=st.integers(0, 2**16 - 1),
     segments=st.dictionaries(st.integers(0, 2**16 - 1), VECTORS, max_size=3),
+    bits=st.sampled_from([16, 20, 24, 32]),
 )
-def test_an_input_survives_the_wire(sender: int, segments: dict[int, np.ndarray]) -> None:
-    """Decoding the bytes of a plain input gives its fields back."""
+def test_an_input_survives_the_wire(sender: int, segments: dict[int, np.ndarray], bits: int) -> None:
+    """Decoding the bytes of a plain input gives its fields back, the vectors modulo its ring."""
     bindings = {index: bytes([number]) * 32 for number, index in enumerate(segments)}
-    message = PlainInput(context=CONTEXT, sender=sender, segments=segments, bindings=bindings)
+    message = PlainInput(context=CONTEXT, sender=sender, segments=segments, bindings=bindings, ring_bits=bits)
 
     decoded = PlainInput.from_bytes(message.to_bytes())
 
     assert (decoded.context, decoded.sender, decoded.bindings) == (CONTEXT, sender, bindings)
+    assert decoded.ring_bits == bits
     assert {index: vector.tolist() for index, vector in decoded.segments.items()} == {
-        index: vector.tolist() for index, vector in segments.items()
+        index: [word % 2**bits for word in vector.tolist()] for index, vector in segments.items()
     }
     assert decoded.to_bytes() == message.to_bytes()
 
@@ -91,3 +99,45 @@ def test_an_upload_holds_exactly_the_clients_segments(lengths: dict[int, int]) -
     play.play("upload")
 
     assert play.sums() == play.honest_sums()
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_an_upload_in_another_ring_is_refused(bits: int) -> None:
+    """An input packed for another ring than the session's raises InputError, and the right one is still taken."""
+    session = make_session(ring_bits=20)
+    play = Play(Plain(), session)
+    message = PlainInput(
+        context=session.context,
+        sender=1,
+        segments={0: np.zeros(5, dtype=np.uint32)},
+        bindings={0: MODEL},
+        ring_bits=bits,
+    )
+
+    with pytest.raises(InputError, match=f"client-01: ring_bits={bits}"):
+        play.server.receive("client-01", message.to_bytes())
+    play.play("upload")
+
+    assert play.sums() == play.honest_sums()
+
+
+@pytest.mark.parametrize("bits", [0, 8, 12, 31, 64, 255])
+def test_a_ring_that_does_not_exist_is_refused(bits: int) -> None:
+    """An input that claims another number of bits than the format knows raises WireError."""
+    good = PlainInput(
+        context=CONTEXT, sender=1, segments={0: np.zeros(5, dtype=np.uint32)}, bindings={0: MODEL}
+    ).to_bytes()
+    place = 4 + 32 + 2  # behind header, context and sender
+
+    with pytest.raises(WireError, match=f"bits={bits}"):
+        PlainInput.from_bytes(good[:place] + bytes([bits]) + good[place + 1 :])
+
+
+def test_a_client_forgets_its_input_when_it_ends() -> None:
+    """After `end` nothing of the upload is left in the client."""
+    play = Play(Plain(), make_session())
+    sent = play.answers("upload")["client-01"]
+
+    play.clients["client-01"].end()
+
+    assert sent not in vars(play.clients["client-01"]).values()

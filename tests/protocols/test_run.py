@@ -8,6 +8,7 @@ from protocols.errors import BelowThresholdError, ProtocolError, WireError
 from protocols.interface import SecureSum
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
+from protocols.profiles import CONSISTENCY, ONE_ANSWER, MaskingProfile
 from protocols.run import run_session
 from protocols.session import Session
 from protocols.transcript import Transcript
@@ -23,8 +24,10 @@ from tests.contracts.sessions import (
     sessions,
     silences,
 )
+from tests.protocols.masking.parties import EveryonesMasking
 
 BOTH = pytest.mark.parametrize("secure_sum", [Plain(), Masking()], ids=lambda secure_sum: secure_sum.name)
+SIGNED = pytest.mark.parametrize("profile", [ONE_ANSWER, CONSISTENCY], ids=lambda profile: profile.name)
 
 
 @BOTH
@@ -125,13 +128,15 @@ def test_a_transcript_counts_what_crossed(secure_sum: SecureSum) -> None:
     assert set(sizes) == set(transcript.sent) - {("client-04", secure_sum.stages[-1])}
 
 
-def test_a_masked_upload_takes_four_bytes_per_value() -> None:
-    """Ten thousand more values cost each client forty thousand more bytes, in masking as in the clear."""
+@pytest.mark.parametrize(("bits", "more"), [(16, 20_000), (20, 25_000), (24, 30_000), (32, 40_000)])
+def test_a_masked_upload_takes_the_bits_of_its_ring_per_value(bits: int, more: int) -> None:
+    """Ten thousand more values cost each client so many more bytes, in masking as in the clear."""
     sizes = {}
 
     for secure_sum in (Plain(), Masking()):
         for length in (1, 10_001):
-            session, transcript = make_session(4, segment(0, length, names(4))), Transcript()
+            transcript = Transcript()
+            session = make_session(4, segment(0, length, names(4)), ring_bits=bits)
             run_session(
                 secure_sum,
                 session,
@@ -143,7 +148,52 @@ def test_a_masked_upload_takes_four_bytes_per_value() -> None:
 
     for name in ("plain", "masking"):
         for client in names(4):
-            assert sizes[name, 10_001][client] - sizes[name, 1][client] == 40_000
+            assert sizes[name, 10_001][client] - sizes[name, 1][client] == more
+
+
+def test_identities_cost_signatures_alone() -> None:
+    """With signed messages a client sends one signature of 64 bytes with its keys and one with its upload."""
+    session = make_session()
+    sizes = []
+
+    for secure_sum in (Masking(), EveryonesMasking(ONE_ANSWER)):
+        transcript = Transcript()
+        run_session(
+            secure_sum,
+            session,
+            make_inputs(session),
+            bindings=same_bindings(session),
+            transcript=transcript,
+        )
+        sizes.append(transcript.received)
+
+    unsigned, signed = sizes
+    assert {key: signed[key] - unsigned[key] for key in unsigned} == {
+        (client, stage): 64 if stage in {"advertise_keys", "mask_input"} else 0
+        for client in names(4)
+        for stage in Masking().stages
+    }
+
+
+@SIGNED
+def test_a_signed_session_runs_like_any_other(profile: MaskingProfile) -> None:
+    """A client that falls silent at any stage leaves the exact sum over those who have uploaded."""
+    secure_sum, session = EveryonesMasking(profile), make_session()
+    inputs = make_inputs(session)
+
+    for stage in secure_sum.stages:
+        result = run_session(
+            secure_sum,
+            session,
+            inputs,
+            bindings=same_bindings(session),
+            silent_from={"client-02": stage},
+        )
+
+        late = secure_sum.stages.index(stage) > secure_sum.stages.index("mask_input")
+        survivors = names(4) if late else ("client-01", "client-03", "client-04")
+        assert result.survivors == survivors
+        assert result.sums[0].tolist() == plain_sum(inputs, session.segments[0], survivors)
 
 
 @BOTH

@@ -19,7 +19,7 @@ from protocols.errors import (
     WireError,
 )
 from protocols.session import Segment, Session
-from tests.contracts.sessions import PROPERTY, make_session, names, segment, sessions
+from tests.contracts.sessions import PROPERTY, make_session, names, narrowed, segment, sessions
 
 MEMBERS = names(4)
 
@@ -28,18 +28,28 @@ def encode(session: Session) -> bytes:
     """The documented layout, written with `struct` alone."""
     data = b"RS\x01\x01" + session.run
     data += struct.pack("<IIHI", session.round, session.attempt, session.threshold, session.input_bound)
-    data += session.config_digest + struct.pack("<H", len(session.members))
+    data += bytes([session.ring_bits]) + session.config_digest + struct.pack("<H", len(session.members))
     for member in session.members:
         data += struct.pack("<H", len(member)) + member.encode("ascii")
     data += struct.pack("<H", len(session.segments))
     for part in session.segments:
-        data += struct.pack("<IHH", part.length, part.quorum, len(part.members))
-        data += b"".join(struct.pack("<H", session.members.index(member) + 1) for member in part.members)
+        data += struct.pack("<IHB", part.length, part.quorum, part.extra_secrets)
+        for listed in (part.members, part.holders):
+            data += struct.pack("<H", len(listed))
+            data += b"".join(struct.pack("<H", session.members.index(member) + 1) for member in listed)
     return data
 
 
+@st.composite
+def ringed(draw: st.DrawFn) -> Session:
+    """Sessions in every ring, some of whose segments have extra secrets."""
+    session = narrowed(draw(sessions()), draw(st.sampled_from([16, 20, 24, 32])))
+    extra = draw(st.sampled_from([0, 1, 255]))
+    return replace(session, segments=tuple(replace(part, extra_secrets=extra) for part in session.segments))
+
+
 @PROPERTY
-@given(session=sessions())
+@given(session=ringed())
 def test_the_context_is_the_hash_of_all_terms(session: Session) -> None:
     """The context is SHA-256 of a prefix and of the terms in their documented layout."""
     context = session.context
@@ -49,7 +59,7 @@ def test_the_context_is_the_hash_of_all_terms(session: Session) -> None:
 
 
 @PROPERTY
-@given(session=sessions())
+@given(session=ringed())
 def test_a_session_survives_the_wire(session: Session) -> None:
     """Decoding the bytes of a session gives an equal session."""
     decoded = Session.from_bytes(session.to_bytes())
@@ -72,6 +82,9 @@ def test_a_session_survives_the_wire(session: Session) -> None:
         {"segments": (segment(0, 5, MEMBERS[:3]),)},
         {"segments": (segment(0, 5, MEMBERS, 2),)},
         {"segments": (segment(0, 5, MEMBERS), segment(1, 5, MEMBERS))},
+        {"segments": (segment(0, 5, MEMBERS, holders=MEMBERS[:3]),)},
+        {"segments": (segment(0, 5, MEMBERS, extra_secrets=1),)},
+        {"ring_bits": 24},
     ],
 )
 def test_every_term_changes_the_context(change: dict[str, Any]) -> None:
@@ -133,6 +146,26 @@ def test_the_sum_must_fit_the_ring(count: int) -> None:
     assert session.input_bound == largest
     with pytest.raises(CapacityError):
         make_session(count, input_bound=largest + 1)
+
+
+@pytest.mark.parametrize("bits", [16, 20, 24, 32])
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 99])
+def test_the_sum_must_fit_its_ring(count: int, bits: int) -> None:
+    """The largest bound is that of the session's own ring."""
+    largest = (2 ** (bits - 1) - 1) // count
+
+    session = make_session(count, input_bound=largest, ring_bits=bits)
+
+    assert (session.input_bound, session.ring_bits) == (largest, bits)
+    with pytest.raises(CapacityError, match=f"{bits} bits"):
+        make_session(count, input_bound=largest + 1, ring_bits=bits)
+
+
+@pytest.mark.parametrize("bits", [-16, 0, 8, 12, 15, 31, 33, 64])
+def test_a_ring_that_does_not_exist_is_refused(bits: int) -> None:
+    """Another number of bits than the four of the format raises SessionError."""
+    with pytest.raises(SessionError, match=f"ring_bits={bits}"):
+        make_session(ring_bits=bits)
 
 
 @pytest.mark.parametrize("bound", [0, -1, 2**31, 2**64])
@@ -229,6 +262,70 @@ def test_segment_members_are_members_in_order(members: tuple[str, ...]) -> None:
         make_session(4, part)
 
 
+# Holders and extra secrets.
+
+
+def test_all_members_hold_a_segment_unless_told_otherwise() -> None:
+    """Without holders a segment is the one whose holders are all its members, on the wire too."""
+    implicit, explicit = segment(0, 5, MEMBERS), segment(0, 5, MEMBERS, holders=MEMBERS)
+
+    sessions_of_both = [make_session(4, part) for part in (implicit, explicit)]
+
+    assert implicit == explicit
+    assert implicit.holders == MEMBERS
+    assert sessions_of_both[0].to_bytes() == sessions_of_both[1].to_bytes()
+
+
+@pytest.mark.parametrize("quorum", [0, -1, 3, 4])
+def test_quorums_fit_the_holders(quorum: int) -> None:
+    """A quorum that only padding members could reach raises QuorumError."""
+    with pytest.raises(QuorumError):
+        segment(0, 5, MEMBERS, quorum, holders=MEMBERS[:2])
+
+
+@pytest.mark.parametrize(
+    "holders",
+    [
+        ("client-04",),
+        ("client-01", "stranger"),
+        ("client-02", "client-01"),
+        ("client-01", "client-01"),
+        ("client-01", "client-05"),
+        ("not a name",),
+    ],
+)
+def test_holders_are_members_of_the_segment_in_order(holders: tuple[str, ...]) -> None:
+    """A holder outside the segment, repeated or unsorted, raises RosterError."""
+    part = segment(0, 5, MEMBERS[:3], holders=holders)
+
+    with pytest.raises(RosterError):
+        make_session(4, part)
+
+
+@pytest.mark.parametrize("number", [0, 1, 255])
+def test_a_segment_has_room_for_extra_secrets(number: int) -> None:
+    """Up to 255 extra secrets survive the wire."""
+    session = make_session(4, segment(0, 5, MEMBERS, extra_secrets=number))
+
+    decoded = Session.from_bytes(session.to_bytes())
+
+    assert decoded.segments[0].extra_secrets == number
+
+
+@pytest.mark.parametrize("number", [-1, 256])
+def test_too_many_extra_secrets_are_refused(number: int) -> None:
+    """A number of extra secrets that does not fit one byte raises SessionError."""
+    with pytest.raises(SessionError, match=f"extra_secrets={number}"):
+        segment(0, 5, MEMBERS, extra_secrets=number)
+
+
+def test_a_member_that_only_pads_owes_its_segment() -> None:
+    """Whether a member holds a segment changes nothing in what it uploads."""
+    session = make_session(4, segment(0, 5, MEMBERS, holders=MEMBERS[:2]))
+
+    assert [part.index for part in session.segments_of(MEMBERS[3])] == [0]
+
+
 def test_positions_count_from_one_in_roster_order() -> None:
     """Positions and names are each other's inverse."""
     session = make_session()
@@ -289,7 +386,7 @@ def test_every_truncation_and_extension_of_the_bytes_is_refused() -> None:
 
 
 @PROPERTY
-@given(session=sessions(), place=st.integers(0, 2**16), change=st.integers(1, 255))
+@given(session=ringed(), place=st.integers(0, 2**16), change=st.integers(1, 255))
 def test_changed_bytes_are_another_session_or_none(session: Session, place: int, change: int) -> None:
     """Changing any byte gives a session with another context, or a ProtocolError."""
     data = bytearray(session.to_bytes())
@@ -326,10 +423,32 @@ def test_decoded_terms_are_checked() -> None:
         Session.from_bytes(wrong)
 
 
+def test_a_decoded_ring_is_checked() -> None:
+    """Bytes that spell a ring of 17 bits are refused like the constructor refuses them."""
+    data = make_session().to_bytes()
+    place = 28 + 2 + 4  # behind threshold and bound
+
+    with pytest.raises(SessionError, match="ring_bits=17"):
+        Session.from_bytes(data[:place] + bytes([17]) + data[place + 1 :])
+
+
 @pytest.mark.parametrize("position", [0, 5])
-def test_decoded_positions_lie_in_the_roster(position: int) -> None:
-    """A segment member at a position outside the roster raises RosterError."""
-    data = make_session(4, segment(0, 5, MEMBERS[:1])).to_bytes()
+@pytest.mark.parametrize("place", [-6, -2], ids=["member", "holder"])
+def test_decoded_positions_lie_in_the_roster(position: int, place: int) -> None:
+    """A segment member or holder at a position outside the roster raises RosterError."""
+    data = bytearray(make_session(4, segment(0, 5, MEMBERS[:1])).to_bytes())
+    struct.pack_into("<H", data, len(data) + place, position)
 
     with pytest.raises(RosterError):
-        Session.from_bytes(data[:-2] + struct.pack("<H", position))
+        Session.from_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("place", [-8, -4], ids=["members", "holders"])
+def test_a_decoded_segment_has_members_and_holders(place: int) -> None:
+    """An empty list raises RosterError: what means all members has another form."""
+    data = bytearray(make_session(4, segment(0, 5, MEMBERS[:1])).to_bytes())
+    struct.pack_into("<H", data, len(data) + place, 0)
+    del data[len(data) + place + 2 : len(data) + place + 4]
+
+    with pytest.raises(RosterError):
+        Session.from_bytes(bytes(data))

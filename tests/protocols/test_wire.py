@@ -27,6 +27,14 @@ FIELDS: dict[str, tuple[Callable[[Writer, Any], Writer], Callable[[Reader], Any]
         lambda r: r.vector().tolist(),
         st.lists(st.integers(0, 2**32 - 1), max_size=6),
     ),
+    **{
+        f"vector of {bits} bits": (
+            lambda w, v, bits=bits: w.vector(np.array(v, dtype=np.uint32), bits=bits),
+            lambda r, bits=bits: r.vector(bits=bits).tolist(),
+            st.lists(st.integers(0, 2**bits - 1), max_size=6),
+        )
+        for bits in (16, 20, 24)
+    },
     "positions": (
         lambda w, v: w.positions(v),
         lambda r: list(r.positions()),
@@ -72,6 +80,19 @@ def test_the_layout_is_the_documented_one() -> None:
     )
 
 
+def test_a_packed_vector_has_its_number_of_elements_in_front() -> None:
+    """A vector of b bits is a count and so many times b bits, rounded up to bytes."""
+    vector = np.array([1, 2**20 - 2, 0xABCDE], dtype=np.uint32)
+
+    data = {bits: Writer(TYPE).vector(vector, bits=bits).done()[4:].hex(" ") for bits in (16, 20, 24)}
+
+    assert data == {
+        16: "03 00 00 00 01 00 fe ff de bc",
+        20: "03 00 00 00 01 00 e0 ff ff de bc 0a",
+        24: "03 00 00 00 01 00 00 fe ff 0f de bc 0a",
+    }
+
+
 def test_message_types_keep_their_numbers() -> None:
     """The registry is part of the format: a number never changes its meaning."""
     numbers = {kind.name: int(kind) for kind in MessageType}
@@ -87,6 +108,9 @@ def test_message_types_keep_their_numbers() -> None:
         ("MASKED_INPUT", 37),
         ("SURVIVOR_LIST", 38),
         ("REVEALED_SHARES", 39),
+        ("SIGNED_SURVIVORS", 40),
+        ("SURVIVOR_SIGNATURES", 41),
+        ("ROSTER", 48),
     }
     assert all(0 < number < 256 for number in numbers.values())
 
@@ -172,7 +196,9 @@ def test_text_that_is_not_utf_8_is_refused(text: bytes) -> None:
         Reader(data, TYPE).text()
 
 
-@pytest.mark.parametrize("kind", ["blob", "vector", "text", "positions"])
+@pytest.mark.parametrize(
+    "kind", ["blob", *(kind for kind in FIELDS if "vector" in kind), "text", "positions"]
+)
 def test_a_length_beyond_the_bytes_at_hand_is_refused(kind: str) -> None:
     """A field that claims the largest length raises WireError instead of allocating it."""
     data = HEADER + b"\xff\xff\xff\xff" + bytes(16)
@@ -198,7 +224,51 @@ def test_a_decoded_vector_is_read_only() -> None:
         vector[0] = 1
 
 
+@pytest.mark.parametrize("bits", [-8, 0, 1, 8, 12, 31, 33, 64, 255])
+def test_a_vector_of_an_unknown_ring_is_refused(bits: int) -> None:
+    """A number of bits that no ring has, which may come from the message itself, raises WireError."""
+    data = Writer(TYPE).vector(np.arange(3, dtype=np.uint32)).done()
+
+    with pytest.raises(WireError, match=f"bits={bits}"):
+        Reader(data, TYPE).vector(bits=bits)
+
+
+def test_padding_in_a_vector_is_refused() -> None:
+    """Half a byte that is not zero behind an odd vector of 20 bits raises WireError: there is one encoding only."""
+    data = bytearray(Writer(TYPE).vector(np.arange(3, dtype=np.uint32), bits=20).done())
+    data[-1] |= 0x10
+
+    with pytest.raises(WireError, match="padding"):
+        Reader(bytes(data), TYPE).vector(bits=20)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 63, 64, 65])
+def test_the_rest_has_one_of_its_sizes(left: int) -> None:
+    """What is left of a message is taken whole if its size is allowed, and raises WireError otherwise."""
+    data = bytes(range(left))
+    reader = Reader(HEADER + b"\x05\x00" + data, TYPE)
+    reader.unsigned(2)
+
+    if left in {0, 64}:
+        assert reader.rest((0, 64)) == data
+        reader.end()
+    else:
+        with pytest.raises(WireError, match=f"{left} last bytes"):
+            reader.rest((0, 64))
+
+
+def test_the_rest_is_taken_once() -> None:
+    """After the rest nothing is left, not even for another rest."""
+    reader = Reader(HEADER + b"abc", TYPE)
+
+    taken = [reader.rest((0, 3)), reader.rest((0, 3))]
+
+    assert taken == [b"abc", b""]
+
+
 def test_errors_name_the_message() -> None:
     """A WireError says which message was being decoded."""
     with pytest.raises(WireError, match="survivor_list"):
         Reader(b"RS\x01\x01", MessageType.SURVIVOR_LIST)
+    with pytest.raises(WireError, match="session"):
+        Reader(HEADER + b"a", TYPE).rest((0,))

@@ -40,6 +40,8 @@ def rows_after(folder: Path, number: int) -> np.ndarray[Any, np.dtype[np.float32
         {},
         {"gamma": 1.0, "weights": "examples", "examples_cap": 20},
         {"average": "zero-pad", "task__partition": "iid", "training__optimizer": "sgd"},
+        {"masking__profile": "semi-honest", "quantization__ring_bits": 20},
+        {"masking__profile": "consistency", "upload": "padded"},
     ],
 )
 def test_masked_and_plain_runs_end_in_the_same_adapter(

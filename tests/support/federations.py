@@ -1,6 +1,7 @@
 """Small federations in memory: plans, participants that train on nothing, and a network that can be tampered with."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -8,11 +9,14 @@ import numpy as np
 from protocols.session import ClientId, Session
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import sample_cohort
-from rbla_secure.federation.exchange import Answer, Exchange
+from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.participant import LocalTraining, Participant
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, Rows
+from tests.support.identities import client_sum, server_sum
 from tests.support.updates import make_layout
 
 LAYOUT = make_layout((3, 2), (2, 4))
@@ -75,19 +79,45 @@ def make_participants(
     """Everyone enrolled; those named train as told, all others drift."""
     special = train or {}
     return {
-        name: Participant(name, plan=plan, train=special.get(name, drift), examples=examples)
+        name: Participant(
+            name,
+            plan=plan,
+            secure_sum=client_sum(plan, name),
+            train=special.get(name, drift),
+            examples=examples,
+        )
         for name in plan.ranks
     }
 
 
-def keep_request(client: ClientId, stage: str, request: bytes) -> bytes:  # noqa: ARG001
+def open_round(plan: Plan, *, round_number: int = 1, attempt: int = 1) -> Conversation:
+    """The server's side of a round of which nobody has heard yet."""
+    session = make_session(plan, round_number=round_number, attempt=attempt)
+    return Conversation(plan, session, server_sum(plan))
+
+
+def play_round(
+    plan: Plan, adapter: Adapter, exchange: Exchange, *, round_number: int = 1, attempt: int = 1
+) -> RoundOutcome:
+    """A round on its own, from its keys to its result."""
+    conversation = open_round(plan, round_number=round_number, attempt=attempt)
+    prepare_round(conversation, exchange)
+    return run_round(plan, conversation, adapter, exchange)
+
+
+def keep_request(client: ClientId, parcel: Parcel) -> bytes:  # noqa: ARG001
     """A network that delivers what the server sends."""
-    return request
+    return parcel.data
 
 
-def keep_answer(client: ClientId, stage: str, data: bytes) -> list[Answer]:  # noqa: ARG001
+def keep_answer(client: ClientId, parcel: Parcel) -> list[Answer]:
     """A network that delivers what the client sends."""
-    return [Answer(client, data)]
+    return [Answer(client=client, parcel=parcel)]
+
+
+def answer_with(client: ClientId, parcel: Parcel, data: bytes) -> Answer:
+    """An answer to the same parcel with other bytes."""
+    return Answer(client=client, parcel=replace(parcel, data=data))
 
 
 @final
@@ -96,7 +126,8 @@ class InMemory(Exchange):
 
     Args:
         participants: Everyone enrolled.
-        silent_from: By client, the stage from which on it no longer answers.
+        silent_from: By client, the stage from which on it no longer answers in a round, in every round.
+        silent_in: By round and client, the stage from which on it no longer answers in that round.
         requests: What the network makes of a request.
         answers: What the network makes of an answer.
     """
@@ -106,36 +137,53 @@ class InMemory(Exchange):
         participants: Mapping[ClientId, Participant],
         *,
         silent_from: Mapping[ClientId, str] | None = None,
-        requests: Callable[[ClientId, str, bytes], bytes] = keep_request,
-        answers: Callable[[ClientId, str, bytes], list[Answer]] = keep_answer,
+        silent_in: Mapping[tuple[int, ClientId], str] | None = None,
+        requests: Callable[[ClientId, Parcel], bytes] = keep_request,
+        answers: Callable[[ClientId, Parcel], list[Answer]] = keep_answer,
     ) -> None:
         self._participants = participants
         self._silent_from = dict(silent_from or {})
+        self._silent_in = dict(silent_in or {})
         self._requests = requests
         self._answers = answers
-        self._gone: set[ClientId] = set()
-        self.seen: list[tuple[str, ClientId, bytes]] = []
+        self._gone: set[tuple[int, ClientId]] = set()
+        self.sent: list[dict[ClientId, tuple[Parcel, ...]]] = []
 
-    def send(self, requests: Mapping[ClientId, bytes], *, round_number: int, stage: str) -> Iterator[Answer]:
-        """Deliver requests one after the other."""
-        assert round_number >= 1
-        self._gone |= {client for client, last in self._silent_from.items() if last == stage}
-        for client, request in requests.items():
-            self.seen.append((stage, client, request))
-            if client not in self._gone:
-                delivered = self._requests(client, stage, request)
-                yield from self._answers(client, stage, self._participants[client].handle(delivered))
+    @property
+    def seen(self) -> list[tuple[str, ClientId, bytes]]:
+        """Every request: its stage, whom it is for, its bytes."""
+        return [
+            (parcel.stage, client, parcel.data)
+            for messages in self.sent
+            for client, parcels in messages.items()
+            for parcel in parcels
+        ]
+
+    def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
+        """Deliver messages one after the other."""
+        self.sent.append({client: tuple(parcels) for client, parcels in messages.items()})
+        for client, parcels in messages.items():
+            for parcel in parcels:
+                if not self._hears(client, parcel):
+                    continue
+                delivered = self._requests(client, parcel)
+                data = self._participants[client].handle(delivered)
+                yield from self._answers(client, replace(parcel, data=data))
+
+    def _hears(self, client: ClientId, parcel: Parcel) -> bool:
+        here = (parcel.round, client)
+        if parcel.stage in (self._silent_from.get(client), self._silent_in.get(here)):
+            self._gone.add(here)
+        return here not in self._gone
 
 
 @final
 class Deaf(Exchange):
     """Nobody answers."""
 
-    def send(self, requests: Mapping[ClientId, bytes], *, round_number: int, stage: str) -> Iterator[Answer]:
+    def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
         """Deliver nothing."""
-        assert requests
-        assert round_number >= 1
-        assert stage
+        assert all(messages.values())
         yield from ()
 
 

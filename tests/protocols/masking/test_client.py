@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -16,24 +17,35 @@ from protocols.errors import (
     ProtocolError,
     RosterError,
     SealError,
+    SignatureError,
     StageError,
 )
 from protocols.masking import client as steps
 from protocols.masking.client import create_masked_input, create_revealed_shares, create_sealed_shares
-from protocols.masking.messages import KeyDirectory, RevealedShares, ShareBundle, ShareDelivery, SurvivorList
-from protocols.masking.secure_sum import Masking
+from protocols.masking.messages import (
+    KeyAdvertisement,
+    KeyDirectory,
+    RevealedShares,
+    SealedShares,
+    SegmentShares,
+    ShareBundle,
+    ShareDelivery,
+    SurvivorList,
+)
+from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.sealed import seal
 from protocols.primitives.secret import Secret
-from protocols.session import Session
-from tests.contracts.sessions import PROPERTY, Play, make_inputs, make_session, names, segment
+from tests.contracts.sessions import PROPERTY, Play, make_inputs, make_session, names, plain_sum, segment
 from tests.protocols.masking.parties import (
     ReproducibleMasking,
     advertise,
+    as_terms,
     directory_of,
     mask,
     reveal,
     share,
+    stream,
     survivor_list,
     with_sealed,
     without,
@@ -46,6 +58,10 @@ INPUTS = make_inputs(SESSION)
 ADVERTISED, DIRECTORY = advertise(SESSION)
 SHARED, DELIVERIES = share(SESSION, ADVERTISED, DIRECTORY)
 MASKED, _ = mask(SESSION, SHARED, DELIVERIES, INPUTS)
+TERMS = as_terms(SESSION)
+OTHER_TERMS = as_terms(OTHER_SESSION)
+STAGES = Masking().stages
+FIELD = 2**257 - 93
 ME = 1
 SMALL_ORDER = bytes(32)
 
@@ -71,44 +87,119 @@ def keys_of(position: int) -> Any:
     return DIRECTORY.advertisements[position - 1]
 
 
-def stranger(position: int) -> KeyDirectory:
+def masked_with(position: int, index: int, key: bytes) -> KeyDirectory:
+    """The right directory with another mask key in one entry."""
+    return entry_changed(position, mask_keys={**keys_of(position).mask_keys, index: key})
+
+
+def stranger(position: int, *, listed: bool = True) -> KeyDirectory:
     """The right directory with one more entry, of fresh keys, at a position outside the roster."""
     fresh = [PrivateKey(Secret(bytes([number]) * 32)).public for number in (1, 2)]
-    extra = replace(keys_of(2), sender=position, mask_key=fresh[0], sealing_key=fresh[1])
-    entries = sorted([*DIRECTORY.advertisements, extra], key=lambda entry: entry.sender)
-    return directory_of(SESSION, entries)
+    extra = replace(
+        keys_of(4), sender=position, mask_keys={0: fresh[0]}, sealing_key=fresh[1], nonce=bytes(16)
+    )
+    entries = sorted(
+        [*DIRECTORY.advertisements, *([extra] if listed else [])], key=lambda entry: entry.sender
+    )
+    return replace(directory_of(SESSION, entries), nonces={**DIRECTORY.nonces, position: bytes(16)})
+
+
+def with_nonces(**changed: bytes | None) -> KeyDirectory:
+    """The right directory with other nonces, or without those that are None, by `p<position>`."""
+    by_position = {int(name[1:]): nonce for name, nonce in changed.items()}
+    nonces = {**DIRECTORY.nonces, **by_position}
+    return replace(DIRECTORY, nonces={p: nonce for p, nonce in nonces.items() if nonce is not None})
 
 
 BAD_DIRECTORIES: dict[str, tuple[type[ProtocolError], Change]] = {
     "without me": (RosterError, lambda: directory(lambda sender, entry: entry if sender != ME else None)),
-    "another mask key for me": (RosterError, lambda: entry_changed(ME, mask_key=b"\x09" + bytes(31))),
+    "another mask key for me": (RosterError, lambda: masked_with(ME, 0, b"\x09" + bytes(31))),
     "another sealing key for me": (RosterError, lambda: entry_changed(ME, sealing_key=b"\x09" + bytes(31))),
     "my two keys exchanged": (
         RosterError,
-        lambda: entry_changed(ME, mask_key=keys_of(ME).sealing_key, sealing_key=keys_of(ME).mask_key),
+        lambda: entry_changed(
+            ME,
+            mask_keys={**keys_of(ME).mask_keys, 0: keys_of(ME).sealing_key},
+            sealing_key=keys_of(ME).mask_keys[0],
+        ),
     ),
-    "a peer with my mask key": (RosterError, lambda: entry_changed(2, mask_key=keys_of(ME).mask_key)),
+    "my mask keys exchanged": (
+        RosterError,
+        lambda: entry_changed(ME, mask_keys={0: keys_of(ME).mask_keys[1], 1: keys_of(ME).mask_keys[0]}),
+    ),
+    "my mask keys in part": (RosterError, lambda: entry_changed(ME, mask_keys={0: keys_of(ME).mask_keys[0]})),
+    "another nonce for me": (RosterError, lambda: entry_changed(ME, nonce=bytes(16))),
+    "another nonce for me in the list alone": (RosterError, lambda: with_nonces(p1=bytes(16))),
+    "another nonce for me in my entry alone": (
+        RosterError,
+        lambda: replace(entry_changed(ME, nonce=bytes(16)), nonces=DIRECTORY.nonces),
+    ),
+    "a signature on my entry": (RosterError, lambda: entry_changed(ME, signature=bytes(64))),
+    "a signature on a peer's entry": (SignatureError, lambda: entry_changed(2, signature=bytes(64))),
+    "my nonce missing": (RosterError, lambda: with_nonces(p1=None)),
+    "a peer's nonce missing": (RosterError, lambda: with_nonces(p3=None)),
+    "a peer's entry missing": (
+        RosterError,
+        lambda: replace(
+            directory(lambda sender, entry: entry if sender != 3 else None), nonces=DIRECTORY.nonces
+        ),
+    ),
+    "another nonce for a peer": (RosterError, lambda: with_nonces(p3=bytes(16))),
+    "two peers with one nonce": (RosterError, lambda: entry_changed(3, nonce=keys_of(2).nonce)),
+    "a peer with my nonce": (RosterError, lambda: entry_changed(3, nonce=keys_of(ME).nonce)),
+    "a peer's entry of another session": (
+        ContextError,
+        lambda: entry_changed(3, context=OTHER_TERMS.context),
+    ),
+    "a peer without a mask key": (RosterError, lambda: entry_changed(3, mask_keys={})),
+    "a peer with one segment too few": (
+        RosterError,
+        lambda: entry_changed(3, mask_keys={0: keys_of(3).mask_keys[0]}),
+    ),
+    "a peer with one segment too many": (RosterError, lambda: masked_with(4, 1, b"\x09" + bytes(31))),
+    "a peer with a segment that does not exist": (
+        RosterError,
+        lambda: masked_with(4, 2, b"\x09" + bytes(31)),
+    ),
+    "a peer with another segment": (
+        RosterError,
+        lambda: entry_changed(4, mask_keys={1: keys_of(4).mask_keys[0]}),
+    ),
+    "a peer with one key for two segments": (
+        RosterError,
+        lambda: masked_with(2, 1, keys_of(2).mask_keys[0]),
+    ),
+    "a peer with my mask key": (RosterError, lambda: masked_with(2, 0, keys_of(ME).mask_keys[0])),
+    "a peer with my mask key of another segment": (
+        RosterError,
+        lambda: masked_with(2, 0, keys_of(ME).mask_keys[1]),
+    ),
     "a peer with my sealing key": (
         RosterError,
         lambda: entry_changed(2, sealing_key=keys_of(ME).sealing_key),
     ),
-    "two peers with one mask key": (RosterError, lambda: entry_changed(2, mask_key=keys_of(3).mask_key)),
+    "two peers with one mask key": (RosterError, lambda: masked_with(2, 0, keys_of(3).mask_keys[0])),
     "two peers with one sealing key": (
         RosterError,
         lambda: entry_changed(2, sealing_key=keys_of(3).sealing_key),
     ),
     "a peer's mask key as another's sealing key": (
         RosterError,
-        lambda: entry_changed(2, mask_key=keys_of(3).sealing_key),
+        lambda: masked_with(2, 0, keys_of(3).sealing_key),
     ),
     "a peer with one key for both uses": (
         RosterError,
-        lambda: entry_changed(2, sealing_key=keys_of(2).mask_key),
+        lambda: entry_changed(2, sealing_key=keys_of(2).mask_keys[0]),
     ),
     "a stranger after the roster": (RosterError, lambda: stranger(6)),
     "a stranger far outside": (RosterError, lambda: stranger(65535)),
     "a stranger at position zero": (RosterError, lambda: stranger(0)),
-    "another session": (ContextError, lambda: replace(DIRECTORY, context=OTHER_SESSION.context)),
+    "a stranger among the nonces alone": (RosterError, lambda: stranger(6, listed=False)),
+    "another session": (ContextError, lambda: replace(DIRECTORY, context=OTHER_TERMS.context)),
+    "the session's context instead of the terms'": (
+        ContextError,
+        lambda: replace(DIRECTORY, context=SESSION.context),
+    ),
     "too short": (
         BelowThresholdError,
         lambda: directory(lambda sender, entry: entry if sender <= 2 else None),
@@ -141,15 +232,18 @@ def test_directories_down_to_the_threshold_are_accepted(gone: tuple[int, ...]) -
 
     state, message = create_sealed_shares(ADVERTISED[ME], shorter)
 
-    assert set(message.sealed) == set(state.peers) == {2, 3, 4, 5} - set(gone)
+    present = {2, 3, 4, 5} - set(gone)
+    assert set(message.sealed) == set(state.sealing_secrets) == present
+    assert {index: set(keys) for index, keys in state.partners.items()} == {0: present, 1: present & {2, 3}}
+    assert set(state.nonces) == {ME, *present}
 
 
 def test_a_mask_key_of_small_order_is_refused_at_masking() -> None:
     """A peer whose mask key has small order gets no mask: the client raises KeyAgreementError and sends nothing."""
-    state = replace(SHARED[ME], peers={**SHARED[ME].peers, 2: SMALL_ORDER})
+    shared, _ = create_sealed_shares(ADVERTISED[ME], masked_with(2, 1, SMALL_ORDER))
 
     with pytest.raises(KeyAgreementError):
-        create_masked_input(state, DELIVERIES[ME], INPUTS["client-01"])
+        create_masked_input(shared, DELIVERIES[ME], INPUTS["client-01"])
 
 
 # The share delivery.
@@ -167,30 +261,33 @@ def tampered(place: int) -> ShareDelivery:
     return delivered({2: bytes(bundle)})
 
 
-def sealed_by_2(plaintext: bytes, session: Session = SESSION) -> bytes:
-    """Any plaintext, sealed by position 2 for position 1 with the right key of a session."""
-    key = steps._sealing_key(session, SHARED[2].sealing_secrets[ME], sender=2, recipient=ME)
-    return seal(key, Secret(plaintext), context=session.context)
+def sealed_by_2(plaintext: bytes) -> bytes:
+    """Any plaintext, sealed by position 2 for position 1 with the right key of the session."""
+    key = steps._sealing_key(TERMS, SHARED[2].sealing_secrets[ME], sender=2, recipient=ME)
+    return seal(key, Secret(plaintext), context=TERMS.context)
 
 
-def bundle_for(indexes: Iterable[int]) -> bytes:
-    """A bundle with shares of these segments, sealed by position 2, which owes shares of 0 and 1."""
+def bundle_for(indexes: Iterable[int], *, extra: int = 0) -> bytes:
+    """A bundle with shares of these segments, sealed by position 2, which owes shares of 0 and 1, no extra ones."""
     share_of_any = Secret(bytes(33))
-    bundle = ShareBundle(mask_key_share=share_of_any, self_mask_shares=dict.fromkeys(indexes, share_of_any))
-    return sealed_by_2(bundle.to_bytes())
+    shares = SegmentShares(mask_key=share_of_any, self_mask=share_of_any, extra=(share_of_any,) * extra)
+    return sealed_by_2(ShareBundle(segments=dict.fromkeys(indexes, shares)).to_bytes())
 
 
 def from_another_session() -> bytes:
     """The bundle that position 2 sealed for position 1 in another attempt, with the same keys."""
+    # The worst case: nothing but the context differs.
+    entries = tuple(replace(entry, context=OTHER_TERMS.context) for entry in DIRECTORY.advertisements)
     states = {
-        me: replace(state, session=OTHER_SESSION) for me, state in ADVERTISED.items()
-    }  # the worst case: nothing but the context differs
-    foreign = replace(
-        DIRECTORY,
-        context=OTHER_SESSION.context,
-        advertisements=tuple(replace(e, context=OTHER_SESSION.context) for e in DIRECTORY.advertisements),
-    )
-    return share(OTHER_SESSION, states, foreign)[1][ME].sealed[2]
+        me: replace(state, terms=OTHER_TERMS, advertisement=entries[me - 1])
+        for me, state in ADVERTISED.items()
+    }
+    return share(OTHER_SESSION, states, directory_of(OTHER_SESSION, entries))[1][ME].sealed[2]
+
+
+def participating(*positions: int) -> ShareDelivery:
+    """The right bundles with another list of participants."""
+    return replace(DELIVERIES[ME], participants=positions)
 
 
 BAD_DELIVERIES: dict[str, tuple[type[ProtocolError], Change]] = {
@@ -201,7 +298,17 @@ BAD_DELIVERIES: dict[str, tuple[type[ProtocolError], Change]] = {
     "from position zero": (RosterError, lambda: delivered({0: DELIVERIES[ME].sealed[2]})),
     "too short": (BelowThresholdError, lambda: without(DELIVERIES[ME], 3, 4, 5)),
     "empty": (BelowThresholdError, lambda: without(DELIVERIES[ME], 2, 3, 4, 5)),
-    "another session": (ContextError, lambda: replace(DELIVERIES[ME], context=OTHER_SESSION.context)),
+    "a participant without a bundle": (
+        RosterError,
+        lambda: replace(without(DELIVERIES[ME], 3), participants=(1, 2, 3, 4, 5)),
+    ),
+    "a bundle of no participant": (RosterError, lambda: participating(1, 2, 4, 5)),
+    "without me": (RosterError, lambda: participating(2, 3, 4, 5)),
+    "participants but no bundles": (RosterError, lambda: replace(DELIVERIES[ME], sealed={})),
+    "nobody takes part": (RosterError, participating),
+    "a stranger takes part": (RosterError, lambda: participating(1, 2, 3, 4, 5, 6)),
+    "position zero takes part": (RosterError, lambda: participating(0, 1, 2, 3, 4, 5)),
+    "another session": (ContextError, lambda: replace(DELIVERIES[ME], context=OTHER_TERMS.context)),
     "an empty bundle": (SealError, lambda: delivered({2: b""})),
     "a bundle cut short": (SealError, lambda: delivered({2: DELIVERIES[ME].sealed[2][:-1]})),
     "a bundle with a byte more": (SealError, lambda: delivered({2: DELIVERIES[ME].sealed[2] + b"\x00"})),
@@ -215,6 +322,7 @@ BAD_DELIVERIES: dict[str, tuple[type[ProtocolError], Change]] = {
     "a bundle that lacks a segment": (SealError, lambda: delivered({2: bundle_for((0,))})),
     "a bundle with one segment too many": (SealError, lambda: delivered({2: bundle_for((0, 1, 2))})),
     "a bundle with another segment": (SealError, lambda: delivered({2: bundle_for((0, 2))})),
+    "a bundle with an extra secret": (SealError, lambda: delivered({2: bundle_for((0, 1), extra=1)})),
 }
 
 
@@ -236,7 +344,16 @@ def test_the_planted_bundles_are_refused_for_their_content_alone() -> None:
 
     state, _ = create_masked_input(SHARED[ME], good, INPUTS["client-01"])
 
-    assert state.bundles[2].mask_key_share == bytes(33)
+    assert state.bundles[2].segments[1].mask_key == bytes(33)
+
+
+def test_someone_who_did_not_advertise_takes_no_part() -> None:
+    """A participant that was not in the directory is a stranger, though it is a member of the session."""
+    shorter = directory(lambda sender, entry: entry if sender != 5 else None)
+    state, _ = create_sealed_shares(ADVERTISED[ME], shorter, stream(f" {ME}"))
+
+    with pytest.raises(RosterError, match="position 5 shares without having advertised"):
+        create_masked_input(state, DELIVERIES[ME], INPUTS["client-01"])
 
 
 def test_a_change_of_any_byte_of_a_bundle_is_refused() -> None:
@@ -267,6 +384,12 @@ BAD_SURVIVORS: dict[str, tuple[type[ProtocolError], Change]] = {
     "only me": (BelowThresholdError, lambda: survivor_list(SESSION, (1,), (2, 3, 4, 5))),
     "empty": (RosterError, lambda: survivor_list(SESSION, ())),
     "another session": (ContextError, lambda: survivor_list(OTHER_SESSION, (1, 2, 3, 4, 5))),
+    "signed where nobody signs": (
+        RosterError,
+        lambda: replace(
+            survivor_list(SESSION, (1, 2, 3, 4, 5)), view_signatures=dict.fromkeys(range(1, 6), bytes(64))
+        ),
+    ),
 }
 
 
@@ -297,14 +420,14 @@ def test_someone_who_did_not_share_is_on_neither_list() -> None:
 # What is revealed.
 
 
-def test_a_thin_segment_gets_no_self_mask_share() -> None:
-    """A segment below its quorum is left out of the reveal, while the others are revealed whole."""
+def test_a_thin_segment_gets_no_share_of_either_kind() -> None:
+    """A segment below its quorum is left out of the reveal altogether, while the others are revealed whole."""
     states, messages = reveal(SESSION, MASKED, survivors=(1, 2, 4, 5))
 
     for me in (1, 2, 4, 5):
         assert states[me].refused == (1,)
         assert set(messages[me].self_mask_shares) == {(peer, 0) for peer in (1, 2, 4, 5)}
-        assert set(messages[me].mask_key_shares) == {3}
+        assert set(messages[me].mask_key_shares) == {(3, 0)}
 
 
 def test_those_who_hold_no_part_of_a_segment_still_help_to_open_it() -> None:
@@ -319,6 +442,21 @@ def test_those_who_hold_no_part_of_a_segment_still_help_to_open_it() -> None:
         assert messages[me].mask_key_shares == {}
 
 
+def test_padding_does_not_keep_a_segment_open() -> None:
+    """A client counts the surviving holders of a segment, not its members."""
+    padded = make_session(5, segment(0, 5, names(5)), segment(1, 4, names(4), 2, holders=names(2)))
+    advertised, keys = advertise(padded)
+    masked, _ = mask(padded, *share(padded, advertised, keys), make_inputs(padded))
+
+    thin, _ = reveal(padded, masked, survivors=(1, 3, 4, 5))
+    whole, messages = reveal(padded, masked, survivors=(1, 2, 3))
+
+    assert {state.refused for state in thin.values()} == {(1,)}
+    assert {state.refused for state in whole.values()} == {()}
+    assert set(messages[3].self_mask_shares) == {(peer, index) for peer in (1, 2, 3) for index in (0, 1)}
+    assert set(messages[3].mask_key_shares) == {(4, 0), (4, 1), (5, 0)}
+
+
 @PROPERTY
 @given(data=st.data(), me=st.integers(1, 5))
 def test_never_both_kinds_of_share_of_one_peer(data: st.DataObject, me: int) -> None:
@@ -329,7 +467,7 @@ def test_never_both_kinds_of_share_of_one_peer(data: st.DataObject, me: int) -> 
 
     _, revealed = create_revealed_shares(MASKED[me], request)
 
-    alive, gone = {peer for peer, _ in revealed.self_mask_shares}, set(revealed.mask_key_shares)
+    alive, gone = ({peer for peer, _ in s} for s in (revealed.self_mask_shares, revealed.mask_key_shares))
     assert not alive & gone
     assert alive <= survivors
     assert gone == {1, 2, 3, 4, 5} - survivors
@@ -340,9 +478,143 @@ def test_revealed_shares_are_those_that_were_entrusted() -> None:
     _, messages = reveal(SESSION, MASKED, survivors=(1, 2, 3, 4))
 
     for me, message in messages.items():
-        assert message.mask_key_shares == {5: MASKED[me].bundles[5].mask_key_share}
+        assert message.mask_key_shares == {(5, 0): MASKED[me].bundles[5].segments[0].mask_key}
         for (peer, index), revealed in message.self_mask_shares.items():
-            assert revealed == MASKED[me].bundles[peer].self_mask_shares[index]
+            assert revealed == MASKED[me].bundles[peer].segments[index].self_mask
+
+
+# Extra secrets: shared like the seeds, for as many holders to recover.
+
+EXTRA_SESSION = make_session(
+    5,
+    segment(0, 2, names(5), extra_secrets=2),
+    segment(1, 2, names(3)),
+    segment(2, 2, names(2), extra_secrets=1),
+)
+
+
+def extra_secrets(me: int) -> dict[int, list[Secret]]:
+    """What a member of the session above wants shared: two secrets for segment 0, one for segment 2."""
+    secrets = {0: [Secret(bytes([me, number]) * 16) for number in (1, 2)], 1: []}
+    return (
+        {**secrets, 2: [Secret(bytes([me, 3]) * 16)]} if me <= 2 else secrets if me == 3 else {0: secrets[0]}
+    )
+
+
+def test_extra_secrets_come_back_from_any_threshold_of_holders() -> None:
+    """Any three of five bundles give every extra secret of everyone, in its place; two give something else."""
+    advertised, keys = advertise(EXTRA_SESSION)
+    shared, deliveries = share(
+        EXTRA_SESSION, advertised, keys, extra={me: extra_secrets(me) for me in range(1, 6)}
+    )
+    masked, _ = mask(EXTRA_SESSION, shared, deliveries, make_inputs(EXTRA_SESSION))
+
+    for owner in range(1, 6):
+        for index, values in extra_secrets(owner).items():
+            for holders in (*combinations(range(1, 6), 3), *combinations(range(1, 6), 2)):
+                shares = {h: masked[h].bundles[owner].segments[index].extra for h in holders}
+                assert {len(extra) for extra in shares.values()} == {len(values)}
+                for place, value in enumerate(values):
+                    recovered = combined({h: extra[place] for h, extra in shares.items()})
+                    assert (recovered == int.from_bytes(value, "big")) == (len(holders) == 3)
+
+
+def combined(shares: dict[int, bytes]) -> int:
+    """Lagrange interpolation at zero, by hand."""
+    total = 0
+    for x, value in shares.items():
+        weight = 1
+        for y in set(shares) - {x}:
+            weight = weight * y * pow(y - x, -1, FIELD) % FIELD
+        total += weight * int.from_bytes(value, "big")
+    return total % FIELD
+
+
+def test_extra_secrets_are_revealed_to_nobody() -> None:
+    """No share of an extra secret is in what a client reveals to the server, whoever drops out."""
+    advertised, keys = advertise(EXTRA_SESSION)
+    shared, deliveries = share(
+        EXTRA_SESSION, advertised, keys, extra={me: extra_secrets(me) for me in range(1, 6)}
+    )
+    masked, _ = mask(EXTRA_SESSION, shared, deliveries, make_inputs(EXTRA_SESSION))
+
+    _, messages = reveal(EXTRA_SESSION, masked, survivors=(1, 2, 3))
+
+    for me, message in messages.items():
+        held = [
+            share
+            for bundle in masked[me].bundles.values()
+            for shares in bundle.segments.values()
+            for share in shares.extra
+        ]
+        assert len(held) == 5 * 2 + 2
+        assert not [share for share in held if share in message.to_bytes()]
+
+
+ONE = Secret(bytes(32))
+BAD_EXTRA: dict[str, dict[int, list[Secret]] | None] = {
+    "none at all": None,
+    "none of one segment": {0: [ONE, ONE]},
+    "one too few": {0: [ONE], 2: [ONE]},
+    "one too many": {0: [ONE, ONE, ONE], 2: [ONE]},
+    "some where none belong": {0: [ONE, ONE], 1: [ONE], 2: [ONE]},
+    "a segment that does not exist": {0: [ONE, ONE], 2: [ONE], 3: []},
+    "a short one": {0: [ONE, Secret(bytes(31))], 2: [ONE]},
+    "a long one": {0: [ONE, ONE], 2: [Secret(bytes(33))]},
+    "an empty one": {0: [ONE, Secret(b"")], 2: [ONE]},
+}
+
+
+@pytest.mark.parametrize("fault", BAD_EXTRA)
+def test_extra_secrets_fit_their_segments(fault: str) -> None:
+    """Another number of extra secrets, another segment or another size raises InputError; then the right ones do."""
+    client = MaskingClient(as_terms(EXTRA_SESSION), "client-01", extra_secrets=BAD_EXTRA[fault])
+    mine = KeyAdvertisement.from_bytes(client.reply(b""))
+    _, keys = advertise(EXTRA_SESSION)
+    request = directory_of(EXTRA_SESSION, [mine, *keys.advertisements[1:]]).to_bytes()
+
+    with pytest.raises(InputError, match="segment"):
+        client.reply(request)
+    client._extra_secrets = extra_secrets(1)
+
+    assert set(SealedShares.from_bytes(client.reply(request)).sealed) == {2, 3, 4, 5}
+
+
+def test_a_member_of_other_segments_has_no_extra_secrets_there() -> None:
+    """A client that gives secrets for a segment it does not belong to raises InputError."""
+    advertised, keys = advertise(EXTRA_SESSION)
+
+    with pytest.raises(InputError, match="segment 2"):
+        create_sealed_shares(advertised[5], keys, extra_secrets={**extra_secrets(5), 2: [ONE]})
+
+
+def test_extra_secrets_go_once_they_are_shared() -> None:
+    """After share_keys a client has no use for its extra secrets, and holds none, like the seeds after masking."""
+    play = Play(ReproducibleMasking(), EXTRA_SESSION)
+    for number, member in enumerate(EXTRA_SESSION.members, start=1):
+        play.clients[member]._extra_secrets = extra_secrets(number)  # type: ignore[attr-defined]
+
+    play.play("advertise_keys")
+    held = [client._extra_secrets for client in play.clients.values()]  # type: ignore[attr-defined]
+    play.play("share_keys")
+
+    assert all(held)
+    assert not any(client._extra_secrets for client in play.clients.values())  # type: ignore[attr-defined]
+
+
+def test_a_session_with_extra_secrets_sums_exactly() -> None:
+    """Through the contract, extra secrets change the size of the bundles and nothing else."""
+    play = Play(ReproducibleMasking(), EXTRA_SESSION)
+    for number, member in enumerate(EXTRA_SESSION.members, start=1):
+        play.clients[member]._extra_secrets = extra_secrets(number)  # type: ignore[attr-defined]
+
+    for stage in STAGES:
+        play.play(stage, ["client-02"] if stage in STAGES[2:] else ())
+
+    survivors = [member for member in EXTRA_SESSION.members if member != "client-02"]
+    assert play.sums() == {
+        part.index: plain_sum(play.inputs, part, survivors) for part in EXTRA_SESSION.segments
+    }
 
 
 # Through the contract: a refusal changes nothing.
@@ -364,9 +636,11 @@ def bad_requests(stage: str, play: Play) -> list[bytes]:
         return [
             cut,
             long,
-            replace(good, context=OTHER_SESSION.context).to_bytes(),
+            replace(good, context=OTHER_TERMS.context).to_bytes(),
             replace(good, advertisements=good.advertisements[1:]).to_bytes(),
             replace(good, advertisements=good.advertisements[:2]).to_bytes(),
+            directory_of(SESSION, good.advertisements[1:]).to_bytes(),
+            directory_of(SESSION, good.advertisements[:2]).to_bytes(),
         ]
     if stage == "mask_input":
         delivery = ShareDelivery.from_bytes(right)
@@ -376,6 +650,7 @@ def bad_requests(stage: str, play: Play) -> list[bytes]:
             long,
             replace(delivery, recipient=2).to_bytes(),
             without(delivery, 2, 3, 4).to_bytes(),
+            replace(delivery, participants=(1, 2, 3, 4)).to_bytes(),
             with_sealed(delivery, {5: bundle}).to_bytes(),
         ]
     survivors = SurvivorList.from_bytes(right)
@@ -388,7 +663,7 @@ def bad_requests(stage: str, play: Play) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("stage", Masking.stages[1:])
+@pytest.mark.parametrize("stage", STAGES[1:])
 def test_a_refused_request_leaves_the_client_as_it_was(stage: str) -> None:
     """After every refusal the right request gets the answer it would have got without, and the sums are exact."""
     play, undisturbed = ready(stage), ready(stage)
@@ -422,16 +697,15 @@ def test_a_second_survivor_list_is_refused(survivors: tuple[int, ...], dropped: 
     assert RevealedShares.from_bytes(first).mask_key_shares == {}
 
 
-@pytest.mark.parametrize("stage", Masking.stages[1:])
+@pytest.mark.parametrize("stage", STAGES[1:])
 def test_a_second_different_request_of_a_stage_is_refused(stage: str) -> None:
     """A client that has answered a stage answers no other request of the same stage."""
     play = ready(stage)
     request = play.server.requests()["client-01"]
     answer = play.answer(stage, "client-01", request)
     shorter: dict[str, Callable[[], bytes]] = {
-        "share_keys": lambda: replace(
-            KeyDirectory.from_bytes(request),
-            advertisements=KeyDirectory.from_bytes(request).advertisements[:4],
+        "share_keys": lambda: directory_of(
+            SESSION, KeyDirectory.from_bytes(request).advertisements[:4]
         ).to_bytes(),
         "mask_input": lambda: without(ShareDelivery.from_bytes(request), 5).to_bytes(),
         "reveal_shares": lambda: survivor_list(SESSION, (1, 2, 3, 4), (5,)).to_bytes(),
@@ -452,8 +726,23 @@ def test_keys_and_seeds_are_fresh_in_every_session() -> None:
     assert all(messages[0][member] != messages[1][member] for member in SESSION.members)
 
 
-def test_the_two_key_pairs_of_a_client_differ() -> None:
-    """The mask key, which may be recovered, is never the sealing key, which must not be."""
-    keys = [key for entry in DIRECTORY.advertisements for key in (entry.mask_key, entry.sealing_key)]
+def test_all_key_pairs_of_a_client_differ() -> None:
+    """The mask keys, which may be recovered one by one, are never the sealing key, which must not be."""
+    keys = [
+        key for entry in DIRECTORY.advertisements for key in (*entry.mask_keys.values(), entry.sealing_key)
+    ]
 
-    assert len(set(keys)) == 2 * len(SESSION.members)
+    assert len(set(keys)) == len(keys) == 3 * 3 + 2 * 2
+
+
+def test_nonces_differ_between_clients_and_sessions() -> None:
+    """Everyone adds fresh randomness to what the graphs are drawn from."""
+    plays = [Play(Masking(), SESSION, INPUTS) for _ in range(2)]
+
+    nonces = [
+        KeyAdvertisement.from_bytes(reply).nonce
+        for play in plays
+        for reply in play.answers("advertise_keys").values()
+    ]
+
+    assert len(set(nonces)) == 2 * 5

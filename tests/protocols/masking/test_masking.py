@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.errors import BelowThresholdError
+from protocols.errors import BelowThresholdError, RosterError, SessionError, ThresholdError
+from protocols.identity import ThrowawayAuthority
 from protocols.interface import SegmentInput
 from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import MaskedInput
 from protocols.masking.secure_sum import Masking
+from protocols.masking.terms import Terms
+from protocols.primitives.secret import Secret
+from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from protocols.ring import RingVector
 from protocols.run import run_session
 from protocols.session import Session
@@ -25,6 +29,7 @@ from tests.contracts.sessions import (
     Inputs,
     Play,
     foretell,
+    largest_sum,
     make_inputs,
     make_session,
     names,
@@ -34,9 +39,22 @@ from tests.contracts.sessions import (
     sessions,
     silences,
 )
-from tests.protocols.masking.parties import ReproducibleMasking, advertise, mask, share
+from tests.protocols.masking.parties import (
+    AUTHORITY,
+    NOW,
+    TRUST,
+    EveryonesMasking,
+    ReproducibleMasking,
+    advertise,
+    as_terms,
+    mask,
+    share,
+    signed_terms,
+    stream,
+)
 
-STAGES = Masking.stages
+STAGES = Masking().stages
+OTHER_AUTHORITY = ThrowawayAuthority.create(dict.fromkeys(names(4), 4), now=NOW)
 STAY = "stay"
 WORDS = 100_000
 
@@ -99,6 +117,95 @@ def test_drop_outs_of_up_to_nine(data: st.DataObject, session: Session, seed: in
         assert set(result.refused) == {s.index for s in session.segments} - set(outcome.open_segments)
 
 
+@pytest.mark.parametrize(("gone", "opens"), [(0, True), (1, True), (2, False)])
+def test_a_client_against_one_answer_servers_wants_more_than_the_quorum(
+    gone: int,
+    opens: bool,  # noqa: FBT001
+) -> None:
+    """With eleven members, one of them corrupt, a segment of four holders and quorum two opens over three, not two.
+
+    By hand: t = 7, and the list must show more than 1 + 3 * (11 - 7) / (11 - 1) = 2.2 holders.
+    """
+    members = names(11)
+    part = segment(1, 4, members[:6], 2, holders=members[:4])
+    session = make_session(11, segment(0, 3, members, 2), part, threshold=7)
+    inputs, silent = make_inputs(session), dict.fromkeys(members[:gone], "mask_input")
+
+    result = run_session(
+        EveryonesMasking(ONE_ANSWER), session, inputs, bindings=same_bindings(session), silent_from=silent
+    )
+
+    expected = {index: plain_sum(inputs, session.segments[index], members[gone:]) for index in (0, 1)}
+    if not opens:
+        del expected[1]
+        assert "2 surviving holders, quorum 3" in result.refused[1]
+    assert {index: values.tolist() for index, values in result.sums.items()} == expected
+
+
+@pytest.mark.parametrize("profile", [ONE_ANSWER, CONSISTENCY], ids=lambda profile: profile.name)
+def test_profiles_against_malicious_servers_need_identities(profile: MaskingProfile) -> None:
+    """Without anybody to vouch for signatures neither a server nor a client of such a profile can be made."""
+    session, masking = make_session(threshold=4), Masking(profile)
+
+    for make in (lambda: masking.server(session), lambda: masking.client(session, "client-01")):
+        with pytest.raises(SessionError, match="identities"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("profile", "count", "threshold"),
+    [(SEMI_HONEST, 4, 3), (ONE_ANSWER, 11, 7), (CONSISTENCY, 5, 4), (CONSISTENCY, 9, 7)],
+    ids=lambda value: value.name if isinstance(value, MaskingProfile) else None,
+)
+def test_a_session_meets_the_threshold_of_its_profile(
+    profile: MaskingProfile, count: int, threshold: int
+) -> None:
+    """The profile's threshold is accepted; the least that a session allows below it raises ThresholdError."""
+    good, low = (make_session(count, threshold=t) for t in (threshold, count // 2 + 1))
+
+    assert EveryonesMasking(profile).server(good).requests()
+    if low.threshold < threshold:
+        with pytest.raises(ThresholdError, match=profile.name):
+            EveryonesMasking(profile).server(low)
+        with pytest.raises(ThresholdError, match=profile.name):
+            EveryonesMasking(profile).client(low, "client-01")
+
+
+@pytest.mark.parametrize("identity", [None, "client-02"])
+def test_a_client_signs_as_itself_or_not_at_all(identity: str | None) -> None:
+    """Where messages are signed, a client without an identity, or with another's, raises RosterError."""
+    masking = Masking(ONE_ANSWER, trust=TRUST, identity=AUTHORITY.identity(identity) if identity else None)
+
+    with pytest.raises(RosterError, match="client-01"):
+        masking.client(make_session(), "client-01")
+
+
+def test_the_stages_are_those_of_the_profile() -> None:
+    """Only a signed survivor list takes a fifth stage, between the inputs and the shares."""
+    four = ("advertise_keys", "share_keys", "mask_input", "reveal_shares")
+
+    assert Masking().stages == EveryonesMasking(ONE_ANSWER).stages == four
+    assert EveryonesMasking(CONSISTENCY).stages == (*four[:3], "agree_survivors", four[3])
+
+
+def test_profiles_and_rosters_do_not_mix() -> None:
+    """Clients of one session under other profiles or rosters are in different contexts, so nothing of theirs counts."""
+    session = make_session()
+    terms = [
+        as_terms(session),
+        signed_terms(session, SEMI_HONEST),
+        signed_terms(session, ONE_ANSWER),
+        signed_terms(session, CONSISTENCY),
+        Terms(session=session, profile=CONSISTENCY, trust=OTHER_AUTHORITY.view),
+        Terms(session=replace(session, attempt=2), profile=CONSISTENCY, trust=TRUST),
+    ]
+
+    contexts = {each.context for each in terms}
+
+    assert len(contexts) == len(terms)
+    assert session.context not in contexts
+
+
 # What an upload looks like.
 
 
@@ -142,6 +249,21 @@ def test_a_masked_vector_looks_uniform(member: str, value: int) -> None:
     vector = uploads(session, constant_inputs(session, value))[member].segments[0]
 
     assert max(chi_squares(vector)) < UNIFORM_BELOW
+
+
+@pytest.mark.parametrize("bits", [16, 20, 24])
+@pytest.mark.parametrize("sign", [0, 1, -1])
+def test_a_masked_vector_looks_uniform_in_a_narrow_ring(sign: int, bits: int) -> None:
+    """The lowest and the highest eight bits of a packed upload are uniform, and nothing above the ring travels."""
+    bound = largest_sum(bits) // 2
+    session = make_session(2, segment(0, WORDS, names(2)), input_bound=bound, ring_bits=bits)
+
+    vector = uploads(session, constant_inputs(session, sign * bound))["client-01"].segments[0]
+
+    for lane in (vector & np.uint32(0xFF), vector >> np.uint32(bits - 8)):
+        counts = np.bincount(lane, minlength=256)
+        assert len(counts) == 256
+        assert float(((counts - WORDS / 256) ** 2).sum()) / (WORDS / 256) < UNIFORM_BELOW
 
 
 @pytest.mark.parametrize(
@@ -203,7 +325,7 @@ def test_segments_of_one_upload_are_unrelated() -> None:
 
 def test_self_masks_of_two_segments_differ_for_one_seed() -> None:
     """One seed expands to unrelated masks under another segment, owner, session or model."""
-    seed = bytes(32)
+    seed = Secret(bytes(32))
     masks = SegmentMasks(context=bytes(32), segment=0, binding=MODEL)
     variants = [
         (masks, 1),
@@ -215,25 +337,56 @@ def test_self_masks_of_two_segments_differ_for_one_seed() -> None:
     vectors = [np.zeros(1000, dtype=np.uint32) for _ in variants]
 
     for vector, (source, owner) in zip(vectors, variants, strict=True):
-        source.add_self(vector, seed, owner=owner)  # type: ignore[arg-type]
+        source.hide(vector, seed, {}, owner=owner)
 
     for one, other in itertools.combinations(vectors, 2):
         assert np.count_nonzero(one == other) <= 1
 
 
+def pairwise(masks: SegmentMasks, secret: Secret, *, owner: int, peer: int, length: int = 1000) -> RingVector:
+    """What the owner adds towards one peer, alone."""
+    with_peer, without = np.zeros(length, dtype=np.uint32), np.zeros(length, dtype=np.uint32)
+    masks.hide(with_peer, Secret(bytes(32)), {peer: secret}, owner=owner)
+    masks.hide(without, Secret(bytes(32)), {}, owner=owner)
+    return with_peer - without
+
+
 def test_pairwise_masks_cancel_between_the_two() -> None:
     """What the earlier client adds towards the later one, the later one takes away, and nobody else does."""
-    secret = bytes(range(32))
+    secret = Secret(bytes(range(32)))
     masks = SegmentMasks(context=bytes(32), segment=0, binding=MODEL)
-    total, third = np.zeros(1000, dtype=np.uint32), np.zeros(1000, dtype=np.uint32)
 
-    masks.add_pairwise(total, secret, owner=3, peer=8)  # type: ignore[arg-type]
-    masks.add_pairwise(third, secret, owner=3, peer=9)  # type: ignore[arg-type]
-    assert np.count_nonzero(total) > 990
-    masks.add_pairwise(total, secret, owner=8, peer=3)  # type: ignore[arg-type]
+    mine = pairwise(masks, secret, owner=3, peer=8)
+    theirs = pairwise(masks, secret, owner=8, peer=3)
+    third = pairwise(masks, secret, owner=3, peer=9)
 
-    assert not total.any()
-    assert np.count_nonzero(third) > 990
+    assert np.count_nonzero(mine) > 990
+    assert not (mine + theirs).any()
+    assert np.count_nonzero(third + theirs) > 990
+
+
+@PROPERTY
+@given(data=st.data(), count=st.integers(1, 5), seed=st.integers(0, 2**32 - 1))
+def test_what_is_removed_is_what_did_not_cancel(data: st.DataObject, count: int, seed: int) -> None:
+    """Whoever of some clients drops out, removing the survivors' self masks and half pairs leaves their inputs."""
+    everyone = range(1, count + 1)
+    gone = data.draw(st.sets(st.sampled_from(everyone), max_size=count - 1))
+    draw = stream(str(seed))
+    masks = SegmentMasks(context=draw(32), segment=3, binding=draw(32))
+    seeds = {me: Secret(draw(32)) for me in everyone}
+    secrets = {frozenset(pair): Secret(draw(32)) for pair in itertools.combinations(everyone, 2)}
+    total = np.zeros(7, dtype=np.uint32)
+    for me in sorted(set(everyone) - gone):
+        upload = np.full(7, me, dtype=np.uint32)
+        partners = {peer: secrets[frozenset((me, peer))] for peer in everyone if peer != me}
+        masks.hide(upload, seeds[me], partners, owner=me)
+        total += upload
+
+    alive = sorted(set(everyone) - gone)
+    uncancelled = {(lost, me): secrets[frozenset((lost, me))] for lost in gone for me in alive}
+    masks.remove(total, {me: seeds[me] for me in alive}, uncancelled)
+
+    assert total.tolist() == [sum(alive)] * 7
 
 
 # What does not cancel.
@@ -292,13 +445,15 @@ def test_a_late_upload_stays_hidden_though_its_key_is_recovered() -> None:
     advertised, directory = advertise(session)
     shared, deliveries = share(session, advertised, directory)
     late = mask(session, shared, deliveries, inputs)[1][2].segments[0].copy()
-    masks = SegmentMasks(context=session.context, segment=0, binding=MODEL)
+    masks = SegmentMasks(context=as_terms(session).context, segment=0, binding=MODEL)
 
+    uncancelled = {
+        (2, peer): advertised[2].mask_keys[0].agree(advertised[peer].mask_keys[0].public) for peer in (1, 3)
+    }
     for peer in (1, 3):
-        secret = advertised[2].mask_key.agree(advertised[peer].mask_key.public)
-        masks.add_pairwise(late, secret, owner=peer, peer=2)
+        late += pairwise(masks, uncancelled[2, peer], owner=peer, peer=2, length=WORDS)
     without_pairwise = late.copy()
-    masks.remove_self(late, shared[2].seeds[0], owner=2)
+    masks.remove(late, {2: shared[2].seeds[0]}, {})
 
     assert max(chi_squares(without_pairwise)) < UNIFORM_BELOW
     assert late.tolist() == [5] * WORDS
@@ -310,10 +465,10 @@ def test_one_honest_peer_hides_an_upload() -> None:
     advertised, directory = advertise(session)
     shared, deliveries = share(session, advertised, directory)
     upload = mask(session, shared, deliveries, constant_inputs(session, 5))[1][2].segments[0].copy()
-    masks = SegmentMasks(context=session.context, segment=0, binding=MODEL)
+    masks = SegmentMasks(context=as_terms(session).context, segment=0, binding=MODEL)
 
-    masks.remove_self(upload, shared[2].seeds[0], owner=2)
-    secret = advertised[2].mask_key.agree(advertised[1].mask_key.public)
-    masks.add_pairwise(upload, secret, owner=1, peer=2)
+    masks.remove(upload, {2: shared[2].seeds[0]}, {})
+    secret = advertised[2].mask_keys[0].agree(advertised[1].mask_keys[0].public)
+    upload += pairwise(masks, secret, owner=1, peer=2, length=WORDS)
 
     assert max(chi_squares(upload)) < UNIFORM_BELOW

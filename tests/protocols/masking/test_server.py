@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.errors import InputError, KeyAgreementError, RosterError, SealError, ShareError, StageError
+from protocols.errors import (
+    InputError,
+    KeyAgreementError,
+    ProtocolError,
+    RosterError,
+    SealError,
+    ShareError,
+    StageError,
+)
 from protocols.masking.messages import (
     KeyAdvertisement,
     KeyDirectory,
@@ -20,13 +28,15 @@ from protocols.masking.messages import (
 from protocols.masking.secure_sum import Masking, MaskingServer
 from protocols.primitives.secret import Secret
 from tests.contracts.sessions import Play, make_inputs, make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.masking.parties import ReproducibleMasking
+from tests.protocols.masking.parties import ReproducibleMasking, as_terms
 
 # Five members, threshold three; segment 1 belongs to the first three and needs them all, segment 2 to the last two.
 SESSION = make_session(
     5, segment(0, 5, names(5), 3), segment(1, 4, names(3), 3), segment(2, 2, names(5)[3:], 1)
 )
 INPUTS = make_inputs(SESSION)
+CONTEXT = as_terms(SESSION).context
+STAGES = Masking().stages
 FIELD = 2**257 - 93
 SILENT = "client-05"
 ALIVE = names(4)
@@ -35,7 +45,7 @@ ALIVE = names(4)
 def ready(stage: str, silent_from: Mapping[str, str] | None = None) -> Play:
     """A session that stands before a stage."""
     play, silent = Play(ReproducibleMasking(), SESSION, INPUTS), silent_from or {}
-    order = Masking.stages
+    order = STAGES
     for number, earlier in enumerate(order[: order.index(stage)]):
         play.play(earlier, [member for member, since in silent.items() if order.index(since) <= number])
     return play
@@ -68,9 +78,10 @@ def test_each_stage_asks_with_its_own_message() -> None:
 
     play.deliver(advertisements)
     server.close_stage()
-    directories = {KeyDirectory.from_bytes(request) for request in server.requests().values()}
+    directories = [KeyDirectory.from_bytes(request) for request in server.requests().values()]
     entries = tuple(KeyAdvertisement.from_bytes(reply) for reply in advertisements.values())
-    assert directories == {KeyDirectory(context=SESSION.context, advertisements=entries)}
+    nonces = {entry.sender: entry.nonce for entry in entries}
+    assert directories == [KeyDirectory(context=CONTEXT, nonces=nonces, advertisements=entries)] * 4
 
     sealed = play.answers("share_keys", ["client-04"])
     play.deliver(sealed)
@@ -78,6 +89,7 @@ def test_each_stage_asks_with_its_own_message() -> None:
     deliveries = {member: ShareDelivery.from_bytes(r) for member, r in server.requests().items()}
     for position, member in enumerate(names(3), start=1):
         assert deliveries[member].recipient == position
+        assert deliveries[member].participants == (1, 2, 3)
         assert deliveries[member].sealed == {
             other: SealedShares.from_bytes(sealed[SESSION.client_at(other)]).sealed[position]
             for other in {1, 2, 3} - {position}
@@ -86,17 +98,17 @@ def test_each_stage_asks_with_its_own_message() -> None:
 
     play.deliver(play.answers("mask_input"))
     server.close_stage()
-    lists = {SurvivorList.from_bytes(request) for request in server.requests().values()}
-    assert lists == {SurvivorList(context=SESSION.context, survivors=(1, 2, 3), dropped=())}
+    lists = [SurvivorList.from_bytes(request) for request in server.requests().values()]
+    assert lists == [SurvivorList(context=CONTEXT, survivors=(1, 2, 3), dropped=())] * 3
 
 
 def test_dropped_are_those_who_shared_and_did_not_upload() -> None:
     """A client that went before sharing is on neither list."""
     play = ready("reveal_shares", {"client-04": "share_keys", "client-02": "mask_input"})
 
-    lists = {SurvivorList.from_bytes(request) for request in play.server.requests().values()}
+    lists = [SurvivorList.from_bytes(request) for request in play.server.requests().values()]
 
-    assert lists == {SurvivorList(context=SESSION.context, survivors=(1, 3, 5), dropped=(2,))}
+    assert lists == [SurvivorList(context=CONTEXT, survivors=(1, 3, 5), dropped=(2,))] * 3
 
 
 def test_the_stages_come_in_the_order_of_the_protocol() -> None:
@@ -104,7 +116,7 @@ def test_the_stages_come_in_the_order_of_the_protocol() -> None:
     play = ready("advertise_keys")
     seen = []
 
-    for stage in Masking.stages:
+    for stage in STAGES:
         assert isinstance(play.server, MaskingServer)
         assert play.server._stage is not None
         seen.append(play.server._stage.name)
@@ -179,10 +191,21 @@ ANY = Secret(bytes(33))
 Shares = dict[Any, Any]
 BAD_REVEALS: dict[str, Callable[[Shares, Shares], tuple[Shares, Shares]]] = {
     "no share of the dropped client": lambda _gone, alive: ({}, alive),
-    "a mask-key share of a survivor": lambda gone, alive: ({**gone, 2: ANY}, alive),
-    "a mask-key share of itself": lambda gone, alive: ({**gone, 1: ANY}, alive),
-    "a mask-key share of another instead": lambda _gone, alive: ({4: ANY}, alive),
-    "a mask-key share of a stranger": lambda gone, alive: ({**gone, 9: ANY}, alive),
+    "no share of the dropped client in one segment": lambda gone, alive: ({(5, 0): gone[5, 0]}, alive),
+    "a mask-key share of a survivor": lambda gone, alive: ({**gone, (2, 0): ANY}, alive),
+    "a mask-key share of itself": lambda gone, alive: ({**gone, (1, 0): ANY}, alive),
+    "a mask-key share of another instead": lambda gone, alive: ({(4, 0): ANY, (5, 2): gone[5, 2]}, alive),
+    "a mask-key share of a stranger": lambda gone, alive: ({**gone, (9, 0): ANY}, alive),
+    "a mask-key share of a segment that the dropped client does not hold": lambda gone, alive: (
+        {**gone, (5, 1): ANY},
+        alive,
+    ),
+    "a mask-key share of a segment that does not exist": lambda gone, alive: ({**gone, (5, 3): ANY}, alive),
+    "mask-key shares alone": lambda gone, _alive: (gone, {}),
+    "mask-key shares alone in one segment": lambda gone, alive: (
+        gone,
+        {k: s for k, s in alive.items() if k[1] != 2},
+    ),
     "one survivor missing in a segment": lambda gone, alive: (
         gone,
         {k: s for k, s in alive.items() if k != (2, 0)},
@@ -230,15 +253,39 @@ def test_a_segment_opens_when_enough_clients_let_it(unwilling: int, opens: bool)
         replies = changed(
             replies,
             member,
-            lambda message: replace(
-                message, self_mask_shares={k: s for k, s in message.self_mask_shares.items() if k[1] != 0}
-            ),
+            lambda message: closing(message, 0),
         )
 
     result = finish(play, "reveal_shares", replies)
 
     assert_exact(result, names(5), (0, 1, 2) if opens else (1, 2))
     assert ("threshold 3" in result.refused.get(0, "")) == (not opens)
+
+
+def closing(message: RevealedShares, index: int) -> RevealedShares:
+    """A reveal without the shares of one segment."""
+    return replace(
+        message,
+        mask_key_shares={key: s for key, s in message.mask_key_shares.items() if key[1] != index},
+        self_mask_shares={key: s for key, s in message.self_mask_shares.items() if key[1] != index},
+    )
+
+
+@pytest.mark.parametrize(("unwilling", "opens"), [(0, True), (1, True), (2, False), (4, False)])
+def test_a_segment_with_drop_outs_opens_when_enough_clients_let_it(
+    unwilling: int,
+    opens: bool,  # noqa: FBT001
+) -> None:
+    """Without the mask keys of the dropped for a segment it stays closed, while the other segments open."""
+    play = ready("reveal_shares", {SILENT: "mask_input"})
+    replies = play.answers("reveal_shares")
+    for member in ALIVE[:unwilling]:
+        replies = changed(replies, member, lambda message: closing(message, 2))
+
+    result = finish(play, "reveal_shares", replies)
+
+    assert_exact(result, ALIVE, (0, 1, 2) if opens else (0, 1))
+    assert ("threshold 3" in result.refused.get(2, "")) == (not opens)
 
 
 def test_shares_of_a_thin_segment_do_not_open_it() -> None:
@@ -250,7 +297,9 @@ def test_shares_of_a_thin_segment_do_not_open_it() -> None:
             replies,
             member,
             lambda message: replace(
-                message, self_mask_shares={**message.self_mask_shares, (1, 1): ANY, (2, 1): ANY}
+                message,
+                self_mask_shares={**message.self_mask_shares, (1, 1): ANY, (2, 1): ANY},
+                mask_key_shares={**message.mask_key_shares, (3, 1): ANY},
             ),
         )
 
@@ -276,7 +325,10 @@ def with_wrong_key_share(
     return changed(
         replies,
         SESSION.client_at(holder),
-        lambda message: replace(message, mask_key_shares={5: wrong(message.mask_key_shares[5])}),
+        lambda message: replace(
+            message,
+            mask_key_shares={**message.mask_key_shares, (5, 0): wrong(message.mask_key_shares[5, 0])},
+        ),
     )
 
 
@@ -396,16 +448,38 @@ def spoilt_key(replies: Mapping[str, bytes], kind: str) -> bytes:
     message = KeyAdvertisement.from_bytes(replies["client-01"])
     other = KeyAdvertisement.from_bytes(replies["client-02"])
     spoilt = {
-        "a peer's": replace(message, mask_key=other.mask_key),
-        "a peer's for another purpose": replace(message, sealing_key=other.mask_key),
-        "one for two purposes": replace(message, sealing_key=message.mask_key),
+        "a peer's": replace(message, mask_keys={**message.mask_keys, 0: other.mask_keys[0]}),
+        "a peer's of another segment": replace(
+            message, mask_keys={**message.mask_keys, 0: other.mask_keys[1]}
+        ),
+        "a peer's for another purpose": replace(message, sealing_key=other.mask_keys[0]),
+        "one for two purposes": replace(message, sealing_key=message.mask_keys[1]),
+        "one for two segments": replace(message, mask_keys=dict.fromkeys((0, 1), message.mask_keys[0])),
         "of small order": replace(message, sealing_key=bytes(32)),
+        "a mask key of small order": replace(message, mask_keys={**message.mask_keys, 1: bytes(32)}),
+        "a peer's nonce": replace(message, nonce=other.nonce),
+        "no key for a segment": replace(message, mask_keys={0: message.mask_keys[0]}),
+        "a key for a segment too many": replace(
+            message, mask_keys={**message.mask_keys, 2: b"\x09" + bytes(31)}
+        ),
     }
     return spoilt[kind].to_bytes()
 
 
 @pytest.mark.parametrize(
-    "kind", ["a peer's", "a peer's for another purpose", "one for two purposes", "of small order"]
+    "kind",
+    [
+        "a peer's",
+        "a peer's of another segment",
+        "a peer's for another purpose",
+        "one for two purposes",
+        "one for two segments",
+        "of small order",
+        "a mask key of small order",
+        "a peer's nonce",
+        "no key for a segment",
+        "a key for a segment too many",
+    ],
 )
 def test_a_key_that_every_peer_would_refuse_is_refused_on_receipt(kind: str) -> None:
     """Its sender is out of the session; the others finish it exactly."""
@@ -434,3 +508,57 @@ def test_bundles_of_the_wrong_size_are_refused_on_receipt() -> None:
     result = finish(play, "share_keys", replies)
 
     assert_exact(result, names(5)[1:], (0, 2))
+
+
+@pytest.mark.parametrize("extra", [1, -1, 33, 66])
+def test_bundles_have_room_for_exactly_the_extra_secrets(extra: int) -> None:
+    """A bundle whose size is that of another number of shares costs its sender the round and nobody else."""
+    play = ready("share_keys")
+    replies = play.answers("share_keys")
+    message = SealedShares.from_bytes(replies.pop("client-01"))
+    wrong = (message.sealed[3] + bytes(max(extra, 0)))[: len(message.sealed[3]) + extra]
+    bad = replace(message, sealed={**message.sealed, 3: wrong}).to_bytes()
+
+    with pytest.raises(SealError, match="client-01"):
+        play.server.receive("client-01", bad)
+    result = finish(play, "share_keys", replies)
+
+    assert_exact(result, names(5)[1:], (0, 2))
+
+
+@pytest.mark.parametrize("bits", [16, 20, 24])
+def test_an_upload_in_another_ring_is_refused(bits: int) -> None:
+    """An upload packed for another ring than the session's raises InputError and adds nothing."""
+    play = ready("mask_input")
+    replies = play.answers("mask_input")
+    bad = replace(MaskedInput.from_bytes(replies["client-01"]), ring_bits=bits)
+
+    with pytest.raises(InputError, match=f"client-01: ring_bits={bits}"):
+        play.server.receive("client-01", bad.to_bytes())
+    result = finish(play, "mask_input", replies)
+
+    assert_exact(result, names(5), (0, 1, 2))
+
+
+def test_padding_counts_for_no_quorum() -> None:
+    """A segment in which only padding members are left is refused, whatever shares the clients reveal."""
+    session = make_session(5, segment(0, 3, names(5)), segment(1, 3, names(5), 2, holders=names(2)))
+    play = Play(ReproducibleMasking(), session)
+    play.play_before("mask_input")
+    play.play("mask_input", ["client-01"])
+    play.play_after("mask_input")
+
+    result = play.server.result(same_bindings(session))
+
+    assert set(result.sums) == {0}
+    assert "1 surviving holders, quorum 2" in result.refused[1]
+
+
+@pytest.mark.parametrize("stage", ["advertise_keys", "mask_input"])
+def test_where_nobody_signs_a_signature_is_refused(stage: str) -> None:
+    """In a session without identities 64 bytes behind a message are no part of it: the message has one encoding."""
+    play = ready(stage)
+    replies = play.answers(stage)
+
+    with pytest.raises(ProtocolError, match="client-01"):
+        play.server.receive("client-01", replies["client-01"] + bytes(64))

@@ -1,4 +1,4 @@
-"""One whole session, recorded byte by byte, comes out again; and its bad twins are refused by name.
+"""Whole sessions, recorded byte by byte, come out again; and their bad twins are refused by name.
 
 `PYTHONPATH=. python tests/protocols/masking/test_vectors.py` records both files anew. Do so only together with a new
 wire version: what is recorded is the format.
@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from protocols import errors
+from protocols.identity import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import SegmentInput, SumResult
 from protocols.masking.messages import (
     KeyDirectory,
@@ -28,34 +30,54 @@ from protocols.masking.messages import (
     SealedShares,
     ShareDelivery,
     SurvivorList,
+    SurvivorSignatures,
 )
-from protocols.masking.secure_sum import Masking, MaskingClient, MaskingServer
+from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.primitives.secret import Secret
+from protocols.primitives.signing import SigningKey
+from protocols.profiles import by_name
 from protocols.session import Segment, Session
 from tests.protocols.masking.parties import stream
 
 GOOD = Path(__file__).parents[2] / "vectors" / "masking_session.json"
 BAD = GOOD.with_name("bad_masking_session.json")
 HOW = (
-    "Written by tests/protocols/masking/test_vectors.py (`generate`). Each client draws its keys, seeds, polynomial "
-    "coefficients and nonces, in this order, from SHA-256('<client id> 0') || SHA-256('<client id> 1') || ... "
-    "Two clients fall silent. Bytes are hex; sums are over the survivors."
+    "Written by tests/protocols/masking/test_vectors.py (`generate`). Each client draws from SHA-256('<client id> 0') "
+    "|| SHA-256('<client id> 1') || ..., in this order: a mask key per segment, its sealing key, its nonce; a "
+    "self-mask seed per segment; the polynomial coefficients of all mask keys, of all seeds, of all extra secrets; a "
+    "nonce per sealed bundle. Clients fall silent from the stages given on. Bytes are hex; sums are over the survivors."
 )
+SIGNATURE_SIZE = 64
 
 
 class Replay:
-    """The recorded session played by clients with the recorded randomness."""
+    """A recorded session played by clients with the recorded randomness and identities."""
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         self.record = record
         self.session = session_of(record)
-        self.clients = {m: MaskingClient(self.session, m, stream(m)) for m in self.session.members}
-        self.server = MaskingServer(self.session)
+        trust = trust_of(record)
+        self.masking = Masking(by_name(record["profile"]), trust=trust)
+        self.terms = self.masking.terms(self.session)
+        self.clients = {m: self._client(m, trust) for m in self.session.members}
+        self.server = self.masking.server(self.session)
+        self.stages = self.masking.stages
         self.bindings = {int(index): bytes.fromhex(text) for index, text in record["bindings"].items()}
+
+    def _client(self, member: str, trust: TrustStore | None) -> MaskingClient:
+        identity = None
+        if trust is not None:
+            key = SigningKey(Secret(bytes.fromhex(self.record["identities"]["signing_keys"][member])))
+            identity = Identity(client=member, key=key, certificate=trust.check(member))
+        extra = {
+            int(index): [Secret(bytes.fromhex(text)) for text in secrets]
+            for index, secrets in self.record["extra_secrets"].get(member, {}).items()
+        }
+        return MaskingClient(self.terms, member, identity, stream(member), extra_secrets=extra)
 
     def present(self, stage: str) -> list[str]:
         """Who answers at a stage."""
-        silent, order = self.record["silent_from"], Masking.stages
+        silent, order = self.record["silent_from"], self.stages
         return [
             m for m in self.session.members if m not in silent or order.index(silent[m]) > order.index(stage)
         ]
@@ -90,12 +112,12 @@ class Replay:
 
     def play_before(self, stage: str) -> None:
         """The stages before this one."""
-        for earlier in Masking.stages[: Masking.stages.index(stage)]:
+        for earlier in self.stages[: self.stages.index(stage)]:
             self.play(earlier)
 
     def play_from(self, stage: str) -> SumResult:
         """This stage and the rest, to the result."""
-        for later in Masking.stages[Masking.stages.index(stage) :]:
+        for later in self.stages[self.stages.index(stage) :]:
             self.play(later)
         return self.server.result(self.bindings)
 
@@ -109,7 +131,14 @@ def session_of(record: Mapping[str, Any]) -> Session:
     """The recorded terms."""
     terms = record["session"]
     segments = tuple(
-        Segment(index=index, length=part["length"], members=tuple(part["members"]), quorum=part["quorum"])
+        Segment(
+            index=index,
+            length=part["length"],
+            members=tuple(part["members"]),
+            holders=tuple(part["holders"]),
+            quorum=part["quorum"],
+            extra_secrets=part["extra_secrets"],
+        )
         for index, part in enumerate(terms["segments"])
     )
     return Session(
@@ -121,6 +150,21 @@ def session_of(record: Mapping[str, Any]) -> Session:
         input_bound=terms["input_bound"],
         segments=segments,
         config_digest=bytes.fromhex(terms["config_digest"]),
+        ring_bits=terms["ring_bits"],
+    )
+
+
+def trust_of(record: Mapping[str, Any]) -> TrustStore | None:
+    """Whom the parties of a signed session believe."""
+    if "identities" not in record:
+        return None
+    given = record["identities"]
+    return TrustStore.read(
+        authority=bytes.fromhex(given["authority"]),
+        roster=bytes.fromhex(given["roster"]),
+        revocations=bytes.fromhex(given["revocations"]),
+        certificates=[bytes.fromhex(text) for text in given["certificates"]],
+        now=given["now"],
     )
 
 
@@ -133,71 +177,90 @@ def as_recorded(result: SumResult) -> dict[str, Any]:
     }
 
 
-RECORD: dict[str, Any] = json.loads(GOOD.read_text()) if GOOD.exists() else {}
+SESSIONS: dict[str, dict[str, Any]] = json.loads(GOOD.read_text())["sessions"] if GOOD.exists() else {}
 BAD_CASES: list[dict[str, str]] = json.loads(BAD.read_text())["cases"] if BAD.exists() else []
+EACH = pytest.mark.parametrize("name", ["unsigned", "consistency"])
 
 
 def test_the_files_are_there() -> None:
-    """Both files are part of the tests, and the good one covers all stages."""
-    assert list(RECORD["stages"]) == list(Masking.stages)
-    assert len(BAD_CASES) >= 40
-    assert {case["stage"] for case in BAD_CASES} == set(Masking.stages)
+    """Both files are part of the tests, and each session covers all its stages, with bad twins of each."""
+    assert list(SESSIONS) == ["unsigned", "consistency"]
+    for name, record in SESSIONS.items():
+        stages = set(Replay(record).stages)
+        assert set(record["stages"]) == stages
+        assert {case["stage"] for case in BAD_CASES if case["session"] == name} == stages
+        assert sum(case["session"] == name for case in BAD_CASES) >= 60
 
 
-def test_the_recorded_context_is_that_of_the_terms() -> None:
-    """The session's bytes and context are the recorded ones, and the context is their hash."""
-    session = session_of(RECORD)
+@EACH
+def test_the_recorded_context_is_that_of_the_terms(name: str) -> None:
+    """The session's bytes and both contexts are the recorded ones, and the contexts are hashes worked out by hand."""
+    record = SESSIONS[name]
+    session, replay = session_of(record), Replay(record)
 
-    data, context = session.to_bytes(), session.context
+    data, context, bound = session.to_bytes(), session.context, replay.terms.context
 
-    assert data.hex() == RECORD["session"]["bytes"]
-    assert context.hex() == RECORD["session"]["context"]
+    assert data.hex() == record["session"]["bytes"]
+    assert context.hex() == record["session"]["context"]
+    assert bound.hex() == record["context"]
     assert hashlib.sha256(b"rbla-secure session\x00" + data).digest() == context
+    # A roster ends in its signature, which the digest leaves out.
+    content = bytes.fromhex(record["identities"]["roster"])[:-64] if "identities" in record else None
+    roster = hashlib.sha256(b"rbla-secure roster\x00" + content).digest() if content else bytes(32)
+    text = b"rbla-secure masking\x00" + context + roster + record["profile"].encode()
+    assert hashlib.sha256(text).digest() == bound
 
 
-def test_the_recorded_session_comes_out_again() -> None:
+@EACH
+def test_the_recorded_session_comes_out_again(name: str) -> None:
     """With the recorded randomness every request, every reply and the result are the recorded bytes."""
-    replay = Replay(RECORD)
+    replay = Replay(SESSIONS[name])
 
-    crossed = {stage: replay.play(stage) for stage in Masking.stages}
+    crossed = {stage: replay.play(stage) for stage in replay.stages}
     result = replay.server.result(replay.bindings)
 
-    assert crossed == RECORD["stages"]
-    assert as_recorded(result) == RECORD["result"]
+    assert crossed == SESSIONS[name]["stages"]
+    assert as_recorded(result) == SESSIONS[name]["result"]
 
 
-def test_the_recorded_replies_alone_give_the_result() -> None:
+@EACH
+def test_the_recorded_replies_alone_give_the_result(name: str) -> None:
     """A server that is fed the recorded replies opens the recorded sums."""
-    replay = Replay(RECORD)
+    replay = Replay(SESSIONS[name])
 
-    for stage in Masking.stages:
-        for member, reply in RECORD["stages"][stage]["replies"].items():
+    for stage in replay.stages:
+        for member, reply in SESSIONS[name]["stages"][stage]["replies"].items():
             replay.server.receive(member, bytes.fromhex(reply))
         replay.server.close_stage()
     result = replay.server.result(replay.bindings)
 
-    assert as_recorded(result) == RECORD["result"]
+    assert as_recorded(result) == SESSIONS[name]["result"]
 
 
-def test_the_recorded_result_is_the_plain_sum() -> None:
+@pytest.mark.parametrize(
+    ("name", "alive", "refused"),
+    [("unsigned", (1, 2, 4), [1]), ("consistency", (1, 2, 4, 5), [1, 3])],
+)
+def test_the_recorded_result_is_the_plain_sum(name: str, alive: tuple[int, ...], refused: list[int]) -> None:
     """The recorded sums are those of the recorded inputs over the recorded survivors."""
-    survivors = RECORD["result"]["survivors"]
+    record = SESSIONS[name]
+    survivors = record["result"]["survivors"]
 
     sums = {
         index: [
             sum(
-                RECORD["inputs"][member][index][at]
+                record["inputs"][member][index][at]
                 for member in survivors
-                if index in RECORD["inputs"][member]
+                if index in record["inputs"][member]
             )
             for at in range(len(values))
         ]
-        for index, values in RECORD["result"]["sums"].items()
+        for index, values in record["result"]["sums"].items()
     }
 
-    assert sums == RECORD["result"]["sums"]
-    assert survivors == ["client-01", "client-02", "client-04"]
-    assert RECORD["result"]["refused"] == [1]
+    assert sums == record["result"]["sums"]
+    assert survivors == [f"client-{number:02d}" for number in alive]
+    assert record["result"]["refused"] == refused
 
 
 # The same uploads, masked by an implementation that shares no code with ours.
@@ -216,59 +279,104 @@ def words_by_hand(key: bytes, count: int) -> list[int]:
     return [int.from_bytes(data[4 * at : 4 * at + 4], "little") for at in range(count)]
 
 
-def draws_by_hand(member: str, segments: int) -> tuple[bytes, list[bytes]]:
-    """A client's mask key, and its self-mask seeds: the first 32 bytes and those after the sealing key."""
-    source = b"".join(hashlib.sha256(f"{member} {number}".encode()).digest() for number in range(10))
-    return source[:32], [source[64 + 32 * at : 96 + 32 * at] for at in range(segments)]
+def draws_by_hand(record: Mapping[str, Any], member: str) -> dict[str, dict[str, bytes]]:
+    """A client's mask keys and self-mask seeds by segment, and its nonce, from the front of its stream."""
+    indexes = list(record["inputs"][member])
+    source = b"".join(hashlib.sha256(f"{member} {number}".encode()).digest() for number in range(20))
+    seeds = 32 * len(indexes) + 32 + 16  # behind the mask keys, the sealing key and the nonce
+    return {
+        "mask keys": {index: source[32 * at : 32 * at + 32] for at, index in enumerate(indexes)},
+        "nonce": {"": source[seeds - 16 : seeds]},
+        "seeds": {index: source[seeds + 32 * at : seeds + 32 * at + 32] for at, index in enumerate(indexes)},
+    }
 
 
-def upload_by_hand(member: str) -> dict[int, list[int]]:
+def upload_by_hand(record: Mapping[str, Any], member: str) -> dict[int, list[int]]:
     """What a client must upload, from the equation of Bonawitz et al. 2017 alone."""
-    roster, context = RECORD["session"]["members"], bytes.fromhex(RECORD["session"]["context"])
-    sharers = list(RECORD["stages"]["share_keys"]["replies"])
-    inputs, me = RECORD["inputs"][member], roster.index(member) + 1
-    private, seeds = draws_by_hand(member, len(inputs))
+    roster, context = record["session"]["members"], bytes.fromhex(record["context"])
+    sharers = list(record["stages"]["share_keys"]["replies"])
+    mine, me = draws_by_hand(record, member), roster.index(member) + 1
     upload = {}
-    for seed, (text, values) in zip(seeds, inputs.items(), strict=True):
-        index, binding = int(text).to_bytes(2, "big"), bytes.fromhex(RECORD["bindings"][text])
-        own = key_by_hand(seed, b"self mask", context, binding, index, me.to_bytes(2, "big"))
+    for text, values in record["inputs"][member].items():
+        index, binding = int(text).to_bytes(2, "big"), bytes.fromhex(record["bindings"][text])
+        own = key_by_hand(mine["seeds"][text], b"self mask", context, binding, index, me.to_bytes(2, "big"))
         total = [value + word for value, word in zip(values, words_by_hand(own, len(values)), strict=True)]
-        for other in RECORD["session"]["segments"][int(text)]["members"]:
+        private = X25519PrivateKey.from_private_bytes(mine["mask keys"][text])
+        for other in record["session"]["segments"][int(text)]["members"]:
             if other == member or other not in sharers:
                 continue
             peer = roster.index(other) + 1
-            public = X25519PrivateKey.from_private_bytes(draws_by_hand(other, 0)[0]).public_key()
-            secret = X25519PrivateKey.from_private_bytes(private).exchange(
-                X25519PublicKey.from_public_bytes(public.public_bytes_raw())
-            )
+            theirs = X25519PrivateKey.from_private_bytes(draws_by_hand(record, other)["mask keys"][text])
+            public = theirs.public_key().public_bytes_raw()
+            secret = private.exchange(X25519PublicKey.from_public_bytes(public))
             pair = (min(me, peer).to_bytes(2, "big"), max(me, peer).to_bytes(2, "big"))
             words = words_by_hand(
                 key_by_hand(secret, b"pairwise mask", context, binding, index, *pair), len(values)
             )
             total = [t + (word if me < peer else -word) for t, word in zip(total, words, strict=True)]
-        upload[int(text)] = [t % 2**32 for t in total]
+        upload[int(text)] = [t % 2 ** record["session"]["ring_bits"] for t in total]
     return upload
 
 
-@pytest.mark.parametrize("member", ["client-01", "client-02", "client-04"])
-def test_uploads_are_those_of_an_independent_implementation(member: str) -> None:
-    """Masks computed by hand from the recorded randomness give the recorded uploads."""
-    recorded = bytes.fromhex(RECORD["stages"]["mask_input"]["replies"][member])
+def signature_by_hand(record: Mapping[str, Any], member: str, purpose: bytes, message: bytes) -> bytes:
+    """A client's Ed25519 signature over the prefix, the purpose and a message."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(record["identities"]["signing_keys"][member]))
+    return key.sign(b"rbla-secure v1 " + purpose + b"\x00" + message)
 
-    upload = upload_by_hand(member)
 
-    layout = len(upload).to_bytes(2, "little") + b"".join(index.to_bytes(2, "little") for index in upload)
+def view_by_hand(record: Mapping[str, Any]) -> bytes:
+    """What an upload's signature covers: the context, everyone's nonce, and who has shared."""
+    roster, stages = record["session"]["members"], record["stages"]
+    data = b"rbla-secure view\x00" + bytes.fromhex(record["context"])
+    for member in stages["advertise_keys"]["replies"]:
+        position = (roster.index(member) + 1).to_bytes(2, "big")
+        data += position + draws_by_hand(record, member)["nonce"][""]
+    for member in stages["share_keys"]["replies"]:
+        data += (roster.index(member) + 1).to_bytes(2, "big")
+    return hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("unsigned", n) for n in (1, 2, 4)] + [("consistency", n) for n in (1, 2, 4, 5)]
+)
+def test_uploads_are_those_of_an_independent_implementation(name: str, number: int) -> None:
+    """Masks computed by hand from the recorded randomness give the recorded uploads, packed and signed."""
+    record, member = SESSIONS[name], f"client-{number:02d}"
+    recorded = bytes.fromhex(record["stages"]["mask_input"]["replies"][member])
+
+    upload = upload_by_hand(record, member)
+
+    bits = record["session"]["ring_bits"]
+    layout = bytes([bits]) + len(upload).to_bytes(2, "little")
+    layout += b"".join(index.to_bytes(2, "little") for index in upload)
     for values in upload.values():
-        layout += len(values).to_bytes(4, "little") + b"".join(
-            value.to_bytes(4, "little") for value in values
-        )
+        packed = sum(value << bits * place for place, value in enumerate(values))
+        layout += len(values).to_bytes(4, "little") + packed.to_bytes(-(-bits * len(values) // 8), "little")
+    if "identities" in record:
+        layout += signature_by_hand(record, member, b"participants", view_by_hand(record))
     assert recorded[38:] == layout  # behind header, context and sender
 
 
-@pytest.mark.parametrize("case", BAD_CASES, ids=lambda case: f"{case['stage']}-{case['to']}-{case['why']}")
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_the_other_signatures_are_those_of_an_independent_implementation(number: int) -> None:
+    """Keys and survivor lists are signed whole, each for its own purpose."""
+    record, member = SESSIONS["consistency"], f"client-{number:02d}"
+    keys = bytes.fromhex(record["stages"]["advertise_keys"]["replies"][member])
+    asked = record["stages"]["agree_survivors"]["requests"].get(member)
+
+    assert keys[-64:] == signature_by_hand(record, member, b"key advertisement", keys[:-64])
+    assert (asked is None) == (member == "client-03")
+    if asked is not None:
+        agreed = bytes.fromhex(record["stages"]["agree_survivors"]["replies"][member])
+        assert agreed[-64:] == signature_by_hand(record, member, b"survivor list", bytes.fromhex(asked))
+
+
+@pytest.mark.parametrize(
+    "case", BAD_CASES, ids=lambda case: " ".join(case[k] for k in ("session", "stage", "to", "why"))
+)
 def test_bad_twins_are_refused(case: dict[str, str]) -> None:
     """A bad message in the place of a recorded one raises exactly the recorded error, and the session goes on as recorded."""
-    replay = Replay(RECORD)
+    replay = Replay(SESSIONS[case["session"]])
     replay.play_before(case["stage"])
     message = bytes.fromhex(case["message"])
 
@@ -277,21 +385,20 @@ def test_bad_twins_are_refused(case: dict[str, str]) -> None:
     result = replay.play_from(case["stage"])
 
     assert caught.type.__name__ == case["error"]
-    assert as_recorded(result) == RECORD["result"]
+    assert as_recorded(result) == SESSIONS[case["session"]]["result"]
 
 
 # Recording.
 
 
-def new_record() -> dict[str, Any]:
-    """Terms and inputs of the recorded session."""
-    members = [f"client-{number:02d}" for number in range(1, 6)]
-    parts = [
-        {"length": 5, "members": members, "quorum": 3},
-        {"length": 3, "members": members[:3], "quorum": 3},
-        {"length": 4, "members": members[1:4], "quorum": 2},
-    ]
-    bound = (2**31 - 1) // 5
+MEMBERS = [f"client-{number:02d}" for number in range(1, 6)]
+
+
+def new_record(
+    parts: list[dict[str, Any]], *, bits: int, silent: dict[str, str], **terms: Any
+) -> dict[str, Any]:
+    """Terms and inputs of a recorded session."""
+    bound = (2 ** (bits - 1) - 1) // 5
     inputs = {
         member: {
             str(index): [
@@ -301,32 +408,86 @@ def new_record() -> dict[str, Any]:
             for index, part in enumerate(parts)
             if member in part["members"]
         }
-        for number, member in enumerate(members, start=1)
+        for number, member in enumerate(MEMBERS, start=1)
     }
-    record: dict[str, Any] = {
-        "made_by": HOW,
+    extra = {
+        member: {
+            str(index): [
+                hashlib.sha256(f"{member} {index} {number}".encode()).hexdigest()
+                for number in range(part["extra_secrets"])
+            ]
+            for index, part in enumerate(parts)
+            if member in part["members"] and part["extra_secrets"]
+        }
+        for member in MEMBERS
+    }
+    return {
         "session": {
             "run": bytes(range(16)).hex(),
             "round": 7,
             "attempt": 2,
-            "members": members,
-            "threshold": 3,
+            "members": MEMBERS,
             "input_bound": bound,
+            "ring_bits": bits,
             "config_digest": hashlib.sha256(b"the plan of the vector").hexdigest(),
             "segments": parts,
+            **terms,
         },
-        "bindings": {str(index): hashlib.sha256(b"model %d" % index).hexdigest() for index in range(3)},
+        "bindings": {
+            str(index): hashlib.sha256(b"model %d" % index).hexdigest() for index in range(len(parts))
+        },
         "inputs": inputs,
-        "silent_from": {"client-05": "share_keys", "client-03": "mask_input"},
+        "extra_secrets": extra,
+        "silent_from": silent,
     }
-    session = session_of(record)
-    record["session"] |= {"bytes": session.to_bytes().hex(), "context": session.context.hex()}
-    return record
 
 
-def spoilt_forms(message: bytes) -> dict[str, tuple[bytes, str]]:
-    """What is wrong with any message: its form or its context."""
+def part(length: int, members: list[str], quorum: int, **more: Any) -> dict[str, Any]:
+    """A segment as it stands in the file."""
     return {
+        "length": length,
+        "members": members,
+        "quorum": quorum,
+        "holders": members,
+        "extra_secrets": 0,
+        **more,
+    }
+
+
+def unsigned_record() -> dict[str, Any]:
+    """Full words; one client never shares, another never uploads, and the second segment stays closed."""
+    parts = [part(5, MEMBERS, 3), part(3, MEMBERS[:3], 3), part(4, MEMBERS[1:4], 2)]
+    silent = {"client-05": "share_keys", "client-03": "mask_input"}
+    return {"profile": "semi-honest", **new_record(parts, bits=32, silent=silent, threshold=3)}
+
+
+def consistency_record() -> dict[str, Any]:
+    """Half bytes, extra secrets, and two segments that are padded: in the last one the only holder drops out."""
+    parts = [
+        part(5, MEMBERS, 3, extra_secrets=1),
+        part(3, MEMBERS[:3], 3),
+        part(4, MEMBERS[1:4], 1, holders=MEMBERS[1:3]),
+        part(2, MEMBERS[1:4], 1, holders=MEMBERS[2:3]),
+    ]
+    now = 1_800_000_000
+    authority = ThrowawayAuthority.create(
+        dict.fromkeys(MEMBERS, 4), now=now, random_bytes=stream("the authority of the vector")
+    )
+    identities = {
+        "now": now + 1,
+        "authority": authority.key.public.hex(),
+        "roster": authority.view.roster.to_bytes().hex(),
+        "revocations": authority.view.revocations.der.hex(),
+        "certificates": [authority.identity(member).certificate.der.hex() for member in MEMBERS],
+        "signing_keys": {member: authority.identity(member).key.secret.hex() for member in MEMBERS},
+    }
+    record = new_record(parts, bits=20, silent={"client-03": "mask_input"}, threshold=4)
+    return {"profile": "consistency", "identities": identities, **record}
+
+
+def spoilt_forms(message: bytes, *, ends_in_signature: bool) -> dict[str, tuple[bytes, str]]:
+    """What is wrong with any message: its form or its context."""
+    forms = {
         "empty": (b"", "WireError"),
         "one byte short": (message[:-1], "WireError"),
         "one byte long": (message + b"\x00", "WireError"),
@@ -335,82 +496,195 @@ def spoilt_forms(message: bytes) -> dict[str, tuple[bytes, str]]:
         "another type": (message[:3] + bytes([message[3] ^ 1]) + message[4:], "WireError"),
         "another context": (message[:4] + bytes([message[4] ^ 1]) + message[5:], "ContextError"),
     }
+    if ends_in_signature:
+        forms["a wrong signature"] = (message[:-1] + bytes([message[-1] ^ 1]), "SignatureError")
+        forms["no signature"] = (message[:-SIGNATURE_SIZE], "SignatureError")
+        forms["half a signature"] = (message[:-32], "WireError")
+    return forms
 
 
-def spoilt_requests(stage: str, message: bytes, other: bytes) -> dict[str, tuple[bytes, str]]:
-    """What is wrong with the content of a request to client-01; `other` is the request to client-02."""
-    if stage == "share_keys":
-        keys = KeyDirectory.from_bytes(message)
-        listed = keys.advertisements
-        twice = (*listed[:3], replace(listed[3], mask_key=listed[2].mask_key))
-        return {
-            "without the recipient": (replace(keys, advertisements=listed[1:]).to_bytes(), "RosterError"),
-            "other keys for the recipient": (
-                replace(
-                    keys, advertisements=(replace(listed[0], mask_key=bytes(32)), *listed[1:])
-                ).to_bytes(),
-                "RosterError",
-            ),
-            "a key twice": (replace(keys, advertisements=twice).to_bytes(), "RosterError"),
-            "a stranger": (
-                replace(keys, advertisements=(*listed[:4], replace(listed[4], sender=6))).to_bytes(),
-                "RosterError",
-            ),
-            "a sender twice": (replace(keys, advertisements=(listed[0], *listed)).to_bytes(), "WireError"),
-            "below the threshold": (
-                replace(keys, advertisements=listed[:2]).to_bytes(),
-                "BelowThresholdError",
-            ),
-            "a sealing key of small order": (
-                replace(
-                    keys, advertisements=(listed[0], replace(listed[1], sealing_key=bytes(32)), *listed[2:])
-                ).to_bytes(),
-                "KeyAgreementError",
-            ),
-        }
-    if stage == "mask_input":
-        delivery, reflected = ShareDelivery.from_bytes(message), ShareDelivery.from_bytes(other).sealed[1]
-        sealed = dict(delivery.sealed)
-        flipped = sealed[2][:-1] + bytes([sealed[2][-1] ^ 1])
-        return {
-            "for another": (other, "RosterError"),
-            "from the recipient": (
-                replace(delivery, sealed={**sealed, 1: sealed[2]}).to_bytes(),
-                "RosterError",
-            ),
-            "from a stranger": (replace(delivery, sealed={**sealed, 9: sealed[2]}).to_bytes(), "RosterError"),
-            "below the threshold": (
-                replace(delivery, sealed={2: sealed[2]}).to_bytes(),
-                "BelowThresholdError",
-            ),
-            "a tampered bundle": (replace(delivery, sealed={**sealed, 2: flipped}).to_bytes(), "SealError"),
-            "a reflected bundle": (
-                replace(delivery, sealed={**sealed, 2: reflected}).to_bytes(),
-                "SealError",
-            ),
-            "bundles exchanged": (
-                replace(delivery, sealed={**sealed, 2: sealed[3], 3: sealed[2]}).to_bytes(),
-                "SealError",
-            ),
-        }
-    survivors = SurvivorList.from_bytes(message)
-    return {
-        "overlapping": (replace(survivors, dropped=(3, 4)).to_bytes(), "RosterError"),
+Cases = dict[str, tuple[bytes, str]]
+
+
+def spoilt_directories(message: bytes, *, signed: bool) -> Cases:
+    """What is wrong with the content of the directory of client-01."""
+    keys = KeyDirectory.from_bytes(message)
+    listed, nonces = keys.advertisements, dict(keys.nonces)
+    mine, peer, other = listed[0], listed[1], listed[3]
+
+    def entries(*changed: Any, **fields: Any) -> bytes:
+        return replace(keys, advertisements=changed, **fields).to_bytes()
+
+    def masked(entry: Any, index: int, key: bytes) -> Any:
+        return replace(entry, mask_keys={**entry.mask_keys, index: key})
+
+    cases = {
         "without the recipient": (
-            replace(survivors, survivors=(2, 4), dropped=(1, 3)).to_bytes(),
+            entries(*listed[1:], nonces={p: n for p, n in nonces.items() if p != 1}),
             "RosterError",
         ),
-        "a sharer on neither list": (replace(survivors, dropped=()).to_bytes(), "RosterError"),
-        "one who did not share": (replace(survivors, dropped=(3, 5)).to_bytes(), "RosterError"),
+        "without the recipient's entry": (entries(*listed[1:]), "RosterError"),
+        "other keys for the recipient": (entries(masked(mine, 0, bytes(32)), *listed[1:]), "RosterError"),
+        "another nonce for the recipient": (
+            entries(replace(mine, nonce=bytes(16)), *listed[1:]),
+            "RosterError",
+        ),
+        "a key twice": (
+            entries(*listed[:3], masked(other, 0, listed[2].mask_keys[0]), *listed[4:]),
+            "RosterError",
+        ),
+        "a nonce twice": (entries(*listed, nonces={**nonces, 2: nonces[3]}), "RosterError"),
+        "another nonce than advertised": (entries(*listed, nonces={**nonces, 2: bytes(16)}), "RosterError"),
+        "a nonce without its keys": (entries(mine, *listed[2:]), "RosterError"),
+        "keys without their nonce": (
+            entries(*listed, nonces={p: n for p, n in nonces.items() if p != 2}),
+            "RosterError",
+        ),
+        "a stranger": (
+            entries(*listed, replace(listed[4], sender=6), nonces={**nonces, 6: bytes(16)}),
+            "RosterError",
+        ),
+        "a sender twice": (entries(mine, *listed), "WireError"),
+        "a segment missing": (
+            entries(mine, replace(peer, mask_keys={0: peer.mask_keys[0]}), *listed[2:]),
+            "RosterError",
+        ),
         "below the threshold": (
-            replace(survivors, survivors=(1, 2), dropped=(3, 4)).to_bytes(),
+            entries(*listed[:2], nonces={p: nonces[p] for p in (1, 2)}),
             "BelowThresholdError",
         ),
-        "unsorted": (replace(survivors, survivors=(2, 1, 4)).to_bytes(), "WireError"),
+        "a sealing key of small order": (
+            entries(mine, replace(peer, sealing_key=bytes(32)), *listed[2:]),
+            "SignatureError" if signed else "KeyAgreementError",
+        ),
+        "an entry of another session": (
+            entries(mine, replace(peer, context=bytes(32)), *listed[2:]),
+            "ContextError",
+        ),
+    }
+    if signed:
+        for why, signature in (
+            ("unsigned", b""),
+            ("signed by another", other.signature),
+            ("signed with zeros", bytes(SIGNATURE_SIZE)),
+        ):
+            spoilt = replace(peer, signature=signature)
+            cases[f"keys {why}"] = (entries(mine, spoilt, *listed[2:]), "SignatureError")
+    return cases
+
+
+def spoilt_deliveries(message: bytes, other: bytes) -> Cases:
+    """What is wrong with the content of the delivery to client-01; `other` is that to client-02."""
+    delivery, reflected = ShareDelivery.from_bytes(message), ShareDelivery.from_bytes(other).sealed[1]
+    sealed, listed = dict(delivery.sealed), delivery.participants
+
+    def bundles(changed: Mapping[int, bytes], participants: tuple[int, ...] = listed) -> bytes:
+        return replace(delivery, sealed={**sealed, **changed}, participants=participants).to_bytes()
+
+    flipped = sealed[2][:-1] + bytes([sealed[2][-1] ^ 1])
+    few = replace(delivery, sealed={2: sealed[2]}, participants=(1, 2)).to_bytes()
+    return {
+        "for another": (other, "RosterError"),
+        "from the recipient": (bundles({1: sealed[2]}), "RosterError"),
+        "from a stranger": (bundles({9: sealed[2]}), "RosterError"),
+        "a stranger takes part": (bundles({9: sealed[2]}, (*listed, 9)), "RosterError"),
+        "the recipient takes no part": (bundles({}, listed[1:]), "RosterError"),
+        "a participant without a bundle": (
+            replace(delivery, sealed={p: blob for p, blob in sealed.items() if p != 2}).to_bytes(),
+            "RosterError",
+        ),
+        "a bundle of no participant": (bundles({}, (1, *listed[2:])), "RosterError"),
+        "below the threshold": (few, "BelowThresholdError"),
+        "a tampered bundle": (bundles({2: flipped}), "SealError"),
+        "a reflected bundle": (bundles({2: reflected}), "SealError"),
+        "bundles exchanged": (bundles({2: sealed[3], 3: sealed[2]}), "SealError"),
     }
 
 
-def spoilt_replies(stage: str, message: bytes, other: bytes) -> dict[str, tuple[bytes, str]]:
+def spoilt_lists(message: bytes) -> Cases:
+    """What is wrong with the content of a survivor list; client-03 has dropped out, client-01 is asked."""
+    survivors = SurvivorList.from_bytes(message)
+    alive, views = survivors.survivors, dict(survivors.view_signatures)
+
+    def listed(chosen: tuple[int, ...], gone: tuple[int, ...], order: tuple[int, ...] = ()) -> bytes:
+        shown = {p: views.get(p, bytes(SIGNATURE_SIZE)) for p in chosen} if views else {}
+        changed = replace(survivors, survivors=order or chosen, dropped=gone, view_signatures=shown)
+        return changed.to_bytes()
+
+    cases = {
+        "overlapping": (listed(alive, (3, 4)), "RosterError"),
+        "without the recipient": (listed(alive[1:], (1, 3)), "RosterError"),
+        "a sharer on neither list": (listed(alive, ()), "RosterError"),
+        "one who did not share": (listed(alive, (3, 9)), "RosterError"),
+        "below the threshold": (listed(alive[:2], (3, *alive[2:])), "BelowThresholdError"),
+        "unsorted": (listed(alive, (3,), (2, 1, *alive[2:])), "WireError"),
+    }
+    if not views:
+        shown = dict.fromkeys(alive, bytes(SIGNATURE_SIZE))
+        cases["views where nobody signs"] = (
+            replace(survivors, view_signatures=shown).to_bytes(),
+            "RosterError",
+        )
+        return cases
+    for why, changed, error in (
+        ("no views", {}, "RosterError"),
+        ("a view missing", {p: views[p] for p in alive[:-1]}, "RosterError"),
+        ("a view of the dropped", {**views, 3: views[1]}, "RosterError"),
+        ("a view that is not signed", {**views, 2: bytes(SIGNATURE_SIZE)}, "SignatureError"),
+        ("views exchanged", {**views, 1: views[2], 2: views[1]}, "SignatureError"),
+    ):
+        cases[why] = (replace(survivors, view_signatures=changed).to_bytes(), error)
+    return cases
+
+
+def spoilt_signatures(message: bytes) -> Cases:
+    """What is wrong with the content of the signatures that are shown."""
+    shown = SurvivorSignatures.from_bytes(message)
+    good = dict(shown.signatures)
+    return {
+        why: (replace(shown, signatures=changed).to_bytes(), error)
+        for why, changed, error in (
+            ("none", {}, "BelowThresholdError"),
+            ("below the threshold", {p: good[p] for p in (1, 2, 4)}, "BelowThresholdError"),
+            ("of the dropped", {**good, 3: good[1]}, "RosterError"),
+            ("of a stranger", {**good, 9: good[1]}, "RosterError"),
+            ("exchanged", {**good, 1: good[2], 2: good[1]}, "SignatureError"),
+            ("one wrong", {**good, 2: bytes(SIGNATURE_SIZE)}, "SignatureError"),
+        )
+    }
+
+
+def spoilt_requests(stage: str, message: bytes, other: bytes, *, signed: bool) -> Cases:
+    """What is wrong with the content of a request to client-01; `other` is the request to client-02."""
+    if stage == "share_keys":
+        return spoilt_directories(message, signed=signed)
+    if stage == "mask_input":
+        return spoilt_deliveries(message, other)
+    if stage == "reveal_shares" and signed:
+        return spoilt_signatures(message)
+    return spoilt_lists(message)
+
+
+def spoilt_reveals(message: bytes) -> Cases:
+    """What is wrong with the content of the shares of client-01."""
+    reveal = RevealedShares.from_bytes(message)
+    gone, alive, any_share = dict(reveal.mask_key_shares), dict(reveal.self_mask_shares), Secret(bytes(33))
+    return {
+        why: (replace(reveal, mask_key_shares=dead, self_mask_shares=living).to_bytes(), "ShareError")
+        for why, dead, living in (
+            ("no share of the dropped", {}, alive),
+            ("no share of the dropped in one segment", {(3, 0): gone[3, 0]}, alive),
+            ("both kinds of share of one", {**gone, (2, 0): any_share}, alive),
+            ("a survivor missing", gone, {k: v for k, v in alive.items() if k != (2, 0)}),
+            ("a segment in part", gone, {k: v for k, v in alive.items() if k[1] != 0}),
+            ("a self-mask share of the dropped", gone, {**alive, (3, 0): any_share}),
+            ("a segment that does not exist", gone, {**alive, (1, 4): any_share}),
+            ("a share outside the field", gone, {**alive, (2, 0): Secret(b"\xff" * 33)}),
+        )
+    }
+
+
+def spoilt_replies(stage: str, message: bytes, other: bytes) -> Cases:
     """What is wrong with the content of a reply of client-01; `other` is the reply of client-02."""
     cases = {"from another": (other, "RosterError")}
     if stage == "share_keys":
@@ -419,58 +693,56 @@ def spoilt_replies(stage: str, message: bytes, other: bytes) -> dict[str, tuple[
         cases["a recipient missing"] = (replace(shares, sealed={2: sealed[2]}).to_bytes(), "RosterError")
         cases["for itself"] = (replace(shares, sealed={**sealed, 1: sealed[2]}).to_bytes(), "RosterError")
         cases["for a stranger"] = (replace(shares, sealed={**sealed, 9: sealed[2]}).to_bytes(), "RosterError")
+        cases["a short bundle"] = (
+            replace(shares, sealed={**sealed, 2: sealed[2][:-1]}).to_bytes(),
+            "SealError",
+        )
     if stage == "mask_input":
         upload = MaskedInput.from_bytes(message)
-        parts = dict(upload.segments)
-        cases["a segment missing"] = (replace(upload, segments={0: parts[0]}).to_bytes(), "InputError")
-        cases["a foreign segment"] = (
-            replace(upload, segments={**parts, 2: parts[0]}).to_bytes(),
-            "InputError",
-        )
-        cases["a short segment"] = (
-            replace(upload, segments={**parts, 1: parts[1][:-1]}).to_bytes(),
-            "InputError",
-        )
-        place = 4 + 32 + 2 + 2  # header, context, sender, number of segments
-        cases["a segment twice"] = (message[: place + 2] + bytes(2) + message[place + 4 :], "WireError")
-    if stage == "reveal_shares":
-        reveal = RevealedShares.from_bytes(message)
-        gone, alive, any_share = (
-            dict(reveal.mask_key_shares),
-            dict(reveal.self_mask_shares),
-            Secret(bytes(33)),
-        )
-        fewer = {key: value for key, value in alive.items() if key != (2, 0)}
-        for why, dead, living in (
-            ("no share of the dropped", {}, alive),
-            ("both kinds of share of one", {**gone, 2: any_share}, alive),
-            ("a survivor missing", gone, fewer),
-            ("a self-mask share of the dropped", gone, {**alive, (3, 0): any_share}),
-            ("a segment that does not exist", gone, {**alive, (1, 3): any_share}),
+        parts, bits = dict(upload.segments), upload.ring_bits
+        for why, changed in (
+            ("a segment missing", {0: parts[0]}),
+            ("a foreign segment", {**parts, 2: parts[0]}),
+            ("a short segment", {**parts, 1: parts[1][:-1]}),
         ):
-            spoilt = replace(reveal, mask_key_shares=dead, self_mask_shares=living)
-            cases[why] = (spoilt.to_bytes(), "ShareError")
+            cases[why] = (replace(upload, segments=changed).to_bytes(), "InputError")
+        cases["another ring"] = (replace(upload, ring_bits=24).to_bytes(), "InputError")
+        place = 4 + 32 + 2  # header, context, sender
+        cases["no such ring"] = (message[:place] + bytes([bits - 1]) + message[place + 1 :], "WireError")
+        place += 1 + 2  # ring, number of segments
+        cases["a segment twice"] = (message[: place + 2] + bytes(2) + message[place + 4 :], "WireError")
+        if bits == 20:
+            # Five elements of twenty bits leave half a byte.
+            end = place + 2 * len(parts) + 4 + 13
+            spoilt = bytes([message[end - 1] | 0x10])
+            cases["padding"] = (message[: end - 1] + spoilt + message[end:], "WireError")
+    if stage == "reveal_shares":
+        cases |= spoilt_reveals(message)
     return cases
 
 
-def bad_twins(record: Mapping[str, Any]) -> list[dict[str, str]]:
+def bad_twins(name: str, record: Mapping[str, Any]) -> list[dict[str, str]]:
     """Every recorded message of client-01, spoilt in each way that must be refused."""
-    cases = []
+    cases, signed = [], "identities" in record
     for stage, crossed in record["stages"].items():
         one, two = (
             {way: bytes.fromhex(crossed[way][member]) for way in ("requests", "replies")}
             for member in ("client-01", "client-02")
         )
-        spoilt = {
-            "server": spoilt_forms(one["replies"]) | spoilt_replies(stage, one["replies"], two["replies"])
-        }
+        optional = signed and stage in {"advertise_keys", "mask_input"}
+        forms = spoilt_forms(one["replies"], ends_in_signature=optional)
+        if stage == "agree_survivors":
+            forms["a wrong signature"] = (one["replies"][:-1] + b"\x00", "SignatureError")
+            forms["the signature of another"] = (one["replies"][:38] + two["replies"][38:], "SignatureError")
+        spoilt = {"server": forms | spoilt_replies(stage, one["replies"], two["replies"])}
         if one["requests"]:
-            spoilt["client"] = spoilt_forms(one["requests"]) | spoilt_requests(
-                stage, one["requests"], two["requests"]
+            spoilt["client"] = spoilt_forms(one["requests"], ends_in_signature=False) | spoilt_requests(
+                stage, one["requests"], two["requests"], signed=signed
             )
             del spoilt["client"]["empty"]  # the first request is empty, and a repeated request is answered
         cases += [
             {
+                "session": name,
                 "stage": stage,
                 "to": to,
                 "party": "client-01",
@@ -485,17 +757,20 @@ def bad_twins(record: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def generate() -> None:
-    """Record the session and its bad twins."""
-    record = new_record()
-    replay = Replay(record)
-    record["stages"] = {stage: replay.play(stage) for stage in Masking.stages}
-    record["result"] = as_recorded(replay.server.result(replay.bindings))
+    """Record the sessions and their bad twins."""
+    sessions = {"unsigned": unsigned_record(), "consistency": consistency_record()}
+    for record in sessions.values():
+        session, replay = session_of(record), Replay(record)
+        record["session"] |= {"bytes": session.to_bytes().hex(), "context": session.context.hex()}
+        record["context"] = replay.terms.context.hex()
+        record["stages"] = {stage: replay.play(stage) for stage in replay.stages}
+        record["result"] = as_recorded(replay.server.result(replay.bindings))
     twins = {
         "made_by": HOW,
         "what": "each message stands in the place of one of masking_session.json and must raise its error",
-        "cases": bad_twins(record),
+        "cases": [case for name, record in sessions.items() for case in bad_twins(name, record)],
     }
-    for path, content in ((GOOD, record), (BAD, twins)):
+    for path, content in ((GOOD, {"made_by": HOW, "sessions": sessions}), (BAD, twins)):
         path.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Mask expansion is AES-128 in counter mode from zero, added or subtracted in place over any length."""
+"""Mask expansion is AES-128 in counter mode from zero, added or subtracted in place over any length, for many keys."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.primitives.prg import CHUNK_BYTES, UniformStream, add_stream, subtract_stream
+from protocols.primitives import prg
+from protocols.primitives.prg import CHUNK_BYTES, UniformStream, apply_streams
 from protocols.primitives.secret import Secret
 from tests.contracts.sessions import PROPERTY
 
@@ -55,7 +56,7 @@ def test_the_first_block_is_the_known_encryption_of_zero() -> None:
     """Under the zero key the stream begins with AES-128 of the zero block, read as little-endian words."""
     target = np.zeros(4, dtype=np.uint32)
 
-    add_stream(target, Secret(bytes(16)))
+    apply_streams(target, add=[Secret(bytes(16))])
 
     assert target.astype("<u4").tobytes().hex() == "66e94bd4ef8a2c3b884cfa59ca342b2e"
 
@@ -68,7 +69,7 @@ def test_expansion_does_not_depend_on_chunks(length: int) -> None:
         (before + word) % 2**32 for before, word in zip(target.tolist(), expand(KEY, length), strict=True)
     ]
 
-    add_stream(target, KEY)
+    apply_streams(target, add=[KEY])
 
     assert target.tolist() == expected
 
@@ -78,7 +79,7 @@ def test_subtracting_takes_the_stream_away(length: int) -> None:
     """Subtracting from zero gives the negated words, modulo 2^32."""
     target = np.zeros(length, dtype=np.uint32)
 
-    subtract_stream(target, KEY)
+    apply_streams(target, subtract=[KEY])
 
     assert target.tolist() == [-word % 2**32 for word in expand(KEY, length)]
 
@@ -89,10 +90,10 @@ def test_add_then_subtract_restores(values: list[int], key: bytes) -> None:
     """A mask that is added and removed leaves the vector as it was, in either order, empty vectors included."""
     target = np.array(values, dtype=np.uint32)
 
-    add_stream(target, Secret(key))
-    subtract_stream(target, Secret(key))
-    subtract_stream(target, Secret(key))
-    add_stream(target, Secret(key))
+    apply_streams(target, add=[Secret(key)])
+    apply_streams(target, subtract=[Secret(key)])
+    apply_streams(target, subtract=[Secret(key)])
+    apply_streams(target, add=[Secret(key)])
 
     assert target.tolist() == values
 
@@ -102,27 +103,122 @@ def test_nothing_outside_the_target_is_touched(length: int) -> None:
     """Masking a window of a larger array leaves its neighbours alone."""
     whole = np.full(length + 64, 0xABCD, dtype=np.uint32)
 
-    add_stream(whole[32 : 32 + length], KEY)
+    apply_streams(whole[32 : 32 + length], add=[KEY])
 
     assert whole[:32].tolist() == whole[-32:].tolist() == [0xABCD] * 32
     assert whole[32 : 32 + length].tolist() == [(0xABCD + word) % 2**32 for word in expand(KEY, length)]
 
 
-def test_a_strided_target_is_masked_in_place() -> None:
-    """A view that is not contiguous gets the same words as a vector."""
+def test_a_strided_target_is_refused() -> None:
+    """A view that is not contiguous raises ValueError and is left alone: chunks of it would be slow and uneven."""
     whole = np.zeros(20, dtype=np.uint32)
 
-    add_stream(whole[::2], KEY)
+    with pytest.raises(ValueError, match="contiguous"):
+        apply_streams(whole[::2], add=[KEY])
 
-    assert whole[::2].tolist() == expand(KEY, 10)
-    assert not whole[1::2].any()
+    assert not whole.any()
+
+
+def test_a_read_only_target_is_refused() -> None:
+    """A vector that cannot be written raises ValueError before anything is expanded."""
+    target = np.zeros(20, dtype=np.uint32)
+    target.flags.writeable = False
+
+    with pytest.raises(ValueError, match="writeable"):
+        apply_streams(target, add=[KEY])
+
+
+# Many keys.
+
+
+def applied_by_hand(values: list[int], add: list[Secret], subtract: list[Secret]) -> list[int]:
+    """The values plus and minus the words of all keys, in Python integers."""
+    total = list(values)
+    for sign, keys in ((1, add), (-1, subtract)):
+        for key in keys:
+            total = [t + sign * word for t, word in zip(total, expand(key, len(total)), strict=True)]
+    return [t % 2**32 for t in total]
+
+
+def keys(count: int, first: int = 0) -> list[Secret]:
+    """So many different keys."""
+    return [Secret(bytes([first + number]) * 16) for number in range(count)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, WORDS_PER_CHUNK - 1, WORDS_PER_CHUNK + 3, 2 * WORDS_PER_CHUNK])
+@pytest.mark.parametrize(("added", "subtracted"), [(0, 0), (1, 1), (3, 0), (0, 3), (2, 3)])
+def test_all_keys_are_applied(length: int, added: int, subtracted: int) -> None:
+    """The target takes every stream of both lists, each once, and nothing where there are no keys."""
+    target = np.arange(length, dtype=np.uint32) * np.uint32(65537)
+    add, subtract = keys(added), keys(subtracted, first=100)
+    expected = applied_by_hand(target.tolist(), add, subtract)
+
+    apply_streams(target, add=add, subtract=subtract)
+
+    assert target.tolist() == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 5, 64])
+@pytest.mark.parametrize(
+    "length", [0, 1, WORDS_PER_CHUNK, WORDS_PER_CHUNK + 1, 3 * WORDS_PER_CHUNK, 4 * WORDS_PER_CHUNK + 17]
+)
+def test_the_number_of_threads_does_not_matter(length: int, threads: int) -> None:
+    """However the target is divided, each range continues the streams where the one before it ends."""
+    target = np.arange(length, dtype=np.uint32)
+    add, subtract = keys(2), keys(1, first=9)
+    expected = target.copy()
+    for key, ufunc in [(add[0], np.add), (add[1], np.add), (subtract[0], np.subtract)]:
+        ufunc(expected, np.frombuffer(keystream(key, 4 * length), dtype="<u4"), out=expected)
+
+    apply_streams(target, add=add, subtract=subtract, threads=threads)
+
+    assert (target == expected).all()
+
+
+def test_much_work_is_shared_by_itself() -> None:
+    """Where threads are worth their start the result is that of one thread."""
+    length = 3 * WORDS_PER_CHUNK + 5
+    many = keys(-(-prg._WORTH_SHARING // length))
+    shared, alone = np.zeros(length, dtype=np.uint32), np.zeros(length, dtype=np.uint32)
+
+    apply_streams(shared, add=many)
+    apply_streams(alone, add=many, threads=1)
+
+    assert shared.any()
+    assert (shared == alone).all()
+
+
+def test_threads_touch_nothing_outside_the_target() -> None:
+    """A window of a larger array is masked by several threads without its neighbours."""
+    length = 3 * WORDS_PER_CHUNK + 3
+    whole = np.zeros(length + 64, dtype=np.uint32)
+
+    apply_streams(whole[32 : 32 + length], add=[KEY], threads=3)
+
+    assert not whole[:32].any()
+    assert not whole[-32:].any()
+    assert whole[32 : 32 + length].any()
+
+
+@PROPERTY
+@given(
+    values=st.lists(st.integers(0, 2**32 - 1), max_size=20),
+    chosen=st.lists(st.binary(min_size=16, max_size=16).map(Secret), max_size=5),
+)
+def test_a_key_on_both_lists_cancels(values: list[int], chosen: list[Secret]) -> None:
+    """Adding and subtracting the same keys in one call leaves the vector as it was."""
+    target = np.array(values, dtype=np.uint32)
+
+    apply_streams(target, add=chosen, subtract=chosen[::-1])
+
+    assert target.tolist() == values
 
 
 def test_masks_reach_the_whole_ring() -> None:
     """Over 2^20 words every top byte occurs, and values above 2^32 - 2^13 and below 2^13 do."""
     target = np.zeros(2**20, dtype=np.uint32)
 
-    add_stream(target, KEY)
+    apply_streams(target, add=[KEY])
 
     assert np.unique(target >> np.uint32(24)).tolist() == list(range(256))
     assert target.max() >= 2**32 - 2**13
@@ -133,8 +229,8 @@ def test_masks_of_different_keys_share_hardly_a_word() -> None:
     """Two keys that differ in one bit give unrelated words."""
     one, other = np.zeros(1000, dtype=np.uint32), np.zeros(1000, dtype=np.uint32)
 
-    add_stream(one, Secret(bytes(16)))
-    add_stream(other, Secret(bytes(15) + b"\x01"))
+    apply_streams(one, add=[Secret(bytes(16))])
+    apply_streams(other, add=[Secret(bytes(15) + b"\x01")])
 
     assert np.count_nonzero(one == other) <= 1
 

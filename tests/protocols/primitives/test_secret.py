@@ -7,14 +7,26 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from protocols.masking import client as steps
-from protocols.masking.messages import RevealedShares, ShareBundle
+from protocols.masking.messages import RevealedShares, SegmentShares, ShareBundle
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.secret import SYSTEM_RANDOM, Secret
-from tests.contracts.sessions import make_inputs, make_session, names, segment
-from tests.protocols.masking.parties import advertise, mask, reveal, share
+from protocols.profiles import CONSISTENCY
+from tests.contracts.sessions import Play, make_inputs, make_session, names, segment
+from tests.protocols.masking.parties import (
+    EveryonesMasking,
+    ReproducibleMasking,
+    advertise,
+    agree,
+    mask,
+    reveal,
+    share,
+    signed_terms,
+    survivor_list,
+)
 
 CONTENT = b"\x00\xffnever print me!\x80"
 SESSION = make_session(4, segment(0, 5, names(4), 3), segment(1, 3, names(3), 3))
+EXTRA_SESSION = make_session(4, segment(0, 5, names(4), extra_secrets=2), segment(1, 3, names(3)))
 
 
 def shows(text: str, content: bytes) -> bool:
@@ -98,12 +110,59 @@ def test_no_client_state_shows_a_secret() -> None:
     masked, _ = mask(SESSION, shared, deliveries, make_inputs(SESSION))
     revealed, _ = reveal(SESSION, masked, survivors=(1, 2, 3, 4))
 
-    for states, least in ((advertised, 2), (shared, 7), (masked, 11), (revealed, 0)):
+    for states, least in ((advertised, 2), (shared, 7), (masked, 14), (revealed, 0)):
         for state in states.values():
             hidden = list(secrets_in(state))
             assert len(hidden) >= least
             assert not [content for content in hidden if shows(repr(state), content)]
             assert not [content for content in hidden if shows(str(state), content)]
+
+
+def test_no_state_of_a_signed_session_shows_a_secret() -> None:
+    """The same with identities, extra secrets and a signed survivor list."""
+    terms = signed_terms(EXTRA_SESSION, CONSISTENCY)
+    extra = {me: {0: [Secret(bytes([me, number]) * 16) for number in range(2)]} for me in range(1, 5)}
+    advertised, directory = advertise(terms)
+    shared, deliveries = share(terms, advertised, directory, extra=extra)
+    masked, uploads = mask(terms, shared, deliveries, make_inputs(EXTRA_SESSION))
+    agreed, _ = agree(terms, masked, survivor_list(terms, (1, 2, 3, 4), uploads=uploads))
+
+    for states, least in ((advertised, 2), (shared, 9), (masked, 22), (agreed, 22)):
+        for state in states.values():
+            hidden = list(secrets_in(state))
+            assert len(hidden) >= least
+            assert not [content for content in hidden if shows(repr(state), content)]
+            assert not [content for content in hidden if shows(str(state), content)]
+
+
+@pytest.mark.parametrize("answered", range(6))
+def test_a_client_that_has_ended_holds_no_secret(answered: int) -> None:
+    """Whenever it ends, a client keeps nothing but its session and its place in it."""
+    play = Play(ReproducibleMasking(profile=CONSISTENCY), SESSION)
+    for stage in EveryonesMasking(CONSISTENCY).stages[:answered]:
+        play.play(stage)
+    before = {member: list(secrets_in(client._state)) for member, client in play.clients.items()}  # type: ignore[attr-defined]
+
+    for client in play.clients.values():
+        client.end()
+
+    for member, client in play.clients.items():
+        assert bool(before[member]) == (0 < answered < 5)
+        assert not list(secrets_in(client._state))  # type: ignore[attr-defined]
+        kept = {name: value for name, value in vars(client).items() if name not in {"_terms", "_identity"}}
+        texts = repr(kept)
+        assert not [content for content in before[member] if shows(texts, content)]
+        assert not [value for value in kept.values() if isinstance(value, (bytes, tuple, dict))]
+
+
+def test_an_ended_client_keeps_no_extra_secrets() -> None:
+    """Secrets that were to be shared beside the seeds go with the rest."""
+    client = ReproducibleMasking().client(EXTRA_SESSION, "client-01")
+    client._extra_secrets = {0: [Secret(CONTENT), Secret(CONTENT)]}
+
+    client.end()
+
+    assert client._extra_secrets is None
 
 
 def test_the_last_state_holds_no_secret() -> None:
@@ -120,15 +179,18 @@ def test_the_last_state_holds_no_secret() -> None:
 def test_no_message_with_shares_shows_them() -> None:
     """The repr of a share bundle and of revealed shares holds none of the shares, decoded or not."""
     share_of_key, share_of_seed = Secret(b"K" * 33), Secret(b"S" * 33)
-    bundle = ShareBundle(mask_key_share=share_of_key, self_mask_shares={0: share_of_seed})
+    extra = Secret(b"E" * 33)
+    shares = SegmentShares(mask_key=share_of_key, self_mask=share_of_seed, extra=(extra,))
+    bundle = ShareBundle(segments={0: shares})
     revealed = RevealedShares(
         context=bytes(32),
         sender=1,
-        mask_key_shares={2: share_of_key},
+        mask_key_shares={(2, 0): share_of_key},
         self_mask_shares={(1, 0): share_of_seed},
     )
 
     messages = [
+        shares,
         bundle,
         ShareBundle.from_bytes(bundle.to_bytes()),
         revealed,
@@ -138,6 +200,7 @@ def test_no_message_with_shares_shows_them() -> None:
     for text in map(repr, messages):
         assert not shows(text, share_of_key)
         assert not shows(text, share_of_seed)
+        assert not shows(text, extra)
     assert repr(bundle.to_bytes()) == f"<Secret of {len(bundle.to_bytes())} bytes>"
 
 

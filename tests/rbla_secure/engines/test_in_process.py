@@ -5,17 +5,20 @@ from collections import Counter
 import pytest
 
 from rbla_secure.engines.in_process import Faults, InProcess
-from rbla_secure.federation.exchange import Answer
-from rbla_secure.federation.round import RoundOutcome, run_round
+from rbla_secure.federation.exchange import Answer, Parcel
+from rbla_secure.federation.round import RoundOutcome, prepare_round
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
     MEMBERS,
     InMemory,
+    keep_answer,
     make_adapter,
     make_participants,
     make_plan,
-    make_session,
+    open_round,
+    play_round,
 )
+from tests.support.reachable import secrets_of
 
 STAGES = ("advertise_keys", "share_keys", "mask_input", "reveal_shares")
 NAMES = tuple(f"client-{number:02d}" for number in range(40))
@@ -76,8 +79,7 @@ def hold(rate: float, *, round_number: int) -> tuple[Faults, RoundOutcome]:
     plan = make_plan(secure_sum="masking")
     given = faults(rate)
     engine = InProcess(make_participants(plan), faults=given, stopwatch=Stopwatch())
-    session = make_session(plan, round_number=round_number)
-    return given, run_round(plan, session, make_adapter(plan), engine)
+    return given, play_round(plan, make_adapter(plan), engine, round_number=round_number)
 
 
 def test_a_client_is_silent_from_its_stage_on() -> None:
@@ -95,23 +97,55 @@ def test_a_client_is_silent_from_its_stage_on() -> None:
     assert seen == set(STAGES)
 
 
+def test_a_fault_silences_one_round_of_a_message() -> None:
+    """Where a message holds parcels of two rounds, a client may answer the one and not the other."""
+    plan = make_plan(secure_sum="masking")
+    given = faults(0.5)
+    engine = InProcess(make_participants(plan), faults=given, stopwatch=Stopwatch())
+    rounds = [open_round(plan, round_number=number) for number in (4, 5)]
+    parcels = [conversation.ask("advertise_keys", None) for conversation in rounds]
+
+    answers = list(engine.send({client: [part[client] for part in parcels] for client in MEMBERS}))
+
+    awake = {(name, number) for name in MEMBERS for number in (4, 5) if given.silent_from(name, number) > 0}
+    assert {(answer.client, answer.parcel.round) for answer in answers} == awake
+    assert len(answers) == len(awake)
+    assert {name for name in MEMBERS if ((name, 4) in awake) != ((name, 5) in awake)}
+
+
+def test_the_end_of_a_run_ends_every_participant() -> None:
+    """Nobody keeps a secret of a session once the run is over."""
+    plan = make_plan(secure_sum="masking")
+    people = make_participants(plan)
+    lasting = {name: secrets_of(one) for name, one in people.items()}
+    engine = InProcess(people, faults=faults(0.0), stopwatch=Stopwatch())
+    for number in (1, 2):
+        prepare_round(open_round(plan, round_number=number), engine)
+    held = {name: secrets_of(one) - lasting[name] for name, one in people.items()}
+
+    engine.end()
+
+    assert all(held.values())
+    assert {name: secrets_of(one) for name, one in people.items()} == lasting
+
+
 def test_the_engine_carries_the_bytes_as_they_are() -> None:
     """Its answers are those of the participants, one per request, in the order of the requests."""
     plan = make_plan()
     stopwatch = Stopwatch()
-    sent: dict[str, bytes] = {}
+    given: list[Answer] = []
 
-    def record(client: str, _stage: str, data: bytes) -> list[Answer]:
-        sent[client] = data
-        return [Answer(client, data)]
+    def record(client: str, parcel: Parcel) -> list[Answer]:
+        given.append(Answer(client=client, parcel=parcel))
+        return keep_answer(client, parcel)
 
     reference = InMemory(make_participants(plan), answers=record)
-    run_round(plan, make_session(plan), make_adapter(plan), reference)
-    requests = {client: data for _, client, data in reference.seen}
+    play_round(plan, make_adapter(plan), reference)
+    (messages,) = reference.sent
     engine = InProcess(make_participants(plan), faults=faults(0.0, stages=("upload",)), stopwatch=stopwatch)
 
-    answers = list(engine.send(requests, round_number=1, stage="upload"))
+    answers = list(engine.send(messages))
 
-    assert [answer.client for answer in answers] == list(requests)
-    assert {answer.client: answer.data for answer in answers} == sent
+    assert [answer.client for answer in answers] == list(messages)
+    assert answers == given
     assert stopwatch.seconds("clients") > 0

@@ -1,7 +1,7 @@
 """The coordinator makes every round durable, stops by name after too many aborted ones, and goes on where it was."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
@@ -13,12 +13,13 @@ from rbla_secure.errors import AbortedRunError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.cohort import sample_cohort
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.exchange import Answer, Exchange
+from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import InMemory, make_participants, make_plan
+from tests.support.identities import server_sum
 
 
 @final
@@ -29,9 +30,12 @@ class Outages(Exchange):
         self._inner = InMemory(make_participants(plan))
         self._rounds = rounds
 
-    def send(self, requests: Mapping[ClientId, bytes], *, round_number: int, stage: str) -> Iterator[Answer]:
-        if round_number not in self._rounds:
-            yield from self._inner.send(requests, round_number=round_number, stage=stage)
+    def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
+        heard = {
+            client: [parcel for parcel in parcels if parcel.round not in self._rounds]
+            for client, parcels in messages.items()
+        }
+        yield from self._inner.send(heard)
 
 
 class Run:
@@ -54,6 +58,7 @@ class Run:
 
         return Coordinator(
             plan=self.plan,
+            secure_sum=server_sum(self.plan),
             folder=self.folder,
             exchange=Outages(self.plan, *outages),
             evaluate=evaluate,
@@ -186,6 +191,17 @@ def test_a_finished_run_has_nothing_left(tmp_path: Path) -> None:
     assert again.records == first.records
     assert again.adapter.digest() == first.adapter.digest()
     assert len(run.observed) == 3
+
+
+def test_the_seconds_of_rounds_add_up(tmp_path: Path) -> None:
+    """Everything that was measured as rounds stands in some round's line: nothing is lost between them."""
+    run = Run(tmp_path / "run", secure_sum="masking")
+    coordinator = run.coordinator()
+
+    progress = coordinator.run(run.folder.load(run.plan))
+
+    listed = sum(line.protocol + line.training for line in progress.timings)
+    assert listed == pytest.approx(coordinator.stopwatch.seconds("round"), rel=0.01)
 
 
 def test_every_attempt_is_numbered_before_its_session_opens(tmp_path: Path) -> None:

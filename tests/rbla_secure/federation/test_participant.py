@@ -1,8 +1,8 @@
 """A participant answers its own plan's sessions, each once, and refuses everything else by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -10,18 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.plain import PlainInput
+from protocols.primitives.secret import Secret
 from protocols.ring import centred
-from protocols.session import Session
+from protocols.session import ClientId, Segment, Session
+from rbla_secure.federation.conversation import Turn, hold
+from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.participant import LocalTraining, Participant
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.round import run_round
+from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.seeding import derive_seed
 from tests.support.federations import (
     LARGE,
     MEMBERS,
     RUN,
+    SMALL,
     InMemory,
     change_adapter,
     diverge,
@@ -30,8 +34,12 @@ from tests.support.federations import (
     make_participants,
     make_plan,
     make_session,
+    open_round,
+    play_round,
 )
+from tests.support.identities import client_sum, make_authority
 from tests.support.properties import PROPERTY
+from tests.support.reachable import secrets_of
 
 PLAN = make_plan()
 SESSION = make_session(PLAN)
@@ -43,7 +51,18 @@ STEP = 0.1 / LEVELS
 def participant(
     name: str = "small-01", *, plan: Plan = PLAN, train: LocalTraining = drift, examples: int = 10
 ) -> Participant:
-    return Participant(name, plan=plan, train=train, examples=examples)
+    return Participant(name, plan=plan, secure_sum=client_sum(plan, name), train=train, examples=examples)
+
+
+@final
+class Backwards(Exchange):
+    """Delivers the parcels of every message from last to first."""
+
+    def __init__(self, participants: Mapping[ClientId, Participant]) -> None:
+        self._inner = InMemory(participants)
+
+    def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
+        yield from self._inner.send({client: parcels[::-1] for client, parcels in messages.items()})
 
 
 def request(
@@ -149,7 +168,7 @@ def test_a_masked_session_gets_one_contribution(client: str) -> None:
     plan = make_plan(secure_sum="masking")
     participants = make_participants(plan)
     exchange = InMemory(participants)
-    run_round(plan, make_session(plan), make_adapter(plan), exchange)
+    play_round(plan, make_adapter(plan), exchange)
     (input_request,) = [
         data for stage, name, data in exchange.seen if (stage, name) == ("mask_input", client)
     ]
@@ -194,11 +213,19 @@ def first_segment(session: Session, **changes: Any) -> Session:
         lambda s: first_segment(s, quorum=4),
         lambda s: first_segment(s, length=s.segments[0].length - 1),
         lambda s: first_segment(s, length=s.segments[0].length + 11),
-        lambda s: first_segment(s, members=("small-01", "small-02", "small-03")),
+        lambda s: first_segment(s, members=SMALL, holders=SMALL),
+        lambda s: first_segment(s, holders=SMALL),
+        lambda s: first_segment(s, extra_secrets=1),
         lambda s: replace(s, segments=(s.segments[0], replace(s.segments[1], members=MEMBERS))),
+        lambda s: replace(
+            s, segments=(s.segments[0], replace(s.segments[1], members=MEMBERS, holders=MEMBERS))
+        ),
+        lambda s: replace(s, ring_bits=24),
         lambda _: make_session(make_plan(seed=1)),
         lambda _: make_session(make_plan(min_holders=2)),
         lambda _: make_session(make_plan(secure_sum="masking")),
+        lambda _: make_session(make_plan(upload="padded")),
+        lambda _: make_session(make_plan(masking={"profile": "consistency"})),
     ],
 )
 def test_terms_that_are_not_the_plans_are_refused(change: Callable[[Session], Session]) -> None:
@@ -213,6 +240,11 @@ def test_terms_that_are_not_the_plans_are_refused(change: Callable[[Session], Se
     assert sent(me.handle(request()))
 
 
+def over(segment: Segment, members: tuple[str, ...]) -> Segment:
+    """A segment of other members, one of whom is enough."""
+    return replace(segment, members=members, holders=members, quorum=1)
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
@@ -225,7 +257,7 @@ def test_a_cohort_that_does_not_fit_the_roster_is_refused(members: tuple[str, ..
     """A client that is unknown, or a cohort without this one, is refused by name."""
     me = participant()
     parts = [
-        replace(segment, members=tuple(name for name in segment.members if name in members), quorum=1)
+        over(segment, tuple(name for name in segment.members if name in members))
         for segment in SESSION.segments
     ]
     session = replace(SESSION, members=members, segments=tuple(parts))
@@ -246,7 +278,7 @@ def test_a_cohort_below_the_plan_is_refused(members: tuple[str, ...]) -> None:
         members=members,
         threshold=len(members),
         input_bound=LEVELS,
-        segments=(replace(SESSION.segments[0], members=members, quorum=1),),
+        segments=(over(SESSION.segments[0], members),),
         config_digest=small.digest,
     )
 
@@ -298,16 +330,211 @@ def test_one_attempt_has_one_cohort() -> None:
     assert refused.reason == "round 1 attempt 1 must come after round 1 attempt 1"
 
 
-def test_an_old_session_is_over_once_a_new_one_began() -> None:
-    """The request of a session that was answered before is refused after the next session began."""
+def test_a_session_stays_open_while_the_next_round_begins() -> None:
+    """The keys of the next round are asked for before this round is revealed: both are answered, in either order."""
+    me = participant()
+    this, following = (request(make_session(PLAN, round_number=number)) for number in (1, 2))
+    first = reply(me.handle(this))
+
+    second = reply(me.handle(following))
+
+    assert reply(me.handle(this)) == first
+    assert reply(me.handle(following)) == second != first
+
+
+@pytest.mark.parametrize(("number", "attempt"), [(1, 2), (3, 1), (7, 4)])
+def test_an_old_session_is_over_once_a_new_one_began(number: int, attempt: int) -> None:
+    """After another attempt at its round, or a round beyond the next, a session's requests are refused."""
     me = participant()
     old = request(make_session(PLAN, round_number=1))
     reply(me.handle(old))
-    reply(me.handle(request(make_session(PLAN, round_number=2))))
+    reply(me.handle(request(make_session(PLAN, round_number=number, attempt=attempt))))
 
     refused = refusal(me.handle(old))
 
     assert refused.error == "RefusalError"
+
+
+PROFILES = ("semi-honest", "one-answer", "consistency")
+
+
+class Neighbours:
+    """A participant whose keys for round 2 ride along with round 1."""
+
+    def __init__(self, profile: str) -> None:
+        self.plan = make_plan(secure_sum="masking", masking={"profile": profile})
+        people = make_participants(self.plan)
+        self.exchange = InMemory(people)
+        self.me = people["large-01"]
+        self.lasting = secrets_of(self.me)  # its identity's
+
+    def held(self) -> set[Secret]:
+        """The secrets of sessions that can still be reached."""
+        return secrets_of(self.me) - self.lasting
+
+    def prepare(self, number: int, *, attempt: int = 1) -> None:
+        prepare_round(open_round(self.plan, round_number=number, attempt=attempt), self.exchange)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_end_drops_the_secrets_of_both_sessions(profile: str) -> None:
+    """However far the sessions of two rounds have come, no key, seed or share is left."""
+    run = Neighbours(profile)
+    run.prepare(1)
+    first = run.held()
+    run.prepare(2)
+    both = run.held()
+
+    run.me.end()
+
+    assert first
+    assert first < both
+    assert run.held() == set()
+
+
+def test_after_the_end_no_session_is_answered() -> None:
+    """Not even a request that was answered before is repeated, and neither session is entered again."""
+    me = participant()
+    requests = [request(make_session(PLAN, round_number=number)) for number in (1, 2)]
+    for each in requests:
+        reply(me.handle(each))
+
+    me.end()
+
+    assert [refusal(me.handle(each)).error for each in requests] == ["RefusalError"] * 2
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(("number", "attempt"), [(3, 1), (9, 1)])
+def test_the_round_after_the_next_drops_a_sessions_secrets(profile: str, number: int, attempt: int) -> None:
+    """A session that never finished is over two rounds later: only neighbours are open together."""
+    run = Neighbours(profile)
+    run.prepare(1)
+    first = run.held()
+    run.prepare(2)
+    second = run.held() - first
+
+    run.prepare(number, attempt=attempt)
+
+    assert not first & run.held()
+    assert (second <= run.held()) == (number == 3)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_another_attempt_drops_the_secrets_of_the_one_before(profile: str) -> None:
+    """Of one round, one attempt is open; the round before it stays."""
+    run = Neighbours(profile)
+    run.prepare(1)
+    first = run.held()
+    run.prepare(2)
+    second = run.held() - first
+
+    run.prepare(2, attempt=2)
+
+    assert not second & run.held()
+    assert first < run.held()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_finished_session_has_no_secrets(profile: str) -> None:
+    """Once a client has revealed its shares, nothing is left of the session but public answers."""
+    run = Neighbours(profile)
+
+    play_round(run.plan, make_adapter(run.plan), run.exchange)
+
+    assert run.held() == set()
+
+
+def test_the_requests_of_two_rounds_are_answered_in_any_order() -> None:
+    """A network that delivers the next round's invitation first changes nothing."""
+    plan = make_plan(secure_sum="masking")
+    adapter = make_adapter(plan)
+
+    def outcome(exchange: InMemory) -> RoundOutcome:
+        this, following = open_round(plan), open_round(plan, round_number=2)
+        prepare_round(this, exchange)
+        first = run_round(plan, this, adapter, exchange, upcoming=following)
+        return run_round(plan, following, first.adapter, exchange)
+
+    straight = outcome(InMemory(make_participants(plan)))
+    reversed_ = outcome(Backwards(make_participants(plan)))
+
+    assert reversed_.adapter.to_bytes() == straight.adapter.to_bytes()
+    assert reversed_.survivors == MEMBERS
+    assert (reversed_.refusals, reversed_.dropped) == ({}, {})
+
+
+def test_participants_that_live_on_skip_the_round_of_a_killed_server() -> None:
+    """Invited to the next round, they answer no other attempt at this one; the next round goes on."""
+    plan = make_plan(secure_sum="masking")
+    exchange = InMemory(make_participants(plan))
+    adapter = make_adapter(plan)
+    this, following = open_round(plan), open_round(plan, round_number=2)
+    prepare_round(this, exchange)
+    hold(
+        exchange,
+        [
+            Turn(conversation=this, stage="mask_input", adapter=adapter),
+            Turn(conversation=following, stage="advertise_keys"),
+        ],
+    )
+
+    # The server is killed here; resumed, it begins another attempt at round 1, and then at round 2.
+    skipped = play_round(plan, adapter, exchange, attempt=2)
+    outcome = play_round(plan, adapter, exchange, round_number=2, attempt=2)
+
+    assert skipped.aborted
+    assert all("must come after" in reason for reason in skipped.refusals.values())
+    assert outcome.refusals == {}
+    assert outcome.survivors == MEMBERS
+
+
+@pytest.mark.parametrize("upload", ["banded", "padded"])
+def test_a_padded_upload_has_zeros_beyond_the_participants_rank(upload: str) -> None:
+    """What it holds is as in a banded upload; what it does not hold is zero, and weighs nothing."""
+    plan = make_plan(upload=upload)
+    banded = sent(participant().handle(request()))
+
+    integers = sent(
+        participant(plan=plan).handle(request(make_session(plan), rank=plan.broadcast_rank("small-01")))
+    )
+
+    assert integers[0].tobytes() == banded[0].tobytes()
+    assert sorted(integers) == ([0, 1] if upload == "padded" else [0])
+    assert not any(integers[index].any() for index in integers if index)
+
+
+def test_a_padded_federation_is_sent_all_rows() -> None:
+    """There a client's adapter must have the largest rank, though it trains at its own."""
+    plan = make_plan(upload="padded")
+    ranks: list[int] = []
+
+    def train(adapter: Adapter, seed: int) -> Rows:
+        ranks.append(adapter.rank)
+        return drift(adapter, seed)
+
+    me = participant(plan=plan, train=train)
+    refused = refusal(me.handle(request(make_session(plan), rank=1)))
+
+    reply(me.handle(request(make_session(plan), rank=3)))
+
+    assert "rank 1 must be 3" in refused.reason
+    assert ranks == [1]
+
+
+@pytest.mark.parametrize("profile", ["one-answer", "consistency"])
+def test_a_participant_without_its_own_identity_is_in_no_session(profile: str) -> None:
+    """Where messages are signed, a missing or another client's identity is refused by name, and nothing is sent."""
+    plan = make_plan(secure_sum="masking", masking={"profile": profile})
+    session = make_session(plan)
+    view = make_authority(plan).view
+
+    for secure_sum in (plan.secure_sum(view), client_sum(plan, "small-02")):
+        me = Participant("small-01", plan=plan, secure_sum=secure_sum, train=drift, examples=10)
+        refused = refusal(me.handle(request(session, adapter=b"")))
+
+        assert refused.error == "RosterError"
+        assert "no identity to sign with" in refused.reason
 
 
 def test_another_run_is_refused() -> None:

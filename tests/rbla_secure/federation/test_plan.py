@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.errors import SessionError
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.session import Segment, Session
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.plan import Plan, check_config, threshold, warnings
+from rbla_secure.federation.plan import (
+    Plan,
+    band_quorum,
+    bands_and_holders,
+    check_config,
+    threshold,
+    warnings,
+)
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
 from tests.support.federations import (
     BASE,
@@ -26,6 +34,7 @@ from tests.support.federations import (
     make_plan,
     make_session,
 )
+from tests.support.identities import client_sum, server_sum
 from tests.support.properties import PROPERTY
 
 
@@ -63,8 +72,8 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
             ),
         ),
         (
-            {"masking": {"threshold": 3}},
-            "masking.threshold=3 must be more than half of 6, the clients per round",
+            {"masking": {"threshold": 3, "profile": "semi-honest"}},
+            "masking.threshold=3 must be >= 4 for 6 clients per round under masking.profile=semi-honest",
         ),
         (
             {"masking": {"threshold": 7}},
@@ -73,6 +82,18 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
         (
             {"quantization": {"bits": 31}},
             "quantization.bits=31 must be <= 29: the sum of 6 clients would leave the 32-bit ring",
+        ),
+        (
+            {"quantization": {"bits": 16, "ring_bits": 16}},
+            "quantization.bits=16 must be <= 13: the sum of 6 clients would leave the 16-bit ring",
+        ),
+        (
+            {"quantization": {"bits": 22, "ring_bits": 24}},
+            "quantization.bits=22 must be <= 21: the sum of 6 clients would leave the 24-bit ring",
+        ),
+        (
+            {"quantization": {"bits": 8, "ring_bits": 18}},
+            "quantization.ring-bits=18 must be one of 16, 20, 24, 32",
         ),
     ],
 )
@@ -87,6 +108,67 @@ def test_refusals_name_argument_value_and_rule(changes: dict[str, Any], message:
         Plan.build(config, layout=LAYOUT, base_digest=BASE)
 
     assert str(without_model.value) == str(with_model.value) == message
+
+
+@pytest.mark.parametrize(
+    ("clients", "masking", "message"),
+    [
+        (
+            10,
+            {"profile": "one-answer", "threshold": 5},
+            "masking.threshold=5 must be >= 6 for 10 clients per round under masking.profile=one-answer",
+        ),
+        # Two of twenty may collude: 2t > n + c asks for one survivor more than half.
+        (
+            20,
+            {"profile": "one-answer", "threshold": 11},
+            "masking.threshold=11 must be >= 12 for 20 clients per round under masking.profile=one-answer",
+        ),
+        (
+            20,
+            {"profile": "consistency", "threshold": 13},
+            "masking.threshold=13 must be >= 14 for 20 clients per round under masking.profile=consistency",
+        ),
+        (
+            101,
+            {"profile": "one-answer"},
+            (
+                "masking.profile=one-answer must be semi-honest or consistency: 101 clients per round are "
+                "more than 100, up to which everyone shares with everyone"
+            ),
+        ),
+    ],
+)
+def test_a_masked_plan_refuses_what_its_profile_does_not_allow(
+    clients: int, masking: dict[str, Any], message: str
+) -> None:
+    """Thresholds and cohorts for which the claim of a profile would not hold are refused by name, with masks alone."""
+    config = one_tier(clients, masking=masking, secure_sum="masking")
+
+    with pytest.raises(PlanError) as refusal:
+        check_config(config)
+
+    assert str(refusal.value) == message
+    check_config(one_tier(clients, masking=masking | {"threshold": 0}, secure_sum="plain"))
+
+
+@pytest.mark.parametrize(
+    ("profile", "clients"), [("semi-honest", 101), ("consistency", 101), ("one-answer", 100)]
+)
+def test_cohorts_that_a_profile_allows_are_accepted(profile: str, clients: int) -> None:
+    """A hundred clients share with everyone; more of them share on a sparse graph, where the profile has one."""
+    check_config(one_tier(clients, masking={"profile": profile}, secure_sum="masking"))
+
+
+@pytest.mark.parametrize("ring_bits", [16, 20, 24, 32])
+@pytest.mark.parametrize("clients", [3, 6, 10, 100])
+def test_the_bits_that_fit_a_ring_are_the_most(ring_bits: int, clients: int) -> None:
+    """In every ring the message gives the largest number of bits whose sum does not wrap."""
+    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2 ** (ring_bits - 1))
+    check_config(one_tier(clients, quantization={"bits": most, "ring_bits": ring_bits}))
+
+    with pytest.raises(PlanError, match=rf"must be <= {most}: .* leave the {ring_bits}-bit ring"):
+        check_config(one_tier(clients, quantization={"bits": most + 1, "ring_bits": ring_bits}))
 
 
 def test_holders_are_counted_per_round_and_not_per_roster() -> None:
@@ -153,10 +235,29 @@ CONFIGS = st.fixed_dictionaries(
             min_size=1,
         ),
         "min_holders": st.integers(1, 6),
-        "masking": st.fixed_dictionaries({"threshold": st.integers(0, 12) | st.just(0)}),
-        "quantization": st.fixed_dictionaries({"bits": st.integers(2, 32)}),
+        "secure_sum": st.sampled_from(["plain", "masking"]),
+        "upload": st.sampled_from(["banded", "padded"]),
+        "masking": st.fixed_dictionaries(
+            {
+                "threshold": st.integers(0, 12) | st.just(0),
+                "profile": st.sampled_from(["semi-honest", "one-answer", "consistency"]),
+            }
+        ),
+        "quantization": st.fixed_dictionaries(
+            {"bits": st.integers(2, 32), "ring_bits": st.sampled_from([16, 18, 20, 24, 32, 32, 32])}
+        ),
     }
 )
+
+
+def least_threshold(profile: str, members: int) -> int:
+    """The smallest number with 2t > n, 2t > n + floor(n / 10) or 3t > 2n."""
+    needed = {
+        "semi-honest": lambda t: 2 * t > members,
+        "one-answer": lambda t: 2 * t > members + members // 10,
+        "consistency": lambda t: 3 * t > 2 * members,
+    }
+    return next(t for t in range(1, members + 1) if needed[profile](t))
 
 
 def can_be_kept(changes: dict[str, Any]) -> bool:
@@ -164,29 +265,37 @@ def can_be_kept(changes: dict[str, Any]) -> bool:
     tiers = list(changes["tiers"].values())
     drawn = [(tier["rank"], tier["cohort"] or tier["clients"]) for tier in tiers]
     members = sum(size for _, size in drawn)
-    needed = changes["masking"]["threshold"] or members // 2 + 1
+    profile, masked = changes["masking"]["profile"], changes["secure_sum"] == "masking"
+    needed = changes["masking"]["threshold"] or least_threshold(profile, members)
+    ring_bits = changes["quantization"]["ring_bits"]
     thinnest = min(sum(size for other, size in drawn if other >= rank) for rank, _ in drawn)
     return (
         all(tier["cohort"] <= tier["clients"] for tier in tiers)
         and thinnest >= changes["min_holders"]
-        and members / 2 < needed <= members
-        and members * (2 ** (changes["quantization"]["bits"] - 1) - 1) < 2**31
+        and least_threshold(profile if masked else "semi-honest", members) <= needed <= members
+        and ring_bits in (16, 20, 24, 32)
+        and members * (2 ** (changes["quantization"]["bits"] - 1) - 1) < 2 ** (ring_bits - 1)
     )
 
 
 @PROPERTY
 @given(changes=CONFIGS)
 def test_exactly_what_cannot_be_kept_is_refused(changes: dict[str, Any]) -> None:
-    """A plan is refused when one of its promises is impossible, and otherwise every round has its session."""
+    """A plan is refused when one of its promises is impossible; otherwise every round has a session that can open."""
     config = make_config(**changes)
 
     if not can_be_kept(changes):
         with pytest.raises(PlanError):
             check_config(config)
     else:
-        session = make_session(Plan.build(config, layout=LAYOUT, base_digest=BASE))
-        assert all(len(segment.members) >= segment.quorum for segment in session.segments)
+        plan = Plan.build(config, layout=LAYOUT, base_digest=BASE)
+        session = make_session(plan)
+        assert all(len(segment.holders) >= segment.quorum for segment in session.segments)
         assert len(session.members) / 2 < session.threshold <= len(session.members)
+        assert server_sum(plan).server(session).requests()
+        for segment, (band, holders) in zip(session.segments, bands_and_holders(config), strict=True):
+            assert segment.length == band.height * LAYOUT.row_length + 2
+            assert len(segment.holders) == holders >= band_quorum(config, holders) >= segment.quorum
 
 
 def test_a_session_follows_from_plan_and_cohort() -> None:
@@ -207,7 +316,82 @@ def test_a_session_follows_from_plan_and_cohort() -> None:
             Segment(index=1, length=2 * 11 + 2, members=LARGE, quorum=3),
         ),
         config_digest=plan.digest,
+        ring_bits=32,
     )
+
+
+def test_a_padded_session_has_everyone_in_every_band() -> None:
+    """All upload all bands, but a band's quorum counts those that hold it."""
+    plan = make_plan(upload="padded", quantization={"bits": 16, "bound": 0.1, "ring_bits": 20})
+
+    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=MEMBERS)
+
+    assert [segment.members for segment in session.segments] == [MEMBERS, MEMBERS]
+    assert [segment.holders for segment in session.segments] == [MEMBERS, LARGE]
+    assert session.ring_bits == 20
+    assert {plan.broadcast_rank(client) for client in MEMBERS} == {3}
+    assert {make_plan().broadcast_rank(client) for client in SMALL} == {1}
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile", "signed"),
+    [
+        ("plain", "one-answer", False),
+        ("masking", "semi-honest", False),
+        ("masking", "one-answer", True),
+        ("masking", "consistency", True),
+    ],
+)
+def test_messages_are_signed_where_the_server_may_lie(mode: str, profile: str, signed: bool) -> None:  # noqa: FBT001
+    """Plain sums and a server that follows the protocol need no identities."""
+    plan = make_plan(secure_sum=mode, masking={"profile": profile})
+
+    assert plan.needs_identities == signed
+    if signed:
+        with pytest.raises(SessionError, match=f"profile {profile} needs certified identities"):
+            plan.secure_sum().server(make_session(plan))
+
+
+@pytest.mark.parametrize("profile", ["semi-honest", "one-answer", "consistency"])
+def test_the_profile_is_the_one_that_is_configured(profile: str) -> None:
+    """The secure sum of both sides has the configured profile."""
+    plan = make_plan(secure_sum="masking", masking={"profile": profile})
+
+    found = [server_sum(plan), client_sum(plan, "small-01")]
+
+    assert all(isinstance(each, Masking) and each.profile.name == profile for each in found)
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile", "members", "holders", "quorum"),
+    [
+        # Under one-answer: the smallest whole number above 2 + (m - 2) (n - t) / (n - c).
+        ("masking", "one-answer", 6, 6, 4),
+        ("masking", "one-answer", 6, 3, 3),
+        ("masking", "one-answer", 10, 10, 6),
+        ("masking", "one-answer", 10, 4, 3),
+        ("masking", "one-answer", 100, 100, 50),
+        ("masking", "semi-honest", 10, 10, 3),
+        ("masking", "consistency", 10, 10, 3),
+        ("plain", "one-answer", 10, 10, 3),
+    ],
+)
+def test_some_profiles_want_more_survivors_than_min_holders(
+    mode: str, profile: str, members: int, holders: int, quorum: int
+) -> None:
+    """Only clients that answer once, over one list, open a band by a quorum of their own."""
+    config = one_tier(members, secure_sum=mode, masking={"profile": profile})
+
+    assert band_quorum(config, holders) == quorum
+
+
+def test_bands_have_the_holders_of_a_round() -> None:
+    """Each band counts the cohorts of all tiers of its rank or more."""
+    tiers = {"a": {"rank": 4, "clients": 9, "cohort": 5}, "b": {"rank": 2, "clients": 3}}
+
+    found = bands_and_holders(make_config(tiers=tiers))
+
+    assert [(str(band), holders) for band, holders in found] == [("rows 1-2", 8), ("rows 3-4", 5)]
 
 
 def test_a_smaller_cohort_has_fewer_holders() -> None:
@@ -240,16 +424,36 @@ def test_the_mode_decides_the_secure_sum() -> None:
     """Each mode names its protocol."""
     plain, masking = make_plan(secure_sum="plain"), make_plan(secure_sum="masking")
 
-    assert isinstance(plain.secure_sum, Plain)
-    assert isinstance(masking.secure_sum, Masking)
+    assert isinstance(plain.secure_sum(), Plain)
+    assert isinstance(masking.secure_sum(), Masking)
 
 
 @pytest.mark.parametrize(
-    ("clients", "configured", "expected"), [(3, 0, 2), (4, 0, 3), (5, 0, 3), (6, 0, 4), (6, 5, 5), (6, 6, 6)]
+    ("profile", "clients", "configured", "expected"),
+    [
+        ("semi-honest", 3, 0, 2),
+        ("semi-honest", 4, 0, 3),
+        ("semi-honest", 5, 0, 3),
+        ("semi-honest", 6, 0, 4),
+        ("semi-honest", 6, 5, 5),
+        ("semi-honest", 6, 6, 6),
+        ("one-answer", 3, 0, 2),
+        ("one-answer", 6, 0, 4),
+        ("one-answer", 10, 0, 6),
+        ("one-answer", 20, 0, 12),
+        ("one-answer", 20, 15, 15),
+        ("consistency", 3, 0, 3),
+        ("consistency", 6, 0, 5),
+        ("consistency", 10, 0, 7),
+        ("consistency", 10, 8, 8),
+    ],
 )
-def test_the_threshold_is_more_than_half(clients: int, configured: int, expected: int) -> None:
-    """Unless configured, it is the smallest number above half of the cohort."""
-    config = one_tier(clients, masking={"threshold": configured})
+@pytest.mark.parametrize("mode", ["plain", "masking"])
+def test_the_threshold_is_more_than_half(
+    mode: str, profile: str, clients: int, configured: int, expected: int
+) -> None:
+    """Unless configured, it is the smallest number above half of the cohort, with the profile's margin."""
+    config = one_tier(clients, secure_sum=mode, masking={"threshold": configured, "profile": profile})
 
     check_config(config)
 

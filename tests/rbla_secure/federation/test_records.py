@@ -7,7 +7,6 @@ import pytest
 from pydantic import ValidationError
 
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row, total_seconds
-from rbla_secure.federation.round import run_round
 from tests.support.federations import (
     MEMBERS,
     Deaf,
@@ -16,7 +15,7 @@ from tests.support.federations import (
     make_adapter,
     make_participants,
     make_plan,
-    make_session,
+    play_round,
 )
 from tests.support.records import make_record, make_seconds
 
@@ -26,7 +25,7 @@ def test_a_record_tells_the_round() -> None:
     plan = make_plan(secure_sum="masking")
     participants = make_participants(plan, train={"large-02": diverge})
     exchange = InMemory(participants, silent_from={"small-03": "reveal_shares"})
-    outcome = run_round(plan, make_session(plan), make_adapter(plan), exchange)
+    outcome = play_round(plan, make_adapter(plan), exchange)
 
     record = RoundRecord.of(plan, outcome, round_number=7, cohort=MEMBERS, accuracy=0.5, loss=2.0)
 
@@ -36,7 +35,7 @@ def test_a_record_tells_the_round() -> None:
     assert record.survivors == [client for client in MEMBERS if client != "large-02"]
     assert record.dropped == {"large-02": "mask_input", "small-03": "reveal_shares"}
     assert list(record.refusals) == ["large-02"]
-    assert record.refused_bands == {"rows 2-3": "2 surviving members, quorum 3"}
+    assert record.refused_bands == {"rows 2-3": "2 surviving holders, quorum 3"}
     assert record.holders == {"rows 1-1": 5}
     assert record.bytes_up_per_client == sum(up.values()) / 6
     assert record.bytes_up_by_rank == {
@@ -50,7 +49,7 @@ def test_a_record_of_an_aborted_round_says_why() -> None:
     """Nobody survived, nothing was sent, and the adapter is the one before."""
     plan = make_plan()
     adapter = make_adapter(plan)
-    outcome = run_round(plan, make_session(plan), adapter, Deaf())
+    outcome = play_round(plan, adapter, Deaf())
 
     record = RoundRecord.of(plan, outcome, round_number=1, cohort=MEMBERS, accuracy=0.5, loss=2.0)
 

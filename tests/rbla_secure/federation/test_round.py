@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from protocols.session import ClientId
-from rbla_secure.federation.exchange import Answer
+from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.participant import LocalTraining
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.round import RoundOutcome, run_round
+from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.seeding import derive_seed
 from tests.support.federations import (
@@ -20,6 +20,7 @@ from tests.support.federations import (
     RUN,
     Deaf,
     InMemory,
+    answer_with,
     change_adapter,
     diverge,
     drift,
@@ -27,8 +28,9 @@ from tests.support.federations import (
     make_adapter,
     make_participants,
     make_plan,
-    make_session,
+    play_round,
 )
+from tests.support.identities import server_sum
 
 STAGES = ("advertise_keys", "share_keys", "mask_input", "reveal_shares")
 INPUT_STAGE = {"plain": "upload", "masking": "mask_input"}
@@ -46,7 +48,7 @@ def play(
     """A first round on an adapter without zeros."""
     adapter = make_adapter(plan)
     exchange = InMemory(make_participants(plan, train=train), silent_from=silent_from, **network)
-    return adapter, run_round(plan, make_session(plan), adapter, exchange)
+    return adapter, play_round(plan, adapter, exchange)
 
 
 def silent(plan: Plan, *clients: ClientId) -> dict[ClientId, str]:
@@ -188,7 +190,7 @@ def test_silence_aborts_the_round(mode: str) -> None:
     plan = make_plan(secure_sum=mode)
     adapter = make_adapter(plan)
 
-    outcome = run_round(plan, make_session(plan), adapter, Deaf())
+    outcome = play_round(plan, adapter, Deaf())
 
     assert outcome.adapter is adapter
     assert "0 of 6 clients answered" in outcome.aborted
@@ -239,8 +241,9 @@ def test_garbage_costs_its_sender_the_round(mode: str, garbage: bytes) -> None:
     plan = make_plan(secure_sum=mode)
     at = INPUT_STAGE[mode]
 
-    def deliver(client: ClientId, stage: str, data: bytes) -> list[Answer]:
-        return [Answer(client, garbage if (client, stage) == ("small-01", at) else data)]
+    def deliver(client: ClientId, parcel: Parcel) -> list[Answer]:
+        chosen = (client, parcel.stage) == ("small-01", at)
+        return [answer_with(client, parcel, garbage if chosen else parcel.data)]
 
     _, outcome = play(plan, answers=deliver)
     _, reference = play(plan, silent_from=silent(plan, "small-01"))
@@ -256,8 +259,8 @@ def test_the_answer_of_a_stranger_changes_nothing(mode: str, stranger: ClientId)
     """An answer under a name that is not in the cohort is turned away, and the round is what it was."""
     plan = make_plan(secure_sum=mode)
 
-    def deliver(client: ClientId, stage: str, data: bytes) -> list[Answer]:  # noqa: ARG001
-        return [Answer(stranger, data), Answer(client, data)]
+    def deliver(client: ClientId, parcel: Parcel) -> list[Answer]:
+        return keep_answer(stranger, parcel) + keep_answer(client, parcel)
 
     _, outcome = play(plan, answers=deliver)
     _, reference = play(plan)
@@ -272,9 +275,9 @@ def test_an_answer_under_another_members_name_changes_nothing(mode: str) -> None
     """A client that answers for its neighbour too is noticed, and both count once, as themselves."""
     plan = make_plan(secure_sum=mode)
 
-    def deliver(client: ClientId, stage: str, data: bytes) -> list[Answer]:
-        forged = [Answer("small-02", data)] if client == "small-01" else []
-        return forged + keep_answer(client, stage, data)
+    def deliver(client: ClientId, parcel: Parcel) -> list[Answer]:
+        forged = keep_answer("small-02", parcel) if client == "small-01" else []
+        return forged + keep_answer(client, parcel)
 
     _, outcome = play(plan, answers=deliver)
     _, reference = play(plan)
@@ -289,7 +292,7 @@ def test_an_answer_delivered_twice_counts_once(mode: str) -> None:
     """A network that repeats itself does not change the sum."""
     plan = make_plan(secure_sum=mode)
 
-    _, outcome = play(plan, answers=lambda client, _stage, data: [Answer(client, data)] * 2)
+    _, outcome = play(plan, answers=lambda client, parcel: keep_answer(client, parcel) * 2)
     _, reference = play(plan)
 
     assert outcome.dropped == {}
@@ -302,17 +305,17 @@ def test_an_answer_of_another_session_is_turned_away() -> None:
     participants = make_participants(plan)
     old: dict[ClientId, bytes] = {}
 
-    def record(client: ClientId, stage: str, data: bytes) -> list[Answer]:
-        old[client] = data
-        return keep_answer(client, stage, data)
+    def record(client: ClientId, parcel: Parcel) -> list[Answer]:
+        old[client] = parcel.data
+        return keep_answer(client, parcel)
 
-    def replay(client: ClientId, _stage: str, data: bytes) -> list[Answer]:
-        return [Answer(client, old[client] if client == "small-01" else data)]
+    def replay(client: ClientId, parcel: Parcel) -> list[Answer]:
+        return [answer_with(client, parcel, old[client] if client == "small-01" else parcel.data)]
 
     adapter = make_adapter(plan)
-    run_round(plan, make_session(plan, attempt=1), adapter, InMemory(participants, answers=record))
+    play_round(plan, adapter, InMemory(participants, answers=record), attempt=1)
 
-    outcome = run_round(plan, make_session(plan, attempt=2), adapter, InMemory(participants, answers=replay))
+    outcome = play_round(plan, adapter, InMemory(participants, answers=replay), attempt=2)
 
     assert outcome.refusals["small-01"].startswith("ContextError: ")
     assert "small-01" not in outcome.survivors
@@ -338,8 +341,8 @@ def test_a_model_aimed_at_one_client_opens_nothing_it_holds(
     """
     plan = make_plan(secure_sum=mode)
 
-    def tamper(name: ClientId, _stage: str, request: bytes) -> bytes:
-        return change_adapter(request, row=row) if name == client else request
+    def tamper(name: ClientId, parcel: Parcel) -> bytes:
+        return change_adapter(parcel.data, row=row) if name == client else parcel.data
 
     before, outcome = play(plan, requests=tamper)
     _, reference = play(plan)
@@ -359,7 +362,7 @@ def test_a_model_changed_for_all_on_the_way_moves_nothing(mode: str) -> None:
     """When everybody alike was sent other rows than the server's own, every band they touch stays closed."""
     plan = make_plan(secure_sum=mode)
 
-    before, outcome = play(plan, requests=lambda _client, _stage, request: change_adapter(request))
+    before, outcome = play(plan, requests=lambda _client, parcel: change_adapter(parcel.data))
 
     assert sorted(outcome.refused_bands) == [0, 1]
     assert outcome.adapter.to_bytes() == before.to_bytes()
@@ -371,16 +374,16 @@ def test_other_terms_for_one_client_are_refused(mode: str) -> None:
     plan = make_plan(secure_sum=mode)
     other = plan.session(run=RUN, round_number=1, attempt=9, cohort=MEMBERS)
 
-    def tamper(name: ClientId, _stage: str, request: bytes) -> bytes:
+    def tamper(name: ClientId, parcel: Parcel) -> bytes:
         if name != "small-03":
-            return request
-        message = StageRequest.from_bytes(request)
+            return parcel.data
+        message = StageRequest.from_bytes(parcel.data)
         return StageRequest(
             session=other.to_bytes(), payload=message.payload, adapter=message.adapter
         ).to_bytes()
 
     _, outcome = play(plan, requests=tamper)
-    _, reference = play(plan, silent_from=dict.fromkeys(["small-03"], plan.secure_sum.stages[0]))
+    _, reference = play(plan, silent_from=dict.fromkeys(["small-03"], server_sum(plan).stages[0]))
 
     assert outcome.refusals["small-03"].startswith("ContextError: ")
     assert outcome.adapter.to_bytes() == reference.adapter.to_bytes()
@@ -393,7 +396,7 @@ def test_every_client_is_sent_its_own_rank_and_no_more(mode: str) -> None:
     adapter = make_adapter(plan)
     exchange = InMemory(make_participants(plan))
 
-    run_round(plan, make_session(plan), adapter, exchange)
+    play_round(plan, adapter, exchange)
 
     carried = {
         (stage, client): StageRequest.from_bytes(request).adapter for stage, client, request in exchange.seen
@@ -410,13 +413,13 @@ def test_the_transcript_counts_what_crossed(mode: str) -> None:
     up: dict[ClientId, int] = dict.fromkeys(MEMBERS, 0)
     down: dict[ClientId, int] = dict.fromkeys(MEMBERS, 0)
 
-    def count_request(client: ClientId, _stage: str, request: bytes) -> bytes:
-        down[client] += len(request)
-        return request
+    def count_request(client: ClientId, parcel: Parcel) -> bytes:
+        down[client] += len(parcel.data)
+        return parcel.data
 
-    def count_answer(client: ClientId, stage: str, data: bytes) -> list[Answer]:
-        up[client] += len(data)
-        return keep_answer(client, stage, data)
+    def count_answer(client: ClientId, parcel: Parcel) -> list[Answer]:
+        up[client] += len(parcel.data)
+        return keep_answer(client, parcel)
 
     _, outcome = play(plan, requests=count_request, answers=count_answer)
 
@@ -445,7 +448,7 @@ def test_a_round_of_clients_without_weight_moves_nothing(gamma: float) -> None:
     adapter = make_adapter(plan)
     participants = make_participants(plan, examples=0)
 
-    outcome = run_round(plan, make_session(plan), adapter, InMemory(participants))
+    outcome = play_round(plan, adapter, InMemory(participants))
 
     assert outcome.adapter.to_bytes() == adapter.to_bytes()
     assert outcome.aborted == ""

@@ -128,6 +128,29 @@ def test_the_beginning_says_what_will_happen() -> None:
     assert "warning: INSECURE: min-holders=2" in text
 
 
+@pytest.mark.parametrize(
+    ("mode", "profile", "expected"),
+    [
+        ("plain", "one-answer", "in this process (threat_model.md)"),
+        (
+            "masking",
+            "semi-honest",
+            "profile semi-honest, against a server that follows the protocol and keeps",
+        ),
+        ("masking", "one-answer", "profile one-answer, against a server that sends whatever it likes"),
+        ("masking", "consistency", "profile consistency, against a server that sends whatever it likes"),
+    ],
+)
+def test_the_beginning_names_the_server_it_protects_against(mode: str, profile: str, expected: str) -> None:
+    """What the masking profile claims is said before the first round, and nothing is claimed in the clear."""
+    config = make_config(secure_sum=mode, masking={"profile": profile})
+
+    text = written(config, lambda report: report.begin("runs/x"))
+
+    assert "all parties run in this process" in text
+    assert expected in text
+
+
 def test_a_resumed_run_says_where_it_was() -> None:
     """The last finished round is named."""
     text = written(make_config(), lambda report: report.resumed(2))
@@ -211,3 +234,25 @@ def test_bands_are_listed_with_the_drop_outs_they_survive(
     rows = band_rows(make_config(tiers=tiers))
 
     assert [row[3] for row in rows] == margins
+
+
+@pytest.mark.parametrize(
+    ("profile", "threshold", "expected"),
+    [
+        # Ten clients: t = 6, 6 and 7.
+        ("semi-honest", 0, [("rows 1-1", "10", "3", "4"), ("rows 2-3", "4", "3", "1")]),
+        ("one-answer", 0, [("rows 1-1", "10", "6", "4"), ("rows 2-3", "4", "3", "1")]),
+        ("one-answer", 8, [("rows 1-1", "10", "4", "2"), ("rows 2-3", "4", "3", "1")]),
+        ("consistency", 0, [("rows 1-1", "10", "3", "3"), ("rows 2-3", "4", "3", "1")]),
+    ],
+)
+def test_bands_are_listed_with_the_quorum_of_the_profile(
+    profile: str, threshold: int, expected: list[tuple[str, str, str, str]]
+) -> None:
+    """Where clients want to see more survivors than min-holders before they reveal, that number is the quorum."""
+    tiers = {"large": {"rank": 3, "clients": 4}, "small": {"rank": 1, "clients": 6}}
+    masking = {"profile": profile, "threshold": threshold}
+
+    rows = band_rows(make_config(tiers=tiers, secure_sum="masking", masking=masking))
+
+    assert rows == expected

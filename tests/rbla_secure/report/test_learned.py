@@ -36,6 +36,15 @@ def test_where_nothing_opened_nothing_was_seen() -> None:
     assert rows["server"].saw.startswith("no sum: every band stayed closed")
 
 
+@pytest.mark.parametrize("profile", ["semi-honest", "one-answer", "consistency"])
+def test_colluders_learn_nothing_where_nothing_opened(profile: str) -> None:
+    """Without a sum there is nothing to subtract from."""
+    rows = table("masking", {}, masking={"profile": profile})
+
+    colluding = [row for party, row in rows.items() if "with up to" in party]
+    assert [row.saw for row in colluding] == ["no sum: every band stayed closed"]
+
+
 @pytest.mark.parametrize(
     ("smallest", "clients", "expected"),
     [
@@ -48,16 +57,42 @@ def test_where_nothing_opened_nothing_was_seen() -> None:
 )
 def test_colluders_subtract_their_own_parts(smallest: int, clients: int, expected: str) -> None:
     """With t - 1 colluders, the thinnest band that opened shows the sum of the rest, or a single update."""
-    rows = table("masking", {"rows 1-1": clients, "rows 2-3": smallest})
+    rows = table("masking", {"rows 1-1": clients, "rows 2-3": smallest}, masking={"profile": "semi-honest"})
 
     assert expected in rows["server with up to 3 clients"].saw
 
 
 def test_the_number_of_colluders_follows_from_the_threshold() -> None:
     """A higher threshold withstands more of them."""
-    rows = table("masking", {"rows 1-1": 6}, masking={"threshold": 6})
+    rows = table("masking", {"rows 1-1": 6}, masking={"threshold": 6, "profile": "semi-honest"})
 
     assert "server with up to 5 clients" in rows
+
+
+@pytest.mark.parametrize("profile", ["one-answer", "consistency"])
+@pytest.mark.parametrize(
+    ("members", "min_holders", "corrupt", "expected"),
+    [
+        (6, 3, 0, "of the thinnest band the sum of 3 other clients"),
+        (10, 3, 1, "of the thinnest band the sum of 2 other clients"),
+        (10, 5, 1, "of the thinnest band the sum of 4 other clients"),
+        (20, 3, 2, "the update of a client that is alone beside them"),
+        (20, 4, 2, "of the thinnest band the sum of 2 other clients"),
+    ],
+)
+def test_a_server_that_lies_has_a_tenth_of_the_clients(
+    profile: str, members: int, min_holders: int, corrupt: int, expected: str
+) -> None:
+    """Against a malicious server the profile counts colluders, and a sum is over as few as the quorum allows."""
+    rows = table(
+        "masking",
+        {"rows 1-2": members},
+        tiers={"lab": {"rank": 2, "clients": members}},
+        min_holders=min_holders,
+        masking={"profile": profile},
+    )
+
+    assert expected in rows[f"malicious server with up to {corrupt} clients"].saw
 
 
 def test_clients_and_readers_stand_in_every_table() -> None:

@@ -1,0 +1,201 @@
+"""A conversation keeps whoever answers in order, and several of them share an exchange without touching each other."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from protocols.masking.messages import RevealedShares
+from protocols.session import ClientId
+from rbla_secure.federation.conversation import Conversation, Turn, hold
+from rbla_secure.federation.exchange import Answer, Parcel
+from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.round import prepare_round, run_round
+from tests.support.federations import (
+    LARGE,
+    MEMBERS,
+    Deaf,
+    InMemory,
+    answer_with,
+    keep_answer,
+    make_adapter,
+    make_participants,
+    make_plan,
+    open_round,
+    play_round,
+)
+
+KEYS = ("advertise_keys", "share_keys")
+
+
+def masked_plan(profile: str = "one-answer") -> Plan:
+    return make_plan(secure_sum="masking", masking={"profile": profile})
+
+
+def turn(conversation: Conversation, stage: str) -> Turn:
+    return Turn(conversation=conversation, stage=stage)
+
+
+def test_the_stages_of_two_rounds_travel_in_one_exchange() -> None:
+    """Every participant is sent one message, with its parcels in the order of the turns."""
+    plan = masked_plan()
+    exchange = InMemory(make_participants(plan))
+    this, following = open_round(plan), open_round(plan, round_number=2)
+    hold(exchange, [turn(this, KEYS[0])])
+
+    hold(exchange, [turn(this, KEYS[1]), turn(following, KEYS[0])])
+
+    _, merged = exchange.sent
+    assert sorted(merged) == list(MEMBERS)
+    for parcels in merged.values():
+        assert [(parcel.round, parcel.stage) for parcel in parcels] == [(1, KEYS[1]), (2, KEYS[0])]
+        assert [StageRequest.from_bytes(parcel.data).session for parcel in parcels] == [
+            this.session.to_bytes(),
+            following.session.to_bytes(),
+        ]
+    assert (this.dropped, following.dropped, this.refusals, following.refusals) == ({}, {}, {}, {})
+
+
+def test_each_round_has_its_own_transcript() -> None:
+    """Bytes count for the round whose parcel they were, whatever travelled beside them."""
+    plan = masked_plan()
+    alone, beside = InMemory(make_participants(plan)), InMemory(make_participants(plan))
+    single, first, second = open_round(plan), open_round(plan), open_round(plan, round_number=2)
+
+    prepare_round(single, alone)
+    for stage in KEYS:
+        hold(beside, [turn(first, stage), turn(second, stage)])
+
+    for conversation in (first, second):
+        assert conversation.transcript.bytes_up() == single.transcript.bytes_up()
+        assert conversation.transcript.bytes_down() == single.transcript.bytes_down()
+
+
+def test_who_is_silent_in_one_round_is_missed_there_alone() -> None:
+    """An answer to one parcel of a message does not stand for the other."""
+    plan = masked_plan()
+    exchange = InMemory(make_participants(plan), silent_in={(2, "small-02"): KEYS[0]})
+    this, following = open_round(plan), open_round(plan, round_number=2)
+
+    hold(exchange, [turn(this, KEYS[0]), turn(following, KEYS[0])])
+
+    assert this.dropped == {}
+    assert following.dropped == {"small-02": KEYS[0]}
+    assert "small-02" in this.ask(KEYS[1], None)
+    assert "small-02" not in following.ask(KEYS[1], None)
+
+
+def test_answers_may_come_in_any_order() -> None:
+    """What counts is the round of an answer's parcel."""
+    plan = masked_plan()
+    this, following = open_round(plan), open_round(plan, round_number=2)
+    held: list[Answer] = []
+
+    def collect(client: ClientId, parcel: Parcel) -> list[Answer]:
+        held.extend(keep_answer(client, parcel))
+        return list(reversed(held)) if len(held) == 2 * len(MEMBERS) else []
+
+    hold(InMemory(make_participants(plan), answers=collect), [turn(this, KEYS[0]), turn(following, KEYS[0])])
+
+    for conversation in (this, following):
+        assert (conversation.dropped, conversation.refusals) == ({}, {})
+        assert sorted(conversation.ask(KEYS[1], None)) == list(MEMBERS)
+
+
+def test_an_answer_in_the_place_of_the_other_rounds_is_turned_away() -> None:
+    """A client that swaps its two answers is out of both rounds, and nobody else is."""
+    plan = masked_plan()
+    this, following = open_round(plan), open_round(plan, round_number=2)
+
+    def swap(client: ClientId, parcel: Parcel) -> list[Answer]:
+        other = replace(parcel, round=3 - parcel.round) if client == "large-01" else parcel
+        return keep_answer(client, other)
+
+    hold(InMemory(make_participants(plan), answers=swap), [turn(this, KEYS[0]), turn(following, KEYS[0])])
+
+    for conversation in (this, following):
+        assert conversation.dropped == {"large-01": KEYS[0]}
+        assert conversation.refusals["large-01"].startswith("ContextError: ")
+        assert conversation.aborted == ""
+
+
+def later_round(parcel: Parcel) -> Parcel:
+    return replace(parcel, round=parcel.round + 7)
+
+
+def earlier_round(parcel: Parcel) -> Parcel:
+    return replace(parcel, round=0)
+
+
+@pytest.mark.parametrize("change", [later_round, earlier_round])
+def test_an_answer_to_a_round_that_is_not_open_changes_nothing(change: Callable[[Parcel], Parcel]) -> None:
+    """Whatever round an answer is said to be of, it costs its sender the round at most, never the run."""
+    plan = masked_plan()
+    conversation = open_round(plan)
+
+    def misplace(client: ClientId, parcel: Parcel) -> list[Answer]:
+        return keep_answer(client, change(parcel) if client == "small-01" else parcel)
+
+    hold(InMemory(make_participants(plan), answers=misplace), [turn(conversation, KEYS[0])])
+
+    assert conversation.dropped == {"small-01": KEYS[0]}
+    assert conversation.aborted == ""
+
+
+def test_a_conversation_that_is_over_asks_nothing_more() -> None:
+    """Below the threshold it says why; every later stage has no parcels and the result is none."""
+    plan = masked_plan()
+    conversation = open_round(plan)
+    hold(Deaf(), [turn(conversation, KEYS[0])])
+
+    asked = conversation.ask(KEYS[1], None)
+    conversation.close(KEYS[1])
+
+    assert asked == {}
+    assert conversation.aborted == "advertise_keys: 0 of 6 clients answered, threshold=4 are needed"
+    assert conversation.dropped == dict.fromkeys(MEMBERS, KEYS[0])
+    assert conversation.result(make_adapter(plan)) is None
+
+
+def test_a_round_that_is_over_still_carries_the_next() -> None:
+    """Where this round was lost at its keys, the next one's keys are exchanged all the same."""
+    plan = masked_plan()
+    participants = make_participants(plan)
+    lost = dict.fromkeys([(1, name) for name in LARGE], KEYS[0])
+    exchange = InMemory(participants, silent_in=lost)
+    this, following = open_round(plan), open_round(plan, round_number=2)
+    adapter = make_adapter(plan)
+    prepare_round(this, exchange)
+
+    first = run_round(plan, this, adapter, exchange, upcoming=following)
+    second = run_round(plan, following, first.adapter, exchange)
+
+    assert first.aborted == "advertise_keys: 3 of 6 clients answered, threshold=4 are needed"
+    assert first.adapter is adapter
+    assert second.survivors == MEMBERS
+    assert second.adapter.to_bytes() != adapter.to_bytes()
+
+
+def test_a_share_that_does_not_fit_ends_the_round_by_name() -> None:
+    """When what was revealed for a dropped client is not its key, the round has no result, and no error escapes."""
+    plan = make_plan(secure_sum="masking", tiers={"lab": {"rank": 1, "clients": 6}})
+
+    def spoil(client: ClientId, parcel: Parcel) -> list[Answer]:
+        if (client, parcel.stage) != ("lab-02", "reveal_shares"):
+            return keep_answer(client, parcel)
+        reply = decode_answer(parcel.data)
+        assert isinstance(reply, StageReply)
+        message = RevealedShares.from_bytes(reply.payload)
+        wrong = dict.fromkeys(message.mask_key_shares, message.self_mask_shares[2, 0])
+        payload = replace(message, mask_key_shares=wrong).to_bytes()
+        return [answer_with(client, parcel, StageReply(payload=payload).to_bytes())]
+
+    adapter = make_adapter(plan)
+    exchange = InMemory(make_participants(plan), silent_from={"lab-01": "mask_input"}, answers=spoil)
+
+    outcome = play_round(plan, adapter, exchange)
+
+    assert outcome.aborted.startswith("lab-01: the shares revealed for it")
+    assert outcome.adapter is adapter
+    assert outcome.survivors == ()

@@ -1,0 +1,33 @@
+"""Identities for small federations: one throw-away authority per roster, and each party's side of the secure sum."""
+
+from functools import lru_cache
+
+from protocols.identity import ThrowawayAuthority
+from protocols.interface import SecureSum
+from protocols.session import ClientId
+from rbla_secure.federation.plan import Plan
+
+NOW = 1_800_000_000
+
+
+@lru_cache(maxsize=64)
+def _authority(ranks: tuple[tuple[ClientId, int], ...]) -> ThrowawayAuthority:
+    return ThrowawayAuthority.create(dict(ranks), now=NOW)
+
+
+def make_authority(plan: Plan) -> ThrowawayAuthority:
+    """The authority of a plan's roster: the same for all parties, and for all plans with that roster."""
+    return _authority(tuple(plan.ranks.items()))
+
+
+def server_sum(plan: Plan) -> SecureSum:
+    """The server's side of the plan's secure sum."""
+    return plan.secure_sum(make_authority(plan).view) if plan.needs_identities else plan.secure_sum()
+
+
+def client_sum(plan: Plan, name: ClientId) -> SecureSum:
+    """A client's side, with its identity where the plan needs one."""
+    if not plan.needs_identities:
+        return plan.secure_sum()
+    authority = make_authority(plan)
+    return plan.secure_sum(authority.view, authority.identity(name))
