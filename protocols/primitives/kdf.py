@@ -20,5 +20,9 @@ def derive_key(secret: Secret, *, label: str, context: tuple[bytes, ...], size: 
         size: Bytes wanted.
     """
     parts = (_PREFIX + label.encode(), *context)
-    info = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+    return hkdf(secret, info=b"".join(len(part).to_bytes(2, "big") + part for part in parts), size=size)
+
+
+def hkdf(secret: Secret, *, info: bytes, size: int) -> Secret:
+    """HKDF-SHA256 without salt, as RFC 5869 has it; protocols call :func:`derive_key`."""
     return Secret(HKDF(algorithm=SHA256(), length=size, salt=None, info=info).derive(secret))
