@@ -191,8 +191,8 @@ def check_survivors(
         )
     if set(request.view_signatures) != (survivors if terms.trust is not None else set()):
         raise RosterError("the survivor list must show every survivor's signature of who took part")
-    for position, signature in request.view_signatures.items():
-        verify_view(terms, view, position=position, signature=signature)
+    for position in survivors - {me} if terms.trust is not None else ():
+        verify_view(terms, view, position=position, signature=request.view_signatures[position])
 
 
 def check_signatures(terms: Terms, request: SurvivorSignatures, survivors: SurvivorList) -> None:

@@ -48,4 +48,8 @@ def check_public_key(public: bytes) -> None:
     Raises:
         KeyAgreementError: It has the wrong size or small order.
     """
-    PrivateKey(Secret(bytes(PRIVATE_KEY_SIZE))).agree(public)
+    _PROBE.agree(public)
+
+
+# No secret: it only tries whether a public key can be agreed with.
+_PROBE = PrivateKey(Secret(bytes(PRIVATE_KEY_SIZE)))

@@ -10,10 +10,10 @@ import pytest
 from protocols.errors import (
     InputError,
     KeyAgreementError,
-    ProtocolError,
     RosterError,
     SealError,
     ShareError,
+    SignatureError,
     StageError,
 )
 from protocols.masking.messages import (
@@ -556,9 +556,12 @@ def test_padding_counts_for_no_quorum() -> None:
 
 @pytest.mark.parametrize("stage", ["advertise_keys", "mask_input"])
 def test_where_nobody_signs_a_signature_is_refused(stage: str) -> None:
-    """In a session without identities 64 bytes behind a message are no part of it: the message has one encoding."""
+    """In a session without identities 64 bytes more raise SignatureError: a message has one form; the right one counts."""
     play = ready(stage)
     replies = play.answers(stage)
 
-    with pytest.raises(ProtocolError, match="client-01"):
+    with pytest.raises(SignatureError, match="client-01"):
         play.server.receive("client-01", replies["client-01"] + bytes(64))
+    result = finish(play, stage, replies)
+
+    assert_exact(result, names(5), (0, 1, 2))
