@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from protocols.primitives import prg
-from protocols.primitives.kdf import derive_key
+from protocols.primitives.kdf import hkdf, part, purpose
 from protocols.primitives.secret import Secret
 from protocols.ring import RingVector
 
@@ -44,7 +44,7 @@ class SegmentMasks:
             owner: Position of the client.
         """
         later, earlier = self._split({(owner, peer): secret for peer, secret in partners.items()})
-        prg.apply_streams(target, add=[self._self_key(seed, owner), *later], subtract=earlier)
+        prg.apply_streams(target, add=[*self._self_keys({owner: seed}), *later], subtract=earlier)
 
     def remove(
         self, target: RingVector, seeds: Mapping[int, Secret], uncancelled: Mapping[tuple[int, int], Secret]
@@ -59,23 +59,31 @@ class SegmentMasks:
         """
         # What the dropped client would have added is what is missing for the pair to cancel.
         later, earlier = self._split(uncancelled)
-        own = [self._self_key(seed, owner) for owner, seed in seeds.items()]
-        prg.apply_streams(target, add=later, subtract=[*own, *earlier])
+        prg.apply_streams(target, add=later, subtract=[*self._self_keys(seeds), *earlier])
 
     def _split(self, secrets: Mapping[tuple[int, int], Secret]) -> tuple[list[Secret], list[Secret]]:
         """Keys of the pairwise masks that an owner adds, and of those that it subtracts, by (owner, peer)."""
         later: list[Secret] = []
         earlier: list[Secret] = []
+        bound = self._bound("pairwise mask")
         for (owner, peer), secret in secrets.items():
-            key = self._key(secret, "pairwise mask", min(owner, peer), max(owner, peer))
+            key = _key(secret, bound, min(owner, peer), max(owner, peer))
             (later if owner < peer else earlier).append(key)
         return later, earlier
 
-    def _self_key(self, seed: Secret, owner: int) -> Secret:
-        return self._key(seed, "self mask", owner)
+    def _self_keys(self, seeds: Mapping[int, Secret]) -> list[Secret]:
+        """Keys of self masks, by owner."""
+        bound = self._bound("self mask")
+        return [_key(seed, bound, owner) for owner, seed in seeds.items()]
 
-    def _key(self, secret: Secret, label: str, *numbers: int) -> Secret:
-        parts = (number.to_bytes(2, "big") for number in (self.segment, *numbers))
-        return derive_key(
-            secret, label=label, context=(self.context, self.binding, *parts), size=prg.KEY_SIZE
-        )
+    def _bound(self, label: str) -> bytes:
+        """What all keys of one kind are bound to; made once, since thousands of keys differ in their last parts alone."""
+        return purpose(label, self.context, self.binding, _number(self.segment))
+
+
+def _key(secret: Secret, bound: bytes, *positions: int) -> Secret:
+    return hkdf(secret, info=bound + b"".join(part(_number(p)) for p in positions), size=prg.KEY_SIZE)
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(2, "big")

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from protocols.primitives.secret import Secret
 
 _PREFIX: Final = b"rbla-secure v1 "
+_SHA256: Final = SHA256()
 
 
 def derive_key(secret: Secret, *, label: str, context: tuple[bytes, ...], size: int) -> Secret:
@@ -19,10 +20,22 @@ def derive_key(secret: Secret, *, label: str, context: tuple[bytes, ...], size: 
         context: What the key is bound to; each part is preceded by its length, so that no two tuples collide.
         size: Bytes wanted.
     """
-    parts = (_PREFIX + label.encode(), *context)
-    return hkdf(secret, info=b"".join(len(part).to_bytes(2, "big") + part for part in parts), size=size)
+    return hkdf(secret, info=purpose(label, *context), size=size)
+
+
+def purpose(label: str, *context: bytes) -> bytes:
+    """The unambiguous bytes of a label and the parts of a context.
+
+    They can be made once for many keys whose last parts alone differ: ``purpose(a, b, c) == purpose(a, b) + part(c)``.
+    """
+    return part(_PREFIX + label.encode()) + b"".join(map(part, context))
+
+
+def part(value: bytes) -> bytes:
+    """One part of a context, preceded by its length."""
+    return len(value).to_bytes(2, "big") + value
 
 
 def hkdf(secret: Secret, *, info: bytes, size: int) -> Secret:
-    """HKDF-SHA256 without salt, as RFC 5869 has it; protocols call :func:`derive_key`."""
-    return Secret(HKDF(algorithm=SHA256(), length=size, salt=None, info=info).derive(secret))
+    """HKDF-SHA256 without salt, as RFC 5869 has it; `info` comes from :func:`purpose`."""
+    return Secret(HKDF(algorithm=_SHA256, length=size, salt=None, info=info).derive(secret))
