@@ -13,6 +13,10 @@
     ├── KeyAgreementError       a public key cannot be used
     ├── SealError               a sealed share does not authenticate
     ├── ShareError              Shamir shares do not combine
+    ├── CiphertextError         a ciphertext or an encryption key is not in the one form of its profile
+    ├── KeyUseError             an encryption key is unknown, of another round, or was used before
+    ├── ScreeningError          an encrypted update was screened out, or cannot be screened
+    ├── ServiceError            a decryptor, verifier or worker does not answer, or refuses
     ├── BelowThresholdError     too few parties are left: the session ends and nothing is revealed
     └── IdentityError           a party cannot show that it is who it must be
         ├── SignatureError      a signature does not verify, or a key can give none that would mean anything
@@ -75,6 +79,22 @@ class SealError(ProtocolError):
 
 class ShareError(ProtocolError):
     """Shamir shares do not combine."""
+
+
+class CiphertextError(ProtocolError):
+    """A ciphertext or an encryption key is not in the one form of its profile."""
+
+
+class KeyUseError(ProtocolError):
+    """An encryption key is unknown, of another round, or was used before."""
+
+
+class ScreeningError(ProtocolError):
+    """An encrypted update was screened out, or cannot be screened."""
+
+
+class ServiceError(ProtocolError):
+    """A decryptor, verifier or worker does not answer, or refuses."""
 
 
 class BelowThresholdError(ProtocolError):

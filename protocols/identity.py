@@ -235,12 +235,14 @@ class ThrowawayAuthority:
         *,
         now: int,
         valid_for: int = MONTH_SECONDS,
+        services: Mapping[ClientId, bytes] = MappingProxyType({}),
         random_bytes: RandomBytes = SYSTEM_RANDOM,
     ) -> Self:
         """Keys, certificates and a roster for these clients; nothing touches the disk.
 
         Args:
-            ranks: The rank tier of every client.
+            ranks: The rank tier of every client; 0 for a service.
+            services: Public keys of services that made their own; they are enrolled with rank 0 and get no identity here.
             now: First second of every validity, in unix seconds.
             valid_for: Seconds from then on.
             random_bytes: For every key and serial number.
@@ -252,21 +254,27 @@ class ThrowawayAuthority:
         certificate = issue_authority(
             key, name="throwaway", now=now, valid_for=valid_for, random_bytes=random_bytes
         )
-        identities = {}
-        for client, rank in ranks.items():
-            own = SigningKey.generate(random_bytes)
-            issued = issue_certificate(
+
+        def issue(client: ClientId, rank: int, public_key: bytes) -> Certificate:
+            return issue_certificate(
                 key,
                 certificate,
                 client=client,
                 rank=rank,
-                public_key=own.public,
+                public_key=public_key,
                 now=now,
                 valid_for=valid_for,
                 random_bytes=random_bytes,
             )
+
+        identities = {}
+        for client, rank in ranks.items():
+            own = SigningKey.generate(random_bytes)
+            issued = issue(client, rank, own.public)
             identities[client] = Identity(client=client, key=own, certificate=issued)
-        view = _first_view(key, certificate, [identity.certificate for identity in identities.values()])
+        issued_to_all = [identity.certificate for identity in identities.values()]
+        issued_to_all += [issue(name, 0, public_key) for name, public_key in services.items()]
+        view = _first_view(key, certificate, issued_to_all)
         return cls(key=key, certificate=certificate, identities=MappingProxyType(identities), view=view)
 
     def trust(self, now: int) -> TrustStore:

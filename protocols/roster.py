@@ -53,7 +53,7 @@ class RosterEntry:
 
     Args:
         client: Client id.
-        rank: The enrolled rank tier, in 1..65535.
+        rank: The enrolled rank tier, in 1..65535; 0 for a service.
         fingerprint: SHA-256 of its one certificate that counts.
     """
 
@@ -95,7 +95,7 @@ class Roster:
         if not 0 <= self.issued_at < self.expires_at <= MAX_TIME:
             raise EnrolmentError(f"{self.name}: {self.issued_at}..{self.expires_at} is no span of seconds")
         for entry in self.entries:
-            if not CLIENT_ID.fullmatch(entry.client) or not 1 <= entry.rank <= MAX_RANK:
+            if not CLIENT_ID.fullmatch(entry.client) or not 0 <= entry.rank <= MAX_RANK:
                 raise EnrolmentError(
                     f"{self.name}: client {entry.client!r} or rank={entry.rank} is malformed"
                 )

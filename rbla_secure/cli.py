@@ -192,12 +192,12 @@ def _override(text: str) -> str:
     return text
 
 
-def _positive(largest: int) -> Callable[[str], int]:
-    """What reads a whole number in 1..largest off the command line."""
+def _whole(least: int, largest: int) -> Callable[[str], int]:
+    """What reads a whole number in least..largest off the command line."""
 
     def number(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= largest:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number in 1..{largest}")
+        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= largest:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number in {least}..{largest}")
         return int(text)
 
     return number
@@ -246,12 +246,18 @@ def _add_keys(
 
     create = actions.add_parser("create-authority", help="make an enrolment authority")
     create.add_argument("--name", default="enrolment authority", metavar="NAME", help="what people call it")
-    create.add_argument("--days", type=_positive(MAX_DAYS), default=3650, metavar="D", help="validity (3650)")
+    create.add_argument("--days", type=_whole(1, MAX_DAYS), default=3650, metavar="D", help="validity (3650)")
     create.set_defaults(command=_create_authority)
 
     enrol = actions.add_parser("enrol", help="make a client's key and certificate, and put it on the roster")
-    enrol.add_argument("--rank", type=_positive(MAX_RANK), required=True, metavar="R", help="its rank tier")
-    enrol.add_argument("--days", type=_positive(MAX_DAYS), default=365, metavar="D", help="validity (365)")
+    enrol.add_argument(
+        "--rank",
+        type=_whole(0, MAX_RANK),
+        required=True,
+        metavar="R",
+        help="its rank tier; 0 for a decryptor or verifier",
+    )
+    enrol.add_argument("--days", type=_whole(1, MAX_DAYS), default=365, metavar="D", help="validity (365)")
     enrol.add_argument("--out", type=Path, metavar="CLIENTDIR", help="its folder (DIR/clients/ID)")
     enrol.add_argument("--client-passphrase-file", type=Path, metavar="F", help="encrypts the client's key")
     enrol.add_argument("--client-passphrase", type=_no_passphrase, help=argparse.SUPPRESS)

@@ -103,7 +103,7 @@ class Certificate:
 
     Args:
         client: Client id.
-        rank: The enrolled rank tier, in 1..65535.
+        rank: The enrolled rank tier, in 1..65535; 0 for a service (a decryptor, a verifier), which holds no rows.
         public_key: Ed25519, 32 bytes.
         serial: A random number, by which it is revoked.
         not_before: First second of its validity.
@@ -178,7 +178,7 @@ def issue_certificate(
         authority_key: Signs it.
         authority: The authority's certificate, which it must not outlive.
         client: Client id by the rule of sessions.
-        rank: The enrolled rank tier, in 1..65535.
+        rank: The enrolled rank tier, in 1..65535; 0 for a service.
         public_key: The client's, Ed25519, 32 bytes.
         now: First second of its validity.
         valid_for: Seconds from then on.
@@ -294,7 +294,7 @@ def _read_rank(extensions: x509.Extensions) -> int:
     if not isinstance(extension, x509.UnrecognizedExtension) or len(extension.value) > len(
         _der_integer(MAX_RANK)
     ):
-        raise CertificateError(f"a certificate's rank must be a DER INTEGER in 1..{MAX_RANK}")
+        raise CertificateError(f"a certificate's rank must be a DER INTEGER in 0..{MAX_RANK}")
     # Tag and length are checked when the certificate is built again.
     return int.from_bytes(extension.value[2:], "big", signed=True)
 
@@ -313,8 +313,8 @@ def _build_authority(record: AuthorityCertificate, key: SigningKey) -> bytes:
 
 def _build_certificate(record: Certificate, key: SigningKey, *, issuer: str, authority: bytes) -> bytes:
     check_client_id(record.client)
-    if not 1 <= record.rank <= MAX_RANK:
-        raise CertificateError(f"client {record.client!r}: rank={record.rank} must lie in 1..{MAX_RANK}")
+    if not 0 <= record.rank <= MAX_RANK:
+        raise CertificateError(f"client {record.client!r}: rank={record.rank} must lie in 0..{MAX_RANK}")
     rank = x509.UnrecognizedExtension(RANK_OID, _der_integer(record.rank))
     builder = _begin(record, issuer=issuer, subject=record.client)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -194,7 +194,7 @@ def test_rosters_that_break_a_rule_are_not_issued(changes: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     "entries",
-    [[("a", 1), ("a", 1)], [("a", 1), ("a", 2)], [("a/b", 1)], [("", 1)], [("a", 0)], [("a", 2**16)]],
+    [[("a", 1), ("a", 1)], [("a", 1), ("a", 2)], [("a/b", 1)], [("", 1)], [("a", -1)], [("a", 2**16)]],
 )
 def test_entries_that_break_a_rule_are_not_issued(entries: list[tuple[str, int]]) -> None:
     """A client listed twice, a malformed client id or rank raises EnrolmentError."""

@@ -641,7 +641,7 @@ def test_a_failure_while_enrolling_leaves_the_old_roster(
         ["list"],
         ["enrol", "--dir", "a", "--client", "b"],
         ["enrol", "--dir", "a", "--rank", "1"],
-        ["enrol", "--dir", "a", "--client", "b", "--rank", "0"],
+        ["enrol", "--dir", "a", "--client", "b", "--rank", "-1"],
         ["enrol", "--dir", "a", "--client", "b", "--rank", "65536"],
         ["enrol", "--dir", "a", "--client", "b", "--rank", "four"],
         ["enrol", "--dir", "a", "--client", "b", "--rank", "1", "--days", "-1"],

@@ -1,0 +1,1 @@
+"""Sums of encrypted vectors: BFV under a public key whose secret half the aggregator never holds."""

@@ -1,0 +1,35 @@
+"""Integers in plaintext slots: several to a slot, each with an offset that keeps its field from becoming negative."""
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.homomorphic.parameters import EncryptionProfile
+from protocols.ring import IntegerVector
+
+# Shape (ciphertexts, degree): integers in [0, plain_modulus).
+Slots = npt.NDArray[np.int64]
+
+
+def to_slots(values: IntegerVector, profile: EncryptionProfile, *, members: int) -> Slots:
+    """One client's values, ready to be encrypted. What is left of the last ciphertext is filled with zeros.
+
+    Pre-conditions: magnitudes of at most ``profile.offset(members)``.
+    """
+    count = profile.ciphertexts(len(values))
+    cells = np.zeros(count * profile.values_per_ciphertext, dtype=np.int64)
+    cells[: len(values)] = values
+    cells += profile.offset(members)
+    fields = cells.reshape(count, profile.fields, profile.degree)
+    slots = np.zeros((count, profile.degree), dtype=np.int64)
+    for place in range(profile.fields):
+        slots |= fields[:, place] << (place * profile.field_bits)
+    return slots
+
+
+def from_slots(slots: Slots, profile: EncryptionProfile, *, members: int, contributors: int) -> IntegerVector:
+    """The sum of so many clients' values, what was padding included: shape (ciphertexts * values_per_ciphertext,)."""
+    fields = np.empty((len(slots), profile.fields, profile.degree), dtype=np.int64)
+    mask = (1 << profile.field_bits) - 1
+    for place in range(profile.fields):
+        fields[:, place] = (slots >> (place * profile.field_bits)) & mask
+    return fields.reshape(-1) - contributors * profile.offset(members)

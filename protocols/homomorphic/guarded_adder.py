@@ -1,0 +1,79 @@
+"""The aggregator's sums, added up in a worker that may die on any client's ciphertexts.
+
+A worker that dies, or takes too long, costs the client whose ciphertexts it was at its place in the round; the sums so
+far are kept here and given to the next worker. Every few clients they are fetched, so that memory does not grow with the
+number of clients.
+"""
+
+from collections.abc import Mapping
+from typing import Final, final
+
+from protocols.homomorphic.service_messages import SessionRequest, StoredSums
+from protocols.homomorphic.services import Channel
+from protocols.homomorphic.terms import Terms
+
+_FETCH_EVERY: Final = 8  # clients: what a dead worker makes us add again, at most
+
+
+@final
+class GuardedAdder:
+    """The sums of one session.
+
+    Args:
+        terms: Of the session.
+        worker: Adds; several sessions may share one.
+    """
+
+    def __init__(self, terms: Terms, worker: Channel) -> None:
+        self._terms = terms
+        self._worker = worker
+        self._context = terms.session.context
+        self._sums: Mapping[int, bytes] = {}
+        self._since: list[Mapping[int, bytes]] = []
+        self._incarnation = 0  # of the worker that holds what we have; 0 is none
+
+    def add(self, ciphertexts: Mapping[int, bytes]) -> None:
+        """Add one client's ciphertexts.
+
+        Raises:
+            CiphertextError: They are none; the sums are as before.
+            ServiceError: The worker died or took too long over them; the sums are as before.
+        """
+        if not ciphertexts:
+            return
+        self._bring_up_to_date()
+        if len(self._since) >= _FETCH_EVERY:
+            self._sums, self._since = self._fetch(), []
+        self._give(ciphertexts)
+        self._since.append(ciphertexts)
+
+    def take_back(self, ciphertexts: Mapping[int, bytes]) -> None:
+        """Undo an addition, if it was the last one."""
+        if self._since and self._since[-1] is ciphertexts:
+            self._since.pop()
+            self._incarnation = 0
+
+    def sums(self) -> Mapping[int, bytes]:
+        """The sums by segment index; the worker forgets the session."""
+        self._bring_up_to_date()
+        found = self._fetch()
+        self._worker.call(StoredSums(context=self._context, ciphertexts={}, last=True).to_bytes())
+        return found
+
+    def _bring_up_to_date(self) -> None:
+        """Make sure that a live worker has the sums so far."""
+        incarnation = self._worker.ready()
+        if incarnation == self._incarnation:
+            return
+        opening = SessionRequest(session=self._terms.session, profile=self._terms.profile.name)
+        self._worker.call(opening.to_bytes())
+        for ciphertexts in ([self._sums] if self._sums else []) + self._since:
+            self._give(ciphertexts)
+        self._incarnation = incarnation
+
+    def _give(self, ciphertexts: Mapping[int, bytes]) -> None:
+        self._worker.call(StoredSums(context=self._context, ciphertexts=ciphertexts).to_bytes())
+
+    def _fetch(self) -> Mapping[int, bytes]:
+        answer = self._worker.call(StoredSums(context=self._context, ciphertexts={}).to_bytes())
+        return StoredSums.from_bytes(answer).ciphertexts

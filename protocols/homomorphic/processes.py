@@ -1,0 +1,179 @@
+"""Services in processes of their own, that can be limited, timed and killed.
+
+One process per service, one socket pair per process, frames of u32 length and bytes. A child writes nothing to disk, not
+even a core dump, and gives up its standard output, on which the encryption library likes to print.
+
+    python -P -m protocols.homomorphic.child ROLE NAME SOCKET MEMORY
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final, final
+
+import protocols
+from protocols.errors import ServiceError
+from protocols.homomorphic.services import Channel
+
+_LENGTH: Final = struct.Struct("<I")
+_MOST: Final = 2**32 - 1
+MEMORY_BYTES: Final = (
+    4 * 2**30
+)  # address space, of which the interpreter and its libraries take the better half of a gigabyte
+CALL_SECONDS: Final = 120.0
+
+
+@final
+class ProcessChannel(Channel):
+    """A service in a child process, which is started when it is first called and again after it died.
+
+    Args:
+        role: "decryptor", "verifier" or "worker".
+        name: For messages, and for the identity of a keyed service.
+        memory_bytes: Limit of the child's address space.
+        call_seconds: A call that takes longer is given up and the child is killed.
+        restarts: Whether a dead child is replaced: only where it holds nothing that would be missed.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        name: str,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        call_seconds: float = CALL_SECONDS,
+        restarts: bool = False,
+    ) -> None:
+        self._role = role
+        self._name = name
+        self._memory = memory_bytes
+        self._seconds = call_seconds
+        self._restarts = restarts
+        self._child: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._started = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, while it lives."""
+        return self._child.pid if self._child is not None else None
+
+    def ready(self) -> int:
+        """Start the child, or another one where the last has died; how many were started."""
+        if self._child is not None and self._child.poll() is not None:
+            self._end(None)
+        self._connected()
+        return self._started
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send one frame, receive one; whatever goes wrong is the end of the child."""
+        line = self._connected()
+        deadline = time.monotonic() + self._seconds
+        try:
+            send_frame(line, request, deadline)
+            return receive_frame(line, deadline)
+        except (OSError, EOFError) as error:
+            raise ServiceError(f"{self._name}: {self._end(error)}") from None
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        if self._child is not None:
+            self._end(None)
+
+    def _connected(self) -> socket.socket:
+        if self._socket is not None:
+            return self._socket
+        if self._started and not self._restarts:
+            raise ServiceError(f"{self._name}: it has died, and its keys with it")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._child = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                [
+                    *(sys.executable, "-P", "-m", "protocols.homomorphic.child"),
+                    *(self._role, self._name, str(theirs.fileno()), str(self._memory)),
+                ],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, **_environment()},
+            )
+        self._socket = ours
+        self._started += 1
+        return ours
+
+    def _end(self, error: Exception | None) -> str:
+        """Kill and reap the child; what there is to say about its end."""
+        child, line = self._child, self._socket
+        self._child = self._socket = None
+        if child is None or line is None:
+            return "it is not running"
+        line.close()
+        if isinstance(error, TimeoutError):
+            child.kill()
+            child.wait()
+            return f"it did not answer within {self._seconds:g} seconds and was killed"
+        try:
+            # A closed line tells a sound child to leave.
+            code = child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"it was ended by {signal.Signals(-code).name}"
+        return f"it ended with exit code {code}"
+
+
+def send_frame(line: socket.socket, data: bytes, deadline: float | None = None) -> None:
+    """One frame out. Raises OSError."""
+    if len(data) > _MOST:
+        raise ServiceError(f"a frame of {len(data)} bytes must have at most {_MOST}")
+    _limit(line, deadline)
+    line.sendall(_LENGTH.pack(len(data)))
+    _limit(line, deadline)
+    line.sendall(data)
+
+
+def receive_frame(line: socket.socket, deadline: float | None = None) -> bytes:
+    """One frame in. Raises OSError, or EOFError when the other side is gone."""
+    (length,) = _LENGTH.unpack(_receive(line, _LENGTH.size, deadline))
+    return _receive(line, length, deadline)
+
+
+def _receive(line: socket.socket, size: int, deadline: float | None) -> bytes:
+    chunks, left = [], size
+    while left:
+        _limit(line, deadline)
+        chunk = line.recv(min(left, 2**20))
+        if not chunk:
+            raise EOFError
+        chunks.append(chunk)
+        left -= len(chunk)
+    return b"".join(chunks)
+
+
+def _limit(line: socket.socket, deadline: float | None) -> None:
+    if deadline is None:
+        return
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    line.settimeout(left)
+
+
+def _environment() -> dict[str, str]:
+    """Where the child finds this very package; one thread, since its work is small and address space is not."""
+    root = str(Path(protocols.__file__).parent.parent)
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }

@@ -1,0 +1,159 @@
+"""What the aggregator and the services it calls say to each other, beside the protocol's own messages.
+
+hello     -> a service's public key, made by itself: its private half never leaves it
+setup     -> whom to believe and what to serve
+session   -> decryptor: a round key; verifier (with that key) and worker: nothing
+input     -> verifier: an EncryptedInput
+stored    -> worker: ciphertexts to add; with no ciphertexts, the sums so far are its answer; at last, it forgets them
+sum       -> verifier: an EncryptedSum, answered by a SumSignature
+decrypt   -> decryptor: an EncryptedSum and the verifier's signature, answered by DecryptedSums
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self, final
+
+from protocols.homomorphic import parameters
+from protocols.homomorphic.decryptor import Charge
+from protocols.homomorphic.messages import EncryptedSum, RoundKey, SumSignature
+from protocols.homomorphic.terms import Services
+from protocols.identity import TrustStore
+from protocols.primitives.signing import PUBLIC_KEY_SIZE
+from protocols.session import Session
+from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+
+HELLO: Final = Writer(MessageType.SERVICE_HELLO).done()
+
+
+def type_of(message: bytes) -> int:
+    """The message type that some bytes claim; 0 where they are too short to claim one."""
+    return message[3] if len(message) > 3 else 0  # noqa: PLR2004  # magic and version stand before it
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a service is to serve, and whom it is to believe."""
+
+    charge: Charge
+    trust: TrustStore
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        charge, trust = self.charge, self.trust
+        writer = Writer(MessageType.SERVICE_SETUP).text(charge.profile.name)
+        writer.text(charge.services.decryptor).text(charge.services.verifier)
+        writer.fixed(charge.config_digest, DIGEST_SIZE).unsigned(charge.least_quorum, 2)
+        writer.fixed(trust.authority, PUBLIC_KEY_SIZE).blob(trust.roster.to_bytes()).blob(
+            trust.revocations.der
+        )
+        writer.unsigned(trust.now, 8).unsigned(len(trust.certificates), 4)
+        for client in sorted(trust.certificates):
+            writer.blob(trust.certificates[client].der)
+        return writer.done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`.
+
+        Raises:
+            WireError, SessionError, IdentityError: The bytes are not canonical, name no profile, or cannot be believed.
+        """
+        reader = Reader(data, MessageType.SERVICE_SETUP)
+        charge = Charge(
+            profile=parameters.by_name(reader.text()),
+            services=Services(decryptor=reader.text(), verifier=reader.text()),
+            config_digest=reader.fixed(DIGEST_SIZE),
+            least_quorum=reader.unsigned(2),
+        )
+        authority, roster, revocations = reader.fixed(PUBLIC_KEY_SIZE), reader.blob(), reader.blob()
+        now = reader.unsigned(8)
+        certificates = [reader.blob() for _ in range(reader.unsigned(4))]
+        reader.end()
+        trust = TrustStore.read(
+            authority=authority, roster=roster, revocations=revocations, certificates=certificates, now=now
+        )
+        return cls(charge=charge, trust=trust)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """Begin with a session.
+
+    Args:
+        session: Its terms.
+        key: Its round key, for a verifier.
+        profile: Of its ciphertexts, for a worker, which is not set up otherwise.
+    """
+
+    session: Session
+    key: RoundKey | None = None
+    profile: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        writer = Writer(MessageType.SERVICE_SESSION).blob(self.session.to_bytes())
+        return writer.blob(self.key.to_bytes() if self.key is not None else b"").text(self.profile).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError, SessionError."""
+        reader = Reader(data, MessageType.SERVICE_SESSION)
+        session, key, profile = Session.from_bytes(reader.blob()), reader.blob(), reader.text()
+        reader.end()
+        return cls(session=session, key=RoundKey.from_bytes(key) if key else None, profile=profile)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredSums:
+    """Ciphertexts of one session by segment index: to be added, or the sums so far.
+
+    `last` is asked of a worker that need not remember the session.
+    """
+
+    context: bytes
+    ciphertexts: Mapping[int, bytes]
+    last: bool = False
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        writer = Writer(MessageType.STORED_SUMS).fixed(self.context, DIGEST_SIZE).unsigned(self.last, 1)
+        writer.positions(sorted(self.ciphertexts))
+        for index in sorted(self.ciphertexts):
+            writer.blob(self.ciphertexts[index])
+        return writer.done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.STORED_SUMS)
+        context, last = reader.fixed(DIGEST_SIZE), reader.unsigned(1)
+        ciphertexts = {index: reader.blob() for index in reader.positions()}
+        reader.end()
+        return cls(context=context, ciphertexts=ciphertexts, last=last == 1)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecryptRequest:
+    """An encrypted sum and the verifier's word for it."""
+
+    encrypted: EncryptedSum
+    verified: SumSignature
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        writer = Writer(MessageType.SERVICE_DECRYPT).blob(self.encrypted.to_bytes())
+        return writer.blob(self.verified.to_bytes()).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SERVICE_DECRYPT)
+        message = cls(
+            encrypted=EncryptedSum.from_bytes(reader.blob()), verified=SumSignature.from_bytes(reader.blob())
+        )
+        reader.end()
+        return message

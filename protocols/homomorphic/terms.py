@@ -1,0 +1,93 @@
+"""A session under an encryption profile: what all roles of the homomorphic mode derive from it alike."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+from protocols.errors import EnrolmentError, RosterError, SessionError
+from protocols.homomorphic.parameters import EncryptionProfile
+from protocols.homomorphic.polynomials import size_of
+from protocols.identity import TrustStore
+from protocols.session import ClientId, Segment, Session
+
+SERVICE_RANK = 0  # what a certificate says of a decryptor or verifier: it holds no rows
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Who serves a federation, by the names under which the authority has enrolled them.
+
+    Args:
+        decryptor: Makes round keys and decrypts sums.
+        verifier: Recomputes every sum and signs it; empty where there is none.
+    """
+
+    decryptor: ClientId = "decryptor"
+    verifier: ClientId = ""
+
+    @property
+    def names(self) -> tuple[ClientId, ...]:
+        """All of them."""
+        return (self.decryptor, self.verifier) if self.verifier else (self.decryptor,)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """A session, its profile, and whom its parties believe.
+
+    Raises:
+        SessionError, CapacityError: The sums would not fit the profile.
+        RosterError: A service is a member too, or both services are one.
+        EnrolmentError: A service is not enrolled as one.
+    """
+
+    session: Session
+    profile: EncryptionProfile
+    trust: TrustStore
+    services: Services
+
+    def __post_init__(self) -> None:
+        self.profile.check_session(self.session)
+        if len(set(self.services.names)) != len(self.services.names):
+            raise RosterError(f"{self.services.decryptor} cannot be decryptor and verifier")
+        for name in self.services.names:
+            if name in self.session.members:
+                raise RosterError(f"{name} serves the session and cannot be a member of it")
+            check_service(self.trust, name)
+
+    @cached_property
+    def context(self) -> bytes:
+        """What every key, ciphertext and signature is bound to: session, roster, profile and services."""
+        names = f"{self.profile.name}\x00{self.services.decryptor}\x00{self.services.verifier}"
+        text = b"rbla-secure homomorphic\x00" + self.session.context + self.trust.roster.digest
+        return hashlib.sha256(text + names.encode()).digest()
+
+    def ciphertext_size(self, segment: Segment) -> int:
+        """Bytes of a segment's ciphertexts."""
+        profile = self.profile
+        count = profile.ciphertexts(segment.length)
+        return size_of(count, moduli=profile.ciphertext_moduli, degree=profile.degree)
+
+    def present(self, segment: Segment, positions: frozenset[int]) -> frozenset[int]:
+        """The members of a segment among some positions."""
+        return positions.intersection(map(self.session.position, segment.members))
+
+    def holding(self, segment: Segment, positions: frozenset[int]) -> int:
+        """How many holders of a segment are among some positions."""
+        return len(positions.intersection(map(self.session.position, segment.holders)))
+
+
+def check_service(trust: TrustStore, name: ClientId) -> None:
+    """Refuse a decryptor or verifier that is enrolled as a client, so that no client can play one.
+
+    Raises:
+        EnrolmentError: It is.
+        IdentityError: It cannot be believed.
+    """
+    if not name:
+        raise SessionError("a decryptor must be named")
+    if (rank := trust.check(name).rank) != SERVICE_RANK:
+        raise EnrolmentError(f"{name} is enrolled as a client of rank {rank}, not as a service")
