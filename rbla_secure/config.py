@@ -31,6 +31,7 @@ class SecureSumMode(StrEnum):
 
     PLAIN = "plain"
     MASKING = "masking"
+    HOMOMORPHIC = "homomorphic"
 
 
 class AverageRule(StrEnum):
@@ -69,6 +70,14 @@ class Profile(StrEnum):
     SEMI_HONEST = "semi-honest"
     ONE_ANSWER = "one-answer"
     CONSISTENCY = "consistency"
+
+
+class Encryption(StrEnum):
+    """How many integers of how many bits share a plaintext slot (protocols/homomorphic/parameters.py)."""
+
+    BFV_2X20 = "bfv-2x20"
+    BFV_3X12 = "bfv-3x12"
+    BFV_2X29 = "bfv-2x29"
 
 
 class Partition(StrEnum):
@@ -128,6 +137,15 @@ class MaskingConfig(_Table):
     threshold: CountOrZero = Field(0, description="survivors needed to open a sum; 0 takes the profile's")
 
 
+class HomomorphicConfig(_Table):
+    """The homomorphic mode."""
+
+    profile: Encryption = Field(Encryption.BFV_2X20, description="fields x bits of a slot")
+    verifier: bool = Field(
+        False, description="a keyless party adds the same inputs and signs the sums before they are decrypted"
+    )
+
+
 class TaskConfig(_Table):
     """Data, and how the clients came by it."""
 
@@ -183,6 +201,7 @@ class Config(_Table):
     lora: LoraConfig = LoraConfig()
     quantization: QuantizationConfig = QuantizationConfig()
     masking: MaskingConfig = MaskingConfig()
+    homomorphic: HomomorphicConfig = HomomorphicConfig()
     task: TaskConfig = TaskConfig()
     training: TrainingConfig = TrainingConfig()
 
@@ -275,6 +294,7 @@ def _keys_beside(path: Sequence[str]) -> list[str]:
         "lora": LoraConfig,
         "quantization": QuantizationConfig,
         "masking": MaskingConfig,
+        "homomorphic": HomomorphicConfig,
         "task": TaskConfig,
         "training": TrainingConfig,
     }

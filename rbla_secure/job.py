@@ -6,6 +6,7 @@ the same function on the same folder: what is already durable is read, the rest 
 
 import hashlib
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -13,18 +14,19 @@ from typing import final
 from torch import nn
 
 from protocols.identity import ThrowawayAuthority, TrustStore
-from rbla_secure.config import Config, Partition
+from rbla_secure.config import Config, Partition, SecureSumMode
 from rbla_secure.durable import replace_folder
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear, save_adapter
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.learned import what_each_party_learned
-from rbla_secure.report.summary import Summary
+from rbla_secure.report.summary import ServiceCost, Summary
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import base_digest, load_base, model_card, save_base, train_base
@@ -52,7 +54,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
     """
     use_one_thread()
     stopwatch = Stopwatch()
-    with stopwatch.measure("total"):
+    with ExitStack() as ending, stopwatch.measure("total"):
         # Data: held-out for the server, public for the base, private for the clients.
         config = folder.config
         data = load_data(config)
@@ -65,14 +67,20 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         base_score = scorer.score(None)
         report.base(base_score.accuracy, base_score.loss, examples=len(data.held_out))
 
-        # Everyone's identity: certified by an authority that lives as long as this process.
-        authority, trust = _enrol(plan)
+        # Everyone's identity: certified by an authority that lives as long as this process. Decryptor, verifier and
+        # worker live in processes of their own.
+        services = _services(plan)
+        if services is not None:
+            ending.callback(services.close)
+        authority, trust = _enrol(plan, services)
+        roles = services.set_up(trust) if services is not None and trust is not None else None
 
         # The rounds.
         exchange = _exchange(plan, base, data, stopwatch, authority)
+        ending.callback(exchange.end)
         coordinator = Coordinator(
             plan=plan,
-            secure_sum=plan.secure_sum(trust),
+            secure_sum=plan.secure_sum(trust, roles=roles),
             folder=folder,
             exchange=exchange,
             evaluate=lambda adapter: _pair(scorer, adapter),
@@ -83,10 +91,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         if progress.round:
             report.resumed(progress.round)
         done_before = len(progress.timings)
-        try:
-            progress = coordinator.run(progress)
-        finally:
-            exchange.end()
+        progress = coordinator.run(progress)
 
         # The result, in PEFT's format.
         digest = _export(folder.path / "adapter", progress, config)
@@ -99,6 +104,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         base_accuracy=base_score.accuracy,
         other_seconds=stopwatch.seconds("total") - in_rounds,
         adapter_sha256=digest,
+        services=_costs(services),
     )
     report.end(summary, what_each_party_learned(plan, progress.records))
     return summary
@@ -138,12 +144,31 @@ def _base(folder: Path, public: LabelledImages, *, seed: int) -> nn.Sequential:
     return load_base(folder)
 
 
-def _enrol(plan: Plan) -> tuple[ThrowawayAuthority | None, TrustStore | None]:
-    """Certificates for all clients, where the plan's secure sum works with identities."""
+def _services(plan: Plan) -> HomomorphicRoles | None:
+    """The services that the plan's secure sum needs."""
+    return HomomorphicRoles(plan) if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC else None
+
+
+def _costs(services: HomomorphicRoles | None) -> list[ServiceCost]:
+    """What each service was sent, and how long it took."""
+    channels = services.channels() if services is not None else {}
+    return [
+        ServiceCost(
+            service=name, seconds=channel.seconds, bytes_to=channel.bytes_to, bytes_from=channel.bytes_from
+        )
+        for name, channel in channels.items()
+    ]
+
+
+def _enrol(
+    plan: Plan, services: HomomorphicRoles | None
+) -> tuple[ThrowawayAuthority | None, TrustStore | None]:
+    """Certificates for all clients and services, where the plan's secure sum works with identities."""
     if not plan.needs_identities:
         return None, None
     now = int(time.time())
-    authority = ThrowawayAuthority.create(plan.ranks, now=now)
+    keys = services.public_keys() if services is not None else {}
+    authority = ThrowawayAuthority.create(plan.ranks, now=now, services=keys)
     return authority, authority.trust(now)
 
 

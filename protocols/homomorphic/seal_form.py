@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-import zstandard
 
 from protocols.errors import CiphertextError
 from protocols.homomorphic.polynomials import PAIR, Polynomials
@@ -116,6 +115,8 @@ def _unwrapped(stream: bytes, size: int) -> bytes:
         return stream[_HEADER.size :]
     if compression != _ZSTANDARD:
         raise CiphertextError(f"the encryption library compresses by method {compression}, not by Zstandard")
+    import zstandard  # noqa: PLC0415  # installed with the encryption library, and needed only where that is
+
     with zstandard.ZstdDecompressor().stream_reader(stream[_HEADER.size :]) as reader:
         return reader.read(size + 1)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from protocols.errors import BelowThresholdError, ProtocolError, ShareError
+from protocols.errors import BelowThresholdError, ProtocolError, ServiceError, ShareError
 from protocols.interface import SecureSum, SumResult
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
@@ -47,8 +47,13 @@ class Conversation:
         """The parcels of one stage; none once the session is over."""
         if self.aborted:
             return {}
+        try:
+            requests = self._server.requests()
+        except ServiceError as error:
+            self.aborted = str(error)
+            return {}
         parcels = {}
-        for client, payload in self._server.requests().items():
+        for client, payload in requests.items():
             rows = (
                 adapter.sliced(self._plan.broadcast_rank(client)).to_bytes() if adapter is not None else b""
             )
@@ -88,7 +93,7 @@ class Conversation:
             return None
         try:
             return self._server.result(model_bindings(self._plan, adapter))
-        except (BelowThresholdError, ShareError) as error:
+        except (BelowThresholdError, ServiceError, ShareError) as error:
             self.aborted = str(error)
             return None
 

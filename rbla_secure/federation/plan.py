@@ -12,6 +12,13 @@ from functools import cached_property
 from typing import Self
 
 from protocols import profiles
+from protocols.errors import ProtocolError
+from protocols.homomorphic import parameters, scheme
+from protocols.homomorphic.decryptor import Charge
+from protocols.homomorphic.parameters import EncryptionProfile
+from protocols.homomorphic.secure_sum import Homomorphic
+from protocols.homomorphic.server import Roles
+from protocols.homomorphic.terms import Services
 from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.masking.parameters import COMPLETE_UP_TO, reveal_quorum
@@ -29,6 +36,8 @@ from rbla_secure.privacy.quantize import STATISTICS, Quantizer
 
 # Below three holders, a holder can subtract its own part and read another's.
 SAFE_MIN_HOLDERS = 3
+# The name under which a verifier is enrolled.
+VERIFIER = "verifier"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +85,45 @@ class Plan:
         """The grid."""
         return Quantizer(bits=self.config.quantization.bits, bound=self.config.quantization.bound)
 
-    def secure_sum(self, trust: TrustStore | None = None, identity: Identity | None = None) -> SecureSum:
-        """How sums are obtained; a participant adds its identity."""
-        if self.config.secure_sum is SecureSumMode.PLAIN:
-            return Plain()
-        return Masking(masking_profile(self.config), trust=trust, identity=identity)
+    def secure_sum(
+        self,
+        trust: TrustStore | None = None,
+        identity: Identity | None = None,
+        *,
+        roles: Roles | None = None,
+    ) -> SecureSum:
+        """How sums are obtained; a participant adds its identity, a server of the homomorphic mode its services."""
+        match self.config.secure_sum:
+            case SecureSumMode.PLAIN:
+                return Plain()
+            case SecureSumMode.MASKING:
+                return Masking(masking_profile(self.config), trust=trust, identity=identity)
+            case SecureSumMode.HOMOMORPHIC:
+                if trust is None:
+                    raise PlanError("secure-sum=homomorphic must have certified identities")
+                profile, named = encryption_profile(self.config), services(self.config)
+                return Homomorphic(profile, named, trust=trust, identity=identity, roles=roles)
 
     @property
     def needs_identities(self) -> bool:
-        """Whether messages are signed: wherever the server may lie."""
-        masked = self.config.secure_sum is SecureSumMode.MASKING
-        return masked and masking_profile(self.config).adversary is Adversary.MALICIOUS
+        """Whether messages are signed: wherever the server may lie, and where a decryptor answers for its keys."""
+        match self.config.secure_sum:
+            case SecureSumMode.PLAIN:
+                return False
+            case SecureSumMode.MASKING:
+                return masking_profile(self.config).adversary is Adversary.MALICIOUS
+            case SecureSumMode.HOMOMORPHIC:
+                return True
+
+    @property
+    def charge(self) -> Charge:
+        """What the services of the homomorphic mode are set up to serve."""
+        return Charge(
+            profile=encryption_profile(self.config),
+            services=services(self.config),
+            config_digest=self.digest,
+            least_quorum=self.config.min_holders,
+        )
 
     @cached_property
     def digest(self) -> bytes:
@@ -138,6 +175,16 @@ def masking_profile(config: Config) -> MaskingProfile:
     return profiles.by_name(config.masking.profile.value)
 
 
+def encryption_profile(config: Config) -> EncryptionProfile:
+    """The encryption parameters that a configuration names."""
+    return parameters.by_name(config.homomorphic.profile.value)
+
+
+def services(config: Config) -> Services:
+    """Who decrypts and, if the configuration wants it, who verifies."""
+    return Services(verifier=VERIFIER if config.homomorphic.verifier else "")
+
+
 def threshold(config: Config) -> int:
     """Survivors needed to open a round: the configured number or the profile's."""
     return config.masking.threshold or masking_profile(config).threshold(_cohort(config))
@@ -172,6 +219,29 @@ def check_config(config: Config) -> None:
     _check_capacity(config)
     if config.secure_sum is SecureSumMode.MASKING:
         _check_profile(config)
+    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
+        _check_encryption(config)
+
+
+def _check_encryption(config: Config) -> None:
+    """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
+    cohort, profile = _cohort(config), encryption_profile(config)
+    if cohort > profile.most_members:
+        raise PlanError(
+            f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "
+            f"not {cohort}: the noise of more could spoil a decryption"
+        )
+    if _levels(config) > (limit := profile.offset(cohort)):
+        wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= _levels(config)]
+        raise PlanError(
+            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()} for {cohort} clients "
+            f"per round under homomorphic.profile={profile.name}, whose fields have {profile.field_bits} bits"
+            + (f"; {', '.join(wider)} would do" if wider else "")
+        )
+    try:
+        scheme.library()
+    except ProtocolError as error:
+        raise PlanError(str(error)) from None
 
 
 def _check_capacity(config: Config) -> None:
@@ -179,12 +249,16 @@ def _check_capacity(config: Config) -> None:
     if ring not in RING_BITS:
         raise PlanError(f"quantization.ring-bits={ring} must be one of {', '.join(map(str, RING_BITS))}")
     limit = capacity(_cohort(config), bits=ring)
-    levels = Quantizer(bits=config.quantization.bits, bound=config.quantization.bound).levels
-    if levels > limit:
+    if _levels(config) > limit:
         raise PlanError(
             f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: "
             f"the sum of {_cohort(config)} clients would leave the {ring}-bit ring"
         )
+
+
+def _levels(config: Config) -> int:
+    """The largest magnitude of one integer."""
+    return Quantizer(bits=config.quantization.bits, bound=config.quantization.bound).levels
 
 
 def _check_profile(config: Config) -> None:
@@ -209,7 +283,8 @@ def bands_and_holders(config: Config) -> list[tuple[Band, int]]:
 def band_quorum(config: Config, holders: int) -> int:
     """Surviving holders with which a band of so many holders opens."""
     profile, members = masking_profile(config), _cohort(config)
-    if config.secure_sum is SecureSumMode.PLAIN or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
+    masked = config.secure_sum is SecureSumMode.MASKING
+    if not masked or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
         return config.min_holders
     return reveal_quorum(
         segment_members=holders,

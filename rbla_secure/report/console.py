@@ -136,6 +136,11 @@ class ConsoleReport:
             f"({milliseconds(seconds.protocol / summary.rounds)} a round), evaluation {seconds.evaluation:.2f}, "
             f"total {seconds.total:.1f}; up {kilobytes(summary.bytes_up_per_client)} per client and round"
         )
+        for cost in summary.services:
+            self.line(
+                f"{cost.service}, a process of its own: {milliseconds(cost.seconds / summary.rounds)} a round, "
+                f"{kilobytes(cost.bytes_to / summary.rounds)} to it, {kilobytes(cost.bytes_from / summary.rounds)} from it"
+            )
         self._table("what each party learned", ("party", "saw", "did not see"), learned)
         self.line(f"adapter sha256 {summary.adapter_sha256}")
         self.line(f"run folder {summary.run}")
@@ -169,5 +174,11 @@ def _claim(config: Config) -> str:
     """Against which server the sums are claimed to protect."""
     if config.secure_sum is SecureSumMode.PLAIN:
         return ""
+    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
+        lies = "may lie" if config.homomorphic.verifier else "follows the protocol"
+        return (
+            f" but decryptor, verifier and worker; {config.homomorphic.profile}, against an aggregator that {lies} and "
+            "does not collude with the decryptor"
+        )
     profile = masking_profile(config)
     return f"; profile {profile.name}, against a server that {profile.adversary.value}"

@@ -34,12 +34,38 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
             _client(plan),
             _reader(),
         ]
+    if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC:
+        return [
+            Learned("server", f"{sums}; {public}; ciphertexts", "every single update, weight and example"),
+            *_services(plan, sums),
+            _client(plan),
+            _reader(),
+        ]
     return [
         Learned("server", f"{sums}; {public}", "every single update, weight and example"),
         _collusion(plan, smallest),
         _client(plan),
         _reader(),
     ]
+
+
+def _services(plan: Plan, sums: str) -> list[Learned]:
+    """The parties of the homomorphic mode, and what two of them know together."""
+    everything = "every single update, weight and example"
+    decryptor = Learned("decryptor", f"{sums}; who took part; no ciphertext of a client", everything)
+    together = Learned(
+        "server and decryptor together", "every update of every client", "the clients' examples"
+    )
+    if not plan.config.homomorphic.verifier:
+        lying = Learned(
+            "server that lies", "any client's update: it can have it decrypted as if it were the sum", "-"
+        )
+        return [decryptor, lying, together]
+    verifier = Learned("verifier", "ciphertexts; who took part", f"every sum; {everything}")
+    lying = Learned(
+        "server that lies", f"the same sums, each over {plan.config.min_holders} holders or more", everything
+    )
+    return [decryptor, verifier, lying, together]
 
 
 def _collusion(plan: Plan, smallest: int) -> Learned:

@@ -1,5 +1,6 @@
 """The result of a run as one object: the last line of ``--json``."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
@@ -32,11 +33,20 @@ class Seconds(_Part):
     total: float
 
 
+class ServiceCost(_Part):
+    """What a service of the homomorphic mode took in this process, over all rounds: wall-clock seconds and bytes."""
+
+    service: str
+    seconds: float
+    bytes_to: int
+    bytes_from: int
+
+
 class Summary(_Part):
     """One run.
 
     `bytes_up_per_client` is the mean over clients and rounds, `refused_bands` and `dropouts` count over all rounds,
-    `epsilon` is null as long as no noise is added.
+    `epsilon` is null as long as no noise is added; `services` is empty in the other modes than homomorphic.
     """
 
     run: str
@@ -49,10 +59,18 @@ class Summary(_Part):
     aborted_rounds: int
     epsilon: float | None
     adapter_sha256: str
+    services: list[ServiceCost] = []
 
     @classmethod
     def of(
-        cls, progress: Progress, *, run: str, base_accuracy: float, other_seconds: float, adapter_sha256: str
+        cls,
+        progress: Progress,
+        *,
+        run: str,
+        base_accuracy: float,
+        other_seconds: float,
+        adapter_sha256: str,
+        services: Sequence[ServiceCost] = (),
     ) -> Self:
         """The summary of a finished run; `other_seconds` is what was spent outside of its rounds."""
         records, spent = progress.records, total_seconds(progress.timings)
@@ -75,4 +93,5 @@ class Summary(_Part):
             aborted_rounds=sum(bool(record.aborted) for record in records),
             epsilon=None,
             adapter_sha256=adapter_sha256,
+            services=list(services),
         )

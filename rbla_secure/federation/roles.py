@@ -1,0 +1,85 @@
+"""The services of the homomorphic mode as a run starts them: each in a process of its own, for as long as the run.
+
+A decryptor or verifier makes its own identity key, is enrolled under it, and is then told whom to believe; its private
+key and the round keys never leave its process. What each is sent and how long it takes is counted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import final
+
+from protocols.homomorphic.processes import ProcessChannel
+from protocols.homomorphic.server import Roles
+from protocols.homomorphic.service_messages import HELLO, Setup
+from protocols.homomorphic.services import Channel
+from protocols.identity import TrustStore
+from protocols.session import ClientId
+from rbla_secure.federation.plan import Plan
+
+
+@final
+@dataclass(slots=True)
+class Metered(Channel):
+    """Counts what goes to a service and back."""
+
+    inner: Channel
+    bytes_to: int = 0
+    bytes_from: int = 0
+    seconds: float = 0.0
+
+    def ready(self) -> int:
+        """As the service behind it."""
+        return self.inner.ready()
+
+    def exchange(self, request: bytes) -> bytes:
+        """As the service behind it."""
+        began = perf_counter()
+        answer = self.inner.exchange(request)
+        self.seconds += perf_counter() - began
+        self.bytes_to += len(request)
+        self.bytes_from += len(answer)
+        return answer
+
+    def close(self) -> None:
+        """As the service behind it."""
+        self.inner.close()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HomomorphicRoles:
+    """Decryptor, worker and, where the plan has one, verifier."""
+
+    plan: Plan
+    worker: Metered = field(
+        default_factory=lambda: Metered(ProcessChannel("worker", "worker", restarts=True))
+    )
+    keyed: dict[ClientId, Metered] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.plan.charge.services.names:
+            self.keyed[name] = Metered(ProcessChannel(name, name))
+
+    def public_keys(self) -> Mapping[ClientId, bytes]:
+        """What the authority is to enrol. Raises ServiceError."""
+        return {name: channel.call(HELLO) for name, channel in self.keyed.items()}
+
+    def set_up(self, trust: TrustStore) -> Roles:
+        """Tell the services whom to believe; what a server needs to work with them. Raises ServiceError."""
+        request = Setup(charge=self.plan.charge, trust=trust).to_bytes()
+        for channel in self.keyed.values():
+            channel.call(request)
+        names = self.plan.charge.services
+        return Roles(
+            decryptor=self.keyed[names.decryptor], worker=self.worker, verifier=self.keyed.get(names.verifier)
+        )
+
+    def channels(self) -> Mapping[str, Metered]:
+        """All of them, by name."""
+        return {**self.keyed, "worker": self.worker}
+
+    def close(self) -> None:
+        """End the processes, and with them their keys."""
+        for channel in self.channels().values():
+            channel.close()
