@@ -195,7 +195,10 @@ class Config(_Table):
     min_holders: Count = Field(3, description="a rank band opens only with so many surviving holders")
     clip_norm: Positive = 1.5
     noise_multiplier: NotNegative = 0.0
-    dropout_rate: Share = Field(0.05, description="chance that a client fails in a round (injected fault)")
+    dropout_rate: Share = Field(
+        0.05,
+        description="chance that a client fails in a round, three times in four before its input counts (injected fault)",
+    )
     max_aborted_rounds: Count = Field(5, description="the run stops after so many aborted rounds in a row")
     tiers: dict[TierName, TierConfig] = Field(default_factory=_default_tiers, min_length=1)
     lora: LoraConfig = LoraConfig()

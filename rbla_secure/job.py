@@ -195,10 +195,12 @@ def _exchange(
     participants = {
         name: participant(name, examples) for name, examples in zip(plan.ranks, data.clients, strict=True)
     }
+    secure_sum = plan.secure_sum(authority.view if authority is not None else None)
     faults = Faults(
         rate=plan.config.dropout_rate,
         seed=plan.config.seed,
-        stages=plan.secure_sum(authority.view if authority is not None else None).stages,
+        stages=secure_sum.stages,
+        input_stage=secure_sum.input_stage,
     )
     return InProcess(participants, faults=faults, stopwatch=stopwatch)
 

@@ -1,7 +1,8 @@
 """The default engine: every participant lives in this process, and bytes cross between them all the same.
 
 Drop-outs are injected faults: whether and from which stage on a client falls silent in a round follows from the
-seed, so a run with faults repeats exactly.
+seed, so a run with faults repeats exactly. Whether its input is still in the sum follows from the seed alone, so runs
+with faults compare over all secure sums too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,9 @@ from rbla_secure.federation.participant import Participant
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 
+# A fault comes at one of four moments of a round, the last of which lies after the client's input was sent.
+MOMENTS = 4
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,17 +28,23 @@ class Faults:
     """Injected drop-outs.
 
     Args:
-        rate: Chance that a client falls silent in a round, at a stage drawn uniformly.
+        rate: Chance that a client falls silent in a round, at a moment drawn uniformly.
         seed: Of the run.
         stages: The stages of the secure sum.
+        input_stage: The one that takes inputs.
     """
 
     rate: float
     seed: int
     stages: tuple[str, ...]
+    input_stage: str
 
     def silent_from(self, client: ClientId, round_number: int) -> int:
-        """Index of the first stage that a client does not answer; the number of stages if it answers all."""
+        """Index of the first stage that a client does not answer; the number of stages if it answers all.
+
+        The moments before the input are spread over the stages up to it. The one after it is the stage after it; where
+        there is none, the client falls silent when nothing is asked of it any more.
+        """
         return _silent_from(self, client, round_number)
 
 
@@ -44,7 +54,9 @@ def _silent_from(faults: Faults, client: ClientId, round_number: int) -> int:
     generator = np.random.default_rng(derive_seed(faults.seed, "dropout", round_number, client))
     if generator.random() >= faults.rate:
         return len(faults.stages)
-    return int(generator.integers(len(faults.stages)))
+    moment = int(generator.integers(MOMENTS))
+    before = faults.stages.index(faults.input_stage) + 1
+    return before if moment == MOMENTS - 1 else moment * before // (MOMENTS - 1)
 
 
 @final

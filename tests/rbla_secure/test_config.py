@@ -40,6 +40,8 @@ OTHERS = {
     "quantization.bound": 0.75,
     "masking.profile": "consistency",
     "masking.threshold": 8,
+    "homomorphic.profile": "bfv-2x29",
+    "homomorphic.verifier": True,
     "task.data": "fashion-mnist",
     "task.root": "/some/where",
     "task.partition": "iid",
@@ -274,7 +276,7 @@ def test_a_tier_can_be_added_on_the_command_line() -> None:
         ("training.momentum=1", "training.momentum=1 must be less than 1"),
         ("training.weight-decay=-1", "training.weight-decay=-1 must be greater than or equal to 0"),
         # Choices.
-        ("secure-sum=open", "secure-sum='open' must be 'plain' or 'masking'"),
+        ("secure-sum=open", "secure-sum='open' must be 'plain', 'masking' or 'homomorphic'"),
         ("average=mean", "average='mean' must be 'rbla', 'zero-pad' or 'fedavg'"),
         ("weights=3", "weights=3 must be"),
         ("task.data=cifar", "task.data='cifar' must be 'mnist-5k', 'mnist' or 'fashion-mnist'"),

@@ -1,5 +1,6 @@
 """Whole runs: the same bytes in every repetition and in both modes, and refused bands that do not move."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,59 @@ def test_masked_and_plain_runs_end_in_the_same_adapter(
     ]
 
 
+@pytest.mark.parametrize("dropout_rate", [0.0, 0.12])
+def test_all_secure_sums_end_in_the_same_adapter(tmp_path: Path, images: Path, dropout_rate: float) -> None:
+    """At their common capacity plain, masking and homomorphic write the same bytes, drop-outs and refused bands included."""
+    changes: dict[str, object] = {
+        "rounds": 6,
+        "quantization__ring_bits": 20,
+        "masking__profile": "semi-honest",
+        "min_holders": 4,
+        "dropout_rate": dropout_rate,
+    }
+
+    folders = [
+        run(tmp_path / mode, images, secure_sum=mode, **changes)
+        for mode in ("plain", "masking", "homomorphic")
+    ]
+
+    plain, *others = folders
+    names = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
+    for folder in others:
+        for name in names:
+            assert (folder / name).read_bytes() == (plain / name).read_bytes()
+        for number in range(1, 7):
+            assert rows_after(folder, number).tobytes() == rows_after(plain, number).tobytes()
+        assert [record["refused_bands"] for record in metrics(folder)] == [
+            record["refused_bands"] for record in metrics(plain)
+        ]
+    assert any(record["refused_bands"] for record in metrics(plain)) == (dropout_rate > 0)
+
+
+@pytest.mark.parametrize("verifier", [False, True])
+def test_an_encrypted_run_tells_the_cost_of_its_services(
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    verifier: bool,  # noqa: FBT001
+) -> None:
+    """Decryptor, worker and verifier are listed with what they were sent; the verifier gets every client's upload."""
+    folder = tmp_path / "run"
+    keys = job(images, secure_sum="homomorphic", homomorphic__verifier=str(verifier).lower())
+    assert main(["run", "--json", "--out", str(folder), *keys]) == 0
+
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    costs = {cost["service"]: cost for cost in summary["services"]}
+    assert set(costs) == {"decryptor", "worker"} | ({"verifier"} if verifier else set())
+    uploads = summary["bytes_up_per_client"] * 10 * 3
+    assert all(cost["seconds"] > 0 for cost in costs.values())
+    assert 0.9 * uploads < costs["worker"]["bytes_to"] < 1.2 * uploads
+    assert 0 < costs["decryptor"]["bytes_to"] < 0.2 * uploads
+    if verifier:
+        assert uploads < costs["verifier"]["bytes_to"] < 1.3 * uploads
+
+
 def test_a_run_repeats(tmp_path: Path, images: Path) -> None:
     """The same configuration gives the same metrics, base and adapter, drop-outs included; only seconds differ."""
     first = files(run(tmp_path / "first", images, dropout_rate=0.2))
@@ -83,7 +137,7 @@ def test_another_seed_is_another_run(tmp_path: Path, images: Path) -> None:
         assert (first / name).read_bytes() != (second / name).read_bytes()
 
 
-@pytest.mark.parametrize("mode", ["plain", "masking"])
+@pytest.mark.parametrize("mode", ["plain", "masking", "homomorphic"])
 def test_a_refused_band_keeps_its_rows(tmp_path: Path, images: Path, mode: str) -> None:
     """With many drop-outs, rows of a band that stayed closed are bit-identical in consecutive checkpoints."""
     folder = run(tmp_path / "run", images, dropout_rate=0.3, rounds=6, secure_sum=mode, max_aborted_rounds=9)

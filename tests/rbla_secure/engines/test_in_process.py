@@ -25,8 +25,10 @@ NAMES = tuple(f"client-{number:02d}" for number in range(40))
 ROUNDS = range(1, 101)
 
 
-def faults(rate: float, *, seed: int = 0, stages: tuple[str, ...] = STAGES) -> Faults:
-    return Faults(rate=rate, seed=seed, stages=stages)
+def faults(
+    rate: float, *, seed: int = 0, stages: tuple[str, ...] = STAGES, input_stage: str = "mask_input"
+) -> Faults:
+    return Faults(rate=rate, seed=seed, stages=stages, input_stage=input_stage)
 
 
 def drawn(given: Faults) -> list[int]:
@@ -68,11 +70,13 @@ def test_failures_follow_seed_round_and_client() -> None:
     assert len(set(by_round)) == len(by_round)
 
 
-def test_who_fails_does_not_depend_on_the_protocol() -> None:
-    """With one stage or four the same clients fail in a round, so modes can be compared."""
-    masking, plain = drawn(faults(0.3)), drawn(faults(0.3, stages=("upload",)))
+@pytest.mark.parametrize("stages", [("mask_input",), (*STAGES[:3], "agree", "reveal"), STAGES[2:]])
+def test_whose_input_counts_does_not_depend_on_the_protocol(stages: tuple[str, ...]) -> None:
+    """With any stages the same clients fall silent before their input is sent, so modes can be compared."""
+    masking, other = drawn(faults(0.3)), drawn(faults(0.3, stages=stages))
 
-    assert [stage < 4 for stage in masking] == [stage < 1 for stage in plain]
+    sent = stages.index("mask_input")
+    assert [stage <= 2 for stage in masking] == [stage <= sent for stage in other]
 
 
 def hold(rate: float, *, round_number: int) -> tuple[Faults, RoundOutcome]:
@@ -142,7 +146,11 @@ def test_the_engine_carries_the_bytes_as_they_are() -> None:
     reference = InMemory(make_participants(plan), answers=record)
     play_round(plan, make_adapter(plan), reference)
     (messages,) = reference.sent
-    engine = InProcess(make_participants(plan), faults=faults(0.0, stages=("upload",)), stopwatch=stopwatch)
+    engine = InProcess(
+        make_participants(plan),
+        faults=faults(0.0, stages=("upload",), input_stage="upload"),
+        stopwatch=stopwatch,
+    )
 
     answers = list(engine.send(messages))
 

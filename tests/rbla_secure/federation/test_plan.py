@@ -1,6 +1,7 @@
 """A plan that could not keep its promises is refused before it starts; a sound one fixes every round's session."""
 
 import re
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.errors import SessionError
+from protocols.homomorphic import scheme
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.session import Segment, Session
@@ -158,6 +160,68 @@ def test_a_masked_plan_refuses_what_its_profile_does_not_allow(
 def test_cohorts_that_a_profile_allows_are_accepted(profile: str, clients: int) -> None:
     """A hundred clients share with everyone; more of them share on a sparse graph, where the profile has one."""
     check_config(one_tier(clients, masking={"profile": profile}, secure_sum="masking"))
+
+
+@pytest.mark.parametrize(
+    ("clients", "bits", "profile", "message"),
+    [
+        (17, 16, "bfv-2x20", "quantization.bits=16 must be <= 15 for 17 clients per round"),
+        (17, 16, "bfv-2x20", "whose fields have 20 bits; bfv-2x29 would do"),
+        (33, 15, "bfv-2x20", "quantization.bits=15 must be <= 14 for 33 clients per round"),
+        (17, 8, "bfv-3x12", "quantization.bits=8 must be <= 7 for 17 clients"),
+        (17, 8, "bfv-3x12", "12 bits; bfv-2x20, bfv-2x29 would do"),
+        (
+            1152,
+            8,
+            "bfv-2x29",
+            "homomorphic.profile=bfv-2x29 must have at most 1151 clients per round, not 1152",
+        ),
+    ],
+)
+def test_an_encrypted_plan_refuses_what_its_slots_cannot_hold(
+    clients: int, bits: int, profile: str, message: str
+) -> None:
+    """One client more than the fields or the noise leave room for is refused, with the numbers and the way out."""
+    keys: dict[str, Any] = {
+        "secure_sum": "homomorphic",
+        "quantization": {"bits": bits, "bound": 0.1},
+        "homomorphic": {"profile": profile},
+    }
+
+    with pytest.raises(PlanError) as refusal:
+        make_plan(tiers={"lab": {"rank": 1, "clients": clients}}, **keys)
+
+    assert message in str(refusal.value)
+    make_plan(tiers={"lab": {"rank": 1, "clients": clients - 1}}, **keys)
+
+
+def test_without_the_library_an_encrypted_plan_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where TenSEAL is missing, the plan is refused before anything is trained, with the command that mends it."""
+    for name in ("tenseal", "tenseal.sealapi"):
+        monkeypatch.setitem(sys.modules, name, None)
+    scheme.library.cache_clear()
+
+    with pytest.raises(PlanError, match=r"pip install 'rbla-secure\[he\]'"):
+        make_plan(secure_sum="homomorphic")
+
+    monkeypatch.undo()
+    scheme.library.cache_clear()
+    make_plan(secure_sum="homomorphic")
+
+
+def test_an_encrypted_plan_has_services_with_its_own_quorum() -> None:
+    """What decryptor and verifier are set up for follows from the plan."""
+    plan = make_plan(secure_sum="homomorphic", min_holders=3, homomorphic={"verifier": True})
+
+    charge = plan.charge
+
+    assert charge.services.names == ("decryptor", "verifier")
+    assert (charge.profile.name, charge.least_quorum, charge.config_digest) == ("bfv-2x20", 3, plan.digest)
+    assert plan.needs_identities
+    with pytest.raises(PlanError, match="certified identities"):
+        plan.secure_sum()
 
 
 @pytest.mark.parametrize("ring_bits", [16, 20, 24, 32])

@@ -10,7 +10,7 @@ from rbla_secure.config import Config
 from rbla_secure.federation.checkpoint import Progress
 from rbla_secure.report.console import ConsoleReport, band_rows, kilobytes, milliseconds, round_line
 from rbla_secure.report.learned import Learned
-from rbla_secure.report.summary import Summary
+from rbla_secure.report.summary import ServiceCost, Summary
 from tests.support.federations import make_config
 from tests.support.records import make_record, make_seconds
 
@@ -179,6 +179,36 @@ def test_the_end_has_result_cost_and_table() -> None:
     assert all(cell in text for row in learned for cell in row)
     assert f"adapter sha256 {'ab' * 32}\n" in text
     assert text.endswith("run folder runs/x\n")
+
+
+def test_services_are_told_with_their_price() -> None:
+    """Milliseconds and kilobytes of every service are means over the rounds."""
+    cost = ServiceCost(service="verifier", seconds=0.5, bytes_to=3_000_000, bytes_from=500)
+    result = summary().model_copy(update={"services": [cost]})
+
+    text = written(make_config(), lambda report: report.end(result, []), width=200)
+
+    assert "verifier, a process of its own: 250.0 ms a round, 1500.0 kB to it, 0.2 kB from it" in text
+
+
+@pytest.mark.parametrize(
+    ("verifier", "expected"),
+    [
+        (
+            False,
+            "bfv-2x20, against an aggregator that follows the protocol and does not collude with the decryptor",
+        ),
+        (True, "bfv-2x20, against an aggregator that may lie and does not collude with the decryptor"),
+    ],
+)
+def test_an_encrypted_run_says_what_it_claims(verifier: bool, expected: str) -> None:  # noqa: FBT001
+    """Before the first round: which parties have processes of their own, and against whom the sums protect."""
+    config = make_config(secure_sum="homomorphic", homomorphic={"verifier": verifier})
+
+    text = written(config, lambda report: report.begin("runs/x"), width=300)
+
+    assert "all parties run in this process but decryptor, verifier and worker" in text
+    assert expected in text
 
 
 def test_without_a_terminal_there_is_no_bar() -> None:

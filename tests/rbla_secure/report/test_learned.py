@@ -95,9 +95,30 @@ def test_a_server_that_lies_has_a_tenth_of_the_clients(
     assert expected in rows[f"malicious server with up to {corrupt} clients"].saw
 
 
+def test_without_a_verifier_a_lying_server_reads_updates() -> None:
+    """The encrypted mode says what its decryptor cannot notice, and what two parties know together."""
+    rows = table("homomorphic", {"rows 1-1": 6, "rows 2-3": 3})
+
+    assert "single update" in rows["server"].hidden
+    assert rows["decryptor"].saw.startswith("2 band sums, each over 3 clients or more")
+    assert "no ciphertext of a client" in rows["decryptor"].saw
+    assert "any client's update" in rows["server that lies"].saw
+    assert rows["server and decryptor together"].saw == "every update of every client"
+    assert "verifier" not in rows
+
+
+def test_with_a_verifier_a_lying_server_reads_sums() -> None:
+    """A verifier is a party of its own, which sees ciphertexts; the lying server is left with sums over the quorum."""
+    rows = table("homomorphic", {"rows 1-1": 6}, homomorphic={"verifier": True}, min_holders=3)
+
+    assert rows["verifier"].saw == "ciphertexts; who took part"
+    assert rows["server that lies"].saw == "the same sums, each over 3 holders or more"
+    assert "single update" in rows["server that lies"].hidden
+
+
 def test_clients_and_readers_stand_in_every_table() -> None:
-    """What a client sees, and that no noise protects the published adapter, is said in both modes."""
-    rows = [table(mode, {"rows 1-1": 6}) for mode in ("plain", "masking")]
+    """What a client sees, and that no noise protects the published adapter, is said in all modes."""
+    rows = [table(mode, {"rows 1-1": 6}) for mode in ("plain", "masking", "homomorphic")]
 
     for each in rows:
         assert "at its own rank (up to 3)" in each["each client"].saw

@@ -85,6 +85,7 @@ def test_the_summary_is_one_json_object() -> None:
         "aborted_rounds",
         "epsilon",
         "adapter_sha256",
+        "services",
     }
     assert set(fields["accuracy"]) == {"base", "final", "last5"}
     assert set(fields["seconds"]) == {"training", "protocol", "evaluation", "total"}

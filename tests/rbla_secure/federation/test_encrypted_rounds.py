@@ -1,0 +1,171 @@
+"""Rounds under encryption with real services: processes that are metered, die, and are told apart from clients."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from protocols.homomorphic.processes import ProcessChannel
+from protocols.homomorphic.server import Roles
+from protocols.identity import ThrowawayAuthority
+from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.participant import Participant
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from tests.support.federations import (
+    LARGE,
+    MEMBERS,
+    SMALL,
+    InMemory,
+    diverge,
+    drift,
+    make_adapter,
+    make_participants,
+    make_plan,
+    make_session,
+    play_round,
+)
+
+NOW = 1_800_000_000
+
+
+@dataclass
+class Federation:
+    """A plan, its services, and everyone's side of the sums."""
+
+    plan: Plan
+    services: HomomorphicRoles
+    authority: ThrowawayAuthority
+    roles: Roles
+
+    @classmethod
+    def start(cls, *, verifier: bool) -> "Federation":
+        """Services in processes of their own, enrolled and set up."""
+        plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": verifier})
+        services = HomomorphicRoles(plan)
+        authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services.public_keys())
+        return cls(plan, services, authority, services.set_up(authority.view))
+
+    def participants(self, diverging: str) -> dict[str, Participant]:
+        """Everyone enrolled; one may diverge."""
+        trust = self.authority.view
+        return {
+            name: Participant(
+                name,
+                plan=self.plan,
+                secure_sum=self.plan.secure_sum(trust, self.authority.identity(name)),
+                train=diverge if name == diverging else drift,
+                examples=10,
+            )
+            for name in self.plan.ranks
+        }
+
+    def play(self, *numbers: int, diverging: str = "") -> list[RoundOutcome]:
+        """Rounds one after the other, each on the same adapter."""
+        exchange = InMemory(self.participants(diverging))
+        outcomes = []
+        for number in numbers:
+            secure_sum = self.plan.secure_sum(self.authority.view, roles=self.roles)
+            conversation = Conversation(self.plan, make_session(self.plan, round_number=number), secure_sum)
+            prepare_round(conversation, exchange)
+            outcomes.append(run_round(self.plan, conversation, make_adapter(self.plan), exchange))
+        return outcomes
+
+
+@pytest.fixture(params=[False, True], ids=["no verifier", "verifier"])
+def federation(request: pytest.FixtureRequest) -> Iterator[Federation]:
+    """A federation whose processes end with the test."""
+    made = Federation.start(verifier=request.param)
+    yield made
+    made.services.close()
+
+
+def in_the_clear(number: int) -> RoundOutcome:
+    """The same round in plain mode."""
+    plan = make_plan()
+    return play_round(plan, make_adapter(plan), InMemory(make_participants(plan)), round_number=number)
+
+
+def test_rounds_under_encryption_give_what_the_clear_gives(federation: Federation) -> None:
+    """Round after round, the adapter is bit for bit that of plain mode."""
+    outcomes = federation.play(1, 2, 3)
+
+    for number, outcome in enumerate(outcomes, start=1):
+        expected = in_the_clear(number)
+        assert outcome.adapter.to_bytes() == expected.adapter.to_bytes()
+        assert (outcome.survivors, outcome.holders) == (MEMBERS, expected.holders)
+
+
+def test_a_client_that_cannot_answer_costs_itself_and_its_band(federation: Federation) -> None:
+    """A diverged client refuses by name; the band it leaves with two holders keeps its rows, the other one moves."""
+    (outcome,) = federation.play(1, diverging=LARGE[0])
+
+    before = make_adapter(federation.plan)
+    assert outcome.refusals[LARGE[0]].startswith("UpdateError: ")
+    assert outcome.survivors == (*LARGE[1:], *SMALL)
+    assert outcome.refused_bands == {1: "2 surviving holders, quorum 3"}
+    assert outcome.adapter.rows[1:].tobytes() == before.rows[1:].tobytes()
+    assert outcome.adapter.rows[0].tobytes() != before.rows[0].tobytes()
+
+
+def test_services_are_metered(federation: Federation) -> None:
+    """Every service is counted from its first byte: the worker and the verifier get the uploads, the decryptor sums."""
+    federation.play(1)
+
+    channels = federation.services.channels()
+    assert all(channel.bytes_to > 0 and channel.seconds > 0 for channel in channels.values())
+    assert channels["worker"].bytes_to > 4 * channels["decryptor"].bytes_to
+    if "verifier" in channels:
+        assert channels["verifier"].bytes_to > channels["worker"].bytes_to
+
+
+def kill(federation: Federation, name: str) -> None:
+    """End a service the hard way, and wait until it is gone."""
+    channel = federation.services.channels()[name].inner
+    assert isinstance(channel, ProcessChannel)
+    channel.ready()
+    assert channel.pid is not None
+    os.kill(channel.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, channel.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_dead_worker_is_replaced(federation: Federation) -> None:
+    """A worker that was killed between rounds costs nobody anything."""
+    federation.play(1)
+    kill(federation, "worker")
+
+    (outcome,) = federation.play(2)
+
+    assert outcome.adapter.to_bytes() == in_the_clear(2).adapter.to_bytes()
+    assert (outcome.survivors, outcome.refusals) == (MEMBERS, {})
+
+
+@pytest.mark.parametrize("rounds_before", [(), (1,)])
+def test_a_dead_decryptor_ends_the_round_by_name(
+    federation: Federation, rounds_before: tuple[int, ...]
+) -> None:
+    """Without its decryptor a round aborts, nobody is blamed, the adapter stays as it was, and no error escapes."""
+    federation.play(*rounds_before)
+    kill(federation, "decryptor")
+
+    (outcome,) = federation.play(2)
+
+    assert outcome.aborted == "the decryptor: decryptor: it was ended by SIGKILL"
+    assert outcome.adapter.to_bytes() == make_adapter(federation.plan).to_bytes()
+    assert (outcome.survivors, outcome.holders, outcome.refusals) == ((), {}, {})
+
+
+def test_a_dead_verifier_ends_the_round_by_name() -> None:
+    """Where the plan has a verifier, nothing is opened without it."""
+    federation = Federation.start(verifier=True)
+    federation.play(1)
+    kill(federation, "verifier")
+
+    (outcome,) = federation.play(2)
+
+    federation.services.close()
+    assert outcome.aborted.startswith("the verifier: verifier: it was ended by SIGKILL")
+    assert outcome.adapter.to_bytes() == make_adapter(federation.plan).to_bytes()
