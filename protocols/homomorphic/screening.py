@@ -1,0 +1,154 @@
+"""Screening: what may be learnt of single encrypted updates, so that a filter can reject one before it is added.
+
+Beside its BFV ciphertexts a client sends a CKKS copy of the same values. Without a key the aggregator computes two
+numbers from it, the squared norm and the inner product with a public direction (the previous global step), each in one
+ciphertext; the decryptor opens those two numbers and tells a verdict, or the values to three decimals. One verdict per
+client and session, and no client counts in a sum that was not screened.
+
+Caveats. Nothing proves that the copy and the summed ciphertexts hold the same update, and a forged copy can lie about its
+norm (CKKS slots are complex; values beyond the modulus wrap): screening binds faulty clients, not malicious ones. A lying
+aggregator can have one coordinate of an update opened in the place of a number: nothing in a ciphertext says what it is.
+The numbers themselves tell something of each update. CKKS is approximate: what the decryptor lets out is rounded, and the
+aggregator never sees a raw decryption (Li and Micciancio 2021).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, unique
+from typing import Final, final
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.errors import InputError, ScreeningError, SessionError
+from protocols.session import Segment
+
+RealVector = npt.NDArray[np.float64]
+
+DEGREE: Final = 8192
+SLOTS: Final = DEGREE // 2
+# Decimals of what is let out: enough for a filter, too few for the noise of an approximate decryption to show.
+STEP: Final = 1e-3
+
+
+@unique
+class Release(Enum):
+    """What the decryptor tells of a screened update."""
+
+    VERDICTS = "verdicts"
+    VALUES = "values"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screening:
+    """The rule.
+
+    Args:
+        max_norm: The largest L2 norm, in units of the session's input bound.
+        min_cosine: The least cosine to the direction, where there is one; -1 lets everything pass.
+        release: What the decryptor tells beside the verdict.
+        ignored_tail: Values at the end of every segment that are no part of the update (statistics).
+
+    Raises:
+        SessionError: A number is out of its range.
+    """
+
+    max_norm: float
+    min_cosine: float = -1.0
+    release: Release = Release.VERDICTS
+    ignored_tail: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.max_norm < math.inf and -1 <= self.min_cosine <= 1):
+            raise SessionError(
+                f"max_norm={self.max_norm} must be positive and finite, min_cosine={self.min_cosine} in [-1, 1]"
+            )
+
+    def judge(self, *, squared_norm: float, projection: float | None) -> "Screened":
+        """The verdict on one update.
+
+        Args:
+            squared_norm: Of the update, in squared units of the input bound.
+            projection: Its inner product with the unit direction; None where there is none.
+        """
+        norm = math.sqrt(max(squared_norm, 0.0))
+        cosine = None if projection is None else projection / norm if norm > STEP else 0.0
+        reason = ""
+        if not norm <= self.max_norm:
+            reason = f"its norm exceeds {self.max_norm:g} input bounds"
+        elif cosine is not None and not cosine >= self.min_cosine:
+            reason = f"its cosine to the previous step is below {self.min_cosine:g}"
+        if self.release is Release.VERDICTS:
+            return Screened(reason=reason)
+        rounded = None if cosine is None else round(cosine / STEP) * STEP
+        return Screened(reason=reason, norm=round(norm / STEP) * STEP, cosine=rounded)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screened:
+    """What the aggregator learns of one update.
+
+    Args:
+        reason: Why it is rejected; empty if it passes.
+        norm: In input bounds, to three decimals; None where verdicts alone are let out.
+        cosine: To the direction, to three decimals; None there, and without a direction.
+    """
+
+    reason: str
+    norm: float | None = None
+    cosine: float | None = None
+
+    def check(self) -> None:
+        """Refuse a rejected update.
+
+        Raises:
+            ScreeningError: It is one.
+        """
+        if self.reason:
+            raise ScreeningError(self.reason)
+
+
+def ciphertexts(segments: tuple[Segment, ...], screening: Screening) -> int:
+    """How many CKKS ciphertexts a client of these segments sends."""
+    return -(-_length(segments, screening) // SLOTS)
+
+
+def rows(values: Mapping[int, RealVector], segments: tuple[Segment, ...], screening: Screening) -> RealVector:
+    """The update in whole rows of slots, filled up with zeros: shape (ciphertexts, SLOTS).
+
+    Full rows matter: a sum over all slots then stands in every slot, and no partial sum in any.
+
+    Args:
+        values: By segment index, tails included.
+        segments: The client's.
+        screening: The rule.
+
+    Raises:
+        InputError: A segment is missing or has another length.
+    """
+    filled = np.zeros(ciphertexts(segments, screening) * SLOTS)
+    at = 0
+    for segment in segments:
+        part = values.get(segment.index)
+        if part is None or part.shape != (segment.length,):
+            raise InputError(f"segment {segment.index}: the vector must have {segment.length} values")
+        end = at + segment.length - screening.ignored_tail
+        filled[at:end] = part[: segment.length - screening.ignored_tail]
+        at = end
+    return filled.reshape(-1, SLOTS)
+
+
+def unit_direction(
+    values: Mapping[int, RealVector], segments: tuple[Segment, ...], screening: Screening
+) -> RealVector | None:
+    """A public direction in whole rows, of length 1 over a client's own segments; None if it is zero there."""
+    direction = rows(values, segments, screening)
+    norm = float(np.sqrt((direction**2).sum()))
+    return direction / norm if norm > 0 and math.isfinite(norm) else None
+
+
+def _length(segments: tuple[Segment, ...], screening: Screening) -> int:
+    return sum(segment.length - screening.ignored_tail for segment in segments)
