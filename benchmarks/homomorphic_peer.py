@@ -188,7 +188,7 @@ def screened(length: int) -> Figures:
     secret = timed("key_seconds", screening_scheme.ScreeningSecret.generate)
     keys = timed("key_serialise_seconds", secret.evaluation_keys)
     evaluator = timed("key_load_seconds", lambda: screening_scheme.Evaluator(keys))
-    public = polynomials.encode(secret.public_key(), screening_scheme.MODULI)
+    public = polynomials.encode(secret.public_key(), screening.MODULI)
     key = screening_scheme.screening_key(public)
     first, second = (values.astype(np.float64) / BOUND for values in list(vectors(length))[:2])
     rows = screening.rows({0: first}, segments, rule)
@@ -196,14 +196,14 @@ def screened(length: int) -> Figures:
     assert direction is not None
     sent = timed(
         "client_seconds",
-        lambda: polynomials.encode(key.encrypt(rows), screening_scheme.CIPHERTEXT_MODULI),
+        lambda: polynomials.encode(key.encrypt(rows), screening.CIPHERTEXT_MODULI),
     )
     copy = timed(
         "load_seconds",
         lambda: polynomials.decode(
             sent,
             count=len(rows),
-            moduli=screening_scheme.CIPHERTEXT_MODULI,
+            moduli=screening.CIPHERTEXT_MODULI,
             degree=screening.DEGREE,
         ),
     )

@@ -7,6 +7,7 @@ from protocols.errors import CiphertextError, ContextError, InputError, KeyUseEr
 from protocols.homomorphic.messages import (
     INPUT_PURPOSE,
     KEY_PURPOSE,
+    NO_COPY,
     EncryptedInput,
     EncryptedSum,
     InputReceipt,
@@ -52,6 +53,8 @@ def check_receipt(terms: Terms, receipt: InputReceipt, *, key_id: bytes) -> None
     check_context(terms, receipt.context)
     check_key_id(receipt.key_id, key_id)
     name = terms.session.client_at(receipt.sender)
+    if terms.screening is None and receipt.copy_digest != NO_COPY:
+        raise InputError(f"{name}: a copy to be screened, in a session that screens nothing")
     if set(receipt.parts) != {segment.index for segment in terms.session.segments_of(name)}:
         raise InputError(f"{name}: the encrypted input must hold exactly its segments")
     terms.trust.verify(name, INPUT_PURPOSE, receipt.signed_part(), receipt.signature)
@@ -73,6 +76,21 @@ def check_input(terms: Terms, message: EncryptedInput, *, key_id: bytes) -> None
         check_size(terms, terms.session.segments[index], ciphertexts)
         if digest_of(ciphertexts) != receipt.parts[index].digest:
             raise CiphertextError(f"{name}: the ciphertexts of segment {index} are not those of its receipt")
+
+
+def check_copy(terms: Terms, message: EncryptedInput) -> None:
+    """Refuse an input whose copy for screening is missing, superfluous, of another size, or not that of its receipt.
+
+    Raises:
+        CiphertextError: That is the case.
+    """
+    name = terms.session.client_at(message.receipt.sender)
+    if len(message.copy) != terms.copy_size(name):
+        raise CiphertextError(
+            f"{name}: {len(message.copy)} bytes of a copy for screening must be {terms.copy_size(name)}"
+        )
+    if digest_of(message.copy) != message.receipt.copy_digest:
+        raise CiphertextError(f"{name}: the copy for screening is not that of its receipt")
 
 
 def check_size(terms: Terms, segment: Segment, ciphertexts: bytes) -> None:

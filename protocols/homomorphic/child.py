@@ -5,6 +5,7 @@ import socket
 import sys
 
 from protocols.homomorphic.processes import receive_frame, send_frame
+from protocols.homomorphic.screener import Screener
 from protocols.homomorphic.services import KeyedService, Service, Worker
 
 if sys.platform != "win32":
@@ -15,12 +16,22 @@ def main(arguments: list[str]) -> int:
     """Serve until the line is closed."""
     role, name, descriptor, memory = arguments
     _set_limits(int(memory))
-    service: Service = Worker() if role == "worker" else KeyedService(name)
+    service = _service(role, name)
     with socket.socket(fileno=int(descriptor)) as line, contextlib.suppress(EOFError, OSError):
         line.setblocking(True)
         while True:
             send_frame(line, service.handle(receive_frame(line)))
     return 0
+
+
+def _service(role: str, name: str) -> Service:
+    match role:
+        case "worker":
+            return Worker()
+        case "screener":
+            return Screener()
+        case _:
+            return KeyedService(name)
 
 
 def _set_limits(memory: int) -> None:

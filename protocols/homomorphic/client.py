@@ -5,10 +5,11 @@ profile; it holds no secret but its own input and the randomness of its encrypti
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import final
 
 from protocols.errors import StageError
-from protocols.homomorphic import checks, polynomials, scheme
+from protocols.homomorphic import checks, polynomials, scheme, screening, screening_scheme
 from protocols.homomorphic.fields import to_slots
 from protocols.homomorphic.messages import (
     INPUT_PURPOSE,
@@ -45,27 +46,33 @@ def create_encrypted_input(
         )
         for index, given in inputs.items()
     }
+    copy = _copy(terms, me, key, inputs)
     receipt = InputReceipt(
         context=terms.context,
         sender=terms.session.position(me),
         key_id=key.key_id,
+        copy_digest=digest_of(copy),
         parts={
             index: PartReceipt(binding=inputs[index].binding, digest=digest_of(data))
             for index, data in ciphertexts.items()
         },
     )
-    return EncryptedInput(receipt=signed(receipt, identity), ciphertexts=ciphertexts)
+    return EncryptedInput(receipt=signed(receipt, identity), ciphertexts=ciphertexts, copy=copy)
 
 
 def signed(receipt: InputReceipt, identity: Identity) -> InputReceipt:
     """The receipt with its sender's signature."""
-    return InputReceipt(
-        context=receipt.context,
-        sender=receipt.sender,
-        key_id=receipt.key_id,
-        parts=receipt.parts,
-        signature=identity.sign(INPUT_PURPOSE, receipt.signed_part()),
-    )
+    return replace(receipt, signature=identity.sign(INPUT_PURPOSE, receipt.signed_part()))
+
+
+def _copy(terms: Terms, me: ClientId, key: RoundKey, inputs: Mapping[int, SegmentInput]) -> bytes:
+    """The same values once more, in units of the input bound, under the key for screening; nothing where nothing is."""
+    if terms.screening is None or not inputs:
+        return b""
+    values = {index: given.values / terms.session.input_bound for index, given in inputs.items()}
+    rows = screening.rows(values, terms.session.segments_of(me), terms.screening)
+    pairs = screening_scheme.screening_key(key.screening_key).encrypt(rows)
+    return polynomials.encode(pairs, screening.CIPHERTEXT_MODULI)
 
 
 @final

@@ -9,7 +9,7 @@ Guarantees, whatever it is asked: per key at most one decryption of every segmen
 no segment below its quorum or below `least_quorum`; never two sums of one round.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from protocols.errors import (
@@ -17,6 +17,7 @@ from protocols.errors import (
     ContextError,
     KeyUseError,
     QuorumError,
+    ScreeningError,
     SignatureError,
     StageError,
 )
@@ -32,6 +33,14 @@ from protocols.homomorphic.messages import (
 )
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.scheme import RoundSecret
+from protocols.homomorphic.screening import DEGREE, MODULI, SCALAR_MODULI, Screening
+from protocols.homomorphic.screening_messages import (
+    EVALUATION_PURPOSE,
+    EvaluationKeys,
+    ScreeningNumbers,
+    ScreeningResult,
+)
+from protocols.homomorphic.screening_scheme import ScreeningSecret
 from protocols.homomorphic.terms import Services, Terms
 from protocols.identity import Identity, TrustStore
 from protocols.ring import IntegerVector
@@ -42,6 +51,8 @@ from protocols.session import Segment, Session
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
     """What a decryptor or verifier was set up to serve; it refuses everything else.
+
+    `screening` is the rule by which single updates are screened, if they are.
 
     Args:
         profile: Encryption parameters.
@@ -54,6 +65,17 @@ class Charge:
     services: Services
     config_digest: bytes
     least_quorum: int
+    screening: Screening | None = None
+
+    def terms(self, session: Session, trust: TrustStore) -> Terms:
+        """A session under this charge; raises what :class:`Terms` raises."""
+        return Terms(
+            session=session,
+            profile=self.profile,
+            trust=trust,
+            services=self.services,
+            screening=self.screening,
+        )
 
 
 @final
@@ -64,6 +86,8 @@ class _Open:
     terms: Terms
     key: RoundKey
     secret: RoundSecret
+    screening: ScreeningSecret | None
+    passed: dict[int, bool]
 
 
 @final
@@ -97,16 +121,63 @@ class Decryptor:
         check_session(charge, session, self._newest)
         if session.round <= self._opened_round:
             raise StageError(f"round {session.round}: round {self._opened_round} was opened already")
-        terms = Terms(session=session, profile=charge.profile, trust=self._trust, services=charge.services)
+        terms = charge.terms(session, self._trust)
         secret = RoundSecret.generate(charge.profile)
+        screening = ScreeningSecret.generate() if charge.screening is not None else None
+        copies = polynomials.encode(screening.public_key(), MODULI) if screening is not None else b""
         key = RoundKey(
-            context=terms.context, key=polynomials.encode(secret.public_key(), charge.profile.moduli)
+            context=terms.context,
+            key=polynomials.encode(secret.public_key(), charge.profile.moduli),
+            screening_key=copies,
         )
-        signature = self._identity.sign(KEY_PURPOSE, key.signed_part())
-        key = RoundKey(context=key.context, key=key.key, signature=signature)
+        key = replace(key, signature=self._identity.sign(KEY_PURPOSE, key.signed_part()))
         self._newest = session
-        self._open = _Open(terms=terms, key=key, secret=secret)
+        self._open = _Open(terms=terms, key=key, secret=secret, screening=screening, passed={})
         return key
+
+    def evaluation_keys(self) -> EvaluationKeys:
+        """What the aggregator needs to compute on copies of the session at hand.
+
+        Raises:
+            KeyUseError: No session is open, or it screens nothing.
+        """
+        opened, screening = self._screening()
+        keys = EvaluationKeys(context=opened.terms.context, keys=screening.evaluation_keys())
+        return replace(keys, signature=self._identity.sign(EVALUATION_PURPOSE, keys.signed_part()))
+
+    def screen(self, message: ScreeningNumbers) -> ScreeningResult:
+        """Open the numbers of one client's update, once, and let out what the rule lets out.
+
+        What is opened has the shape of a number, one ciphertext of the lowest level; that it is one cannot be seen.
+
+        Raises:
+            KeyUseError: No session is open, or it screens nothing.
+            ContextError, RosterError, CiphertextError: The numbers are of another session or no member, or malformed.
+            ScreeningError: This client was screened before.
+        """
+        opened, screening = self._screening()
+        terms, rule = opened.terms, self._charge.screening
+        checks.check_context(terms, message.context)
+        name = terms.session.client_at(message.sender)
+        if rule is None or message.sender in opened.passed:
+            raise ScreeningError(f"{name}: was screened before; a client is screened once per session")
+        squared = self._scalar(message.squared_norm)
+        product = self._scalar(message.projection) if message.projection else None
+        opened.passed[message.sender] = False  # whatever comes out, this was the one time
+        screened = rule.judge(
+            squared_norm=screening.open(squared),
+            projection=screening.open(product) if product is not None else None,
+        )
+        opened.passed[message.sender] = not screened.reason
+        return ScreeningResult(screened=screened)
+
+    def _screening(self) -> tuple[_Open, ScreeningSecret]:
+        if self._open is None or self._open.screening is None:
+            raise KeyUseError("there is no key for screening: no session is open, or it screens nothing")
+        return self._open, self._open.screening
+
+    def _scalar(self, data: bytes) -> polynomials.Polynomials:
+        return polynomials.decode(data, count=1, moduli=SCALAR_MODULI, degree=DEGREE)
 
     def decrypt(self, message: EncryptedSum, verified: bytes = b"") -> DecryptedSums:
         """Decrypt the sums of one session; the key is gone afterwards, whatever comes out.
@@ -124,12 +195,14 @@ class Decryptor:
             SignatureError: The verifier has not signed these sums.
             BelowThresholdError: Fewer contributors than the threshold.
             QuorumError: A segment has fewer holders among them than its quorum.
+            ScreeningError: A contributor was not screened, or did not pass.
         """
         if self._open is None:
             raise KeyUseError("there is no key, or it was used: a round needs a key of its own")
         terms, secret, key_id = self._open.terms, self._open.secret, self._open.key.key_id
         present = checks.contributors(terms, message, key_id=key_id)
         self._check_verified(message, verified)
+        self._check_screened(self._open, present)
         if len(present) < terms.session.threshold:
             raise BelowThresholdError(
                 f"{len(present)} contributors must be >= threshold={terms.session.threshold}"
@@ -159,6 +232,15 @@ class Decryptor:
         elif signature:
             raise SignatureError("a verifier's signature, where there is no verifier")
 
+    def _check_screened(self, opened: _Open, present: frozenset[int]) -> None:
+        if opened.screening is None:
+            return
+        # Whoever holds no segment has nothing to screen.
+        holding = {p for s in opened.terms.session.segments for p in opened.terms.present(s, present)}
+        if odd := sorted(position for position in holding if not opened.passed.get(position)):
+            name = opened.terms.session.client_at(odd[0])
+            raise ScreeningError(f"{name}: contributes without having passed the screening")
+
     def _decode(self, segment: Segment, data: bytes) -> polynomials.Polynomials:
         profile = self._charge.profile
         return polynomials.decode(
@@ -169,10 +251,7 @@ class Decryptor:
         )
 
     def _signed(self, message: DecryptedSums) -> DecryptedSums:
-        signature = self._identity.sign(RESULT_PURPOSE, message.signed_part())
-        return DecryptedSums(
-            context=message.context, sum_digest=message.sum_digest, sums=message.sums, signature=signature
-        )
+        return replace(message, signature=self._identity.sign(RESULT_PURPOSE, message.signed_part()))
 
 
 def check_session(charge: Charge, session: Session, last: Session | None) -> None:

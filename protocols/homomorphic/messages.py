@@ -24,6 +24,7 @@ KEY_PURPOSE = b"encryption key"
 INPUT_PURPOSE = b"encrypted input"
 SUM_PURPOSE = b"encrypted sum"
 RESULT_PURPOSE = b"decrypted sums"
+NO_COPY = hashlib.sha256().digest()
 
 
 @final
@@ -34,16 +35,19 @@ class RoundKey:
     Args:
         context: Of the session under its profile.
         key: Residues of the public key, encoded.
+        screening_key: Residues of the public key for copies that are screened; empty where nothing is.
         signature: The decryptor's.
     """
 
     context: bytes
     key: bytes
+    screening_key: bytes = b""
     signature: bytes = b""
 
     def signed_part(self) -> bytes:
         """What the signature covers."""
-        return Writer(MessageType.ROUND_KEY).fixed(self.context, DIGEST_SIZE).blob(self.key).done()
+        writer = Writer(MessageType.ROUND_KEY).fixed(self.context, DIGEST_SIZE)
+        return writer.blob(self.key).blob(self.screening_key).done()
 
     @property
     def key_id(self) -> bytes:
@@ -59,7 +63,10 @@ class RoundKey:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.ROUND_KEY)
         message = cls(
-            context=reader.fixed(DIGEST_SIZE), key=reader.blob(), signature=reader.fixed(SIGNATURE_SIZE)
+            context=reader.fixed(DIGEST_SIZE),
+            key=reader.blob(),
+            screening_key=reader.blob(),
+            signature=reader.fixed(SIGNATURE_SIZE),
         )
         reader.end()
         return message
@@ -84,6 +91,7 @@ class InputReceipt:
         sender: Position of the client.
         key_id: Of the round key it encrypted under.
         parts: By segment index.
+        copy_digest: SHA-256 of the copy that is to be screened; of nothing where nothing is.
         signature: The client's.
     """
 
@@ -91,6 +99,7 @@ class InputReceipt:
     sender: int
     key_id: bytes
     parts: Mapping[int, PartReceipt]
+    copy_digest: bytes = NO_COPY
     signature: bytes = b""
 
     def signed_part(self) -> bytes:
@@ -100,7 +109,7 @@ class InputReceipt:
         for index in sorted(self.parts):
             part = self.parts[index]
             writer.fixed(part.binding, DIGEST_SIZE).fixed(part.digest, DIGEST_SIZE)
-        return writer.done()
+        return writer.fixed(self.copy_digest, DIGEST_SIZE).done()
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
@@ -118,6 +127,7 @@ class InputReceipt:
                 index: PartReceipt(binding=reader.fixed(DIGEST_SIZE), digest=reader.fixed(DIGEST_SIZE))
                 for index in reader.positions()
             },
+            copy_digest=reader.fixed(DIGEST_SIZE),
             signature=reader.fixed(SIGNATURE_SIZE),
         )
         reader.end()
@@ -127,22 +137,29 @@ class InputReceipt:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EncryptedInput:
-    """A client's ciphertexts by segment index, and their receipt."""
+    """A client's ciphertexts by segment index, a copy for screening where there is any, and the receipt of both.
+
+    A verifier, which screens nothing, is sent it without the copy.
+    """
 
     receipt: InputReceipt
     ciphertexts: Mapping[int, bytes]
+    copy: bytes = b""
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        return _write_ciphertexts(
-            Writer(MessageType.ENCRYPTED_INPUT).blob(self.receipt.to_bytes()), self.ciphertexts
-        ).done()
+        writer = Writer(MessageType.ENCRYPTED_INPUT).blob(self.receipt.to_bytes()).blob(self.copy)
+        return _write_ciphertexts(writer, self.ciphertexts).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.ENCRYPTED_INPUT)
-        message = cls(receipt=InputReceipt.from_bytes(reader.blob()), ciphertexts=_read_ciphertexts(reader))
+        message = cls(
+            receipt=InputReceipt.from_bytes(reader.blob()),
+            copy=reader.blob(),
+            ciphertexts=_read_ciphertexts(reader),
+        )
         reader.end()
         return message
 

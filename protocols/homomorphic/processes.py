@@ -34,7 +34,7 @@ class ProcessChannel(Channel):
     """A service in a child process, which is started when it is first called and again after it died.
 
     Args:
-        role: "decryptor", "verifier" or "worker".
+        role: "worker", "screener", or else a keyed service: a decryptor or verifier.
         name: For messages, and for the identity of a keyed service.
         memory_bytes: Limit of the child's address space.
         call_seconds: A call that takes longer is given up and the child is killed.

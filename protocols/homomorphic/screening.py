@@ -13,10 +13,11 @@ aggregator never sees a raw decryption (Li and Micciancio 2021).
 """
 
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Final, final
+from typing import Final, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +27,17 @@ from protocols.session import Segment
 
 RealVector = npt.NDArray[np.float64]
 
+# CKKS with N = 8192, coefficients [60, 40, 60]: one multiplication; 160 bits, where the Homomorphic Encryption Standard
+# allows 218 for 128 bits of security. Primes as SEAL's CoeffModulus::Create gives them.
 DEGREE: Final = 8192
+MODULI: Final = (1_152_921_504_606_748_673, 1_099_511_480_321, 1_152_921_504_606_830_593)
+CIPHERTEXT_MODULI: Final = MODULI[:-1]
+SCALAR_MODULI: Final = MODULI[:1]
 SLOTS: Final = DEGREE // 2
 # Decimals of what is let out: enough for a filter, too few for the noise of an approximate decryption to show.
 STEP: Final = 1e-3
+_FORM: Final = struct.Struct("<ddBI")
+FORM_SIZE: Final = _FORM.size
 
 
 @unique
@@ -65,6 +73,21 @@ class Screening:
             raise SessionError(
                 f"max_norm={self.max_norm} must be positive and finite, min_cosine={self.min_cosine} in [-1, 1]"
             )
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes: what a session is bound to."""
+        release = list(Release).index(self.release)
+        return _FORM.pack(self.max_norm, self.min_cosine, release, self.ignored_tail)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises SessionError."""
+        max_norm, min_cosine, release, tail = _FORM.unpack(data)
+        if release >= len(Release):
+            raise SessionError(f"release={release} must be below {len(Release)}")
+        return cls(
+            max_norm=max_norm, min_cosine=min_cosine, release=list(Release)[release], ignored_tail=tail
+        )
 
     def judge(self, *, squared_norm: float, projection: float | None) -> "Screened":
         """The verdict on one update.

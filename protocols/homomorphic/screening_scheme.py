@@ -4,8 +4,7 @@
                                 -> Evaluator (aggregator)     squared norm, inner product; one ciphertext each
                                 -> ScreeningSecret.open       one number of one ciphertext
 
-N = 8192, coefficients [60, 40, 60]: one multiplication, 160 bits of the 218 that the Homomorphic Encryption Standard
-allows for 128 bits of security. A key of its own, which has nothing to do with that of the sums.
+A key of its own, which has nothing to do with that of the sums; parameters in :mod:`protocols.homomorphic.screening`.
 """
 
 import secrets
@@ -18,12 +17,16 @@ from protocols.errors import CiphertextError, ScreeningError
 from protocols.homomorphic import polynomials, seal_form
 from protocols.homomorphic.polynomials import Polynomials
 from protocols.homomorphic.scheme import library
-from protocols.homomorphic.screening import DEGREE, SLOTS, RealVector
+from protocols.homomorphic.screening import (
+    CIPHERTEXT_MODULI,
+    DEGREE,
+    MODULI,
+    SCALAR_MODULI,
+    SLOTS,
+    RealVector,
+)
 from protocols.homomorphic.seal_form import Level
 
-MODULI: Final = (1_152_921_504_606_748_673, 1_099_511_480_321, 1_152_921_504_606_830_593)
-CIPHERTEXT_MODULI: Final = MODULI[:-1]
-SCALAR_MODULI: Final = MODULI[:1]
 SCALE: Final = 2.0**40
 _BLINDING: Final = (
     2**10

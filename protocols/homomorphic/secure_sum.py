@@ -5,6 +5,7 @@ from typing import ClassVar, final
 from protocols.errors import RosterError, ServiceError
 from protocols.homomorphic.client import HomomorphicClient
 from protocols.homomorphic.parameters import EncryptionProfile
+from protocols.homomorphic.screening import Screening
 from protocols.homomorphic.server import STAGE, HomomorphicServer, Roles
 from protocols.homomorphic.terms import Services, Terms
 from protocols.identity import Identity, TrustStore
@@ -29,6 +30,7 @@ class Homomorphic(SecureSum):
         services: Who decrypts, and who verifies.
         trust: Whose signatures count.
         identity: At a client: what it signs with.
+        screening: By which rule single updates are screened; None screens nothing.
         roles: At the server: how services are reached.
     """
 
@@ -42,12 +44,14 @@ class Homomorphic(SecureSum):
         *,
         trust: TrustStore,
         identity: Identity | None = None,
+        screening: Screening | None = None,
         roles: Roles | None = None,
     ) -> None:
         self.profile = profile
         self.services = services
         self._trust = trust
         self._identity = identity
+        self._screening = screening
         self._roles = roles
 
     @property
@@ -57,7 +61,13 @@ class Homomorphic(SecureSum):
 
     def terms(self, session: Session) -> Terms:
         """The session under this profile; raises what :class:`Terms` raises."""
-        return Terms(session=session, profile=self.profile, trust=self._trust, services=self.services)
+        return Terms(
+            session=session,
+            profile=self.profile,
+            trust=self._trust,
+            services=self.services,
+            screening=self._screening,
+        )
 
     def client(self, session: Session, me: ClientId) -> HomomorphicClient:
         """The client side for one member."""

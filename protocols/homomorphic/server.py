@@ -7,13 +7,14 @@ result()        one encrypted sum per band that meets its quorum -> [verifier si
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, final
 
 from protocols.errors import (
     BelowThresholdError,
     ContextError,
     ProtocolError,
+    ScreeningError,
     ServiceError,
     StageError,
 )
@@ -28,7 +29,10 @@ from protocols.homomorphic.messages import (
     RoundKey,
     SumSignature,
 )
-from protocols.homomorphic.service_messages import DecryptRequest, SessionRequest
+from protocols.homomorphic.screener import GuardedScreener
+from protocols.homomorphic.screening import RealVector, Screened
+from protocols.homomorphic.screening_messages import EVALUATION_PURPOSE, EvaluationKeys, ScreeningResult
+from protocols.homomorphic.service_messages import SCREENING, DecryptRequest, SessionRequest
 from protocols.homomorphic.services import Channel
 from protocols.homomorphic.terms import Terms
 from protocols.interface import SumResult, SumServer, check_binding, reason_to_reject
@@ -47,16 +51,25 @@ class Roles:
         decryptor: Holds the keys.
         verifier: None where the terms name none.
         worker: Adds; where it can die, it can be started again.
+        screener: Computes on copies; None where the terms screen nothing.
+        reference: By segment index: the public direction that updates are held against, asked for once per session;
+            None where there is none yet.
     """
 
     decryptor: Channel
     worker: Channel
     verifier: Channel | None = None
+    screener: Channel | None = None
+    reference: Callable[[], Mapping[int, RealVector] | None] = lambda: None
 
 
 @final
 class HomomorphicServer(SumServer):
-    """The server of one session."""
+    """The server of one session.
+
+    Attributes:
+        screened: By position: what the screening has told of a client's update.
+    """
 
     def __init__(self, terms: Terms, roles: Roles) -> None:
         self._terms = terms
@@ -64,7 +77,9 @@ class HomomorphicServer(SumServer):
         self._roles = roles
         self._adder = GuardedAdder(terms, roles.worker)
         self._key: RoundKey | None = None
+        self._screener: GuardedScreener | None = None
         self._receipts: dict[int, InputReceipt] = {}
+        self.screened: dict[int, Screened] = {}
         self._closed = False
         self._opens = False
 
@@ -78,9 +93,10 @@ class HomomorphicServer(SumServer):
         return dict.fromkeys(self._session.members, self._round_key().to_bytes())
 
     def receive(self, client: ClientId, reply: bytes) -> None:
-        """Check a whole input, then add it.
+        """Check a whole input, screen it where that is the rule, then add it.
 
         Raises:
+            ScreeningError: It was screened out.
             ServiceError: The worker died over it, or the verifier did not take it.
         """
         self._check_open()
@@ -90,10 +106,13 @@ class HomomorphicServer(SumServer):
         message = EncryptedInput.from_bytes(reply)
         checks.check_member(self._terms, position, message.receipt)
         checks.check_input(self._terms, message, key_id=self._round_key().key_id)
+        checks.check_copy(self._terms, message)
+        if message.copy:
+            self._screen(position, message.copy)
         self._adder.add(message.ciphertexts)
         if self._roles.verifier is not None:
             try:
-                _ask("verifier", self._roles.verifier, reply, bytes)
+                _ask("verifier", self._roles.verifier, replace(message, copy=b"").to_bytes(), bytes)
             except ServiceError:
                 # Whoever is not in the verifier's sum must not be in ours.
                 self._adder.take_back(message.ciphertexts)
@@ -153,6 +172,34 @@ class HomomorphicServer(SumServer):
                 _ask("verifier", self._roles.verifier, following.to_bytes(), bytes)
             self._key = key
         return self._key
+
+    def _screen(self, position: int, copy: bytes) -> None:
+        """Have one update's numbers computed and opened; once per client, whatever comes out."""
+        name = self._session.client_at(position)
+        if position in self.screened:
+            raise ScreeningError(f"{name}: was screened before; a client is screened once per session")
+        numbers = replace(self._guarded_screener().numbers(name, copy), sender=position)
+        result = _ask("decryptor", self._roles.decryptor, numbers.to_bytes(), ScreeningResult.from_bytes)
+        self.screened[position] = result.screened
+        try:
+            result.screened.check()
+        except ScreeningError as error:
+            raise ScreeningError(f"{name}: {error}") from None
+
+    def _guarded_screener(self) -> GuardedScreener:
+        if self._roles.screener is None:
+            raise ServiceError("the terms screen updates, and this server has no screener")
+        if self._screener is None:
+            keys = _ask("decryptor", self._roles.decryptor, SCREENING, self._read_evaluation_keys)
+            self._screener = GuardedScreener(self._terms, self._roles.screener, keys, self._roles.reference())
+        return self._screener
+
+    def _read_evaluation_keys(self, payload: bytes) -> EvaluationKeys:
+        keys = EvaluationKeys.from_bytes(payload)
+        checks.check_context(self._terms, keys.context)
+        decryptor = self._terms.services.decryptor
+        self._terms.trust.verify(decryptor, EVALUATION_PURPOSE, keys.signed_part(), keys.signature)
+        return keys
 
     def _reason_to_keep_closed(self, segment: Segment, binding: bytes) -> str:
         receipts = self._receipts.values()

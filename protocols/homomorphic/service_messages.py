@@ -6,6 +6,7 @@ session   -> decryptor: a round key; verifier (with that key) and worker: nothin
 input     -> verifier: an EncryptedInput
 stored    -> worker: ciphertexts to add; with no ciphertexts, the sums so far are its answer; at last, it forgets them
 sum       -> verifier: an EncryptedSum, answered by a SumSignature
+screening -> decryptor: its evaluation keys; the messages of screening follow
 decrypt   -> decryptor: an EncryptedSum and the verifier's signature, answered by DecryptedSums
 """
 
@@ -13,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self, final
 
+from protocols.errors import WireError
 from protocols.homomorphic import parameters
 from protocols.homomorphic.decryptor import Charge
 from protocols.homomorphic.messages import EncryptedSum, RoundKey, SumSignature
+from protocols.homomorphic.screening import FORM_SIZE, Screening
 from protocols.homomorphic.terms import Services
 from protocols.identity import TrustStore
 from protocols.primitives.signing import PUBLIC_KEY_SIZE
@@ -23,6 +26,7 @@ from protocols.session import Session
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
 HELLO: Final = Writer(MessageType.SERVICE_HELLO).done()
+SCREENING: Final = Writer(MessageType.SERVICE_SCREENING).done()
 
 
 def type_of(message: bytes) -> int:
@@ -44,6 +48,7 @@ class Setup:
         writer = Writer(MessageType.SERVICE_SETUP).text(charge.profile.name)
         writer.text(charge.services.decryptor).text(charge.services.verifier)
         writer.fixed(charge.config_digest, DIGEST_SIZE).unsigned(charge.least_quorum, 2)
+        writer.blob(charge.screening.to_bytes() if charge.screening is not None else b"")
         writer.fixed(trust.authority, PUBLIC_KEY_SIZE).blob(trust.roster.to_bytes()).blob(
             trust.revocations.der
         )
@@ -65,6 +70,7 @@ class Setup:
             services=Services(decryptor=reader.text(), verifier=reader.text()),
             config_digest=reader.fixed(DIGEST_SIZE),
             least_quorum=reader.unsigned(2),
+            screening=_read_screening(reader.blob()),
         )
         authority, roster, revocations = reader.fixed(PUBLIC_KEY_SIZE), reader.blob(), reader.blob()
         now = reader.unsigned(8)
@@ -74,6 +80,12 @@ class Setup:
             authority=authority, roster=roster, revocations=revocations, certificates=certificates, now=now
         )
         return cls(charge=charge, trust=trust)
+
+
+def _read_screening(data: bytes) -> Screening | None:
+    if len(data) not in (0, FORM_SIZE):
+        raise WireError(f"service_setup: a screening rule of {len(data)} bytes must have {FORM_SIZE} or none")
+    return Screening.from_bytes(data) if data else None
 
 
 @final

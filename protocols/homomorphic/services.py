@@ -12,6 +12,7 @@ from protocols.homomorphic import parameters
 from protocols.homomorphic.adder import Adder
 from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.messages import EncryptedInput, EncryptedSum
+from protocols.homomorphic.screening_messages import ScreeningNumbers
 from protocols.homomorphic.service_messages import (
     DecryptRequest,
     SessionRequest,
@@ -142,6 +143,10 @@ class KeyedService(Service):
 def _ask_decryptor(decryptor: Decryptor, request: bytes) -> bytes:
     if type_of(request) == MessageType.SERVICE_SESSION:
         return decryptor.create_round_key(SessionRequest.from_bytes(request).session).to_bytes()
+    if type_of(request) == MessageType.SERVICE_SCREENING:
+        return decryptor.evaluation_keys().to_bytes()
+    if type_of(request) == MessageType.SCREENING_NUMBERS:
+        return decryptor.screen(ScreeningNumbers.from_bytes(request)).to_bytes()
     wanted = DecryptRequest.from_bytes(request)
     return decryptor.decrypt(wanted.encrypted, wanted.verified.signature).to_bytes()
 

@@ -6,8 +6,10 @@ from functools import cached_property
 from typing import final
 
 from protocols.errors import EnrolmentError, RosterError, SessionError
+from protocols.homomorphic import screening
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.polynomials import size_of
+from protocols.homomorphic.screening import Screening
 from protocols.identity import TrustStore
 from protocols.session import ClientId, Segment, Session
 
@@ -36,7 +38,7 @@ class Services:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """A session, its profile, and whom its parties believe.
+    """A session, its profile, whom its parties believe, and by which rule updates are screened, if any.
 
     Raises:
         SessionError, CapacityError: The sums would not fit the profile.
@@ -48,6 +50,7 @@ class Terms:
     profile: EncryptionProfile
     trust: TrustStore
     services: Services
+    screening: Screening | None = None
 
     def __post_init__(self) -> None:
         self.profile.check_session(self.session)
@@ -60,16 +63,24 @@ class Terms:
 
     @cached_property
     def context(self) -> bytes:
-        """What every key, ciphertext and signature is bound to: session, roster, profile and services."""
+        """What every key, ciphertext and signature is bound to: session, roster, profile, services and screening."""
         names = f"{self.profile.name}\x00{self.services.decryptor}\x00{self.services.verifier}"
         text = b"rbla-secure homomorphic\x00" + self.session.context + self.trust.roster.digest
-        return hashlib.sha256(text + names.encode()).digest()
+        rule = self.screening.to_bytes() if self.screening is not None else b""
+        return hashlib.sha256(text + rule + names.encode()).digest()
 
     def ciphertext_size(self, segment: Segment) -> int:
         """Bytes of a segment's ciphertexts."""
         profile = self.profile
         count = profile.ciphertexts(segment.length)
         return size_of(count, moduli=profile.ciphertext_moduli, degree=profile.degree)
+
+    def copy_size(self, name: ClientId) -> int:
+        """Bytes of a client's copy for screening; 0 where nothing is screened."""
+        if self.screening is None:
+            return 0
+        count = screening.ciphertexts(self.session.segments_of(name), self.screening)
+        return size_of(count, moduli=screening.CIPHERTEXT_MODULI, degree=screening.DEGREE)
 
     def present(self, segment: Segment, positions: frozenset[int]) -> frozenset[int]:
         """The members of a segment among some positions."""

@@ -55,7 +55,7 @@ class Verifier:
         """
         charge = self._charge
         check_session(charge, session, self._newest)
-        terms = Terms(session=session, profile=charge.profile, trust=self._trust, services=charge.services)
+        terms = charge.terms(session, self._trust)
         checks.check_round_key(terms, key)
         self._newest = session
         self._session = _Following(

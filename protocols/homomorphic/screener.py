@@ -1,0 +1,119 @@
+"""The worker that computes on copies: it loads what peers sent, so it may die, and can be started again.
+
+Screener          in the worker's process: one evaluator per session
+GuardedScreener   at the aggregator: gives a new worker the session's keys before it asks
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from protocols.errors import ScreeningError, StageError
+from protocols.homomorphic import polynomials
+from protocols.homomorphic.screening import (
+    CIPHERTEXT_MODULI,
+    DEGREE,
+    SCALAR_MODULI,
+    RealVector,
+    unit_direction,
+)
+from protocols.homomorphic.screening_messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
+from protocols.homomorphic.screening_scheme import Evaluator
+from protocols.homomorphic.service_messages import type_of
+from protocols.homomorphic.services import Channel, Service
+from protocols.homomorphic.terms import Terms
+from protocols.session import ClientId
+from protocols.wire import MessageType
+
+_PAIR_BYTES = polynomials.size_of(1, moduli=CIPHERTEXT_MODULI, degree=DEGREE)
+
+
+@final
+class Screener(Service):
+    """Holds the evaluation keys of one session at a time; keyless otherwise, and nameless."""
+
+    def __init__(self) -> None:
+        self._evaluator: Evaluator | None = None
+        self._context = b""
+
+    def answer(self, request: bytes) -> bytes:
+        """Take a session's keys, or compute the numbers of one copy."""
+        if type_of(request) == MessageType.EVALUATION_KEYS:
+            keys = EvaluationKeys.from_bytes(request)
+            self._evaluator, self._context = Evaluator(keys.keys), keys.context
+            return b""
+        message = ScreeningCopy.from_bytes(request)
+        if self._evaluator is None or message.context != self._context:
+            raise StageError("the screener has no keys of this session")
+        return self._numbers(self._evaluator, message).to_bytes()
+
+    def _numbers(self, evaluator: Evaluator, message: ScreeningCopy) -> ScreeningNumbers:
+        copy = polynomials.decode(
+            message.copy,
+            count=len(message.copy) // _PAIR_BYTES,
+            moduli=CIPHERTEXT_MODULI,
+            degree=DEGREE,
+        )
+        projection = b""
+        try:
+            squared = evaluator.squared_norm(copy)
+            if message.direction is not None:
+                product = evaluator.projection(copy, message.direction)
+                projection = polynomials.encode(product, SCALAR_MODULI)
+        except (ValueError, RuntimeError) as error:
+            raise ScreeningError(f"the encryption library cannot compute on this copy: {error}") from None
+        return ScreeningNumbers(
+            context=message.context,
+            squared_norm=polynomials.encode(squared, SCALAR_MODULI),
+            projection=projection,
+        )
+
+
+@final
+class GuardedScreener:
+    """Screening of one session at the aggregator.
+
+    Args:
+        terms: Of the session.
+        worker: Computes.
+        keys: Of the session.
+        reference: By segment index: the public direction, if there is one.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        worker: Channel,
+        keys: EvaluationKeys,
+        reference: Mapping[int, RealVector] | None,
+    ) -> None:
+        self._terms = terms
+        self._worker = worker
+        self._keys = keys
+        self._reference = reference
+        self._incarnation = 0
+
+    def numbers(self, name: ClientId, copy: bytes) -> ScreeningNumbers:
+        """The two encrypted numbers of a client's copy.
+
+        Raises:
+            ServiceError: The worker died or took too long over it.
+            ProtocolError: The copy is refused.
+        """
+        incarnation = self._worker.ready()
+        if incarnation != self._incarnation:
+            self._worker.call(self._keys.to_bytes())
+            self._incarnation = incarnation
+        request = ScreeningCopy(context=self._terms.context, copy=copy, direction=self._direction(name))
+        try:
+            return ScreeningNumbers.from_bytes(self._worker.call(request.to_bytes()))
+        except StageError:
+            # Another session has used the worker since.
+            self._incarnation = 0
+            self._worker.call(self._keys.to_bytes())
+            return ScreeningNumbers.from_bytes(self._worker.call(request.to_bytes()))
+
+    def _direction(self, name: ClientId) -> RealVector | None:
+        rule = self._terms.screening
+        if self._reference is None or rule is None:
+            return None
+        return unit_direction(dict(self._reference), self._terms.session.segments_of(name), rule)

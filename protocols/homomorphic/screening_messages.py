@@ -1,0 +1,149 @@
+"""The messages of screening.
+
+decryptor -> server     EvaluationKeys       signed, once per session
+server    -> screener   ScreeningCopy        a client's copy and the public direction
+screener  -> server -> decryptor  ScreeningNumbers   two ciphertexts
+decryptor -> server     ScreeningResult      a verdict, or values to three decimals
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final, Self, final
+
+import numpy as np
+
+from protocols.errors import WireError
+from protocols.homomorphic.screening import SLOTS, STEP, RealVector, Screened
+from protocols.primitives.signing import SIGNATURE_SIZE
+from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+
+EVALUATION_PURPOSE: Final = b"evaluation keys"
+_PER_UNIT: Final = round(1 / STEP)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvaluationKeys:
+    """What the aggregator needs to compute on copies; of no use for decrypting or encrypting."""
+
+    context: bytes
+    keys: bytes
+    signature: bytes = b""
+
+    def signed_part(self) -> bytes:
+        """What the signature covers."""
+        writer = Writer(MessageType.EVALUATION_KEYS).fixed(self.context, DIGEST_SIZE)
+        return writer.fixed(hashlib.sha256(self.keys).digest(), DIGEST_SIZE).done()
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        writer = Writer(MessageType.EVALUATION_KEYS).fixed(self.context, DIGEST_SIZE).blob(self.keys)
+        return writer.done() + self.signature
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.EVALUATION_KEYS)
+        context, keys = reader.fixed(DIGEST_SIZE), reader.blob()
+        return cls(context=context, keys=keys, signature=reader.rest((0, SIGNATURE_SIZE)))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScreeningCopy:
+    """A client's copy, and the direction it is held against: rows of unit length altogether, or none."""
+
+    context: bytes
+    copy: bytes
+    direction: RealVector | None
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        rows = self.direction.astype("<f8").tobytes() if self.direction is not None else b""
+        writer = Writer(MessageType.SCREENING_COPY).fixed(self.context, DIGEST_SIZE)
+        return writer.blob(self.copy).blob(rows).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SCREENING_COPY)
+        context, copy, rows = reader.fixed(DIGEST_SIZE), reader.blob(), reader.blob()
+        reader.end()
+        if len(rows) % (8 * SLOTS):
+            raise WireError(f"screening_copy: {len(rows)} bytes of a direction must be whole rows")
+        direction = np.frombuffer(rows, dtype="<f8").reshape(-1, SLOTS)
+        if not np.isfinite(direction).all():
+            raise WireError("screening_copy: the direction must be finite")
+        return cls(context=context, copy=copy, direction=direction if len(direction) else None)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScreeningNumbers:
+    """One update's encrypted squared norm and its inner product with the direction, if there is one.
+
+    Args:
+        context: Of the session.
+        sender: Position of the client, 0 while nobody has said whose they are.
+        squared_norm: One ciphertext of the lowest level, encoded.
+        projection: The same; empty where there is no direction.
+    """
+
+    context: bytes
+    squared_norm: bytes
+    projection: bytes
+    sender: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        writer = Writer(MessageType.SCREENING_NUMBERS).fixed(self.context, DIGEST_SIZE)
+        return writer.unsigned(self.sender, 2).blob(self.squared_norm).blob(self.projection).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SCREENING_NUMBERS)
+        message = cls(
+            context=reader.fixed(DIGEST_SIZE),
+            sender=reader.unsigned(2),
+            squared_norm=reader.blob(),
+            projection=reader.blob(),
+        )
+        reader.end()
+        return message
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreeningResult:
+    """What the decryptor lets out of one update."""
+
+    screened: Screened
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes: values in thousandths, absent ones as nothing."""
+        screened = self.screened
+        writer = Writer(MessageType.SCREENING_RESULT).text(screened.reason)
+        writer.blob(b"" if screened.norm is None else round(screened.norm * _PER_UNIT).to_bytes(8, "little"))
+        cosine = (
+            b""
+            if screened.cosine is None
+            else round(screened.cosine * _PER_UNIT).to_bytes(4, "little", signed=True)
+        )
+        return writer.blob(cosine).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SCREENING_RESULT)
+        reason, norm, cosine = reader.text(), reader.blob(), reader.blob()
+        reader.end()
+        if len(norm) not in (0, 8) or len(cosine) not in (0, 4):
+            raise WireError("screening_result: a value has another size")
+        return cls(
+            screened=Screened(
+                reason=reason,
+                norm=int.from_bytes(norm, "little") * STEP if norm else None,
+                cosine=int.from_bytes(cosine, "little", signed=True) * STEP if cosine else None,
+            )
+        )
