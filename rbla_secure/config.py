@@ -80,6 +80,14 @@ class Encryption(StrEnum):
     BFV_2X29 = "bfv-2x29"
 
 
+class Screen(StrEnum):
+    """What is learnt of single encrypted updates before they are added (protocols/homomorphic/screening.py)."""
+
+    OFF = "off"
+    VERDICTS = "verdicts"
+    VALUES = "values"
+
+
 class Partition(StrEnum):
     """How the private examples are dealt to the clients."""
 
@@ -143,6 +151,13 @@ class HomomorphicConfig(_Table):
     profile: Encryption = Field(Encryption.BFV_2X20, description="fields x bits of a slot")
     verifier: bool = Field(
         False, description="a keyless party adds the same inputs and signs the sums before they are decrypted"
+    )
+    screening: Screen = Field(
+        Screen.OFF,
+        description="norm and cosine of every update: a verdict, or the values; about 13x float32 bytes",
+    )
+    min_cosine: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = Field(
+        -1.0, description="with screening: least cosine to the previous global step"
     )
 
 

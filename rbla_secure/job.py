@@ -19,6 +19,7 @@ from rbla_secure.durable import replace_folder
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
+from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
@@ -73,7 +74,8 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         if services is not None:
             ending.callback(services.close)
         authority, trust = _enrol(plan, services)
-        roles = services.set_up(trust) if services is not None and trust is not None else None
+        last_step = LastStep(plan)
+        roles = services.set_up(trust, last_step) if services is not None and trust is not None else None
 
         # The rounds.
         exchange = _exchange(plan, base, data, stopwatch, authority)
@@ -86,8 +88,11 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             evaluate=lambda adapter: _pair(scorer, adapter),
             stopwatch=stopwatch,
             observe=report.round,
+            moved=last_step.took,
         )
         progress = folder.load(plan)
+        if plan.screening is not None:
+            last_step.recall(folder.last_change(plan, coordinator.initial_adapter()))
         if progress.round:
             report.resumed(progress.round)
         done_before = len(progress.timings)

@@ -161,6 +161,20 @@ class RunFolder:
         self._rewrite("timings.jsonl", timings)
         return Progress(round=last, adapter=adapter, records=records, timings=timings)
 
+    def last_change(self, plan: Plan, initial: Adapter) -> tuple[Adapter, Adapter] | None:
+        """The adapters before and after the last round that changed anything; None if none did.
+
+        Raises:
+            RunFolderError: A checkpoint is damaged.
+        """
+        rounds = sorted(self._rounds(), reverse=True)
+        after = self._load_adapter(plan, rounds[0]) if rounds else initial
+        for number in [*rounds[1:], 0] if rounds else []:
+            before = self._load_adapter(plan, number) if number else initial
+            if before.digest() != after.digest():
+                return before, after
+        return None
+
     def _rounds(self) -> list[int]:
         """The rounds whose checkpoints have their final names; other files are passed over."""
         names = (path.name for path in (self.path / "checkpoints").iterdir())

@@ -20,6 +20,8 @@ from rbla_secure.stopwatch import Stopwatch
 # adapter -> (accuracy, loss) on the held-out examples
 Evaluate = Callable[[Adapter], tuple[float, float]]
 Observe = Callable[[RoundRecord, RoundSeconds], None]
+# (adapter before a round, adapter after it)
+Moved = Callable[[Adapter, Adapter], None]
 
 
 @final
@@ -35,6 +37,7 @@ class Coordinator:
         evaluate: Measures the global adapter.
         stopwatch: Shared with the engine, which measures "training" and "clients" on it.
         observe: Told of every finished round.
+        moved: Told of the adapter before and after every round, before the next one takes inputs.
     """
 
     plan: Plan
@@ -44,6 +47,7 @@ class Coordinator:
     evaluate: Evaluate
     stopwatch: Stopwatch
     observe: Observe
+    moved: Moved = lambda _before, _after: None
 
     def initial_adapter(self) -> Adapter:
         """The adapter before round 1."""
@@ -67,7 +71,9 @@ class Coordinator:
             current = upcoming or self._prepared(number)
             # Who takes part in the next round is fixed before anything of this one is revealed.
             upcoming = self._open(number + 1) if number < config.rounds else None
+            last = adapter
             adapter, record, seconds = self._one_round(current, adapter, upcoming, before)
+            self.moved(last, adapter)
             self.folder.save(self.plan, adapter, record, seconds)
             records.append(record)
             timings.append(seconds)

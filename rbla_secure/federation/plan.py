@@ -16,6 +16,7 @@ from protocols.errors import ProtocolError
 from protocols.homomorphic import parameters, scheme
 from protocols.homomorphic.decryptor import Charge
 from protocols.homomorphic.parameters import EncryptionProfile
+from protocols.homomorphic.screening import STEP, Release, Screening
 from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.homomorphic.server import Roles
 from protocols.homomorphic.terms import Services
@@ -27,7 +28,7 @@ from protocols.plain import Plain
 from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS, ClientId, Segment, Session
-from rbla_secure.config import AverageRule, Config, SecureSumMode, Upload
+from rbla_secure.config import AverageRule, Config, Screen, SecureSumMode, Upload
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.cohort import cohort_size, roster
 from rbla_secure.lora.adapter import AdapterLayout
@@ -102,7 +103,14 @@ class Plan:
                 if trust is None:
                     raise PlanError("secure-sum=homomorphic must have certified identities")
                 profile, named = encryption_profile(self.config), services(self.config)
-                return Homomorphic(profile, named, trust=trust, identity=identity, roles=roles)
+                return Homomorphic(
+                    profile,
+                    named,
+                    trust=trust,
+                    identity=identity,
+                    screening=self.screening,
+                    roles=roles,
+                )
 
     @property
     def needs_identities(self) -> bool:
@@ -115,6 +123,21 @@ class Plan:
             case SecureSumMode.HOMOMORPHIC:
                 return True
 
+    @cached_property
+    def screening(self) -> Screening | None:
+        """The rule for single encrypted updates: no client that clips and rounds as planned exceeds its norm."""
+        wanted = self.config.homomorphic
+        if self.config.secure_sum is not SecureSumMode.HOMOMORPHIC or wanted.screening is Screen.OFF:
+            return None
+        dimension = self.max_rank * self.layout.row_length
+        longest = self.quantizer.rounded_norm_bound(self.config.clip_norm, dimension)
+        return Screening(
+            max_norm=longest / self.quantizer.levels + STEP,
+            min_cosine=wanted.min_cosine,
+            release=Release(wanted.screening.value),
+            ignored_tail=STATISTICS,
+        )
+
     @property
     def charge(self) -> Charge:
         """What the services of the homomorphic mode are set up to serve."""
@@ -123,6 +146,7 @@ class Plan:
             services=services(self.config),
             config_digest=self.digest,
             least_quorum=self.config.min_holders,
+            screening=self.screening,
         )
 
     @cached_property
@@ -237,6 +261,10 @@ def _check_encryption(config: Config) -> None:
             f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()} for {cohort} clients "
             f"per round under homomorphic.profile={profile.name}, whose fields have {profile.field_bits} bits"
             + (f"; {', '.join(wider)} would do" if wider else "")
+        )
+    if config.homomorphic.min_cosine > -1 and config.homomorphic.screening is Screen.OFF:
+        raise PlanError(
+            f"homomorphic.min-cosine={config.homomorphic.min_cosine:g} must have homomorphic.screening=verdicts or values"
         )
     try:
         scheme.library()

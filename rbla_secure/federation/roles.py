@@ -15,6 +15,7 @@ from protocols.homomorphic.service_messages import HELLO, Setup
 from protocols.homomorphic.services import Channel
 from protocols.identity import TrustStore
 from protocols.session import ClientId
+from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.plan import Plan
 
 
@@ -49,35 +50,47 @@ class Metered(Channel):
 @final
 @dataclass(frozen=True, slots=True)
 class HomomorphicRoles:
-    """Decryptor, worker and, where the plan has one, verifier."""
+    """Decryptor, worker and, where the plan has them, verifier and screener."""
 
     plan: Plan
-    worker: Metered = field(
-        default_factory=lambda: Metered(ProcessChannel("worker", "worker", restarts=True))
-    )
     keyed: dict[ClientId, Metered] = field(default_factory=dict)
+    workers: dict[str, Metered] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.plan.charge.services.names:
             self.keyed[name] = Metered(ProcessChannel(name, name))
+        for name in ("worker", *(("screener",) if self.plan.screening is not None else ())):
+            self.workers[name] = Metered(ProcessChannel(name, name, restarts=True))
 
     def public_keys(self) -> Mapping[ClientId, bytes]:
         """What the authority is to enrol. Raises ServiceError."""
         return {name: channel.call(HELLO) for name, channel in self.keyed.items()}
 
-    def set_up(self, trust: TrustStore) -> Roles:
-        """Tell the services whom to believe; what a server needs to work with them. Raises ServiceError."""
+    def set_up(self, trust: TrustStore, last_step: LastStep | None = None) -> Roles:
+        """Tell the services whom to believe; what a server needs to work with them.
+
+        Args:
+            trust: Whom to believe.
+            last_step: The public direction that updates are held against, if they are.
+
+        Raises:
+            ServiceError: A service is gone or refuses.
+        """
         request = Setup(charge=self.plan.charge, trust=trust).to_bytes()
         for channel in self.keyed.values():
             channel.call(request)
         names = self.plan.charge.services
         return Roles(
-            decryptor=self.keyed[names.decryptor], worker=self.worker, verifier=self.keyed.get(names.verifier)
+            decryptor=self.keyed[names.decryptor],
+            worker=self.workers["worker"],
+            verifier=self.keyed.get(names.verifier),
+            screener=self.workers.get("screener"),
+            reference=last_step.by_band if last_step is not None else lambda: None,
         )
 
     def channels(self) -> Mapping[str, Metered]:
         """All of them, by name."""
-        return {**self.keyed, "worker": self.worker}
+        return {**self.keyed, **self.workers}
 
     def close(self) -> None:
         """End the processes, and with them their keys."""

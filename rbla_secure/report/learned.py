@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from protocols.homomorphic.screening import Release
 from protocols.profiles import Adversary
 from rbla_secure.config import SecureSumMode
 from rbla_secure.federation.cohort import cohort_size
@@ -36,7 +37,11 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
         ]
     if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC:
         return [
-            Learned("server", f"{sums}; {public}; ciphertexts", "every single update, weight and example"),
+            Learned(
+                "server",
+                f"{sums}; {public}; ciphertexts{_screened(plan)}",
+                "every single update, weight and example",
+            ),
             *_services(plan, sums),
             _client(plan),
             _reader(),
@@ -49,10 +54,22 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
     ]
 
 
+def _screened(plan: Plan) -> str:
+    """What the server is told of single encrypted updates."""
+    if plan.screening is None:
+        return ""
+    if plan.screening.release is Release.VERDICTS:
+        return "; whether each update passed the screening"
+    return "; norm and cosine of every update, to three decimals"
+
+
 def _services(plan: Plan, sums: str) -> list[Learned]:
     """The parties of the homomorphic mode, and what two of them know together."""
     everything = "every single update, weight and example"
     decryptor = Learned("decryptor", f"{sums}; who took part; no ciphertext of a client", everything)
+    if plan.screening is not None:
+        numbers = "norm of every update and its cosine to the last step"
+        decryptor = decryptor._replace(saw=f"{decryptor.saw} but those of its {numbers}")
     together = Learned(
         "server and decryptor together", "every update of every client", "the clients' examples"
     )

@@ -42,6 +42,8 @@ OTHERS = {
     "masking.threshold": 8,
     "homomorphic.profile": "bfv-2x29",
     "homomorphic.verifier": True,
+    "homomorphic.screening": "verdicts",
+    "homomorphic.min-cosine": -0.5,
     "task.data": "fashion-mnist",
     "task.root": "/some/where",
     "task.partition": "iid",

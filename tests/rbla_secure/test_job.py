@@ -112,6 +112,23 @@ def test_an_encrypted_run_tells_the_cost_of_its_services(
         assert uploads < costs["verifier"]["bytes_to"] < 1.3 * uploads
 
 
+def test_screening_lets_an_honest_run_pass(tmp_path: Path, images: Path) -> None:
+    """With every update screened for norm and direction, nobody is turned away and the adapter is the same."""
+    keys: dict[str, object] = {"secure_sum": "homomorphic", "training__learning_rate": 0.003}
+    plain = run(tmp_path / "plain", images, **keys)
+
+    screened = run(
+        tmp_path / "screened",
+        images,
+        homomorphic__screening="verdicts",
+        homomorphic__min_cosine=-0.9,
+        **keys,
+    )
+
+    assert not any(record["refusals"] for record in metrics(screened))
+    assert adapter_sha256(screened) == adapter_sha256(plain)
+
+
 def test_a_run_repeats(tmp_path: Path, images: Path) -> None:
     """The same configuration gives the same metrics, base and adapter, drop-outs included; only seconds differ."""
     first = files(run(tmp_path / "first", images, dropout_rate=0.2))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from protocols.errors import SessionError
 from protocols.homomorphic import scheme
+from protocols.homomorphic.screening import Release
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.session import Segment, Session
@@ -25,6 +26,7 @@ from rbla_secure.federation.plan import (
     warnings,
 )
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
+from rbla_secure.privacy.quantize import STATISTICS
 from tests.support.federations import (
     BASE,
     LARGE,
@@ -222,6 +224,31 @@ def test_an_encrypted_plan_has_services_with_its_own_quorum() -> None:
     assert plan.needs_identities
     with pytest.raises(PlanError, match="certified identities"):
         plan.secure_sum()
+
+
+def test_no_honest_update_is_longer_than_the_screening_allows() -> None:
+    """The norm that screening allows is that of a clipped and rounded update, in input bounds, and little more."""
+    plan = make_plan(secure_sum="homomorphic", homomorphic={"screening": "values", "min_cosine": -0.25})
+
+    rule = plan.screening
+
+    assert rule is not None
+    assert (rule.min_cosine, rule.release, rule.ignored_tail) == (-0.25, Release.VALUES, STATISTICS)
+    clipped = plan.config.clip_norm / plan.quantizer.bound
+    assert clipped < rule.max_norm < 1.01 * clipped
+    assert plan.charge.screening == rule
+
+
+@pytest.mark.parametrize("mode", ["plain", "masking", "homomorphic"])
+def test_nothing_is_screened_unless_it_is_asked_for(mode: str) -> None:
+    """Screening is off by default, and in the modes that have none."""
+    assert make_plan(secure_sum=mode).screening is None
+
+
+def test_a_least_cosine_without_screening_is_refused() -> None:
+    """What nobody would look at is no rule."""
+    with pytest.raises(PlanError, match=r"homomorphic\.min-cosine=0 must have homomorphic\.screening"):
+        make_plan(secure_sum="homomorphic", homomorphic={"min_cosine": 0.0})
 
 
 @pytest.mark.parametrize("ring_bits", [16, 20, 24, 32])
