@@ -16,13 +16,13 @@ def to_slots(values: IntegerVector, profile: EncryptionProfile, *, members: int)
     Pre-conditions: magnitudes of at most ``profile.offset(members)``.
     """
     count = profile.ciphertexts(len(values))
-    cells = np.zeros(count * profile.values_per_ciphertext, dtype=np.int64)
-    cells[: len(values)] = values
-    cells += profile.offset(members)
+    cells = np.full(count * profile.values_per_ciphertext, profile.offset(members), dtype=np.int64)
+    cells[: len(values)] += values
     fields = cells.reshape(count, profile.fields, profile.degree)
-    slots = np.zeros((count, profile.degree), dtype=np.int64)
-    for place in range(profile.fields):
-        slots |= fields[:, place] << (place * profile.field_bits)
+    slots = fields[:, -1].copy()
+    for place in reversed(range(profile.fields - 1)):
+        slots <<= profile.field_bits
+        slots |= fields[:, place]
     return slots
 
 

@@ -103,10 +103,13 @@ class PublicKey:
         primes = len(profile.ciphertext_moduli)
         residues = np.empty((len(slots), polynomials.PAIR, primes, profile.degree), dtype=np.uint64)
         for place, row in enumerate(slots):
-            encrypted = library().bfv_vector(self._context, row.tolist()).serialize()
-            (stream,) = seal_form.streams_of(encrypted)
+            (stream,) = seal_form.streams_of(self._encrypted(row).serialize())
             residues[place] = seal_form.read_pair(stream, level, primes=primes, degree=profile.degree)
         return residues
+
+    def _encrypted(self, row: Slots) -> Any:
+        """One ciphertext, as the library's own object."""
+        return library().bfv_vector(self._context, row.tolist())
 
 
 @lru_cache(maxsize=2)
