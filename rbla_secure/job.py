@@ -109,7 +109,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         base_accuracy=base_score.accuracy,
         other_seconds=stopwatch.seconds("total") - in_rounds,
         adapter_sha256=digest,
-        services=_costs(services),
+        services=_costs(services, rounds=len(here)),
     )
     report.end(summary, what_each_party_learned(plan, progress.records))
     return summary
@@ -154,12 +154,16 @@ def _services(plan: Plan) -> HomomorphicRoles | None:
     return HomomorphicRoles(plan) if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC else None
 
 
-def _costs(services: HomomorphicRoles | None) -> list[ServiceCost]:
-    """What each service was sent, and how long it took."""
-    channels = services.channels() if services is not None else {}
+def _costs(services: HomomorphicRoles | None, *, rounds: int) -> list[ServiceCost]:
+    """What each service was sent in so many rounds, and how long it took; nothing if there were none."""
+    channels = services.channels() if services is not None and rounds else {}
     return [
         ServiceCost(
-            service=name, seconds=channel.seconds, bytes_to=channel.bytes_to, bytes_from=channel.bytes_from
+            service=name,
+            rounds=rounds,
+            seconds=channel.seconds,
+            bytes_to=channel.bytes_to,
+            bytes_from=channel.bytes_from,
         )
         for name, channel in channels.items()
     ]

@@ -138,8 +138,8 @@ class ConsoleReport:
         )
         for cost in summary.services:
             self.line(
-                f"{cost.service}, a process of its own: {milliseconds(cost.seconds / summary.rounds)} a round, "
-                f"{kilobytes(cost.bytes_to / summary.rounds)} to it, {kilobytes(cost.bytes_from / summary.rounds)} from it"
+                f"{cost.service}, a process of its own: {milliseconds(cost.seconds / cost.rounds)} a round, "
+                f"{kilobytes(cost.bytes_to / cost.rounds)} to it, {kilobytes(cost.bytes_from / cost.rounds)} from it"
             )
         self._table("what each party learned", ("party", "saw", "did not see"), learned)
         self.line(f"adapter sha256 {summary.adapter_sha256}")

@@ -34,9 +34,10 @@ class Seconds(_Part):
 
 
 class ServiceCost(_Part):
-    """What a service of the homomorphic mode took in this process, over all rounds: wall-clock seconds and bytes."""
+    """What a service of the homomorphic mode took: wall-clock seconds and bytes of the rounds run in this process."""
 
     service: str
+    rounds: int
     seconds: float
     bytes_to: int
     bytes_from: int

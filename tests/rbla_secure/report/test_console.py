@@ -182,8 +182,8 @@ def test_the_end_has_result_cost_and_table() -> None:
 
 
 def test_services_are_told_with_their_price() -> None:
-    """Milliseconds and kilobytes of every service are means over the rounds."""
-    cost = ServiceCost(service="verifier", seconds=0.5, bytes_to=3_000_000, bytes_from=500)
+    """Milliseconds and kilobytes of every service are means over the rounds of this process."""
+    cost = ServiceCost(service="verifier", rounds=2, seconds=0.5, bytes_to=3_000_000, bytes_from=500)
     result = summary().model_copy(update={"services": [cost]})
 
     text = written(make_config(), lambda report: report.end(result, []), width=200)
