@@ -88,6 +88,7 @@ class SecureSumContract(ABC):
 
     secure_sum: ClassVar[SecureSum]
     ring_bits: ClassVar[int] = 32
+    refusal_of_a_foreign_first_request: ClassVar[type[ProtocolError]] = StageError
 
     @abstractmethod
     def check_mixed_bindings(
@@ -600,12 +601,12 @@ class SecureSumContract(ABC):
         survivors = names(4) if self._after_upload(stage) else (FIRST, THIRD, LAST)
         assert play.sums() == {0: plain_sum(play.inputs, play.session.segments[0], survivors)}
 
-    def test_the_first_request_is_empty(self) -> None:
-        """A client that has not begun refuses a first request with anything in it."""
+    def test_a_foreign_first_request_is_refused(self) -> None:
+        """A client that has not begun refuses a first request with something else in it than belongs there."""
         play = self.started()
         first = self.secure_sum.stages[0]
 
-        with pytest.raises(StageError):
+        with pytest.raises(self.refusal_of_a_foreign_first_request):
             play.answer(first, FIRST, b"\x00")
         for stage in self.secure_sum.stages:
             play.play(stage)

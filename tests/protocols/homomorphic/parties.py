@@ -1,0 +1,194 @@
+"""The homomorphic mode in one process: services behind local channels, and one authority that has enrolled everybody."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+from protocols.homomorphic.client import HomomorphicClient
+from protocols.homomorphic.decryptor import Charge, Decryptor
+from protocols.homomorphic.parameters import BFV_2X20, EncryptionProfile
+from protocols.homomorphic.screener import Screener
+from protocols.homomorphic.screening import Screening
+from protocols.homomorphic.secure_sum import Homomorphic
+from protocols.homomorphic.server import STAGE, HomomorphicServer, Roles
+from protocols.homomorphic.service_messages import Setup
+from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
+from protocols.homomorphic.terms import Services, Terms
+from protocols.homomorphic.verifier import Verifier
+from protocols.identity import Identity, ThrowawayAuthority
+from protocols.interface import SecureSum, SumClient, SumServer
+from protocols.primitives.signing import SigningKey
+from protocols.session import ClientId, Session
+from tests.contracts.sessions import PLAN, Inputs, make_inputs, names
+
+NOW = 1_800_000_000
+SERVICE_KEYS = {name: SigningKey.generate() for name in ("decryptor", "verifier")}
+AUTHORITY = ThrowawayAuthority.create(
+    dict.fromkeys(names(99), 4),
+    now=NOW,
+    services={name: key.public for name, key in SERVICE_KEYS.items()},
+)
+TRUST = AUTHORITY.view
+ALONE = Services()
+VERIFIED = Services(verifier="verifier")
+
+
+def service_identity(name: str) -> Identity:
+    """The identity of a service."""
+    return Identity(client=name, key=SERVICE_KEYS[name], certificate=TRUST.check(name))
+
+
+def charge_for(
+    profile: EncryptionProfile = BFV_2X20,
+    services: Services = ALONE,
+    *,
+    least_quorum: int = 1,
+    screening: Screening | None = None,
+    config_digest: bytes = PLAN,
+) -> Charge:
+    """What services of the tests' plan serve."""
+    return Charge(
+        profile=profile,
+        services=services,
+        config_digest=config_digest,
+        least_quorum=least_quorum,
+        screening=screening,
+    )
+
+
+def make_decryptor(charge: Charge | None = None) -> Decryptor:
+    """A decryptor that has served nobody yet."""
+    return Decryptor(charge or charge_for(), TRUST, service_identity("decryptor"))
+
+
+def make_verifier(charge: Charge | None = None) -> Verifier:
+    """A verifier that has followed nobody yet."""
+    return Verifier(charge or charge_for(services=VERIFIED), TRUST, service_identity("verifier"))
+
+
+def terms_of(session: Session, charge: Charge | None = None) -> Terms:
+    """A session under a charge."""
+    return (charge or charge_for()).terms(session, TRUST)
+
+
+@final
+@dataclass
+class Recorder(Channel):
+    """Lets everything through, and keeps it."""
+
+    inner: Channel
+    crossed: list[bytes] = field(default_factory=list)
+
+    def ready(self) -> int:
+        """As the service behind it."""
+        return self.inner.ready()
+
+    def exchange(self, request: bytes) -> bytes:
+        """As the service behind it."""
+        answer = self.inner.exchange(request)
+        self.crossed += [request, answer]
+        return answer
+
+    def close(self) -> None:
+        """As the service behind it."""
+        self.inner.close()
+
+
+def local_roles(charge: Charge) -> Roles:
+    """Fresh services in this process, set up for a charge."""
+    keyed = {}
+    for name in charge.services.names:
+        service = KeyedService(name, SERVICE_KEYS[name])
+        service.answer(Setup(charge=charge, trust=TRUST).to_bytes())
+        keyed[name] = LocalChannel(service)
+    return Roles(
+        decryptor=keyed[charge.services.decryptor],
+        verifier=keyed.get(charge.services.verifier),
+        worker=LocalChannel(Worker()),
+        screener=LocalChannel(Screener()) if charge.screening is not None else None,
+    )
+
+
+@final
+class EveryonesHomomorphic(SecureSum):
+    """The homomorphic mode with an identity for every member, and with fresh services for every server."""
+
+    name: ClassVar[str] = "homomorphic"
+    input_stage: ClassVar[str] = STAGE
+
+    def __init__(
+        self, profile: EncryptionProfile = BFV_2X20, services: Services = ALONE, roles: Roles | None = None
+    ) -> None:
+        self._charge = charge_for(profile, services)
+        self._roles = roles
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """One."""
+        return (STAGE,)
+
+    def client(self, session: Session, me: ClientId) -> SumClient:
+        """A member's side."""
+        session.position(me)
+        return client_of(terms_of(session, self._charge), me)
+
+    def server(self, session: Session) -> SumServer:
+        """The server's side."""
+        return server_of(terms_of(session, self._charge), self._roles or local_roles(self._charge))
+
+
+def client_of(terms: Terms, me: ClientId) -> HomomorphicClient:
+    """A member's side."""
+    secure_sum = Homomorphic(
+        terms.profile,
+        terms.services,
+        trust=TRUST,
+        identity=AUTHORITY.identity(me),
+        screening=terms.screening,
+    )
+    return secure_sum.client(terms.session, me)
+
+
+def server_of(terms: Terms, roles: Roles) -> HomomorphicServer:
+    """The aggregator's side."""
+    return HomomorphicServer(terms, roles)
+
+
+@final
+@dataclass
+class Meeting:
+    """One session with honest services, of which a test drives the aggregator."""
+
+    session: Session
+    charge: Charge
+    roles: Roles
+    server: HomomorphicServer
+    inputs: Inputs
+
+    @classmethod
+    def of(cls, session: Session, charge: Charge | None = None, inputs: Inputs | None = None) -> "Meeting":
+        """Everyone set up, nobody asked yet."""
+        charge = charge or charge_for()
+        roles = local_roles(charge)
+        server = server_of(terms_of(session, charge), roles)
+        return cls(session, charge, roles, server, inputs or make_inputs(session))
+
+    @property
+    def terms(self) -> Terms:
+        """Of the session."""
+        return terms_of(self.session, self.charge)
+
+    def upload(self, member: ClientId) -> bytes:
+        """A member's honest upload."""
+        request = self.server.requests()[member]
+        return client_of(self.terms, member).contribute(request, self.inputs[member])
+
+    def take(self, *members: ClientId) -> None:
+        """Hand in honest uploads."""
+        for member in members:
+            self.server.receive(member, self.upload(member))
+
+    def sums(self, bindings: Mapping[int, bytes]) -> dict[int, list[int]]:
+        """What opens."""
+        self.server.close_stage()
+        return {index: values.tolist() for index, values in self.server.result(bindings).sums.items()}
