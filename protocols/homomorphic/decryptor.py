@@ -169,7 +169,7 @@ class Decryptor:
             projection=screening.open(product) if product is not None else None,
         )
         opened.passed[message.sender] = not screened.reason
-        return ScreeningResult(screened=screened)
+        return ScreeningResult.of(screened)
 
     def _screening(self) -> tuple[_Open, ScreeningSecret]:
         if self._open is None or self._open.screening is None:

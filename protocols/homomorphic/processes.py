@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Final, final
 
-import protocols
 from protocols.errors import ServiceError
 from protocols.homomorphic.services import Channel
 
@@ -169,7 +168,7 @@ def _limit(line: socket.socket, deadline: float | None) -> None:
 
 def _environment() -> dict[str, str]:
     """Where the child finds this very package; one thread, since its work is small and address space is not."""
-    root = str(Path(protocols.__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
         "PYTHONPATH": os.pathsep.join(paths),

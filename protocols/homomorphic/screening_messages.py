@@ -19,6 +19,7 @@ from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
 EVALUATION_PURPOSE: Final = b"evaluation keys"
 _PER_UNIT: Final = round(1 / STEP)
+_VALUE_SIZE: Final = 8
 
 
 @final
@@ -116,34 +117,51 @@ class ScreeningNumbers:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreeningResult:
-    """What the decryptor lets out of one update."""
+    """What the decryptor lets out of one update.
 
-    screened: Screened
+    Args:
+        reason: Why it is rejected; empty if it passes.
+        norm: In thousandths of an input bound; None where verdicts alone are let out.
+        cosine: In thousandths; None there, and without a direction.
+    """
+
+    reason: str
+    norm: int | None = None
+    cosine: int | None = None
+
+    @classmethod
+    def of(cls, screened: Screened) -> Self:
+        """The message of a verdict."""
+        norm, cosine = screened.norm, screened.cosine
+        return cls(
+            reason=screened.reason,
+            norm=None if norm is None else round(norm * _PER_UNIT),
+            cosine=None if cosine is None else round(cosine * _PER_UNIT),
+        )
+
+    @property
+    def screened(self) -> Screened:
+        """The verdict."""
+        return Screened(
+            reason=self.reason,
+            norm=None if self.norm is None else self.norm * STEP,
+            cosine=None if self.cosine is None else self.cosine * STEP,
+        )
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes: values in thousandths, absent ones as nothing."""
-        screened = self.screened
-        writer = Writer(MessageType.SCREENING_RESULT).text(screened.reason)
-        writer.blob(b"" if screened.norm is None else round(screened.norm * _PER_UNIT).to_bytes(8, "little"))
-        cosine = (
-            b""
-            if screened.cosine is None
-            else round(screened.cosine * _PER_UNIT).to_bytes(4, "little", signed=True)
-        )
+        """The canonical bytes; absent values are empty."""
+        writer = Writer(MessageType.SCREENING_RESULT).text(self.reason)
+        writer.blob(b"" if self.norm is None else self.norm.to_bytes(_VALUE_SIZE, "little", signed=True))
+        cosine = b"" if self.cosine is None else self.cosine.to_bytes(_VALUE_SIZE, "little", signed=True)
         return writer.blob(cosine).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.SCREENING_RESULT)
-        reason, norm, cosine = reader.text(), reader.blob(), reader.blob()
+        reason, *values = reader.text(), reader.blob(), reader.blob()
         reader.end()
-        if len(norm) not in (0, 8) or len(cosine) not in (0, 4):
+        if any(len(value) not in (0, _VALUE_SIZE) for value in values):
             raise WireError("screening_result: a value has another size")
-        return cls(
-            screened=Screened(
-                reason=reason,
-                norm=int.from_bytes(norm, "little") * STEP if norm else None,
-                cosine=int.from_bytes(cosine, "little", signed=True) * STEP if cosine else None,
-            )
-        )
+        norm, cosine = (int.from_bytes(v, "little", signed=True) if v else None for v in values)
+        return cls(reason=reason, norm=norm, cosine=cosine)

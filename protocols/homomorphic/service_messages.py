@@ -29,6 +29,47 @@ HELLO: Final = Writer(MessageType.SERVICE_HELLO).done()
 SCREENING: Final = Writer(MessageType.SERVICE_SCREENING).done()
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """A service has done what it was asked to."""
+
+    payload: bytes
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        return Writer(MessageType.SERVICE_ANSWER).blob(self.payload).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SERVICE_ANSWER)
+        message = cls(payload=reader.blob())
+        reader.end()
+        return message
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A service declines: the name of the error that it raised, and its message."""
+
+    error: str
+    reason: str
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes."""
+        return Writer(MessageType.SERVICE_REFUSAL).text(self.error).text(self.reason).done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SERVICE_REFUSAL)
+        message = cls(error=reader.text(), reason=reader.text())
+        reader.end()
+        return message
+
+
 def type_of(message: bytes) -> int:
     """The message type that some bytes claim; 0 where they are too short to claim one."""
     return message[3] if len(message) > 3 else 0  # noqa: PLR2004  # magic and version stand before it
@@ -79,7 +120,10 @@ class Setup:
         trust = TrustStore.read(
             authority=authority, roster=roster, revocations=revocations, certificates=certificates, now=now
         )
-        return cls(charge=charge, trust=trust)
+        setup = cls(charge=charge, trust=trust)
+        if setup.to_bytes() != data:
+            raise WireError("service_setup: its certificates are not in increasing order, each once")
+        return setup
 
 
 def _read_screening(data: bytes) -> Screening | None:
@@ -144,7 +188,9 @@ class StoredSums:
         context, last = reader.fixed(DIGEST_SIZE), reader.unsigned(1)
         ciphertexts = {index: reader.blob() for index in reader.positions()}
         reader.end()
-        return cls(context=context, ciphertexts=ciphertexts, last=last == 1)
+        if last > 1:
+            raise WireError(f"stored_sums: last={last} must be 0 or 1")
+        return cls(context=context, ciphertexts=ciphertexts, last=bool(last))
 
 
 @final

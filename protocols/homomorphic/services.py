@@ -14,7 +14,11 @@ from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.messages import EncryptedInput, EncryptedSum
 from protocols.homomorphic.screening_messages import ScreeningNumbers
 from protocols.homomorphic.service_messages import (
+    HELLO,
+    SCREENING,
+    Answer,
     DecryptRequest,
+    Refusal,
     SessionRequest,
     Setup,
     StoredSums,
@@ -23,7 +27,7 @@ from protocols.homomorphic.service_messages import (
 from protocols.homomorphic.verifier import Verifier
 from protocols.identity import Identity
 from protocols.primitives.signing import SigningKey
-from protocols.wire import MessageType, Reader, Writer
+from protocols.wire import MessageType
 
 
 class Service(ABC):
@@ -37,9 +41,9 @@ class Service(ABC):
     def handle(self, request: bytes) -> bytes:
         """The answer, or the refusal with its name, as bytes. Never raises on purpose."""
         try:
-            return Writer(MessageType.SERVICE_ANSWER).blob(self.answer(request)).done()
+            return Answer(payload=self.answer(request)).to_bytes()
         except ProtocolError as error:
-            return Writer(MessageType.SERVICE_REFUSAL).text(type(error).__name__).text(str(error)).done()
+            return Refusal(error=type(error).__name__, reason=str(error)).to_bytes()
 
 
 class Channel(ABC):
@@ -72,14 +76,9 @@ class Channel(ABC):
         """
         answer = self.exchange(request)
         if type_of(answer) == MessageType.SERVICE_REFUSAL:
-            reader = Reader(answer, MessageType.SERVICE_REFUSAL)
-            name, text = reader.text(), reader.text()
-            reader.end()
-            raise _named(name)(text)
-        reader = Reader(answer, MessageType.SERVICE_ANSWER)
-        payload = reader.blob()
-        reader.end()
-        return payload
+            refusal = Refusal.from_bytes(answer)
+            raise _named(refusal.error)(refusal.reason)
+        return Answer.from_bytes(answer).payload
 
 
 @final
@@ -117,10 +116,9 @@ class KeyedService(Service):
 
     def answer(self, request: bytes) -> bytes:
         """Answer one request."""
-        kind = type_of(request)
-        if kind == MessageType.SERVICE_HELLO:
+        if request == HELLO:
             return self._key.public
-        if kind == MessageType.SERVICE_SETUP:
+        if type_of(request) == MessageType.SERVICE_SETUP:
             self._set_up(Setup.from_bytes(request))
             return b""
         match self._role:
@@ -143,7 +141,7 @@ class KeyedService(Service):
 def _ask_decryptor(decryptor: Decryptor, request: bytes) -> bytes:
     if type_of(request) == MessageType.SERVICE_SESSION:
         return decryptor.create_round_key(SessionRequest.from_bytes(request).session).to_bytes()
-    if type_of(request) == MessageType.SERVICE_SCREENING:
+    if request == SCREENING:
         return decryptor.evaluation_keys().to_bytes()
     if type_of(request) == MessageType.SCREENING_NUMBERS:
         return decryptor.screen(ScreeningNumbers.from_bytes(request)).to_bytes()
