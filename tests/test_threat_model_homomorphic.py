@@ -1,0 +1,281 @@
+"""A test for every numbered claim of threat_model.md about the homomorphic mode, under the claim's number."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protocols.errors import (
+    CiphertextError,
+    EnrolmentError,
+    KeyUseError,
+    QuorumError,
+    ScreeningError,
+    ServiceError,
+    SignatureError,
+    StageError,
+)
+from protocols.homomorphic import scheme
+from protocols.homomorphic.messages import EncryptedInput, RoundKey
+from protocols.homomorphic.parameters import BFV_2X20
+from protocols.homomorphic.processes import ProcessChannel
+from protocols.homomorphic.screening import Release, Screening
+from protocols.homomorphic.terms import Services
+from protocols.interface import SecureSum, SegmentInput
+from protocols.masking.secure_sum import Masking
+from protocols.plain import Plain
+from protocols.run import run_session
+from tests.contracts.sessions import (
+    MODEL,
+    make_inputs,
+    make_session,
+    names,
+    plain_sum,
+    same_bindings,
+    segment,
+)
+from tests.protocols.homomorphic.parties import (
+    ALONE,
+    VERIFIED,
+    EveryonesHomomorphic,
+    Meeting,
+    charge_for,
+    client_of,
+    make_verifier,
+    server_of,
+    terms_of,
+)
+from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
+from tests.protocols.homomorphic.test_decryptor import begin
+from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS
+from tests.protocols.homomorphic.test_malformed import SESSION as THREE_BANDS
+from tests.protocols.homomorphic.test_services import recorded, secret_parts
+
+FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
+
+
+@pytest.mark.parametrize("kind", list(KEYS)[::3])
+def test_claim_23_a_client_encrypts_under_no_other_key_than_its_decryptors(kind: str) -> None:
+    """Unsigned, foreign, replayed and malformed keys get no ciphertext out of a client."""
+    change, error = KEYS[kind]
+    meeting = Meeting.of(THREE_BANDS)
+    key = RoundKey.from_bytes(meeting.server.requests()[FIRST])
+
+    with pytest.raises(error):
+        client_of(meeting.terms, FIRST).contribute(change(key).to_bytes(), make_inputs(THREE_BANDS)[FIRST])
+
+
+def test_claim_23_no_client_can_play_a_decryptor() -> None:
+    """Whoever is enrolled with a rank serves nobody, whatever the aggregator says of it."""
+    charge = replace(charge_for(), services=Services(decryptor=names(5)[-1]))
+
+    with pytest.raises(EnrolmentError, match="not as a service"):
+        terms_of(THREE_BANDS, charge)
+
+
+@pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])
+def test_claim_24_no_byte_that_crosses_holds_a_secret_key(services: Services) -> None:
+    """The round's secret key, in the library's form or as residues, is in no message of a whole session."""
+    meeting, recorders, decryptor = recorded(services)
+    crossed = list(meeting.server.requests().values())
+    secrets = secret_parts(decryptor)
+    for member in MEMBERS:
+        crossed.append(meeting.upload(member))
+        meeting.server.receive(member, crossed[-1])
+
+    meeting.sums(same_bindings(meeting.session))
+
+    crossed += [data for recorder in recorders.values() for data in recorder.crossed]
+    assert all(len(secret) == 64 for secret in secrets)
+    assert not any(secret in data for secret in secrets for data in crossed)
+
+
+def test_claim_25_the_decryptor_opens_each_band_once_and_no_round_twice() -> None:
+    """A second sum under a key, of the same or another band or over others, and a second key for the round are refused."""
+    playing = begin()
+    playing.decryptor.decrypt(playing.summed(*MEMBERS, segments=(0,)))
+
+    for again in (playing.summed(*MEMBERS), playing.summed(*MEMBERS[:3])):
+        with pytest.raises(KeyUseError):
+            playing.decryptor.decrypt(again)
+    with pytest.raises(StageError):
+        playing.decryptor.create_round_key(replace(TWO_BANDS, attempt=2))
+
+
+def test_claim_25_the_decryptor_counts_the_holders_itself() -> None:
+    """A sum with the receipts of too few holders stays encrypted, whatever its aggregator wants."""
+    session = make_session(4, segment(0, 7, MEMBERS, 3, holders=(FIRST, SECOND, THIRD)))
+    playing = begin(session)
+
+    with pytest.raises(QuorumError):
+        playing.decryptor.decrypt(playing.summed(FIRST, SECOND, LAST, segments=(0,)))
+
+
+def test_claim_26_with_a_verifier_a_lie_is_not_decrypted() -> None:
+    """One client's ciphertexts in the place of the sum get no signature from the verifier, and without it nothing is opened."""
+    charge = charge_for(services=VERIFIED)
+    playing = begin(charge=charge)
+    verifier = make_verifier(charge)
+    verifier.follow(TWO_BANDS, playing.key)
+    for member in MEMBERS:
+        verifier.handle_input(playing.inputs[member])
+    honest = playing.summed(*MEMBERS)
+    lie = replace(honest, ciphertexts={0: playing.inputs[SECOND].ciphertexts[0]})
+
+    with pytest.raises(CiphertextError):
+        verifier.sign_sum(lie)
+    with pytest.raises(SignatureError):
+        playing.decryptor.decrypt(lie, verifier.sign_sum(honest).signature)
+
+
+@pytest.mark.parametrize("kind", list(CORPUS)[::6])
+def test_claim_27_malformed_uploads_are_refused_by_name(kind: str) -> None:
+    """A sample of the corpus, whose every kind has a test of its own, raises its named errors at the aggregator."""
+    change, error = CORPUS[kind]
+    meeting = Meeting.of(THREE_BANDS)
+    honest = EncryptedInput.from_bytes(meeting.upload(LAST))
+
+    with pytest.raises(error):
+        meeting.server.receive(LAST, change(meeting, honest))
+
+
+def test_claim_27_the_library_reads_no_bytes_of_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of everything that crosses in a session, no stretch is ever handed to the encryption library as it came."""
+    seen: list[bytes] = []
+    library = scheme.library()
+
+    def spied(name: str) -> Callable[..., Any]:
+        original = getattr(library, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            seen.extend(each for each in arguments if isinstance(each, bytes))
+            return original(*arguments, **more)
+
+        return call
+
+    for name in ("context_from", "bfv_vector_from", "ckks_vector_from"):
+        monkeypatch.setattr(library, name, spied(name))
+    scheme.public_key.cache_clear()
+    meeting = Meeting.of(THREE_BANDS)
+    crossed = [*meeting.server.requests().values()]
+    for member in MEMBERS:
+        crossed.append(meeting.upload(member))
+        meeting.server.receive(member, crossed[-1])
+    meeting.sums(same_bindings(THREE_BANDS))
+
+    assert len(seen) >= 4
+    samples = [data[at : at + 24] for data in crossed for at in range(400, len(data) - 24, 9973)]
+    assert len(samples) > 50
+    assert not any(sample in data for sample in samples for data in seen)
+
+
+def test_claim_28_a_worker_that_dies_costs_one_client_its_place() -> None:
+    """Killed while it has one client's ciphertexts, it costs that client the round; the sum of the others is exact."""
+    worker = ProcessChannel("worker", "worker", restarts=True)
+    meeting = Meeting.of(THREE_BANDS)
+    meeting.server = server_of(meeting.terms, replace(meeting.roles, worker=worker))
+    meeting.take(FIRST, SECOND)
+    exchange = worker.exchange
+
+    def struck(request: bytes) -> bytes:
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        return exchange(request)
+
+    worker.exchange = struck  # type: ignore[method-assign]
+    with pytest.raises(ServiceError, match="SIGKILL"):
+        meeting.take(THIRD)
+    worker.exchange = exchange  # type: ignore[method-assign]
+    meeting.take(LAST)
+
+    assert meeting.sums(same_bindings(THREE_BANDS)) == {
+        part.index: plain_sum(meeting.inputs, part, (FIRST, SECOND, LAST)) for part in THREE_BANDS.segments
+    }
+    worker.close()
+
+
+@pytest.mark.parametrize("silent", [(), (SECOND,)])
+def test_claim_29_all_secure_sums_give_the_same_integers(silent: tuple[str, ...]) -> None:
+    """The same inputs and drop-outs, band by band: plain, masked, encrypted, and encrypted with a verifier."""
+    session = replace(THREE_BANDS, input_bound=100_000)
+    inputs = make_inputs(session)
+    modes: Mapping[str, SecureSum] = {
+        "plain": Plain(),
+        "masking": Masking(),
+        "homomorphic": EveryonesHomomorphic(),
+        "verified": EveryonesHomomorphic(services=VERIFIED),
+    }
+
+    results = {
+        name: run_session(
+            mode,
+            session,
+            inputs,
+            bindings=same_bindings(session),
+            silent_from=dict.fromkeys(silent, mode.input_stage),
+        )
+        for name, mode in modes.items()
+    }
+
+    plain = results.pop("plain")
+    assert len(plain.sums) == 3
+    for result in results.values():
+        assert result.survivors == plain.survivors
+        assert {i: values.tolist() for i, values in result.sums.items()} == {
+            i: values.tolist() for i, values in plain.sums.items()
+        }
+
+
+def test_claim_30_a_client_is_screened_once_and_counts_only_if_it_passes() -> None:
+    """A second set of numbers is not opened, and a sum that a rejected client is in stays encrypted."""
+    rule = Screening(max_norm=0.5, release=Release.VERDICTS)
+    meeting = Meeting.of(make_session(4, segment(0, 20, MEMBERS)), charge_for(screening=rule))
+    small = {0: SegmentInput(values=np.ones(20, dtype=np.int64), binding=MODEL)}
+    large = {0: SegmentInput(values=np.full(20, 1000), binding=MODEL)}
+    for member in MEMBERS:
+        meeting.inputs[member] = large if member == LAST else small
+    meeting.take(*MEMBERS[:3])
+    upload = meeting.upload(LAST)
+
+    with pytest.raises(ScreeningError, match=f"{LAST}: its norm exceeds"):
+        meeting.server.receive(LAST, upload)
+    with pytest.raises(ScreeningError, match="screened once"):
+        meeting.server.receive(LAST, upload)
+
+    # An aggregator that adds it all the same.
+    message = EncryptedInput.from_bytes(upload)
+    meeting.server._adder.add(message.ciphertexts)
+    meeting.server._receipts[4] = message.receipt
+    with pytest.raises(ServiceError, match="without having passed"):
+        meeting.sums(same_bindings(meeting.session))
+
+
+def test_claim_30_what_is_let_out_is_a_verdict_or_rounded() -> None:
+    """Under verdicts the aggregator learns no number; under values, multiples of a thousandth."""
+    for release in Release:
+        rule = Screening(max_norm=100.0, release=release)
+        meeting = Meeting.of(make_session(4, segment(0, 20, MEMBERS)), charge_for(screening=rule))
+        meeting.take(FIRST)
+
+        screened = meeting.server.screened[1]
+
+        if release is Release.VERDICTS:
+            assert (screened.norm, screened.cosine) == (None, None)
+        else:
+            assert screened.norm is not None
+            assert screened.norm == round(screened.norm, 3) > 0
+
+
+def test_the_limits_that_are_stated_are_real() -> None:
+    """Without a verifier, a lying aggregator has one client's values decrypted: the document says so."""
+    playing = begin()
+    lie = replace(playing.summed(*MEMBERS), ciphertexts={0: playing.inputs[SECOND].ciphertexts[0]})
+
+    found = playing.decryptor.decrypt(lie).integers(0)[:20]
+
+    update = make_inputs(TWO_BANDS)[SECOND][0].values
+    assert (found + 3 * BFV_2X20.offset(4)).tolist() == update.tolist()
