@@ -1,7 +1,7 @@
 """Pseudo-random ring vectors: AES-128 in counter mode (NIST SP 800-38A), keyed once and never again.
 
 Expansion is fused with the addition in chunks that stay in the cache, into one buffer: the cost of a mask is its AES
-and one addition in cache, and memory does not grow with the vector.
+and one addition in cache. Memory does not grow with the vector, but for a short one per thread where there are many keys.
 """
 
 import os

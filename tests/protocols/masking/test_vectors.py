@@ -266,10 +266,15 @@ def test_the_recorded_result_is_the_plain_sum(name: str, alive: tuple[int, ...],
 # The same uploads, masked by an implementation that shares no code with ours.
 
 
-def key_by_hand(secret: bytes, label: bytes, *context: bytes) -> bytes:
-    """HKDF-SHA256 with the label and context of the format, 16 bytes."""
+def expanded_by_hand(key: bytes, label: bytes, *context: bytes) -> bytes:
+    """HKDF-Expand with SHA-256, label and context as the format has them: 16 bytes (RFC 5869, section 2.3)."""
     info = b"".join(len(part).to_bytes(2, "big") + part for part in (b"rbla-secure v1 " + label, *context))
-    return hmac.digest(hmac.digest(bytes(32), secret, "sha256"), info + b"\x01", "sha256")[:16]
+    return hmac.digest(key, info + b"\x01", "sha256")[:16]
+
+
+def extracted_by_hand(secret: bytes) -> bytes:
+    """HKDF-Extract with SHA-256 and no salt (RFC 5869, section 2.2)."""
+    return hmac.digest(bytes(32), secret, "sha256")
 
 
 def words_by_hand(key: bytes, count: int) -> list[int]:
@@ -299,7 +304,8 @@ def upload_by_hand(record: Mapping[str, Any], member: str) -> dict[int, list[int
     upload = {}
     for text, values in record["inputs"][member].items():
         index, binding = int(text).to_bytes(2, "big"), bytes.fromhex(record["bindings"][text])
-        own = key_by_hand(mine["seeds"][text], b"self mask", context, binding, index, me.to_bytes(2, "big"))
+        seed, place = mine["seeds"][text], me.to_bytes(2, "big")
+        own = expanded_by_hand(seed, b"self mask", context, binding, index, place)
         total = [value + word for value, word in zip(values, words_by_hand(own, len(values)), strict=True)]
         private = X25519PrivateKey.from_private_bytes(mine["mask keys"][text])
         for other in record["session"]["segments"][int(text)]["members"]:
@@ -310,9 +316,9 @@ def upload_by_hand(record: Mapping[str, Any], member: str) -> dict[int, list[int
             public = theirs.public_key().public_bytes_raw()
             secret = private.exchange(X25519PublicKey.from_public_bytes(public))
             pair = (min(me, peer).to_bytes(2, "big"), max(me, peer).to_bytes(2, "big"))
-            words = words_by_hand(
-                key_by_hand(secret, b"pairwise mask", context, binding, index, *pair), len(values)
-            )
+            common = extracted_by_hand(secret)
+            key = expanded_by_hand(common, b"pairwise mask", context, binding, index, *pair)
+            words = words_by_hand(key, len(values))
             total = [t + (word if me < peer else -word) for t, word in zip(total, words, strict=True)]
         upload[int(text)] = [t % 2 ** record["session"]["ring_bits"] for t in total]
     return upload
@@ -325,13 +331,15 @@ def signature_by_hand(record: Mapping[str, Any], member: str, purpose: bytes, me
 
 
 def view_by_hand(record: Mapping[str, Any]) -> bytes:
-    """What an upload's signature covers: the context, everyone's nonce, and who has shared."""
+    """What an upload's signature covers: the context, two counts, everyone's nonce, and who has shared."""
     roster, stages = record["session"]["members"], record["stages"]
+    advertised, shared = (stages[stage]["replies"] for stage in ("advertise_keys", "share_keys"))
     data = b"rbla-secure view\x00" + bytes.fromhex(record["context"])
-    for member in stages["advertise_keys"]["replies"]:
+    data += bytes([0, len(advertised), 0, len(shared)])
+    for member in advertised:
         position = (roster.index(member) + 1).to_bytes(2, "big")
         data += position + draws_by_hand(record, member)["nonce"][""]
-    for member in stages["share_keys"]["replies"]:
+    for member in shared:
         data += (roster.index(member) + 1).to_bytes(2, "big")
     return hashlib.sha256(data).digest()
 
