@@ -37,10 +37,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from parties import BINDING, STAGES, Cohort, authority_for, dropped_of, machine, play
 
-from protocols.masking import server as masking_server
 from protocols.masking.masks import SEED_SIZE, SegmentMasks
 from protocols.masking.parameters import share_graph_parameters
 from protocols.masking.secure_sum import MaskingServer
+from protocols.masking.server import opening
 from protocols.primitives import prg
 from protocols.primitives.secret import Secret
 from protocols.profiles import SEMI_HONEST
@@ -131,7 +131,7 @@ def recovery(members: int, length: int) -> Figures:
     )
     cpu = []
     for _ in range(3):
-        masking_server._recovery_over.cache_clear()  # noqa: SLF001  # every session has helpers of its own
+        opening._recovery_over.cache_clear()  # noqa: SLF001  # every session has helpers of its own
         server = copy.deepcopy(kept[0])
         with patch.object(SegmentMasks, "remove"):
             cpu.append(_seconds(lambda server=server: _open(server), time.process_time))

@@ -462,7 +462,7 @@ def test_claim_08_clients_of_different_models_do_not_cancel(
 
     server_sums: list[npt.NDArray[np.uint32]] = []
     monkeypatch.setattr(
-        "protocols.masking.server.centred",
+        "protocols.masking.server.opening.centred",
         lambda total, *, bits: server_sums.append(total) or centred(total, bits=bits),
     )
 

@@ -8,14 +8,11 @@ from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer, check_binding
 from protocols.masking import client as steps
 from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList, SurvivorSignatures
-from protocols.masking.server import (
-    AdvertiseKeys,
-    AgreeSurvivors,
-    MaskInput,
-    RevealShares,
-    ShareKeys,
-    Stage,
-)
+from protocols.masking.server.keys import AdvertiseKeys, ShareKeys
+from protocols.masking.server.masked_input import MaskInput
+from protocols.masking.server.reveal import RevealShares
+from protocols.masking.server.stage import Stage
+from protocols.masking.server.survivors import AgreeSurvivors
 from protocols.masking.terms import Terms
 from protocols.primitives.secret import SYSTEM_RANDOM, RandomBytes
 from protocols.profiles import SEMI_HONEST, MaskingProfile, SurvivorCheck
