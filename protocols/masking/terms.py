@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
-from protocols.errors import QuorumError, SessionError
+from protocols.errors import SessionError
 from protocols.identity import TrustStore
 from protocols.masking.graph import graph_seed, neighbours
 from protocols.masking.parameters import (
@@ -39,7 +39,6 @@ class Terms:
     Raises:
         SessionError: The profile needs signatures and there is nobody to vouch for them.
         ThresholdError: The session's threshold is not enough for the profile.
-        QuorumError: A segment could never open under the profile, even if nobody dropped out.
     """
 
     session: Session
@@ -55,13 +54,6 @@ class Terms:
         if self.trust is None and self.profile.survivor_check is not SurvivorCheck.TRUST_SERVER:
             raise SessionError(f"profile {self.profile.name} needs certified identities")
         self.profile.check_threshold(self.session.threshold, members=len(self.session.members))
-        for segment in self.session.segments:
-            if self.quorum(segment) > len(segment.holders):
-                raise QuorumError(
-                    f"segment {segment.index}: under profile {self.profile.name} it opens only over "
-                    f"{self.quorum(segment)} survivors, more than its {len(segment.holders)} holders: "
-                    "raise the threshold or use the profile with a signed survivor list"
-                )
 
     @cached_property
     def context(self) -> bytes:
@@ -85,7 +77,10 @@ class Terms:
         return self.session.threshold if self.complete else self._shares.threshold
 
     def quorum(self, segment: Segment) -> int:
-        """Surviving holders that a client wants to see in its list before it reveals a share of a segment."""
+        """Surviving holders that a client wants to see in its list before it reveals a share of a segment.
+
+        Never more than there are: with all its holders there, every segment opens under every profile.
+        """
         if self.profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
             return segment.quorum
         members = len(self.session.members)
