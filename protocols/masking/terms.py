@@ -6,7 +6,7 @@ al. 2020) derived from the session and from a nonce of everyone who advertised.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -21,7 +21,7 @@ from protocols.masking.parameters import (
     share_graph_parameters,
 )
 from protocols.profiles import MaskingProfile, SurvivorCheck
-from protocols.session import Segment, Session
+from protocols.session import ExtraReveal, Segment, Session
 
 Graph = Mapping[int, frozenset[int]]
 
@@ -37,7 +37,8 @@ class Terms:
         trust: Whose signatures count; None leaves messages unsigned, which only a semi-honest server's profile allows.
 
     Raises:
-        SessionError: The profile needs signatures and there is nobody to vouch for them.
+        SessionError: The profile needs signatures and there is nobody to vouch for them; or extra secrets are to be
+            given out by the number of the missing, about which the profile lets a server tell clients different things.
         ThresholdError: The session's threshold is not enough for the profile.
     """
 
@@ -54,6 +55,17 @@ class Terms:
         if self.trust is None and self.profile.survivor_check is not SurvivorCheck.TRUST_SERVER:
             raise SessionError(f"profile {self.profile.name} needs certified identities")
         self.profile.check_threshold(self.session.threshold, members=len(self.session.members))
+        if self.profile.survivor_check is SurvivorCheck.REVEAL_QUORUM:
+            self._check_no_extra_reveal()
+
+    def _check_no_extra_reveal(self) -> None:
+        for segment in self.session.segments:
+            if segment.extra_reveal is not ExtraReveal.NOTHING:
+                raise SessionError(
+                    f"segment {segment.index}: extra_reveal={segment.extra_reveal.name} must be NOTHING under profile "
+                    f"{self.profile.name}: a server may tell its clients different survivors, and a list that is too "
+                    "long gives out too many secrets"
+                )
 
     @cached_property
     def context(self) -> bytes:
@@ -91,6 +103,13 @@ class Terms:
             threshold=self.session.threshold,
             corrupt=self.profile.corrupt(members),
         )
+
+    def given_out(self, segment: Segment, survivors: Collection[int]) -> range:
+        """The numbers, from 0, of the extra secrets of a segment of which survivors' shares are given out."""
+        if segment.extra_reveal is ExtraReveal.NOTHING:
+            return range(0)
+        missing = sum(self.session.position(client) not in survivors for client in segment.members)
+        return range(missing, segment.extra_secrets)
 
     def keepers(self, neighbours: frozenset[int], owner: int) -> frozenset[int]:
         """Who keeps shares of an owner's secrets: its neighbours, and where all share with all the owner itself.

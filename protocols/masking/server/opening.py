@@ -50,6 +50,10 @@ class MaskedSums:
         """Those present whose upload is more than padding."""
         return self._positions(segment.holders).intersection(self.survivors.survivors)
 
+    def given_out(self, segment: Segment) -> range:
+        """The numbers of the extra secrets of a segment of which survivors' shares are given out."""
+        return self.terms.given_out(segment, frozenset(self.survivors.survivors))
+
     def keepers(self, owner: int) -> frozenset[int]:
         """Who keeps shares of a client's secrets; the other way round, whose secrets a client keeps shares of."""
         return self.terms.keepers(self.share_graph[owner], owner)
@@ -91,6 +95,7 @@ class Opening:
             ShareError: The shares of a client do not give the secret they should.
         """
         sums, refused = {}, {}
+        extra: dict[tuple[ClientId, int, int], Secret] = {}
         for segment in self._session.segments:
             reason = self._reason_to_refuse(segment)
             if not reason:
@@ -101,8 +106,9 @@ class Opening:
                 refused[segment.index] = reason
             else:
                 sums[segment.index] = summed
+                extra |= self._recover_extra(segment)
         survivors = tuple(self._session.client_at(position) for position in self._masked.survivors.survivors)
-        return SumResult(survivors=survivors, sums=sums, refused=refused)
+        return SumResult(survivors=survivors, sums=sums, refused=refused, extra_secrets=extra)
 
     def _reason_to_refuse(self, segment: Segment) -> str:
         """Why a segment stays closed; empty when it opens."""
@@ -149,6 +155,18 @@ class Opening:
         if key.public != self._masked.mask_keys[gone][segment.index]:
             raise ShareError(f"{name}: the shares revealed for it do not give the key it advertised")
         return key
+
+    def _recover_extra(self, segment: Segment) -> dict[tuple[ClientId, int, int], Secret]:
+        """The extra secrets that the segment's rule gives out. Nothing shows whether a holder's share was wrong."""
+        found: dict[tuple[ClientId, int, int], Secret] = {}
+        numbers = self._masked.given_out(segment)
+        for peer in sorted(self._masked.present(segment)) if numbers else ():
+            name, recovery = self._session.client_at(peer), self._recovery(peer, segment)
+            for number in numbers:
+                key = (peer, segment.index, number)
+                shares = {h: self._revealed[h].extra_shares[key] for h in recovery.coefficients}
+                found[name, segment.index, number] = _recover(name, recovery, shares)
+        return found
 
 
 @lru_cache(maxsize=4096)

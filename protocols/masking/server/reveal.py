@@ -60,7 +60,20 @@ class RevealShares(Stage):
             raise ShareError(
                 f"{name}: mask-key shares must be for all its dropped peers of a segment or for none"
             )
-        for share in (*message.mask_key_shares.values(), *message.self_mask_shares.values()):
+        given_out = [(s, self._masked.given_out(s)) for s in segments]
+        if set(message.extra_shares) != {
+            (p, s.index, number)
+            for s, out in given_out
+            if out
+            for p in wards & self._masked.present(s)
+            for number in out
+        }:
+            raise ShareError(f"{name}: extra shares must be exactly those that the segments' rules give out")
+        for share in (
+            *message.mask_key_shares.values(),
+            *message.self_mask_shares.values(),
+            *message.extra_shares.values(),
+        ):
             _check_share(name, share)
         self._revealed[position] = message
         self._offered[position] = offered

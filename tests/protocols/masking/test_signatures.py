@@ -443,5 +443,5 @@ def test_revealed_shares_need_no_signature() -> None:
     sizes = {len(reply) for reply in play.answers("reveal_shares").values()}
 
     shares = 5 + 3  # self-mask seeds of all five in segment 0, of three in segment 1
-    assert sizes == {4 + 32 + 2 + 4 + 4 + shares * (2 + 2 + 33)}
+    assert sizes == {4 + 32 + 2 + 3 * 4 + shares * (2 + 2 + 33)}
     assert RevealedShares.from_bytes(play.answers("reveal_shares")[FIRST]).mask_key_shares == {}

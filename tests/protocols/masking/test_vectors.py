@@ -36,7 +36,7 @@ from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.primitives.secret import Secret
 from protocols.primitives.signing import SigningKey
 from protocols.profiles import by_name
-from protocols.session import Segment, Session
+from protocols.session import ExtraReveal, Segment, Session
 from tests.protocols.masking.parties import stream
 
 GOOD = Path(__file__).parents[2] / "vectors" / "masking_session.json"
@@ -138,6 +138,7 @@ def session_of(record: Mapping[str, Any]) -> Session:
             holders=tuple(part["holders"]),
             quorum=part["quorum"],
             extra_secrets=part["extra_secrets"],
+            extra_reveal=ExtraReveal(part["extra_reveal"]),
         )
         for index, part in enumerate(terms["segments"])
     )
@@ -174,6 +175,9 @@ def as_recorded(result: SumResult) -> dict[str, Any]:
         "survivors": list(result.survivors),
         "sums": {str(index): values.tolist() for index, values in result.sums.items()},
         "refused": sorted(result.refused),
+        "extra_secrets": {
+            " ".join(map(str, key)): value.hex() for key, value in result.extra_secrets.items()
+        },
     }
 
 
@@ -261,6 +265,20 @@ def test_the_recorded_result_is_the_plain_sum(name: str, alive: tuple[int, ...],
     assert sums == record["result"]["sums"]
     assert survivors == [f"client-{number:02d}" for number in alive]
     assert record["result"]["refused"] == refused
+
+
+@pytest.mark.parametrize(("name", "given_out"), [("unsigned", []), ("consistency", [1])])
+def test_the_recorded_extra_secrets_are_the_survivors_own(name: str, given_out: list[int]) -> None:
+    """One of five members is missing: of the two secrets of each survivor the first stays hidden, the second is given out."""
+    record = SESSIONS[name]
+
+    expected = {
+        f"{member} 0 {number}": record["extra_secrets"][member]["0"][number]
+        for member in record["result"]["survivors"]
+        for number in given_out
+    }
+
+    assert record["result"]["extra_secrets"] == expected
 
 
 # The same uploads, masked by an implementation that shares no code with ours.
@@ -458,6 +476,7 @@ def part(length: int, members: list[str], quorum: int, **more: Any) -> dict[str,
         "quorum": quorum,
         "holders": members,
         "extra_secrets": 0,
+        "extra_reveal": 0,
         **more,
     }
 
@@ -470,9 +489,9 @@ def unsigned_record() -> dict[str, Any]:
 
 
 def consistency_record() -> dict[str, Any]:
-    """Half bytes, extra secrets, and two segments that are padded: in the last one the only holder drops out."""
+    """Half bytes, extra secrets of which one is given out, and two segments that are padded: in the last one the only holder drops out."""
     parts = [
-        part(5, MEMBERS, 3, extra_secrets=1),
+        part(5, MEMBERS, 3, extra_secrets=2, extra_reveal=1),
         part(3, MEMBERS[:3], 3),
         part(4, MEMBERS[1:4], 1, holders=MEMBERS[1:3]),
         part(2, MEMBERS[1:4], 1, holders=MEMBERS[2:3]),
@@ -677,7 +696,21 @@ def spoilt_reveals(message: bytes) -> Cases:
     """What is wrong with the content of the shares of client-01."""
     reveal = RevealedShares.from_bytes(message)
     gone, alive, any_share = dict(reveal.mask_key_shares), dict(reveal.self_mask_shares), Secret(bytes(33))
-    return {
+    extra = dict(reveal.extra_shares)
+    spoilt_extra = {
+        "an extra share of the dropped": {**extra, (3, 0, 1): any_share},
+        "an extra share that is not given out": {**extra, (2, 0, 0): any_share},
+        "an extra share that does not exist": {**extra, (2, 0, 2): any_share},
+    }
+    if extra:
+        spoilt_extra["no extra shares"] = {}
+        spoilt_extra["an extra share missing"] = {k: v for k, v in extra.items() if k[0] != 2}
+        spoilt_extra["an extra share outside the field"] = {**extra, (2, 0, 1): Secret(b"\xff" * 33)}
+    cases = {
+        why: (replace(reveal, extra_shares=changed).to_bytes(), "ShareError")
+        for why, changed in spoilt_extra.items()
+    }
+    return cases | {
         why: (replace(reveal, mask_key_shares=dead, self_mask_shares=living).to_bytes(), "ShareError")
         for why, dead, living in (
             ("no share of the dropped", {}, alive),

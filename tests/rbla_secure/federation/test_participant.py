@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from protocols.plain import PlainInput
 from protocols.primitives.secret import Secret
 from protocols.ring import centred
-from protocols.session import ClientId, Segment, Session
+from protocols.session import ClientId, ExtraReveal, Segment, Session
 from rbla_secure.federation.conversation import Turn, hold
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
@@ -216,6 +216,7 @@ def first_segment(session: Session, **changes: Any) -> Session:
         lambda s: first_segment(s, members=SMALL, holders=SMALL),
         lambda s: first_segment(s, holders=SMALL),
         lambda s: first_segment(s, extra_secrets=1),
+        lambda s: first_segment(s, extra_reveal=ExtraReveal.BEYOND_MISSING),
         lambda s: replace(s, segments=(s.segments[0], replace(s.segments[1], members=MEMBERS))),
         lambda s: replace(
             s, segments=(s.segments[0], replace(s.segments[1], members=MEMBERS, holders=MEMBERS))
