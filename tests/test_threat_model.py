@@ -58,7 +58,7 @@ from rbla_secure import keys
 from rbla_secure.config import load_config
 from rbla_secure.errors import RefusalError, UpdateError
 from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Parcel
 from rbla_secure.federation.messages import StageRequest, decode_answer
@@ -1105,3 +1105,48 @@ def test_claim_20_a_sessions_secrets_are_gone_when_it_is_over(profile: MaskingPr
     assert secrets_of(me) == lasting | ended, "replaced"
     me.end()
     assert secrets_of(me) == lasting, "ended"
+
+
+def _sums_of(plan: Plan, people: Mapping[str, Participant], attempt: int, *, without: str = "") -> Any:
+    """The sums of the bands in one attempt at round 1, in which one client is not asked for its input."""
+    conversation = Conversation(plan, first_session(plan, attempt=attempt), server_sum(plan))
+    network = InMemory(people, silent_from={without: "mask_input"} if without else {})
+    prepare_round(conversation, network)
+    stages = conversation.stages
+    for stage in stages[stages.index("mask_input") :]:
+        adapter = initial(plan) if stage == "mask_input" else None
+        hold(network, [Turn(conversation=conversation, stage=stage, adapter=adapter)])
+    return conversation.result(initial(plan)), conversation
+
+
+@EVERY_PROFILE
+def test_claim_21_a_round_is_not_summed_twice_over_different_survivors(profile: MaskingProfile) -> None:
+    """After one sum of a round all its clients refuse another attempt by name, and nothing is opened."""
+    plan = make_plan(f"masking.profile={profile.name}")
+    people = participants(plan)
+    first, _ = _sums_of(plan, people, 1)
+
+    second, conversation = _sums_of(plan, people, 2, without="a-01")
+
+    assert first.survivors == tuple(plan.ranks)
+    assert second is None
+    assert set(conversation.refusals) == set(plan.ranks)
+    assert all(why.startswith("RefusalError: round 1 has had") for why in conversation.refusals.values())
+
+
+@EVERY_PROFILE
+def test_claim_21_without_that_rule_the_difference_is_one_clients_update(
+    monkeypatch: pytest.MonkeyPatch, profile: MaskingProfile
+) -> None:
+    """The attack is real: two sums of one round that differ by one client differ by its integers, to the bit."""
+    monkeypatch.setattr(Participant, "_check_not_given", lambda *_arguments: None)
+    plan = make_plan(f"masking.profile={profile.name}")
+    people = participants(plan)
+
+    first, _ = _sums_of(plan, people, 1)
+    second, _ = _sums_of(plan, people, 2, without="a-01")
+
+    victim = people["a-01"]
+    alone = victim._inputs(first_session(plan), initial(plan).sliced(2))
+    assert np.array_equal(first.sums[0] - second.sums[0], alone[0].values)
+    assert np.array_equal(first.sums[1], second.sums[1])
