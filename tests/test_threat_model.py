@@ -56,7 +56,8 @@ from protocols.run import run_session
 from protocols.session import Session
 from rbla_secure import keys
 from rbla_secure.config import load_config
-from rbla_secure.errors import RefusalError, UpdateError
+from rbla_secure.errors import RefusalError, RunFolderError, UpdateError
+from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
@@ -1150,3 +1151,61 @@ def test_claim_21_without_that_rule_the_difference_is_one_clients_update(
     alone = victim._inputs(first_session(plan), initial(plan).sliced(2))
     assert np.array_equal(first.sums[0] - second.sums[0], alone[0].values)
     assert np.array_equal(first.sums[1], second.sums[1])
+
+
+def _a_logged_run(folder: Path) -> list[str]:
+    """A run folder whose events are those of one session; its lines."""
+    plan = make_plan()
+    made = RunFolder.create(folder, plan.config)
+    conversation = Conversation(plan, first_session(plan), server_sum(plan), log=made.log)
+    prepare_round(conversation, InMemory(participants(plan), silent_from={"a-01": "share_keys"}))
+    made.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=1, adapter_file="ab"))
+    made.close()
+    return (folder / "events.jsonl").read_text().splitlines()
+
+
+def test_claim_22_a_changed_line_of_the_log_is_noticed(tmp_path: Path) -> None:
+    """Each line but the last, changed in a character, left out, or exchanged with the next, is named on opening."""
+    folder = tmp_path / "run"
+    lines = _a_logged_run(folder)
+    assert len(lines) == 3
+
+    for number in range(len(lines) - 1):
+        before, line, after = lines[:number], lines[number], lines[number + 1 :]
+        for tampered in (
+            [*before, line.replace('"number":', '"number": '), *after],
+            [*before, line.replace('"time":1', '"time":2'), *after],
+            [*before, *after],
+            [*before, after[0], line, *after[1:]],
+            [*before, line, line, *after],
+        ):
+            (folder / "events.jsonl").write_text("".join(each + "\n" for each in tampered))
+
+            with pytest.raises(RunFolderError, match=rf"events\.jsonl line {number + 1}|line {number + 2}"):
+                RunFolder.open(folder)
+
+
+def test_claim_22_a_torn_line_is_no_tampering(tmp_path: Path) -> None:
+    """What a crash left of the last line goes, and everything before it stays."""
+    folder = tmp_path / "run"
+    lines = _a_logged_run(folder)
+    (folder / "events.jsonl").write_text("".join(line + "\n" for line in lines[:-1]) + lines[-1][:50])
+
+    RunFolder.open(folder).close()
+
+    assert (folder / "events.jsonl").read_text().splitlines() == lines[:-1]
+
+
+def test_claim_22_the_head_is_what_a_rewritten_chain_cannot_have(tmp_path: Path) -> None:
+    """The limit is true: a chain that was written anew opens, and only a head that is known elsewhere tells."""
+    folder = tmp_path / "run"
+    lines = _a_logged_run(folder)
+    opened = RunFolder.open(folder)
+    known = opened.log.head
+    opened.close()
+
+    AuditLog.create(folder / "events.jsonl", Entry.of_run(EventKind.RUN_CREATED, run="ab", config="cd"))
+    again = RunFolder.open(folder)
+
+    assert len(again.log) < len(lines)
+    assert again.log.head != known
