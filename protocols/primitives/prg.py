@@ -7,6 +7,7 @@ and one addition in cache. Memory does not grow with the vector, but for a short
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def apply_streams(
         target: Contiguous ring elements.
         add: Keys, each used for this stream alone.
         subtract: The same.
-        threads: 0 chooses: as many as cores, one where the work is too little to share.
+        threads: At most so many; 0 chooses: as many as cores, one where the work is too little to share.
     """
     if not target.flags.c_contiguous or not target.flags.writeable:
         raise ValueError("target must be contiguous and writeable")
@@ -61,7 +62,8 @@ def apply_streams(
     streams += [(key, np.subtract) for key in subtract]
     threads = threads or (_CORES if len(target) * len(streams) >= _WORTH_SHARING else 1)
     if len(target) <= min(_SHORT, _WORTH_A_CONTEXT * len(streams)):
-        _share_streams(target, streams, min(threads, len(streams)))
+        # The threads' targets are added one after the other: beyond this that costs more than a thread brings.
+        _share_streams(target, streams, min(threads, isqrt(len(streams))))
     else:
         _share_ranges(target, streams, min(threads, -(-len(target) // CHUNK_WORDS)))
 

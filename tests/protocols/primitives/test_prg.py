@@ -1,6 +1,7 @@
 """Mask expansion is AES-128 in counter mode from zero, added or subtracted in place over any length, for many keys."""
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,24 @@ def test_many_keys_over_a_short_target_are_scheduled_once(
     apply_streams(np.zeros(length, dtype=np.uint32), add=many_keys(40), threads=4)
 
     assert count == made
+
+
+@pytest.mark.parametrize(("count", "started"), [(1, []), (3, []), (4, [2]), (100, [10]), (200, [14])])
+def test_threads_that_share_keys_are_no_more_than_pay_off(
+    monkeypatch: pytest.MonkeyPatch, count: int, started: list[int]
+) -> None:
+    """Each further thread costs one addition of the target, so they stay below the root of the number of keys."""
+    pools: list[int] = []
+
+    def pool(threads: int) -> ThreadPoolExecutor:
+        pools.append(threads)
+        return ThreadPoolExecutor(threads)
+
+    monkeypatch.setattr(prg, "ThreadPoolExecutor", pool)
+
+    apply_streams(np.zeros(1000, dtype=np.uint32), add=many_keys(count), threads=64)
+
+    assert pools == started
 
 
 @pytest.mark.parametrize(("length", "most"), [(2**20, 3), (2**20 + 1, 0)])
