@@ -2,8 +2,16 @@
 
     python benchmarks/aes_limit.py [--quick] [--out benchmarks/results/aes_limit.json]
 
-The limit is AES-128-CTR (`update_into`) over as many bytes as the masks have, in chunks of the same size, one thread,
-in turns with what it is compared to. Four parts, each in a process of its own:
+The limit is AES-128-CTR (`update_into`) over as many bytes as the masks have, in chunks of the same size, in turns with
+what it is compared to: on one thread, and shared evenly by as many threads as there are cores. Masks are made on one
+thread, and as they are by default, where threads are used if the work is worth them. Each is set beside what it can be
+compared with:
+
+    one thread       processor time over that of AES on one thread
+    default threads  time on the wall over that of AES on one thread: what a machine's cores bring;
+                     and over that of AES on all cores: how far from what they could bring
+
+Four parts, each in a process of its own:
 
     removal   the server's mask removal, seeds given: n self masks
     masking   a client's masks, X25519 secrets given: n - 1 pairwise masks and its self mask
@@ -12,8 +20,8 @@ in turns with what it is compared to. Four parts, each in a process of its own:
               the same vector, and uploads arrive one at a time. Enrolment and trust store are made before the clock
               starts; the store is one object that all parties use.
 
-Seconds of the parts on one thread are processor time; those on all cores are wall time. The peak is that of the whole
-process since it began, so a part that stands for all parties says more than any of them needs.
+Wall time means something on an idle machine alone. The peak is that of the whole process since it began, so a part that
+stands for all parties says more than any of them needs.
 """
 
 import argparse
@@ -23,7 +31,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,10 +45,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from parties import BINDING, STAGES, Cohort, authority_for, dropped_of, machine, play
 
-from protocols.masking import server as masking_server
 from protocols.masking.masks import SEED_SIZE, SegmentMasks
 from protocols.masking.parameters import share_graph_parameters
 from protocols.masking.secure_sum import MaskingServer
+from protocols.masking.server import opening
 from protocols.primitives import prg
 from protocols.primitives.secret import Secret
 from protocols.profiles import SEMI_HONEST
@@ -74,6 +82,12 @@ def aes_alone(size: int) -> None:
         stream.update_into(zeros[: size - at], buffer)
 
 
+def aes_on(threads: int, size: int) -> None:
+    """So many bytes, shared evenly by threads that are started for it, as those are that make masks."""
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(aes_alone, [size // threads] * threads))
+
+
 def removal(members: int, length: int) -> Figures:
     """The self masks of all clients."""
     masks = SegmentMasks(context=bytes(32), segment=0, binding=BINDING)
@@ -92,31 +106,36 @@ def masking(members: int, length: int) -> Figures:
 
 
 def over_aes(work: Callable[[], None], size: int) -> Figures:
-    """Seconds of the work and of AES alone, in turns; medians, and the median of the ratios of neighbours."""
-    alone, one, shared = [], [], []
+    """Seconds of the work and of AES alone, in turns; medians, and medians of the ratios of neighbours."""
+    cores = prg._CORES  # noqa: SLF001
+    series: dict[str, list[float]] = {}
     for turn in range(REPEATS + 1):
-        times = [_seconds(partial(aes_alone, size), time.process_time)]
+        alone_cpu, alone_wall = _seconds(partial(aes_alone, size))
+        _, all_wall = _seconds(partial(aes_on, cores, size))
         with patch.object(prg, "_CORES", 1):
-            times.append(_seconds(work, time.process_time))
-        times.append(_seconds(work, time.perf_counter))
-        if turn:  # the first one warms up
-            for series, seconds in zip((alone, one, shared), times, strict=True):
-                series.append(seconds)
-    return {
-        "bytes": size,
-        "aes_seconds": median(alone),
-        "aes_gigabytes_per_second": size / median(alone) / 1e9,
-        "one_thread_seconds": median(one),
-        "one_thread_over_aes": median(a / b for a, b in zip(one, alone, strict=True)),
-        "default_threads_wall_seconds": median(shared),
-        "default_threads_over_aes": median(a / b for a, b in zip(shared, alone, strict=True)),
-    }
+            one_cpu, _ = _seconds(work)
+        _, default_wall = _seconds(work)
+        if not turn:  # it warms up
+            continue
+        for name, value in {
+            "aes_seconds": alone_cpu,
+            "aes_wall_seconds": alone_wall,
+            "aes_all_cores_wall_seconds": all_wall,
+            "one_thread_seconds": one_cpu,
+            "default_threads_wall_seconds": default_wall,
+            "one_thread_over_aes": one_cpu / alone_cpu,
+            "default_threads_over_aes": default_wall / alone_wall,
+            "default_threads_over_aes_on_all_cores": default_wall / all_wall,
+        }.items():
+            series.setdefault(name, []).append(value)
+    return {"bytes": size, "cores": cores, **{name: median(values) for name, values in series.items()}}
 
 
-def _seconds(work: Callable[[], None], clock: Callable[[], float]) -> float:
-    began = clock()
+def _seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Of the processors, all threads together, and on the wall."""
+    cpu, wall = time.process_time(), time.perf_counter()
     work()
-    return clock() - began
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def recovery(members: int, length: int) -> Figures:
@@ -131,10 +150,10 @@ def recovery(members: int, length: int) -> Figures:
     )
     cpu = []
     for _ in range(3):
-        masking_server._recovery_over.cache_clear()  # noqa: SLF001  # every session has helpers of its own
+        opening._recovery_over.cache_clear()  # noqa: SLF001  # every session has helpers of its own
         server = copy.deepcopy(kept[0])
         with patch.object(SegmentMasks, "remove"):
-            cpu.append(_seconds(lambda server=server: _open(server), time.process_time))
+            cpu.append(_seconds(partial(_open, server))[0])
     terms = cohort.terms
     return {
         "dropped": len(dropped_of(members, DROPPED)),
@@ -160,7 +179,7 @@ def session(members: int, length: int) -> Figures:
     remove = SegmentMasks.remove
 
     def timed(masks: SegmentMasks, *arguments: Any) -> None:
-        removing.append(_seconds(partial(remove, masks, *arguments), time.perf_counter))
+        removing.append(_seconds(partial(remove, masks, *arguments))[1])
 
     with patch.object(SegmentMasks, "remove", timed):
         played = play(cohort, lambda _position: values, dropped=dropped_of(members, DROPPED))
@@ -191,16 +210,20 @@ def run(name: str, members: int, length: int) -> Figures:
 
 def table(parts: dict[str, Figures]) -> Iterator[str]:
     """Markdown."""
-    yield "| part | n | d | AES alone | one thread | over AES | all cores, wall | over AES | peak |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| part | n | d | cores | AES, one thread | AES, all cores | one thread | over AES | default threads | over AES | over AES on all cores | peak |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     for name in ("removal", "masking"):
         part = parts[name]
+        speed = part["bytes"] / part["aes_seconds"] / 1e9
         yield (
-            f"| {name} | {part['members']} | {part['length']:,} | {_ms(part['aes_seconds'])} "
-            f"({part['aes_gigabytes_per_second']:.1f} GB/s) | {_ms(part['one_thread_seconds'])} "
+            f"| {name} | {part['members']} | {part['length']:,} | {part['cores']} | {_ms(part['aes_seconds'])} "
+            f"({speed:.1f} GB/s) | {_ms(part['aes_all_cores_wall_seconds'])} | {_ms(part['one_thread_seconds'])} "
             f"| {part['one_thread_over_aes']:.2f}x | {_ms(part['default_threads_wall_seconds'])} "
-            f"| {part['default_threads_over_aes']:.2f}x | {part['peak_resident_bytes'] / 1e6:.0f} MB |"
+            f"| {part['default_threads_over_aes']:.2f}x | {part['default_threads_over_aes_on_all_cores']:.2f}x "
+            f"| {part['peak_resident_bytes'] / 1e6:.0f} MB |"
         )
+    yield ""
+    yield "AES and ours on one thread are processor time; AES on all cores and ours on default threads are wall time."
     part, whole = parts["recovery"], parts["session"]
     yield ""
     yield (
@@ -235,8 +258,10 @@ def _ms(seconds: float) -> str:
 def targets(parts: dict[str, Figures]) -> Iterator[str]:
     """One line each."""
     for name in ("removal", "masking"):
-        ratio = parts[name]["one_thread_over_aes"]
-        yield _verdict(f"{name}, one thread: {ratio:.2f}x AES, target {MOST_RATIO}x", ratio <= MOST_RATIO)
+        for threads in ("one thread", "default threads"):
+            ratio = parts[name][f"{threads.replace(' ', '_')}_over_aes"]
+            text = f"{name}, {threads}: {ratio:.2f}x AES on one thread, target {MOST_RATIO}x"
+            yield _verdict(text, ratio <= MOST_RATIO)
     seconds = parts["recovery"]["seconds"]
     yield _verdict(f"recovery: {seconds:.2f} s, target {MOST_SECONDS} s", seconds <= MOST_SECONDS)
     peak = parts["session"]["peak_resident_bytes"]

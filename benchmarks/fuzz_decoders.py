@@ -297,7 +297,13 @@ def _messages(draw: Callable[[int], bytes]) -> dict[type, list[object]]:
         SurvivorSignatures: [SurvivorSignatures(context=context, signatures=signatures)],
         RevealedShares: [
             RevealedShares(context=context, sender=1, mask_key_shares=shares, self_mask_shares=shares),
-            RevealedShares(context=context, sender=1, mask_key_shares={}, self_mask_shares=shares),
+            RevealedShares(
+                context=context,
+                sender=1,
+                mask_key_shares={},
+                self_mask_shares=shares,
+                extra_shares={(*key, number): share for key, share in shares.items() for number in range(2)},
+            ),
         ],
     }
 

@@ -25,7 +25,9 @@ from protocols.interface import SegmentInput, SumResult
 from protocols.masking import client as steps
 from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList
 from protocols.masking.secure_sum import MaskingServer
-from protocols.masking.server import AdvertiseKeys, MaskInput, RevealShares, ShareKeys
+from protocols.masking.server.keys import AdvertiseKeys, ShareKeys
+from protocols.masking.server.masked_input import MaskInput
+from protocols.masking.server.reveal import RevealShares
 from protocols.masking.terms import Terms
 from protocols.profiles import MaskingProfile
 from protocols.ring import IntegerVector

@@ -48,7 +48,7 @@ from parties import (
     values_of,
 )
 
-from protocols.masking import server as masking_server
+from protocols.masking.server import opening
 from protocols.primitives.prg import UniformStream
 from protocols.profiles import ONE_ANSWER, SEMI_HONEST
 from protocols.ring import RING_BITS, IntegerVector, capacity
@@ -111,7 +111,7 @@ def _our_cell(
     peaks = []
     for _ in range(3 if clients * length <= 10**7 else 1):
         # Lagrange coefficients that an earlier session has left behind would flatter us.
-        masking_server._recovery_over.cache_clear()  # noqa: SLF001
+        opening._recovery_over.cache_clear()  # noqa: SLF001
         before = restart_peak()
         plays.append(
             play(

@@ -59,11 +59,13 @@ class SumResult:
         survivors: The members whose inputs are in the sums, increasing.
         sums: By segment index: the exact integer sums, int64.
         refused: By segment index: why a segment stayed closed.
+        extra_secrets: By (survivor, open segment, number from 0): the secrets that the segment's rule gives out. Secret.
     """
 
     survivors: tuple[ClientId, ...]
     sums: Mapping[int, IntegerVector]
     refused: Mapping[int, str]
+    extra_secrets: Mapping[tuple[ClientId, int, int], bytes] = field(default_factory=dict, repr=False)
 
 
 class SumClient(ABC):

@@ -7,11 +7,12 @@ that disagree about anything in it (roster, threshold, segments, round, attempt,
 import hashlib
 import re
 from dataclasses import dataclass
+from enum import IntEnum, unique
 from functools import cached_property
 from itertools import pairwise
 from typing import Self
 
-from protocols.errors import CapacityError, QuorumError, RosterError, SessionError, ThresholdError
+from protocols.errors import CapacityError, QuorumError, RosterError, SessionError, ThresholdError, WireError
 from protocols.ring import RING_BITS, capacity
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
@@ -24,6 +25,23 @@ MAX_MEMBERS = 2**16 - 1
 _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+@unique
+class ExtraReveal(IntEnum):
+    """Of which extra secrets of a segment its survivors' shares are given out when its sum is opened.
+
+    It is one of the terms, and every client works out the numbers from the one survivor list that it answers: no server
+    can ask for others. Secrets of a member that is not among the survivors are never given out.
+
+    NOTHING: of none.
+    BEYOND_MISSING: of all but the first k, where k members of the segment are not among the survivors. The rule of
+        XNoise (Dordis, EuroSys 2024): secret number i, from 0, is the seed of a noise component that is needed only
+        where more than i members are missing.
+    """
+
+    NOTHING = 0
+    BEYOND_MISSING = 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """A stretch of the summed vector with its own members and its own quorum.
@@ -34,7 +52,8 @@ class Segment:
         members: The clients that upload it, increasing.
         quorum: Surviving holders below which it stays closed.
         holders: The members whose upload is more than padding, increasing; all of them if not given.
-        extra_secrets: Further secrets per member that travel as shares beside its self-mask seed.
+        extra_secrets: Further secrets per member, opaque to the sum, that travel as shares beside its self-mask seed.
+        extra_reveal: Which of them are recovered when the segment opens.
     """
 
     index: int
@@ -43,6 +62,7 @@ class Segment:
     quorum: int
     holders: tuple[ClientId, ...] = ()
     extra_secrets: int = 0
+    extra_reveal: ExtraReveal = ExtraReveal.NOTHING
 
     def __post_init__(self) -> None:
         if not self.holders:
@@ -169,7 +189,8 @@ class Session:
             writer.text(client)
         writer.unsigned(len(self.segments), 2)
         for segment in self.segments:
-            writer.unsigned(segment.length, 4).unsigned(segment.quorum, 2).unsigned(segment.extra_secrets, 1)
+            writer.unsigned(segment.length, 4).unsigned(segment.quorum, 2)
+            writer.unsigned(segment.extra_secrets, 1).unsigned(segment.extra_reveal, 1)
             writer.positions([self._positions[client] for client in segment.members])
             writer.positions([self._positions[client] for client in segment.holders])
         return writer.done()
@@ -202,12 +223,17 @@ class Session:
 
 
 def _read_segment(reader: Reader, index: int, members: tuple[ClientId, ...]) -> Segment:
-    length, quorum, extra = reader.unsigned(4), reader.unsigned(2), reader.unsigned(1)
+    length, quorum, extra, rule = (reader.unsigned(size) for size in (4, 2, 1, 1))
+    if rule not in set(ExtraReveal):
+        raise WireError(
+            f"session: extra_reveal={rule} must be one of {', '.join(map(str, map(int, ExtraReveal)))}"
+        )
     return Segment(
         index=index,
         length=length,
         quorum=quorum,
         extra_secrets=extra,
+        extra_reveal=ExtraReveal(rule),
         members=_read_clients(reader, index, members),
         holders=_read_clients(reader, index, members),
     )

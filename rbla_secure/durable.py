@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PRIVATE = 0o600  # the mode of a file that holds a secret
@@ -28,8 +28,13 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line and flush it to the disk. A crash can leave a torn last line: readers drop it."""
+    append_lines(path, [line])
+
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Append lines and flush them to the disk together. A crash can leave fewer of them, the last one torn."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+        file.write("".join(line + "\n" for line in lines))
         file.flush()
         os.fsync(file.fileno())
 

@@ -17,6 +17,7 @@ from protocols.identity import ThrowawayAuthority, TrustStore
 from rbla_secure.config import Config, Partition, SecureSumMode
 from rbla_secure.durable import replace_folder
 from rbla_secure.engines.in_process import Faults, InProcess
+from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.last_step import LastStep
@@ -100,6 +101,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
 
         # The result, in PEFT's format.
         digest = _export(folder.path / "adapter", progress, config)
+        folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=progress.round, adapter_file=digest))
 
     here = progress.timings[done_before:]
     in_rounds = sum(line.training + line.protocol + line.evaluation for line in here)

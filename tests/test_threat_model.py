@@ -56,9 +56,10 @@ from protocols.run import run_session
 from protocols.session import Session
 from rbla_secure import keys
 from rbla_secure.config import load_config
-from rbla_secure.errors import RefusalError, UpdateError
+from rbla_secure.errors import RefusalError, RunFolderError, UpdateError
+from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind
 from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Parcel
 from rbla_secure.federation.messages import StageRequest, decode_answer
@@ -465,7 +466,7 @@ def test_claim_08_clients_of_different_models_do_not_cancel(
 
     server_sums: list[npt.NDArray[np.uint32]] = []
     monkeypatch.setattr(
-        "protocols.masking.server.centred",
+        "protocols.masking.server.opening.centred",
         lambda total, *, bits: server_sums.append(total) or centred(total, bits=bits),
     )
 
@@ -1108,3 +1109,106 @@ def test_claim_20_a_sessions_secrets_are_gone_when_it_is_over(profile: MaskingPr
     assert secrets_of(me) == lasting | ended, "replaced"
     me.end()
     assert secrets_of(me) == lasting, "ended"
+
+
+def _sums_of(plan: Plan, people: Mapping[str, Participant], attempt: int, *, without: str = "") -> Any:
+    """The sums of the bands in one attempt at round 1, in which one client is not asked for its input."""
+    conversation = Conversation(plan, first_session(plan, attempt=attempt), server_sum(plan))
+    network = InMemory(people, silent_from={without: "mask_input"} if without else {})
+    prepare_round(conversation, network)
+    stages = conversation.stages
+    for stage in stages[stages.index("mask_input") :]:
+        adapter = initial(plan) if stage == "mask_input" else None
+        hold(network, [Turn(conversation=conversation, stage=stage, adapter=adapter)])
+    return conversation.result(initial(plan)), conversation
+
+
+@EVERY_PROFILE
+def test_claim_21_a_round_is_not_summed_twice_over_different_survivors(profile: MaskingProfile) -> None:
+    """After one sum of a round all its clients refuse another attempt by name, and nothing is opened."""
+    plan = make_plan(f"masking.profile={profile.name}")
+    people = participants(plan)
+    first, _ = _sums_of(plan, people, 1)
+
+    second, conversation = _sums_of(plan, people, 2, without="a-01")
+
+    assert first.survivors == tuple(plan.ranks)
+    assert second is None
+    assert set(conversation.refusals) == set(plan.ranks)
+    assert all(why.startswith("RefusalError: round 1 has had") for why in conversation.refusals.values())
+
+
+@EVERY_PROFILE
+def test_claim_21_without_that_rule_the_difference_is_one_clients_update(
+    monkeypatch: pytest.MonkeyPatch, profile: MaskingProfile
+) -> None:
+    """The attack is real: two sums of one round that differ by one client differ by its integers, to the bit."""
+    monkeypatch.setattr(Participant, "_check_not_given", lambda *_arguments: None)
+    plan = make_plan(f"masking.profile={profile.name}")
+    people = participants(plan)
+
+    first, _ = _sums_of(plan, people, 1)
+    second, _ = _sums_of(plan, people, 2, without="a-01")
+
+    victim = people["a-01"]
+    alone = victim._inputs(first_session(plan), initial(plan).sliced(2))
+    assert np.array_equal(first.sums[0] - second.sums[0], alone[0].values)
+    assert np.array_equal(first.sums[1], second.sums[1])
+
+
+def _a_logged_run(folder: Path) -> list[str]:
+    """A run folder whose events are those of one session; its lines."""
+    plan = make_plan()
+    made = RunFolder.create(folder, plan.config)
+    conversation = Conversation(plan, first_session(plan), server_sum(plan), log=made.log)
+    prepare_round(conversation, InMemory(participants(plan), silent_from={"a-01": "share_keys"}))
+    made.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=1, adapter_file="ab"))
+    made.close()
+    return (folder / "events.jsonl").read_text().splitlines()
+
+
+def test_claim_22_a_changed_line_of_the_log_is_noticed(tmp_path: Path) -> None:
+    """Each line but the last, changed in a character, left out, or exchanged with the next, is named on opening."""
+    folder = tmp_path / "run"
+    lines = _a_logged_run(folder)
+    assert len(lines) == 3
+
+    for number in range(len(lines) - 1):
+        before, line, after = lines[:number], lines[number], lines[number + 1 :]
+        for tampered in (
+            [*before, line.replace('"number":', '"number": '), *after],
+            [*before, line.replace('"time":1', '"time":2'), *after],
+            [*before, *after],
+            [*before, after[0], line, *after[1:]],
+            [*before, line, line, *after],
+        ):
+            (folder / "events.jsonl").write_text("".join(each + "\n" for each in tampered))
+
+            with pytest.raises(RunFolderError, match=rf"events\.jsonl line {number + 1}|line {number + 2}"):
+                RunFolder.open(folder)
+
+
+def test_claim_22_a_torn_line_is_no_tampering(tmp_path: Path) -> None:
+    """What a crash left of the last line goes, and everything before it stays."""
+    folder = tmp_path / "run"
+    lines = _a_logged_run(folder)
+    (folder / "events.jsonl").write_text("".join(line + "\n" for line in lines[:-1]) + lines[-1][:50])
+
+    RunFolder.open(folder).close()
+
+    assert (folder / "events.jsonl").read_text().splitlines() == lines[:-1]
+
+
+def test_claim_22_the_head_is_what_a_rewritten_chain_cannot_have(tmp_path: Path) -> None:
+    """The limit is true: a chain that was written anew opens, and only a head that is known elsewhere tells."""
+    folder = tmp_path / "run"
+    lines = _a_logged_run(folder)
+    opened = RunFolder.open(folder)
+    known = opened.log.head
+    opened.close()
+
+    AuditLog.create(folder / "events.jsonl", Entry.of_run(EventKind.RUN_CREATED, run="ab", config="cd"))
+    again = RunFolder.open(folder)
+
+    assert len(again.log) < len(lines)
+    assert again.log.head != known

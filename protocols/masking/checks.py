@@ -46,9 +46,11 @@ def view_of(terms: Terms, nonces: Mapping[int, bytes], participants: Sequence[in
     """Everything that a client's masks depend on and the server alone told it: who advertised, and who takes part.
 
     A server that tells a victim of few participants could otherwise have their mask keys revealed by clients that were
-    told of all of them, and open the victim's input alone.
+    told of all of them, and open the victim's input alone. How long the two lists are stands before them, so that no two
+    views have the same bytes.
     """
-    digest = hashlib.sha256(b"rbla-secure view\x00" + terms.context)
+    counts = len(nonces).to_bytes(2, "big") + len(participants).to_bytes(2, "big")
+    digest = hashlib.sha256(b"rbla-secure view\x00" + terms.context + counts)
     for position in sorted(nonces):
         digest.update(position.to_bytes(2, "big") + nonces[position])
     digest.update(b"".join(position.to_bytes(2, "big") for position in sorted(participants)))

@@ -258,6 +258,7 @@ def create_revealed_shares(state: Masked, request: SurvivorList) -> Step[Reveale
     """Stage reveal_shares: for each neighbour that masked, either self-mask or mask-key shares, never both.
 
     A segment with fewer surviving holders than its quorum under the profile is left out altogether: it stays closed.
+    Of the extra secrets of the survivors of an open segment, shares are given out as the segment's rule says.
 
     Raises:
         ContextError: The list is of another session.
@@ -275,6 +276,7 @@ def create_revealed_shares(state: Masked, request: SurvivorList) -> Step[Reveale
         for index, shares in bundle.segments.items()
         if index not in refused
     }
+    given_out = [terms.given_out(segment, survivors) for segment in terms.session.segments]
     message = RevealedShares(
         context=terms.context,
         sender=state.me,
@@ -282,6 +284,12 @@ def create_revealed_shares(state: Masked, request: SurvivorList) -> Step[Reveale
             key: shares.mask_key for key, shares in entrusted.items() if key[0] not in survivors
         },
         self_mask_shares={key: shares.self_mask for key, shares in entrusted.items() if key[0] in survivors},
+        extra_shares={
+            (peer, index, number): shares.extra[number]
+            for (peer, index), shares in entrusted.items()
+            if peer in survivors
+            for number in given_out[index]
+        },
     )
     return Step(Revealed(terms=terms, me=state.me, refused=refused), message)
 

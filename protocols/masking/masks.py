@@ -4,17 +4,20 @@
 
 once per segment, over the segment's members. All keys are bound to the session's context, the segment and the
 binding that the caller gives for the segment (the digest of the model its values were computed from): clients that
-were given different models do not cancel.
+were given different models do not cancel. The secret behind a pairwise mask is an X25519 secret, which is extracted
+before it is expanded; self-mask seeds are uniform as they are.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import final
 
 from protocols.primitives import prg
-from protocols.primitives.kdf import hkdf, part, purpose
+from protocols.primitives.kdf import hkdf, hkdf_expand, part, purpose
 from protocols.primitives.secret import Secret
 from protocols.ring import RingVector
+from protocols.session import MAX_MEMBERS
 
 SEED_SIZE = 32
 
@@ -67,23 +70,24 @@ class SegmentMasks:
         earlier: list[Secret] = []
         bound = self._bound("pairwise mask")
         for (owner, peer), secret in secrets.items():
-            key = _key(secret, bound, min(owner, peer), max(owner, peer))
+            first, second = (owner, peer) if owner < peer else (peer, owner)
+            key = hkdf(secret, info=bound + _part(first) + _part(second), size=prg.KEY_SIZE)
             (later if owner < peer else earlier).append(key)
         return later, earlier
 
     def _self_keys(self, seeds: Mapping[int, Secret]) -> list[Secret]:
         """Keys of self masks, by owner."""
         bound = self._bound("self mask")
-        return [_key(seed, bound, owner) for owner, seed in seeds.items()]
+        return [
+            hkdf_expand(seed, info=bound + _part(owner), size=prg.KEY_SIZE) for owner, seed in seeds.items()
+        ]
 
     def _bound(self, label: str) -> bytes:
         """What all keys of one kind are bound to; made once, since thousands of keys differ in their last parts alone."""
-        return purpose(label, self.context, self.binding, _number(self.segment))
+        return purpose(label, self.context, self.binding) + _part(self.segment)
 
 
-def _key(secret: Secret, bound: bytes, *positions: int) -> Secret:
-    return hkdf(secret, info=bound + b"".join(part(_number(p)) for p in positions), size=prg.KEY_SIZE)
-
-
-def _number(value: int) -> bytes:
-    return value.to_bytes(2, "big")
+@lru_cache(maxsize=MAX_MEMBERS)
+def _part(number: int) -> bytes:
+    """A position or segment as the part of a context."""
+    return part(number.to_bytes(2, "big"))

@@ -11,9 +11,9 @@ Every message carries the session's context; parties are named by their position
 checks form only; what a message may say is checked by whoever handles it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self, final
+from typing import Self, TypeVar, final
 
 from protocols.primitives import sealed
 from protocols.primitives.agreement import PUBLIC_KEY_SIZE
@@ -25,6 +25,8 @@ from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
 # Sixteen bytes of everyone's own randomness: what graphs are derived from.
 NONCE_SIZE = 16
+
+_Key = TypeVar("_Key", bound=tuple[int, ...])
 
 
 def _begin(message_type: MessageType, context: bytes) -> Writer:
@@ -356,44 +358,55 @@ class RevealedShares:
     Args:
         mask_key_shares: By (dropped peer, segment), for the segments that this client lets open.
         self_mask_shares: By (surviving peer, segment), for the same segments.
+        extra_shares: By (surviving peer, segment, number of the secret): those that the segment's rule gives out.
     """
 
     context: bytes
     sender: int
     mask_key_shares: Mapping[tuple[int, int], Secret]
     self_mask_shares: Mapping[tuple[int, int], Secret]
+    extra_shares: Mapping[tuple[int, int, int], Secret] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = _begin(MessageType.REVEALED_SHARES, self.context).unsigned(self.sender, 2)
-        return _write_shares(_write_shares(writer, self.mask_key_shares), self.self_mask_shares).done()
+        _write_shares(writer, self.mask_key_shares)
+        _write_shares(writer, self.self_mask_shares)
+        return _write_shares(writer, self.extra_shares).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.REVEALED_SHARES)
+
+        def pair() -> tuple[int, int]:
+            return reader.unsigned(2), reader.unsigned(2)
+
+        def triple() -> tuple[int, int, int]:
+            return *pair(), reader.unsigned(2)
+
         message = cls(
             context=reader.fixed(DIGEST_SIZE),
             sender=reader.unsigned(2),
-            mask_key_shares=_read_shares(reader),
-            self_mask_shares=_read_shares(reader),
+            mask_key_shares=_read_shares(reader, pair),
+            self_mask_shares=_read_shares(reader, pair),
+            extra_shares=_read_shares(reader, triple),
         )
         reader.end()
         return message
 
 
-def _write_shares(writer: Writer, shares: Mapping[tuple[int, int], Secret]) -> Writer:
+def _write_shares(writer: Writer, shares: Mapping[_Key, Secret]) -> Writer:
     writer.unsigned(len(shares), 4)
-    for peer, segment in sorted(shares):
-        writer.unsigned(peer, 2).unsigned(segment, 2).fixed(shares[peer, segment], SHARE_SIZE)
+    for key in sorted(shares):
+        for number in key:
+            writer.unsigned(number, 2)
+        writer.fixed(shares[key], SHARE_SIZE)
     return writer
 
 
-def _read_shares(reader: Reader) -> dict[tuple[int, int], Secret]:
-    entries = [
-        ((reader.unsigned(2), reader.unsigned(2)), Secret(reader.fixed(SHARE_SIZE)))
-        for _ in range(reader.unsigned(4))
-    ]
+def _read_shares(reader: Reader, read_key: Callable[[], _Key]) -> dict[_Key, Secret]:
+    entries = [(read_key(), Secret(reader.fixed(SHARE_SIZE))) for _ in range(reader.unsigned(4))]
     reader.check_increasing([key for key, _ in entries])
     return dict(entries)
 

@@ -161,7 +161,10 @@ def reveal_quorum(*, segment_members: int, quorum: int, members: int, threshold:
     w: at least t - c of A listed w as dropped, and at most a - (t - c) as surviving. Count the pairs (client of A, honest
     holder outside T on its list) twice: by holder there are at most (m - e) (a - (t - c)), by client at least a (Q - e).
     Hence Q <= e + (m - e) (a - t + c) / a, which grows with a up to a = n - c. It grows with e too, so a Q above it for
-    e = q - 1 excludes all e < q. The result never exceeds m: with everyone there, a segment opens.
+    e = q - 1 excludes all e < q.
+
+    The result never exceeds m: with everyone there, a segment opens. For t > (n + c) / 2 >= c, so (n - t) / (n - c) < 1, and
+    as m - e >= 1, the whole part of (m - e) (n - t) / (n - c) is at most m - e - 1.
 
     Args:
         segment_members: m, the holders of the segment.

@@ -7,15 +7,13 @@ from protocols.errors import RosterError, SessionError, StageError
 from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer, check_binding
 from protocols.masking import client as steps
+from protocols.masking.checks import check_extra_secrets
 from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList, SurvivorSignatures
-from protocols.masking.server import (
-    AdvertiseKeys,
-    AgreeSurvivors,
-    MaskInput,
-    RevealShares,
-    ShareKeys,
-    Stage,
-)
+from protocols.masking.server.keys import AdvertiseKeys, ShareKeys
+from protocols.masking.server.masked_input import MaskInput
+from protocols.masking.server.reveal import RevealShares
+from protocols.masking.server.stage import Stage
+from protocols.masking.server.survivors import AgreeSurvivors
 from protocols.masking.terms import Terms
 from protocols.primitives.secret import SYSTEM_RANDOM, RandomBytes
 from protocols.profiles import SEMI_HONEST, MaskingProfile, SurvivorCheck
@@ -34,6 +32,9 @@ class MaskingClient(SumClient):
         identity: Signs for it; None where the profile works without identities.
         random_bytes: Where keys, seeds and shares come from.
         extra_secrets: By segment: further secrets to be shared beside the seed.
+
+    Raises:
+        InputError: The extra secrets are not those that the segments have room for.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class MaskingClient(SumClient):
         extra_secrets: steps.ExtraSecrets | None = None,
     ) -> None:
         terms.session.position(me)
+        check_extra_secrets(terms.session.segments_of(me), extra_secrets or {})
         self._terms = terms
         self._me = me
         self._identity = identity
@@ -211,11 +213,20 @@ class Masking(SecureSum):
         """The session under this profile; raises what :class:`Terms` raises."""
         return Terms(session=session, profile=self.profile, trust=self._trust)
 
-    def client(self, session: Session, me: ClientId) -> MaskingClient:
-        """The client side for one member."""
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: steps.ExtraSecrets | None = None
+    ) -> MaskingClient:
+        """The client side for one member.
+
+        Args:
+            session: The terms.
+            me: The member.
+            extra_secrets: By segment of the member: as many fresh secrets of 32 bytes as the segment has room for. They
+                are shared beside the self-mask seed; which of them are recovered is for the segment's rule to say.
+        """
         if self._trust is not None and (self._identity is None or self._identity.client != me):
             raise RosterError(f"{me} has no identity to sign with")
-        return MaskingClient(self.terms(session), me, self._identity)
+        return MaskingClient(self.terms(session), me, self._identity, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> MaskingServer:
         """The server side."""

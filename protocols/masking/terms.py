@@ -6,12 +6,12 @@ al. 2020) derived from the session and from a nonce of everyone who advertised.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
-from protocols.errors import QuorumError, SessionError
+from protocols.errors import SessionError
 from protocols.identity import TrustStore
 from protocols.masking.graph import graph_seed, neighbours
 from protocols.masking.parameters import (
@@ -21,7 +21,7 @@ from protocols.masking.parameters import (
     share_graph_parameters,
 )
 from protocols.profiles import MaskingProfile, SurvivorCheck
-from protocols.session import Segment, Session
+from protocols.session import ExtraReveal, Segment, Session
 
 Graph = Mapping[int, frozenset[int]]
 
@@ -37,9 +37,9 @@ class Terms:
         trust: Whose signatures count; None leaves messages unsigned, which only a semi-honest server's profile allows.
 
     Raises:
-        SessionError: The profile needs signatures and there is nobody to vouch for them.
+        SessionError: The profile needs signatures and there is nobody to vouch for them; or extra secrets are to be
+            given out by the number of the missing, about which the profile lets a server tell clients different things.
         ThresholdError: The session's threshold is not enough for the profile.
-        QuorumError: A segment could never open under the profile, even if nobody dropped out.
     """
 
     session: Session
@@ -55,12 +55,16 @@ class Terms:
         if self.trust is None and self.profile.survivor_check is not SurvivorCheck.TRUST_SERVER:
             raise SessionError(f"profile {self.profile.name} needs certified identities")
         self.profile.check_threshold(self.session.threshold, members=len(self.session.members))
+        if self.profile.survivor_check is SurvivorCheck.REVEAL_QUORUM:
+            self._check_no_extra_reveal()
+
+    def _check_no_extra_reveal(self) -> None:
         for segment in self.session.segments:
-            if self.quorum(segment) > len(segment.holders):
-                raise QuorumError(
-                    f"segment {segment.index}: under profile {self.profile.name} it opens only over "
-                    f"{self.quorum(segment)} survivors, more than its {len(segment.holders)} holders: "
-                    "raise the threshold or use the profile with a signed survivor list"
+            if segment.extra_reveal is not ExtraReveal.NOTHING:
+                raise SessionError(
+                    f"segment {segment.index}: extra_reveal={segment.extra_reveal.name} must be NOTHING under profile "
+                    f"{self.profile.name}: a server may tell its clients different survivors, and a list that is too "
+                    "long gives out too many secrets"
                 )
 
     @cached_property
@@ -85,7 +89,10 @@ class Terms:
         return self.session.threshold if self.complete else self._shares.threshold
 
     def quorum(self, segment: Segment) -> int:
-        """Surviving holders that a client wants to see in its list before it reveals a share of a segment."""
+        """Surviving holders that a client wants to see in its list before it reveals a share of a segment.
+
+        Never more than there are: with all its holders there, every segment opens under every profile.
+        """
         if self.profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
             return segment.quorum
         members = len(self.session.members)
@@ -96,6 +103,13 @@ class Terms:
             threshold=self.session.threshold,
             corrupt=self.profile.corrupt(members),
         )
+
+    def given_out(self, segment: Segment, survivors: Collection[int]) -> range:
+        """The numbers, from 0, of the extra secrets of a segment of which survivors' shares are given out."""
+        if segment.extra_reveal is ExtraReveal.NOTHING:
+            return range(0)
+        missing = sum(self.session.position(client) not in survivors for client in segment.members)
+        return range(missing, segment.extra_secrets)
 
     def keepers(self, neighbours: frozenset[int], owner: int) -> frozenset[int]:
         """Who keeps shares of an owner's secrets: its neighbours, and where all share with all the owner itself.

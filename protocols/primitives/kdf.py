@@ -3,12 +3,13 @@
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from protocols.primitives.secret import Secret
 
 _PREFIX: Final = b"rbla-secure v1 "
 _SHA256: Final = SHA256()
+_HASH_SIZE: Final = 32
 
 
 def derive_key(secret: Secret, *, label: str, context: tuple[bytes, ...], size: int) -> Secret:
@@ -39,3 +40,19 @@ def part(value: bytes) -> bytes:
 def hkdf(secret: Secret, *, info: bytes, size: int) -> Secret:
     """HKDF-SHA256 without salt, as RFC 5869 has it; `info` comes from :func:`purpose`."""
     return Secret(HKDF(algorithm=_SHA256, length=size, salt=None, info=info).derive(secret))
+
+
+def hkdf_expand(key: Secret, *, info: bytes, size: int) -> Secret:
+    """HKDF-Expand alone, half the time: for a key that is uniform as it is; `info` comes from :func:`purpose`.
+
+    RFC 5869, section 3.3, lets extraction be left out where the input is a pseudo-random key already, such as bytes of
+    the system's generator. A Diffie-Hellman secret is none: it goes through :func:`hkdf`.
+
+    Args:
+        key: At least as many uniform bytes as SHA-256 gives.
+        info: What the derived key is for.
+        size: Bytes wanted.
+    """
+    if len(key) < _HASH_SIZE:
+        raise ValueError(f"a key of {len(key)} bytes must have {_HASH_SIZE} or more to be expanded alone")
+    return Secret(HKDFExpand(algorithm=_SHA256, length=size, info=info).derive(key))

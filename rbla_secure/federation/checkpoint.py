@@ -3,6 +3,7 @@
     config.toml           the configuration, written before anything else
     run.json              identity of the run
     attempts.jsonl        one line per attempt at a round, written before its session opens
+    events.jsonl          what happened, each line bound to the one before it (`audit_log.py`)
     metrics.jsonl         one line per finished round, the same in every repetition
     timings.jsonl         seconds per round
     checkpoints/          round-0007.safetensors: the global adapter after round 7
@@ -30,6 +31,7 @@ from protocols.session import RUN_ID_SIZE
 from rbla_secure.config import Config, load_config
 from rbla_secure.durable import append_line, replace_folder, whole_lines, write_atomic
 from rbla_secure.errors import AdapterError, RunFolderError
+from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.lora.adapter import Adapter
@@ -54,13 +56,24 @@ class Progress:
 
 @final
 class RunFolder:
-    """One run's folder, held by one process at a time."""
+    """One run's folder, held by one process at a time.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        log: Its audit log.
+        new: Whether this process has made the folder.
+    """
+
+    def __init__(self, path: Path, *, new: bool = False) -> None:
         self.path = path
+        self.new = new
         self.config = load_config(path / "config.toml")
         self.run_id = _read_run_id(path / "run.json")
         self._lock = _lock(path / "lock")
+        try:
+            self.log = AuditLog(path / FILE_NAME)
+        except (RunFolderError, OSError):
+            self.close()
+            raise
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "RunFolder":
@@ -76,8 +89,10 @@ class RunFolder:
             )
 
         def fill(folder: Path) -> None:
-            identity = {"run": secrets.token_hex(RUN_ID_SIZE)}
-            write_atomic(folder / "run.json", json.dumps(identity).encode())
+            run = secrets.token_hex(RUN_ID_SIZE)
+            write_atomic(folder / "run.json", json.dumps({"run": run}).encode())
+            created = Entry.of_run(EventKind.RUN_CREATED, run=run, config=config.digest().hex())
+            AuditLog.create(folder / FILE_NAME, created)
             (folder / "checkpoints").mkdir(exist_ok=True)
             write_atomic(folder / "config.toml", config.to_toml().encode())
 
@@ -85,14 +100,14 @@ class RunFolder:
             fill(path)  # empty, and maybe somebody's working folder: it is not replaced
         else:
             replace_folder(path.resolve(), fill)
-        return cls(path)
+        return cls(path, new=True)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """The folder of an earlier run.
 
         Raises:
-            RunFolderError: It is no run folder, is damaged, or another process works in it.
+            RunFolderError: It is no run folder, is damaged, its events were changed, or another process works in it.
             ConfigError: Its config.toml is damaged.
         """
         if not (path / "config.toml").is_file():
@@ -217,7 +232,7 @@ class RunFolder:
 
 def _may_be_filled(path: Path) -> bool:
     """Whether a folder is empty, or holds only what a creation that was cut short left behind."""
-    own = {"run.json", ".run.json.tmp", ".config.toml.tmp", "checkpoints"}
+    own = {"run.json", ".run.json.tmp", FILE_NAME, f".{FILE_NAME}.tmp", ".config.toml.tmp", "checkpoints"}
     return all(entry.name in own for entry in path.iterdir())
 
 

@@ -13,6 +13,7 @@ from protocols.interface import SecureSum, SumResult
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
 from rbla_secure.errors import RblaSecureError
+from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.participant import model_bindings
@@ -24,6 +25,12 @@ from rbla_secure.lora.adapter import Adapter
 class Conversation:
     """The server's side of one session.
 
+    Args:
+        plan: The terms of the run.
+        session: Those of this session.
+        secure_sum: The server's side of it.
+        log: Where refusals and drop-outs are written down, at the end of each stage.
+
     Attributes:
         dropped: By client that fell silent or was turned away, the stage at which it did.
         refusals: By client, why it declined or why its answer was turned away.
@@ -31,8 +38,13 @@ class Conversation:
         aborted: Why the session ended without a result; empty as long as it did not.
     """
 
-    def __init__(self, plan: Plan, session: Session, secure_sum: SecureSum) -> None:
+    def __init__(
+        self, plan: Plan, session: Session, secure_sum: SecureSum, *, log: AuditLog | None = None
+    ) -> None:
         self._plan = plan
+        self._log = log
+        self._entries: list[Entry] = []
+        self._heard_refusing: set[ClientId] = set()
         self._server = secure_sum.server(session)
         self._waiting: set[ClientId] = set()
         self.session = session
@@ -69,19 +81,35 @@ class Conversation:
         try:
             message = decode_answer(answer.parcel.data)
             if isinstance(message, StageRefusal):
-                self.refusals[answer.client] = f"{message.error}: {message.reason}"
+                self._refused(answer.client, "client", message.error, message.reason)
                 return
             self._server.receive(answer.client, message.payload)
         except (ProtocolError, RblaSecureError) as error:
-            self.refusals[answer.client] = f"{type(error).__name__}: {error}"
+            self._refused(answer.client, "server", type(error).__name__, str(error))
             return
         self._waiting.discard(answer.client)
+
+    def _refused(self, client: ClientId, by: str, error: str, reason: str) -> None:
+        self.refusals[client] = f"{error}: {reason}"
+        # The first one of a client in a stage: whoever answers again and again does not fill the log.
+        if client not in self._heard_refusing:
+            self._heard_refusing.add(client)
+            self._note(EventKind.REFUSAL, client=client, by=by, error=error, reason=reason)
+
+    def _note(self, kind: EventKind, **details: str) -> None:
+        self._entries.append(Entry.of_session(self.session, kind, **details))
 
     def close(self, stage: str) -> None:
         """Fix who took part in a stage."""
         if self.aborted:
             return
-        self.dropped |= dict.fromkeys(sorted(self._waiting), stage)
+        for client in sorted(self._waiting):
+            self.dropped[client] = stage
+            self._note(EventKind.DROPPED, client=client, stage=stage)
+        if self._log is not None:
+            self._log.append(*self._entries)
+        self._entries.clear()
+        self._heard_refusing.clear()
         try:
             self._server.close_stage()
         except BelowThresholdError as error:

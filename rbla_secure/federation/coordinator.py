@@ -1,11 +1,13 @@
 """The coordinator: round after round, each made durable before the next begins. Run by the server."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
 from protocols.interface import SecureSum
+from protocols.session import Session
 from rbla_secure.errors import AbortedRunError
+from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.cohort import sample_cohort
 from rbla_secure.federation.conversation import Conversation
@@ -65,6 +67,8 @@ class Coordinator:
         records, timings = list(progress.records), list(progress.timings)
         # Whoever resumes a run that had stopped itself asks for another try.
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
+        if not self.folder.new:
+            self.folder.log.append(_resumed(progress))
         upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):
             before = self._spent()
@@ -75,6 +79,7 @@ class Coordinator:
             adapter, record, seconds = self._one_round(current, adapter, upcoming, before)
             self.moved(last, adapter)
             self.folder.save(self.plan, adapter, record, seconds)
+            self.folder.log.append(*_entries_of(current.session, record))
             records.append(record)
             timings.append(seconds)
             self.observe(record, seconds)
@@ -100,7 +105,16 @@ class Coordinator:
             attempt=self.folder.next_attempt(number),
             cohort=cohort,
         )
-        return Conversation(self.plan, session, self.secure_sum)
+        self.folder.log.append(
+            Entry.of_session(
+                session,
+                EventKind.SESSION_OPENED,
+                cohort=list(cohort),
+                threshold=session.threshold,
+                context=session.context.hex(),
+            )
+        )
+        return Conversation(self.plan, session, self.secure_sum, log=self.folder.log)
 
     def _prepared(self, number: int) -> Conversation:
         conversation = self._open(number)
@@ -132,3 +146,23 @@ class Coordinator:
             evaluation=spent["evaluation"],
         )
         return outcome.adapter, record, seconds
+
+
+def _resumed(progress: Progress) -> Entry:
+    """That a process goes on where another one ended, and what it has found."""
+    adapter = progress.adapter.digest().hex() if progress.adapter is not None else ""
+    return Entry.of_run(EventKind.RUN_RESUMED, rounds=progress.round, adapter=adapter)
+
+
+def _entries_of(session: Session, record: RoundRecord) -> Iterator[Entry]:
+    """What a finished or aborted round came to."""
+    for band, reason in record.refused_bands.items():
+        yield Entry.of_session(session, EventKind.BAND_REFUSED, band=band, reason=reason)
+    if record.aborted:
+        yield Entry.of_session(
+            session, EventKind.ROUND_ABORTED, reason=record.aborted, adapter=record.adapter
+        )
+    else:
+        yield Entry.of_session(
+            session, EventKind.ROUND_FINISHED, survivors=list(record.survivors), adapter=record.adapter
+        )

@@ -2,6 +2,10 @@
 
 Every request is checked against the participant's own plan before anything is computed: the session must be the one
 the plan gives for its cohort, round and attempt must move forward, the adapter must have the participant's own rank.
+
+A round takes a participant's input once. Training and rounding follow from the round, so that of two sums of one round
+over different survivors the difference would be somebody's update, to the bit. Whether an input that was sent is in a sum
+only the server knows: so it is the sending that counts, not the reveal, which a server can do without asking everyone.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,6 +65,7 @@ class Participant:
         self._weight = self._plan.quantizer.round_weight(_weight(plan, examples))
         self._open: dict[bytes, _Open] = {}
         self._newest: Session | None = None
+        self._given: Session | None = None  # the last one that has this participant's input
 
     def handle(self, request: bytes) -> bytes:
         """Answer a request, or refuse it with the name of the reason. Never raises on purpose."""
@@ -93,7 +98,9 @@ class Participant:
         if not message.adapter:
             return current.client.reply(message.payload)
         broadcast = self._check_adapter(message.adapter)
-        return current.client.contribute(message.payload, self._inputs(current.session, broadcast))
+        reply = current.client.contribute(message.payload, self._inputs(current.session, broadcast))
+        self._given = current.session
+        return reply
 
     def _enter(self, data: bytes) -> _Open:
         """The session a request belongs to. A new one ends all but the round before it, with their secrets."""
@@ -122,12 +129,21 @@ class Participant:
                 f"round {session.round} attempt {session.attempt} must come after "
                 f"round {last.round} attempt {last.attempt}"
             )
+        self._check_not_given(session)
         expected = plan.session(
             run=session.run, round_number=session.round, attempt=session.attempt, cohort=session.members
         )
         if session != expected:
             raise RefusalError(
                 "the session's terms (threshold, quorums, segments, bound or plan) are not the plan's"
+            )
+
+    def _check_not_given(self, session: Session) -> None:
+        given = self._given
+        if given is not None and session.round == given.round:
+            raise RefusalError(
+                f"round {session.round} has had this participant's input in attempt {given.attempt}: "
+                f"attempt {session.attempt} could show the difference to another sum of the round"
             )
 
     def _check_adapter(self, data: bytes) -> Adapter:

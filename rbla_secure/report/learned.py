@@ -118,6 +118,6 @@ def _client(plan: Plan) -> Learned:
 def _reader() -> Learned:
     return Learned(
         "reader of the run folder",
-        "the base, the global adapter after every round, metrics",
+        "the base, the global adapter after every round, metrics, events",
         "everything of a single client; no noise was added, so the adapter itself may tell of its training data",
     )

@@ -18,7 +18,7 @@ from protocols.errors import (
     ThresholdError,
     WireError,
 )
-from protocols.session import Segment, Session
+from protocols.session import ExtraReveal, Segment, Session
 from tests.contracts.sessions import PROPERTY, make_session, names, narrowed, segment, sessions
 
 MEMBERS = names(4)
@@ -33,7 +33,7 @@ def encode(session: Session) -> bytes:
         data += struct.pack("<H", len(member)) + member.encode("ascii")
     data += struct.pack("<H", len(session.segments))
     for part in session.segments:
-        data += struct.pack("<IHB", part.length, part.quorum, part.extra_secrets)
+        data += struct.pack("<IHBB", part.length, part.quorum, part.extra_secrets, part.extra_reveal)
         for listed in (part.members, part.holders):
             data += struct.pack("<H", len(listed))
             data += b"".join(struct.pack("<H", session.members.index(member) + 1) for member in listed)
@@ -44,8 +44,9 @@ def encode(session: Session) -> bytes:
 def ringed(draw: st.DrawFn) -> Session:
     """Sessions in every ring, some of whose segments have extra secrets."""
     session = narrowed(draw(sessions()), draw(st.sampled_from([16, 20, 24, 32])))
-    extra = draw(st.sampled_from([0, 1, 255]))
-    return replace(session, segments=tuple(replace(part, extra_secrets=extra) for part in session.segments))
+    extra, rule = draw(st.sampled_from([0, 1, 255])), draw(st.sampled_from(ExtraReveal))
+    segments = tuple(replace(part, extra_secrets=extra, extra_reveal=rule) for part in session.segments)
+    return replace(session, segments=segments)
 
 
 @PROPERTY
@@ -84,6 +85,7 @@ def test_a_session_survives_the_wire(session: Session) -> None:
         {"segments": (segment(0, 5, MEMBERS), segment(1, 5, MEMBERS))},
         {"segments": (segment(0, 5, MEMBERS, holders=MEMBERS[:3]),)},
         {"segments": (segment(0, 5, MEMBERS, extra_secrets=1),)},
+        {"segments": (segment(0, 5, MEMBERS, extra_reveal=ExtraReveal.BEYOND_MISSING),)},
         {"ring_bits": 24},
     ],
 )
@@ -310,6 +312,22 @@ def test_a_segment_has_room_for_extra_secrets(number: int) -> None:
     decoded = Session.from_bytes(session.to_bytes())
 
     assert decoded.segments[0].extra_secrets == number
+
+
+@pytest.mark.parametrize("rule", ExtraReveal)
+def test_what_is_given_out_of_extra_secrets_is_one_of_the_terms(rule: ExtraReveal) -> None:
+    """The rule of a segment survives the wire; a number that names none raises WireError."""
+    session = make_session(4, segment(0, 5, MEMBERS, extra_secrets=3, extra_reveal=rule))
+    data = bytearray(session.to_bytes())
+    place = (
+        len(data) - 2 * (2 + 2 * len(MEMBERS)) - 1
+    )  # before the members and the holders of the only segment
+
+    assert data[place] == rule
+    assert Session.from_bytes(bytes(data)).segments[0].extra_reveal is rule
+    data[place] = len(ExtraReveal)
+    with pytest.raises(WireError, match=f"extra_reveal={len(ExtraReveal)} must be one of 0, 1"):
+        Session.from_bytes(bytes(data))
 
 
 @pytest.mark.parametrize("number", [-1, 256])

@@ -221,6 +221,7 @@ def test_a_run_ends_with_one_json_object(
         "aborted_rounds",
         "epsilon",
         "adapter_sha256",
+        "services",
     }
     assert set(result["accuracy"]) == {"base", "final", "last5"}
     assert set(result["seconds"]) == {"training", "protocol", "evaluation", "total"}

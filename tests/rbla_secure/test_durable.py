@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from rbla_secure.durable import append_line, replace_folder, whole_lines, write_atomic
+from rbla_secure.durable import append_line, append_lines, replace_folder, whole_lines, write_atomic
 
 
 class CrashError(Exception):
@@ -97,6 +97,19 @@ def test_lines_come_back(tmp_path: Path) -> None:
         append_line(path, line)
 
     assert whole_lines(path) == ["first", "", "żółć"]
+
+
+def test_lines_that_are_appended_together_are_flushed_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several lines cost one flush, and come back in their order."""
+    path, flushes = tmp_path / "lines", []
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: flushes.append(path.read_bytes()))
+
+    append_lines(path, ["first", "second", ""])
+
+    assert flushes == [b"first\nsecond\n\n"]
+    assert whole_lines(path) == ["first", "second", ""]
 
 
 @pytest.mark.parametrize("torn", [b"half", b"\xc5", b'{"round": 1', b"\x00"])

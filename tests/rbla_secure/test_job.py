@@ -181,7 +181,7 @@ def test_training_helps(tmp_path: Path, images: Path) -> None:
 
 
 def test_the_folder_has_what_its_docstring_lists(tmp_path: Path, images: Path) -> None:
-    """Configuration, identity, attempts, metrics, timings, checkpoints, base and adapter stand there, and no leftovers."""
+    """Configuration, identity, attempts, events, metrics, timings, checkpoints, base and adapter stand there, and no leftovers."""
     folder = run(tmp_path / "run", images)
 
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -197,6 +197,7 @@ def test_the_folder_has_what_its_docstring_lists(tmp_path: Path, images: Path) -
         "checkpoints/round-0002.safetensors",
         "checkpoints/round-0003.safetensors",
         "config.toml",
+        "events.jsonl",
         "lock",
         "metrics.jsonl",
         "run.json",

@@ -1,5 +1,6 @@
 """A run that is killed at any moment and resumed ends in the same bytes as one that was left alone."""
 
+import json
 import multiprocessing
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rbla_secure.cli import main
+from rbla_secure.federation.audit_log import EventKind, read_events
 from tests.support.tiny_job import adapter_sha256, die_at_sync, files, job, start, write_images
 
 ROUNDS = 4
@@ -50,6 +52,29 @@ def check_same(folder: Path, reference: Path) -> None:
     assert (folder / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
     assert files(folder) == files(reference)
     assert checkpoints(folder) == ROUNDS
+    check_events(folder)
+
+
+def check_events(folder: Path) -> None:
+    """One chain from the creation to the end, in which no session, interruption or finished round is missing."""
+    events = read_events(folder / "events.jsonl")
+
+    def attempts(kind: EventKind) -> list[tuple[int | None, int | None]]:
+        return [(event.round, event.attempt) for event in events if event.kind is kind]
+
+    opened, resumed = attempts(EventKind.SESSION_OPENED), attempts(EventKind.RUN_RESUMED)
+    numbered = [json.loads(line) for line in (folder / "attempts.jsonl").read_text().splitlines()]
+    assert (events[0].kind, events[-1].kind) == (EventKind.RUN_CREATED, EventKind.RUN_FINISHED)
+    assert attempts(EventKind.RUN_CREATED) == [(None, None)]
+    # An attempt may be numbered whose session was never opened, for a kill came between.
+    assert set(opened) <= {(line["round"], line["attempt"]) for line in numbered}
+    assert len(set(opened)) == len(opened) >= ROUNDS
+    assert resumed or len(opened) == ROUNDS
+    assert set(attempts(EventKind.DROPPED) + attempts(EventKind.ROUND_FINISHED)) <= set(opened)
+    # A round whose event a kill has cost is counted by the process that went on.
+    counted = {event.details["rounds"] for event in events if event.kind is EventKind.RUN_RESUMED}
+    assert {number for number, _ in attempts(EventKind.ROUND_FINISHED)} | counted >= set(range(1, ROUNDS + 1))
+    assert events[-1].details == {"rounds": ROUNDS, "adapter_file": adapter_sha256(folder)}
 
 
 @pytest.mark.parametrize(
@@ -77,12 +102,43 @@ def test_a_process_that_is_killed_goes_on(
     check_same(folder, reference)
 
 
-# A run of four rounds flushes 52 times: 6 for the new folder, 6 for the base, 4 when progress is read, 6 for the
-# attempts at rounds 1 and 2, 4 for each round (2 for metrics and timings, 2 for its checkpoint), after each but the last
-# two 3 for the attempt at the round after the next, and 8 for the result.
+# A run of four rounds flushes 69 times: 8 for the new folder, 6 for the base, 4 when progress is read, 8 for the attempts
+# at rounds 1 and 2 with their events, 5 for each round (2 for metrics and timings, 2 for its checkpoint, 1 for its event),
+# after each but the last two 4 for the attempt at the round after the next, 6 for stages in which somebody dropped out, 8
+# for the result and 1 for the last event.
 @pytest.mark.parametrize(
     "sync",
-    [1, 3, 5, 6, 7, 8, 11, 12, 14, 17, 19, 20, 21, 22, 23, 25, 26, 27, 29, 37, 41, 44, 46, 52],
+    [
+        1,
+        3,
+        4,
+        5,
+        7,
+        8,
+        9,
+        10,
+        14,
+        15,
+        18,
+        21,
+        22,
+        23,
+        25,
+        27,
+        28,
+        30,
+        31,
+        32,
+        33,
+        37,
+        38,
+        44,
+        54,
+        55,
+        60,
+        66,
+        69,
+    ],
 )
 def test_a_kill_at_a_flush_costs_nothing(
     tmp_path: Path, arguments: list[str], reference: Path, sync: int
@@ -112,7 +168,7 @@ def test_a_run_that_is_killed_again_and_again_arrives(
 
     for _ in range(20):
         command = ["resume", str(folder)] if folder.exists() else ["run", "--out", str(folder), *arguments]
-        process = context.Process(target=die_at_sync, args=(16, command))
+        process = context.Process(target=die_at_sync, args=(22, command))
         process.start()
         process.join()
         if process.exitcode == 0:

@@ -45,12 +45,12 @@ def job(images: Path, **changes: object) -> list[str]:
 
 
 def files(folder: Path) -> Mapping[str, bytes]:
-    """What must be the same in every repetition: metrics, checkpoints, base and adapter."""
+    """What must be the same in every repetition: configuration, metrics, base and adapter."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and path.name not in {"timings.jsonl", "run.json", "lock", "attempts.jsonl"}
+        and path.name not in {"timings.jsonl", "run.json", "lock", "attempts.jsonl", "events.jsonl"}
         # Their header carries the identity of the run.
         and path.parent.name != "checkpoints"
     }

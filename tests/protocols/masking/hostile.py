@@ -198,7 +198,7 @@ class HostileServer:
         name, identity = self.session.client_at(position), self.identity(position)
         extra = {
             part.index: [Secret(sha256(b"%d" % number).digest()) for number in range(part.extra_secrets)]
-            for part in self.session.segments_of(name)
+            for part in (terms or self.terms).session.segments_of(name)
         }
         source = stream(f"{self.seed} {position} {fresh}")
         return MaskingClient(terms or self.terms, name, identity, source, extra_secrets=extra)

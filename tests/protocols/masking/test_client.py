@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -26,17 +25,16 @@ from protocols.masking.messages import (
     KeyAdvertisement,
     KeyDirectory,
     RevealedShares,
-    SealedShares,
     SegmentShares,
     ShareBundle,
     ShareDelivery,
     SurvivorList,
 )
-from protocols.masking.secure_sum import Masking, MaskingClient
+from protocols.masking.secure_sum import Masking
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.sealed import seal
 from protocols.primitives.secret import Secret
-from tests.contracts.sessions import PROPERTY, Play, make_inputs, make_session, names, plain_sum, segment
+from tests.contracts.sessions import PROPERTY, Play, make_inputs, make_session, names, segment
 from tests.protocols.masking.parties import (
     ReproducibleMasking,
     advertise,
@@ -481,140 +479,6 @@ def test_revealed_shares_are_those_that_were_entrusted() -> None:
         assert message.mask_key_shares == {(5, 0): MASKED[me].bundles[5].segments[0].mask_key}
         for (peer, index), revealed in message.self_mask_shares.items():
             assert revealed == MASKED[me].bundles[peer].segments[index].self_mask
-
-
-# Extra secrets: shared like the seeds, for as many holders to recover.
-
-EXTRA_SESSION = make_session(
-    5,
-    segment(0, 2, names(5), extra_secrets=2),
-    segment(1, 2, names(3)),
-    segment(2, 2, names(2), extra_secrets=1),
-)
-
-
-def extra_secrets(me: int) -> dict[int, list[Secret]]:
-    """What a member of the session above wants shared: two secrets for segment 0, one for segment 2."""
-    secrets = {0: [Secret(bytes([me, number]) * 16) for number in (1, 2)], 1: []}
-    return (
-        {**secrets, 2: [Secret(bytes([me, 3]) * 16)]} if me <= 2 else secrets if me == 3 else {0: secrets[0]}
-    )
-
-
-def test_extra_secrets_come_back_from_any_threshold_of_holders() -> None:
-    """Any three of five bundles give every extra secret of everyone, in its place; two give something else."""
-    advertised, keys = advertise(EXTRA_SESSION)
-    shared, deliveries = share(
-        EXTRA_SESSION, advertised, keys, extra={me: extra_secrets(me) for me in range(1, 6)}
-    )
-    masked, _ = mask(EXTRA_SESSION, shared, deliveries, make_inputs(EXTRA_SESSION))
-
-    for owner in range(1, 6):
-        for index, values in extra_secrets(owner).items():
-            for holders in (*combinations(range(1, 6), 3), *combinations(range(1, 6), 2)):
-                shares = {h: masked[h].bundles[owner].segments[index].extra for h in holders}
-                assert {len(extra) for extra in shares.values()} == {len(values)}
-                for place, value in enumerate(values):
-                    recovered = combined({h: extra[place] for h, extra in shares.items()})
-                    assert (recovered == int.from_bytes(value, "big")) == (len(holders) == 3)
-
-
-def combined(shares: dict[int, bytes]) -> int:
-    """Lagrange interpolation at zero, by hand."""
-    total = 0
-    for x, value in shares.items():
-        weight = 1
-        for y in set(shares) - {x}:
-            weight = weight * y * pow(y - x, -1, FIELD) % FIELD
-        total += weight * int.from_bytes(value, "big")
-    return total % FIELD
-
-
-def test_extra_secrets_are_revealed_to_nobody() -> None:
-    """No share of an extra secret is in what a client reveals to the server, whoever drops out."""
-    advertised, keys = advertise(EXTRA_SESSION)
-    shared, deliveries = share(
-        EXTRA_SESSION, advertised, keys, extra={me: extra_secrets(me) for me in range(1, 6)}
-    )
-    masked, _ = mask(EXTRA_SESSION, shared, deliveries, make_inputs(EXTRA_SESSION))
-
-    _, messages = reveal(EXTRA_SESSION, masked, survivors=(1, 2, 3))
-
-    for me, message in messages.items():
-        held = [
-            share
-            for bundle in masked[me].bundles.values()
-            for shares in bundle.segments.values()
-            for share in shares.extra
-        ]
-        assert len(held) == 5 * 2 + 2
-        assert not [share for share in held if share in message.to_bytes()]
-
-
-ONE = Secret(bytes(32))
-BAD_EXTRA: dict[str, dict[int, list[Secret]] | None] = {
-    "none at all": None,
-    "none of one segment": {0: [ONE, ONE]},
-    "one too few": {0: [ONE], 2: [ONE]},
-    "one too many": {0: [ONE, ONE, ONE], 2: [ONE]},
-    "some where none belong": {0: [ONE, ONE], 1: [ONE], 2: [ONE]},
-    "a segment that does not exist": {0: [ONE, ONE], 2: [ONE], 3: []},
-    "a short one": {0: [ONE, Secret(bytes(31))], 2: [ONE]},
-    "a long one": {0: [ONE, ONE], 2: [Secret(bytes(33))]},
-    "an empty one": {0: [ONE, Secret(b"")], 2: [ONE]},
-}
-
-
-@pytest.mark.parametrize("fault", BAD_EXTRA)
-def test_extra_secrets_fit_their_segments(fault: str) -> None:
-    """Another number of extra secrets, another segment or another size raises InputError; then the right ones do."""
-    client = MaskingClient(as_terms(EXTRA_SESSION), "client-01", extra_secrets=BAD_EXTRA[fault])
-    mine = KeyAdvertisement.from_bytes(client.reply(b""))
-    _, keys = advertise(EXTRA_SESSION)
-    request = directory_of(EXTRA_SESSION, [mine, *keys.advertisements[1:]]).to_bytes()
-
-    with pytest.raises(InputError, match="segment"):
-        client.reply(request)
-    client._extra_secrets = extra_secrets(1)
-
-    assert set(SealedShares.from_bytes(client.reply(request)).sealed) == {2, 3, 4, 5}
-
-
-def test_a_member_of_other_segments_has_no_extra_secrets_there() -> None:
-    """A client that gives secrets for a segment it does not belong to raises InputError."""
-    advertised, keys = advertise(EXTRA_SESSION)
-
-    with pytest.raises(InputError, match="segment 2"):
-        create_sealed_shares(advertised[5], keys, extra_secrets={**extra_secrets(5), 2: [ONE]})
-
-
-def test_extra_secrets_go_once_they_are_shared() -> None:
-    """After share_keys a client has no use for its extra secrets, and holds none, like the seeds after masking."""
-    play = Play(ReproducibleMasking(), EXTRA_SESSION)
-    for number, member in enumerate(EXTRA_SESSION.members, start=1):
-        play.clients[member]._extra_secrets = extra_secrets(number)  # type: ignore[attr-defined]
-
-    play.play("advertise_keys")
-    held = [client._extra_secrets for client in play.clients.values()]  # type: ignore[attr-defined]
-    play.play("share_keys")
-
-    assert all(held)
-    assert not any(client._extra_secrets for client in play.clients.values())  # type: ignore[attr-defined]
-
-
-def test_a_session_with_extra_secrets_sums_exactly() -> None:
-    """Through the contract, extra secrets change the size of the bundles and nothing else."""
-    play = Play(ReproducibleMasking(), EXTRA_SESSION)
-    for number, member in enumerate(EXTRA_SESSION.members, start=1):
-        play.clients[member]._extra_secrets = extra_secrets(number)  # type: ignore[attr-defined]
-
-    for stage in STAGES:
-        play.play(stage, ["client-02"] if stage in STAGES[2:] else ())
-
-    survivors = [member for member in EXTRA_SESSION.members if member != "client-02"]
-    assert play.sums() == {
-        part.index: plain_sum(play.inputs, part, survivors) for part in EXTRA_SESSION.segments
-    }
 
 
 # Through the contract: a refusal changes nothing.

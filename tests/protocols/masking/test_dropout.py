@@ -8,7 +8,7 @@ with the assignments that they stand for, and no assignment is left out.
 import copy
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import combinations, count
 from typing import Any, Final
@@ -19,7 +19,8 @@ import pytest
 from protocols.errors import BelowThresholdError, StageError
 from protocols.interface import SegmentInput
 from protocols.masking.secure_sum import Masking, MaskingClient, MaskingServer
-from protocols.masking.server import Stage
+from protocols.masking.server.opening import MaskedSums
+from protocols.masking.server.stage import Stage
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from protocols.session import ClientId, Segment, Session
 from tests.protocols.masking.hostile import MASK, MODEL, authority, make_session, names
@@ -159,6 +160,8 @@ def fork_stage(stage: Any) -> Any:
     for name, value in vars(stage).items():
         if isinstance(value, Stage):
             setattr(twin, name, fork_stage(value))
+        elif isinstance(value, MaskedSums):
+            setattr(twin, name, replace(value, sums=[summed.copy() for summed in value.sums]))
         elif name == "_sums":
             setattr(twin, name, [summed.copy() for summed in value])
         elif isinstance(value, (dict, set)):

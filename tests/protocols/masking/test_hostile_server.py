@@ -34,7 +34,6 @@ from protocols.identity import Identity, Roster, RosterEntry, TrustStore
 from protocols.interface import SegmentInput, SumResult
 from protocols.masking import checks
 from protocols.masking import client as steps
-from protocols.masking import server as server_module
 from protocols.masking.messages import (
     KeyDirectory,
     RevealedShares,
@@ -43,6 +42,7 @@ from protocols.masking.messages import (
     SignedSurvivors,
 )
 from protocols.masking.secure_sum import Masking, MaskingClient
+from protocols.masking.server import opening
 from protocols.masking.terms import Terms
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.certificates import Certificate, issue_certificate
@@ -1590,7 +1590,7 @@ def test_the_bound_digest_alone_turns_the_sum_into_noise(
     monkeypatch: pytest.MonkeyPatch, profile: MaskingProfile
 ) -> None:
     """With the check of the sum's range switched off, a sum over two models is published, and is nothing but noise."""
-    monkeypatch.setattr(server_module, "reason_to_reject", lambda *_args, **_more: "")
+    monkeypatch.setattr(opening, "reason_to_reject", lambda *_args, **_more: "")
     server = wide_scene(profile)
     with_another_model(server, VICTIM)
 
@@ -1613,7 +1613,7 @@ def test_the_range_of_the_sum_alone_closes_the_segment(
     inputs["client-01"] = {0: SegmentInput(values=beyond, binding=MODEL)}
 
     result = outcome(profile, inputs)
-    monkeypatch.setattr(server_module, "reason_to_reject", lambda *_args, **_more: "")
+    monkeypatch.setattr(opening, "reason_to_reject", lambda *_args, **_more: "")
     without = outcome(profile, inputs)
 
     assert not result.sums

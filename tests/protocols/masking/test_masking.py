@@ -425,7 +425,7 @@ def test_what_the_server_holds_of_a_refused_segment_is_not_its_sum() -> None:
     play = Play(ReproducibleMasking(), session, inputs)
     play.play_before("mask_input")
     play.play("mask_input", ["client-02"])
-    held = play.server._stage._sums  # type: ignore[attr-defined]
+    held = play.server._stage._masked.sums  # type: ignore[attr-defined]
     play.play_after("mask_input")
 
     result = play.server.result(same_bindings(session))

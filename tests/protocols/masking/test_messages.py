@@ -105,7 +105,12 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
         SurvivorSignatures, context=CONTEXTS, signatures=st.dictionaries(U16, SIGNATURES, max_size=3)
     ),
     RevealedShares: st.builds(
-        RevealedShares, context=CONTEXTS, sender=U16, mask_key_shares=PAIRS, self_mask_shares=PAIRS
+        RevealedShares,
+        context=CONTEXTS,
+        sender=U16,
+        mask_key_shares=PAIRS,
+        self_mask_shares=PAIRS,
+        extra_shares=st.dictionaries(st.tuples(U16, U16, U16), SHARES, max_size=3),
     ),
 }
 # Those that hold no set.
@@ -178,10 +183,12 @@ def sets_of(first: Sequence[int]) -> dict[type[Any], list[bytes]]:
         ],
         SurvivorSignatures: [begin(41, sender=None) + places(a, b) + signatures],
         RevealedShares: [
-            begin(39) + u32(2) + u16(a, 0) + ONE + u16(b, 0) + TWO + u32(0),
-            begin(39) + u32(2) + u16(5, a) + ONE + u16(5, b) + TWO + u32(0),
-            begin(39) + u32(0) + u32(2) + u16(a, 0) + ONE + u16(b, 0) + TWO,
-            begin(39) + u32(0) + u32(2) + u16(5, a) + ONE + u16(5, b) + TWO,
+            begin(39) + u32(2) + u16(a, 0) + ONE + u16(b, 0) + TWO + u32(0) + u32(0),
+            begin(39) + u32(2) + u16(5, a) + ONE + u16(5, b) + TWO + u32(0) + u32(0),
+            begin(39) + u32(0) + u32(2) + u16(a, 0) + ONE + u16(b, 0) + TWO + u32(0),
+            begin(39) + u32(0) + u32(0) + u32(2) + u16(5, 3, a) + ONE + u16(5, 3, b) + TWO,
+            begin(39) + u32(0) + u32(0) + u32(2) + u16(5, a, 0) + ONE + u16(5, b, 0) + TWO,
+            begin(39) + u32(0) + u32(2) + u16(5, a) + ONE + u16(5, b) + TWO + u32(1) + u16(5, 1, 3) + TWO,
         ],
     }
 
@@ -264,6 +271,7 @@ def test_fields_land_in_their_places() -> None:
     assert (seen.survivors, seen.dropped) == ((3,), ())
     assert seen.view_signatures == {1: b"\x0a" * 64, 2: b"\x0b" * 64}
     assert (revealed.mask_key_shares, revealed.self_mask_shares) == ({}, {(5, 1): ONE, (5, 2): TWO})
+    assert revealed.extra_shares == {(5, 1, 3): TWO}
     assert (recovered.mask_key_shares, recovered.self_mask_shares) == ({(1, 0): ONE, (2, 0): TWO}, {})
 
 
@@ -419,9 +427,10 @@ def test_decoded_shares_are_secrets() -> None:
     recovered, revealed = (RevealedShares.from_bytes(written[place]) for place in (0, -1))
 
     shares = [*recovered.mask_key_shares.values(), *revealed.self_mask_shares.values()]
+    shares += revealed.extra_shares.values()
     for part in bundle.segments.values():
         shares += [part.mask_key, part.self_mask, *part.extra]
 
-    assert len(shares) == 10
+    assert len(shares) == 11
     assert all(type(share) is Secret for share in shares)
     assert type(bundle.to_bytes()) is Secret

@@ -20,6 +20,7 @@ from protocols.masking.parameters import (
     share_graph_parameters,
     sparse_graph_parameters,
 )
+from protocols.masking.terms import Terms
 from protocols.profiles import (
     CONSISTENCY,
     INSECURE_TEST_ONLY,
@@ -28,7 +29,8 @@ from protocols.profiles import (
     SEMI_HONEST,
     MaskingProfile,
 )
-from tests.contracts.sessions import PROPERTY
+from tests.contracts.sessions import PROPERTY, make_session, names, segment
+from tests.protocols.masking.parties import TRUST
 
 Table = dict[tuple[str, str, MaskingProfile], list[tuple[int, int, int]]]
 
@@ -517,6 +519,38 @@ def test_a_reveal_quorum_lies_between_the_quorum_and_all_holders(data: st.DataOb
     assert q <= found <= m
     if t < n:
         assert reveal_quorum(segment_members=m, quorum=q, members=n, threshold=t + 1, corrupt=c) <= found
+
+
+@pytest.mark.parametrize("n", range(2, 15))
+def test_no_reveal_quorum_is_out_of_reach(n: int) -> None:
+    """For all thresholds, corrupt shares and segments that there are, everyone together is enough, and is needed at q = m."""
+    for c in range(n):
+        for t in range((n + c) // 2 + 1, n + 1):
+            for m in range(1, n + 1):
+                found = [
+                    reveal_quorum(segment_members=m, quorum=q, members=n, threshold=t, corrupt=c)
+                    for q in range(1, m + 1)
+                ]
+                assert all(q <= quorum <= m for q, quorum in enumerate(found, start=1))
+                assert found[-1] == m
+
+
+@pytest.mark.parametrize("profile", [SEMI_HONEST, ONE_ANSWER, CONSISTENCY], ids=lambda profile: profile.name)
+@pytest.mark.parametrize("members", [2, 3, 9, 10, 11, 30, 100])
+def test_every_segment_of_a_session_can_open(profile: MaskingProfile, members: int) -> None:
+    """Whatever quorum a segment has, its holders together meet what clients want to see before they reveal."""
+    holders = [names(members)[:count] for count in {1, 2, members // 2 or 1, members}]
+    parts = [(held, quorum) for held in holders for quorum in {1, len(held) // 2 or 1, len(held)}]
+    session = make_session(
+        members,
+        *(segment(index, 1, held, quorum) for index, (held, quorum) in enumerate(parts)),
+        threshold=profile.threshold(members),
+    )
+
+    terms = Terms(session=session, profile=profile, trust=TRUST)
+
+    for part in session.segments:
+        assert part.quorum <= terms.quorum(part) <= len(part.holders)
 
 
 @pytest.mark.parametrize(("m", "q", "n"), [(5, 0, 10), (5, 6, 10), (11, 3, 10), (0, 0, 10)])

@@ -18,6 +18,7 @@ from protocols.errors import (
     StageError,
 )
 from protocols.identity import TrustStore
+from protocols.masking.checks import view_of
 from protocols.masking.client import create_signed_survivors, reveal_agreed
 from protocols.masking.messages import (
     KeyAdvertisement,
@@ -154,6 +155,23 @@ def test_a_view_names_everyone_who_takes_part() -> None:
 
     with pytest.raises(SignatureError, match=FIRST):
         play.server.receive(FIRST, misled)
+
+
+def test_two_views_never_have_the_same_bytes() -> None:
+    """A nonce that reads as eight positions, moved over to the participants, makes another view with other bytes."""
+    spelt = b"".join(position.to_bytes(2, "big") for position in range(3, 11))
+    first = ({1: bytes(16), 2: spelt}, (11, 12))
+    second = ({1: bytes(16)}, tuple(range(2, 13)))
+
+    # Without the two counts there would be nothing to tell them apart.
+    run_together = {
+        b"".join(position.to_bytes(2, "big") + nonces[position] for position in nonces)
+        + b"".join(position.to_bytes(2, "big") for position in participants)
+        for nonces, participants in (first, second)
+    }
+
+    assert len(run_together) == 1
+    assert view_of(TERMS, *first) != view_of(TERMS, *second)
 
 
 def test_an_upload_of_other_participants_is_what_its_signature_says() -> None:
@@ -425,5 +443,5 @@ def test_revealed_shares_need_no_signature() -> None:
     sizes = {len(reply) for reply in play.answers("reveal_shares").values()}
 
     shares = 5 + 3  # self-mask seeds of all five in segment 0, of three in segment 1
-    assert sizes == {4 + 32 + 2 + 4 + 4 + shares * (2 + 2 + 33)}
+    assert sizes == {4 + 32 + 2 + 3 * 4 + shares * (2 + 2 + 33)}
     assert RevealedShares.from_bytes(play.answers("reveal_shares")[FIRST]).mask_key_shares == {}

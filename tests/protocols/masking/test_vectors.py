@@ -36,7 +36,7 @@ from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.primitives.secret import Secret
 from protocols.primitives.signing import SigningKey
 from protocols.profiles import by_name
-from protocols.session import Segment, Session
+from protocols.session import ExtraReveal, Segment, Session
 from tests.protocols.masking.parties import stream
 
 GOOD = Path(__file__).parents[2] / "vectors" / "masking_session.json"
@@ -138,6 +138,7 @@ def session_of(record: Mapping[str, Any]) -> Session:
             holders=tuple(part["holders"]),
             quorum=part["quorum"],
             extra_secrets=part["extra_secrets"],
+            extra_reveal=ExtraReveal(part["extra_reveal"]),
         )
         for index, part in enumerate(terms["segments"])
     )
@@ -174,6 +175,9 @@ def as_recorded(result: SumResult) -> dict[str, Any]:
         "survivors": list(result.survivors),
         "sums": {str(index): values.tolist() for index, values in result.sums.items()},
         "refused": sorted(result.refused),
+        "extra_secrets": {
+            " ".join(map(str, key)): value.hex() for key, value in result.extra_secrets.items()
+        },
     }
 
 
@@ -263,13 +267,32 @@ def test_the_recorded_result_is_the_plain_sum(name: str, alive: tuple[int, ...],
     assert record["result"]["refused"] == refused
 
 
+@pytest.mark.parametrize(("name", "given_out"), [("unsigned", []), ("consistency", [1])])
+def test_the_recorded_extra_secrets_are_the_survivors_own(name: str, given_out: list[int]) -> None:
+    """One of five members is missing: of the two secrets of each survivor the first stays hidden, the second is given out."""
+    record = SESSIONS[name]
+
+    expected = {
+        f"{member} 0 {number}": record["extra_secrets"][member]["0"][number]
+        for member in record["result"]["survivors"]
+        for number in given_out
+    }
+
+    assert record["result"]["extra_secrets"] == expected
+
+
 # The same uploads, masked by an implementation that shares no code with ours.
 
 
-def key_by_hand(secret: bytes, label: bytes, *context: bytes) -> bytes:
-    """HKDF-SHA256 with the label and context of the format, 16 bytes."""
+def expanded_by_hand(key: bytes, label: bytes, *context: bytes) -> bytes:
+    """HKDF-Expand with SHA-256, label and context as the format has them: 16 bytes (RFC 5869, section 2.3)."""
     info = b"".join(len(part).to_bytes(2, "big") + part for part in (b"rbla-secure v1 " + label, *context))
-    return hmac.digest(hmac.digest(bytes(32), secret, "sha256"), info + b"\x01", "sha256")[:16]
+    return hmac.digest(key, info + b"\x01", "sha256")[:16]
+
+
+def extracted_by_hand(secret: bytes) -> bytes:
+    """HKDF-Extract with SHA-256 and no salt (RFC 5869, section 2.2)."""
+    return hmac.digest(bytes(32), secret, "sha256")
 
 
 def words_by_hand(key: bytes, count: int) -> list[int]:
@@ -299,7 +322,8 @@ def upload_by_hand(record: Mapping[str, Any], member: str) -> dict[int, list[int
     upload = {}
     for text, values in record["inputs"][member].items():
         index, binding = int(text).to_bytes(2, "big"), bytes.fromhex(record["bindings"][text])
-        own = key_by_hand(mine["seeds"][text], b"self mask", context, binding, index, me.to_bytes(2, "big"))
+        seed, place = mine["seeds"][text], me.to_bytes(2, "big")
+        own = expanded_by_hand(seed, b"self mask", context, binding, index, place)
         total = [value + word for value, word in zip(values, words_by_hand(own, len(values)), strict=True)]
         private = X25519PrivateKey.from_private_bytes(mine["mask keys"][text])
         for other in record["session"]["segments"][int(text)]["members"]:
@@ -310,9 +334,9 @@ def upload_by_hand(record: Mapping[str, Any], member: str) -> dict[int, list[int
             public = theirs.public_key().public_bytes_raw()
             secret = private.exchange(X25519PublicKey.from_public_bytes(public))
             pair = (min(me, peer).to_bytes(2, "big"), max(me, peer).to_bytes(2, "big"))
-            words = words_by_hand(
-                key_by_hand(secret, b"pairwise mask", context, binding, index, *pair), len(values)
-            )
+            common = extracted_by_hand(secret)
+            key = expanded_by_hand(common, b"pairwise mask", context, binding, index, *pair)
+            words = words_by_hand(key, len(values))
             total = [t + (word if me < peer else -word) for t, word in zip(total, words, strict=True)]
         upload[int(text)] = [t % 2 ** record["session"]["ring_bits"] for t in total]
     return upload
@@ -325,13 +349,15 @@ def signature_by_hand(record: Mapping[str, Any], member: str, purpose: bytes, me
 
 
 def view_by_hand(record: Mapping[str, Any]) -> bytes:
-    """What an upload's signature covers: the context, everyone's nonce, and who has shared."""
+    """What an upload's signature covers: the context, two counts, everyone's nonce, and who has shared."""
     roster, stages = record["session"]["members"], record["stages"]
+    advertised, shared = (stages[stage]["replies"] for stage in ("advertise_keys", "share_keys"))
     data = b"rbla-secure view\x00" + bytes.fromhex(record["context"])
-    for member in stages["advertise_keys"]["replies"]:
+    data += bytes([0, len(advertised), 0, len(shared)])
+    for member in advertised:
         position = (roster.index(member) + 1).to_bytes(2, "big")
         data += position + draws_by_hand(record, member)["nonce"][""]
-    for member in stages["share_keys"]["replies"]:
+    for member in shared:
         data += (roster.index(member) + 1).to_bytes(2, "big")
     return hashlib.sha256(data).digest()
 
@@ -450,6 +476,7 @@ def part(length: int, members: list[str], quorum: int, **more: Any) -> dict[str,
         "quorum": quorum,
         "holders": members,
         "extra_secrets": 0,
+        "extra_reveal": 0,
         **more,
     }
 
@@ -462,9 +489,9 @@ def unsigned_record() -> dict[str, Any]:
 
 
 def consistency_record() -> dict[str, Any]:
-    """Half bytes, extra secrets, and two segments that are padded: in the last one the only holder drops out."""
+    """Half bytes, extra secrets of which one is given out, and two segments that are padded: in the last one the only holder drops out."""
     parts = [
-        part(5, MEMBERS, 3, extra_secrets=1),
+        part(5, MEMBERS, 3, extra_secrets=2, extra_reveal=1),
         part(3, MEMBERS[:3], 3),
         part(4, MEMBERS[1:4], 1, holders=MEMBERS[1:3]),
         part(2, MEMBERS[1:4], 1, holders=MEMBERS[2:3]),
@@ -669,7 +696,21 @@ def spoilt_reveals(message: bytes) -> Cases:
     """What is wrong with the content of the shares of client-01."""
     reveal = RevealedShares.from_bytes(message)
     gone, alive, any_share = dict(reveal.mask_key_shares), dict(reveal.self_mask_shares), Secret(bytes(33))
-    return {
+    extra = dict(reveal.extra_shares)
+    spoilt_extra = {
+        "an extra share of the dropped": {**extra, (3, 0, 1): any_share},
+        "an extra share that is not given out": {**extra, (2, 0, 0): any_share},
+        "an extra share that does not exist": {**extra, (2, 0, 2): any_share},
+    }
+    if extra:
+        spoilt_extra["no extra shares"] = {}
+        spoilt_extra["an extra share missing"] = {k: v for k, v in extra.items() if k[0] != 2}
+        spoilt_extra["an extra share outside the field"] = {**extra, (2, 0, 1): Secret(b"\xff" * 33)}
+    cases = {
+        why: (replace(reveal, extra_shares=changed).to_bytes(), "ShareError")
+        for why, changed in spoilt_extra.items()
+    }
+    return cases | {
         why: (replace(reveal, mask_key_shares=dead, self_mask_shares=living).to_bytes(), "ShareError")
         for why, dead, living in (
             ("no share of the dropped", {}, alive),

@@ -1,5 +1,9 @@
 """Mask expansion is AES-128 in counter mode from zero, added or subtracted in place over any length, for many keys."""
 
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -188,12 +192,88 @@ def test_much_work_is_shared_by_itself() -> None:
     assert (shared == alone).all()
 
 
-def test_threads_touch_nothing_outside_the_target() -> None:
-    """A window of a larger array is masked by several threads without its neighbours."""
-    length = 3 * WORDS_PER_CHUNK + 3
+def many_keys(count: int) -> list[Secret]:
+    """More keys than a byte can number."""
+    return [Secret(number.to_bytes(16, "big")) for number in range(count)]
+
+
+# By streams and by ranges: lengths on both sides of what so many keys are worth, and of one chunk.
+@pytest.mark.parametrize("threads", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize(
+    "length", [1, 7, WORDS_PER_CHUNK - 1, WORDS_PER_CHUNK + 5, 11 * 2**13, 11 * 2**13 + 1]
+)
+def test_many_keys_are_applied_by_any_number_of_threads(length: int, threads: int) -> None:
+    """Whether threads share the keys or the target, each key is applied once and whole."""
+    target = np.arange(length, dtype=np.uint32)
+    chosen = many_keys(11)
+    expected = target.copy()
+    for number, key in enumerate(chosen):
+        ufunc = np.add if number < 6 else np.subtract
+        ufunc(expected, np.frombuffer(keystream(key, 4 * length), dtype="<u4"), out=expected)
+
+    apply_streams(target, add=chosen[:6], subtract=chosen[6:], threads=threads)
+
+    assert (target == expected).all()
+
+
+@pytest.mark.parametrize(("length", "made"), [(1000, 40), (40 * 2**13, 40), (40 * 2**13 + 1, 160)])
+def test_many_keys_over_a_short_target_are_scheduled_once(
+    monkeypatch: pytest.MonkeyPatch, length: int, made: int
+) -> None:
+    """Threads that share the keys make each cipher context once; threads that share a long target, once each."""
+    count = 0
+
+    def counting(*arguments: Any, **more: Any) -> Any:
+        nonlocal count
+        count += 1
+        return genuine(*arguments, **more)
+
+    genuine = prg._keystream
+    monkeypatch.setattr(prg, "_keystream", counting)
+
+    apply_streams(np.zeros(length, dtype=np.uint32), add=many_keys(40), threads=4)
+
+    assert count == made
+
+
+@pytest.mark.parametrize(("count", "started"), [(1, []), (3, []), (4, [2]), (100, [10]), (200, [14])])
+def test_threads_that_share_keys_are_no_more_than_pay_off(
+    monkeypatch: pytest.MonkeyPatch, count: int, started: list[int]
+) -> None:
+    """Each further thread costs one addition of the target, so they stay below the root of the number of keys."""
+    pools: list[int] = []
+
+    def pool(threads: int) -> ThreadPoolExecutor:
+        pools.append(threads)
+        return ThreadPoolExecutor(threads)
+
+    monkeypatch.setattr(prg, "ThreadPoolExecutor", pool)
+
+    apply_streams(np.zeros(1000, dtype=np.uint32), add=many_keys(count), threads=64)
+
+    assert pools == started
+
+
+@pytest.mark.parametrize(("length", "most"), [(2**20, 3), (2**20 + 1, 0)])
+def test_threads_copy_no_long_target(length: int, most: int) -> None:
+    """Sharing the keys costs a target per further thread, and only where targets are short."""
+    target, chosen = np.zeros(length, dtype=np.uint32), many_keys(128)
+    room = 4 * (CHUNK_BYTES + 2**16) + 2**20  # buffers of four threads, contexts, and what starts threads
+
+    tracemalloc.start()
+    apply_streams(target, add=chosen, threads=4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most * target.nbytes <= peak <= most * target.nbytes + room
+
+
+@pytest.mark.parametrize(("length", "count"), [(3 * WORDS_PER_CHUNK + 3, 1), (1000, 50)])
+def test_threads_touch_nothing_outside_the_target(length: int, count: int) -> None:
+    """A window of a larger array is masked by several threads without its neighbours, however they share the work."""
     whole = np.zeros(length + 64, dtype=np.uint32)
 
-    apply_streams(whole[32 : 32 + length], add=[KEY], threads=3)
+    apply_streams(whole[32 : 32 + length], add=many_keys(count), threads=3)
 
     assert not whole[:32].any()
     assert not whole[-32:].any()

@@ -8,6 +8,7 @@ import pytest
 
 from protocols.masking import client as steps
 from protocols.masking.messages import RevealedShares, SegmentShares, ShareBundle
+from protocols.masking.secure_sum import Masking
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.secret import SYSTEM_RANDOM, Secret
 from protocols.profiles import CONSISTENCY
@@ -157,8 +158,9 @@ def test_a_client_that_has_ended_holds_no_secret(answered: int) -> None:
 
 def test_an_ended_client_keeps_no_extra_secrets() -> None:
     """Secrets that were to be shared beside the seeds go with the rest."""
-    client = ReproducibleMasking().client(EXTRA_SESSION, "client-01")
-    client._extra_secrets = {0: [Secret(CONTENT), Secret(CONTENT)]}
+    secrets = {0: [Secret(bytes(32)), Secret(bytes(32))]}
+    client = Masking().client(EXTRA_SESSION, "client-01", extra_secrets=secrets)
+    assert client._extra_secrets == secrets
 
     client.end()
 
@@ -187,6 +189,7 @@ def test_no_message_with_shares_shows_them() -> None:
         sender=1,
         mask_key_shares={(2, 0): share_of_key},
         self_mask_shares={(1, 0): share_of_seed},
+        extra_shares={(1, 0, 1): extra},
     )
 
     messages = [

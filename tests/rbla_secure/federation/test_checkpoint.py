@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from rbla_secure.config import Config
 from rbla_secure.errors import ConfigError, RblaSecureError, RunFolderError
+from rbla_secure.federation.audit_log import Entry, EventKind, read_events
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.lora.adapter import Adapter
 from tests.support.federations import make_adapter, make_config, make_plan
@@ -212,18 +213,23 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert made.config == make_config()
 
 
+@pytest.mark.parametrize("flush", range(1, 7))
 def test_a_crash_while_an_empty_folder_is_filled_does_not_block_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: int
 ) -> None:
     """After a kill before the first round, the same command or a resume goes on without cleaning up by hand."""
     path = tmp_path / "run"
     path.mkdir()
+    left = flush
 
     class CrashError(Exception):
         pass
 
     def crash(_descriptor: int) -> None:
-        raise CrashError
+        nonlocal left
+        left -= 1
+        if not left:
+            raise CrashError
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", crash)
@@ -233,6 +239,42 @@ def test_a_crash_while_an_empty_folder_is_filled_does_not_block_it(
     made = RunFolder.open(path) if (path / "config.toml").exists() else RunFolder.create(path, make_config())
 
     assert made.config == make_config()
+    (created,) = read_events(path / "events.jsonl")
+    assert created.details == {"run": made.run_id.hex(), "config": made.config.digest().hex()}
+
+
+def test_a_log_that_was_tampered_with_is_refused_and_lets_go_of_the_folder(folder: RunFolder) -> None:
+    """A changed line of events.jsonl is named when the folder is opened; put right, the folder opens in the same process."""
+    folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=3, adapter_file="ab"))
+    folder.close()
+    path = folder.path / "events.jsonl"
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"run-created", b"run-resumed"))
+
+    with pytest.raises(RunFolderError, match=r"events\.jsonl line 2: it does not follow the line before it"):
+        RunFolder.open(folder.path)
+    path.write_bytes(good)
+
+    RunFolder.open(folder.path).close()
+
+
+def test_a_folder_without_its_log_is_refused(folder: RunFolder) -> None:
+    """Events that are gone are missed."""
+    folder.close()
+    (folder.path / "events.jsonl").unlink()
+
+    with pytest.raises(RunFolderError, match=r"events\.jsonl is missing"):
+        RunFolder.open(folder.path)
+
+
+def test_a_folder_knows_whether_it_is_new(folder: RunFolder) -> None:
+    """Made by this process, or opened again."""
+    folder.close()
+
+    again = RunFolder.open(folder.path)
+
+    assert (folder.new, again.new) == (True, False)
+    again.close()
 
 
 def test_the_working_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,94 @@
+"""The input stage: uploads are checked and added as they arrive, and the one list of survivors is fixed."""
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import numpy as np
+
+from protocols.errors import InputError
+from protocols.masking import checks
+from protocols.masking.messages import MaskedInput, ShareDelivery, SurvivorList
+from protocols.masking.server.opening import MaskedSums
+from protocols.masking.server.reveal import RevealShares
+from protocols.masking.server.stage import Stage
+from protocols.masking.server.survivors import AgreeSurvivors
+from protocols.masking.terms import Graph, Terms
+from protocols.profiles import SurvivorCheck
+
+
+@final
+class MaskInput(Stage):
+    """Adds masked inputs as they arrive."""
+
+    name: ClassVar[str] = "mask_input"
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        view: bytes,
+        mask_keys: Mapping[int, Mapping[int, bytes]],
+        sealed: Mapping[int, Mapping[int, bytes]],
+        share_graph: Graph,
+        mask_graphs: list[Graph],
+    ) -> None:
+        super().__init__(terms)
+        self._view = view
+        self._view_signatures: dict[int, bytes] = {}
+        self._mask_keys = mask_keys
+        self._sealed = sealed
+        self._share_graph = share_graph
+        self._mask_graphs = mask_graphs
+        self._sums = [np.zeros(segment.length, dtype=np.uint32) for segment in self.session.segments]
+
+    @property
+    def expected(self) -> frozenset[int]:
+        """Everyone who has shared keys."""
+        return frozenset(self._mask_keys)
+
+    def request(self, position: int) -> bytes:
+        """Who takes part, and the bundles sealed to one client."""
+        senders = self._share_graph[position] & self._mask_keys.keys()
+        return ShareDelivery(
+            context=self.terms.context,
+            recipient=position,
+            participants=tuple(self._mask_keys),
+            sealed={sender: self._sealed[sender][position] for sender in senders},
+        ).to_bytes()
+
+    def receive(self, position: int, reply: bytes) -> None:
+        """Check a whole upload, then add it."""
+        message = MaskedInput.from_bytes(reply)
+        name = self._check_sender(position, message)
+        lengths = {segment.index: segment.length for segment in self.session.segments_of(name)}
+        if {index: len(vector) for index, vector in message.segments.items()} != lengths:
+            raise InputError(f"{name}: the masked input must hold exactly its segments, whole")
+        if message.ring_bits != self.session.ring_bits:
+            raise InputError(f"{name}: ring_bits={message.ring_bits} must be {self.session.ring_bits}")
+        checks.verify_view(self.terms, self._view, position=position, signature=message.view_signature)
+        if message.view_signature:
+            self._view_signatures[position] = message.view_signature
+        for index, vector in message.segments.items():
+            self._sums[index] += vector
+
+    def close(self) -> Stage:
+        """Fix the one list of survivors."""
+        self._check_enough()
+        survivors = SurvivorList(
+            context=self.terms.context,
+            survivors=tuple(sorted(self.answered)),
+            dropped=tuple(sorted(self.expected - self.answered)),
+            view_signatures=self._view_signatures,
+        )
+        masked = MaskedSums(
+            terms=self.terms,
+            survivors=survivors,
+            mask_keys=self._mask_keys,
+            share_graph=self._share_graph,
+            mask_graphs=self._mask_graphs,
+            sums=self._sums,
+        )
+        reveal = RevealShares(masked)
+        if self.terms.profile.survivor_check is SurvivorCheck.SIGNED_LIST:
+            return AgreeSurvivors(self.terms, survivors, reveal)
+        return reveal

@@ -1,0 +1,58 @@
+"""What all stages of the server have in common."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+from protocols.errors import BelowThresholdError, ContextError, RosterError
+from protocols.masking.terms import Terms
+from protocols.session import ClientId
+
+
+class _FromClient(Protocol):
+    @property
+    def context(self) -> bytes: ...
+    @property
+    def sender(self) -> int: ...
+
+
+class Stage(ABC):
+    """What the server does in one stage."""
+
+    name: ClassVar[str]
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.session = terms.session
+        self.answered: set[int] = set()
+
+    @property
+    @abstractmethod
+    def expected(self) -> frozenset[int]:
+        """The positions whose reply is awaited."""
+
+    @abstractmethod
+    def request(self, position: int) -> bytes:
+        """The stage's request to one of them."""
+
+    @abstractmethod
+    def receive(self, position: int, reply: bytes) -> None:
+        """Check one reply and fold it in."""
+
+    @abstractmethod
+    def close(self) -> "Stage | None":
+        """The next stage; None after the last."""
+
+    def _check_sender(self, position: int, message: _FromClient) -> ClientId:
+        name = self.session.client_at(position)
+        if message.context != self.terms.context:
+            raise ContextError(f"{name}: the message belongs to another session")
+        if message.sender != position:
+            raise RosterError(f"{name}: the message is from position {message.sender}, not {position}")
+        return name
+
+    def _check_enough(self) -> None:
+        if len(self.answered) < self.session.threshold:
+            raise BelowThresholdError(
+                f"{self.name}: {len(self.answered)} of {len(self.expected)} clients answered, "
+                f"threshold={self.session.threshold} are needed"
+            )
