@@ -5,9 +5,11 @@ far are kept here and given to the next worker. Every few clients they are fetch
 number of clients.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final, final
 
+from protocols.errors import ServiceError, StageError
 from protocols.homomorphic.service_messages import SessionRequest, StoredSums
 from protocols.homomorphic.services import Channel
 from protocols.homomorphic.terms import Terms
@@ -51,14 +53,27 @@ class GuardedAdder:
         """Undo an addition, if it was the last one."""
         if self._since and self._since[-1] is ciphertexts:
             self._since.pop()
-            self._incarnation = 0
+            self.forget()
 
     def sums(self) -> Mapping[int, bytes]:
-        """The sums by segment index; the worker forgets the session."""
+        """The sums by segment index; the worker forgets the session.
+
+        Raises:
+            ServiceError: The worker died or took too long, or gives other segments than were added.
+        """
         self._bring_up_to_date()
         found = self._fetch()
-        self._worker.call(StoredSums(context=self._context, ciphertexts={}, last=True).to_bytes())
+        self.forget()
         return found
+
+    def forget(self) -> None:
+        """Have the worker forget the session: it may serve a whole run, and most memory of it would be sessions that are over."""
+        if self._incarnation == 0:
+            return
+        self._incarnation = 0
+        # A worker that has died has forgotten it already.
+        with contextlib.suppress(ServiceError, StageError):
+            self._worker.call(StoredSums(context=self._context, ciphertexts={}, last=True).to_bytes())
 
     def _bring_up_to_date(self) -> None:
         """Make sure that a live worker has the sums so far."""
@@ -76,4 +91,7 @@ class GuardedAdder:
 
     def _fetch(self) -> Mapping[int, bytes]:
         answer = self._worker.call(StoredSums(context=self._context, ciphertexts={}).to_bytes())
-        return StoredSums.from_bytes(answer).ciphertexts
+        found, added = StoredSums.from_bytes(answer).ciphertexts, set(self._sums).union(*self._since)
+        if set(found) != added:
+            raise ServiceError(f"the worker has summed segments {sorted(found)}, not {sorted(added)}")
+        return found

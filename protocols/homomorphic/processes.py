@@ -90,9 +90,19 @@ class ProcessChannel(Channel):
             return self._socket
         if self._started and not self._restarts:
             raise ServiceError(f"{self._name}: it has died, and its keys with it")
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._child = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._child = self._start(theirs, ours)
+        except OSError as error:
+            raise ServiceError(f"{self._name}: it cannot be started: {error}") from None
+        self._socket = ours
+        self._started += 1
+        return ours
+
+    def _start(self, theirs: socket.socket, ours: socket.socket) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(  # noqa: S603  # our own interpreter and module
                 [
                     *(sys.executable, "-P", "-m", "protocols.homomorphic.child"),
                     *(self._role, self._name, str(theirs.fileno()), str(self._memory)),
@@ -102,9 +112,9 @@ class ProcessChannel(Channel):
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, **_environment()},
             )
-        self._socket = ours
-        self._started += 1
-        return ours
+        except OSError:
+            ours.close()
+            raise
 
     def _end(self, error: Exception | None) -> str:
         """Kill and reap the child; what there is to say about its end."""

@@ -124,6 +124,7 @@ class HomomorphicServer(SumServer):
         self._check_open()
         self._closed = True
         if len(self._receipts) < self._session.threshold:
+            self._adder.forget()
             raise BelowThresholdError(
                 f"{STAGE}: {len(self._receipts)} of {len(self._session.members)} clients answered, "
                 f"threshold={self._session.threshold} are needed"
@@ -216,6 +217,7 @@ class HomomorphicServer(SumServer):
         """The decryptor's signed answer about these segments."""
         context = self._terms.context
         if not wanted:
+            self._adder.forget()
             return DecryptedSums(context=context, sum_digest=b"", sums={})
         sums = self._adder.sums()
         encrypted = EncryptedSum(

@@ -319,3 +319,19 @@ def test_uploads_of_a_whole_session_through_processes_give_the_exact_sum(worker:
 
     assert meeting.sums(same_bindings(SESSION)) == honest(meeting, *MEMBERS)
     assert len(EncryptedInput.from_bytes(uploads[FIRST]).ciphertexts) == 2
+
+
+def test_a_process_that_cannot_be_started_is_named(
+    worker: ProcessChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has no process to give, ServiceError says so, no socket stays open, and a later try may succeed."""
+
+    def refuse(*_arguments: object, **_options: object) -> subprocess.Popen[bytes]:
+        raise OSError(12, "Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", refuse)
+        with pytest.raises(ServiceError, match=r"worker: it cannot be started: .*Cannot allocate memory"):
+            worker.ready()
+
+    assert worker.ready() == 1

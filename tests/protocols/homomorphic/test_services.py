@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from protocols.errors import (
+    BelowThresholdError,
     ContextError,
     EnrolmentError,
     KeyUseError,
@@ -21,7 +22,7 @@ from protocols.homomorphic.messages import DecryptedSums, EncryptedInput, RoundK
 from protocols.homomorphic.screening import Screening
 from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.homomorphic.server import Roles
-from protocols.homomorphic.service_messages import HELLO, SessionRequest, Setup, StoredSums
+from protocols.homomorphic.service_messages import HELLO, Answer, SessionRequest, Setup, StoredSums
 from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services
 from protocols.wire import MessageType, Writer
@@ -414,3 +415,57 @@ def test_an_input_that_the_verifier_did_not_take_is_not_added() -> None:
     assert sums == {
         part.index: plain_sum(meeting.inputs, part, (FIRST, SECOND, LAST)) for part in SESSION.segments
     }
+
+
+def test_a_worker_forgets_sessions_that_come_to_nothing() -> None:
+    """Whether too few answer, every band stays closed or the only input is taken back, nothing of them is left there."""
+    worker = Worker()
+    thin = make_session(4, segment(0, 20, MEMBERS, 4))
+    meetings = [Meeting.of(SESSION), Meeting.of(thin)]
+    for meeting in meetings:
+        meeting.server = server_of(meeting.terms, replace(meeting.roles, worker=LocalChannel(worker)))
+    adder = GuardedAdder(meetings[0].terms, LocalChannel(worker))
+    ciphertexts = EncryptedInput.from_bytes(meetings[0].upload(FIRST)).ciphertexts
+    adder.add(ciphertexts)
+    assert worker._sessions
+
+    adder.take_back(ciphertexts)
+    assert not worker._sessions
+
+    meetings[0].take(FIRST, SECOND)
+    with pytest.raises(BelowThresholdError):
+        meetings[0].server.close_stage()
+    assert not worker._sessions
+
+    meetings[1].take(FIRST, SECOND, THIRD)
+    assert meetings[1].sums(same_bindings(thin)) == {}
+    assert not worker._sessions
+
+
+@pytest.mark.parametrize("segments", [(), (0,), (0, 1, 2)])
+def test_a_worker_that_sums_other_segments_ends_the_session_by_name(segments: tuple[int, ...]) -> None:
+    """Sums that were not asked for, or too few of them, raise ServiceError, and the decryptor sees nothing of it."""
+
+    class Forgetful(Channel):
+        inner = LocalChannel(Worker())
+
+        def ready(self) -> int:
+            return 1
+
+        def exchange(self, request: bytes) -> bytes:
+            answer = self.inner.exchange(request)
+            if not Answer.from_bytes(answer).payload:
+                return answer
+            stored = StoredSums.from_bytes(Answer.from_bytes(answer).payload)
+            sums = dict.fromkeys(segments, stored.ciphertexts[0])
+            return Answer(payload=replace(stored, ciphertexts=sums).to_bytes()).to_bytes()
+
+        def close(self) -> None:
+            pass
+
+    meeting = Meeting.of(SESSION)
+    meeting.server = server_of(meeting.terms, replace(meeting.roles, worker=Forgetful()))
+    meeting.take(*MEMBERS)
+
+    with pytest.raises(ServiceError, match=r"has summed segments .*, not \[0, 1\]"):
+        meeting.sums(same_bindings(SESSION))
