@@ -25,6 +25,11 @@ class Homomorphic(SecureSum):
 
     An aggregator and a decryptor that collude read every single update: that is the trust this mode is made of.
 
+    Not claimed: anything against a client that departs from the protocol and knows the others' ciphertexts before it
+    uploads its own, from an aggregator, a verifier or a wire that shows them. Ciphertexts can be computed with: such a client
+    uploads the negatives of all the others' but one, and the sum that is honestly verified and opened is that one's update.
+    A test shows it. Uploads must travel encrypted, and aggregator and verifier must keep them from clients.
+
     Args:
         profile: Encryption parameters.
         services: Who decrypts, and who verifies.

@@ -1,6 +1,7 @@
 """The verifier: holds no key, adds the same inputs as the aggregator, and signs the sum if it is the same.
 
-With it, an aggregator that lies cannot have anything decrypted but the sum of the inputs whose receipts it shows. It
+With it, an aggregator that lies cannot have anything decrypted but the sum of the inputs whose receipts it shows. Whether
+one of these was computed from the others it cannot see: :class:`protocols.homomorphic.secure_sum.Homomorphic` says more. It
 learns what the aggregator learns: ciphertexts and who contributed. It costs as many bytes and as much adding again.
 """
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from protocols.errors import (
@@ -13,10 +14,26 @@ from protocols.errors import (
     SignatureError,
     StageError,
 )
-from protocols.homomorphic.messages import EncryptedInput, EncryptedSum
+from protocols.homomorphic import polynomials, scheme
+from protocols.homomorphic.client import signed
+from protocols.homomorphic.messages import (
+    EncryptedInput,
+    EncryptedSum,
+    InputReceipt,
+    PartReceipt,
+    RoundKey,
+    digest_of,
+)
 from protocols.homomorphic.verifier import Verifier
-from tests.contracts.sessions import names
-from tests.protocols.homomorphic.parties import TRUST, VERIFIED, charge_for, make_verifier
+from tests.contracts.sessions import MODEL, make_session, names, same_bindings, segment
+from tests.protocols.homomorphic.parties import (
+    AUTHORITY,
+    TRUST,
+    VERIFIED,
+    Meeting,
+    charge_for,
+    make_verifier,
+)
 from tests.protocols.homomorphic.test_decryptor import SESSION, Round, begin
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
@@ -158,3 +175,43 @@ def test_before_a_session_there_is_nothing_to_sign() -> None:
         make_verifier(CHARGE).sign_sum(playing.summed(*MEMBERS))
     with pytest.raises(StageError):
         make_verifier(CHARGE).handle_input(playing.inputs[FIRST])
+
+
+def minus(meeting: Meeting, others: list[bytes]) -> polynomials.Polynomials:
+    """What takes the others out of a sum of six: their negatives, and the offsets that the decryptor counts on."""
+    profile = meeting.terms.profile
+    fields = [len(others) + 1 << place * profile.field_bits for place in range(profile.fields)]
+    slots = np.full((1, profile.degree), sum(fields) * profile.offset(6), dtype=np.int64)
+    key = RoundKey.from_bytes(meeting.server.requests()[names(6)[0]])
+    pairs = scheme.public_key(profile, key.key).encrypt(slots)
+    primes = np.array(profile.ciphertext_moduli, dtype=np.uint64)[:, None]
+    for data in others:
+        other = polynomials.decode(data, count=1, moduli=profile.ciphertext_moduli, degree=profile.degree)
+        pairs = (pairs + primes - other) % primes
+    return pairs
+
+
+def test_a_client_that_knows_the_others_ciphertexts_has_one_of_them_opened() -> None:
+    """The documented limit: its input takes all but one out of a sum whose quorum, receipts and verification are in order."""
+    session = make_session(6, segment(0, 20, names(6), 6))
+    meeting = Meeting.of(session, CHARGE)
+    victim, *others, corrupt = names(6)
+    uploads = {member: EncryptedInput.from_bytes(meeting.upload(member)) for member in (victim, *others)}
+    forged = polynomials.encode(
+        minus(meeting, [uploads[member].ciphertexts[0] for member in others]),
+        meeting.terms.profile.ciphertext_moduli,
+    )
+    receipt = InputReceipt(
+        context=meeting.terms.context,
+        sender=6,
+        key_id=uploads[victim].receipt.key_id,
+        parts={0: PartReceipt(binding=MODEL, digest=digest_of(forged))},
+    )
+    uploads[corrupt] = EncryptedInput(
+        receipt=signed(receipt, AUTHORITY.identity(corrupt)), ciphertexts={0: forged}
+    )
+
+    for member, upload in uploads.items():
+        meeting.server.receive(member, upload.to_bytes())
+
+    assert meeting.sums(same_bindings(session)) == {0: meeting.inputs[victim][0].values.tolist()}
