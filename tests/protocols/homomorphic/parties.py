@@ -24,7 +24,7 @@ from tests.contracts.sessions import PLAN, Inputs, make_inputs, names
 NOW = 1_800_000_000
 SERVICE_KEYS = {name: SigningKey.generate() for name in ("decryptor", "verifier")}
 AUTHORITY = ThrowawayAuthority.create(
-    dict.fromkeys(names(99), 4),
+    dict.fromkeys(names(24), 4),
     now=NOW,
     services={name: key.public for name, key in SERVICE_KEYS.items()},
 )
