@@ -41,7 +41,7 @@ class Terms:
     """A session, its profile, whom its parties believe, and by which rule updates are screened, if any.
 
     Raises:
-        SessionError, CapacityError: The sums would not fit the profile.
+        SessionError, CapacityError: The sums would not fit the profile, or a segment has extra secrets.
         RosterError: A service is a member too, or both services are one.
         EnrolmentError: A service is not enrolled as one.
     """
@@ -54,6 +54,10 @@ class Terms:
 
     def __post_init__(self) -> None:
         self.profile.check_session(self.session)
+        if odd := [segment.index for segment in self.session.segments if segment.extra_secrets]:
+            raise SessionError(
+                f"segment {odd[0]}: extra secrets are shared among masking clients; here nobody keeps any"
+            )
         if len(set(self.services.names)) != len(self.services.names):
             raise RosterError(f"{self.services.decryptor} cannot be decryptor and verifier")
         for name in self.services.names:

@@ -219,6 +219,11 @@ def warnings(config: Config) -> list[str]:
     found = []
     if config.secure_sum is SecureSumMode.PLAIN:
         found.append("INSECURE: secure-sum=plain shows every single update to the server")
+    if config.secure_sum is SecureSumMode.HOMOMORPHIC and config.homomorphic.screening is not Screen.OFF:
+        found.append(
+            "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
+            "decryptor sees norm and cosine of every update"
+        )
     if config.min_holders < SAFE_MIN_HOLDERS:
         found.append(
             f"INSECURE: min-holders={config.min_holders} opens bands in which a holder reads another's update; "

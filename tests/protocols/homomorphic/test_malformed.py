@@ -16,6 +16,7 @@ from protocols.errors import (
     KeyUseError,
     ProtocolError,
     RosterError,
+    SessionError,
     SignatureError,
     StageError,
     WireError,
@@ -483,3 +484,11 @@ def test_no_client_can_be_a_service() -> None:
         terms_of(SESSION, member)
     with pytest.raises(RosterError, match="cannot be decryptor and verifier"):
         terms_of(SESSION, replace(charge, services=replace(charge.services, verifier="decryptor")))
+
+
+def test_a_segment_with_extra_secrets_is_refused() -> None:
+    """Where nobody keeps shares, a session that counts on them is refused by name."""
+    session = make_session(4, segment(0, 20, MEMBERS, extra_secrets=1))
+
+    with pytest.raises(SessionError, match="segment 0: extra secrets"):
+        terms_of(session)

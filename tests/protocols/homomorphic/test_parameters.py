@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tenseal import sealapi
 
@@ -20,7 +20,19 @@ from protocols.homomorphic.parameters import (
     by_name,
 )
 from protocols.ring import IntegerVector
-from tests.contracts.sessions import PROPERTY, make_session
+from protocols.run import run_session
+from protocols.session import Session
+from tests.contracts.sessions import (
+    PROPERTY,
+    largest_sum,
+    make_inputs,
+    make_session,
+    names,
+    plain_sum,
+    same_bindings,
+    segment,
+)
+from tests.protocols.homomorphic.parties import EveryonesHomomorphic
 
 EVERY_PROFILE = pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 
@@ -201,3 +213,29 @@ def test_the_most_members_keep_their_distance(profile: EncryptionProfile) -> Non
     most = profile.most_members
 
     assert profile.sigmas(most) >= LEAST_SIGMAS > profile.sigmas(most + 1)
+
+
+@st.composite
+def full_sessions(draw: st.DrawFn, most: int) -> Session:
+    """Cohorts up to a profile's limit, with segments whose lengths lie around a ciphertext's border."""
+    members = names(draw(st.one_of(st.just(most), st.integers(2, most))))
+    segments = []
+    for index in range(draw(st.integers(1, 2))):
+        chosen = tuple(sorted(draw(st.sets(st.sampled_from(members), min_size=1))))
+        length = draw(st.sampled_from([1, 2, 4095, 4097, 8191, 8192, 8193]))
+        segments.append(segment(index, length, chosen))
+    return make_session(len(members), *segments, input_bound=largest_sum(20) // most)
+
+
+@settings(parent=PROPERTY, max_examples=8)
+@given(session=full_sessions(16), seed=st.integers(0, 2**32 - 1))
+def test_whole_sessions_up_to_the_limit_are_exact(session: Session, seed: int) -> None:
+    """Whatever the cohort, segments and lengths, with 16-bit inputs of up to 16 clients every sum is the plain one."""
+    assert session.input_bound == 2**15 - 1
+    inputs = make_inputs(session, seed=seed)
+
+    result = run_session(EveryonesHomomorphic(), session, inputs, bindings=same_bindings(session))
+
+    assert {index: values.tolist() for index, values in result.sums.items()} == {
+        part.index: plain_sum(inputs, part, session.members) for part in session.segments
+    }

@@ -589,10 +589,15 @@ def test_the_digest_tells_layouts_bases_and_configurations_apart() -> None:
             {"secure_sum": "plain", "min_holders": 1},
             ["INSECURE: secure-sum=plain", "INSECURE: min-holders=1"],
         ),
+        ({"secure_sum": "homomorphic"}, []),
+        (
+            {"secure_sum": "homomorphic", "homomorphic": {"screening": "verdicts"}},
+            ["homomorphic.screening finds faulty clients, not malicious ones"],
+        ),
     ],
 )
 def test_what_weakens_a_run_is_said(changes: dict[str, Any], expected: list[str]) -> None:
-    """Each setting that is allowed but unsafe has a warning that says INSECURE and names it."""
+    """Each setting that is allowed but unsafe, or weaker than it looks, has a warning that names it."""
     found = warnings(make_config(**changes))
 
     assert [text[: len(start)] for text, start in zip(found, expected, strict=True)] == expected
