@@ -136,6 +136,8 @@ class ConsoleReport:
             f"({milliseconds(seconds.protocol / summary.rounds)} a round), evaluation {seconds.evaluation:.2f}, "
             f"total {seconds.total:.1f}; up {kilobytes(summary.bytes_up_per_client)} per client and round"
         )
+        for text in summary.privacy.lines() if summary.privacy else ():
+            self.line(text)
         self._table("what each party learned", ("party", "saw", "did not see"), learned)
         self.line(f"adapter sha256 {summary.adapter_sha256}")
         self.line(f"run folder {summary.run}")
@@ -145,6 +147,14 @@ class ConsoleReport:
         self._table(
             "rank bands", ("band", "holders per round", "quorum", "drop-outs it survives"), plan_bands
         )
+
+    def account(self, lines: Iterable[str], ratios: Iterable[Sequence[str]] = ()) -> None:
+        """What is, or would be, spent of privacy."""
+        for text in lines:
+            self.line(text)
+        if rows := list(ratios):
+            columns = ("band", "holders per round", "signal to noise, one round")
+            self._table("what noise leaves of the signal, a rule of thumb", columns, rows)
 
     def _table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(title=title, title_justify="left", title_style="bold")
