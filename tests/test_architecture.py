@@ -118,6 +118,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.privacy.ledger",
     },
     "dp_accounting": {"rbla_secure.privacy.accounting"},
+    "scipy": {"rbla_secure.privacy.auditing"},
     "tomli_w": {"rbla_secure.config"},
     "rich": {"rbla_secure.report.console", "rbla_secure.cli"},
 }

@@ -41,8 +41,10 @@ REFUSALS = [
     (["--set", "average=fedavg"], "average=fedavg must have equal ranks: the tiers have 4 different ones"),
     (
         ["--set", "noise-multiplier=1", "--set", "privacy.max-epsilon=2"],
-        "privacy.max-epsilon=2 must be >= 28.373, which 20 rounds of one client spend at noise-multiplier=1 and "
-        "delta=1e-05; noise-multiplier=8.917 would do",
+        (
+            "privacy.max-epsilon=2 must be >= 28.373, which 20 rounds of one client spend at noise-multiplier=1 and "
+            "delta=1e-05; noise-multiplier=8.917 would do"
+        ),
     ),
     (["--set", "roundz=3"], "unknown key 'roundz'; did you mean 'rounds'?"),
     (["--set", "rounds=three"], "rounds='three' must be a valid integer"),

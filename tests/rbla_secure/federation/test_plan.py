@@ -47,13 +47,17 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
     [
         (
             {"noise_multiplier": 1.0, "weights": "examples"},
-            "weights=examples must be uniform with noise-multiplier above 0: denominators would tell how many "
-            "examples a client has",
+            (
+                "weights=examples must be uniform with noise-multiplier above 0: denominators would tell how many "
+                "examples a client has"
+            ),
         ),
         (
             {"noise_multiplier": 1.0, "privacy": {"adjacency": "add-or-remove"}},
-            "privacy.adjacency=add-or-remove needs privacy.mechanism=central: whoever is absent takes its share of "
-            "distributed noise along, which the variance of the sum shows",
+            (
+                "privacy.adjacency=add-or-remove needs privacy.mechanism=central: whoever is absent takes its share of "
+                "distributed noise along, which the variance of the sum shows"
+            ),
         ),
         (
             {
@@ -61,8 +65,10 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
                 "privacy": {"adjacency": "add-or-remove", "mechanism": "central"},
                 "tiers": {"lab": {"rank": 2, "clients": 6, "cohort": 5}},
             },
-            "privacy.adjacency=add-or-remove needs cohorts of all clients (tiers.*.cohort=0): without one client "
-            "another would be drawn in its place",
+            (
+                "privacy.adjacency=add-or-remove needs cohorts of all clients (tiers.*.cohort=0): without one client "
+                "another would be drawn in its place"
+            ),
         ),
         (
             {
@@ -73,8 +79,10 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
         ),
         (
             {"noise_multiplier": 1.0, "privacy": {"colluders": 3}},
-            "privacy.colluders=3 and privacy.expected-dropout=0 leave no noise in rows 2-3, which 3 clients of a round "
-            "upload: use fewer, upload=padded, or more clients",
+            (
+                "privacy.colluders=3 and privacy.expected-dropout=0 leave no noise in rows 2-3, which 3 clients of a round "
+                "upload: use fewer, upload=padded, or more clients"
+            ),
         ),
         (
             {"noise_multiplier": 1.0, "privacy": {"clipping": "adaptive", "max_clip": 0.5}},
@@ -82,8 +90,10 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
         ),
         (
             {"privacy": {"max_epsilon": 8.0}},
-            "noise-multiplier=0.0 must be above 0 with privacy.max-epsilon or privacy.clipping=adaptive: without noise "
-            "nothing bounds epsilon",
+            (
+                "noise-multiplier=0.0 must be above 0 with privacy.max-epsilon or privacy.clipping=adaptive: without noise "
+                "nothing bounds epsilon"
+            ),
         ),
         (
             {"tiers": {"lab": {"rank": 2, "clients": 3, "cohort": 4}}},
