@@ -188,7 +188,7 @@ def _claim(config: Config) -> str:
         lies = "may lie" if config.homomorphic.verifier else "follows the protocol"
         return (
             f" but decryptor, verifier and worker; {config.homomorphic.profile}, against an aggregator that {lies} and "
-            "does not collude with the decryptor"
+            "colludes with neither the decryptor nor a client"
         )
     profile = masking_profile(config)
     return f"; profile {profile.name}, against a server that {profile.adversary.value}"

@@ -82,7 +82,12 @@ def _services(plan: Plan, sums: str) -> list[Learned]:
     lying = Learned(
         "server that lies", f"the same sums, each over {plan.config.min_holders} holders or more", everything
     )
-    return [decryptor, verifier, lying, together]
+    shown = Learned(
+        "client that a server or verifier shows the others' ciphertexts",
+        "the update of one client of its choice in every band: it can cancel the others",
+        "the others' updates",
+    )
+    return [decryptor, verifier, lying, shown, together]
 
 
 def _collusion(plan: Plan, smallest: int) -> Learned:

@@ -196,9 +196,12 @@ def test_services_are_told_with_their_price() -> None:
     [
         (
             False,
-            "bfv-2x20, against an aggregator that follows the protocol and does not collude with the decryptor",
+            "bfv-2x20, against an aggregator that follows the protocol and colludes with neither the decryptor nor a client",
         ),
-        (True, "bfv-2x20, against an aggregator that may lie and does not collude with the decryptor"),
+        (
+            True,
+            "bfv-2x20, against an aggregator that may lie and colludes with neither the decryptor nor a client",
+        ),
     ],
 )
 def test_an_encrypted_run_says_what_it_claims(verifier: bool, expected: str) -> None:  # noqa: FBT001
