@@ -185,6 +185,8 @@ def _entries_of(session: Session, record: RoundRecord) -> Iterator[Entry]:
         yield Entry.of_session(
             session, EventKind.ROUND_FINISHED, survivors=list(record.survivors), adapter=record.adapter
         )
+
+
 def clip_norm(plan: Plan, counts: Sequence[float | None]) -> float:
     """The clip norm of a round after so many noisy counts; rounds that counted nothing leave it as it is."""
     privacy = plan.config.privacy

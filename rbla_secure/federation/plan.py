@@ -213,7 +213,7 @@ class Plan:
         wanted = self.config.homomorphic
         if self.config.secure_sum is not SecureSumMode.HOMOMORPHIC or wanted.screening is Screen.OFF:
             return None
-        dimension = self.max_rank * self.layout.row_length
+        dimension = self.max_rank * int(self.columns.sum())
         longest = self.quantizer.rounded_norm_bound(self.config.clip_norm, dimension)
         return Screening(
             max_norm=longest / self.quantizer.levels + STEP,
@@ -228,7 +228,7 @@ class Plan:
         return Charge(
             profile=encryption_profile(self.config),
             services=services(self.config),
-            config_digest=self.digest,
+            config_digests=frozenset(map(self._round_digest, self.clip_norms)),
             least_quorum=self.config.min_holders,
             screening=self.screening,
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+from protocols.homomorphic.parameters import by_name
 from protocols.profiles import MaskingProfile
 from rbla_secure.config import Adjacency, Clipping, Config, Mechanism, SecureSumMode, Upload, Weighting
 from rbla_secure.errors import PlanError, PrivacyError
@@ -62,6 +63,14 @@ def clip_norms(config: Config) -> tuple[float, ...]:
     least, most = clip_range(config)
     steps = math.floor(CLIP_STEPS_PER_OCTAVE * math.log2(most / least))
     return tuple(most * 2 ** (-step / CLIP_STEPS_PER_OCTAVE) for step in range(steps + 1))
+
+
+def sum_bits(config: Config) -> int:
+    """Bits in which a sum and its noise must fit: the ring's, or where slots have narrower fields theirs."""
+    bits = config.quantization.ring_bits
+    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
+        return min(bits, by_name(config.homomorphic.profile.value).field_bits)
+    return bits
 
 
 def adaptive(config: Config) -> bool:
@@ -186,7 +195,7 @@ def _mechanism(config: Config, common: Mapping[str, object]) -> GaussianMechanis
         return CentralGaussian(quantizer=grid, **fields)  # type: ignore[arg-type]  # the fields above
     return DistributedDiscreteGaussian.fitting(
         bound=config.quantization.bound,
-        ring_bits=config.quantization.ring_bits,
+        ring_bits=sum_bits(config),
         **fields,  # type: ignore[arg-type]  # the fields above
     )
 

@@ -278,7 +278,7 @@ def test_an_encrypted_plan_has_services_with_its_own_quorum() -> None:
     charge = plan.charge
 
     assert charge.services.names == ("decryptor", "verifier")
-    assert (charge.profile.name, charge.least_quorum, charge.config_digest) == ("bfv-2x20", 3, plan.digest)
+    assert (charge.profile.name, charge.least_quorum, charge.config_digests) == ("bfv-2x20", 3, {plan.digest})
     assert plan.needs_identities
     with pytest.raises(PlanError, match="certified identities"):
         plan.secure_sum()
