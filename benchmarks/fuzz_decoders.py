@@ -380,7 +380,7 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
         Charge(
             profile=BFV_2X20,
             services=Services(verifier=verifier),
-            config_digest=context,
+            config_digests=frozenset({context, key_id}),
             least_quorum=3,
             screening=screening,
         )

@@ -1,4 +1,4 @@
-"""The command line: ``rbla-secure run | check | resume | keys``.
+"""The command line: ``rbla-secure run | check | account | resume | keys``.
 
 Exit codes: 0 done, 1 refused or failed (the content of a configuration included), 2 bad command line. With ``--json``
 the last line of standard output is one JSON object and everything for people goes to standard error.
@@ -21,7 +21,7 @@ from protocols.primitives.certificates import MAX_RANK
 from protocols.primitives.secret import Secret
 from rbla_secure import __version__, keys
 from rbla_secure.config import load_config
-from rbla_secure.errors import RblaSecureError
+from rbla_secure.errors import ConfigError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.plan import check_config, threshold, warnings
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase
@@ -89,6 +89,42 @@ def _check(options: argparse.Namespace) -> dict[str, object]:
         {"band": band, "holders": int(holders), "quorum": int(quorum)} for band, holders, quorum, _ in rows
     ]
     return {"sound": True, "threshold": threshold(config), "bands": bands, "warnings": warnings(config)}
+
+
+def _account(options: argparse.Namespace) -> dict[str, object]:
+    if options.target is not None and options.target.is_dir():
+        return _account_spent(options)
+    config = load_config(options.target, options.set)
+    check_config(config)
+    # torch takes seconds to import: only the forecast needs the shape of the base.
+    from rbla_secure.job import planned  # noqa: PLC0415
+
+    plan = planned(config)
+    if plan.mechanism is None:
+        _say(options, "noise-multiplier=0: no noise is added, and nothing bounds epsilon")
+        return {"epsilon": None}
+    from rbla_secure.federation.forecast import forecast  # noqa: PLC0415
+    from rbla_secure.report.privacy import band_ratios, forecast_lines, forecast_object  # noqa: PLC0415
+
+    found = forecast(plan, plan.mechanism)
+    ConsoleReport(_console(options), config).account(forecast_lines(found), band_ratios(found))
+    return forecast_object(found)
+
+
+def _account_spent(options: argparse.Namespace) -> dict[str, object]:
+    """From the ledger of a run; read only, so that a run may be looked at while it goes on."""
+    from rbla_secure.report.privacy import PrivacySummary  # noqa: PLC0415
+
+    if options.set:
+        raise ConfigError(
+            f"--set {options.set[0]} changes nothing that was spent: {options.target} is a run folder"
+        )
+    privacy = PrivacySummary.of_folder(options.target)
+    if privacy is None:
+        _say(options, f"{options.target} has no privacy.json: nothing was noised, and nothing bounds epsilon")
+        return {"epsilon": None}
+    _say(options, *privacy.lines())
+    return {"epsilon": privacy.epsilon_server, **privacy.model_dump(mode="json")}
 
 
 def _create_authority(options: argparse.Namespace) -> dict[str, object]:
@@ -228,11 +264,20 @@ def _parser() -> argparse.ArgumentParser:
             "--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help="override one key"
         )
 
+    account = commands.add_parser(
+        "account", help="privacy that a configuration would spend, or a run has spent"
+    )
+    account.add_argument("target", nargs="?", type=Path, metavar="CONFIG|DIR", help="TOML file or run folder")
+    account.add_argument(
+        "--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help="override one key"
+    )
+    account.set_defaults(command=_account)
+
     resume = commands.add_parser("resume", help="go on with a run that was interrupted")
     resume.add_argument("folder", type=Path, metavar="DIR", help="its run folder")
     resume.set_defaults(command=_resume)
 
-    for command in (run, check, resume, *_add_keys(commands)):
+    for command in (run, check, account, resume, *_add_keys(commands)):
         command.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser
 

@@ -95,6 +95,35 @@ class Partition(StrEnum):
     DIRICHLET = "dirichlet"
 
 
+class Factors(StrEnum):
+    """Which factors of the adapter are trained and sent."""
+
+    BOTH = "both"
+    LORA_B = "lora-b"
+
+
+class Mechanism(StrEnum):
+    """Who adds the noise of client-level differential privacy."""
+
+    DISTRIBUTED = "distributed"
+    CENTRAL = "central"
+
+
+class Adjacency(StrEnum):
+    """What a neighbouring federation is: one client sends zeros, or one client is not there at all."""
+
+    ZERO_OUT = "zero-out"
+    ADD_OR_REMOVE = "add-or-remove"
+
+
+class Clipping(StrEnum):
+    """How a client's update is bounded."""
+
+    FLAT = "flat"
+    PER_LAYER = "per-layer"
+    ADAPTIVE = "adaptive"
+
+
 class Optimizer(StrEnum):
     """The local optimizer; its state never outlives a round."""
 
@@ -124,6 +153,9 @@ class LoraConfig(_Table):
     """The adapter."""
 
     scaling: Positive = Field(2.0, description="alpha / r, one constant for the whole federation")
+    factors: Factors = Field(
+        Factors.BOTH, description="lora-b freezes the shared lora_A (FFA): fewer values, less noise"
+    )
 
 
 class QuantizationConfig(_Table):
@@ -158,6 +190,38 @@ class HomomorphicConfig(_Table):
     )
     min_cosine: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = Field(
         -1.0, description="with screening: least cosine to the previous global step"
+    )
+
+
+class PrivacyConfig(_Table):
+    """Differential privacy of clients; in force where noise-multiplier is above 0."""
+
+    mechanism: Mechanism = Field(
+        Mechanism.DISTRIBUTED, description="central: the server adds the noise and is trusted with the sums"
+    )
+    adjacency: Adjacency = Adjacency.ZERO_OUT
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    max_epsilon: NotNegative = Field(0.0, description="the run stops before it exceeds this; 0 sets no limit")
+    colluders: Annotated[int, Field(ge=-1, le=10**9)] = Field(
+        -1, description="clients whose noise the server knows; -1 takes the masking profile's"
+    )
+    expected_dropout: Share = Field(
+        0.0, description="share of a band's clients for whose missing noise the others make up"
+    )
+    simulation: bool = Field(
+        False, description="noise follows from the seed: repeatable, and worthless as protection"
+    )
+    clipping: Clipping = Clipping.FLAT
+    min_clip: NotNegative = Field(
+        0.0, description="adaptive clipping: the smallest norm; 0 takes clip-norm / 16"
+    )
+    max_clip: NotNegative = Field(0.0, description="adaptive clipping: the largest norm; 0 takes 4 clip-norm")
+    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="adaptive clipping: share of clients that shall stay unclipped"
+    )
+    clip_rate: Positive = Field(0.2, description="adaptive clipping: how fast the norm follows")
+    count_noise: NotNegative = Field(
+        0.0, description="adaptive clipping: noise on the count of unclipped clients; 0 takes cohort / 20"
     )
 
 
@@ -209,7 +273,10 @@ class Config(_Table):
     examples_cap: Count = Field(1000, description="examples that give weight 1 when weights = examples")
     min_holders: Count = Field(3, description="a rank band opens only with so many surviving holders")
     clip_norm: Positive = 1.5
-    noise_multiplier: NotNegative = 0.0
+    noise_multiplier: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = Field(
+        0.0,
+        description="standard deviation of the noise on every sum over what one client can move it; 0 is none",
+    )
     dropout_rate: Share = Field(
         0.05,
         description="chance that a client fails in a round, three times in four before its input counts (injected fault)",
@@ -220,6 +287,7 @@ class Config(_Table):
     quantization: QuantizationConfig = QuantizationConfig()
     masking: MaskingConfig = MaskingConfig()
     homomorphic: HomomorphicConfig = HomomorphicConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     task: TaskConfig = TaskConfig()
     training: TrainingConfig = TrainingConfig()
 
@@ -313,6 +381,7 @@ def _keys_beside(path: Sequence[str]) -> list[str]:
         "quantization": QuantizationConfig,
         "masking": MaskingConfig,
         "homomorphic": HomomorphicConfig,
+        "privacy": PrivacyConfig,
         "task": TaskConfig,
         "training": TrainingConfig,
     }

@@ -7,6 +7,8 @@
     ├── AdapterError      adapter rows or adapter files do not fit their layout
     ├── UpdateError       a client's own update cannot be used (not finite, wrong shape, weight out of range)
     ├── RefusalError      a participant refuses a request of the server
+    ├── PrivacyError      a mechanism, a bound or a ledger of differential privacy contradicts itself
+    ├── BudgetError       the next release would exceed max-epsilon
     ├── RunFolderError    a run folder is missing, damaged, in use or already taken
     ├── KeyFolderError    a folder of keys is missing, damaged, in use or already taken
     └── AbortedRunError   too many rounds in a row ended without a result
@@ -42,6 +44,14 @@ class UpdateError(RblaSecureError):
 
 class RefusalError(RblaSecureError):
     """A participant refuses a request of the server."""
+
+
+class PrivacyError(RblaSecureError):
+    """A mechanism, a bound or a ledger of differential privacy contradicts itself."""
+
+
+class BudgetError(RblaSecureError):
+    """The next release would exceed `max-epsilon`: nothing of it is revealed."""
 
 
 class RunFolderError(RblaSecureError):

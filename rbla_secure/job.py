@@ -28,10 +28,11 @@ from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear, save_adapter
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.learned import what_each_party_learned
+from rbla_secure.report.privacy import PrivacySummary
 from rbla_secure.report.summary import ServiceCost, Summary
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
-from rbla_secure.tasks.base_model import base_digest, load_base, model_card, save_base, train_base
+from rbla_secure.tasks.base_model import base_digest, build_mlp, load_base, model_card, save_base, train_base
 from rbla_secure.tasks.datasets import LabelledImages, Split, load_images, split
 from rbla_secure.tasks.partition import partition_dirichlet, partition_iid
 from rbla_secure.tasks.scoring import Scorer
@@ -100,7 +101,8 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         progress = coordinator.run(progress)
 
         # The result, in PEFT's format.
-        digest = _export(folder.path / "adapter", progress, config)
+        privacy = PrivacySummary.of_folder(folder.path)
+        digest = _export(folder.path / "adapter", progress, config, privacy)
         folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=progress.round, adapter_file=digest))
 
     here = progress.timings[done_before:]
@@ -111,10 +113,17 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         base_accuracy=base_score.accuracy,
         other_seconds=stopwatch.seconds("total") - in_rounds,
         adapter_sha256=digest,
+        privacy=privacy,
         services=_costs(services, rounds=len(here)),
     )
     report.end(summary, what_each_party_learned(plan, progress.records))
     return summary
+
+
+def planned(config: Config) -> Plan:
+    """The plan of a configuration on a base of the right shape but of no training: enough to forecast what it spends."""
+    layout = find_linear(build_mlp(), scaling=config.lora.scaling)
+    return Plan.build(config, layout=layout, base_digest=bytes(32))
 
 
 def load_data(config: Config) -> Data:
@@ -191,7 +200,7 @@ def _exchange(
     authority: ThrowawayAuthority | None,
 ) -> InProcess:
     """Everyone enrolled, each with its own examples; they share one trainer, which keeps nothing between calls."""
-    trainer = LocalTrainer(base, plan.layout, plan.config.training)
+    trainer = LocalTrainer(base, plan.layout, plan.config.training, factors=plan.config.lora.factors)
 
     def participant(name: str, examples: LabelledImages) -> Participant:
         def train(adapter: Adapter, seed: int) -> Rows:
@@ -221,17 +230,19 @@ def _pair(scorer: Scorer, adapter: Adapter) -> tuple[float, float]:
     return score.accuracy, score.loss
 
 
-def _export(folder: Path, progress: Progress, config: Config) -> str:
+def _export(folder: Path, progress: Progress, config: Config, privacy: PrivacySummary | None) -> str:
     """Write adapter/ and return the SHA-256 of its tensors' file."""
     adapter = progress.adapter
     if adapter is None:  # a run has at least one round, and every round leaves an adapter
         raise AssertionError("a finished run has an adapter")
-    card = model_card(_facts(adapter, progress, config))
+    card = model_card(_facts(adapter, progress, config, privacy))
     replace_folder(folder, lambda empty: save_adapter(empty, adapter, card=card))
     return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-def _facts(adapter: Adapter, progress: Progress, config: Config) -> dict[str, object]:
+def _facts(
+    adapter: Adapter, progress: Progress, config: Config, privacy: PrivacySummary | None
+) -> dict[str, object]:
     """What the model card says of the adapter."""
     clients = sum(tier.clients for tier in config.tiers.values())
     ranks = sorted({tier.rank for tier in config.tiers.values()})
@@ -244,6 +255,6 @@ def _facts(adapter: Adapter, progress: Progress, config: Config) -> dict[str, ob
         "average": f"{config.average}, gamma {config.gamma:g}, at least {config.min_holders} holders per row",
         "secure sum": str(config.secure_sum),
         "clip norm": f"{config.clip_norm:g}",
-        "differential privacy": "none: no noise was added",
+        "differential privacy": " ".join(privacy.lines()) if privacy else "none: no noise was added",
         "accuracy on held-out examples": f"{progress.records[-1].accuracy:.3f}",
     }

@@ -108,6 +108,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.profiles",
         "protocols.session",
         "rbla_secure.federation",
+        "rbla_secure.privacy.ledger",
         "rbla_secure.config",
     },
     "rbla_secure.job": {"rbla_secure", "protocols.identity"},
@@ -122,7 +123,14 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.job"},
     "peft": {"rbla_secure.tasks", "rbla_secure.lora.peft_io"},
     "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},
-    "pydantic": {"rbla_secure.config", "rbla_secure.federation", "rbla_secure.report"},
+    "pydantic": {
+        "rbla_secure.config",
+        "rbla_secure.federation",
+        "rbla_secure.report",
+        "rbla_secure.privacy.ledger",
+    },
+    "dp_accounting": {"rbla_secure.privacy.accounting"},
+    "scipy": {"rbla_secure.privacy.auditing"},
     "tomli_w": {"rbla_secure.config"},
     "rich": {"rbla_secure.report.console", "rbla_secure.cli"},
 }

@@ -57,13 +57,13 @@ class Charge:
     Args:
         profile: Encryption parameters.
         services: Its own name and the other's.
-        config_digest: Of the plan that all parties follow.
+        config_digests: Of the plan that all parties follow, in each form that a round may give it.
         least_quorum: No segment is opened over fewer holders.
     """
 
     profile: EncryptionProfile
     services: Services
-    config_digest: bytes
+    config_digests: frozenset[bytes]
     least_quorum: int
     screening: Screening | None = None
 
@@ -262,7 +262,7 @@ def check_session(charge: Charge, session: Session, last: Session | None) -> Non
         StageError: Round or attempt does not move forward.
         QuorumError: A segment's quorum is below the service's own.
     """
-    if session.config_digest != charge.config_digest:
+    if session.config_digest not in charge.config_digests:
         raise ContextError("the session follows another plan than this service was set up for")
     if last is not None and session.run != last.run:
         raise ContextError("the session belongs to another run")

@@ -88,7 +88,10 @@ class Setup:
         charge, trust = self.charge, self.trust
         writer = Writer(MessageType.SERVICE_SETUP).text(charge.profile.name)
         writer.text(charge.services.decryptor).text(charge.services.verifier)
-        writer.fixed(charge.config_digest, DIGEST_SIZE).unsigned(charge.least_quorum, 2)
+        writer.unsigned(len(charge.config_digests), 2)
+        for digest in sorted(charge.config_digests):
+            writer.fixed(digest, DIGEST_SIZE)
+        writer.unsigned(charge.least_quorum, 2)
         writer.blob(charge.screening.to_bytes() if charge.screening is not None else b"")
         writer.fixed(trust.authority, PUBLIC_KEY_SIZE).blob(trust.roster.to_bytes()).blob(
             trust.revocations.der
@@ -109,7 +112,7 @@ class Setup:
         charge = Charge(
             profile=parameters.by_name(reader.text()),
             services=Services(decryptor=reader.text(), verifier=reader.text()),
-            config_digest=reader.fixed(DIGEST_SIZE),
+            config_digests=frozenset(reader.fixed(DIGEST_SIZE) for _ in range(reader.unsigned(2))),
             least_quorum=reader.unsigned(2),
             screening=_read_screening(reader.blob()),
         )
@@ -122,7 +125,9 @@ class Setup:
         )
         setup = cls(charge=charge, trust=trust)
         if setup.to_bytes() != data:
-            raise WireError("service_setup: its certificates are not in increasing order, each once")
+            raise WireError(
+                "service_setup: its digests and certificates are not in increasing order, each once"
+            )
         return setup
 
 

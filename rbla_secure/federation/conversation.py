@@ -36,6 +36,7 @@ class Conversation:
         refusals: By client, why it declined or why its answer was turned away.
         transcript: Bytes that crossed.
         aborted: Why the session ended without a result; empty as long as it did not.
+        contributors: Whose inputs have arrived: known once the input stage has closed.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Conversation:
         self._entries: list[Entry] = []
         self._heard_refusing: set[ClientId] = set()
         self._server = secure_sum.server(session)
+        self._asked: frozenset[ClientId] = frozenset()
         self._waiting: set[ClientId] = set()
         self.session = session
         self.stages = secure_sum.stages
@@ -54,6 +56,7 @@ class Conversation:
         self.refusals: dict[ClientId, str] = {}
         self.transcript = Transcript()
         self.aborted = ""
+        self.contributors: tuple[ClientId, ...] = ()
 
     def ask(self, stage: str, adapter: Adapter | None) -> dict[ClientId, Parcel]:
         """The parcels of one stage; none once the session is over."""
@@ -72,6 +75,7 @@ class Conversation:
             request = StageRequest(session=self.session.to_bytes(), payload=payload, adapter=rows)
             parcels[client] = Parcel(round=self.session.round, stage=stage, data=request.to_bytes())
             self.transcript.to_client(client, stage, parcels[client].data)
+        self._asked = frozenset(parcels)
         self._waiting = set(parcels)
         return parcels
 
@@ -110,6 +114,8 @@ class Conversation:
             self._log.append(*self._entries)
         self._entries.clear()
         self._heard_refusing.clear()
+        if stage == self.input_stage:
+            self.contributors = tuple(sorted(self._asked - self._waiting))
         try:
             self._server.close_stage()
         except BelowThresholdError as error:

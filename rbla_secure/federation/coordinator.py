@@ -1,6 +1,6 @@
 """The coordinator: round after round, each made durable before the next begins. Run by the server."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -15,7 +15,9 @@ from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.federation.round import prepare_round, run_round
+from rbla_secure.federation.spending import Spending
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.privacy.clipping import followed_norm, nearest_norm
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 
@@ -61,10 +63,13 @@ class Coordinator:
 
         Raises:
             AbortedRunError: `max-aborted-rounds` rounds in a row were aborted; the last adapter is saved.
+            BudgetError: The next round would exceed `max-epsilon`; the last adapter is saved.
+            PrivacyError: The ledger of what was spent is missing, damaged or incomplete.
         """
         config = self.plan.config
         adapter = progress.adapter or self.initial_adapter()
         records, timings = list(progress.records), list(progress.timings)
+        spending = Spending.resume(self.plan, self.folder, progress)
         # Whoever resumes a run that had stopped itself asks for another try.
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
@@ -72,11 +77,13 @@ class Coordinator:
         upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):
             before = self._spent()
-            current = upcoming or self._prepared(number)
+            current = upcoming or self._prepared(number, records)
+            if spending is not None:
+                spending.check(current.session)
             # Who takes part in the next round is fixed before anything of this one is revealed.
-            upcoming = self._open(number + 1) if number < config.rounds else None
+            upcoming = self._open(number + 1, records) if number < config.rounds else None
             last = adapter
-            adapter, record, seconds = self._one_round(current, adapter, upcoming, before)
+            adapter, record, seconds = self._one_round(current, adapter, upcoming, before, spending)
             self.moved(last, adapter)
             self.folder.save(self.plan, adapter, record, seconds)
             self.folder.log.append(*_entries_of(current.session, record))
@@ -96,14 +103,18 @@ class Coordinator:
         activities = ("training", "clients", "round", "evaluation")
         return {name: self.stopwatch.seconds(name) for name in activities}
 
-    def _open(self, number: int) -> Conversation:
-        """The session of a round: a new attempt, over a cohort that follows from seed and round."""
+    def _open(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
+        """The session of a round: a new attempt, over a cohort that follows from seed and round.
+
+        Its clip norm follows from the counts of all rounds but the one before, which is not over when its keys go out.
+        """
         cohort = sample_cohort(self.plan.config.tiers, seed=self.plan.config.seed, round_number=number)
         session = self.plan.session(
             run=self.folder.run_id,
             round_number=number,
             attempt=self.folder.next_attempt(number),
             cohort=cohort,
+            clip_norm=clip_norm(self.plan, [line.unclipped for line in records[: max(0, number - 2)]]),
         )
         self.folder.log.append(
             Entry.of_session(
@@ -116,8 +127,8 @@ class Coordinator:
         )
         return Conversation(self.plan, session, self.secure_sum, log=self.folder.log)
 
-    def _prepared(self, number: int) -> Conversation:
-        conversation = self._open(number)
+    def _prepared(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
+        conversation = self._open(number, records)
         with self.stopwatch.measure("round"):
             prepare_round(conversation, self.exchange)
         return conversation
@@ -128,9 +139,17 @@ class Coordinator:
         adapter: Adapter,
         upcoming: Conversation | None,
         before: Mapping[str, float],
+        spending: Spending | None,
     ) -> tuple[Adapter, RoundRecord, RoundSeconds]:
         with self.stopwatch.measure("round"):
-            outcome = run_round(self.plan, current, adapter, self.exchange, upcoming=upcoming)
+            outcome = run_round(
+                self.plan,
+                current,
+                adapter,
+                self.exchange,
+                upcoming=upcoming,
+                before_reveal=lambda clients: spending.spend(current.session, clients) if spending else None,
+            )
         with self.stopwatch.measure("evaluation"):
             accuracy, loss = self.evaluate(outcome.adapter)
         spent = {name: now - before[name] for name, now in self._spent().items()}
@@ -166,3 +185,17 @@ def _entries_of(session: Session, record: RoundRecord) -> Iterator[Entry]:
         yield Entry.of_session(
             session, EventKind.ROUND_FINISHED, survivors=list(record.survivors), adapter=record.adapter
         )
+
+
+def clip_norm(plan: Plan, counts: Sequence[float | None]) -> float:
+    """The clip norm of a round after so many noisy counts; rounds that counted nothing leave it as it is."""
+    privacy = plan.config.privacy
+    heard = [share for share in counts if share is not None]
+    wanted = followed_norm(
+        plan.config.clip_norm,
+        heard,
+        quantile=privacy.quantile,
+        rate=privacy.clip_rate,
+        limits=(plan.clip_norms[-1], plan.clip_norms[0]),
+    )
+    return nearest_norm(wanted, plan.clip_norms)

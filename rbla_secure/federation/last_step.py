@@ -40,6 +40,8 @@ class LastStep:
             return None
         tail = np.zeros(STATISTICS)
         return {
-            band.index: np.concatenate([self._change[band.start : band.stop].reshape(-1), tail])
+            band.index: np.concatenate(
+                [self._change[band.start : band.stop, self.plan.columns].reshape(-1), tail]
+            )
             for band in self.plan.bands
         }

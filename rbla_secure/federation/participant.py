@@ -16,18 +16,14 @@ import numpy as np
 
 from protocols.errors import ProtocolError
 from protocols.interface import SecureSum, SegmentInput, SumClient
-from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId, Session
 from rbla_secure.config import Weighting
 from rbla_secure.errors import RblaSecureError, RefusalError
+from rbla_secure.federation.contribution import contribution, noise_key
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter, Rows
-from rbla_secure.lora.bands import pack
-from rbla_secure.lora.update import ClientUpdate
-from rbla_secure.privacy.clipping import clip
-from rbla_secure.privacy.quantize import quantize
-from rbla_secure.seeding import derive_key, derive_seed
+from rbla_secure.seeding import derive_seed
 
 # (adapter at the participant's rank, seed) -> rows after local training
 LocalTraining = Callable[[Adapter, int], Rows]
@@ -131,7 +127,11 @@ class Participant:
             )
         self._check_not_given(session)
         expected = plan.session(
-            run=session.run, round_number=session.round, attempt=session.attempt, cohort=session.members
+            run=session.run,
+            round_number=session.round,
+            attempt=session.attempt,
+            cohort=session.members,
+            clip_norm=plan.clip_norm_of(session),
         )
         if session != expected:
             raise RefusalError(
@@ -154,18 +154,13 @@ class Participant:
         return adapter
 
     def _inputs(self, session: Session, broadcast: Adapter) -> dict[int, SegmentInput]:
-        """Train, bound, pack, quantize: the client's way from private data to integers."""
+        """Train, then bound, pack, quantize and add noise: the client's way from private data to integers."""
         plan, config = self._plan, self._plan.config
         adapter = broadcast.sliced(plan.ranks[self._name])
         trained = self._train(adapter, derive_seed(config.seed, "training", session.round, self._name))
         change = trained.astype(np.float64) - adapter.rows
-        bounded = clip(ClientUpdate(rows=change, weight=self._weight), clip_norm=config.clip_norm)
-        packed = pack(bounded, plan.bands)
-        stream = UniformStream(derive_key(config.seed, "rounding", session.round, self._name))
-        integers = quantize(packed, plan.quantizer, stream)
-        # Padded uploads: zeros, of weight zero, for the bands this client does not hold.
-        for segment in session.segments_of(self._name):
-            integers.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))
+        key = noise_key(plan, session, self._name)
+        integers = contribution(plan, session, self._name, change, weight=self._weight, noise_key=key)
         bindings = model_bindings(plan, broadcast)
         return {i: SegmentInput(values=values, binding=bindings[i]) for i, values in integers.items()}
 

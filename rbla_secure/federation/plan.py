@@ -6,10 +6,13 @@ above the cohort, a sum that could wrap.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
+
+import numpy as np
+import numpy.typing as npt
 
 from protocols import profiles
 from protocols.errors import ProtocolError
@@ -28,12 +31,34 @@ from protocols.plain import Plain
 from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS, ClientId, Segment, Session
-from rbla_secure.config import AverageRule, Config, Screen, SecureSumMode, Upload
-from rbla_secure.errors import PlanError
+from rbla_secure.config import (
+    Adjacency,
+    AverageRule,
+    Config,
+    Factors,
+    Mechanism,
+    Screen,
+    SecureSumMode,
+    Upload,
+)
+from rbla_secure.errors import PlanError, RefusalError
+from rbla_secure.federation.budget import check_budget
 from rbla_secure.federation.cohort import cohort_size, roster
+from rbla_secure.federation.protection import (
+    adaptive,
+    build_mechanism,
+    check_privacy,
+    clip_norms,
+    colluders,
+    counted_shares,
+    noisy,
+)
 from rbla_secure.lora.adapter import AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
+from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import STATISTICS, Quantizer
+
+WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
 
 # Below three holders, a holder can subtract its own part and read another's.
 SAFE_MIN_HOLDERS = 3
@@ -60,6 +85,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_config(self.config)
+        _ = self.mechanism  # refuses a grid without room for the noise
 
     @classmethod
     def build(cls, config: Config, *, layout: AdapterLayout, base_digest: bytes) -> Self:
@@ -83,8 +109,66 @@ class Plan:
 
     @cached_property
     def quantizer(self) -> Quantizer:
-        """The grid."""
+        """The grid: the configured one, or where clients add noise the finest with room for it."""
+        if isinstance(self.mechanism, DistributedDiscreteGaussian):
+            return self.mechanism.quantizer
         return Quantizer(bits=self.config.quantization.bits, bound=self.config.quantization.bound)
+
+    @cached_property
+    def mechanism(self) -> GaussianMechanism | None:
+        """The noise of client-level differential privacy, at the largest clip norm; None without noise."""
+        if not noisy(self.config):
+            return None
+        return build_mechanism(
+            self.config,
+            holders=bands_and_holders(self.config),
+            members=members_per_round(self.config),
+            colluding=self.colluders,
+            width=int(self.columns.sum()),
+        )
+
+    @property
+    def colluders(self) -> int:
+        """Clients whose noise the server is taken to know."""
+        return colluders(self.config, masking_profile(self.config), members_per_round(self.config))
+
+    @cached_property
+    def columns(self) -> npt.NDArray[np.bool_]:
+        """Shape (row_length,): the values of a rank row that are trained and sent."""
+        if self.config.lora.factors is Factors.LORA_B:
+            return self.layout.lora_B_columns
+        return np.ones(self.layout.row_length, dtype=np.bool_)
+
+    @cached_property
+    def clip_norms(self) -> tuple[float, ...]:
+        """Every norm that a round may clip to, falling."""
+        return clip_norms(self.config)
+
+    def mechanism_of(self, session: Session) -> GaussianMechanism | None:
+        """The noise of one round, at its own clip norm."""
+        if self.mechanism is None:
+            return None
+        return replace(self.mechanism, clip_norm=self.clip_norm_of(session))
+
+    def clip_norm_of(self, session: Session) -> float:
+        """The norm that a round clips to: the one whose digest the session carries.
+
+        Raises:
+            RefusalError: The session was made under another plan.
+        """
+        for norm in self.clip_norms:
+            if self._round_digest(norm) == session.config_digest:
+                return norm
+        raise RefusalError(
+            "the session's terms (threshold, quorums, segments, bound or plan) are not the plan's"
+        )
+
+    def denominator(self, session: Session, index: int, survivors: Collection[ClientId]) -> float:
+        """The public weight of a band: its surviving holders, or where absence must not show all of them."""
+        holders = session.segments[index].holders
+        if self.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
+            return float(len(holders))
+        return float(len(set(holders).intersection(survivors)))
 
     def secure_sum(
         self,
@@ -129,7 +213,7 @@ class Plan:
         wanted = self.config.homomorphic
         if self.config.secure_sum is not SecureSumMode.HOMOMORPHIC or wanted.screening is Screen.OFF:
             return None
-        dimension = self.max_rank * self.layout.row_length
+        dimension = self.max_rank * int(self.columns.sum())
         longest = self.quantizer.rounded_norm_bound(self.config.clip_norm, dimension)
         return Screening(
             max_norm=longest / self.quantizer.levels + STEP,
@@ -144,7 +228,7 @@ class Plan:
         return Charge(
             profile=encryption_profile(self.config),
             services=services(self.config),
-            config_digest=self.digest,
+            config_digests=frozenset(map(self._round_digest, self.clip_norms)),
             least_quorum=self.config.min_holders,
             screening=self.screening,
         )
@@ -161,13 +245,27 @@ class Plan:
         return held_bands(self.bands, self.ranks[client])
 
     def session(
-        self, *, run: bytes, round_number: int, attempt: int, cohort: tuple[ClientId, ...]
+        self,
+        *,
+        run: bytes,
+        round_number: int,
+        attempt: int,
+        cohort: tuple[ClientId, ...],
+        clip_norm: float | None = None,
     ) -> Session:
-        """The terms of one round's secure sum: one segment per band, its holders as members."""
+        """The terms of one round's secure sum: one segment per band, its holders as members.
+
+        Args:
+            run: Identity of the run.
+            round_number: From 1.
+            attempt: From 1.
+            cohort: Who takes part.
+            clip_norm: One of the plan's; by default the largest. It is part of the session's digest.
+        """
         segments = tuple(
             Segment(
                 index=band.index,
-                length=band.height * self.layout.row_length + STATISTICS,
+                length=self._length(band),
                 members=cohort if self.config.upload is Upload.PADDED else self._holders(band, cohort),
                 holders=self._holders(band, cohort),
                 quorum=self.config.min_holders,
@@ -180,15 +278,34 @@ class Plan:
             attempt=attempt,
             members=cohort,
             threshold=threshold(self.config),
-            input_bound=self.quantizer.levels,
+            input_bound=self._input_bound,
             segments=segments,
-            config_digest=self.digest,
+            config_digest=self._round_digest(self.clip_norms[0] if clip_norm is None else clip_norm),
             ring_bits=self.config.quantization.ring_bits,
         )
 
     def broadcast_rank(self, client: ClientId) -> int:
         """How many rows of the global adapter a client is sent: its own, or where uploads are padded all."""
         return self.max_rank if self.config.upload is Upload.PADDED else self.ranks[client]
+
+    def _length(self, band: Band) -> int:
+        """Values and statistics of a band; with noise there are no statistics, but for the count of band 0."""
+        if self.mechanism is not None:
+            return self.mechanism.bands[band.index].length
+        return band.height * int(self.columns.sum()) + STATISTICS
+
+    @property
+    def _input_bound(self) -> int:
+        if isinstance(self.mechanism, DistributedDiscreteGaussian):
+            return self.mechanism.input_bound
+        return max(self.quantizer.levels, self.mechanism.count_unit if self.mechanism else 0)
+
+    def _round_digest(self, clip_norm: float) -> bytes:
+        """What a round's session is bound to: the plan, and where the clip norm changes its value."""
+        if not adaptive(self.config):
+            return self.digest
+        value = clip_norm.hex().encode()
+        return hashlib.sha256(b"rbla-secure round\x00" + self.digest + value).digest()
 
     def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
         return tuple(client for client in cohort if self.ranks[client] >= band.stop)
@@ -211,7 +328,7 @@ def services(config: Config) -> Services:
 
 def threshold(config: Config) -> int:
     """Survivors needed to open a round: the configured number or the profile's."""
-    return config.masking.threshold or masking_profile(config).threshold(_cohort(config))
+    return config.masking.threshold or masking_profile(config).threshold(members_per_round(config))
 
 
 def warnings(config: Config) -> list[str]:
@@ -224,6 +341,8 @@ def warnings(config: Config) -> list[str]:
             "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
             "decryptor sees norm and cosine of every update"
         )
+    if noisy(config) and config.privacy.simulation:
+        found.append(f"SIMULATION: {WORTHLESS}")
     if config.min_holders < SAFE_MIN_HOLDERS:
         found.append(
             f"INSECURE: min-holders={config.min_holders} opens bands in which a holder reads another's update; "
@@ -238,9 +357,7 @@ def check_config(config: Config) -> None:
     Raises:
         PlanError: Names the argument, its value and the rule.
     """
-    if config.noise_multiplier > 0:
-        raise PlanError(f"noise-multiplier={config.noise_multiplier} must be 0: noise is not yet supported")
-    cohort = _cohort(config)
+    cohort = members_per_round(config)
     if not MIN_MEMBERS <= cohort <= MAX_MEMBERS:
         raise PlanError(f"tiers: {cohort} clients per round must be {MIN_MEMBERS}..{MAX_MEMBERS}")
     _check_tiers(config)
@@ -250,42 +367,73 @@ def check_config(config: Config) -> None:
         _check_profile(config)
     if config.secure_sum is SecureSumMode.HOMOMORPHIC:
         _check_encryption(config)
+    _check_noise(config)
 
 
 def _check_encryption(config: Config) -> None:
     """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
-    cohort, profile = _cohort(config), encryption_profile(config)
+    cohort, profile = members_per_round(config), encryption_profile(config)
     if cohort > profile.most_members:
         raise PlanError(
             f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "
             f"not {cohort}: the noise of more could spoil a decryption"
         )
-    if _levels(config) > (limit := profile.offset(cohort)):
+    if not _grid_is_chosen(config) and _levels(config) > (limit := profile.offset(cohort)):
         wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= _levels(config)]
         raise PlanError(
             f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()} for {cohort} clients "
             f"per round under homomorphic.profile={profile.name}, whose fields have {profile.field_bits} bits"
             + (f"; {', '.join(wider)} would do" if wider else "")
         )
-    if config.homomorphic.min_cosine > -1 and config.homomorphic.screening is Screen.OFF:
-        raise PlanError(
-            f"homomorphic.min-cosine={config.homomorphic.min_cosine:g} must have homomorphic.screening=verdicts or values"
-        )
+    _check_screening(config)
     try:
         scheme.library()
     except ProtocolError as error:
         raise PlanError(str(error)) from None
 
 
+def _check_screening(config: Config) -> None:
+    off = config.homomorphic.screening is Screen.OFF
+    if config.homomorphic.min_cosine > -1 and off:
+        raise PlanError(
+            f"homomorphic.min-cosine={config.homomorphic.min_cosine:g} must have homomorphic.screening=verdicts or values"
+        )
+    if noisy(config) and not off:
+        raise PlanError(
+            f"homomorphic.screening={config.homomorphic.screening} must be off with noise-multiplier above 0: the decryptor "
+            "would learn norms that no epsilon counts"
+        )
+
+
+def _grid_is_chosen(config: Config) -> bool:
+    """Whether the grid follows from the room for noise, not from quantization.bits."""
+    return noisy(config) and config.privacy.mechanism is Mechanism.DISTRIBUTED
+
+
+def _check_noise(config: Config) -> None:
+    if noisy(config):
+        members, holders = members_per_round(config), bands_and_holders(config)
+        colluding = colluders(config, masking_profile(config), members)
+        check_privacy(config, holders=holders, members=members, colluding=colluding)
+        check_budget(config, [counted_shares(config, count, members, colluding) for _, count in holders])
+    elif config.privacy.max_epsilon or adaptive(config):
+        raise PlanError(
+            "noise-multiplier=0.0 must be above 0 with privacy.max-epsilon or privacy.clipping=adaptive: "
+            "without noise nothing bounds epsilon"
+        )
+
+
 def _check_capacity(config: Config) -> None:
     ring = config.quantization.ring_bits
     if ring not in RING_BITS:
         raise PlanError(f"quantization.ring-bits={ring} must be one of {', '.join(map(str, RING_BITS))}")
-    limit = capacity(_cohort(config), bits=ring)
+    if _grid_is_chosen(config):
+        return
+    limit = capacity(members_per_round(config), bits=ring)
     if _levels(config) > limit:
         raise PlanError(
             f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: "
-            f"the sum of {_cohort(config)} clients would leave the {ring}-bit ring"
+            f"the sum of {members_per_round(config)} clients would leave the {ring}-bit ring"
         )
 
 
@@ -296,7 +444,7 @@ def _levels(config: Config) -> int:
 
 def _check_profile(config: Config) -> None:
     """Some profiles rest on a share graph in which everyone shares with everyone."""
-    cohort, profile = _cohort(config), masking_profile(config)
+    cohort, profile = members_per_round(config), masking_profile(config)
     if profile.survivor_check is SurvivorCheck.REVEAL_QUORUM and cohort > COMPLETE_UP_TO:
         raise PlanError(
             f"masking.profile={profile.name} must be semi-honest or consistency: {cohort} clients per round are "
@@ -315,7 +463,7 @@ def bands_and_holders(config: Config) -> list[tuple[Band, int]]:
 
 def band_quorum(config: Config, holders: int) -> int:
     """Surviving holders with which a band of so many holders opens."""
-    profile, members = masking_profile(config), _cohort(config)
+    profile, members = masking_profile(config), members_per_round(config)
     masked = config.secure_sum is SecureSumMode.MASKING
     if not masked or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
         return config.min_holders
@@ -328,7 +476,8 @@ def band_quorum(config: Config, holders: int) -> int:
     )
 
 
-def _cohort(config: Config) -> int:
+def members_per_round(config: Config) -> int:
+    """Clients of one cohort."""
     return sum(cohort_size(tier) for tier in config.tiers.values())
 
 
@@ -351,7 +500,7 @@ def _check_tiers(config: Config) -> None:
 
 
 def _check_threshold(config: Config) -> None:
-    cohort, wanted = _cohort(config), threshold(config)
+    cohort, wanted = members_per_round(config), threshold(config)
     profile = masking_profile(config) if config.secure_sum is SecureSumMode.MASKING else profiles.SEMI_HONEST
     if wanted < profile.threshold(cohort):
         raise PlanError(

@@ -23,7 +23,8 @@ class RoundRecord(_Record):
     """One line of metrics.jsonl.
 
     Accuracy and loss are those of the global adapter after the round on the held-out examples. Bands are named by
-    their rows, ``rows 9-16``. `bytes_up_per_client` is the mean over the cohort, `bytes_up_by_rank` over its clients
+    their rows, ``rows 9-16``. `cut_off` is null where noise hides it; `unclipped` is the noisy share of unclipped updates
+    where adaptive clipping counts them. `bytes_up_per_client` is the mean over the cohort, `bytes_up_by_rank` over its clients
     of one rank. `adapter` is the SHA-256 of the rows after the round.
     """
 
@@ -37,6 +38,7 @@ class RoundRecord(_Record):
     refused_bands: dict[str, str]
     holders: dict[str, int]
     cut_off: float | None
+    unclipped: float | None
     bytes_up_per_client: float
     bytes_up_by_rank: dict[str, float]
     aborted: str
@@ -68,6 +70,7 @@ class RoundRecord(_Record):
             refused_bands={str(plan.bands[index]): reason for index, reason in outcome.refused_bands.items()},
             holders={str(plan.bands[index]): count for index, count in outcome.holders.items()},
             cut_off=outcome.cut_off,
+            unclipped=outcome.unclipped,
             bytes_up_per_client=_mean([sent.get(client, 0) for client in cohort]),
             bytes_up_by_rank={str(rank): _mean(sizes) for rank, sizes in by_rank.items()},
             aborted=outcome.aborted,

@@ -1,21 +1,22 @@
 """One round, top to bottom: the data's way from the broadcast adapter to the next one. Run by the server.
 
-    broadcast -> [clients: train, clip, pack, quantize] -> secure sum -> dequantize -> average -> server step
+    broadcast -> [clients: train, clip, pack, quantize, add noise] -> secure sum -> dequantize -> average -> server step
 
 The steps in brackets are the participants' (`participant.py`); the server sees only what the secure sum shows it.
 The stages before the input (keys, shares) need no adapter: they ride along with the round before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from protocols.session import ClientId
 from protocols.transcript import Transcript
-from rbla_secure.config import AverageRule
+from rbla_secure.config import Adjacency, AverageRule, SecureSumMode
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.release import Released, nothing_opened, release
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import (
     GroupAverage,
@@ -25,7 +26,11 @@ from rbla_secure.lora.average import (
     rbla_average,
     zero_pad_average,
 )
+from rbla_secure.lora.bands import spread
 from rbla_secure.privacy.quantize import dequantize
+
+# Told who is about to be summed.
+BeforeReveal = Callable[[Collection[ClientId]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,9 @@ class RoundOutcome:
         refusals: By client, why it declined or why its answer was turned away.
         refused_bands: By band, why it stayed closed; its rows are unchanged.
         holders: By opened band, how many clients its sum covers.
-        cut_off: Mean share of coordinates beyond the per-coordinate bound, over clients and bands; None if aborted.
+        cut_off: Mean share of coordinates beyond the per-coordinate bound, over clients and bands; None if aborted, or
+            if noise hides it.
+        unclipped: Noisy share of clients whose updates were not clipped; None where they are not counted.
         transcript: Bytes that crossed.
         aborted: Why the round ended without a result; empty if it did not.
     """
@@ -51,6 +58,7 @@ class RoundOutcome:
     refused_bands: Mapping[int, str] = field(default_factory=dict)
     holders: Mapping[int, int] = field(default_factory=dict)
     cut_off: float | None = None
+    unclipped: float | None = None
     transcript: Transcript = field(default_factory=Transcript)
     aborted: str = ""
 
@@ -68,15 +76,28 @@ def run_round(
     exchange: Exchange,
     *,
     upcoming: Conversation | None = None,
+    before_reveal: BeforeReveal = lambda _: None,
 ) -> RoundOutcome:
     """Take the global adapter through one prepared round, and prepare the upcoming one on the way.
 
     An aborted round is an outcome, not an error: the adapter it returns is the one it was given.
+
+    Args:
+        plan: The terms.
+        conversation: The round's, prepared.
+        adapter: The global adapter.
+        exchange: Carries the messages.
+        upcoming: The next round's conversation, if there is one.
+        before_reveal: Told who is about to be summed before the server can learn anything of their inputs; what it
+            raises stops the round.
     """
     # Clients train, clip, pack and quantize; the secure sum adds their integers band by band.
     stages = conversation.stages
     rest = stages[stages.index(conversation.input_stage) :]
     riding = _before_input(upcoming) if upcoming is not None else ()
+    at_once = _shows_at_once(plan)
+    if at_once:
+        before_reveal(conversation.session.members)
     for stage, early in zip_longest(rest, riding):
         turns = []
         if stage is not None:
@@ -85,17 +106,25 @@ def run_round(
         if early is not None and upcoming is not None:
             turns.append(Turn(conversation=upcoming, stage=early))
         hold(exchange, turns)
+        if stage == conversation.input_stage and not at_once and not conversation.aborted:
+            before_reveal(conversation.contributors)
     sums = conversation.result(adapter)
     if sums is None:
-        return _outcome(conversation, adapter)
+        if plan.config.privacy.adjacency is Adjacency.ZERO_OUT:
+            return _outcome(conversation, adapter)
+        sums = nothing_opened(conversation.session, conversation.aborted)
 
     # The integers of each open band become totals.
     segments = conversation.session.segments
     holders = {index: len(set(segments[index].holders).intersection(sums.survivors)) for index in sums.sums}
-    totals = dequantize(sums.sums, plan.quantizer, holders=holders)
+    mechanism = plan.mechanism_of(conversation.session)
+    if mechanism is None:
+        released = Released(totals=dequantize(sums.sums, plan.quantizer, holders=holders), unclipped=None)
+    else:
+        released = release(plan, conversation.session, mechanism, sums)
 
     # Totals become one average over exactly the holders of each row, and the average moves the adapter.
-    averaged = average(plan, totals)
+    averaged = average(plan, spread(released.totals, plan.bands, plan.columns))
     moved = apply_average(adapter, averaged, learning_rate=plan.config.server_learning_rate)
 
     return _outcome(
@@ -104,7 +133,8 @@ def run_round(
         survivors=sums.survivors,
         refused_bands=sums.refused,
         holders=holders,
-        cut_off=_mean_cut_off(totals, holders),
+        cut_off=_mean_cut_off(released.totals, holders),
+        unclipped=released.unclipped,
     )
 
 
@@ -131,6 +161,7 @@ def _outcome(
     refused_bands: Mapping[int, str] | None = None,
     holders: Mapping[int, int] | None = None,
     cut_off: float | None = None,
+    unclipped: float | None = None,
 ) -> RoundOutcome:
     return RoundOutcome(
         adapter=adapter,
@@ -140,14 +171,24 @@ def _outcome(
         refused_bands=refused_bands or {},
         holders=holders or {},
         cut_off=cut_off,
+        unclipped=unclipped,
         transcript=conversation.transcript,
-        aborted=conversation.aborted,
+        aborted="" if survivors or refused_bands else conversation.aborted,
     )
 
 
-def _mean_cut_off(totals: Totals, holders: Mapping[int, int]) -> float:
+def _shows_at_once(plan: Plan) -> bool:
+    """Whether something of the inputs shows from the input stage on: the uploads themselves, or that there was a round."""
+    if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
+        return True
+    return plan.config.secure_sum is SecureSumMode.PLAIN
+
+
+def _mean_cut_off(totals: Totals, holders: Mapping[int, int]) -> float | None:
     """Over all coordinates that were summed: a band counts as often as it has values and holders."""
     weights = {index: len(total.weighted_sum) * holders[index] for index, total in totals.items()}
     everything = sum(weights.values())
-    summed = sum(totals[index].cut_off * weight for index, weight in weights.items())
-    return summed / everything if everything else 0.0
+    shares = {index: total.cut_off for index, total in totals.items() if total.cut_off is not None}
+    if len(shares) < len(totals):
+        return None
+    return sum(share * weights[index] for index, share in shares.items()) / everything if everything else 0.0

@@ -7,11 +7,16 @@ band all holders are the same clients, so a band is the unit that is summed, cou
 [(0, 2), (2, 4), (4, 8)]
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rbla_secure.lora.update import BoundedUpdate, PackedUpdate
+import numpy as np
+import numpy.typing as npt
+
+from rbla_secure.lora.update import BandTotal, BoundedUpdate, PackedUpdate
+
+Columns = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +47,29 @@ def held_bands(bands: Iterable[Band], rank: int) -> tuple[Band, ...]:
     return tuple(band for band in bands if band.stop <= rank)
 
 
-def pack(update: BoundedUpdate, bands: Iterable[Band]) -> PackedUpdate:
+def pack(update: BoundedUpdate, bands: Iterable[Band], columns: Columns | None = None) -> PackedUpdate:
     """Weight a bounded update and cut it into the bands its client holds. Run by the client.
 
-    Pre-conditions: the update's rank is the end of one of the bands.
+    Args:
+        update: All rows that its client holds.
+        bands: Of the federation.
+        columns: Shape (row_length,): the values of a row that travel; all of them if not given.
+
+    Pre-conditions: the update's rank is the end of one of the bands; it is zero in all other columns.
     """
-    weighted = update.weight * update.rows
+    weighted = update.weight * (update.rows if columns is None else update.rows[:, columns])
     return PackedUpdate(
         bands={b.index: weighted[b.start : b.stop].ravel() for b in held_bands(bands, len(update.rows))},
         weight=update.weight,
         norm_bound=update.weight * update.clip_norm,
     )
+
+
+def spread(totals: Mapping[int, BandTotal], bands: Sequence[Band], columns: Columns) -> dict[int, BandTotal]:
+    """Totals over whole rows again, with zeros in the columns that did not travel. Run by the server."""
+    found = {}
+    for index, total in totals.items():
+        rows = np.zeros((bands[index].height, len(columns)))
+        rows[:, columns] = total.weighted_sum.reshape(bands[index].height, -1)
+        found[index] = BandTotal(weighted_sum=rows.ravel(), weight=total.weight, cut_off=total.cut_off)
+    return found

@@ -116,6 +116,12 @@ def write_rows(model: PeftModel, adapter: Adapter) -> None:
             lora_B.copy_(torch.tensor(adapter.lora_B(shape.name)))
 
 
+def freeze_lora_A(model: PeftModel, layout: AdapterLayout) -> None:
+    """Leave only lora_B to be trained (FFA-LoRA, Sun et al. 2024, arXiv 2403.12313)."""
+    for _, lora_A, _ in _weights(model, layout):
+        lora_A.requires_grad = False
+
+
 def read_rows(model: PeftModel, layout: AdapterLayout) -> Rows:
     """The values of an attached adapter: the exact inverse of :func:`write_rows`.
 

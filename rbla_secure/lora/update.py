@@ -104,9 +104,10 @@ class BandTotal:
     Args:
         weighted_sum: Sum of weight * rows, flattened row by row, float64.
         weight: Sum of the weights.
-        cut_off: Weightless mean share of coordinates that did not fit the per-coordinate bound.
+        cut_off: Weightless mean share of coordinates that did not fit the per-coordinate bound; None where noise hides
+            what depends on the data.
     """
 
     weighted_sum: RealVector
     weight: float
-    cut_off: float
+    cut_off: float | None

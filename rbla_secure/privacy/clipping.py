@@ -1,11 +1,17 @@
-"""The one L2 clip of a client's whole update: all rows, all layers, lora_A and lora_B together."""
+"""Bounding a client's whole update: all rows, all layers, lora_A and lora_B together.
+
+Whatever the rule, the whole update ends with an L2 norm of at most the clip norm: that is the sensitivity. Per layer,
+each of L layers is clipped to clip_norm / sqrt(L), whose squares add up to it. Adaptive clipping (Andrew et al. 2021,
+arXiv 1905.03871) follows a quantile of the norms: clients count, under the same noise, how many were not clipped.
+"""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from rbla_secure.errors import UpdateError
-from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, l2_norm
+from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, UpdateRows, l2_norm
 
 
 def clip(update: ClientUpdate, *, clip_norm: float) -> BoundedUpdate:
@@ -22,10 +28,73 @@ def clip(update: ClientUpdate, *, clip_norm: float) -> BoundedUpdate:
     Raises:
         UpdateError: `clip_norm` is not a positive finite number.
     """
+    _check(clip_norm)
+    rows = update.rows * _factor(update.rows, clip_norm)
+    return BoundedUpdate(rows=rows, weight=update.weight, clip_norm=clip_norm)
+
+
+def clip_per_layer(
+    update: ClientUpdate, layers: Mapping[str, tuple[slice, slice]], *, clip_norm: float
+) -> BoundedUpdate:
+    """Scale each layer's part of the update down to clip_norm / sqrt(L) if it is longer. Run by the client.
+
+    Args:
+        update: Rows of all layers side by side.
+        layers: By name, the columns of lora_A and of lora_B; they follow each other.
+        clip_norm: Of the whole update.
+
+    Raises:
+        UpdateError: `clip_norm` is not a positive finite number.
+    """
+    _check(clip_norm)
+    limit = clip_norm / math.sqrt(len(layers))
+    rows = update.rows.copy()
+    for lora_A, lora_B in layers.values():
+        part = rows[:, lora_A.start : lora_B.stop]
+        part *= _factor(part, limit)
+    return BoundedUpdate(rows=rows, weight=update.weight, clip_norm=clip_norm)
+
+
+def is_unclipped(update: ClientUpdate, *, clip_norm: float) -> bool:
+    """Whether an update is short enough to pass unchanged: what clients count."""
+    return _norm(update.rows) <= clip_norm
+
+
+def followed_norm(
+    start: float, shares: Sequence[float], *, quantile: float, rate: float, limits: tuple[float, float]
+) -> float:
+    """The clip norm after so many noisy counts: C <- C exp(-rate (share - quantile)), kept within its limits.
+
+    Args:
+        start: Before the first count.
+        shares: Noisy shares of unclipped clients, one per round.
+        quantile: The share that is aimed at.
+        rate: How fast.
+        limits: The smallest and the largest norm.
+    """
+    norm = start
+    for share in shares:
+        norm *= math.exp(-rate * (min(1.0, max(0.0, share)) - quantile))
+        norm = min(limits[1], max(limits[0], norm))
+    return norm
+
+
+def nearest_norm(wanted: float, norms: Sequence[float]) -> float:
+    """The norm of a falling geometric grid that is nearest to the wanted one, by ratio; the ends beyond it."""
+    return min(norms, key=lambda norm: abs(math.log(norm / wanted)))
+
+
+def _check(clip_norm: float) -> None:
     if not (math.isfinite(clip_norm) and clip_norm > 0):
         raise UpdateError(f"clip_norm={clip_norm} must be a positive finite number")
+
+
+def _factor(rows: UpdateRows, limit: float) -> float:
+    norm = _norm(rows)
+    return 1.0 if norm <= limit else limit / norm
+
+
+def _norm(rows: UpdateRows) -> float:
     # Scaled by the largest magnitude first: squaring a large finite update must not overflow.
-    largest = float(np.abs(update.rows).max())
-    norm = largest * l2_norm(update.rows / largest) if largest else 0.0
-    factor = 1.0 if norm <= clip_norm else clip_norm / norm
-    return BoundedUpdate(rows=update.rows * factor, weight=update.weight, clip_norm=clip_norm)
+    largest = float(np.abs(rows).max())
+    return largest * l2_norm(rows / largest) if largest else 0.0

@@ -79,21 +79,27 @@ def quantize(update: PackedUpdate, quantizer: Quantizer, stream: UniformStream) 
     Guarantees: the values of all bands together have an L2 norm of at most
     ``quantizer.rounded_norm_bound(update.norm_bound, dimension)``; every integer lies in [-levels, levels].
     """
+    return {
+        index: np.append(part, _statistics(update.bands[index], update.weight, quantizer))
+        for index, part in quantize_values(update, quantizer, stream).items()
+    }
+
+
+def quantize_values(
+    update: PackedUpdate, quantizer: Quantizer, stream: UniformStream
+) -> dict[int, IntegerVector]:
+    """The integers of a client's bands and nothing else: what leaves a client to be noised.
+
+    Under differential privacy weights are public, and the share of cut-off coordinates, which depends on the data, is
+    not released. Arguments and guarantees as :func:`quantize`.
+    """
     order = sorted(update.bands)
     values = np.concatenate([update.bands[index] for index in order])
     scaled = np.clip(values * quantizer.scale, -quantizer.levels, quantizer.levels)
     limit = quantizer.rounded_norm_bound(update.norm_bound, len(values))
     integers = _round(scaled, limit, stream)
     ends = np.cumsum([len(update.bands[index]) for index in order])
-    cut = np.abs(values) > quantizer.bound
-    return {
-        index: np.append(
-            part, [round(update.weight * quantizer.levels), round(lost.mean() * quantizer.levels)]
-        )
-        for index, part, lost in zip(
-            order, np.split(integers, ends[:-1]), np.split(cut, ends[:-1]), strict=True
-        )
-    }
+    return dict(zip(order, np.split(integers, ends[:-1]), strict=True))
 
 
 def dequantize(
@@ -114,6 +120,27 @@ def dequantize(
         )
         for index, summed in sums.items()
     }
+
+
+def dequantize_public(
+    sums: Mapping[int, IntegerVector], quantizer: Quantizer, *, weights: Mapping[int, float]
+) -> dict[int, BandTotal]:
+    """Totals per band from sums without statistics; the denominators are public. Run by the server.
+
+    Args:
+        sums: By band index: the noisy sum.
+        quantizer: The plan's grid.
+        weights: By band index: the sum of the weights, known without looking at any data.
+    """
+    return {
+        index: BandTotal(weighted_sum=summed / quantizer.scale, weight=weights[index], cut_off=None)
+        for index, summed in sums.items()
+    }
+
+
+def _statistics(values: RealVector, weight: float, quantizer: Quantizer) -> list[int]:
+    cut = np.abs(values) > quantizer.bound
+    return [round(weight * quantizer.levels), round(cut.mean() * quantizer.levels)]
 
 
 def _round(scaled: RealVector, limit: float, stream: UniformStream) -> IntegerVector:

@@ -141,6 +141,8 @@ class ConsoleReport:
                 f"{cost.service}, a process of its own: {milliseconds(cost.seconds / cost.rounds)} a round, "
                 f"{kilobytes(cost.bytes_to / cost.rounds)} to it, {kilobytes(cost.bytes_from / cost.rounds)} from it"
             )
+        for text in summary.privacy.lines() if summary.privacy else ():
+            self.line(text)
         self._table("what each party learned", ("party", "saw", "did not see"), learned)
         self.line(f"adapter sha256 {summary.adapter_sha256}")
         self.line(f"run folder {summary.run}")
@@ -150,6 +152,14 @@ class ConsoleReport:
         self._table(
             "rank bands", ("band", "holders per round", "quorum", "drop-outs it survives"), plan_bands
         )
+
+    def account(self, lines: Iterable[str], ratios: Iterable[Sequence[str]] = ()) -> None:
+        """What is, or would be, spent of privacy."""
+        for text in lines:
+            self.line(text)
+        if rows := list(ratios):
+            columns = ("band", "holders per round", "signal to noise, one round")
+            self._table("what noise leaves of the signal, a rule of thumb", columns, rows)
 
     def _table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(title=title, title_justify="left", title_style="bold")

@@ -33,7 +33,7 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
         return [
             Learned("server", f"every update of every client; {public}", "the clients' examples"),
             _client(plan),
-            _reader(),
+            _reader(plan),
         ]
     if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC:
         return [
@@ -44,13 +44,13 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
             ),
             *_services(plan, sums),
             _client(plan),
-            _reader(),
+            _reader(plan),
         ]
     return [
         Learned("server", f"{sums}; {public}", "every single update, weight and example"),
         _collusion(plan, smallest),
         _client(plan),
-        _reader(),
+        _reader(plan),
     ]
 
 
@@ -120,9 +120,17 @@ def _client(plan: Plan) -> Learned:
     )
 
 
-def _reader() -> Learned:
+def _reader_hidden(plan: Plan) -> str:
+    if plan.mechanism is None:
+        return "everything of a single client; no noise was added, so the adapter itself may tell of its training data"
+    if plan.config.privacy.simulation:
+        return "nothing: the noise follows from the seed, which the configuration tells"
+    return "what one client contributed, up to the epsilon of privacy.json"
+
+
+def _reader(plan: Plan) -> Learned:
     return Learned(
         "reader of the run folder",
         "the base, the global adapter after every round, metrics, events",
-        "everything of a single client; no noise was added, so the adapter itself may tell of its training data",
+        _reader_hidden(plan),
     )

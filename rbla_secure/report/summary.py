@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.federation.checkpoint import Progress
 from rbla_secure.federation.records import total_seconds
+from rbla_secure.report.privacy import PrivacySummary
 
 # "last5": what a run has settled on, less noisy than its last round alone.
 SETTLED_ROUNDS = 5
@@ -47,7 +48,8 @@ class Summary(_Part):
     """One run.
 
     `bytes_up_per_client` is the mean over clients and rounds, `refused_bands` and `dropouts` count over all rounds,
-    `epsilon` is null as long as no noise is added; `services` is empty in the other modes than homomorphic.
+    `epsilon` is that of the server's view; it is null without noise, and where the server is trusted with the sums.
+    `privacy` is null without noise; `services` is empty in the other modes than homomorphic.
     """
 
     run: str
@@ -59,6 +61,7 @@ class Summary(_Part):
     dropouts: int
     aborted_rounds: int
     epsilon: float | None
+    privacy: PrivacySummary | None
     adapter_sha256: str
     services: list[ServiceCost] = []
 
@@ -72,6 +75,7 @@ class Summary(_Part):
         other_seconds: float,
         adapter_sha256: str,
         services: Sequence[ServiceCost] = (),
+        privacy: PrivacySummary | None = None,
     ) -> Self:
         """The summary of a finished run; `other_seconds` is what was spent outside of its rounds."""
         records, spent = progress.records, total_seconds(progress.timings)
@@ -92,7 +96,8 @@ class Summary(_Part):
             refused_bands=sum(len(record.refused_bands) for record in records),
             dropouts=sum(len(record.dropped) for record in records),
             aborted_rounds=sum(bool(record.aborted) for record in records),
-            epsilon=None,
+            epsilon=privacy.epsilon_server if privacy is not None else None,
+            privacy=privacy,
             adapter_sha256=adapter_sha256,
             services=list(services),
         )

@@ -7,10 +7,10 @@ from peft import PeftModel
 from torch import nn
 from torch.nn import functional
 
-from rbla_secure.config import Optimizer, TrainingConfig
+from rbla_secure.config import Factors, Optimizer, TrainingConfig
 from rbla_secure.errors import DataError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, Rows
-from rbla_secure.lora.peft_io import attach, read_rows, write_rows
+from rbla_secure.lora.peft_io import attach, freeze_lora_A, read_rows, write_rows
 from rbla_secure.tasks.datasets import LabelledImages
 
 
@@ -33,12 +33,21 @@ class LocalTrainer:
         base: The frozen base model. Copied once for every rank.
         layout: The adapted layers.
         config: Epochs or batches, batch size and optimizer.
+        factors: Which factors are trained; a frozen lora_A stays as it is to the bit.
     """
 
-    def __init__(self, base: nn.Module, layout: AdapterLayout, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        layout: AdapterLayout,
+        config: TrainingConfig,
+        *,
+        factors: Factors = Factors.BOTH,
+    ) -> None:
         self._base = base
         self._layout = layout
         self._config = config
+        self._factors = factors
         self._models: dict[int, PeftModel] = {}
 
     def train(self, adapter: Adapter, examples: LabelledImages, *, seed: int) -> Rows:
@@ -69,7 +78,10 @@ class LocalTrainer:
     def _model(self, rank: int) -> PeftModel:
         if rank not in self._models:
             # Evaluation mode, in training too: a frozen base neither drops units nor updates running statistics.
-            self._models[rank] = attach(self._base, layout=self._layout, rank=rank).eval()
+            model = attach(self._base, layout=self._layout, rank=rank).eval()
+            if self._factors is Factors.LORA_B:
+                freeze_lora_A(model, self._layout)
+            self._models[rank] = model
         return self._models[rank]
 
 

@@ -39,7 +39,13 @@ REFUSALS = [
     (["--set", "quantization.bits=32"], "quantization.bits=32 must be <= 28: the sum of 10 clients"),
     (["--set", "tiers.phone.cohort=3"], "tiers.phone.cohort=3 must be <= tiers.phone.clients=2"),
     (["--set", "average=fedavg"], "average=fedavg must have equal ranks: the tiers have 4 different ones"),
-    (["--set", "noise-multiplier=1"], "noise-multiplier=1.0 must be 0: noise is not yet supported"),
+    (
+        ["--set", "noise-multiplier=1", "--set", "privacy.max-epsilon=2"],
+        (
+            "privacy.max-epsilon=2 must be >= 28.373, which 20 rounds of one client spend at noise-multiplier=1 and "
+            "delta=1e-05; noise-multiplier=8.917 would do"
+        ),
+    ),
     (["--set", "roundz=3"], "unknown key 'roundz'; did you mean 'rounds'?"),
     (["--set", "rounds=three"], "rounds='three' must be a valid integer"),
     (["--set", "rounds=true"], "rounds=True must be a valid integer"),
@@ -220,6 +226,7 @@ def test_a_run_ends_with_one_json_object(
         "dropouts",
         "aborted_rounds",
         "epsilon",
+        "privacy",
         "adapter_sha256",
         "services",
     }

@@ -18,6 +18,7 @@ def make_record(**changes: Any) -> RoundRecord:
         "refused_bands": {},
         "holders": {"rows 1-1": 6, "rows 2-3": 3},
         "cut_off": 0.0,
+        "unclipped": None,
         "bytes_up_per_client": 1500.0,
         "bytes_up_by_rank": {"1": 1000.0, "3": 2000.0},
         "aborted": "",

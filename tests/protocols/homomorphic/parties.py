@@ -50,7 +50,7 @@ def charge_for(
     return Charge(
         profile=profile,
         services=services,
-        config_digest=config_digest,
+        config_digests=frozenset({config_digest}),
         least_quorum=least_quorum,
         screening=screening,
     )

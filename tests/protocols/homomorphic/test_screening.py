@@ -76,7 +76,11 @@ class Parties:
             dict.fromkeys(MEMBERS, 8), now=NOW, services={"decryptor": key.public}
         )
         charge = Charge(
-            profile=BFV_2X20, services=Services(), config_digest=PLAN, least_quorum=1, screening=rule
+            profile=BFV_2X20,
+            services=Services(),
+            config_digests=frozenset({PLAN}),
+            least_quorum=1,
+            screening=rule,
         )
         decryptor.answer(Setup(charge=charge, trust=authority.view).to_bytes())
         roles = Roles(

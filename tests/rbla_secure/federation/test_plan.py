@@ -50,8 +50,54 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
     ("changes", "message"),
     [
         (
-            {"noise_multiplier": 1.0},
-            "noise-multiplier=1.0 must be 0: noise is not yet supported",
+            {"noise_multiplier": 1.0, "weights": "examples"},
+            (
+                "weights=examples must be uniform with noise-multiplier above 0: denominators would tell how many "
+                "examples a client has"
+            ),
+        ),
+        (
+            {"noise_multiplier": 1.0, "privacy": {"adjacency": "add-or-remove"}},
+            (
+                "privacy.adjacency=add-or-remove needs privacy.mechanism=central: whoever is absent takes its share of "
+                "distributed noise along, which the variance of the sum shows"
+            ),
+        ),
+        (
+            {
+                "noise_multiplier": 1.0,
+                "privacy": {"adjacency": "add-or-remove", "mechanism": "central"},
+                "tiers": {"lab": {"rank": 2, "clients": 6, "cohort": 5}},
+            },
+            (
+                "privacy.adjacency=add-or-remove needs cohorts of all clients (tiers.*.cohort=0): without one client "
+                "another would be drawn in its place"
+            ),
+        ),
+        (
+            {
+                "noise_multiplier": 1.0,
+                "privacy": {"adjacency": "add-or-remove", "mechanism": "central", "clipping": "adaptive"},
+            },
+            "privacy.adjacency=add-or-remove needs a fixed clip: the count has no fixed denominator",
+        ),
+        (
+            {"noise_multiplier": 1.0, "privacy": {"colluders": 3}},
+            (
+                "privacy.colluders=3 and privacy.expected-dropout=0 leave no noise in rows 2-3, which 3 clients of a round "
+                "upload: use fewer, upload=padded, or more clients"
+            ),
+        ),
+        (
+            {"noise_multiplier": 1.0, "privacy": {"clipping": "adaptive", "max_clip": 0.5}},
+            "clip-norm=1 must lie in privacy.min-clip..privacy.max-clip = (0.0625, 0.5)",
+        ),
+        (
+            {"privacy": {"max_epsilon": 8.0}},
+            (
+                "noise-multiplier=0.0 must be above 0 with privacy.max-epsilon or privacy.clipping=adaptive: without noise "
+                "nothing bounds epsilon"
+            ),
         ),
         (
             {"tiers": {"lab": {"rank": 2, "clients": 3, "cohort": 4}}},
@@ -112,6 +158,18 @@ def test_refusals_name_argument_value_and_rule(changes: dict[str, Any], message:
         Plan.build(config, layout=LAYOUT, base_digest=BASE)
 
     assert str(without_model.value) == str(with_model.value) == message
+
+
+def test_a_ring_without_room_for_the_noise_is_refused() -> None:
+    """Where no grid leaves noise shares of four units, the plan says so before anything is trained."""
+    config = make_config(
+        noise_multiplier=1000.0, quantization={"bound": 1.0, "ring_bits": 16}, secure_sum="masking"
+    )
+
+    with pytest.raises(
+        PlanError, match=r"noise-multiplier=1000: no grid of 2 to 32 bits has room for 6 clients"
+    ):
+        Plan.build(config, layout=LAYOUT, base_digest=BASE)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +278,7 @@ def test_an_encrypted_plan_has_services_with_its_own_quorum() -> None:
     charge = plan.charge
 
     assert charge.services.names == ("decryptor", "verifier")
-    assert (charge.profile.name, charge.least_quorum, charge.config_digest) == ("bfv-2x20", 3, plan.digest)
+    assert (charge.profile.name, charge.least_quorum, charge.config_digests) == ("bfv-2x20", 3, {plan.digest})
     assert plan.needs_identities
     with pytest.raises(PlanError, match="certified identities"):
         plan.secure_sum()

@@ -2,8 +2,10 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from hypothesis.extra import numpy as stnp
 
 from rbla_secure.errors import UpdateError
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
-from rbla_secure.privacy.clipping import clip
+from rbla_secure.privacy.clipping import clip, clip_per_layer, followed_norm, is_unclipped, nearest_norm
 from tests.support.properties import PROPERTY
 
 ROWS = stnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 6)), elements=st.floats(-1e3, 1e3))
@@ -91,3 +93,59 @@ def test_a_norm_that_bounds_nothing_is_refused(clip_norm: float) -> None:
 
     with pytest.raises(UpdateError, match=f"clip_norm={clip_norm} must be a positive finite number"):
         clip(given_update, clip_norm=clip_norm)
+
+
+def parts(rows: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    """The two layers of the rows below, by hand."""
+    return [rows[:, :3], rows[:, 3:]]
+
+
+LAYERS = {"first": (slice(0, 2), slice(2, 3)), "second": (slice(3, 4), slice(4, 6))}
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_per_layer_every_layer_has_its_part_of_the_norm(scale: float) -> None:
+    """No layer is longer than clip_norm / sqrt(layers), the whole not longer than clip_norm, and short layers stay."""
+    rows = np.random.default_rng(0).normal(size=(4, 6)) * scale
+    rows[:, 3:] *= 1e-6
+
+    bounded = clip_per_layer(ClientUpdate(rows=rows, weight=1.0), LAYERS, clip_norm=1.0)
+
+    first, second = parts(bounded.rows)
+    limit = 1 / np.sqrt(2)
+    assert np.linalg.norm(first) <= limit * (1 + 1e-12)
+    assert np.linalg.norm(bounded.rows) <= 1 + 1e-12
+    if np.linalg.norm(rows[:, 3:]) <= limit:
+        assert second.tolist() == rows[:, 3:].tolist()
+    if scale > 1e-3:
+        assert np.linalg.norm(first) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(("norm", "unclipped"), [(0.0, True), (0.999, True), (1.001, False), (1e200, False)])
+def test_a_client_counts_whether_it_was_clipped(norm: float, unclipped: bool) -> None:  # noqa: FBT001
+    """What it tells under noise is whether its update is short enough, also where squares would overflow."""
+    rows = np.zeros((2, 3))
+    rows[1, 2] = norm
+
+    assert is_unclipped(ClientUpdate(rows=rows, weight=1.0), clip_norm=1.0) == unclipped
+
+
+def test_the_norm_follows_the_quantile() -> None:
+    """With everybody clipped it grows, with nobody it falls, at the quantile it stays, and it keeps within its limits."""
+    terms: dict[str, Any] = {"quantile": 0.5, "rate": 0.2, "limits": (0.25, 4.0)}
+
+    assert followed_norm(1.0, [], **terms) == 1.0
+    assert followed_norm(1.0, [0.5, 0.5], **terms) == 1.0
+    assert followed_norm(1.0, [0.0], **terms) == pytest.approx(np.exp(0.1))
+    assert followed_norm(1.0, [1.0], **terms) == pytest.approx(np.exp(-0.1))
+    # A noisy count beyond all clients counts as all of them.
+    assert followed_norm(1.0, [7.0], **terms) == pytest.approx(np.exp(-0.1))
+    assert followed_norm(1.0, [0.0] * 100, **terms) == 4.0
+    assert followed_norm(1.0, [1.0] * 100, **terms) == 0.25
+
+
+def test_norms_lie_on_the_grid() -> None:
+    """The nearest by ratio; the ends beyond them."""
+    grid = (4.0, 2.0, 1.0, 0.5)
+
+    assert [nearest_norm(wanted, grid) for wanted in (9.0, 2.9, 2.7, 1.0, 0.1)] == [4.0, 4.0, 2.0, 1.0, 0.5]

@@ -84,6 +84,7 @@ def test_the_summary_is_one_json_object() -> None:
         "dropouts",
         "aborted_rounds",
         "epsilon",
+        "privacy",
         "adapter_sha256",
         "services",
     }

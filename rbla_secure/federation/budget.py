@@ -1,0 +1,56 @@
+"""Whether a configuration can end within max-epsilon: asked before anything is built or trained."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from rbla_secure.config import Config, Mechanism, SecureSumMode
+from rbla_secure.errors import PlanError
+from rbla_secure.federation.cohort import cohort_size, sample_cohort
+from rbla_secure.privacy.noise import Release
+
+
+def participations(config: Config) -> int:
+    """Rounds of the client that takes part most, by the cohorts that the seed gives."""
+    if all(cohort_size(tier) == tier.clients for tier in config.tiers.values()):
+        return config.rounds
+    counts: Counter[str] = Counter()
+    for number in range(1, config.rounds + 1):
+        counts.update(sample_cohort(config.tiers, seed=config.seed, round_number=number))
+    return max(counts.values())
+
+
+def limited_multiplier(config: Config, counted: Sequence[int]) -> float:
+    """The noise multiplier of one round against whom the budget counts, if drop-outs are as expected.
+
+    Args:
+        config: With noise.
+        counted: For each band, the shares that make up the target.
+    """
+    exposed = config.secure_sum is SecureSumMode.PLAIN and config.privacy.mechanism is Mechanism.DISTRIBUTED
+    # In the clear a single share hides an update: the smallest is that of the band with the most.
+    return config.noise_multiplier / math.sqrt(max(counted)) if exposed else config.noise_multiplier
+
+
+def check_budget(config: Config, counted: Sequence[int]) -> None:
+    """Refuse a run that would exceed its budget even if everything goes as expected.
+
+    Raises:
+        PlanError: It would; names the noise multiplier that it would take.
+    """
+    limit, delta = config.privacy.max_epsilon, config.privacy.delta
+    if not limit:
+        return
+    # The library takes a second to import: only where there is a budget.
+    from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for  # noqa: PLC0415
+
+    rounds, multiplier = participations(config), limited_multiplier(config, counted)
+    spent = epsilon([Release(noise_multiplier=multiplier, slack=0.0, rho=0.0)] * rounds, delta)
+    if spent > limit:
+        needed = noise_multiplier_for(limit, delta=delta, releases=rounds)
+        needed *= config.noise_multiplier / multiplier
+        raise PlanError(
+            f"privacy.max-epsilon={limit:g} must be >= {spent:.3f}, which {rounds} rounds of one client spend at "
+            f"noise-multiplier={config.noise_multiplier:g} and delta={delta:g}; "
+            f"noise-multiplier={math.ceil(needed * 1000) / 1000:g} would do"
+        )

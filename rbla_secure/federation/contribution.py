@@ -1,0 +1,104 @@
+"""From a client's change to the integers that leave it: bound, pack, quantize, add noise. Run by the client.
+
+    change -ClientUpdate-> clip -> pack -> quantize [-> count -> noise] -> integers per band
+
+With noise on, nothing else depends on the data: weights are public, cut-off coordinates are not counted, a change that is
+not finite counts as zero, and every integer, padding included, carries this client's share of the noise.
+"""
+
+import numpy as np
+
+from protocols.primitives.prg import KEY_SIZE, UniformStream
+from protocols.primitives.secret import SYSTEM_RANDOM
+from protocols.ring import IntegerVector
+from protocols.session import ClientId, Session
+from rbla_secure.config import Clipping
+from rbla_secure.errors import UpdateError
+from rbla_secure.federation.plan import Plan
+from rbla_secure.lora.bands import pack
+from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate, UpdateRows
+from rbla_secure.privacy.clipping import clip, clip_per_layer, is_unclipped
+from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
+from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
+from rbla_secure.privacy.quantize import quantize, quantize_values
+from rbla_secure.seeding import derive_key
+
+Integers = dict[int, IntegerVector]
+
+
+def contribution(
+    plan: Plan, session: Session, client: ClientId, change: UpdateRows, *, weight: float, noise_key: bytes
+) -> Integers:
+    """A client's summand of every segment it uploads.
+
+    Args:
+        plan: The client's own.
+        session: Of the round; it names the clip norm.
+        client: Who.
+        change: Trained rows minus broadcast rows, shape (rank, row_length).
+        weight: In [0, 1]; 1 under noise.
+        noise_key: 16 secret bytes, fresh for every session; not used without distributed noise.
+
+    Raises:
+        UpdateError: Without noise: the change is not finite.
+    """
+    mechanism = plan.mechanism_of(session)
+    rounding = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))
+    if mechanism is None:
+        update = ClientUpdate(rows=change, weight=weight)
+        return _padded(
+            quantize(_bounded_bands(plan, session, update), plan.quantizer, rounding), session, client
+        )
+    update = _presentable(change, weight)
+    integers = quantize_values(_bounded_bands(plan, session, update), plan.quantizer, rounding)
+    if mechanism.count_unit:
+        integers[0] = np.append(integers[0], _vote(update, mechanism))
+    integers = _padded(integers, session, client)
+    if isinstance(mechanism, DistributedDiscreteGaussian):
+        return add_noise(integers, mechanism, UniformStream(noise_key))
+    return integers
+
+
+def noise_key(plan: Plan, session: Session, party: str) -> bytes:
+    """What a party's noise grows from: the operating system, or in a run marked as simulation the public seed."""
+    if not plan.config.privacy.simulation:
+        return SYSTEM_RANDOM(KEY_SIZE)
+    return derive_key(plan.config.seed, "noise", session.round, party)
+
+
+def add_noise(integers: Integers, mechanism: GaussianMechanism, stream: UniformStream) -> Integers:
+    """One party's share of the noise on every integer, band by band."""
+    return {
+        index: values + discrete_gaussian(mechanism.share_std(index), len(values), stream)
+        for index, values in sorted(integers.items())
+    }
+
+
+def _presentable(change: UpdateRows, weight: float) -> ClientUpdate:
+    """A change that is not finite counts as zero: a refusal would show the server that the data made it so."""
+    try:
+        return ClientUpdate(rows=change, weight=weight)
+    except UpdateError:
+        return ClientUpdate(rows=np.zeros_like(change), weight=weight)
+
+
+def _bounded_bands(plan: Plan, session: Session, update: ClientUpdate) -> PackedUpdate:
+    return pack(_bounded(plan, update, plan.clip_norm_of(session)), plan.bands, plan.columns)
+
+
+def _bounded(plan: Plan, update: ClientUpdate, clip_norm: float) -> BoundedUpdate:
+    if plan.config.privacy.clipping is Clipping.PER_LAYER:
+        return clip_per_layer(update, plan.layout.columns, clip_norm=clip_norm)
+    return clip(update, clip_norm=clip_norm)
+
+
+def _vote(update: ClientUpdate, mechanism: GaussianMechanism) -> int:
+    unclipped = is_unclipped(update, clip_norm=mechanism.clip_norm)
+    return mechanism.count_unit if unclipped else -mechanism.count_unit
+
+
+def _padded(integers: Integers, session: Session, client: ClientId) -> Integers:
+    """Zeros, of weight zero, for the bands that a client uploads without holding them."""
+    for segment in session.segments_of(client):
+        integers.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))
+    return integers

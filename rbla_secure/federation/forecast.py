@@ -1,0 +1,131 @@
+"""What a run would spend and what would be left of the signal, before anything is trained.
+
+Epsilons are exact for the planned cohorts and the expected drop-outs. The signal-to-noise ratios and the advice are
+rules of thumb: they assume that clipped updates agree with each other and are spread evenly over all rows.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from rbla_secure.config import Adjacency, Factors, Mechanism, SecureSumMode
+from rbla_secure.federation.budget import participations
+from rbla_secure.federation.plan import WORTHLESS, Plan, bands_and_holders, members_per_round
+from rbla_secure.federation.protection import Views, views
+from rbla_secure.lora.bands import Band
+from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.noise import GaussianMechanism, Release
+
+# Below 0.3 the noise of a round's average outweighs its signal three to one; below 0.1 a row learns next to nothing.
+ENOUGH_SIGNAL, SOME_SIGNAL = 0.3, 0.1
+# Fewer clients than this rarely get there at all.
+ENOUGH_CLIENTS = 50
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandForecast:
+    """One band: its holders per round, and the signal-to-noise ratio of its average in one round."""
+
+    band: Band
+    holders: int
+    signal_to_noise: float
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """A plan's privacy.
+
+    Args:
+        server: Epsilon against the server with the colluders; infinite if nothing is claimed.
+        reader: Epsilon against whoever sees the adapters alone.
+        lying_server: Epsilon against a server that gets every band opened over no more clients than its quorum.
+        delta: Of all three.
+        participations: Rounds of the client that takes part most.
+        bands: In order.
+        assumptions: What the epsilons rest on.
+        advice: Rules of thumb.
+    """
+
+    server: float
+    reader: float
+    lying_server: float
+    delta: float
+    participations: int
+    bands: tuple[BandForecast, ...]
+    assumptions: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
+    """The privacy of a plan with noise."""
+    config, delta, rounds = plan.config, plan.config.privacy.delta, participations(plan.config)
+
+    def seen(present: dict[int, int]) -> Views:
+        return views(config, mechanism, present=present, colluding=plan.colluders)
+
+    expected = {index: shares.counted + plan.colluders for index, shares in enumerate(mechanism.bands)}
+    bands = tuple(
+        BandForecast(band=band, holders=count, signal_to_noise=_ratio(plan, mechanism, band.stop, count))
+        for band, count in bands_and_holders(config)
+    )
+    return Forecast(
+        server=_epsilon(seen(expected).server, rounds, delta),
+        reader=_epsilon(seen(expected).reader, rounds, delta),
+        lying_server=_epsilon(seen(dict.fromkeys(expected, config.min_holders)).server, rounds, delta),
+        delta=delta,
+        participations=rounds,
+        bands=bands,
+        assumptions=tuple(_assumptions(plan)),
+        advice=tuple(_advice(plan, bands)),
+    )
+
+
+def _epsilon(release: Release, rounds: int, delta: float) -> float:
+    return epsilon([release] * rounds, delta)
+
+
+def _ratio(plan: Plan, mechanism: GaussianMechanism, rank: int, holders: int) -> float:
+    """Holders over z sqrt(d), d the values of an update up to the band: what agreeing updates leave above the noise."""
+    width = int(plan.columns.sum())
+    return holders / (mechanism.noise_multiplier * math.sqrt(rank * width))
+
+
+def _assumptions(plan: Plan) -> list[str]:
+    privacy = plan.config.privacy
+    found = [
+        "a neighbouring federation is one in which one client "
+        + ("sends zeros" if privacy.adjacency is Adjacency.ZERO_OUT else "is not there")
+        + "; who takes part, ranks and weights are public",
+        "cohorts are drawn by tier from a public seed: no amplification is claimed, and both views compose every round",
+    ]
+    if privacy.mechanism is Mechanism.CENTRAL:
+        return [*found, "the server is trusted with the sums; against it nothing is claimed"]
+    found.append(
+        f"the server knows the noise of at most {plan.colluders} clients, and at most a share of "
+        f"{privacy.expected_dropout:g} of a band's clients drops out; the ledger counts those that really did"
+    )
+    if plan.config.secure_sum is SecureSumMode.PLAIN:
+        found.append("the server reads every single upload, which one noise share hides")
+    if privacy.simulation:
+        found.append(f"SIMULATION: {WORTHLESS}")
+    return found
+
+
+def _advice(plan: Plan, bands: tuple[BandForecast, ...]) -> list[str]:
+    members, first = members_per_round(plan.config), bands[0]
+    found = []
+    if members < ENOUGH_CLIENTS:
+        found.append(
+            f"{members} clients a round are few for noise on the sum: below about {ENOUGH_CLIENTS}, noise inside each "
+            "client (sample level) usually costs less accuracy"
+        )
+    if first.signal_to_noise < ENOUGH_SIGNAL and plan.config.lora.factors is Factors.BOTH:
+        found.append("lora.factors=lora-b would send fewer values and need less noise")
+    weak = [entry for entry in bands if entry.signal_to_noise < SOME_SIGNAL]
+    if weak and weak[0] is not first:
+        found.append(f"ranks above {weak[0].band.start} hold rows that are mostly noise: cap the rank there")
+    elif weak:
+        found.append("every row is mostly noise: more clients, fewer rounds or a larger epsilon are needed")
+    return found or ["client level with these factors and ranks leaves signal above the noise"]

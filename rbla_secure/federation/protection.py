@@ -1,0 +1,223 @@
+"""Client-level differential privacy of a plan: which mechanism, against whom it counts, and what it would spend.
+
+Everything here follows from the configuration, the public ranks and the adapter's layout; nothing looks at data.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+from protocols.homomorphic.parameters import by_name
+from protocols.profiles import MaskingProfile
+from rbla_secure.config import Adjacency, Clipping, Config, Mechanism, SecureSumMode, Upload, Weighting
+from rbla_secure.errors import PlanError, PrivacyError
+from rbla_secure.lora.bands import Band
+from rbla_secure.privacy.noise import (
+    BandShares,
+    CentralGaussian,
+    DistributedDiscreteGaussian,
+    GaussianMechanism,
+    Release,
+)
+from rbla_secure.privacy.quantize import Quantizer
+
+# Adaptive clipping moves on a grid of so many norms to a factor of two; each has a session digest of its own.
+CLIP_STEPS_PER_OCTAVE = 32
+_LEAST_CLIP, _MOST_CLIP = 1 / 16, 4.0
+# Andrew et al. 2021 (arXiv 1905.03871), section 3: the count's noise is a twentieth of the cohort.
+_COUNT_NOISE_SHARE = 1 / 20
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views:
+    """One release as two observers see it.
+
+    Args:
+        server: Of the server with the colluding clients; a multiplier of 0 where nothing is claimed against it.
+        reader: Of whoever sees only the adapters.
+    """
+
+    server: Release
+    reader: Release
+
+
+EXPOSED = Release(noise_multiplier=0.0, slack=0.0, rho=math.inf)
+
+
+def noisy(config: Config) -> bool:
+    """Whether the run adds client-level noise."""
+    return config.noise_multiplier > 0
+
+
+def colluders(config: Config, profile: MaskingProfile, members: int) -> int:
+    """Clients whose noise shares the server is taken to know."""
+    return config.privacy.colluders if config.privacy.colluders >= 0 else profile.corrupt(members)
+
+
+def clip_norms(config: Config) -> tuple[float, ...]:
+    """Every norm that a round may clip to, falling: one, or the grid of adaptive clipping."""
+    if not adaptive(config):
+        return (config.clip_norm,)
+    least, most = clip_range(config)
+    steps = math.floor(CLIP_STEPS_PER_OCTAVE * math.log2(most / least))
+    return tuple(most * 2 ** (-step / CLIP_STEPS_PER_OCTAVE) for step in range(steps + 1))
+
+
+def sum_bits(config: Config) -> int:
+    """Bits in which a sum and its noise must fit: the ring's, or where slots have narrower fields theirs."""
+    bits = config.quantization.ring_bits
+    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
+        return min(bits, by_name(config.homomorphic.profile.value).field_bits)
+    return bits
+
+
+def adaptive(config: Config) -> bool:
+    """Whether the clip norm follows a quantile of the updates' norms."""
+    return config.privacy.clipping is Clipping.ADAPTIVE
+
+
+def clip_range(config: Config) -> tuple[float, float]:
+    """The smallest and the largest norm of adaptive clipping."""
+    least = config.privacy.min_clip or config.clip_norm * _LEAST_CLIP
+    return least, config.privacy.max_clip or config.clip_norm * _MOST_CLIP
+
+
+def count_noise(config: Config, members: int) -> float:
+    """Standard deviation of the noise on the count of unclipped clients; 0 where nothing is counted."""
+    if not adaptive(config):
+        return 0.0
+    return config.privacy.count_noise or members * _COUNT_NOISE_SHARE
+
+
+def uploaders(config: Config, holders: int, members: int) -> int:
+    """Clients of a cohort that upload a band with so many holders."""
+    return members if config.upload is Upload.PADDED else holders
+
+
+def counted_shares(config: Config, holders: int, members: int, colluding: int) -> int:
+    """How many shares of a band make up the target: those that neither drop out as expected nor are known."""
+    return math.floor(uploaders(config, holders, members) * (1 - config.privacy.expected_dropout)) - colluding
+
+
+def check_privacy(
+    config: Config, *, holders: Sequence[tuple[Band, int]], members: int, colluding: int
+) -> None:
+    """Refuse a claim that the configuration's mechanism does not support; needs no model.
+
+    Raises:
+        PlanError: Names the argument, its value and the rule.
+    """
+    _check_claim(config)
+    for band, count in holders:
+        if counted_shares(config, count, members, colluding) < 1:
+            raise PlanError(
+                f"privacy.colluders={colluding} and privacy.expected-dropout={config.privacy.expected_dropout:g} leave no "
+                f"noise in {band}, which {uploaders(config, count, members)} clients of a round upload: use fewer, upload=padded, or more clients"
+            )
+    if adaptive(config) and not (clip_range(config)[0] <= config.clip_norm <= clip_range(config)[1]):
+        raise PlanError(
+            f"clip-norm={config.clip_norm:g} must lie in privacy.min-clip..privacy.max-clip = {clip_range(config)}"
+        )
+
+
+def _check_claim(config: Config) -> None:
+    privacy = config.privacy
+    if config.weights is Weighting.EXAMPLES:
+        raise PlanError(
+            "weights=examples must be uniform with noise-multiplier above 0: denominators would tell how many "
+            "examples a client has"
+        )
+    if privacy.adjacency is Adjacency.ZERO_OUT:
+        return
+    if privacy.mechanism is not Mechanism.CENTRAL:
+        raise PlanError(
+            "privacy.adjacency=add-or-remove needs privacy.mechanism=central: whoever is absent takes its share of "
+            "distributed noise along, which the variance of the sum shows"
+        )
+    if any(tier.cohort not in {0, tier.clients} for tier in config.tiers.values()):
+        raise PlanError(
+            "privacy.adjacency=add-or-remove needs cohorts of all clients (tiers.*.cohort=0): without one client another "
+            "would be drawn in its place"
+        )
+    if adaptive(config):
+        raise PlanError(
+            "privacy.adjacency=add-or-remove needs a fixed clip: the count has no fixed denominator"
+        )
+
+
+def build_mechanism(
+    config: Config, *, holders: Sequence[tuple[Band, int]], members: int, colluding: int, width: int
+) -> GaussianMechanism:
+    """The mechanism of a plan at the largest clip norm.
+
+    Args:
+        config: With a noise multiplier above 0, checked.
+        holders: Every band and how many clients of a round hold it.
+        members: Clients of a round.
+        colluding: How many of them the server knows the noise of.
+        width: Values of one rank row that are summed.
+
+    Raises:
+        PlanError: There is no room in the ring for sums and their noise.
+    """
+    shares = []
+    for band, count in holders:
+        shares.append(
+            BandShares(
+                length=band.height * width + (band.index == 0 and adaptive(config)),
+                uploaders=uploaders(config, count, members),
+                counted=counted_shares(config, count, members, colluding),
+            )
+        )
+    common = {
+        "clip_norm": clip_norms(config)[0],
+        "dimension": holders[-1][0].stop * width,
+        "noise_multiplier": config.noise_multiplier,
+        "bands": tuple(shares),
+        "members": members,
+        "count_noise": count_noise(config, members),
+    }
+    try:
+        mechanism = _mechanism(config, common)
+        # The grid is one for the whole run; the smallest norm has the smallest shares.
+        replace(mechanism, clip_norm=clip_norms(config)[-1])
+    except PrivacyError as error:
+        raise PlanError(f"noise-multiplier={config.noise_multiplier:g}: {error}") from None
+    return mechanism
+
+
+def _mechanism(config: Config, common: Mapping[str, object]) -> GaussianMechanism:
+    fields: dict[str, object] = dict(common)
+    if config.privacy.mechanism is Mechanism.CENTRAL:
+        grid = Quantizer(bits=config.quantization.bits, bound=config.quantization.bound)
+        return CentralGaussian(quantizer=grid, **fields)  # type: ignore[arg-type]  # the fields above
+    return DistributedDiscreteGaussian.fitting(
+        bound=config.quantization.bound,
+        ring_bits=sum_bits(config),
+        **fields,  # type: ignore[arg-type]  # the fields above
+    )
+
+
+def views(
+    config: Config, mechanism: GaussianMechanism, *, present: Mapping[int, int], colluding: int
+) -> Views:
+    """What a release spends against both observers.
+
+    Args:
+        config: Of the plan.
+        mechanism: Of the round.
+        present: By index of a band that may open: how many surviving clients have uploaded it.
+        colluding: Clients whose noise the server knows.
+    """
+    if isinstance(mechanism, CentralGaussian):
+        if config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
+            present = {index: shares.uploaders for index, shares in enumerate(mechanism.bands)}
+        return Views(server=EXPOSED, reader=mechanism.event(present))
+    if config.secure_sum is SecureSumMode.PLAIN:
+        # Every single upload is read, whatever opens: one share hides it.
+        alone = dict.fromkeys(range(len(mechanism.bands)), 1)
+        return Views(server=mechanism.event(alone), reader=mechanism.event(present))
+    unknown = {index: max(0, count - colluding) for index, count in present.items()}
+    return Views(server=mechanism.event(unknown), reader=mechanism.event(present))

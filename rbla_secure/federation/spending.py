@@ -1,0 +1,102 @@
+"""A run's ledger at work: checked before a round is trained, written before its sums are revealed. Run by the server."""
+
+from collections.abc import Collection
+from typing import final
+
+from protocols.session import ClientId, Session
+from rbla_secure.config import Mechanism
+from rbla_secure.federation.checkpoint import Progress, RunFolder
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import Views, views
+from rbla_secure.privacy.ledger import Entry, Ledger, Observer, Spent, Terms
+from rbla_secure.privacy.noise import GaussianMechanism
+
+
+@final
+class Spending:
+    """The privacy spent by a run with noise.
+
+    Args:
+        plan: With a mechanism.
+        ledger: Of the run.
+    """
+
+    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+        self._plan = plan
+        self.ledger = ledger
+
+    @classmethod
+    def resume(cls, plan: Plan, folder: RunFolder, progress: Progress) -> "Spending | None":
+        """The spending of a run so far; None without noise.
+
+        Raises:
+            PrivacyError: The ledger is missing, damaged or lacks a round that was revealed.
+        """
+        if plan.mechanism is None:
+            return None
+        revealed = [record.round for record in progress.records if record.holders]
+        terms = terms_of(plan, folder.run_id)
+        return cls(plan, Ledger.open(folder.path, terms, spent_rounds=revealed))
+
+    def check(self, session: Session) -> None:
+        """Refuse a round that would exceed the budget even if nobody dropped out; called before it is trained.
+
+        Raises:
+            BudgetError: It would.
+        """
+        self.ledger.check(self._entry(session, session.members))
+
+    def spend(self, session: Session, contributors: Collection[ClientId]) -> None:
+        """Write down what revealing the sums over these clients spends; called before they are revealed.
+
+        Raises:
+            BudgetError: It would exceed the budget.
+        """
+        self.ledger.record(self._entry(session, contributors))
+
+    def _entry(self, session: Session, contributors: Collection[ClientId]) -> Entry:
+        mechanism = self._plan.mechanism_of(session)
+        if mechanism is None:
+            raise AssertionError("a plan with noise has a mechanism in every round")
+        seen = seen_by(self._plan, session, mechanism, contributors)
+        return Entry(
+            round=session.round,
+            attempt=session.attempt,
+            clients=tuple(sorted(contributors)),
+            server=Spent.of(seen.server),
+            reader=Spent.of(seen.reader),
+        )
+
+
+def terms_of(plan: Plan, run: bytes) -> Terms:
+    """What the epsilons of a run mean."""
+    privacy = plan.config.privacy
+    return Terms(
+        run=run.hex(),
+        mechanism=privacy.mechanism,
+        adjacency=privacy.adjacency,
+        delta=privacy.delta,
+        max_epsilon=privacy.max_epsilon,
+        limits=limited(plan),
+        colluders=plan.colluders,
+        simulation=privacy.simulation,
+    )
+
+
+def limited(plan: Plan) -> Observer:
+    """Against whom the budget counts: the server, unless it adds the noise itself."""
+    central = plan.config.privacy.mechanism is Mechanism.CENTRAL
+    return Observer.READER if central else Observer.SERVER
+
+
+def seen_by(
+    plan: Plan, session: Session, mechanism: GaussianMechanism, contributors: Collection[ClientId]
+) -> Views:
+    """What a session spends if these clients' inputs are summed: over every band that may open."""
+    arrived = set(contributors)
+    present = {
+        segment.index: len(arrived.intersection(segment.members))
+        for segment in session.segments
+        if len(arrived.intersection(segment.holders)) >= segment.quorum
+    }
+    return views(plan.config, mechanism, present=present, colluding=plan.colluders)

@@ -1,0 +1,99 @@
+"""An attack on our own mechanism: how well can one client's presence be told from what is released?
+
+A canary is an update of the largest allowed norm. The pipeline is run many times with and without it, an attacker scores
+each output, and the error rates of the best threshold bound from below how private the pipeline can be. If that lower
+bound exceeds the claim, the claim is false. The bound is Gaussian differential privacy (Dong, Roth, Su 2019, arXiv
+1905.02383): a mechanism that is mu-GDP keeps Phi^-1(1 - FPR) - Phi^-1(FNR) at or below mu for every test. It refutes
+Gaussian claims; it proves none.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from rbla_secure.errors import PrivacyError
+from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.noise import Release
+
+Scores = npt.NDArray[np.float64]
+
+# The first part of the scores chooses the threshold, the rest judges it: no correction for having looked.
+_TO_CHOOSE = 1 / 4
+_QUANTILES = np.linspace(0.02, 0.98, 97)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What an audit has shown.
+
+    Args:
+        mu: The pipeline is not mu'-GDP for any mu' below this, with the audit's confidence.
+        confidence: Probability that the bound holds of a pipeline that it is true of.
+    """
+
+    mu: float
+    confidence: float
+
+    def epsilon(self, delta: float) -> float:
+        """The epsilon that the pipeline spends at least, if it is Gaussian."""
+        if self.mu <= 0:
+            return 0.0
+        return epsilon([Release(noise_multiplier=1 / self.mu, slack=0.0, rho=0.0)], delta)
+
+    def check(self, release: Release) -> None:
+        """Refuse a claim that the audit refutes.
+
+        Raises:
+            PrivacyError: The pipeline showed more than the release is said to.
+        """
+        if self.mu * release.noise_multiplier > 1:
+            raise PrivacyError(
+                f"the audit shows mu >= {self.mu:.3f}, above the claimed {1 / release.noise_multiplier:.3f}: "
+                "the pipeline adds less noise or bounds updates less than it says"
+            )
+
+
+def audit(with_canary: Scores, without_canary: Scores, *, confidence: float = 0.999) -> Audit:
+    """The lower bound from an attacker's scores.
+
+    Args:
+        with_canary: One score per independent run with the canary; larger means "it was there".
+        without_canary: The same for runs without it.
+        confidence: Of the bound.
+
+    Raises:
+        PrivacyError: There are too few runs to choose a threshold.
+    """
+    cut_in, cut_out = int(len(with_canary) * _TO_CHOOSE), int(len(without_canary) * _TO_CHOOSE)
+    if min(cut_in, cut_out) < len(_QUANTILES):
+        raise PrivacyError(
+            f"{len(with_canary)} and {len(without_canary)} runs must be at least {4 * len(_QUANTILES)} each"
+        )
+    threshold = _best_threshold(with_canary[:cut_in], without_canary[:cut_out])
+    # One half of the error for each of the two rates.
+    alpha = (1 - confidence) / 2
+    false_negatives = _upper_rate(with_canary[cut_in:] <= threshold, alpha)
+    false_positives = _upper_rate(without_canary[cut_out:] > threshold, alpha)
+    mu = float(stats.norm.isf(false_positives) - stats.norm.ppf(false_negatives))
+    return Audit(mu=mu, confidence=confidence)
+
+
+def _best_threshold(with_canary: Scores, without_canary: Scores) -> float:
+    candidates = np.quantile(np.concatenate([with_canary, without_canary]), _QUANTILES)
+    # The largest lower bound, not the largest estimate: rates from few errors are worth little.
+    bounds = [
+        stats.norm.isf(_upper_rate(without_canary > at, 0.05))
+        - stats.norm.ppf(_upper_rate(with_canary <= at, 0.05))
+        for at in candidates
+    ]
+    return float(candidates[int(np.argmax(bounds))])
+
+
+def _upper_rate(errors: npt.NDArray[np.bool_], alpha: float) -> float:
+    """The upper Clopper-Pearson limit of an error rate."""
+    wrong, total = int(errors.sum()), len(errors)
+    return 1.0 if wrong == total else float(stats.beta.ppf(1 - alpha, wrong + 1, total - wrong))

@@ -1,0 +1,203 @@
+"""privacy.json: what privacy a run has spent, written down before it is spent.
+
+The file is one JSON object: the terms of the claim and a list of entries, one per attempt at a round whose sums were
+about to be revealed. It only grows, and each entry is on the disk before anything of its attempt is revealed, so that a
+crash can make the ledger count too much and never too little. Epsilon is that of the client that took part most.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Self, final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rbla_secure.config import Adjacency, Mechanism
+from rbla_secure.durable import write_atomic
+from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.privacy.noise import Release
+
+FILE = "privacy.json"
+
+
+class Observer(StrEnum):
+    """Whose view an epsilon is about."""
+
+    SERVER = "server"
+    READER = "reader"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Terms(_Record):
+    """What the epsilons of a ledger mean.
+
+    Args:
+        run: Identity of the run.
+        mechanism: Who adds the noise.
+        adjacency: What a neighbouring federation is.
+        delta: Of all epsilons.
+        max_epsilon: Budget of the observer named in `limits`; 0 for none.
+        limits: Against whom the budget counts: the server, or the reader where the server adds the noise.
+        colluders: Clients whose noise the server is taken to know.
+        simulation: The noise follows from a seed: worthless as protection.
+    """
+
+    run: str
+    mechanism: Mechanism
+    adjacency: Adjacency
+    delta: float
+    max_epsilon: float
+    limits: Observer
+    colluders: int
+    simulation: bool
+
+
+class Spent(_Record):
+    """A release against one observer, as accounting.py composes it; a noise multiplier of 0 spends everything."""
+
+    noise_multiplier: float
+    slack: float
+
+    @classmethod
+    def of(cls, release: Release) -> Self | None:
+        """The record of a release; None if nothing was spent."""
+        if release.noise_multiplier == float("inf"):
+            return None
+        return cls(noise_multiplier=release.noise_multiplier, slack=release.slack)
+
+    def release(self) -> Release:
+        """What accounting composes."""
+        return Release(noise_multiplier=self.noise_multiplier, slack=self.slack, rho=float("nan"))
+
+
+class Entry(_Record):
+    """One attempt at a round whose sums were about to be revealed.
+
+    Args:
+        round: Of the run.
+        attempt: At this round.
+        clients: Whose inputs are in the sums.
+        server: Spent against the server with the colluders; null if nothing was.
+        reader: Spent against whoever sees the adapters alone; null if nothing was.
+    """
+
+    round: int
+    attempt: int
+    clients: tuple[str, ...]
+    server: Spent | None
+    reader: Spent | None
+
+    def spent(self, observer: Observer) -> Spent | None:
+        """What one observer's view has cost."""
+        return self.server if observer is Observer.SERVER else self.reader
+
+
+class _File(_Record):
+    format: int
+    terms: Terms
+    entries: tuple[Entry, ...]
+
+
+@final
+class Ledger:
+    """The ledger of one run, in its folder."""
+
+    def __init__(self, path: Path, terms: Terms, entries: Iterable[Entry] = ()) -> None:
+        self._path = path
+        self.terms = terms
+        self._entries = list(entries)
+
+    @classmethod
+    def open(cls, folder: Path, terms: Terms, *, spent_rounds: Sequence[int] = ()) -> Self:
+        """The ledger of a run folder; a new one only for a run that has not revealed anything.
+
+        Args:
+            folder: Of the run.
+            terms: That the ledger must have been opened with.
+            spent_rounds: Rounds whose results are in the folder, each of which must be in the ledger.
+
+        Raises:
+            PrivacyError: The ledger is missing, damaged, of other terms, or lacks a round.
+        """
+        path = folder / FILE
+        ledger = cls.read(folder) if path.exists() else cls(path, terms)
+        if ledger.terms != terms:
+            raise PrivacyError(
+                f"{path} was opened under other terms: restore config.toml, run.json or the ledger"
+            )
+        if missing := set(spent_rounds) - {entry.round for entry in ledger.entries}:
+            raise PrivacyError(
+                f"{path} lacks round {min(missing)}, whose result is here: spent privacy would be forgotten"
+            )
+        return ledger
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The ledger of a run folder, to look at.
+
+        Raises:
+            PrivacyError: It is missing or damaged.
+        """
+        path = folder / FILE
+        try:
+            file = _File.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
+        except ValidationError:
+            raise PrivacyError(f"{path} is damaged") from None
+        return cls(path, file.terms, file.entries)
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Every attempt so far."""
+        return tuple(self._entries)
+
+    def record(self, entry: Entry) -> None:
+        """Write an attempt down; when this returns, it is on the disk.
+
+        Raises:
+            BudgetError: It would exceed the budget; the ledger is unchanged, and the caller must not reveal.
+        """
+        self.check(entry)
+        entries = (*self._entries, entry)
+        text = _File(format=1, terms=self.terms, entries=entries).model_dump_json(indent=1)
+        write_atomic(self._path, text.encode() + b"\n")
+        self._entries.append(entry)
+
+    def check(self, entry: Entry) -> None:
+        """Refuse an attempt that would exceed the budget.
+
+        Raises:
+            BudgetError: It would.
+        """
+        limit = self.terms.max_epsilon
+        if limit and (after := self._epsilon([*self._entries, entry], self.terms.limits)) > limit:
+            raise BudgetError(
+                f"round {entry.round} attempt {entry.attempt} would take epsilon against the {self.terms.limits} to "
+                f"{after:.3f}, above max-epsilon={limit:g} at delta={self.terms.delta:g}: nothing of it was revealed"
+            )
+
+    def epsilon(self, observer: Observer) -> float:
+        """Epsilon so far in one observer's view, of the client that spent most; infinite if nothing is claimed."""
+        return self._epsilon(self._entries, observer)
+
+    def _epsilon(self, entries: Sequence[Entry], observer: Observer) -> float:
+        # The library takes a second to import: only where there is something to account for.
+        from rbla_secure.privacy.accounting import epsilon  # noqa: PLC0415
+
+        clients = {client for entry in entries for client in entry.clients}
+        histories = {
+            tuple(
+                spent
+                for entry in entries
+                if client in entry.clients and (spent := entry.spent(observer)) is not None
+            )
+            for client in clients
+        }
+        return max(
+            (epsilon([spent.release() for spent in history], self.terms.delta) for history in histories),
+            default=0.0,
+        )

@@ -1,0 +1,307 @@
+"""The two Gaussian mechanisms of client level, as records in which clip, rounding, weight, noise and capacity agree.
+
+One client's integers have an L2 norm of at most D = `sensitivity()`, whatever its rank: zero padding keeps the norm,
+and weights are at most 1. Noise of total variance sigma^2 = (z D)^2 is added to *every* coordinate of the sum of every
+band, before anything is divided. With public denominators the division afterwards is post-processing.
+
+    central Gaussian              the server adds N_Z(0, sigma^2) to the opened sum           (it is trusted)
+    distributed discrete Gaussian each uploader of band j adds N_Z(0, sigma^2 / m_j)          (the default)
+
+m_j counts the shares that must be there for the claim: the band's uploaders less the expected drop-outs and colluders.
+A band with more shares has smaller ones, so that rows of few holders are not noised less: each share is scaled to the
+public number of uploaders of its band.
+
+**From integers to a Gaussian.** Let s = `SMOOTHING`, eta = 2 exp(-2 pi^2 s^2) (1 + 1e-9). Draw Y from the continuous
+N(mu, V - s^2), then X on the integers with probability proportional to exp(-(X - Y)^2 / (2 s^2)). By Poisson summation
+the normalising sum is sqrt(2 pi) s (1 +- eta) for every Y, so P[X = x] is within a factor e^(3 eta) of N_Z(mu, V) (the
+convolution argument of Peikert 2010, section 3, with explicit constants). The sum of h shares N_Z(0, sigma_j^2) is within
+e^tau of N_Z(0, h sigma_j^2), tau = 10 sum_{k<h} exp(-2 pi^2 sigma_j^2 k / (k + 1)) (Kairouz, Liu, Steinke 2021, arXiv
+2102.06387, Theorem 1). Hence each release is, up to a factor e^(+-slack) of its probabilities, post-processing of a
+continuous Gaussian mechanism of variance h sigma_j^2 - s^2: its epsilon is the exact Gaussian one plus 2 slack.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self, final
+
+from protocols.ring import capacity
+from rbla_secure.config import Adjacency
+from rbla_secure.errors import PrivacyError
+from rbla_secure.privacy.quantize import Quantizer
+
+# s of the argument above: with s = 2 each coordinate costs 3 eta < 4e-34.
+SMOOTHING = 2.0
+_ETA = 2 * math.exp(-2 * math.pi**2 * SMOOTHING**2) * (1 + 1e-9)
+# Smallest standard deviation of one share in integer units: tau < 1e-67 (facts: useless at 0.5, nothing left at 4).
+MIN_SHARE = 4.0
+# A share further out than this many standard deviations does not fit the upload; P < 2e-23 per draw.
+TAIL = 10.0
+# Relative error of the sampler's probabilities, per draw.
+SAMPLER_ERROR = 2.0**-45
+MAX_BITS, MIN_BITS = 32, 2
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandShares:
+    """One band as noise sees it.
+
+    Args:
+        length: Coordinates that one share covers: all of the band's.
+        uploaders: Clients of the cohort that upload the band: its holders, or where uploads are padded everyone.
+        counted: m_j, how many of their shares make up the target.
+    """
+
+    length: int
+    uploaders: int
+    counted: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.counted <= self.uploaders:
+            raise PrivacyError(
+                f"{self.counted} counted noise shares must lie in 1..{self.uploaders}, the uploaders of a band: "
+                "fewer colluders, fewer expected drop-outs or more holders are needed"
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What one opened sum (all its bands together) spends of a client's privacy.
+
+    Args:
+        noise_multiplier: Of the continuous Gaussian mechanism that the release post-processes; 0 spends everything.
+        slack: Bound on the logarithm of the ratio of probabilities between the release and that post-processing.
+        rho: The same release as zero-concentrated differential privacy, xi + rho alpha (Kairouz et al., Theorem 1);
+            infinite without noise.
+    """
+
+    noise_multiplier: float
+    slack: float
+    rho: float
+
+
+NOTHING = Release(noise_multiplier=math.inf, slack=0.0, rho=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaussianMechanism(ABC):
+    """What both mechanisms have in common.
+
+    Args:
+        quantizer: The grid of every client.
+        clip_norm: C, the L2 bound of one whole update, in the units of the update.
+        dimension: Values of the longest update: those of a client of the largest rank.
+        noise_multiplier: z, the target: total standard deviation over sensitivity.
+        bands: Every band of the plan, by index.
+        members: Clients of a cohort.
+        count_noise: sigma_b, the standard deviation of the noisy count of unclipped clients that adaptive clipping
+            reads; 0 where nothing is counted. The count is one more coordinate of band 0.
+
+    Raises:
+        PrivacyError: The parts contradict each other.
+    """
+
+    quantizer: Quantizer
+    clip_norm: float
+    dimension: int
+    noise_multiplier: float
+    bands: tuple[BandShares, ...]
+    members: int
+    count_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("clip_norm", self.clip_norm), ("noise_multiplier", self.noise_multiplier)):
+            if not 0 < value < math.inf:
+                raise PrivacyError(f"{name}={value} must be above 0 and finite")
+        if self.count_noise and not self.noise_multiplier < 2 * self.count_noise:
+            raise PrivacyError(
+                f"noise-multiplier={self.noise_multiplier:g} must be below {2 * self.count_noise:g}, twice the noise of "
+                "the count of adaptive clipping: raise privacy.count-noise or the cohort"
+            )
+        self._check()
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse noise that does not fit the integers."""
+
+    @property
+    def _update_bound(self) -> float:
+        return self.quantizer.rounded_norm_bound(self.clip_norm, self.dimension)
+
+    @property
+    def count_unit(self) -> int:
+        """The integer that a client adds to the count if its update was not clipped, or subtracts if it was.
+
+        Chosen so that noise of the same standard deviation as everywhere else is `count_noise` on the count.
+        """
+        if not self.count_noise:
+            return 0
+        inner = math.sqrt(1 / (1 / self.noise_multiplier**2 - 1 / (2 * self.count_noise) ** 2))
+        return max(1, math.floor(inner * self._update_bound / (2 * self.count_noise)))
+
+    def sensitivity(self, relation: Adjacency) -> float:
+        """The L2 distance that one client's integers can move the sum, in integer units.
+
+        Zero-out and add-or-remove give the same: the client's whole contribution. Raises PrivacyError where the
+        mechanism cannot claim the relation.
+        """
+        self._check_relation(relation)
+        return math.hypot(self._update_bound, self.count_unit)
+
+    @abstractmethod
+    def _check_relation(self, relation: Adjacency) -> None:
+        """Refuse an adjacency that the mechanism does not satisfy."""
+
+    def variance(self) -> float:
+        """The target variance of one coordinate of an opened sum, in squared integer units: (z D)^2."""
+        return (self.noise_multiplier * self.sensitivity(Adjacency.ZERO_OUT)) ** 2
+
+    @abstractmethod
+    def share_std(self, band: int) -> float:
+        """Standard deviation of the noise that one party adds to one coordinate of a band, in integer units."""
+
+    @abstractmethod
+    def event(self, shares: Mapping[int, int]) -> Release:
+        """What a release spends whose bands were opened with so many shares that the observer does not know.
+
+        The least-noised of the bands decides: sum_j |x_j|^2 / V_j <= D^2 / min_j V_j.
+
+        Args:
+            shares: By index of an opened band. Without an opened band nothing is spent.
+        """
+
+    def _release(self, variance: float, *, slack: float) -> Release:
+        sensitivity = self.sensitivity(Adjacency.ZERO_OUT)
+        smooth = variance - SMOOTHING**2
+        if smooth <= 0:
+            return Release(noise_multiplier=0.0, slack=slack, rho=math.inf)
+        return Release(
+            noise_multiplier=math.sqrt(smooth) / sensitivity,
+            slack=slack,
+            rho=sensitivity**2 / (2 * variance),
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CentralGaussian(GaussianMechanism):
+    """The server, which is trusted with the sums, adds all of the noise."""
+
+    def _check(self) -> None:
+        if (std := math.sqrt(self.variance())) < MIN_SHARE:
+            raise PrivacyError(
+                f"noise of {std:.3g} integer units must be >= {MIN_SHARE:g}: raise quantization.bits"
+            )
+
+    def _check_relation(self, relation: Adjacency) -> None:
+        """Both hold: with fixed denominators and every row noised, absence and a contribution of zero look alike."""
+
+    def share_std(self, band: int) -> float:  # noqa: ARG002
+        """The whole of it, in every band."""
+        return math.sqrt(self.variance())
+
+    def event(self, shares: Mapping[int, int]) -> Release:
+        """One share in every band that was opened."""
+        if not shares:
+            return NOTHING
+        length = sum(self.bands[index].length for index in shares)
+        return self._release(self.variance(), slack=length * (3 * _ETA + SAMPLER_ERROR))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributedDiscreteGaussian(GaussianMechanism):
+    """Every uploader of a band adds its share; nobody sees less noise than the sum of the shares it does not know.
+
+    Args:
+        ring_bits: Of the secure sum.
+    """
+
+    ring_bits: int = 32
+
+    def _check(self) -> None:
+        if self.members * self.input_bound > capacity(1, bits=self.ring_bits):
+            raise PrivacyError(
+                f"{self.members} inputs of up to {self.input_bound} with their noise leave the {self.ring_bits}-bit ring"
+            )
+        if (least := min(self.share_std(band) for band in range(len(self.bands)))) < MIN_SHARE:
+            raise PrivacyError(
+                f"a noise share of {least:.3g} integer units must be >= {MIN_SHARE:g}: "
+                "a larger quantization.ring-bits, noise-multiplier or clip-norm is needed"
+            )
+
+    @classmethod
+    def fitting(
+        cls,
+        *,
+        bound: float,
+        clip_norm: float,
+        dimension: int,
+        noise_multiplier: float,
+        bands: tuple[BandShares, ...],
+        members: int,
+        ring_bits: int,
+        count_noise: float = 0.0,
+    ) -> Self:
+        """The mechanism on the finest grid whose sums cannot leave the ring.
+
+        A client's integer is at most levels + 10 share standard deviations, and n of those stay below half of the
+        modulus; n * levels + 10 sigma is less than that.
+
+        Raises:
+            PrivacyError: No grid leaves shares of at least four units.
+        """
+        for bits in range(MAX_BITS, MIN_BITS - 1, -1):
+            try:
+                return cls(
+                    quantizer=Quantizer(bits=bits, bound=bound),
+                    clip_norm=clip_norm,
+                    dimension=dimension,
+                    noise_multiplier=noise_multiplier,
+                    bands=bands,
+                    members=members,
+                    ring_bits=ring_bits,
+                    count_noise=count_noise,
+                )
+            except PrivacyError as error:
+                reason = error
+        raise PrivacyError(
+            f"no grid of {MIN_BITS} to {MAX_BITS} bits has room for {members} clients and their noise: {reason}"
+        )
+
+    @property
+    def input_bound(self) -> int:
+        """The largest magnitude of one client's integer, noise included."""
+        largest = max(self.share_std(band) for band in range(len(self.bands)))
+        return max(self.quantizer.levels, self.count_unit) + math.ceil(TAIL * largest)
+
+    def _check_relation(self, relation: Adjacency) -> None:
+        if relation is not Adjacency.ZERO_OUT:
+            raise PrivacyError(
+                "adjacency add-or-remove cannot be claimed of distributed noise: a client that is absent takes its "
+                "share of the noise along, and the variance of many coordinates shows it"
+            )
+
+    def share_std(self, band: int) -> float:
+        """Standard deviation of one client's share: sqrt(variance / counted)."""
+        return math.sqrt(self.variance() / self.bands[band].counted)
+
+    def event(self, shares: Mapping[int, int]) -> Release:
+        """The sum of the shares that the observer does not know, in the band where it is least."""
+        if not shares:
+            return NOTHING
+        variances = {index: count * self.share_std(index) ** 2 for index, count in shares.items()}
+        slack = sum(
+            self.bands[index].length * (_tau(count, self.share_std(index)) + 3 * _ETA + count * SAMPLER_ERROR)
+            for index, count in shares.items()
+        )
+        return self._release(min(variances.values()), slack=slack)
+
+
+def _tau(shares: int, std: float) -> float:
+    """Kairouz et al. 2021, Theorem 1: the distance of a sum of discrete Gaussians from a discrete Gaussian."""
+    terms = (math.exp(-2 * math.pi**2 * std**2 * k / (k + 1)) for k in range(1, shares))
+    return 10 * sum(terms)

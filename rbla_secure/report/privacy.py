@@ -1,0 +1,111 @@
+"""What is said about privacy, to people and machines: before a run from its forecast, after it from its ledger."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from rbla_secure.config import Adjacency, Mechanism
+from rbla_secure.federation.forecast import Forecast
+from rbla_secure.privacy.ledger import FILE, Ledger, Observer
+
+WORTHLESS = "SIMULATION: the noise followed from the seed, so these figures are worthless as protection"
+
+
+class PrivacySummary(BaseModel):
+    """The ledger of a run in figures; an epsilon is null where nothing is claimed against that observer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epsilon_server: float | None
+    epsilon_reader: float | None
+    delta: float
+    adjacency: Adjacency
+    mechanism: Mechanism
+    colluders: int
+    attempts: int
+    simulation: bool
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> Self:
+        """The figures of a ledger."""
+        terms = ledger.terms
+        return cls(
+            epsilon_server=_finite(ledger.epsilon(Observer.SERVER)),
+            epsilon_reader=_finite(ledger.epsilon(Observer.READER)),
+            delta=terms.delta,
+            adjacency=terms.adjacency,
+            mechanism=terms.mechanism,
+            colluders=terms.colluders,
+            attempts=len(ledger.entries),
+            simulation=terms.simulation,
+        )
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Self | None:
+        """The figures of a run folder; None without a ledger.
+
+        Raises:
+            PrivacyError: The ledger is damaged.
+        """
+        return cls.of(Ledger.read(folder)) if (folder / FILE).exists() else None
+
+    def lines(self) -> list[str]:
+        """The figures for people."""
+        text = (
+            f"privacy spent in {self.attempts} attempts, {self.adjacency} adjacency, delta {self.delta:g}, {self.mechanism} "
+            f"noise: epsilon {_figure(self.epsilon_server)} against the server with {self.colluders} clients, "
+            f"{_figure(self.epsilon_reader)} against readers of the adapters"
+        )
+        return [text, WORTHLESS] if self.simulation else [text]
+
+
+def forecast_lines(forecast: Forecast) -> list[str]:
+    """A forecast for people."""
+    epsilons = (
+        f"epsilon at delta {forecast.delta:g} after {forecast.participations} rounds of one client: "
+        f"{_figure(_finite(forecast.server))} against the server, "
+        f"{_figure(_finite(forecast.reader))} against readers of the adapters, "
+        f"{_figure(_finite(forecast.lying_server))} against a server that opens every band over its quorum alone"
+    )
+    return [
+        epsilons,
+        *(f"assumes: {text}" for text in forecast.assumptions),
+        *(f"advice: {text}" for text in forecast.advice),
+    ]
+
+
+def band_ratios(forecast: Forecast) -> list[tuple[str, str, str]]:
+    """Per band: its rows, holders, signal-to-noise ratio of one round."""
+    return [(str(each.band), str(each.holders), f"{each.signal_to_noise:.3f}") for each in forecast.bands]
+
+
+def forecast_object(forecast: Forecast) -> dict[str, object]:
+    """A forecast for machines."""
+    return {
+        "epsilon": _finite(forecast.server),
+        "epsilon_reader": _finite(forecast.reader),
+        "epsilon_lying_server": _finite(forecast.lying_server),
+        "delta": forecast.delta,
+        "participations": forecast.participations,
+        "bands": [
+            {"band": str(each.band), "holders": each.holders, "signal_to_noise": each.signal_to_noise}
+            for each in forecast.bands
+        ],
+        "assumptions": _texts(forecast.assumptions),
+        "advice": _texts(forecast.advice),
+    }
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    return list(texts)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _figure(value: float | None) -> str:
+    return "not bounded" if value is None else f"{value:.3f}"

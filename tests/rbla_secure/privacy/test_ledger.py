@@ -1,0 +1,191 @@
+"""The ledger only grows, is on the disk before anything is revealed, and forgets nothing."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbla_secure.config import Adjacency, Mechanism
+from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Observer, Spent, Terms
+from rbla_secure.privacy.noise import Release
+
+
+def make_terms(**changes: Any) -> Terms:
+    fields: dict[str, Any] = {
+        "run": "00" * 16,
+        "mechanism": Mechanism.DISTRIBUTED,
+        "adjacency": Adjacency.ZERO_OUT,
+        "delta": 1e-5,
+        "max_epsilon": 0.0,
+        "limits": Observer.SERVER,
+        "colluders": 1,
+        "simulation": False,
+    }
+    return Terms(**(fields | changes))
+
+
+def make_entry(
+    number: int, *clients: str, server: float = 2.0, reader: float = 4.0, attempt: int = 1
+) -> Entry:
+    """An attempt that spends releases of these noise multipliers."""
+    return Entry(
+        round=number,
+        attempt=attempt,
+        clients=clients or ("a", "b"),
+        server=Spent(noise_multiplier=server, slack=0.0),
+        reader=Spent(noise_multiplier=reader, slack=0.0),
+    )
+
+
+def of_rounds(multiplier: float, rounds: int) -> float:
+    """Epsilon of so many equal releases."""
+    release = Release(noise_multiplier=multiplier, slack=0.0, rho=math.nan)
+    return epsilon([release] * rounds, 1e-5)
+
+
+def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
+    """Terms and entries come back from the disk, in order."""
+    ledger = Ledger.open(tmp_path, make_terms())
+    entries = [make_entry(1), make_entry(2, attempt=3)]
+    for entry in entries:
+        ledger.record(entry)
+
+    again = Ledger.open(tmp_path, make_terms(), spent_rounds=[1, 2])
+
+    assert list(again.entries) == entries
+    assert (
+        again.epsilon(Observer.SERVER) == ledger.epsilon(Observer.SERVER) == pytest.approx(of_rounds(2.0, 2))
+    )
+    assert again.epsilon(Observer.READER) == pytest.approx(of_rounds(4.0, 2))
+
+
+def test_an_entry_is_on_the_disk_when_record_returns(tmp_path: Path) -> None:
+    """Nothing is kept in memory alone: a second reader sees every entry at once."""
+    ledger = Ledger.open(tmp_path, make_terms())
+
+    for number in (1, 2, 3):
+        ledger.record(make_entry(number))
+
+        assert len(Ledger.read(tmp_path).entries) == number
+
+
+def test_epsilon_is_that_of_the_client_that_took_part_most(tmp_path: Path) -> None:
+    """Rounds without a client do not count against it."""
+    ledger = Ledger.open(tmp_path, make_terms())
+    for number, clients in enumerate([("a", "b"), ("b", "c"), ("b", "d")], start=1):
+        ledger.record(make_entry(number, *clients))
+
+    assert ledger.epsilon(Observer.SERVER) == pytest.approx(of_rounds(2.0, 3))
+
+
+def test_both_attempts_at_a_round_count(tmp_path: Path) -> None:
+    """An attempt that came to nothing may have been seen: it stays in the sum."""
+    ledger = Ledger.open(tmp_path, make_terms())
+    ledger.record(make_entry(1, attempt=1))
+    ledger.record(make_entry(1, attempt=2))
+
+    assert ledger.epsilon(Observer.SERVER) == pytest.approx(of_rounds(2.0, 2))
+
+
+def test_what_nothing_protects_against_is_infinite(tmp_path: Path) -> None:
+    """A release without noise against an observer spends everything there; a release of nothing spends nothing."""
+    ledger = Ledger.open(tmp_path, make_terms(max_epsilon=0.0))
+    ledger.record(make_entry(1, server=0.0))
+
+    assert ledger.epsilon(Observer.SERVER) == math.inf
+    assert math.isfinite(ledger.epsilon(Observer.READER))
+    assert Spent.of(Release(noise_multiplier=math.inf, slack=0.0, rho=0.0)) is None
+
+
+def test_the_budget_stops_the_entry_that_would_exceed_it(tmp_path: Path) -> None:
+    """Two rounds fit, the third is refused by name, is not written, and the ledger is as it was."""
+    limit = of_rounds(2.0, 2) + 0.01
+    ledger = Ledger.open(tmp_path, make_terms(max_epsilon=limit))
+    for number in (1, 2):
+        ledger.record(make_entry(number))
+    before = (tmp_path / FILE).read_bytes()
+
+    for refuse in (ledger.check, ledger.record):
+        with pytest.raises(
+            BudgetError, match=r"round 3 attempt 1 would take epsilon against the server to .* above max"
+        ):
+            refuse(make_entry(3))
+
+    assert (tmp_path / FILE).read_bytes() == before
+    assert len(ledger.entries) == 2
+    ledger.record(make_entry(3, "z"))  # somebody who has spent nothing yet
+
+
+def test_the_budget_counts_against_whom_it_is_said_to(tmp_path: Path) -> None:
+    """With a trusted server the reader's view is limited, whatever the server's is."""
+    limit = of_rounds(4.0, 1) + 0.01
+    ledger = Ledger.open(tmp_path, make_terms(max_epsilon=limit, limits=Observer.READER))
+
+    ledger.record(make_entry(1, server=0.0))
+
+    with pytest.raises(BudgetError, match="against the reader"):
+        ledger.record(make_entry(2, server=0.0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"delta": 1e-6},
+        {"max_epsilon": 9.0},
+        {"run": "11" * 16},
+        {"colluders": 0},
+        {"mechanism": Mechanism.CENTRAL},
+        {"adjacency": Adjacency.ADD_OR_REMOVE},
+        {"simulation": True},
+    ],
+)
+def test_a_ledger_of_other_terms_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """What an epsilon means cannot be changed afterwards."""
+    Ledger.open(tmp_path, make_terms()).record(make_entry(1))
+
+    with pytest.raises(PrivacyError, match="other terms"):
+        Ledger.open(tmp_path, make_terms(**change))
+
+
+@pytest.mark.parametrize("spent", [[1], [1, 2], [3]])
+def test_a_round_that_was_revealed_must_be_in_the_ledger(tmp_path: Path, spent: list[int]) -> None:
+    """A ledger that is missing, or lacks a round whose result is there, would forget spent privacy."""
+    if spent != [1]:
+        Ledger.open(tmp_path, make_terms()).record(make_entry(1))
+
+    with pytest.raises(PrivacyError, match="lacks round"):
+        Ledger.open(tmp_path, make_terms(), spent_rounds=spent)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: text.replace('"round": 1', '"round": "1"'),
+        lambda text: text.replace('"entries"', '"entrees"'),
+        lambda _: "[]",
+        lambda _: "",
+    ],
+)
+def test_a_damaged_ledger_is_refused_by_name(tmp_path: Path, damage: Any) -> None:
+    """Torn, retyped or renamed, it is not read as if it were whole."""
+    Ledger.open(tmp_path, make_terms()).record(make_entry(1))
+    path = tmp_path / FILE
+    path.write_text(damage(path.read_text()))
+
+    with pytest.raises(PrivacyError, match="is damaged"):
+        Ledger.open(tmp_path, make_terms())
+
+
+def test_the_file_is_plain_json(tmp_path: Path) -> None:
+    """A third party reads it with any tool."""
+    Ledger.open(tmp_path, make_terms()).record(make_entry(7))
+
+    found = json.loads((tmp_path / FILE).read_text())
+
+    assert set(found) == {"format", "terms", "entries"}
+    assert found["entries"][0]["round"] == 7

@@ -1,0 +1,120 @@
+"""What `account` tells before a run and after it, and what a run with noise says of itself."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from rbla_secure.cli import main
+from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.noise import Release
+from tests.support.tiny_job import job, write_images
+
+NOISY = ("--set", "noise-multiplier=3", "--set", "privacy.colluders=0")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set."""
+    return write_images(tmp_path_factory.mktemp("data"))
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    """The object that a command ends with."""
+    assert main([*arguments, "--json"]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def of_rounds(rounds: int) -> float:
+    return epsilon([Release(noise_multiplier=3.0, slack=0.0, rho=math.nan)] * rounds, 1e-5)
+
+
+@pytest.mark.parametrize("mode", ["plain", "masking", "homomorphic"])
+def test_a_run_spends_what_account_foretold(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """Without drop-outs the epsilon before, of the run, and after it are one, and in the sums' modes that of the noise."""
+    keys = [*job(images, secure_sum=mode), *NOISY]
+    before = told(capsys, "account", *keys)["epsilon"]
+
+    run = told(capsys, "run", "--out", str(tmp_path / "run"), *keys)
+
+    after = told(capsys, "account", str(tmp_path / "run"))
+    assert before == pytest.approx(run["epsilon"], rel=1e-6)
+    assert run["epsilon"] == after["epsilon"] == run["privacy"]["epsilon_server"]  # type: ignore[index]
+    if mode == "plain":
+        assert float(str(run["epsilon"])) > 1.5 * of_rounds(3)  # every single upload is read, under one share
+    else:
+        assert run["epsilon"] == pytest.approx(of_rounds(3), rel=0.01)
+
+
+def test_account_says_what_it_assumes(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Adjacency, observers, what is public, and a warning where ten clients drown."""
+    assert main(["account", *job(images), *NOISY]) == 0
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert "one client sends zeros" in text
+    assert "against readers of the adapters" in text
+    assert "who takes part, ranks and weights are public" in text
+    assert "10 clients a round are few" in text
+    assert "rows 9-16" in text
+
+
+def test_without_noise_there_is_no_epsilon(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither before nor after: null, and a sentence that says why."""
+    keys = job(images, rounds=1)
+
+    assert told(capsys, "account", *keys) == {"epsilon": None}
+    run = told(capsys, "run", "--out", str(tmp_path / "run"), *keys)
+
+    assert (run["epsilon"], run["privacy"]) == (None, None)
+    assert told(capsys, "account", str(tmp_path / "run")) == {"epsilon": None}
+    assert not (tmp_path / "run" / "privacy.json").exists()
+
+
+def test_a_budget_that_is_too_small_is_refused_before_training(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The refusal names the epsilon that the run would spend and the multiplier that would do; nothing was trained."""
+    keys = [*job(images), *NOISY, "--set", "privacy.max-epsilon=1"]
+
+    code = main(["run", "--out", str(tmp_path / "run"), *keys])
+
+    error = capsys.readouterr().err
+    assert code == 1
+    assert "privacy.max-epsilon=1 must be >=" in error
+    assert "would do" in error
+    assert not (tmp_path / "run" / "checkpoints").exists() or not any(
+        (tmp_path / "run" / "checkpoints").iterdir()
+    )
+
+
+def test_the_spent_privacy_of_a_run_cannot_be_argued_with(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Overrides on a run folder are refused: what was spent was spent."""
+    told(capsys, "run", "--out", str(tmp_path / "run"), *job(images, rounds=1), *NOISY)
+
+    code = main(["account", str(tmp_path / "run"), "--set", "privacy.delta=0.1"])
+
+    assert code == 1
+    assert "changes nothing that was spent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["masking", "homomorphic"])
+def test_a_run_with_noise_resumes_with_its_ledger(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """A run that had lost its last round goes on; both attempts at that round are counted."""
+    folder = tmp_path / "run"
+    told(capsys, "run", "--out", str(folder), *job(images, secure_sum=mode), *NOISY)
+    (folder / "checkpoints" / "round-0003.safetensors").unlink()
+
+    run = told(capsys, "resume", str(folder))
+
+    assert run["privacy"]["attempts"] == 4  # type: ignore[index]
+    assert run["epsilon"] == pytest.approx(of_rounds(4), rel=0.01)

@@ -1,0 +1,141 @@
+"""A test for every numbered claim of threat_model.md about differential privacy, under the claim's number."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protocols.session import ClientId
+from rbla_secure.errors import BudgetError, PlanError, PrivacyError
+from rbla_secure.federation.contribution import contribution, noise_key
+from rbla_secure.federation.plan import warnings
+from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.privacy.ledger import FILE, Ledger, Observer
+from rbla_secure.report.privacy import PrivacySummary
+from tests.rbla_secure.federation.test_private_rounds import (
+    LAYOUT,
+    MODES,
+    NOISY,
+    Run,
+    make_plan,
+    noise_in,
+    of_rounds,
+    play,
+)
+from tests.rbla_secure.federation.test_private_rounds import services as services  # noqa: PLC0414  # a fixture
+from tests.support.federations import RUN, make_config
+from tests.support.noise_law import has_std
+
+ONE: ClientId = "large-01"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_claim_31_the_noise_on_a_sum_has_its_scale_in_every_mode(
+    mode: str, services: list[HomomorphicRoles]
+) -> None:
+    """The right scale is accepted, two thirds and three halves of it are rejected."""
+    plan = make_plan(secure_sum=mode, quantization={"ring_bits": 20, "bound": 0.1})
+
+    noise = noise_in(plan, play(plan, services), 1)
+
+    sensitivity = plan.mechanism.sensitivity(plan.config.privacy.adjacency)  # type: ignore[union-attr]
+    claimed = 1.5 * sensitivity / plan.quantizer.scale
+    assert [has_std(noise, claimed * factor) for factor in (2 / 3, 1, 3 / 2)] == [False, True, False]
+
+
+def test_claim_31_every_integer_of_an_upload_is_noised() -> None:
+    """Also where a client changed nothing, and where it only pads: all its integers spread as its share says."""
+    plan = make_plan(secure_sum="masking", upload="padded")
+    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=tuple(plan.ranks))
+    mechanism = plan.mechanism_of(session)
+    assert mechanism is not None
+
+    sent = contribution(
+        plan,
+        session,
+        "small-01",
+        np.zeros((1, LAYOUT.row_length)),
+        weight=1.0,
+        noise_key=noise_key(plan, session, "small-01"),
+    )
+
+    assert {index: len(values) for index, values in sent.items()} == {
+        segment.index: segment.length for segment in session.segments
+    }
+    for index, values in sent.items():
+        assert has_std(values, mechanism.share_std(index))  # type: ignore[attr-defined]
+
+
+def test_claim_31_an_update_that_is_not_finite_does_not_show() -> None:
+    """It counts as zero and is noised like any other: whether data made it so cannot be seen."""
+    plan = make_plan(secure_sum="masking")
+    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=tuple(plan.ranks))
+
+    sent = contribution(
+        plan,
+        session,
+        ONE,
+        np.full((3, LAYOUT.row_length), np.nan),
+        weight=1.0,
+        noise_key=noise_key(plan, session, ONE),
+    )
+
+    mechanism = plan.mechanism_of(session)
+    assert all(
+        has_std(values, mechanism.share_std(index))  # type: ignore[union-attr]
+        for index, values in sent.items()
+    )
+
+
+def test_claim_31_noise_keys_come_from_the_system() -> None:
+    """Two keys of one client and round differ; only a simulation repeats them."""
+    plan = make_plan(secure_sum="masking")
+    simulated = make_plan(secure_sum="masking", privacy={"colluders": 0, "simulation": True})
+    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=tuple(plan.ranks))
+
+    assert len({noise_key(plan, session, ONE) for _ in range(5)}) == 5
+    assert len({noise_key(simulated, session, ONE) for _ in range(5)}) == 1
+
+
+def test_claim_32_what_is_spent_is_written_and_the_budget_holds(tmp_path: Path) -> None:
+    """The ledger has every round at its price, stops the one too many, and must be there to go on."""
+    limit = of_rounds(2) * 1.001
+    run = Run(tmp_path / "run", rounds=2, privacy={"colluders": 0, "max_epsilon": limit})
+    run.go_on()
+    ledger = Ledger.read(run.folder.path)
+
+    with pytest.raises(BudgetError):
+        ledger.record(ledger.entries[0].model_copy(update={"round": 3}))
+    assert ledger.epsilon(Observer.SERVER) == pytest.approx(of_rounds(2), rel=0.01)
+    (run.folder.path / FILE).unlink()
+    with pytest.raises(PrivacyError):
+        run.go_on()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": "examples"},
+        {"privacy": {"adjacency": "add-or-remove"}},
+        {"privacy": {"colluders": 3}},
+        {"privacy": {"max_epsilon": 0.1}},
+    ],
+)
+def test_claim_33_a_claim_that_is_not_kept_is_refused(changes: dict[str, Any]) -> None:
+    """Before anything is trained."""
+    with pytest.raises(PlanError):
+        make_plan(secure_sum="masking", **changes)
+
+
+def test_claim_33_seeded_noise_is_called_worthless(tmp_path: Path) -> None:
+    """In the warning before a run and in the figures after it."""
+    changes: dict[str, Any] = {"privacy": {"colluders": 0, "simulation": True}}
+    run = Run(tmp_path / "run", rounds=1, **changes)
+    run.go_on()
+
+    summary = PrivacySummary.of_folder(run.folder.path)
+
+    assert any("worthless" in line for line in warnings(make_config(**{**NOISY, **changes})))
+    assert summary is not None
+    assert any("worthless" in line for line in summary.lines())
