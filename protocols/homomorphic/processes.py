@@ -22,10 +22,15 @@ from protocols.homomorphic.services import Channel
 
 _LENGTH: Final = struct.Struct("<I")
 _MOST: Final = 2**32 - 1
+MOST_ANSWER: Final = 2**30  # bytes: what a child that peers have taken over could make its caller take in
 MEMORY_BYTES: Final = (
     4 * 2**30
 )  # address space, of which the interpreter and its libraries take the better half of a gigabyte
 CALL_SECONDS: Final = 120.0
+
+
+class FrameError(OSError):
+    """The other side announces more bytes than it may send."""
 
 
 @final
@@ -76,7 +81,7 @@ class ProcessChannel(Channel):
         deadline = time.monotonic() + self._seconds
         try:
             send_frame(line, request, deadline)
-            return receive_frame(line, deadline)
+            return receive_frame(line, deadline, most=MOST_ANSWER)
         except (OSError, EOFError) as error:
             raise ServiceError(f"{self._name}: {self._end(error)}") from None
 
@@ -123,6 +128,10 @@ class ProcessChannel(Channel):
         if child is None or line is None:
             return "it is not running"
         line.close()
+        if isinstance(error, FrameError):
+            child.kill()
+            child.wait()
+            return f"it was killed: {error}"
         if isinstance(error, TimeoutError):
             child.kill()
             child.wait()
@@ -149,9 +158,11 @@ def send_frame(line: socket.socket, data: bytes, deadline: float | None = None) 
     line.sendall(data)
 
 
-def receive_frame(line: socket.socket, deadline: float | None = None) -> bytes:
-    """One frame in. Raises OSError, or EOFError when the other side is gone."""
+def receive_frame(line: socket.socket, deadline: float | None = None, *, most: int = _MOST) -> bytes:
+    """One frame in, of at most so many bytes. Raises OSError, or EOFError when the other side is gone."""
     (length,) = _LENGTH.unpack(_receive(line, _LENGTH.size, deadline))
+    if length > most:
+        raise FrameError(f"a frame of {length} bytes must have at most {most}")
     return _receive(line, length, deadline)
 
 

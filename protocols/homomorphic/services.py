@@ -132,6 +132,8 @@ class KeyedService(Service):
     def _set_up(self, setup: Setup) -> None:
         if self._role is not None:
             raise StageError(f"{self._name} was set up already")
+        if self._name not in setup.charge.services.names:
+            raise StageError(f"{self._name} is none of the services that it is to be set up with")
         certificate = setup.trust.check(self._name)
         identity = Identity(client=self._name, key=self._key, certificate=certificate)
         role = Verifier if self._name == setup.charge.services.verifier else Decryptor

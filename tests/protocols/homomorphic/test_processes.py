@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from protocols.errors import BelowThresholdError, ServiceError, WireError
+from protocols.homomorphic import processes
 from protocols.homomorphic.decryptor import Charge
 from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.processes import ProcessChannel, receive_frame, send_frame
@@ -263,6 +264,20 @@ def test_a_child_that_is_fed_garbage_names_it_or_ends() -> None:
     channel.close()
 
     assert b"WireError" in refused
+    assert is_gone(pid)
+
+
+def test_a_child_cannot_make_its_caller_take_in_what_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer longer than the limit is not read: the child is killed, and the error says why."""
+    monkeypatch.setattr(processes, "MOST_ANSWER", 10)
+    channel = ProcessChannel("worker", "worker", restarts=True)
+    pid = pid_of(channel)
+
+    with pytest.raises(
+        ServiceError, match=r"worker: it was killed: a frame of \d+ bytes must have at most 10"
+    ):
+        channel.call(HELLO)
+
     assert is_gone(pid)
 
 

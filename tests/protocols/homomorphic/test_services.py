@@ -170,6 +170,8 @@ def test_a_service_is_set_up_once_with_its_own_certificate() -> None:
     service.answer(setup)
     with pytest.raises(StageError, match="set up already"):
         service.answer(setup)
+    with pytest.raises(StageError, match="none of the services"):
+        KeyedService("verifier", SERVICE_KEYS["verifier"]).answer(setup)
 
 
 def test_a_service_tells_its_public_key_alone() -> None:
