@@ -34,7 +34,7 @@ from rbla_secure.privacy.quantize import Quantizer
 # s of the argument above: with s = 2 each coordinate costs 3 eta < 4e-34.
 SMOOTHING = 2.0
 _ETA = 2 * math.exp(-2 * math.pi**2 * SMOOTHING**2) * (1 + 1e-9)
-# Smallest standard deviation of one share in integer units: tau < 1e-67 (facts: useless at 0.5, nothing left at 4).
+# Smallest standard deviation of one share in integer units: tau < 1e-67 (it is useless at 0.5; at 4 nothing of it is left).
 MIN_SHARE = 4.0
 # A share further out than this many standard deviations does not fit the upload; P < 2e-23 per draw.
 TAIL = 10.0
