@@ -186,9 +186,9 @@ def _shows_at_once(plan: Plan) -> bool:
 
 def _mean_cut_off(totals: Totals, holders: Mapping[int, int]) -> float | None:
     """Over all coordinates that were summed: a band counts as often as it has values and holders."""
-    weights = {index: len(total.weighted_sum) * holders[index] for index, total in totals.items()}
-    everything = sum(weights.values())
     shares = {index: total.cut_off for index, total in totals.items() if total.cut_off is not None}
     if len(shares) < len(totals):
         return None
+    weights = {index: len(total.weighted_sum) * holders[index] for index, total in totals.items()}
+    everything = sum(weights.values())
     return sum(share * weights[index] for index, share in shares.items()) / everything if everything else 0.0
