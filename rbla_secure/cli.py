@@ -23,7 +23,8 @@ from rbla_secure import __version__, keys
 from rbla_secure.config import load_config
 from rbla_secure.errors import ConfigError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.plan import check_config, threshold, warnings
+from rbla_secure.federation.derived import threshold, warnings
+from rbla_secure.federation.refusals import check_config
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase
 from rbla_secure.report.console import ConsoleReport, band_rows
 

@@ -9,7 +9,7 @@ import pytest
 from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError
 from rbla_secure.federation.contribution import contribution, noise_key
-from rbla_secure.federation.plan import warnings
+from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.report.privacy import PrivacySummary

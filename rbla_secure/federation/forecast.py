@@ -10,7 +10,8 @@ from typing import final
 
 from rbla_secure.config import Adjacency, Factors, Mechanism, SecureSumMode
 from rbla_secure.federation.budget import participations
-from rbla_secure.federation.plan import WORTHLESS, Plan, bands_and_holders, members_per_round
+from rbla_secure.federation.derived import WORTHLESS, bands_and_holders, members_per_round
+from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views
 from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import epsilon

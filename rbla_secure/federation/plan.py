@@ -14,56 +14,33 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from protocols import profiles
-from protocols.errors import ProtocolError
-from protocols.homomorphic import parameters, scheme
 from protocols.homomorphic.decryptor import Charge
-from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.screening import STEP, Release, Screening
 from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.homomorphic.server import Roles
-from protocols.homomorphic.terms import Services
 from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum
-from protocols.masking.parameters import COMPLETE_UP_TO, reveal_quorum
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
-from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
-from protocols.ring import RING_BITS, capacity
-from protocols.session import MAX_MEMBERS, MIN_MEMBERS, ClientId, Segment, Session
-from rbla_secure.config import (
-    Adjacency,
-    AverageRule,
-    Config,
-    Factors,
-    Mechanism,
-    Screen,
-    SecureSumMode,
-    Upload,
-)
+from protocols.profiles import Adversary
+from protocols.session import ClientId, Segment, Session
+from rbla_secure.config import Adjacency, Config, Factors, Screen, SecureSumMode, Upload
 from rbla_secure.errors import PlanError, RefusalError
-from rbla_secure.federation.budget import check_budget
-from rbla_secure.federation.cohort import cohort_size, roster
-from rbla_secure.federation.protection import (
-    adaptive,
-    build_mechanism,
-    check_privacy,
-    clip_norms,
-    colluders,
-    counted_shares,
-    noisy,
+from rbla_secure.federation.cohort import roster
+from rbla_secure.federation.derived import (
+    bands_and_holders,
+    encryption_profile,
+    masking_profile,
+    members_per_round,
+    services,
+    threshold,
 )
+from rbla_secure.federation.protection import adaptive, build_mechanism, clip_norms, colluders, noisy
+from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import STATISTICS, Quantizer
-
-WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
-
-# Below three holders, a holder can subtract its own part and read another's.
-SAFE_MIN_HOLDERS = 3
-# The name under which a verifier is enrolled.
-VERIFIER = "verifier"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,203 +286,3 @@ class Plan:
 
     def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
         return tuple(client for client in cohort if self.ranks[client] >= band.stop)
-
-
-def masking_profile(config: Config) -> MaskingProfile:
-    """The security parameters that a configuration names."""
-    return profiles.by_name(config.masking.profile.value)
-
-
-def encryption_profile(config: Config) -> EncryptionProfile:
-    """The encryption parameters that a configuration names."""
-    return parameters.by_name(config.homomorphic.profile.value)
-
-
-def services(config: Config) -> Services:
-    """Who decrypts and, if the configuration wants it, who verifies."""
-    return Services(verifier=VERIFIER if config.homomorphic.verifier else "")
-
-
-def threshold(config: Config) -> int:
-    """Survivors needed to open a round: the configured number or the profile's."""
-    return config.masking.threshold or masking_profile(config).threshold(members_per_round(config))
-
-
-def warnings(config: Config) -> list[str]:
-    """What is allowed but weakens the run."""
-    found = []
-    if config.secure_sum is SecureSumMode.PLAIN:
-        found.append("INSECURE: secure-sum=plain shows every single update to the server")
-    if config.secure_sum is SecureSumMode.HOMOMORPHIC and config.homomorphic.screening is not Screen.OFF:
-        found.append(
-            "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
-            "decryptor sees norm and cosine of every update"
-        )
-    if noisy(config) and config.privacy.simulation:
-        found.append(f"SIMULATION: {WORTHLESS}")
-    if config.min_holders < SAFE_MIN_HOLDERS:
-        found.append(
-            f"INSECURE: min-holders={config.min_holders} opens bands in which a holder reads another's update; "
-            f"{SAFE_MIN_HOLDERS} or more is safe against single holders"
-        )
-    return found
-
-
-def check_config(config: Config) -> None:
-    """Refuse a configuration whose run could not keep its promises; needs no model and no data.
-
-    Raises:
-        PlanError: Names the argument, its value and the rule.
-    """
-    cohort = members_per_round(config)
-    if not MIN_MEMBERS <= cohort <= MAX_MEMBERS:
-        raise PlanError(f"tiers: {cohort} clients per round must be {MIN_MEMBERS}..{MAX_MEMBERS}")
-    _check_tiers(config)
-    _check_threshold(config)
-    _check_capacity(config)
-    if config.secure_sum is SecureSumMode.MASKING:
-        _check_profile(config)
-    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
-        _check_encryption(config)
-    _check_noise(config)
-
-
-def _check_encryption(config: Config) -> None:
-    """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
-    cohort, profile = members_per_round(config), encryption_profile(config)
-    if cohort > profile.most_members:
-        raise PlanError(
-            f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "
-            f"not {cohort}: the noise of more could spoil a decryption"
-        )
-    if not _grid_is_chosen(config) and _levels(config) > (limit := profile.offset(cohort)):
-        wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= _levels(config)]
-        raise PlanError(
-            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()} for {cohort} clients "
-            f"per round under homomorphic.profile={profile.name}, whose fields have {profile.field_bits} bits"
-            + (f"; {', '.join(wider)} would do" if wider else "")
-        )
-    _check_screening(config)
-    try:
-        scheme.library()
-    except ProtocolError as error:
-        raise PlanError(str(error)) from None
-
-
-def _check_screening(config: Config) -> None:
-    off = config.homomorphic.screening is Screen.OFF
-    if config.homomorphic.min_cosine > -1 and off:
-        raise PlanError(
-            f"homomorphic.min-cosine={config.homomorphic.min_cosine:g} must have homomorphic.screening=verdicts or values"
-        )
-    if noisy(config) and not off:
-        raise PlanError(
-            f"homomorphic.screening={config.homomorphic.screening} must be off with noise-multiplier above 0: the decryptor "
-            "would learn norms that no epsilon counts"
-        )
-
-
-def _grid_is_chosen(config: Config) -> bool:
-    """Whether the grid follows from the room for noise, not from quantization.bits."""
-    return noisy(config) and config.privacy.mechanism is Mechanism.DISTRIBUTED
-
-
-def _check_noise(config: Config) -> None:
-    if noisy(config):
-        members, holders = members_per_round(config), bands_and_holders(config)
-        colluding = colluders(config, masking_profile(config), members)
-        check_privacy(config, holders=holders, members=members, colluding=colluding)
-        check_budget(config, [counted_shares(config, count, members, colluding) for _, count in holders])
-    elif config.privacy.max_epsilon or adaptive(config):
-        raise PlanError(
-            "noise-multiplier=0.0 must be above 0 with privacy.max-epsilon or privacy.clipping=adaptive: "
-            "without noise nothing bounds epsilon"
-        )
-
-
-def _check_capacity(config: Config) -> None:
-    ring = config.quantization.ring_bits
-    if ring not in RING_BITS:
-        raise PlanError(f"quantization.ring-bits={ring} must be one of {', '.join(map(str, RING_BITS))}")
-    if _grid_is_chosen(config):
-        return
-    limit = capacity(members_per_round(config), bits=ring)
-    if _levels(config) > limit:
-        raise PlanError(
-            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: "
-            f"the sum of {members_per_round(config)} clients would leave the {ring}-bit ring"
-        )
-
-
-def _levels(config: Config) -> int:
-    """The largest magnitude of one integer."""
-    return Quantizer(bits=config.quantization.bits, bound=config.quantization.bound).levels
-
-
-def _check_profile(config: Config) -> None:
-    """Some profiles rest on a share graph in which everyone shares with everyone."""
-    cohort, profile = members_per_round(config), masking_profile(config)
-    if profile.survivor_check is SurvivorCheck.REVEAL_QUORUM and cohort > COMPLETE_UP_TO:
-        raise PlanError(
-            f"masking.profile={profile.name} must be semi-honest or consistency: {cohort} clients per round are "
-            f"more than {COMPLETE_UP_TO}, up to which everyone shares with everyone"
-        )
-
-
-def bands_and_holders(config: Config) -> list[tuple[Band, int]]:
-    """Every rank band and how many clients of a round hold it."""
-    tiers = config.tiers.values()
-    return [
-        (band, sum(cohort_size(tier) for tier in tiers if tier.rank >= band.stop))
-        for band in rank_bands(tier.rank for tier in tiers)
-    ]
-
-
-def band_quorum(config: Config, holders: int) -> int:
-    """Surviving holders with which a band of so many holders opens."""
-    profile, members = masking_profile(config), members_per_round(config)
-    masked = config.secure_sum is SecureSumMode.MASKING
-    if not masked or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
-        return config.min_holders
-    return reveal_quorum(
-        segment_members=holders,
-        quorum=config.min_holders,
-        members=members,
-        threshold=threshold(config),
-        corrupt=profile.corrupt(members),
-    )
-
-
-def members_per_round(config: Config) -> int:
-    """Clients of one cohort."""
-    return sum(cohort_size(tier) for tier in config.tiers.values())
-
-
-def _check_tiers(config: Config) -> None:
-    for name, tier in config.tiers.items():
-        if tier.cohort > tier.clients:
-            raise PlanError(
-                f"tiers.{name}.cohort={tier.cohort} must be <= tiers.{name}.clients={tier.clients}"
-            )
-    bands = rank_bands(tier.rank for tier in config.tiers.values())
-    if config.average is AverageRule.FEDAVG and len(bands) > 1:
-        raise PlanError(f"average=fedavg must have equal ranks: the tiers have {len(bands)} different ones")
-    for band in bands:
-        holding = {name: cohort_size(tier) for name, tier in config.tiers.items() if tier.rank >= band.stop}
-        if sum(holding.values()) < config.min_holders:
-            raise PlanError(
-                f"min-holders={config.min_holders} must be <= {sum(holding.values())}, the clients per round of rank "
-                f">= {band.stop} (tiers {', '.join(sorted(holding))}): {band} could never open"
-            )
-
-
-def _check_threshold(config: Config) -> None:
-    cohort, wanted = members_per_round(config), threshold(config)
-    profile = masking_profile(config) if config.secure_sum is SecureSumMode.MASKING else profiles.SEMI_HONEST
-    if wanted < profile.threshold(cohort):
-        raise PlanError(
-            f"masking.threshold={wanted} must be >= {profile.threshold(cohort)} "
-            f"for {cohort} clients per round under masking.profile={profile.name}"
-        )
-    if wanted > cohort:
-        raise PlanError(f"masking.threshold={wanted} must be <= {cohort}, the clients per round")

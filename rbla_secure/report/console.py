@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rbla_secure.config import Config, SecureSumMode
 from rbla_secure.federation.cohort import cohort_size
-from rbla_secure.federation.plan import (
+from rbla_secure.federation.derived import (
     band_quorum,
     bands_and_holders,
     masking_profile,

@@ -17,14 +17,9 @@ from protocols.plain import Plain
 from protocols.session import Segment, Session
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.plan import (
-    Plan,
-    band_quorum,
-    bands_and_holders,
-    check_config,
-    threshold,
-    warnings,
-)
+from rbla_secure.federation.derived import band_quorum, bands_and_holders, threshold, warnings
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
 from rbla_secure.privacy.quantize import STATISTICS
 from tests.support.federations import (

@@ -1,0 +1,88 @@
+"""What follows from a configuration alone: profiles, thresholds, bands, quorums, and what weakens a run."""
+
+from protocols import profiles
+from protocols.homomorphic import parameters
+from protocols.homomorphic.parameters import EncryptionProfile
+from protocols.homomorphic.terms import Services
+from protocols.masking.parameters import reveal_quorum
+from protocols.profiles import MaskingProfile, SurvivorCheck
+from rbla_secure.config import Config, Screen, SecureSumMode
+from rbla_secure.federation.cohort import cohort_size
+from rbla_secure.federation.protection import noisy
+from rbla_secure.lora.bands import Band, rank_bands
+
+WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
+
+# Below three holders, a holder can subtract its own part and read another's.
+SAFE_MIN_HOLDERS = 3
+# The name under which a verifier is enrolled.
+VERIFIER = "verifier"
+
+
+def masking_profile(config: Config) -> MaskingProfile:
+    """The security parameters that a configuration names."""
+    return profiles.by_name(config.masking.profile.value)
+
+
+def encryption_profile(config: Config) -> EncryptionProfile:
+    """The encryption parameters that a configuration names."""
+    return parameters.by_name(config.homomorphic.profile.value)
+
+
+def services(config: Config) -> Services:
+    """Who decrypts and, if the configuration wants it, who verifies."""
+    return Services(verifier=VERIFIER if config.homomorphic.verifier else "")
+
+
+def threshold(config: Config) -> int:
+    """Survivors needed to open a round: the configured number or the profile's."""
+    return config.masking.threshold or masking_profile(config).threshold(members_per_round(config))
+
+
+def members_per_round(config: Config) -> int:
+    """Clients of one cohort."""
+    return sum(cohort_size(tier) for tier in config.tiers.values())
+
+
+def bands_and_holders(config: Config) -> list[tuple[Band, int]]:
+    """Every rank band and how many clients of a round hold it."""
+    tiers = config.tiers.values()
+    return [
+        (band, sum(cohort_size(tier) for tier in tiers if tier.rank >= band.stop))
+        for band in rank_bands(tier.rank for tier in tiers)
+    ]
+
+
+def band_quorum(config: Config, holders: int) -> int:
+    """Surviving holders with which a band of so many holders opens."""
+    profile, members = masking_profile(config), members_per_round(config)
+    masked = config.secure_sum is SecureSumMode.MASKING
+    if not masked or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
+        return config.min_holders
+    return reveal_quorum(
+        segment_members=holders,
+        quorum=config.min_holders,
+        members=members,
+        threshold=threshold(config),
+        corrupt=profile.corrupt(members),
+    )
+
+
+def warnings(config: Config) -> list[str]:
+    """What is allowed but weakens the run."""
+    found = []
+    if config.secure_sum is SecureSumMode.PLAIN:
+        found.append("INSECURE: secure-sum=plain shows every single update to the server")
+    if config.secure_sum is SecureSumMode.HOMOMORPHIC and config.homomorphic.screening is not Screen.OFF:
+        found.append(
+            "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
+            "decryptor sees norm and cosine of every update"
+        )
+    if noisy(config) and config.privacy.simulation:
+        found.append(f"SIMULATION: {WORTHLESS}")
+    if config.min_holders < SAFE_MIN_HOLDERS:
+        found.append(
+            f"INSECURE: min-holders={config.min_holders} opens bands in which a holder reads another's update; "
+            f"{SAFE_MIN_HOLDERS} or more is safe against single holders"
+        )
+    return found
