@@ -120,7 +120,13 @@ LIBRARIES: dict[str, set[str]] = {
     "cryptography": {"protocols.primitives"},
     "tenseal": {"protocols.homomorphic.scheme"},
     "zstandard": {"protocols.homomorphic.seal_form"},
-    "torch": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.job"},
+    "torch": {
+        "rbla_secure.tasks",
+        "rbla_secure.lora.peft_io",
+        "rbla_secure.privacy.sample_level",
+        "rbla_secure.job",
+    },
+    "opacus": {"rbla_secure.privacy.sample_level"},
     "peft": {"rbla_secure.tasks", "rbla_secure.lora.peft_io"},
     "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},
     "pydantic": {

@@ -1,0 +1,80 @@
+"""Differential privacy of single examples: noise inside a client, on every step of its local training.
+
+DP-SGD (Abadi et al. 2016, arXiv 1607.00133, Algorithm 1): each example of a client is in a step's batch with probability q,
+independently and in secret; its gradient is clipped to C; the clipped gradients are added, noise of standard deviation
+z C is added to the sum, and the result is divided by the expected batch size q n. What leaves the client has been
+through this, so masking, averaging and every later round are post-processing. Examples of different clients are
+different examples: over clients the epsilons compose in parallel, and the largest one holds (McSherry 2009, Theorem 4).
+
+**Integers from end to end.** A unit is C / 2^22. Each clipped gradient is rounded to units before it is added, which
+lengthens it by at most sqrt(d) / 2 units, so that one example moves the exact integer sum by at most
+
+    D = 2^22 + sqrt(d) / 2
+
+and noise N_Z(0, (z D)^2 + s^2) makes each step, up to a slack below 1e-30 d, post-processing of a continuous Gaussian
+mechanism of multiplier z (the argument of noise.py, which s belongs to). No floating-point addition stands between the
+gradients and the noise, so the attacks on those do not apply (Mironov 2012).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from rbla_secure.errors import PrivacyError
+from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA
+from rbla_secure.privacy.noise import SMOOTHING
+
+# Units in one clip norm: rounding costs 1.2e-4 of the noise at a million values.
+UNITS = 2**22
+_LEAST_STD = 4.0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledGaussian:
+    """The mechanism of a client's local training in one round.
+
+    Args:
+        noise_multiplier: z, the noise of a step over what one example can move its sum by.
+        clip_norm: C, the L2 bound of one example's gradient, over all trained values.
+        sample_rate: q, the probability of an example to be in a step's batch.
+        steps: Of one round.
+
+    Raises:
+        PrivacyError: An argument is out of range.
+    """
+
+    noise_multiplier: float
+    clip_norm: float
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("noise_multiplier", self.noise_multiplier), ("clip_norm", self.clip_norm)):
+            if not 0 < value < math.inf:
+                raise PrivacyError(f"{name}={value} must be above 0 and finite")
+        if not 0 < self.sample_rate <= 1:
+            raise PrivacyError(f"sample_rate={self.sample_rate} must lie in (0, 1]")
+        if self.steps < 1:
+            raise PrivacyError(f"steps={self.steps} must be at least 1")
+        if self.noise_multiplier * UNITS < _LEAST_STD:
+            raise PrivacyError(
+                f"noise_multiplier={self.noise_multiplier:g} must be >= {_LEAST_STD / UNITS:g}"
+            )
+        if self.noise_multiplier * UNITS > MAX_SIGMA / 2:
+            raise PrivacyError(
+                f"noise_multiplier={self.noise_multiplier:g} must be <= {MAX_SIGMA / 2 / UNITS:g}"
+            )
+
+    @property
+    def unit(self) -> float:
+        """One integer, in the units of a gradient."""
+        return self.clip_norm / UNITS
+
+    def sensitivity(self, dimension: int) -> float:
+        """What one example can move the integer sum of so many values by, in L2, if it is added, removed or zeroed."""
+        return UNITS + math.sqrt(dimension) / 2
+
+    def noise_std(self, dimension: int) -> float:
+        """Standard deviation of the noise on each integer of the sum."""
+        return math.hypot(self.noise_multiplier * self.sensitivity(dimension), SMOOTHING)
