@@ -101,31 +101,45 @@ def _account(options: argparse.Namespace) -> dict[str, object]:
     from rbla_secure.job import planned  # noqa: PLC0415
 
     plan = planned(config)
-    if plan.mechanism is None:
+    if plan.mechanism is None and plan.sample_level is None:
         _say(options, "noise-multiplier=0: no noise is added, and nothing bounds epsilon")
         return {"epsilon": None}
-    from rbla_secure.federation.forecast import forecast  # noqa: PLC0415
-    from rbla_secure.report.privacy import band_ratios, forecast_lines, forecast_object  # noqa: PLC0415
+    from rbla_secure.federation.forecast import forecast, sample_forecast  # noqa: PLC0415
+    from rbla_secure.report import privacy  # noqa: PLC0415
 
-    found = forecast(plan, plan.mechanism)
-    ConsoleReport(_console(options), config).account(forecast_lines(found), band_ratios(found))
-    return forecast_object(found)
+    report, told = ConsoleReport(_console(options), config), dict[str, object](epsilon=None)
+    if plan.mechanism is not None:
+        found = forecast(plan, plan.mechanism)
+        report.account(privacy.forecast_lines(found), privacy.band_ratios(found))
+        told = privacy.forecast_object(found)
+    if plan.sample_level is not None:
+        examples = sample_forecast(config)
+        report.account(privacy.sample_forecast_lines(examples))
+        told["sample_level"] = privacy.sample_forecast_object(examples)
+    return told
 
 
 def _account_spent(options: argparse.Namespace) -> dict[str, object]:
     """From the ledger of a run; read only, so that a run may be looked at while it goes on."""
-    from rbla_secure.report.privacy import PrivacySummary  # noqa: PLC0415
+    from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary  # noqa: PLC0415
 
     if options.set:
         raise ConfigError(
             f"--set {options.set[0]} changes nothing that was spent: {options.target} is a run folder"
         )
     privacy = PrivacySummary.of_folder(options.target)
-    if privacy is None:
+    examples = SamplePrivacySummary.of_folder(options.target)
+    if privacy is None and examples is None:
         _say(options, f"{options.target} has no privacy.json: nothing was noised, and nothing bounds epsilon")
         return {"epsilon": None}
-    _say(options, *privacy.lines())
-    return {"epsilon": privacy.epsilon_server, **privacy.model_dump(mode="json")}
+    told: dict[str, object] = {"epsilon": None}
+    if privacy is not None:
+        _say(options, *privacy.lines())
+        told = {"epsilon": privacy.epsilon_server, **privacy.model_dump(mode="json")}
+    if examples is not None:
+        _say(options, *examples.lines())
+        told["sample_level"] = examples.model_dump(mode="json")
+    return told
 
 
 def _create_authority(options: argparse.Namespace) -> dict[str, object]:

@@ -225,6 +225,21 @@ class PrivacyConfig(_Table):
     )
 
 
+class SampleLevelConfig(_Table):
+    """Differential privacy of single examples, inside each client; in force where its noise-multiplier is above 0."""
+
+    noise_multiplier: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = Field(
+        0.0,
+        description="noise on the sum of a step's clipped gradients over what one example can move it; 0 is none",
+    )
+    clip_norm: Positive = Field(1.0, description="L2 norm of one example's gradient")
+    sample_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.05, description="probability of an example to be in a step's batch"
+    )
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    max_epsilon: NotNegative = Field(0.0, description="the run stops before it exceeds this; 0 sets no limit")
+
+
 class TaskConfig(_Table):
     """Data, and how the clients came by it."""
 
@@ -288,6 +303,7 @@ class Config(_Table):
     masking: MaskingConfig = MaskingConfig()
     homomorphic: HomomorphicConfig = HomomorphicConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    sample_level: SampleLevelConfig = SampleLevelConfig()
     task: TaskConfig = TaskConfig()
     training: TrainingConfig = TrainingConfig()
 
@@ -382,6 +398,7 @@ def _keys_beside(path: Sequence[str]) -> list[str]:
         "masking": MaskingConfig,
         "homomorphic": HomomorphicConfig,
         "privacy": PrivacyConfig,
+        "sample-level": SampleLevelConfig,
         "task": TaskConfig,
         "training": TrainingConfig,
     }

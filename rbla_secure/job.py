@@ -6,20 +6,25 @@ the same function on the same folder: what is already durable is read, the rest 
 
 import hashlib
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from torch import nn
+from torch.optim import Optimizer
 
 from protocols.identity import ThrowawayAuthority, TrustStore
+from protocols.primitives.prg import KEY_SIZE, UniformStream
+from protocols.primitives.secret import SYSTEM_RANDOM
 from rbla_secure.config import Config, Partition, SecureSumMode
 from rbla_secure.durable import replace_folder
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
+from rbla_secure.federation.derived import sample_level
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
@@ -28,15 +33,15 @@ from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear, save_adapter
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.learned import what_each_party_learned
-from rbla_secure.report.privacy import PrivacySummary
+from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
 from rbla_secure.report.summary import ServiceCost, Summary
-from rbla_secure.seeding import derive_seed
+from rbla_secure.seeding import derive_key, derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import base_digest, build_mlp, load_base, model_card, save_base, train_base
 from rbla_secure.tasks.datasets import LabelledImages, Split, load_images, split
 from rbla_secure.tasks.partition import partition_dirichlet, partition_iid
 from rbla_secure.tasks.scoring import Scorer
-from rbla_secure.tasks.training import LocalTrainer, use_one_thread
+from rbla_secure.tasks.training import Descent, LocalTrainer, SummedLoss, use_one_thread
 
 
 @final
@@ -102,7 +107,9 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
 
         # The result, in PEFT's format.
         privacy = PrivacySummary.of_folder(folder.path)
-        digest = _export(folder.path / "adapter", progress, config, privacy)
+        sample_privacy = SamplePrivacySummary.of_folder(folder.path)
+        claims = [text for spent in (privacy, sample_privacy) if spent for text in spent.lines()]
+        digest = _export(folder.path / "adapter", progress, config, claims)
         folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=progress.round, adapter_file=digest))
 
     here = progress.timings[done_before:]
@@ -114,6 +121,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         other_seconds=stopwatch.seconds("total") - in_rounds,
         adapter_sha256=digest,
         privacy=privacy,
+        sample_privacy=sample_privacy,
         services=_costs(services, rounds=len(here)),
     )
     report.end(summary, what_each_party_learned(plan, progress.records))
@@ -200,7 +208,10 @@ def _exchange(
     authority: ThrowawayAuthority | None,
 ) -> InProcess:
     """Everyone enrolled, each with its own examples; they share one trainer, which keeps nothing between calls."""
-    trainer = LocalTrainer(base, plan.layout, plan.config.training, factors=plan.config.lora.factors)
+    config = plan.config
+    trainer = LocalTrainer(
+        base, plan.layout, config.training, factors=config.lora.factors, descent=private_descent(config)
+    )
 
     def participant(name: str, examples: LabelledImages) -> Participant:
         def train(adapter: Adapter, seed: int) -> Rows:
@@ -225,24 +236,41 @@ def _exchange(
     return InProcess(participants, faults=faults, stopwatch=stopwatch)
 
 
+def private_descent(config: Config) -> Descent | None:
+    """Local steps with noise on every one of them, where the configuration wants privacy of single examples.
+
+    Batches and noise come from the operating system, or in a run marked as simulation from the public seed.
+    """
+    mechanism = sample_level(config)
+    if mechanism is None:
+        return None
+    # The library takes seconds to import: only where it is wanted.
+    from rbla_secure.privacy.sample_level import train_privately  # noqa: PLC0415
+
+    def descent(network: nn.Module, optimizer: Optimizer, loss: SummedLoss, examples: int, seed: int) -> None:
+        key = derive_key(seed, "steps") if config.privacy.simulation else SYSTEM_RANDOM(KEY_SIZE)
+        stream = UniformStream(key)
+        train_privately(network, optimizer, loss, mechanism=mechanism, examples=examples, stream=stream)
+
+    return descent
+
+
 def _pair(scorer: Scorer, adapter: Adapter) -> tuple[float, float]:
     score = scorer.score(adapter)
     return score.accuracy, score.loss
 
 
-def _export(folder: Path, progress: Progress, config: Config, privacy: PrivacySummary | None) -> str:
+def _export(folder: Path, progress: Progress, config: Config, claims: Sequence[str]) -> str:
     """Write adapter/ and return the SHA-256 of its tensors' file."""
     adapter = progress.adapter
     if adapter is None:  # a run has at least one round, and every round leaves an adapter
         raise AssertionError("a finished run has an adapter")
-    card = model_card(_facts(adapter, progress, config, privacy))
+    card = model_card(_facts(adapter, progress, config, claims))
     replace_folder(folder, lambda empty: save_adapter(empty, adapter, card=card))
     return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-def _facts(
-    adapter: Adapter, progress: Progress, config: Config, privacy: PrivacySummary | None
-) -> dict[str, object]:
+def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequence[str]) -> dict[str, object]:
     """What the model card says of the adapter."""
     clients = sum(tier.clients for tier in config.tiers.values())
     ranks = sorted({tier.rank for tier in config.tiers.values()})
@@ -255,6 +283,6 @@ def _facts(
         "average": f"{config.average}, gamma {config.gamma:g}, at least {config.min_holders} holders per row",
         "secure sum": str(config.secure_sum),
         "clip norm": f"{config.clip_norm:g}",
-        "differential privacy": " ".join(privacy.lines()) if privacy else "none: no noise was added",
+        "differential privacy": " ".join(claims) or "none: no noise was added",
         "accuracy on held-out examples": f"{progress.records[-1].accuracy:.3f}",
     }

@@ -109,9 +109,10 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.session",
         "rbla_secure.federation",
         "rbla_secure.privacy.ledger",
+        "rbla_secure.privacy.sample_ledger",
         "rbla_secure.config",
     },
-    "rbla_secure.job": {"rbla_secure", "protocols.identity"},
+    "rbla_secure.job": {"rbla_secure", "protocols.identity", "protocols.primitives"},
     "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.primitives"},
 }
 
@@ -134,6 +135,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.federation",
         "rbla_secure.report",
         "rbla_secure.privacy.ledger",
+        "rbla_secure.privacy.sample_ledger",
     },
     "dp_accounting": {"rbla_secure.privacy.accounting"},
     "scipy": {"rbla_secure.privacy.auditing"},

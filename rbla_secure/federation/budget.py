@@ -54,3 +54,32 @@ def check_budget(config: Config, counted: Sequence[int]) -> None:
             f"noise-multiplier={config.noise_multiplier:g} and delta={delta:g}; "
             f"noise-multiplier={math.ceil(needed * 1000) / 1000:g} would do"
         )
+
+
+def check_sample_budget(config: Config) -> None:
+    """Refuse a run whose clients' training would exceed the budget of single examples.
+
+    Raises:
+        PlanError: It would; names the noise multiplier that it would take.
+    """
+    wanted = config.sample_level
+    if not wanted.max_epsilon:
+        return
+    # The library takes a second to import: only where there is a budget.
+    from rbla_secure.privacy.accounting import (  # noqa: PLC0415
+        SampledSteps,
+        epsilon_of_steps,
+        noise_multiplier_of_steps,
+    )
+
+    rounds = participations(config)
+    steps, rate, delta = config.training.steps * rounds, wanted.sample_rate, wanted.delta
+    history = SampledSteps(noise_multiplier=wanted.noise_multiplier, sample_rate=rate, steps=steps)
+    spent = epsilon_of_steps([history], delta)
+    if spent > wanted.max_epsilon:
+        needed = noise_multiplier_of_steps(wanted.max_epsilon, delta=delta, sample_rate=rate, steps=steps)
+        raise PlanError(
+            f"sample-level.max-epsilon={wanted.max_epsilon:g} must be >= {spent:.3f}, which {steps} steps in {rounds} rounds "
+            f"spend at sample-level.noise-multiplier={wanted.noise_multiplier:g}, sample-rate={rate:g} and delta={delta:g}; "
+            f"noise-multiplier={math.ceil(needed * 1000) / 1000:g} would do"
+        )

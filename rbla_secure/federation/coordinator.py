@@ -15,7 +15,7 @@ from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.federation.round import prepare_round, run_round
-from rbla_secure.federation.spending import Spending
+from rbla_secure.federation.spending import SampleSpending, Spending
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.privacy.clipping import followed_norm, nearest_norm
 from rbla_secure.seeding import derive_seed
@@ -70,6 +70,7 @@ class Coordinator:
         adapter = progress.adapter or self.initial_adapter()
         records, timings = list(progress.records), list(progress.timings)
         spending = Spending.resume(self.plan, self.folder, progress)
+        samples = SampleSpending.resume(self.plan, self.folder, progress)
         # Whoever resumes a run that had stopped itself asks for another try.
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
@@ -83,7 +84,9 @@ class Coordinator:
             # Who takes part in the next round is fixed before anything of this one is revealed.
             upcoming = self._open(number + 1, records) if number < config.rounds else None
             last = adapter
-            adapter, record, seconds = self._one_round(current, adapter, upcoming, before, spending)
+            adapter, record, seconds = self._one_round(
+                current, adapter, upcoming, before, spending=spending, samples=samples
+            )
             self.moved(last, adapter)
             self.folder.save(self.plan, adapter, record, seconds)
             self.folder.log.append(*_entries_of(current.session, record))
@@ -139,7 +142,9 @@ class Coordinator:
         adapter: Adapter,
         upcoming: Conversation | None,
         before: Mapping[str, float],
+        *,
         spending: Spending | None,
+        samples: SampleSpending | None,
     ) -> tuple[Adapter, RoundRecord, RoundSeconds]:
         with self.stopwatch.measure("round"):
             outcome = run_round(
@@ -148,6 +153,7 @@ class Coordinator:
                 adapter,
                 self.exchange,
                 upcoming=upcoming,
+                before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
                 before_reveal=lambda clients: spending.spend(current.session, clients) if spending else None,
             )
         with self.stopwatch.measure("evaluation"):

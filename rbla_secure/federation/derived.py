@@ -10,6 +10,7 @@ from rbla_secure.config import Config, Screen, SecureSumMode
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.protection import noisy
 from rbla_secure.lora.bands import Band, rank_bands
+from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
 
@@ -53,6 +54,19 @@ def bands_and_holders(config: Config) -> list[tuple[Band, int]]:
     ]
 
 
+def sample_level(config: Config) -> SampledGaussian | None:
+    """The noise inside each client's training; None without."""
+    wanted = config.sample_level
+    if not wanted.noise_multiplier:
+        return None
+    return SampledGaussian(
+        noise_multiplier=wanted.noise_multiplier,
+        clip_norm=wanted.clip_norm,
+        sample_rate=wanted.sample_rate,
+        steps=config.training.steps,
+    )
+
+
 def band_quorum(config: Config, holders: int) -> int:
     """Surviving holders with which a band of so many holders opens."""
     profile, members = masking_profile(config), members_per_round(config)
@@ -78,7 +92,7 @@ def warnings(config: Config) -> list[str]:
             "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
             "decryptor sees norm and cosine of every update"
         )
-    if noisy(config) and config.privacy.simulation:
+    if (noisy(config) or config.sample_level.noise_multiplier) and config.privacy.simulation:
         found.append(f"SIMULATION: {WORTHLESS}")
     if config.min_holders < SAFE_MIN_HOLDERS:
         found.append(

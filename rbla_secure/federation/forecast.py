@@ -8,13 +8,13 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from rbla_secure.config import Adjacency, Factors, Mechanism, SecureSumMode
+from rbla_secure.config import Adjacency, Config, Factors, Mechanism, SecureSumMode
 from rbla_secure.federation.budget import participations
 from rbla_secure.federation.derived import WORTHLESS, bands_and_holders, members_per_round
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views
 from rbla_secure.lora.bands import Band
-from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
 from rbla_secure.privacy.noise import GaussianMechanism, Release
 
 # Below 0.3 the noise of a round's average outweighs its signal three to one; below 0.1 a row learns next to nothing.
@@ -57,6 +57,43 @@ class Forecast:
     bands: tuple[BandForecast, ...]
     assumptions: tuple[str, ...]
     advice: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleForecast:
+    """The privacy of single examples.
+
+    Args:
+        epsilon: Of the client that takes part most.
+        delta: Of it.
+        steps: Of that client, over all rounds.
+        assumptions: What epsilon rests on.
+    """
+
+    epsilon: float
+    delta: float
+    steps: int
+    assumptions: tuple[str, ...]
+
+
+def sample_forecast(config: Config) -> SampleForecast:
+    """The privacy of single examples under a configuration with noise inside clients."""
+    wanted, steps = config.sample_level, config.training.steps * participations(config)
+    part = SampledSteps(noise_multiplier=wanted.noise_multiplier, sample_rate=wanted.sample_rate, steps=steps)
+    neighbours = (
+        "a neighbouring federation is one in which one example of one client is not there or counts as zero; who takes "
+        "part, ranks and how many examples each client has are public"
+    )
+    assumptions = [neighbours, "a client draws its batches in secret, each example on its own"]
+    if config.privacy.simulation:
+        assumptions.append(f"SIMULATION: {WORTHLESS}")
+    return SampleForecast(
+        epsilon=epsilon_of_steps([part], wanted.delta),
+        delta=wanted.delta,
+        steps=steps,
+        assumptions=tuple(assumptions),
+    )
 
 
 def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:

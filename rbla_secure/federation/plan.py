@@ -32,6 +32,7 @@ from rbla_secure.federation.derived import (
     encryption_profile,
     masking_profile,
     members_per_round,
+    sample_level,
     services,
     threshold,
 )
@@ -41,6 +42,7 @@ from rbla_secure.lora.adapter import AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import STATISTICS, Quantizer
+from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,11 @@ class Plan:
             colluding=self.colluders,
             width=int(self.columns.sum()),
         )
+
+    @cached_property
+    def sample_level(self) -> SampledGaussian | None:
+        """The noise inside each client's training; None without."""
+        return sample_level(self.config)
 
     @property
     def colluders(self) -> int:

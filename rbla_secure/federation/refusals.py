@@ -3,6 +3,8 @@
 Nothing here needs a model or data.
 """
 
+import importlib.util
+
 from protocols import profiles
 from protocols.errors import ProtocolError
 from protocols.homomorphic import parameters, scheme
@@ -10,15 +12,16 @@ from protocols.masking.parameters import COMPLETE_UP_TO
 from protocols.profiles import SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS
-from rbla_secure.config import AverageRule, Config, Mechanism, Screen, SecureSumMode
-from rbla_secure.errors import PlanError
-from rbla_secure.federation.budget import check_budget
+from rbla_secure.config import AverageRule, Config, Mechanism, Screen, SecureSumMode, Weighting
+from rbla_secure.errors import PlanError, PrivacyError
+from rbla_secure.federation.budget import check_budget, check_sample_budget
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import (
     bands_and_holders,
     encryption_profile,
     masking_profile,
     members_per_round,
+    sample_level,
     threshold,
 )
 from rbla_secure.federation.protection import adaptive, check_privacy, colluders, counted_shares, noisy
@@ -43,6 +46,7 @@ def check_config(config: Config) -> None:
     if config.secure_sum is SecureSumMode.HOMOMORPHIC:
         _check_encryption(config)
     _check_noise(config)
+    _check_sample_level(config)
 
 
 def _check_encryption(config: Config) -> None:
@@ -91,6 +95,36 @@ def _check_noise(config: Config) -> None:
             "noise-multiplier=0.0 must be above 0 with privacy.max-epsilon or privacy.clipping=adaptive: "
             "without noise nothing bounds epsilon"
         )
+
+
+def _check_sample_level(config: Config) -> None:
+    wanted = config.sample_level
+    if not wanted.noise_multiplier:
+        if wanted.max_epsilon:
+            raise PlanError(
+                f"sample-level.max-epsilon={wanted.max_epsilon:g} must have sample-level.noise-multiplier above 0: without "
+                "noise nothing bounds epsilon"
+            )
+        return
+    if not config.training.steps:
+        raise PlanError(
+            "training.steps=0 must be above 0 with sample-level.noise-multiplier: each step draws its own batch, so "
+            "there are no epochs"
+        )
+    if config.weights is Weighting.EXAMPLES:
+        raise PlanError(
+            "weights=examples must be uniform with sample-level.noise-multiplier: a weight would tell how many examples "
+            "a client has, to the one"
+        )
+    if importlib.util.find_spec("opacus") is None:
+        raise PlanError(
+            "sample-level.noise-multiplier needs the package opacus: pip install 'rbla-secure[dp]'"
+        )
+    try:
+        sample_level(config)
+    except PrivacyError as error:
+        raise PlanError(f"sample-level: {error}") from None
+    check_sample_budget(config)
 
 
 def _check_capacity(config: Config) -> None:

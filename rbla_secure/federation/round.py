@@ -29,8 +29,8 @@ from rbla_secure.lora.average import (
 from rbla_secure.lora.bands import spread
 from rbla_secure.privacy.quantize import dequantize
 
-# Told who is about to be summed.
-BeforeReveal = Callable[[Collection[ClientId]], None]
+# Told who is about to be summed, or about to train.
+Told = Callable[[Collection[ClientId]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,8 @@ def run_round(
     exchange: Exchange,
     *,
     upcoming: Conversation | None = None,
-    before_reveal: BeforeReveal = lambda _: None,
+    before_training: Told = lambda _: None,
+    before_reveal: Told = lambda _: None,
 ) -> RoundOutcome:
     """Take the global adapter through one prepared round, and prepare the upcoming one on the way.
 
@@ -88,6 +89,7 @@ def run_round(
         adapter: The global adapter.
         exchange: Carries the messages.
         upcoming: The next round's conversation, if there is one.
+        before_training: Told who is about to be sent the adapter to train; what it raises stops the round.
         before_reveal: Told who is about to be summed before the server can learn anything of their inputs; what it
             raises stops the round.
     """
@@ -98,6 +100,8 @@ def run_round(
     at_once = _shows_at_once(plan)
     if at_once:
         before_reveal(conversation.session.members)
+    if not conversation.aborted:
+        before_training(conversation.session.members)
     for stage, early in zip_longest(rest, riding):
         turns = []
         if stage is not None:

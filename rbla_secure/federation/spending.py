@@ -1,4 +1,8 @@
-"""A run's ledger at work: checked before a round is trained, written before its sums are revealed. Run by the server."""
+"""A run's ledgers at work. Run by the server.
+
+That of clients is checked before a round is trained and written before its sums are revealed; that of single examples is
+written before anybody trains.
+"""
 
 from collections.abc import Collection
 from typing import final
@@ -10,6 +14,8 @@ from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views
 from rbla_secure.privacy.ledger import Entry, Ledger, Observer, Spent, Terms
 from rbla_secure.privacy.noise import GaussianMechanism
+from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
+from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 
 @final
@@ -100,3 +106,47 @@ def seen_by(
         if len(arrived.intersection(segment.holders)) >= segment.quorum
     }
     return views(plan.config, mechanism, present=present, colluding=plan.colluders)
+
+
+@final
+class SampleSpending:
+    """The privacy of single examples that a run's training has spent.
+
+    Args:
+        mechanism: Of every client and round.
+        ledger: Of the run.
+    """
+
+    def __init__(self, mechanism: SampledGaussian, ledger: SampleLedger) -> None:
+        self._mechanism = mechanism
+        self.ledger = ledger
+
+    @classmethod
+    def resume(cls, plan: Plan, folder: RunFolder, progress: Progress) -> "SampleSpending | None":
+        """The spending of a run so far; None without noise at sample level.
+
+        Raises:
+            PrivacyError: The ledger is missing, damaged or lacks a round that was trained.
+        """
+        if plan.sample_level is None:
+            return None
+        trained = [record.round for record in progress.records if record.survivors]
+        config = plan.config
+        terms = SampleTerms(
+            run=folder.run_id.hex(),
+            delta=config.sample_level.delta,
+            max_epsilon=config.sample_level.max_epsilon,
+            simulation=config.privacy.simulation,
+        )
+        return cls(plan.sample_level, SampleLedger.open(folder.path, terms, trained_rounds=trained))
+
+    def spend(self, session: Session, clients: Collection[ClientId]) -> None:
+        """Write down what the training of these clients spends; called before they are asked to.
+
+        Raises:
+            BudgetError: It would exceed the budget.
+        """
+        entry = Trained.of(
+            self._mechanism, round_number=session.round, attempt=session.attempt, clients=clients
+        )
+        self.ledger.record(entry)

@@ -141,8 +141,9 @@ class ConsoleReport:
                 f"{cost.service}, a process of its own: {milliseconds(cost.seconds / cost.rounds)} a round, "
                 f"{kilobytes(cost.bytes_to / cost.rounds)} to it, {kilobytes(cost.bytes_from / cost.rounds)} from it"
             )
-        for text in summary.privacy.lines() if summary.privacy else ():
-            self.line(text)
+        for spent in (summary.privacy, summary.sample_privacy):
+            for text in spent.lines() if spent else ():
+                self.line(text)
         self._table("what each party learned", ("party", "saw", "did not see"), learned)
         self.line(f"adapter sha256 {summary.adapter_sha256}")
         self.line(f"run folder {summary.run}")

@@ -8,8 +8,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.config import Adjacency, Mechanism
-from rbla_secure.federation.forecast import Forecast
+from rbla_secure.federation.forecast import Forecast, SampleForecast
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
+from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
+from rbla_secure.privacy.sample_ledger import SampleLedger
 
 WORTHLESS = "SIMULATION: the noise followed from the seed, so these figures are worthless as protection"
 
@@ -60,6 +62,61 @@ class PrivacySummary(BaseModel):
             f"{_figure(self.epsilon_reader)} against readers of the adapters"
         )
         return [text, WORTHLESS] if self.simulation else [text]
+
+
+class SamplePrivacySummary(BaseModel):
+    """The ledger of single examples in figures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epsilon: float
+    delta: float
+    attempts: int
+    simulation: bool
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Self | None:
+        """The figures of a run folder; None without such a ledger.
+
+        Raises:
+            PrivacyError: The ledger is damaged.
+        """
+        if not (folder / SAMPLES_FILE).exists():
+            return None
+        ledger = SampleLedger.read(folder)
+        return cls(
+            epsilon=ledger.epsilon(),
+            delta=ledger.terms.delta,
+            attempts=len(ledger.entries),
+            simulation=ledger.terms.simulation,
+        )
+
+    def lines(self) -> list[str]:
+        """The figures for people."""
+        text = (
+            f"privacy of single examples spent in {self.attempts} attempts, delta {self.delta:g}: epsilon "
+            f"{_figure(self.epsilon)} against everyone outside of their client"
+        )
+        return [text, WORTHLESS] if self.simulation else [text]
+
+
+def sample_forecast_lines(found: SampleForecast) -> list[str]:
+    """A forecast of single examples for people."""
+    text = (
+        f"epsilon of single examples at delta {found.delta:g} after {found.steps} steps of one client: "
+        f"{found.epsilon:.3f} against everyone outside of it"
+    )
+    return [text, *(f"assumes: {assumption}" for assumption in found.assumptions)]
+
+
+def sample_forecast_object(found: SampleForecast) -> dict[str, object]:
+    """A forecast of single examples for machines."""
+    return {
+        "epsilon": found.epsilon,
+        "delta": found.delta,
+        "steps": found.steps,
+        "assumptions": _texts(found.assumptions),
+    }
 
 
 def forecast_lines(forecast: Forecast) -> list[str]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.federation.checkpoint import Progress
 from rbla_secure.federation.records import total_seconds
-from rbla_secure.report.privacy import PrivacySummary
+from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
 
 # "last5": what a run has settled on, less noisy than its last round alone.
 SETTLED_ROUNDS = 5
@@ -49,7 +49,7 @@ class Summary(_Part):
 
     `bytes_up_per_client` is the mean over clients and rounds, `refused_bands` and `dropouts` count over all rounds,
     `epsilon` is that of the server's view; it is null without noise, and where the server is trusted with the sums.
-    `privacy` is null without noise; `services` is empty in the other modes than homomorphic.
+    `privacy` is null without noise, `sample_privacy` without noise inside clients; `services` is empty in the other modes than homomorphic.
     """
 
     run: str
@@ -62,6 +62,7 @@ class Summary(_Part):
     aborted_rounds: int
     epsilon: float | None
     privacy: PrivacySummary | None
+    sample_privacy: SamplePrivacySummary | None = None
     adapter_sha256: str
     services: list[ServiceCost] = []
 
@@ -76,6 +77,7 @@ class Summary(_Part):
         adapter_sha256: str,
         services: Sequence[ServiceCost] = (),
         privacy: PrivacySummary | None = None,
+        sample_privacy: SamplePrivacySummary | None = None,
     ) -> Self:
         """The summary of a finished run; `other_seconds` is what was spent outside of its rounds."""
         records, spent = progress.records, total_seconds(progress.timings)
@@ -98,6 +100,7 @@ class Summary(_Part):
             aborted_rounds=sum(bool(record.aborted) for record in records),
             epsilon=privacy.epsilon_server if privacy is not None else None,
             privacy=privacy,
+            sample_privacy=sample_privacy,
             adapter_sha256=adapter_sha256,
             services=list(services),
         )

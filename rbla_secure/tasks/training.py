@@ -1,6 +1,6 @@
 """Local training: what one client does with the global adapter and its own examples in one round."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from peft import PeftModel
@@ -23,6 +23,12 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
+# Indices of some examples -> the sum of their losses.
+SummedLoss = Callable[[torch.Tensor], torch.Tensor]
+# (network, optimizer, loss, number of examples, seed): takes a round's steps and leaves nothing but the trained values.
+Descent = Callable[[nn.Module, torch.optim.Optimizer, SummedLoss, int, int], None]
+
+
 class LocalTrainer:
     """Trains adapters of any rank on one frozen base. A client runs it; nothing here sees another client.
 
@@ -34,6 +40,7 @@ class LocalTrainer:
         layout: The adapted layers.
         config: Epochs or batches, batch size and optimizer.
         factors: Which factors are trained; a frozen lora_A stays as it is to the bit.
+        descent: Takes the steps instead of plain batches, such as with noise on every one of them.
     """
 
     def __init__(
@@ -43,11 +50,13 @@ class LocalTrainer:
         config: TrainingConfig,
         *,
         factors: Factors = Factors.BOTH,
+        descent: Descent | None = None,
     ) -> None:
         self._base = base
         self._layout = layout
         self._config = config
         self._factors = factors
+        self._descent = descent
         self._models: dict[int, PeftModel] = {}
 
     def train(self, adapter: Adapter, examples: LabelledImages, *, seed: int) -> Rows:
@@ -70,10 +79,23 @@ class LocalTrainer:
         model = self._model(adapter.rank)
         write_rows(model, adapter)
         images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
-        _descend(
-            model, images, labels, batches=_batches(len(labels), self._config, seed), config=self._config
-        )
+        if self._descent is None:
+            batches = _batches(len(labels), self._config, seed)
+            _descend(model, images, labels, batches=batches, config=self._config)
+        else:
+            self._descend_by(self._descent, model, images, labels, seed)
         return read_rows(model, self._layout)
+
+    def _descend_by(
+        self, descent: Descent, model: PeftModel, images: torch.Tensor, labels: torch.Tensor, seed: int
+    ) -> None:
+        network = model.get_base_model()
+        optimizer = _optimizer([value for value in model.parameters() if value.requires_grad], self._config)
+
+        def loss(chosen: torch.Tensor) -> torch.Tensor:
+            return functional.cross_entropy(network(images[chosen]), labels[chosen], reduction="sum")
+
+        descent(network, optimizer, loss, len(labels), seed)
 
     def _model(self, rank: int) -> PeftModel:
         if rank not in self._models:

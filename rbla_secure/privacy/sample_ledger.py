@@ -1,0 +1,171 @@
+"""privacy-samples.json: what the privacy of single examples has cost, written down before clients train.
+
+A client's noise protects its examples from everyone outside of it, the server included, so there is one view. Over
+clients the epsilons compose in parallel: the figure is that of the client that trained most. The history is what an
+accountant composes, (noise multiplier, sampling rate, steps) per round, over all rounds and every resumption.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Self, final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rbla_secure.durable import write_atomic
+from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+
+FILE = "privacy-samples.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SampleTerms(_Record):
+    """What the epsilons of a ledger mean: one example of one client is there, or not, or counts as zero.
+
+    Args:
+        run: Identity of the run.
+        delta: Of all epsilons.
+        max_epsilon: Budget; 0 for none.
+        simulation: Batches and noise follow from a seed: worthless as protection.
+    """
+
+    run: str
+    delta: float
+    max_epsilon: float
+    simulation: bool
+
+
+class Trained(_Record):
+    """One attempt at a round for which clients were about to train.
+
+    Args:
+        round: Of the run.
+        attempt: At this round.
+        clients: Who was asked to.
+        noise_multiplier: Of a step.
+        sample_rate: Of a step.
+        steps: Of the round.
+    """
+
+    round: int
+    attempt: int
+    clients: tuple[str, ...]
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+    @classmethod
+    def of(
+        cls, mechanism: SampledGaussian, *, round_number: int, attempt: int, clients: Collection[str]
+    ) -> Self:
+        """The entry of one attempt."""
+        return cls(
+            round=round_number,
+            attempt=attempt,
+            clients=tuple(sorted(clients)),
+            noise_multiplier=mechanism.noise_multiplier,
+            sample_rate=mechanism.sample_rate,
+            steps=mechanism.steps,
+        )
+
+
+class _File(_Record):
+    format: int
+    terms: SampleTerms
+    entries: tuple[Trained, ...]
+
+
+@final
+class SampleLedger:
+    """The ledger of one run, in its folder."""
+
+    def __init__(self, path: Path, terms: SampleTerms, entries: Iterable[Trained] = ()) -> None:
+        self._path = path
+        self.terms = terms
+        self._entries = list(entries)
+
+    @classmethod
+    def open(cls, folder: Path, terms: SampleTerms, *, trained_rounds: Sequence[int] = ()) -> Self:
+        """The ledger of a run folder; a new one only for a run in which nobody has trained.
+
+        Args:
+            folder: Of the run.
+            terms: That the ledger must have been opened with.
+            trained_rounds: Rounds whose results are in the folder, each of which must be in the ledger.
+
+        Raises:
+            PrivacyError: The ledger is missing, damaged, of other terms, or lacks a round.
+        """
+        path = folder / FILE
+        ledger = cls.read(folder) if path.exists() else cls(path, terms)
+        if ledger.terms != terms:
+            raise PrivacyError(
+                f"{path} was opened under other terms: restore config.toml, run.json or the ledger"
+            )
+        if missing := set(trained_rounds) - {entry.round for entry in ledger.entries}:
+            raise PrivacyError(
+                f"{path} lacks round {min(missing)}, whose result is here: spent privacy would be forgotten"
+            )
+        return ledger
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The ledger of a run folder, to look at.
+
+        Raises:
+            PrivacyError: It is missing or damaged.
+        """
+        path = folder / FILE
+        try:
+            file = _File.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
+        except ValidationError:
+            raise PrivacyError(f"{path} is damaged") from None
+        return cls(path, file.terms, file.entries)
+
+    @property
+    def entries(self) -> Sequence[Trained]:
+        """Every attempt so far."""
+        return tuple(self._entries)
+
+    def record(self, entry: Trained) -> None:
+        """Write an attempt down; when this returns, it is on the disk.
+
+        Raises:
+            BudgetError: It would exceed the budget; the ledger is unchanged, and nobody may train.
+        """
+        limit = self.terms.max_epsilon
+        if limit and (after := self._epsilon([*self._entries, entry])) > limit:
+            raise BudgetError(
+                f"round {entry.round} attempt {entry.attempt} would take epsilon of single examples to {after:.3f}, above "
+                f"sample-level.max-epsilon={limit:g} at delta={self.terms.delta:g}: nobody has trained for it"
+            )
+        entries = (*self._entries, entry)
+        text = _File(format=1, terms=self.terms, entries=entries).model_dump_json(indent=1)
+        write_atomic(self._path, text.encode() + b"\n")
+        self._entries.append(entry)
+
+    def epsilon(self) -> float:
+        """Epsilon so far of the client that trained most."""
+        return self._epsilon(self._entries)
+
+    def _epsilon(self, entries: Sequence[Trained]) -> float:
+        # The library takes a second to import: only where there is something to account for.
+        from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps  # noqa: PLC0415
+
+        clients = {client for entry in entries for client in entry.clients}
+        histories = {
+            tuple(
+                SampledSteps(
+                    noise_multiplier=entry.noise_multiplier, sample_rate=entry.sample_rate, steps=entry.steps
+                )
+                for entry in entries
+                if client in entry.clients
+            )
+            for client in clients
+        }
+        return max((epsilon_of_steps(history, self.terms.delta) for history in histories), default=0.0)

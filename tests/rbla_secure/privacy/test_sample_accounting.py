@@ -1,0 +1,111 @@
+"""Sample level in figures: epsilon of sampled steps, and the ledger that no round can forget."""
+
+import itertools
+import json
+from pathlib import Path
+
+import dp_accounting
+import pytest
+from opacus.accountants import PRVAccountant
+
+from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps, noise_multiplier_of_steps
+from rbla_secure.privacy.sample_ledger import FILE, SampleLedger, SampleTerms, Trained
+from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+
+DELTA = 1e-5
+MECHANISM = SampledGaussian(noise_multiplier=1.0, clip_norm=1.0, sample_rate=0.1, steps=10)
+
+
+def steps(multiplier: float, rate: float, count: int) -> SampledSteps:
+    return SampledSteps(noise_multiplier=multiplier, sample_rate=rate, steps=count)
+
+
+@pytest.mark.filterwarnings("ignore")  # the other accountant warns of its own numerics
+@pytest.mark.parametrize(
+    ("multiplier", "rate", "count"), [(1.0, 0.1, 100), (1.0, 0.01, 1000), (0.8, 0.05, 400), (2.0, 0.5, 60)]
+)
+def test_epsilon_is_that_of_an_independent_accountant(multiplier: float, rate: float, count: int) -> None:
+    """Within one per cent of Opacus' numerical accountant (Gopi et al. 2021), which shares no code with ours."""
+    other = PRVAccountant()
+    other.history = [(multiplier, rate, count)]
+
+    assert epsilon_of_steps([steps(multiplier, rate, count)], DELTA) == pytest.approx(
+        other.get_epsilon(DELTA), rel=0.01
+    )
+
+
+def test_epsilon_where_all_examples_are_in_every_batch_is_the_exact_one() -> None:
+    """And sampling at a rate just below one costs no less than what it tends to."""
+    exact = dp_accounting.get_epsilon_gaussian(10 / 100**0.5, DELTA)
+    assert epsilon_of_steps([steps(10, 1.0, 100)], DELTA) == pytest.approx(exact, abs=1e-9)
+    assert epsilon_of_steps([steps(10, 0.999, 100)], DELTA) == pytest.approx(exact, rel=0.01)
+
+
+def test_histories_merge_and_their_order_does_not_matter() -> None:
+    """Rounds and resumptions cut the same steps into other pieces."""
+    parts = [steps(1.0, 0.1, 30), steps(2.0, 0.1, 20), steps(1.0, 0.1, 10)]
+    whole = epsilon_of_steps([steps(1.0, 0.1, 40), steps(2.0, 0.1, 20)], DELTA)
+    for order in itertools.permutations(parts):
+        assert epsilon_of_steps(order, DELTA) == pytest.approx(whole, rel=1e-12)
+    assert epsilon_of_steps([], DELTA) == 0.0
+
+
+def test_calibration_errs_on_the_private_side() -> None:
+    """The target is not exceeded, and a little less noise would exceed it."""
+    found = noise_multiplier_of_steps(3.0, delta=DELTA, sample_rate=0.05, steps=200)
+    assert epsilon_of_steps([steps(found, 0.05, 200)], DELTA) <= 3.0
+    assert epsilon_of_steps([steps(found * 0.995, 0.05, 200)], DELTA) > 3.0
+    assert found == pytest.approx(1.29, rel=0.01)  # 1.2915 by Opacus' numerical accountant
+
+
+def terms(**changes: object) -> SampleTerms:
+    fields = {"run": "ab", "delta": DELTA, "max_epsilon": 0.0, "simulation": False} | changes
+    return SampleTerms(**fields)  # type: ignore[arg-type]
+
+
+def entry(number: int, *clients: str, attempt: int = 1) -> Trained:
+    return Trained.of(MECHANISM, round_number=number, attempt=attempt, clients=clients)
+
+
+def test_the_client_that_trained_most_decides(tmp_path: Path) -> None:
+    """Other clients' examples are other examples: nothing adds up over clients."""
+    ledger = SampleLedger.open(tmp_path, terms())
+    ledger.record(entry(1, "b", "a"))
+    ledger.record(entry(2, "c", "a"))
+
+    assert ledger.epsilon() == epsilon_of_steps([steps(1.0, 0.1, 20)], DELTA)
+    assert SampleLedger.read(tmp_path).entries == ledger.entries
+    assert ledger.entries[0].clients == ("a", "b")
+
+
+def test_a_budget_stops_training_and_changes_nothing(tmp_path: Path) -> None:
+    limit = epsilon_of_steps([steps(1.0, 0.1, 20)], DELTA)
+    ledger = SampleLedger.open(tmp_path, terms(max_epsilon=limit))
+    ledger.record(entry(1, "a"))
+    ledger.record(entry(2, "a"))
+    before = (tmp_path / FILE).read_bytes()
+
+    with pytest.raises(BudgetError, match="round 3 attempt 1 would take epsilon of single examples to"):
+        ledger.record(entry(3, "a"))
+
+    ledger.record(entry(3, "b"))  # whose examples have not spent it
+    assert SampleLedger.read(tmp_path).entries[:2] == SampleLedger.open(tmp_path, ledger.terms).entries[:2]
+    assert json.loads(before)["entries"] == json.loads((tmp_path / FILE).read_bytes())["entries"][:2]
+
+
+def test_a_ledger_that_forgets_is_refused(tmp_path: Path) -> None:
+    """Lost, damaged, of another run, or without a round whose result is there."""
+    with pytest.raises(PrivacyError, match="lacks round 1, whose result is here"):
+        SampleLedger.open(tmp_path, terms(), trained_rounds=[1])
+    SampleLedger.open(tmp_path, terms()).record(entry(1, "a"))
+    with pytest.raises(PrivacyError, match="lacks round 2"):
+        SampleLedger.open(tmp_path, terms(), trained_rounds=[1, 2])
+    with pytest.raises(PrivacyError, match="opened under other terms"):
+        SampleLedger.open(tmp_path, terms(delta=1e-6))
+    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-3])
+    with pytest.raises(PrivacyError, match="is damaged"):
+        SampleLedger.open(tmp_path, terms())
+    (tmp_path / FILE).unlink()
+    with pytest.raises(PrivacyError, match="cannot be read"):
+        SampleLedger.read(tmp_path)
