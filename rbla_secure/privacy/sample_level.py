@@ -87,20 +87,21 @@ def clipped_sum(gradients: npt.NDArray[np.float64], mechanism: SampledGaussian) 
     """The sum of clipped and rounded gradients, in units.
 
     Args:
-        gradients: Shape (examples, trained values). Rows that are not finite count as zero.
+        gradients: Shape (examples, trained values). Rows that are not finite, or whose squares overflow, count as zero.
+            Overwritten.
         mechanism: Clip norm and unit.
 
     Returns:
         Shape (trained values,). One example's part has an L2 norm of at most ``mechanism.sensitivity``.
     """
-    finite = np.isfinite(gradients).all(axis=1, keepdims=True)
-    gradients = np.where(finite, gradients, 0.0)
-    largest = np.abs(gradients).max(axis=1, keepdims=True, initial=0.0)
-    # Scaled first: squares of large values would overflow.
-    scale = np.where(largest > 0, largest, 1.0)
-    norms = scale * np.sqrt(np.square(gradients / scale).sum(axis=1, keepdims=True))
-    factors = np.minimum(1.0 / mechanism.unit, UNITS / np.where(norms > 0, norms, 1.0)) * _SAFETY
-    summed: IntegerVector = np.rint(gradients * factors).astype(np.int64).sum(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", gradients, gradients))
+    gradients[~np.isfinite(norms)] = 0.0
+    longer = norms > mechanism.clip_norm
+    factors = np.where(longer, UNITS / np.where(longer, norms, 1.0), UNITS / mechanism.clip_norm) * _SAFETY
+    gradients *= factors[:, None]
+    # Sums of so many integers below 2^53 are exact in float64.
+    summed: IntegerVector = np.rint(gradients, out=gradients).sum(axis=0).astype(np.int64)
     return summed
 
 
@@ -150,23 +151,27 @@ def _gradients(
             # The first layer's input needs no gradient, and its hook is told so on every call.
             warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
             loss(chunk).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
-        found = [_own_gradient(value, len(chunk)) for value in values]
+        rows = np.empty((len(chunk), sum(value.numel() for value in values)))
+        at = 0
+        for value in values:
+            rows[:, at : at + value.numel()] = _own_gradient(value, len(chunk))
+            at += value.numel()
     except (RuntimeError, TypeError, ValueError) as error:
         raise PrivacyError(f"the model has no gradients of single examples: {error}") from None
     finally:
         for value in values:
             _forget(value)
-    return np.concatenate(found, axis=1)
+    return rows
 
 
-def _own_gradient(value: Any, examples: int) -> npt.NDArray[np.float64]:
+def _own_gradient(value: Any, examples: int) -> npt.NDArray[np.float32]:
     gradient = getattr(value, "grad_sample", None)
     if not isinstance(gradient, torch.Tensor) or len(gradient) != examples:
         raise PrivacyError(
             "a trained value has no gradient of its own for every example: its layer was not used, or is of a kind "
             "that Opacus does not know"
         )
-    rows: npt.NDArray[np.float64] = gradient.reshape(examples, -1).double().numpy()
+    rows: npt.NDArray[np.float32] = gradient.reshape(examples, -1).float().numpy()
     return rows
 
 

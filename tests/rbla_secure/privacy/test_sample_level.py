@@ -171,7 +171,7 @@ def test_one_example_moves_the_sum_by_no_more_than_the_sensitivity(
     rows *= np.array(norms)[:, None] / np.linalg.norm(rows, axis=1, keepdims=True)
     found = mechanism(clip_norm=clip_norm)
 
-    difference = clipped_sum(rows, found) - clipped_sum(rows[1:], found)
+    difference = clipped_sum(rows.copy(), found) - clipped_sum(rows[1:].copy(), found)
 
     assert math.sqrt(float(np.square(difference.astype(float)).sum())) <= found.sensitivity(50)
 
