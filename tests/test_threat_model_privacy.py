@@ -11,7 +11,11 @@ from rbla_secure.errors import BudgetError, PlanError, PrivacyError
 from rbla_secure.federation.contribution import contribution, noise_key
 from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
+from rbla_secure.privacy.sample_ledger import SampleLedger
+from rbla_secure.privacy.sample_level import clipped_sum
+from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.report.privacy import PrivacySummary
 from tests.rbla_secure.federation.test_private_rounds import (
     LAYOUT,
@@ -21,10 +25,11 @@ from tests.rbla_secure.federation.test_private_rounds import (
     make_plan,
     noise_in,
     of_rounds,
+    people,
     play,
 )
 from tests.rbla_secure.federation.test_private_rounds import services as services  # noqa: PLC0414  # a fixture
-from tests.support.federations import RUN, make_config
+from tests.support.federations import RUN, InMemory, make_config
 from tests.support.noise_law import has_std
 
 ONE: ClientId = "large-01"
@@ -139,3 +144,33 @@ def test_claim_33_seeded_noise_is_called_worthless(tmp_path: Path) -> None:
     assert any("worthless" in line for line in warnings(make_config(**{**NOISY, **changes})))
     assert summary is not None
     assert any("worthless" in line for line in summary.lines())
+
+
+def test_claim_34_an_example_moves_a_step_by_no_more_than_the_noise_is_scaled_for() -> None:
+    """Neighbours through the whole training of a client: the steps' noise-free parts differ by at most D, and are noised."""
+    mechanism = SampledGaussian(noise_multiplier=1.0, clip_norm=0.5, sample_rate=1.0, steps=1)
+    gradients = np.random.default_rng(0).normal(size=(9, 40)) * 10.0 ** np.arange(-4, 5)[:, None]
+
+    difference = clipped_sum(gradients.copy(), mechanism) - clipped_sum(gradients[:-1].copy(), mechanism)
+
+    assert float(np.square(difference).sum()) ** 0.5 <= mechanism.sensitivity(40)
+    assert mechanism.noise_std(40) >= mechanism.sensitivity(40)
+
+
+def test_claim_34_training_is_written_down_before_it_is_asked_for(tmp_path: Path) -> None:
+    """When the first client is asked to train, the ledger on the disk has its round already."""
+    seen: list[int] = []
+
+    def watching(adapter: Adapter, seed: int) -> Rows:  # noqa: ARG001
+        seen.append(SampleLedger.read(tmp_path / "run").entries[-1].round)
+        return adapter.rows.copy()
+
+    run = Run(
+        tmp_path / "run",
+        rounds=2,
+        sample_level={"noise_multiplier": 1.0, "sample_rate": 0.1},
+        training={"steps": 2},
+    )
+    run.go_on(InMemory(people(run.plan, None, train=watching)))
+
+    assert sorted(set(seen)) == [1, 2]
