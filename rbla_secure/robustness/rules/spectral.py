@@ -67,9 +67,10 @@ def divide_and_conquer(
 def spectral_scores(
     x: Matrix, *, generator: np.random.Generator, coordinates: int = COORDINATES
 ) -> npt.NDArray[np.float64]:
-    """<x_i - mean, v>^2 for the top right singular vector v of the centered rows, shape (n,); high is suspicious.
+    """|<x_i - mean, v>| for the top right singular vector v of the centered rows, shape (n,); high is suspicious.
 
-    From the n x n Gram matrix: with its top eigenpair (l, u) the scores are l u_i^2.
+    The paper takes the square, which orders the rows alike; a length does not overflow where the values do not. From
+    the n x n Gram matrix: with its top eigenpair (l, u) the scores are sqrt(l) |u_i|.
 
     Args:
         x: Shape (n, d).
@@ -91,6 +92,5 @@ def spectral_scores(
     looked_at /= largest
     looked_at -= looked_at.mean(axis=0)
     values, vectors = np.linalg.eigh(looked_at @ looked_at.T)
-    projections = math.sqrt(max(float(values[-1]), 0.0)) * vectors[:, -1] * largest
     with np.errstate(over="ignore"):
-        return np.asarray(np.square(projections))
+        return np.asarray(math.sqrt(max(float(values[-1]), 0.0)) * np.abs(vectors[:, -1]) * largest)
