@@ -291,7 +291,7 @@ def test_clipping_shortens_what_is_longer_and_nothing_else() -> None:
     assert norm_bound(x, bound=1.0) == pytest.approx([0.9 / 3, 1.2 / 3])
     # About (0, 1): differences (3, 3), (.3, -.6), (0, -1); only the first is longer than 2.
     clipped = np.array([3.0, 3.0]) * 2 / np.sqrt(18)
-    expected = np.array([0.0, 1.0]) + (clipped + [0.3, -0.6] + [0.0, -1.0]) / 3
+    expected = np.array([0.0, 1.0]) + (clipped + np.array([0.3, -0.6]) + np.array([0.0, -1.0])) / 3
     assert centered_clipping(x, center=np.array([0.0, 1.0]), radius=2.0) == pytest.approx(expected)
 
 
