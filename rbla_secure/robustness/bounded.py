@@ -142,7 +142,7 @@ def _pulled(updates: Updates, band: BandUpdates, center: RealVector, factors: Nu
     """Center + weighted mean of the holders' shortened differences to it."""
     weights = updates.weights[band.holders]
     shares = weights / weights.sum() * factors[band.holders]
-    return center * (1.0 - shares.sum()) + combine(shares, band.values)
+    return np.asarray(center * (1.0 - shares.sum()) + combine(shares, band.values))
 
 
 def _bounded(updates: Updates, norms: Numbers, limit: str) -> dict[str, Verdict]:
