@@ -8,6 +8,7 @@
     ├── UpdateError       a client's own update cannot be used (not finite, wrong shape, weight out of range)
     ├── RefusalError      a participant refuses a request of the server
     ├── PrivacyError      a mechanism, a bound or a ledger of differential privacy contradicts itself
+    ├── RobustnessError   a robust rule, filter or grouping cannot keep its promise, or its input is not finite
     ├── BudgetError       the next release would exceed max-epsilon
     ├── RunFolderError    a run folder is missing, damaged, in use or already taken
     ├── KeyFolderError    a folder of keys is missing, damaged, in use or already taken
@@ -48,6 +49,10 @@ class RefusalError(RblaSecureError):
 
 class PrivacyError(RblaSecureError):
     """A mechanism, a bound or a ledger of differential privacy contradicts itself."""
+
+
+class RobustnessError(RblaSecureError):
+    """A robust rule, filter or grouping cannot keep its promise with these numbers, or its input is not finite."""
 
 
 class BudgetError(RblaSecureError):

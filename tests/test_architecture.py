@@ -91,6 +91,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "rbla_secure.config": {"rbla_secure.errors"},
     "rbla_secure.lora": VOCABULARY,
+    "rbla_secure.robustness": VOCABULARY | {"rbla_secure.lora"},
+    # The rules know of no federation: matrices in, vectors out.
+    "rbla_secure.robustness.rules": {"rbla_secure.errors"},
     "rbla_secure.privacy": VOCABULARY | {"protocols.primitives.prg", "protocols.ring"},
     # The two files that speak torch and PEFT: local training needs the adapter inside a model.
     "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io"},

@@ -1,0 +1,121 @@
+"""Filters over single updates: from everybody's update to the totals that the average is taken of. Plain mode, server.
+
+A filter names what it stands against, opens only bands with a quorum of holders (:mod:`rbla_secure.robustness.quorum`),
+and answers with a verdict on every client. Three families:
+
+- *band rules* (:mod:`~rbla_secure.robustness.band_rules`) replace the mean of each band and reject nobody,
+- *bounded influence* (:mod:`~rbla_secure.robustness.bounded`) weighs or shortens whole updates,
+- *selection* (:mod:`~rbla_secure.robustness.selection`) scores whole updates inside their rank tier, rejects the worst
+  f and takes the RBLA mean of the others.
+
+No filter withstands noise added to single updates before it looks: filter what is free of noise, or claim one of both.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from rbla_secure.lora.update import BandTotal, RealVector
+from rbla_secure.robustness.quorum import band_quorum
+from rbla_secure.robustness.rules.matrix import combine
+from rbla_secure.robustness.updates import BandUpdates, Updates
+from rbla_secure.robustness.verdicts import Filtered, Verdict
+
+Previous = Mapping[int, RealVector] | None
+Factors = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Filter(ABC):
+    """What every filter is told.
+
+    Args:
+        f: Attackers to stand against, wherever they are.
+        privacy_quorum: The fewest contributions whose average may be published.
+
+    Raises:
+        RobustnessError: f is negative, `privacy_quorum` below 1, or another number without meaning.
+    """
+
+    f: int
+    privacy_quorum: int
+
+    def __post_init__(self) -> None:
+        band_quorum(self.f, self.privacy_quorum)
+
+    @property
+    def quorum(self) -> int:
+        """The fewest holders of positive weight with which a band opens."""
+        return band_quorum(self.f, self.privacy_quorum)
+
+    @abstractmethod
+    def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
+        """Filter the updates of one round.
+
+        Args:
+            updates: Of all clients whose upload counts.
+            previous: By band index, the step that the round before applied; None in the first round.
+            seed: Of this round, drawn after the updates are fixed: an attacker must not know what is looked at.
+
+        Guarantees: deterministic; every client has a verdict; a band is in either `totals` or `closed`. Never raises
+        because of what clients sent or how many dropped out: bands without a quorum stay closed.
+        """
+
+    def opened(self, updates: Updates) -> tuple[dict[int, BandUpdates], dict[int, str]]:
+        """The bands with a quorum, and why the others stay closed."""
+        opened, closed = {}, {}
+        for index, band in updates.bands.items():
+            count = int((updates.weights[band.holders] > 0).sum())
+            if count >= self.quorum:
+                opened[index] = band
+            else:
+                closed[index] = f"{count} holders, {self.quorum} needed against f={self.f}"
+        return opened, closed
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NoFilter(Filter):
+    """The RBLA mean of every band. Stands against nothing but rank capture: that takes the quorum alone."""
+
+    def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
+        """As :meth:`Filter.apply`."""
+        opened, closed = self.opened(updates)
+        return Filtered(
+            totals={index: weighted_total(updates, band) for index, band in opened.items()},
+            verdicts=accept_all(updates, "no filter: everybody counts"),
+            closed=closed,
+        )
+
+
+def weighted_total(updates: Updates, band: BandUpdates, factors: Factors | None = None) -> BandTotal:
+    """The weighted sum of the holders' updates, each times its factor; the weights stay as they are.
+
+    Args:
+        updates: All of them.
+        band: Which rows.
+        factors: Shape (n,); 1 if not given.
+    """
+    weights = updates.weights[band.holders]
+    shares = weights if factors is None else weights * factors[band.holders]
+    return BandTotal(weighted_sum=combine(shares, band.values), weight=float(weights.sum()), cut_off=None)
+
+
+def as_total(updates: Updates, band: BandUpdates, average: RealVector) -> BandTotal:
+    """A total whose average is a rule's result, and whose weight is that of all holders."""
+    weight = float(updates.weights[band.holders].sum())
+    return BandTotal(weighted_sum=average * weight, weight=weight, cut_off=None)
+
+
+def accept_all(
+    updates: Updates, reason: str, scores: npt.NDArray[np.float64] | None = None
+) -> dict[str, Verdict]:
+    """One reason for everybody."""
+    return {
+        client: Verdict(accepted=True, score=None if scores is None else float(scores[i]), reason=reason)
+        for i, client in enumerate(updates.clients)
+    }

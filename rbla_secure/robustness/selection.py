@@ -1,0 +1,194 @@
+"""Filters that score whole updates, reject the worst f, and take the RBLA mean of the others.
+
+Scores are compared inside a rank tier (:mod:`rbla_secure.robustness.tiers`). Exactly f clients are rejected in every round,
+attackers or not: over-estimating f costs honest contributions, under-estimating it lets attackers through. Equal scores are
+drawn by the round's seed, so that nobody is rejected for its name.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from rbla_secure.lora.update import BandTotal
+from rbla_secure.robustness import scores
+from rbla_secure.robustness.band_rules import krum_quorum
+from rbla_secure.robustness.filters import Filter, Previous, accept_all
+from rbla_secure.robustness.rules.matrix import check_positive, combine
+from rbla_secure.robustness.rules.spectral import COORDINATES
+from rbla_secure.robustness.scores import Bands
+from rbla_secure.robustness.tiers import tier_scores
+from rbla_secure.robustness.updates import BandUpdates, Updates
+from rbla_secure.robustness.verdicts import Filtered, Verdict
+
+Scores = npt.NDArray[np.float64]
+Chosen = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Selection(Filter):
+    """A score for each client, and what follows from it."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it is called in verdicts."""
+
+    @abstractmethod
+    def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores | None:
+        """Shape (n,), high is suspicious, comparable between tiers; None if there is nothing to compare with yet."""
+
+    @final
+    def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
+        """As :meth:`Filter.apply`. A band also stays closed if fewer than `privacy_quorum` accepted clients hold it."""
+        opened, closed = self.opened(updates)
+        if not opened:
+            verdicts = accept_all(updates, f"{self.name}: not judged, no band has a quorum")
+            return Filtered(totals={}, verdicts=verdicts, closed=closed)
+        found = self.suspicion(updates, opened, previous=previous, seed=seed)
+        if found is None:
+            accepted = np.ones(len(updates.clients), dtype=np.bool_)
+            verdicts = accept_all(updates, f"{self.name}: not judged, there is no previous step")
+        else:
+            accepted = _without_worst(found, self.f, seed)
+            verdicts = self._verdicts(updates, found, accepted)
+        totals: dict[int, BandTotal] = {}
+        for index, band in opened.items():
+            kept = int((accepted & (updates.weights > 0))[band.holders].sum())
+            # One at least, whatever the privacy quorum: a band of rejected clients has no average.
+            if kept >= self.privacy_quorum:
+                totals[index] = _mean_of(updates, band, accepted)
+            else:
+                closed[index] = f"{kept} accepted holders, privacy_quorum={self.privacy_quorum} needed"
+        return Filtered(totals=totals, verdicts=verdicts, closed=closed)
+
+    def _verdicts(self, updates: Updates, found: Scores, accepted: Chosen) -> dict[str, Verdict]:
+        limit = float(found[accepted].max())
+        return {
+            client: Verdict(
+                accepted=bool(accepted[i]),
+                score=float(found[i]),
+                reason=f"{self.name}: score {found[i]:.2f}, {'within' if accepted[i] else 'beyond'} the limit {limit:.2f} "
+                f"(the {self.f} highest of {len(found)} are rejected)",
+            )
+            for i, client in enumerate(updates.clients)
+        }
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MultiKrum(Selection):
+    """Rejects those farthest from their nearest peers. Needs 2f + 3 holders per band; weak against colluders."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in verdicts."""
+        return "multi-krum"
+
+    @property
+    def quorum(self) -> int:
+        """The fewest holders of positive weight with which a band opens."""
+        return krum_quorum(self.f, self.privacy_quorum)
+
+    def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores:  # noqa: ARG002
+        """As :meth:`Selection.suspicion`."""
+        return tier_scores(scores.distances(updates, bands, f=self.f), updates.ranks)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DivideAndConquer(Selection):
+    """Rejects those that pull most along the direction of largest variance. Blind to independent noise.
+
+    Args:
+        coordinates: How many coordinates of each band are looked at, drawn anew in every round.
+    """
+
+    coordinates: int = COORDINATES
+
+    def __post_init__(self) -> None:
+        Filter.__post_init__(self)
+        check_positive("coordinates", self.coordinates)
+
+    @property
+    def name(self) -> str:
+        """What it is called in verdicts."""
+        return "divide and conquer"
+
+    def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores:  # noqa: ARG002
+        """As :meth:`Selection.suspicion`."""
+        return _spectral(updates, bands, seed=seed, coordinates=self.coordinates)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CosineToPrevious(Selection):
+    """Rejects those that point least along the previous step. Judges nobody in round 1; slow drift leads it astray.
+
+    A direction has no length: without a clip before it, one long update along the previous step moves the average anywhere.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called in verdicts."""
+        return "cosine to the previous step"
+
+    def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores | None:  # noqa: ARG002
+        """As :meth:`Selection.suspicion`."""
+        return _cosine(updates, bands, previous)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TierDncCosine(Selection):
+    """The recommended filter: max(z of divide and conquer, z of the cosine to the previous step), the worst f rejected.
+
+    The two see different attacks: small changes in common (ALIE) show in the top direction, independent noise and turned
+    signs against the previous step. In round 1 divide and conquer decides alone.
+
+    Args:
+        coordinates: As in :class:`DivideAndConquer`.
+    """
+
+    coordinates: int = COORDINATES
+
+    def __post_init__(self) -> None:
+        Filter.__post_init__(self)
+        check_positive("coordinates", self.coordinates)
+
+    @property
+    def name(self) -> str:
+        """What it is called in verdicts."""
+        return "tier-dnc-cosine"
+
+    def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores:
+        """As :meth:`Selection.suspicion`."""
+        common = _spectral(updates, bands, seed=seed, coordinates=self.coordinates)
+        against = _cosine(updates, bands, previous)
+        return common if against is None else np.maximum(common, against)
+
+
+def _spectral(updates: Updates, bands: Bands, *, seed: int, coordinates: int) -> Scores:
+    found = scores.spectral(updates, bands, seed=seed, coordinates=coordinates)
+    return tier_scores(found, updates.ranks)
+
+
+def _cosine(updates: Updates, bands: Bands, previous: Previous) -> Scores | None:
+    if previous is None or not any(previous[index].any() for index in bands if index in previous):
+        return None
+    return tier_scores(-scores.cosines_to(updates, bands, previous), updates.ranks)
+
+
+def _without_worst(found: Scores, f: int, seed: int) -> Chosen:
+    drawn = np.random.default_rng(seed).permutation(len(found))
+    order = np.lexsort((drawn, found))
+    accepted = np.ones(len(found), dtype=np.bool_)
+    accepted[order[len(found) - f :]] = False
+    return accepted
+
+
+def _mean_of(updates: Updates, band: BandUpdates, accepted: Chosen) -> BandTotal:
+    weights = updates.weights[band.holders] * accepted[band.holders]
+    return BandTotal(weighted_sum=combine(weights, band.values), weight=float(weights.sum()), cut_off=None)
