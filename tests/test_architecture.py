@@ -103,6 +103,8 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.stopwatch",
         "rbla_secure.seeding",
     },
+    # Attacks stand on everything that can be attacked, and nothing stands on them but what a user starts.
+    "rbla_secure.evaluation": {"protocols.session", "rbla_secure.federation"} | VOCABULARY | BLOCKS,
     "rbla_secure.report": {
         "protocols.homomorphic.screening",
         "protocols.profiles",
@@ -120,7 +122,12 @@ LIBRARIES: dict[str, set[str]] = {
     "cryptography": {"protocols.primitives"},
     "tenseal": {"protocols.homomorphic.scheme"},
     "zstandard": {"protocols.homomorphic.seal_form"},
-    "torch": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.job"},
+    "torch": {
+        "rbla_secure.tasks",
+        "rbla_secure.lora.peft_io",
+        "rbla_secure.job",
+        "rbla_secure.evaluation.privacy_attacks.gradients",
+    },
     "peft": {"rbla_secure.tasks", "rbla_secure.lora.peft_io"},
     "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},
     "pydantic": {
@@ -130,7 +137,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.privacy.ledger",
     },
     "dp_accounting": {"rbla_secure.privacy.accounting"},
-    "scipy": {"rbla_secure.privacy.auditing"},
+    "scipy": {"rbla_secure.privacy.auditing", "rbla_secure.evaluation.statistics"},
     "tomli_w": {"rbla_secure.config"},
     "rich": {"rbla_secure.report.console", "rbla_secure.cli"},
 }
