@@ -128,7 +128,11 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.job",
         "rbla_secure.evaluation.privacy_attacks.gradients",
     },
-    "peft": {"rbla_secure.tasks", "rbla_secure.lora.peft_io"},
+    "peft": {
+        "rbla_secure.tasks",
+        "rbla_secure.lora.peft_io",
+        "rbla_secure.evaluation.privacy_attacks.gradients",
+    },
     "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},
     "pydantic": {
         "rbla_secure.config",
