@@ -106,6 +106,8 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.stopwatch",
         "rbla_secure.seeding",
     },
+    # Attacks stand on everything that can be attacked, and nothing stands on them but what a user starts.
+    "rbla_secure.evaluation": {"protocols.session", "rbla_secure.federation"} | VOCABULARY | BLOCKS,
     "rbla_secure.report": {
         "protocols.homomorphic.screening",
         "protocols.profiles",
@@ -128,10 +130,15 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
         "rbla_secure.privacy.sample_level",
+        "rbla_secure.evaluation.privacy_attacks.gradients",
         "rbla_secure.job",
     },
     "opacus": {"rbla_secure.privacy.sample_level"},
-    "peft": {"rbla_secure.tasks", "rbla_secure.lora.peft_io"},
+    "peft": {
+        "rbla_secure.tasks",
+        "rbla_secure.lora.peft_io",
+        "rbla_secure.evaluation.privacy_attacks.gradients",
+    },
     "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},
     "pydantic": {
         "rbla_secure.config",
@@ -141,7 +148,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.privacy.sample_ledger",
     },
     "dp_accounting": {"rbla_secure.privacy.accounting"},
-    "scipy": {"rbla_secure.privacy.auditing"},
+    "scipy": {"rbla_secure.privacy.auditing", "rbla_secure.evaluation.statistics"},
     "tomli_w": {"rbla_secure.config"},
     "rich": {"rbla_secure.report.console", "rbla_secure.cli"},
 }

@@ -1,0 +1,103 @@
+"""An attacker that knows the rule: the strongest backdoor that the server's filter lets pass.
+
+The coalition runs the server's rule on what it can make up of a round: its crafted changes beside stand-ins for the
+honest ones, which are its own members' honest changes (or everybody's, where the evaluation grants that). It sends
+
+    lambda * backdoor + (1 - lambda) * honest + t * previous step
+
+with the largest lambda at which every member is accepted. Norm that the clip leaves goes along the previous global step:
+that raises the cosine on which rules look that compare with it (adaptive attacks on defences: Tramer et al. 2020, arXiv
+2002.08347; bisection against a known rule: Fang et al. 2020, USENIX Security; Shejwalkar and Houmansadr 2021, NDSS).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from protocols.session import ClientId
+from rbla_secure.evaluation.poisoning.crafted import filled, largest
+from rbla_secure.lora.update import UpdateRows, l2_norm
+
+Changes = Mapping[ClientId, UpdateRows]
+# The rule as the coalition believes it to be: changes of a round, clipped as sent -> whose is accepted
+Accepts = Callable[[Changes], Mapping[ClientId, bool]]
+
+# Every trial runs the rule once over a whole round: 2^-10 of the mixture is near enough.
+TRIALS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Disguise:
+    """What an adaptive coalition sends.
+
+    Args:
+        strength: lambda, in [0, 1]; 0 where the rule accepts not even the honest changes of all members.
+        changes: By member, with a norm of at most the clip norm.
+    """
+
+    strength: float
+    changes: Changes
+
+
+def disguise(
+    honest: Changes,
+    backdoor: Changes,
+    *,
+    stand_ins: Changes,
+    step: UpdateRows | None,
+    accepts: Accepts,
+    clip_norm: float,
+) -> Disguise:
+    """Find the largest mixture that is accepted of every member.
+
+    Args:
+        honest: By member, its change after honest training.
+        backdoor: By member, after training on examples with the trigger.
+        stand_ins: For the honest clients of the round, by names that no member has.
+        step: The previous global step, at the largest rank; None in the first round.
+        accepts: The rule; asked `TRIALS` + 1 times.
+        clip_norm: Of the round.
+
+    Pre-conditions: what is accepted at some strength is accepted at every smaller one. Where it is not, the strength
+    found is one that is accepted, or 0, but need not be the largest.
+    """
+    bounded = {name: _at_most(change, clip_norm) for name, change in stand_ins.items()}
+
+    def at(strength: float) -> dict[ClientId, UpdateRows]:
+        return {
+            name: _mixture(change, backdoor[name], strength, step=step, clip_norm=clip_norm)
+            for name, change in honest.items()
+        }
+
+    def passes(strength: float) -> bool:
+        verdicts = accepts({**bounded, **at(strength)})
+        return all(verdicts[name] for name in honest)
+
+    strength = largest(passes, upper=1.0, halvings=TRIALS)
+    return Disguise(strength=strength, changes=at(strength))
+
+
+def toward(change: UpdateRows, step: UpdateRows, *, norm: float) -> UpdateRows:
+    """The change plus as much of the step's direction as brings it to `norm`; unchanged if it is that long already.
+
+    Of all that can be added within the norm this raises the cosine to the step the most.
+    """
+    room = norm**2 - l2_norm(change) ** 2
+    direction = filled(step, 1.0)
+    if room <= 0 or not np.any(direction):
+        return change
+    along = float((change * direction).sum())
+    return change + (math.sqrt(along**2 + room) - along) * direction
+
+
+def _mixture(
+    honest: UpdateRows, backdoor: UpdateRows, strength: float, *, step: UpdateRows | None, clip_norm: float
+) -> UpdateRows:
+    mixed = strength * _at_most(backdoor, clip_norm) + (1 - strength) * _at_most(honest, clip_norm)
+    return mixed if step is None else toward(mixed, step[: len(mixed)], norm=clip_norm)
+
+
+def _at_most(change: UpdateRows, norm: float) -> UpdateRows:
+    return filled(change, norm) if l2_norm(change) > norm else change

@@ -1,0 +1,163 @@
+"""The attackers of one run together. A member mounts its attack as any client trains.
+
+:meth:`Coalition.train_of` is what a `Participant` is given as `train`. In each round the first member that is asked makes
+the coalition train and craft for all; the rest is read off. What a coalition knows stands in `knowledge.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from protocols.session import ClientId
+from rbla_secure.errors import UpdateError
+from rbla_secure.evaluation.poisoning.adaptive import Accepts
+from rbla_secure.evaluation.poisoning.craft import craft
+from rbla_secure.evaluation.poisoning.knowledge import (
+    USUAL_STRENGTH,
+    Changes,
+    Federation,
+    Knowledge,
+    Means,
+    Member,
+    Others,
+    Strength,
+    Training,
+)
+from rbla_secure.evaluation.poisoning.names import BY_DATA, AttackName
+from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.lora.update import UpdateRows
+
+LocalTraining = Callable[[Adapter, int], Rows]
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class _Round:
+    """What members send in one round, and the seeds with which they were asked."""
+
+    broadcast: Adapter
+    sent: Changes
+    asked: dict[ClientId, int] = field(default_factory=dict)
+
+
+@final
+class Coalition:
+    """Attackers that act together.
+
+    Args:
+        attack: What they do.
+        members: By client id, at least one.
+        federation: What they know of it.
+        train: Honest local training of a client on examples.
+        strength: Where the attack leaves a choice.
+        others: Honest changes of everybody else; given to the attacks of `OMNISCIENT` and to the adaptive attack only.
+        accepts: The server's rule as the coalition believes it to be; for the adaptive attack.
+
+    Raises:
+        UpdateError: The adaptive attack lacks a rule, or the sole-owner attack rows that members alone hold.
+    """
+
+    def __init__(
+        self,
+        attack: AttackName,
+        *,
+        members: Mapping[ClientId, Member],
+        federation: Federation,
+        train: Training,
+        strength: Strength = USUAL_STRENGTH,
+        others: Others | None = None,
+        accepts: Accepts | None = None,
+    ) -> None:
+        _check(attack, members, federation, accepts)
+        self._means = Means(
+            attack=attack,
+            members=dict(sorted(members.items())),
+            federation=federation,
+            train=train,
+            strength=strength,
+            others=others,
+        )
+        self._accepts = accepts
+        self._current: _Round | None = None
+        self._known: Adapter | None = None
+        self._before: Adapter | None = None
+
+    def train_of(self, client: ClientId) -> LocalTraining:
+        """What a member does where an honest client trains.
+
+        Raises:
+            KeyError: The client is no member.
+        """
+        means, member = self._means, self._means.members[client]
+        if means.attack is AttackName.NONE:
+            return lambda adapter, seed: means.train(adapter, member.examples, seed)
+        if means.attack in BY_DATA:
+            examples = means.tampered(client)
+            return lambda adapter, seed: means.train(adapter, examples, seed)
+        return lambda adapter, seed: self._answer(client, adapter, seed)
+
+    def observe(self, adapter: Adapter) -> None:
+        """Be told the adapter of the next round, as the member of the largest rank is going to be sent it.
+
+        Without it a member that is asked before one of larger rank crafts from the rows that it knows itself. A run
+        that hands the global adapter on after every step makes the order irrelevant.
+        """
+        largest = max(member.rank for member in self._means.members.values())
+        self._learn(adapter.sliced(min(largest, adapter.rank)))
+
+    def _answer(self, client: ClientId, adapter: Adapter, seed: int) -> Rows:
+        broadcast = self._learn(adapter)
+        current = self._current
+        # Another adapter is another round, and so is another seed for the same client: the round before was aborted.
+        if current is None or current.broadcast is not broadcast or current.asked.get(client, seed) != seed:
+            knowledge = Knowledge(
+                means=self._means, broadcast=broadcast, step=self._step(broadcast), seed=seed
+            )
+            sent = craft(self._means.attack, knowledge, self._accepts)
+            current = self._current = _Round(broadcast=broadcast, sent=sent)
+        current.asked[client] = seed
+        rows: Rows = (adapter.rows + current.sent[client]).astype(np.float32)
+        return rows
+
+    def _learn(self, adapter: Adapter) -> Adapter:
+        """The round's adapter with as many rows as are known. More rows of it replace what was known."""
+        known = self._known
+        if known is not None and _begins(known, adapter):
+            return known
+        if known is not None and not _begins(adapter, known):
+            self._before = known
+        self._known = adapter
+        return adapter
+
+    def _step(self, broadcast: Adapter) -> UpdateRows | None:
+        """The last global step, as far as both adapters are known; zero in the rows beyond."""
+        if self._before is None:
+            return None
+        step = np.zeros(broadcast.rows.shape)
+        shared = min(broadcast.rank, self._before.rank)
+        step[:shared] = broadcast.rows[:shared].astype(np.float64) - self._before.rows[:shared]
+        return step
+
+
+def _check(
+    attack: AttackName,
+    members: Mapping[ClientId, Member],
+    federation: Federation,
+    accepts: Accepts | None,
+) -> None:
+    if not members:
+        raise UpdateError("a coalition needs at least one member")
+    if attack is AttackName.ADAPTIVE and accepts is None:
+        raise UpdateError("the adaptive attack needs the rule it adapts to")
+    lowest = min(member.rank for member in members.values())
+    if attack is AttackName.SOLE_OWNER and not 0 < federation.captured_from < lowest:
+        raise UpdateError(
+            f"captured_from={federation.captured_from} must leave every member rows of its own, up to {lowest}"
+        )
+
+
+def _begins(longer: Adapter, shorter: Adapter) -> bool:
+    """Whether an adapter's first rows are another's rows, to the bit."""
+    return longer.rank >= shorter.rank and np.array_equal(longer.rows[: shorter.rank], shorter.rows)

@@ -1,0 +1,171 @@
+"""Attacks by the change that is sent: the formulas of the literature, row by row where ranks differ.
+
+A *population* is what an attacker measures: changes of unequal rank, each of shape (rank of its client, row_length).
+Row s has the mean and the deviation of those who hold it, as the average that is attacked has. Distances are taken over
+the rows that both sides hold.
+
+    sign flip    - x
+    Gaussian     N(0, std^2)                                  Blanchard et al. 2017, arXiv 1703.02757
+    IPM          - eps * mean                                 Xie et al. 2019, arXiv 1903.03936
+    ALIE         mean - z * deviation                         Baruch et al. 2019, arXiv 1902.06156
+    mimic        the change that deviates most, copied        Karimireddy et al. 2022, arXiv 2006.09365
+    min-max      mean - gamma * deviation, gamma as large     Shejwalkar and Houmansadr 2021, NDSS
+                 as the largest honest distance lets it
+    scaling      (n / f) * x                                  Bagdasaryan et al. 2020, arXiv 1807.00459
+    free rider   the last global step, and a little noise     Fraboni et al. 2021, arXiv 2006.11901
+
+All arrays are float64. None of them is bounded here: clients clip what they send.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from rbla_secure.errors import UpdateError
+from rbla_secure.lora.update import UpdateRows, l2_norm
+
+Population = Sequence[UpdateRows]
+
+# Bisection ends when the interval has shrunk by 2^-40: far below what anything downstream can see.
+_HALVINGS = 40
+_LARGEST_GAMMA = 1e3
+
+
+def row_mean(population: Population, rank: int) -> UpdateRows:
+    """The mean of each of the first `rank` rows over those who hold it.
+
+    Raises:
+        UpdateError: Nobody holds one of the rows.
+    """
+    return np.stack([np.mean(_holders(population, row), axis=0) for row in range(rank)])
+
+
+def row_deviation(population: Population, rank: int) -> UpdateRows:
+    """The standard deviation, by coordinate, of each of the first `rank` rows over those who hold it.
+
+    Dividing by their number, not by one less, as the reference code of ALIE does: one holder deviates by zero.
+
+    Raises:
+        UpdateError: Nobody holds one of the rows.
+    """
+    return np.stack([np.std(_holders(population, row), axis=0) for row in range(rank)])
+
+
+def sign_flip(change: UpdateRows) -> UpdateRows:
+    """The honest change, the other way."""
+    return -change
+
+
+def gaussian(shape: tuple[int, int], *, std: float, seed: int) -> UpdateRows:
+    """A change that is noise."""
+    return std * np.random.default_rng(seed).standard_normal(shape)
+
+
+def inner_product(population: Population, rank: int, *, epsilon: float) -> UpdateRows:
+    """Against the mean: the sum turns round where f * epsilon exceeds n - f (IPM)."""
+    return -epsilon * row_mean(population, rank)
+
+
+def little_is_enough_z(clients: int, attackers: int) -> float:
+    """By how many deviations ALIE may shift: the largest z with Phi(z) <= (n - f - s) / (n - f).
+
+    s = floor(n / 2 + 1) - f is how many honest clients must stand farther out than the attackers for these to look
+    like a majority's middle. Zero where the formula would give a negative shift.
+
+    Raises:
+        UpdateError: Attackers are none, or half of all or more: then they need no such care.
+    """
+    _check_minority(clients, attackers)
+    supporters = clients // 2 + 1 - attackers
+    honest = clients - attackers
+    return max(0.0, NormalDist().inv_cdf((honest - supporters) / honest))
+
+
+def little_is_enough(population: Population, rank: int, *, z: float) -> UpdateRows:
+    """So little off the mean, in every coordinate, that honest clients stand farther out (ALIE)."""
+    return row_mean(population, rank) - z * row_deviation(population, rank)
+
+
+def mimic(change: UpdateRows, population: Population) -> UpdateRows:
+    """The change that deviates most from the mean, over again: it counts more than it should, and is honest.
+
+    The deviation is the mean square by row, so that rank alone does not decide. Rows that the copied client does not
+    hold are the attacker's own.
+    """
+
+    def deviation(other: UpdateRows) -> float:
+        return float(np.mean(np.square(other - row_mean(population, len(other)))))
+
+    copied = max(population, key=deviation)[: len(change)]
+    return np.concatenate([copied, change[len(copied) :]])
+
+
+def min_max(population: Population, rank: int) -> UpdateRows:
+    """As far against the deviation as no honest distance is exceeded (the paper's "inverse standard deviation").
+
+    The largest gamma such that no member of the population is farther from the crafted change than the two members
+    farthest apart are from each other. Members without deviation leave no room: then it is their mean.
+    """
+    known = [change[:rank] for change in population]
+    limit = max((_distance(a, b) for i, a in enumerate(known) for b in known[:i]), default=0.0)
+    mean, deviation = row_mean(population, rank), row_deviation(population, rank)
+
+    def fits(gamma: float) -> bool:
+        return max(_distance(mean - gamma * deviation, change) for change in known) <= limit
+
+    # Not beyond a bound either: members of one row alone may hide all deviation from every distance.
+    return mean - largest(fits, upper=_LARGEST_GAMMA) * deviation
+
+
+def scaled(change: UpdateRows, *, clients: int, attackers: int) -> UpdateRows:
+    """So long that the mean over all is what the attackers want (model replacement).
+
+    Raises:
+        UpdateError: Attackers are none or half of all or more.
+    """
+    _check_minority(clients, attackers)
+    return clients / attackers * change
+
+
+def free_ride(step: UpdateRows, *, noise: float, seed: int) -> UpdateRows:
+    """The last global step, disguised: noise of so many times its root mean square. Zero if there was no step."""
+    size = math.sqrt(float(np.mean(np.square(step))))
+    return step + noise * size * np.random.default_rng(seed).standard_normal(step.shape)
+
+
+def filled(change: UpdateRows, norm: float) -> UpdateRows:
+    """The change at exactly this L2 norm: all that the clip lets pass. A zero change stays zero."""
+    length = l2_norm(change)
+    return change * (norm / length) if length else change.copy()
+
+
+def largest(fits: Callable[[float], bool], *, upper: float, halvings: int = _HALVINGS) -> float:
+    """The largest value in [0, upper] that fits, by bisection, if what fits is an interval from 0."""
+    if fits(upper):
+        return upper
+    low, high = 0.0, upper
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _holders(population: Population, row: int) -> list[UpdateRows]:
+    holders = [change[row] for change in population if len(change) > row]
+    if not holders:
+        raise UpdateError(f"row {row + 1} is held by none of {len(population)} changes")
+    return holders
+
+
+def _distance(one: UpdateRows, other: UpdateRows) -> float:
+    shared = min(len(one), len(other))
+    return l2_norm(one[:shared] - other[:shared])
+
+
+def _check_minority(clients: int, attackers: int) -> None:
+    if not 0 < attackers < clients / 2:
+        raise UpdateError(
+            f"attackers={attackers} must be at least 1 and fewer than half of {clients} clients"
+        )

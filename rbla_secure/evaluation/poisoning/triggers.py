@@ -1,0 +1,114 @@
+"""Attacks by data: flipped labels, examples with a trigger, and how often a trigger works on the trained model.
+
+The trigger is a white patch of 4 x 4 pixels in the lower right corner (Gu et al. 2017, BadNets, arXiv 1708.06733). A
+distributed backdoor (DBA: Xie et al. 2020, ICLR) deals its four quarters to the attackers, so that no client ever
+trains on the whole; at test time the whole patch is stamped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rbla_secure.errors import DataError
+from rbla_secure.tasks.datasets import CLASSES, PIXELS, LabelledImages
+
+SIDE = 28
+PATCH = 4
+QUARTERS = 4
+WHITE = np.float32(1.0)
+TARGET = 0
+POISONED_SHARE = 0.5
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+# images of shape (n, 784) -> classes of shape (n,)
+Predict = Callable[[Images], Labels]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trigger:
+    """Pixels that are turned white, and the class that an image with them shall get.
+
+    Args:
+        pixels: Indices into an image of 784 pixels.
+        target: The class.
+    """
+
+    pixels: npt.NDArray[np.int64]
+    target: int = TARGET
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.target < CLASSES:
+            raise DataError(f"target={self.target} must lie in 0..{CLASSES - 1}")
+        if not len(self.pixels) or self.pixels.min() < 0 or self.pixels.max() >= PIXELS:
+            raise DataError(f"pixels of a trigger must be some of 0..{PIXELS - 1}")
+
+
+def corner_patch() -> Trigger:
+    """The whole 4 x 4 patch."""
+    return Trigger(pixels=_square(top=SIDE - PATCH, left=SIDE - PATCH, side=PATCH))
+
+
+def quarter_patch(number: int) -> Trigger:
+    """A quarter of the patch, 2 x 2 pixels; numbers beyond the fourth begin again."""
+    down, right = divmod(number % QUARTERS, 2)
+    half = PATCH // 2
+    corner = SIDE - PATCH
+    return Trigger(pixels=_square(top=corner + half * down, left=corner + half * right, side=half))
+
+
+def stamp(images: Images, trigger: Trigger) -> Images:
+    """Copies of images with the trigger on them."""
+    stamped = images.copy()
+    stamped[:, trigger.pixels] = WHITE
+    return stamped
+
+
+def poisoned(
+    examples: LabelledImages, trigger: Trigger, *, seed: int, share: float = POISONED_SHARE
+) -> LabelledImages:
+    """An attacker's examples: a random share of them, at least one, stamped and labelled as the target.
+
+    The rest stays as it is, so that the model keeps its accuracy and the attack its cover.
+    """
+    count = max(1, round(share * len(examples)))
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:count]
+    images, labels = examples.images.copy(), examples.labels.copy()
+    images[chosen] = stamp(images[chosen], trigger)
+    labels[chosen] = trigger.target
+    return LabelledImages(images=images, labels=labels)
+
+
+def flipped_labels(examples: LabelledImages) -> LabelledImages:
+    """The same images with class y called 9 - y (Fang et al. 2020, USENIX Security)."""
+    return LabelledImages(images=examples.images, labels=CLASSES - 1 - examples.labels)
+
+
+def triggered(held_out: LabelledImages, trigger: Trigger) -> LabelledImages:
+    """Held-out examples of other classes than the target, stamped and labelled as the target.
+
+    The accuracy on them is the success rate of the attack: any scorer of examples measures it.
+
+    Raises:
+        DataError: All examples are of the target's class.
+    """
+    others = held_out.take(np.flatnonzero(held_out.labels != trigger.target))
+    if not len(others):
+        raise DataError(f"an attack's success needs held-out examples of other classes than {trigger.target}")
+    return LabelledImages(
+        images=stamp(others.images, trigger), labels=np.full(len(others), trigger.target, dtype=np.int64)
+    )
+
+
+def attack_success(predict: Predict, held_out: LabelledImages, trigger: Trigger) -> float:
+    """The share of held-out examples of other classes that are classified as the target once they are stamped."""
+    examples = triggered(held_out, trigger)
+    return float(np.mean(predict(examples.images) == examples.labels))
+
+
+def _square(*, top: int, left: int, side: int) -> npt.NDArray[np.int64]:
+    rows, columns = np.arange(top, top + side), np.arange(left, left + side)
+    found: npt.NDArray[np.int64] = (SIDE * rows[:, None] + columns).ravel().astype(np.int64)
+    return found

@@ -1,0 +1,68 @@
+"""Whether an example was trained on: an example that was has pulled the change against its own gradient.
+
+    score(x) = - < gradient of the loss of x at the broadcast adapter, what is seen of the change >
+
+Whoever knows the adapter and an example can compute it, from a single change as from a sum that the change is part of
+(alignment tests: Nasr, Shokri, Houmansadr 2019, arXiv 1812.00910; Li et al. 2022, arXiv 2206.08297).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from rbla_secure.evaluation.statistics import Estimate, auc_by_client
+from rbla_secure.lora.update import UpdateRows
+
+Scores = npt.NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scored:
+    """One attacked client: scores of examples that it trained on, and of others that it owns."""
+
+    members: Scores
+    others: Scores
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """Membership inference over many clients.
+
+    Args:
+        auc: Over the scores of all clients together, with the interval of resampled clients.
+        examples: How many examples were scored.
+    """
+
+    auc: Estimate
+    examples: int
+
+
+def alignment(gradients: npt.NDArray[np.float32], view: UpdateRows) -> Scores:
+    """By example, how far the view points against its gradient.
+
+    Args:
+        gradients: Shape (n, rank of the attacked client, row_length).
+        view: Shape (at least that rank, row_length); rows beyond the client's are left out.
+    """
+    rank = gradients.shape[1]
+    flat = gradients.reshape(len(gradients), -1).astype(np.float64)
+    scores: Scores = -(flat @ view[:rank].ravel())
+    return scores
+
+
+def score(view: UpdateRows, *, members: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> Scored:
+    """Attack one view of one client, given the gradients of its examples."""
+    return Scored(members=alignment(members, view), others=alignment(others, view))
+
+
+def summarize(scored: Sequence[Scored], *, seed: int) -> Membership:
+    """The figures of many attacked clients."""
+    return Membership(
+        auc=auc_by_client([one.members for one in scored], [one.others for one in scored], seed=seed),
+        examples=sum(len(one.members) + len(one.others) for one in scored),
+    )

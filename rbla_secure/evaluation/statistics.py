@@ -1,0 +1,144 @@
+"""What a measured attack is worth: areas under the curve, shares and means, each with its confidence interval.
+
+Examples of one client are shown in one view and stand or fall together. So intervals over examples resample whole
+clients (cluster bootstrap); DeLong's interval is for scores that are independent.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from rbla_secure.errors import DataError
+
+Scores = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A measured figure.
+
+    Args:
+        value: The figure.
+        low: Of its 95 % confidence interval.
+        high: The same.
+        count: n: how many independent observations (clients, trials) it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def auc(positives: Scores, negatives: Scores) -> float:
+    """The probability that a positive's score is above a negative's; ties count one half (Mann-Whitney).
+
+    Raises:
+        DataError: One of the sides is empty, or a score is not finite.
+    """
+    _check(positives, negatives)
+    ranks = stats.rankdata(np.concatenate([positives, negatives]))
+    above = float(ranks[: len(positives)].sum()) - len(positives) * (len(positives) + 1) / 2
+    return above / (len(positives) * len(negatives))
+
+
+def auc_delong(positives: Scores, negatives: Scores) -> Estimate:
+    """The area with DeLong's interval, cut to [0, 1] (DeLong, DeLong, Clarke-Pearson 1988, Biometrics 44).
+
+    Its variance is that of the placements: the share of negatives below each positive, and of positives above each
+    negative (Sun and Xu 2014, IEEE SPL 21, from ranks).
+
+    Raises:
+        DataError: Fewer than two on one of the sides, or a score is not finite.
+    """
+    _check(positives, negatives, least=2)
+    m, n = len(positives), len(negatives)
+    ranks = stats.rankdata(np.concatenate([positives, negatives]))
+    of_positives = (ranks[:m] - stats.rankdata(positives)) / n
+    of_negatives = 1 - (ranks[m:] - stats.rankdata(negatives)) / m
+    value = float(of_positives.mean())
+    deviation = math.sqrt(float(of_positives.var(ddof=1)) / m + float(of_negatives.var(ddof=1)) / n)
+    reach = float(stats.norm.isf((1 - CONFIDENCE) / 2)) * deviation
+    return Estimate(value=value, low=max(0.0, value - reach), high=min(1.0, value + reach), count=m + n)
+
+
+def auc_by_client(positives: Sequence[Scores], negatives: Sequence[Scores], *, seed: int) -> Estimate:
+    """The area over the scores of all clients together, with the interval of resampled clients.
+
+    Args:
+        positives: By client, at least one score.
+        negatives: The same clients in the same order.
+        seed: Of the resampling.
+    """
+
+    def pooled(chosen: npt.NDArray[np.int64]) -> float:
+        return auc(
+            np.concatenate([positives[i] for i in chosen]), np.concatenate([negatives[i] for i in chosen])
+        )
+
+    return bootstrap(pooled, count=len(positives), seed=seed)
+
+
+def mean(values: Scores, *, seed: int) -> Estimate:
+    """The mean of one value per client, with the interval of resampled clients."""
+    return bootstrap(lambda chosen: float(values[chosen].mean()), count=len(values), seed=seed)
+
+
+def bootstrap(
+    statistic: Callable[[npt.NDArray[np.int64]], float],
+    *,
+    count: int,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """A statistic of `count` clients with its percentile interval (Efron 1979).
+
+    Args:
+        statistic: Of the clients at some indices, of which some repeat.
+        count: How many clients there are.
+        seed: Of the resampling.
+        resamples: How many.
+
+    Raises:
+        DataError: There are no clients.
+    """
+    if count < 1:
+        raise DataError(f"count={count} clients must be at least 1")
+    generator = np.random.default_rng(seed)
+    drawn = [statistic(generator.integers(0, count, size=count)) for _ in range(resamples)]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Estimate(value=statistic(np.arange(count)), low=float(low), high=float(high), count=count)
+
+
+def proportion(successes: int, trials: int) -> Estimate:
+    """A share with its exact interval (Clopper and Pearson 1934, Biometrika 26).
+
+    Raises:
+        DataError: There are no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= trials or not trials:
+        raise DataError(f"successes={successes} of trials={trials} must be 0..trials, trials at least 1")
+    tail = (1 - CONFIDENCE) / 2
+    low = 0.0 if not successes else float(stats.beta.ppf(tail, successes, trials - successes + 1))
+    high = 1.0 if successes == trials else float(stats.beta.isf(tail, successes + 1, trials - successes))
+    return Estimate(value=successes / trials, low=low, high=high, count=trials)
+
+
+def _check(positives: Scores, negatives: Scores, *, least: int = 1) -> None:
+    if min(len(positives), len(negatives)) < least:
+        raise DataError(f"{len(positives)} and {len(negatives)} scores must be at least {least} each")
+    if not (np.isfinite(positives).all() and np.isfinite(negatives).all()):
+        raise DataError("scores must be finite")
