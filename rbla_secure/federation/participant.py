@@ -174,7 +174,9 @@ class Participant:
             raise RefusalError(f"the adapter's rank {adapter.rank} must be {expected}")
         return adapter
 
-    def _inputs(self, session: Session, broadcast: Adapter, seeds: Seeds) -> dict[int, SegmentInput]:
+    def _inputs(
+        self, session: Session, broadcast: Adapter, seeds: Seeds | None = None
+    ) -> dict[int, SegmentInput]:
         """Train, then bound, pack, quantize and add noise: the client's way from private data to integers."""
         plan, config = self._plan, self._plan.config
         adapter = broadcast.sliced(plan.ranks[self._name])

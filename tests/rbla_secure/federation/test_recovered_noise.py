@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import rbla_secure.privacy
 from protocols.errors import InputError
 from protocols.masking.terms import Terms
 from protocols.plain import Plain
@@ -377,6 +378,15 @@ def test_drop_outs_cost_nothing_up_to_the_bound(share: float, without: float) ->
     assert f"{spent_by(cohort_plan(0.3), share):.2f}" == "8.00"
     assert f"{spent_by(cohort_plan(0.3, colluders=4), share):.2f}" == "8.00"
     assert spent_by(cohort_plan(0.0), share) == pytest.approx(without, abs=0.0051)
+
+
+def test_the_table_of_the_privacy_page_is_this_one() -> None:
+    """Row by row, as it is printed."""
+    page = Path(rbla_secure.privacy.__file__).with_name("README.md").read_text(encoding="utf-8")
+
+    without = " | ".join(f"{value:.2f}" for value in DROPOUTS.values())
+    assert f"| without recovery | {without} |\n" in page
+    assert f"| `recovered-dropout = 0.3` |{' 8.00 |' * len(DROPOUTS)}\n" in page
 
 
 def test_beyond_the_bound_the_larger_value_is_counted() -> None:
