@@ -208,6 +208,10 @@ class PrivacyConfig(_Table):
     expected_dropout: Share = Field(
         0.0, description="share of a band's clients for whose missing noise the others make up"
     )
+    recovered_dropout: Share = Field(
+        0.0,
+        description="share of a band's uploaders whose missing noise is made good exactly, by masking alone",
+    )
     simulation: bool = Field(
         False, description="noise follows from the seed: repeatable, and worthless as protection"
     )

@@ -14,6 +14,7 @@ from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
 from rbla_secure.config import Clipping
 from rbla_secure.errors import UpdateError
+from rbla_secure.federation.components import Seeds, add_components
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.bands import pack
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate, UpdateRows
@@ -27,7 +28,14 @@ Integers = dict[int, IntegerVector]
 
 
 def contribution(
-    plan: Plan, session: Session, client: ClientId, change: UpdateRows, *, weight: float, noise_key: bytes
+    plan: Plan,
+    session: Session,
+    client: ClientId,
+    change: UpdateRows,
+    *,
+    weight: float,
+    noise_key: bytes,
+    seeds: Seeds | None = None,
 ) -> Integers:
     """A client's summand of every segment it uploads.
 
@@ -38,9 +46,11 @@ def contribution(
         change: Trained rows minus broadcast rows, shape (rank, row_length).
         weight: In [0, 1]; 1 under noise.
         noise_key: 16 secret bytes, fresh for every session; not used without distributed noise.
+        seeds: Of the removable components of the noise, where the plan has any.
 
     Raises:
         UpdateError: Without noise: the change is not finite.
+        ValueError: The seeds are not those that the plan wants.
     """
     mechanism = plan.mechanism_of(session)
     rounding = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))
@@ -55,7 +65,8 @@ def contribution(
         integers[0] = np.append(integers[0], _vote(update, mechanism))
     integers = _padded(integers, session, client)
     if isinstance(mechanism, DistributedDiscreteGaussian):
-        return add_noise(integers, mechanism, UniformStream(noise_key))
+        noisy = add_noise(integers, mechanism, UniformStream(noise_key))
+        return add_components(noisy, mechanism, seeds or {})
     return integers
 
 
@@ -67,9 +78,9 @@ def noise_key(plan: Plan, session: Session, party: str) -> bytes:
 
 
 def add_noise(integers: Integers, mechanism: GaussianMechanism, stream: UniformStream) -> Integers:
-    """One party's share of the noise on every integer, band by band."""
+    """One party's noise on every integer, band by band: all of it that is never removed."""
     return {
-        index: values + discrete_gaussian(mechanism.share_std(index), len(values), stream)
+        index: values + discrete_gaussian(mechanism.component_stds(index)[0], len(values), stream)
         for index, values in sorted(integers.items())
     }
 

@@ -116,7 +116,7 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
         participations=rounds,
         bands=bands,
         assumptions=tuple(_assumptions(plan)),
-        advice=tuple(_advice(plan, bands)),
+        advice=tuple(_advice(plan, bands) + _unrecovered(plan)),
     )
 
 
@@ -140,15 +140,30 @@ def _assumptions(plan: Plan) -> list[str]:
     ]
     if privacy.mechanism is Mechanism.CENTRAL:
         return [*found, "the server is trusted with the sums; against it nothing is claimed"]
-    found.append(
-        f"the server knows the noise of at most {plan.colluders} clients, and at most a share of "
-        f"{privacy.expected_dropout:g} of a band's clients drops out; the ledger counts those that really did"
-    )
+    found.append(f"the server knows the noise of at most {plan.colluders} clients, and {_missing(plan)}")
     if plan.config.secure_sum is SecureSumMode.PLAIN:
         found.append("the server reads every single upload, which one noise share hides")
     if privacy.simulation:
         found.append(f"SIMULATION: {WORTHLESS}")
     return found
+
+
+def _missing(plan: Plan) -> str:
+    """What the epsilons assume of drop-outs."""
+    privacy, mechanism = plan.config.privacy, plan.mechanism
+    if not privacy.recovered_dropout or mechanism is None:
+        return (
+            f"at most a share of {privacy.expected_dropout:g} of a band's clients drops out; "
+            "the ledger counts those that really did"
+        )
+    made_good = ", ".join(
+        f"{shares.recovered} of {shares.uploaders} in {band}"
+        for band, shares in zip(plan.bands, mechanism.bands, strict=True)
+    )
+    return (
+        f"no more drop out than are made good exactly (privacy.recovered-dropout={privacy.recovered_dropout:g}: {made_good}); "
+        "beyond that the ledger counts the noise that was really there"
+    )
 
 
 def _advice(plan: Plan, bands: tuple[BandForecast, ...]) -> list[str]:
@@ -167,3 +182,15 @@ def _advice(plan: Plan, bands: tuple[BandForecast, ...]) -> list[str]:
     elif weak:
         found.append("every row is mostly noise: more clients, fewer rounds or a larger epsilon are needed")
     return found or ["client level with these factors and ranks leaves signal above the noise"]
+
+
+def _unrecovered(plan: Plan) -> list[str]:
+    """Bands so small that the share of drop-outs that is made good rounds to nobody."""
+    wanted = plan.config.privacy.recovered_dropout
+    if not wanted or plan.mechanism is None:
+        return []
+    return [
+        f"privacy.recovered-dropout={wanted:g} makes good not one client of {band}: 1/{shares.uploaders} or more would"
+        for band, shares in zip(plan.bands, plan.mechanism.bands, strict=True)
+        if not shares.recovered
+    ]

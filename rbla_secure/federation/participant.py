@@ -9,16 +9,18 @@ only the server knows: so it is the sending that counts, not the reveal, which a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 
 from protocols.errors import ProtocolError
 from protocols.interface import SecureSum, SegmentInput, SumClient
+from protocols.masking.secure_sum import Masking
 from protocols.session import ClientId, Session
 from rbla_secure.config import Weighting
 from rbla_secure.errors import RblaSecureError, RefusalError
+from rbla_secure.federation.components import Seeds, component_seeds
 from rbla_secure.federation.contribution import contribution, noise_key
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
 from rbla_secure.federation.plan import Plan
@@ -32,11 +34,16 @@ LocalTraining = Callable[[Adapter, int], Rows]
 @final
 @dataclass(slots=True, kw_only=True)
 class _Open:
-    """A session that this participant is in, and the last request it answered there."""
+    """A session that this participant is in, and the last request it answered there.
+
+    The seeds are those of the removable components of its noise: shared with its keys, added with its input, and None
+    from then on.
+    """
 
     session: Session
     client: SumClient
-    last: tuple[bytes, bytes] | None = None
+    seeds: Seeds | None = field(repr=False)
+    last: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
 
 @final
@@ -94,8 +101,12 @@ class Participant:
         if not message.adapter:
             return current.client.reply(message.payload)
         broadcast = self._check_adapter(message.adapter)
-        reply = current.client.contribute(message.payload, self._inputs(current.session, broadcast))
-        self._given = current.session
+        if current.seeds is None:
+            # The input was given: the secure sum repeats its answer or refuses, and nothing is trained or noised again.
+            return current.client.contribute(message.payload, {})
+        inputs = self._inputs(current.session, broadcast, current.seeds)
+        reply = current.client.contribute(message.payload, inputs)
+        self._given, current.seeds = current.session, None
         return reply
 
     def _enter(self, data: bytes) -> _Open:
@@ -104,13 +115,23 @@ class Participant:
             return self._open[data]
         session = Session.from_bytes(data)
         self._check_session(session)
-        client = self._secure_sum.client(session, self._name)
+        seeds = component_seeds(self._plan, session, self._name)
+        client = self._client(session, seeds)
         for key, other in list(self._open.items()):
             if other.session.round != session.round - 1:
                 self._open.pop(key).client.end()
         self._newest = session
-        self._open[data] = _Open(session=session, client=client)
+        self._open[data] = _Open(session=session, client=client, seeds=seeds)
         return self._open[data]
+
+    def _client(self, session: Session, seeds: Seeds) -> SumClient:
+        if not seeds:
+            return self._secure_sum.client(session, self._name)
+        if not isinstance(self._secure_sum, Masking):
+            raise RefusalError(
+                f"secure sum {self._secure_sum.name} must be masking: the seeds of noise are shared there alone"
+            )
+        return self._secure_sum.client(session, self._name, extra_secrets=seeds)
 
     def _check_session(self, session: Session) -> None:
         plan, last = self._plan, self._newest
@@ -153,14 +174,18 @@ class Participant:
             raise RefusalError(f"the adapter's rank {adapter.rank} must be {expected}")
         return adapter
 
-    def _inputs(self, session: Session, broadcast: Adapter) -> dict[int, SegmentInput]:
+    def _inputs(
+        self, session: Session, broadcast: Adapter, seeds: Seeds | None = None
+    ) -> dict[int, SegmentInput]:
         """Train, then bound, pack, quantize and add noise: the client's way from private data to integers."""
         plan, config = self._plan, self._plan.config
         adapter = broadcast.sliced(plan.ranks[self._name])
         trained = self._train(adapter, derive_seed(config.seed, "training", session.round, self._name))
         change = trained.astype(np.float64) - adapter.rows
         key = noise_key(plan, session, self._name)
-        integers = contribution(plan, session, self._name, change, weight=self._weight, noise_key=key)
+        integers = contribution(
+            plan, session, self._name, change, weight=self._weight, noise_key=key, seeds=seeds
+        )
         bindings = model_bindings(plan, broadcast)
         return {i: SegmentInput(values=values, binding=bindings[i]) for i, values in integers.items()}
 

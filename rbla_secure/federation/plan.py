@@ -23,7 +23,7 @@ from protocols.interface import SecureSum
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.profiles import Adversary
-from protocols.session import ClientId, Segment, Session
+from protocols.session import ClientId, ExtraReveal, Segment, Session
 from rbla_secure.config import Adjacency, Config, Factors, Screen, SecureSumMode, Upload
 from rbla_secure.errors import PlanError, RefusalError
 from rbla_secure.federation.cohort import roster
@@ -246,16 +246,7 @@ class Plan:
             cohort: Who takes part.
             clip_norm: One of the plan's; by default the largest. It is part of the session's digest.
         """
-        segments = tuple(
-            Segment(
-                index=band.index,
-                length=self._length(band),
-                members=cohort if self.config.upload is Upload.PADDED else self._holders(band, cohort),
-                holders=self._holders(band, cohort),
-                quorum=self.config.min_holders,
-            )
-            for band in self.bands
-        )
+        segments = tuple(self._segment(band, cohort) for band in self.bands)
         return Session(
             run=run,
             round=round_number,
@@ -266,6 +257,21 @@ class Plan:
             segments=segments,
             config_digest=self._round_digest(self.clip_norms[0] if clip_norm is None else clip_norm),
             ring_bits=self.config.quantization.ring_bits,
+        )
+
+    def _segment(self, band: Band, cohort: tuple[ClientId, ...]) -> Segment:
+        holders = self._holders(band, cohort)
+        # Component i + 1 of a client's noise grows from its secret number i, which is given out unless more than i
+        # uploaders are missing.
+        removable = self.mechanism.bands[band.index].recovered if self.mechanism is not None else 0
+        return Segment(
+            index=band.index,
+            length=self._length(band),
+            members=cohort if self.config.upload is Upload.PADDED else holders,
+            holders=holders,
+            quorum=self.config.min_holders,
+            extra_secrets=removable,
+            extra_reveal=ExtraReveal.BEYOND_MISSING if removable else ExtraReveal.NOTHING,
         )
 
     def broadcast_rank(self, client: ClientId) -> int:

@@ -12,15 +12,11 @@ from protocols.homomorphic.parameters import by_name
 from protocols.profiles import MaskingProfile
 from rbla_secure.config import Adjacency, Clipping, Config, Mechanism, SecureSumMode, Upload, Weighting
 from rbla_secure.errors import PlanError, PrivacyError
+from rbla_secure.federation.recovery import BandSize, check_recovery, recovered_shares
 from rbla_secure.lora.bands import Band
-from rbla_secure.privacy.noise import (
-    BandShares,
-    CentralGaussian,
-    DistributedDiscreteGaussian,
-    GaussianMechanism,
-    Release,
-)
+from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, GaussianMechanism, Release
 from rbla_secure.privacy.quantize import Quantizer
+from rbla_secure.privacy.shares import BandShares
 
 # Adaptive clipping moves on a grid of so many norms to a factor of two; each has a session digest of its own.
 CLIP_STEPS_PER_OCTAVE = 32
@@ -110,12 +106,21 @@ def check_privacy(
         PlanError: Names the argument, its value and the rule.
     """
     _check_claim(config)
-    for band, count in holders:
-        if counted_shares(config, count, members, colluding) < 1:
+    sizes = [
+        BandSize(
+            band=band,
+            uploaders=uploaders(config, count, members),
+            counted=counted_shares(config, count, members, colluding),
+        )
+        for band, count in holders
+    ]
+    for size in sizes:
+        if size.counted < 1:
             raise PlanError(
                 f"privacy.colluders={colluding} and privacy.expected-dropout={config.privacy.expected_dropout:g} leave no "
-                f"noise in {band}, which {uploaders(config, count, members)} clients of a round upload: use fewer, upload=padded, or more clients"
+                f"noise in {size.band}, which {size.uploaders} clients of a round upload: use fewer, upload=padded, or more clients"
             )
+    check_recovery(config, sizes)
     if adaptive(config) and not (clip_range(config)[0] <= config.clip_norm <= clip_range(config)[1]):
         raise PlanError(
             f"clip-norm={config.clip_norm:g} must lie in privacy.min-clip..privacy.max-clip = {clip_range(config)}"
@@ -164,11 +169,13 @@ def build_mechanism(
     """
     shares = []
     for band, count in holders:
+        uploading = uploaders(config, count, members)
         shares.append(
             BandShares(
                 length=band.height * width + (band.index == 0 and adaptive(config)),
-                uploaders=uploaders(config, count, members),
+                uploaders=uploading,
                 counted=counted_shares(config, count, members, colluding),
+                recovered=recovered_shares(config, uploading),
             )
         )
     common = {
@@ -219,5 +226,4 @@ def views(
         # Every single upload is read, whatever opens: one share hides it.
         alone = dict.fromkeys(range(len(mechanism.bands)), 1)
         return Views(server=mechanism.event(alone), reader=mechanism.event(present))
-    unknown = {index: max(0, count - colluding) for index, count in present.items()}
-    return Views(server=mechanism.event(unknown), reader=mechanism.event(present))
+    return Views(server=mechanism.event(present, known=colluding), reader=mechanism.event(present))

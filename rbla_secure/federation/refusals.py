@@ -25,6 +25,7 @@ from rbla_secure.federation.derived import (
     threshold,
 )
 from rbla_secure.federation.protection import adaptive, check_privacy, colluders, counted_shares, noisy
+from rbla_secure.federation.recovery import refuse_without_noise
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
 
@@ -90,7 +91,9 @@ def _check_noise(config: Config) -> None:
         colluding = colluders(config, masking_profile(config), members)
         check_privacy(config, holders=holders, members=members, colluding=colluding)
         check_budget(config, [counted_shares(config, count, members, colluding) for _, count in holders])
-    elif config.privacy.max_epsilon or adaptive(config):
+        return
+    refuse_without_noise(config)
+    if config.privacy.max_epsilon or adaptive(config):
         raise PlanError(
             "noise-multiplier=0.0 must be above 0 with privacy.max-epsilon or privacy.clipping=adaptive: "
             "without noise nothing bounds epsilon"

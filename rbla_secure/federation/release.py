@@ -1,7 +1,8 @@
 """From opened sums to totals under differential privacy: noise first, public denominators after. Run by the server.
 
-Distributed noise is in the sums already; a trusted server adds its own here, to every coordinate of every band, before
-anything is divided. What is divided by does not depend on data, so the division is post-processing.
+Distributed noise is in the sums already, and what is in them for drop-outs that did not happen is removed here; a trusted
+server adds its own, to every coordinate of every band, before anything is divided. What is divided by does not depend on
+data, so the division is post-processing.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from protocols.primitives.prg import UniformStream
 from protocols.ring import IntegerVector
 from protocols.session import Session
 from rbla_secure.config import Adjacency
+from rbla_secure.federation.components import remove_components
 from rbla_secure.federation.contribution import add_noise, noise_key
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.update import BandTotal
@@ -44,7 +46,7 @@ def release(plan: Plan, session: Session, mechanism: GaussianMechanism, sums: Su
     Under add-or-remove every band is released, a closed one as a sum of nothing: rows that stay as they are to the bit
     would tell that the one client that could have opened them was not there.
     """
-    opened: dict[int, IntegerVector] = dict(sums.sums)
+    opened: dict[int, IntegerVector] = remove_components(sums.sums, mechanism, sums.extra_secrets)
     if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
         for segment in session.segments:
             opened.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))

@@ -86,7 +86,14 @@ def terms_of(plan: Plan, run: bytes) -> Terms:
         limits=limited(plan),
         colluders=plan.colluders,
         simulation=privacy.simulation,
+        recovered=_recovered(plan),
     )
+
+
+def _recovered(plan: Plan) -> tuple[int, ...]:
+    if plan.mechanism is None or not plan.config.privacy.recovered_dropout:
+        return ()
+    return tuple(shares.recovered for shares in plan.mechanism.bands)
 
 
 def limited(plan: Plan) -> Observer:

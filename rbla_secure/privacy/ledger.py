@@ -43,6 +43,7 @@ class Terms(_Record):
         limits: Against whom the budget counts: the server, or the reader where the server adds the noise.
         colluders: Clients whose noise the server is taken to know.
         simulation: The noise follows from a seed: worthless as protection.
+        recovered: By band: how many missing uploaders are made good exactly; empty where none are.
     """
 
     run: str
@@ -53,6 +54,7 @@ class Terms(_Record):
     limits: Observer
     colluders: int
     simulation: bool
+    recovered: tuple[int, ...] = ()
 
 
 class Spent(_Record):

@@ -9,15 +9,16 @@ band, before anything is divided. With public denominators the division afterwar
 
 m_j counts the shares that must be there for the claim: the band's uploaders less the expected drop-outs and colluders.
 A band with more shares has smaller ones, so that rows of few holders are not noised less: each share is scaled to the
-public number of uploaders of its band.
+public number of uploaders of its band. A share may have components that are taken out again where fewer drop out than it
+makes good; what such a share is, what of it stays, and tau below: `shares.py`.
 
 **From integers to a Gaussian.** Let s = `SMOOTHING`, eta = 2 exp(-2 pi^2 s^2) (1 + 1e-9). Draw Y from the continuous
 N(mu, V - s^2), then X on the integers with probability proportional to exp(-(X - Y)^2 / (2 s^2)). By Poisson summation
 the normalising sum is sqrt(2 pi) s (1 +- eta) for every Y, so P[X = x] is within a factor e^(3 eta) of N_Z(mu, V) (the
-convolution argument of Peikert 2010, section 3, with explicit constants). The sum of h shares N_Z(0, sigma_j^2) is within
-e^tau of N_Z(0, h sigma_j^2), tau = 10 sum_{k<h} exp(-2 pi^2 sigma_j^2 k / (k + 1)) (Kairouz, Liu, Steinke 2021, arXiv
-2102.06387, Theorem 1). Hence each release is, up to a factor e^(+-slack) of its probabilities, post-processing of a
-continuous Gaussian mechanism of variance h sigma_j^2 - s^2: its epsilon is the exact Gaussian one plus 2 slack.
+convolution argument of Peikert 2010, section 3, with explicit constants). The sum of all components that stay and that the
+observer does not know is within e^tau of N_Z(0, V), V the sum of their variances. Hence each release is, up to a factor
+e^(+-slack) of its probabilities, post-processing of a continuous Gaussian mechanism of variance V - s^2: its epsilon is the
+exact Gaussian one plus 2 slack.
 """
 
 import math
@@ -30,40 +31,16 @@ from protocols.ring import capacity
 from rbla_secure.config import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.quantize import Quantizer
+from rbla_secure.privacy.shares import MIN_SHARE, BandShares, convolution_slack
 
 # s of the argument above: with s = 2 each coordinate costs 3 eta < 4e-34.
 SMOOTHING = 2.0
 _ETA = 2 * math.exp(-2 * math.pi**2 * SMOOTHING**2) * (1 + 1e-9)
-# Smallest standard deviation of one share in integer units: tau < 1e-67 (it is useless at 0.5; at 4 nothing of it is left).
-MIN_SHARE = 4.0
 # A share further out than this many standard deviations does not fit the upload; P < 2e-23 per draw.
 TAIL = 10.0
 # Relative error of the sampler's probabilities, per draw.
 SAMPLER_ERROR = 2.0**-45
 MAX_BITS, MIN_BITS = 32, 2
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BandShares:
-    """One band as noise sees it.
-
-    Args:
-        length: Coordinates that one share covers: all of the band's.
-        uploaders: Clients of the cohort that upload the band: its holders, or where uploads are padded everyone.
-        counted: m_j, how many of their shares make up the target.
-    """
-
-    length: int
-    uploaders: int
-    counted: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.counted <= self.uploaders:
-            raise PrivacyError(
-                f"{self.counted} counted noise shares must lie in 1..{self.uploaders}, the uploaders of a band: "
-                "fewer colluders, fewer expected drop-outs or more holders are needed"
-            )
 
 
 @final
@@ -160,17 +137,25 @@ class GaussianMechanism(ABC):
         return (self.noise_multiplier * self.sensitivity(Adjacency.ZERO_OUT)) ** 2
 
     @abstractmethod
+    def component_stds(self, band: int) -> tuple[float, ...]:
+        """Standard deviations of the noise that one party adds to one coordinate of a band, in integer units.
+
+        The first is of the component that is never removed, from a key that the party shares with nobody.
+        """
+
     def share_std(self, band: int) -> float:
-        """Standard deviation of the noise that one party adds to one coordinate of a band, in integer units."""
+        """Standard deviation of all that one party adds to one coordinate of a band, in integer units."""
+        return math.hypot(*self.component_stds(band))
 
     @abstractmethod
-    def event(self, shares: Mapping[int, int]) -> Release:
-        """What a release spends whose bands were opened with so many shares that the observer does not know.
+    def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:
+        """What a release spends whose bands were opened over so many uploaders.
 
         The least-noised of the bands decides: sum_j |x_j|^2 / V_j <= D^2 / min_j V_j.
 
         Args:
-            shares: By index of an opened band. Without an opened band nothing is spent.
+            present: By index of an opened band. Without an opened band nothing is spent.
+            known: How many of the uploaders of each band the observer may know the noise of.
         """
 
     def _release(self, variance: float, *, slack: float) -> Release:
@@ -199,15 +184,15 @@ class CentralGaussian(GaussianMechanism):
     def _check_relation(self, relation: Adjacency) -> None:
         """Both hold: with fixed denominators and every row noised, absence and a contribution of zero look alike."""
 
-    def share_std(self, band: int) -> float:  # noqa: ARG002
-        """The whole of it, in every band."""
-        return math.sqrt(self.variance())
+    def component_stds(self, band: int) -> tuple[float, ...]:  # noqa: ARG002
+        """The whole of it at once, in every band."""
+        return (math.sqrt(self.variance()),)
 
-    def event(self, shares: Mapping[int, int]) -> Release:
-        """One share in every band that was opened."""
-        if not shares:
+    def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:  # noqa: ARG002
+        """The same in every band that was opened, whoever is in it."""
+        if not present:
             return NOTHING
-        length = sum(self.bands[index].length for index in shares)
+        length = sum(self.bands[index].length for index in present)
         return self._release(self.variance(), slack=length * (3 * _ETA + SAMPLER_ERROR))
 
 
@@ -227,10 +212,12 @@ class DistributedDiscreteGaussian(GaussianMechanism):
             raise PrivacyError(
                 f"{self.members} inputs of up to {self.input_bound} with their noise leave the {self.ring_bits}-bit ring"
             )
-        if (least := min(self.share_std(band) for band in range(len(self.bands)))) < MIN_SHARE:
+        if (least := min(min(self.component_stds(band)) for band in range(len(self.bands)))) < MIN_SHARE:
+            parted = any(band.recovered for band in self.bands)
             raise PrivacyError(
-                f"a noise share of {least:.3g} integer units must be >= {MIN_SHARE:g}: "
-                "a larger quantization.ring-bits, noise-multiplier or clip-norm is needed"
+                f"a {'component of a ' if parted else ''}noise share of {least:.3g} integer units must be >= {MIN_SHARE:g}: "
+                "a larger quantization.ring-bits, noise-multiplier or clip-norm"
+                f"{' or a smaller privacy.recovered-dropout' if parted else ''} is needed"
             )
 
     @classmethod
@@ -285,23 +272,22 @@ class DistributedDiscreteGaussian(GaussianMechanism):
                 "share of the noise along, and the variance of many coordinates shows it"
             )
 
-    def share_std(self, band: int) -> float:
-        """Standard deviation of one client's share: sqrt(variance / counted)."""
-        return math.sqrt(self.variance() / self.bands[band].counted)
+    def component_stds(self, band: int) -> tuple[float, ...]:
+        """Those of one client's share: sqrt(variance / divisor)."""
+        variance = self.variance()
+        return tuple(math.sqrt(variance / divisor) for divisor in self.bands[band].divisors)
 
-    def event(self, shares: Mapping[int, int]) -> Release:
-        """The sum of the shares that the observer does not know, in the band where it is least."""
-        if not shares:
+    def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:
+        """What stays of the shares that the observer does not know, in the band where it is least."""
+        if not present:
             return NOTHING
-        variances = {index: count * self.share_std(index) ** 2 for index, count in shares.items()}
-        slack = sum(
-            self.bands[index].length * (_tau(count, self.share_std(index)) + 3 * _ETA + count * SAMPLER_ERROR)
-            for index, count in shares.items()
-        )
-        return self._release(min(variances.values()), slack=slack)
-
-
-def _tau(shares: int, std: float) -> float:
-    """Kairouz et al. 2021, Theorem 1: the distance of a sum of discrete Gaussians from a discrete Gaussian."""
-    terms = (math.exp(-2 * math.pi**2 * std**2 * k / (k + 1)) for k in range(1, shares))
-    return 10 * sum(terms)
+        target, variances, slack = self.variance(), [], 0.0
+        for index, count in present.items():
+            band, unknown = self.bands[index], max(0, count - known)
+            kept = [target / divisor for divisor in band.kept(max(0, band.uploaders - count))]
+            components = unknown * len(kept)
+            variances.append(unknown * math.fsum(kept))
+            slack += band.length * (
+                convolution_slack(components, math.sqrt(min(kept))) + 3 * _ETA + components * SAMPLER_ERROR
+            )
+        return self._release(min(variances), slack=slack)

@@ -48,11 +48,22 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
             _reader(plan),
         ]
     return [
-        Learned("server", f"{sums}; {public}", "every single update, weight and example"),
+        Learned(
+            "server",
+            f"{sums}{_removed(plan) if opened else ''}; {public}",
+            "every single update, weight and example",
+        ),
         _collusion(plan, smallest),
         _client(plan),
         _reader(plan),
     ]
+
+
+def _removed(plan: Plan) -> str:
+    """What the server is told of the clients' noise."""
+    if plan.mechanism is None or not any(shares.recovered for shares in plan.mechanism.bands):
+        return ""
+    return ", and the noise that it took off them because nobody's drop-out needed it"
 
 
 def _screened(plan: Plan) -> str:

@@ -29,6 +29,7 @@ class PrivacySummary(BaseModel):
     colluders: int
     attempts: int
     simulation: bool
+    recovered: tuple[int, ...]
 
     @classmethod
     def of(cls, ledger: Ledger) -> Self:
@@ -43,6 +44,7 @@ class PrivacySummary(BaseModel):
             colluders=terms.colluders,
             attempts=len(ledger.entries),
             simulation=terms.simulation,
+            recovered=terms.recovered,
         )
 
     @classmethod
@@ -61,7 +63,18 @@ class PrivacySummary(BaseModel):
             f"noise: epsilon {_figure(self.epsilon_server)} against the server with {self.colluders} clients, "
             f"{_figure(self.epsilon_reader)} against readers of the adapters"
         )
-        return [text, WORTHLESS] if self.simulation else [text]
+        return [
+            text,
+            *([self._made_good()] if self.recovered else []),
+            *([WORTHLESS] if self.simulation else []),
+        ]
+
+    def _made_good(self) -> str:
+        bounds = ", ".join(map(str, self.recovered))
+        return (
+            f"assumes: up to {bounds} missing clients of a round, band by band, were made good exactly "
+            "(privacy.recovered-dropout); beyond that the noise that was really there is counted"
+        )
 
 
 class SamplePrivacySummary(BaseModel):

@@ -50,6 +50,32 @@ def test_a_run_spends_what_account_foretold(
         assert run["epsilon"] == pytest.approx(of_rounds(3), rel=0.01)
 
 
+@pytest.mark.parametrize("recovered", [0.25, 0.0])
+def test_a_run_whose_drop_outs_are_made_good_spends_what_account_foretold(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], recovered: float
+) -> None:
+    """One of the four holders of the last rows falls silent: with recovery epsilon stays, without it grows; both say why."""
+    keys = [*job(images, masking__profile="consistency", dropout_rate=0.05), *NOISY]
+    keys += ["--set", f"privacy.recovered-dropout={recovered}"]
+    before = told(capsys, "account", *keys)
+
+    run = told(capsys, "run", "--out", str(tmp_path / "run"), *keys)
+
+    assert run["dropouts"] == 2
+    assert main(["account", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("up to 2, 2, 1, 1 missing clients of a round, band by band, were made good" in said) == bool(
+        recovered
+    )
+    foretold = " ".join(before["assumptions"])  # type: ignore[arg-type]
+    assert ("privacy.recovered-dropout=0.25: 2 of 10 in rows 1-2" in foretold) == bool(recovered)
+    if recovered:
+        assert run["epsilon"] == pytest.approx(before["epsilon"], rel=1e-6)
+        assert run["epsilon"] == pytest.approx(of_rounds(3), rel=0.01)
+    else:
+        assert float(str(run["epsilon"])) > 1.05 * float(str(before["epsilon"]))
+
+
 def test_account_says_what_it_assumes(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Adjacency, observers, what is public, and a warning where ten clients drown."""
     assert main(["account", *job(images), *NOISY]) == 0

@@ -51,6 +51,7 @@ OTHERS = {
     "privacy.max-epsilon": 8.0,
     "privacy.colluders": 2,
     "privacy.expected-dropout": 0.125,
+    "privacy.recovered-dropout": 0.25,
     "privacy.simulation": True,
     "privacy.clipping": "per-layer",
     "privacy.min-clip": 0.25,

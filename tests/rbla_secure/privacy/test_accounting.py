@@ -11,7 +11,8 @@ from scipy import special
 
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.accounting import epsilon, epsilon_by_renyi, noise_multiplier_for
-from rbla_secure.privacy.noise import SMOOTHING, BandShares, DistributedDiscreteGaussian, Release
+from rbla_secure.privacy.noise import SMOOTHING, DistributedDiscreteGaussian, Release
+from rbla_secure.privacy.shares import BandShares
 from tests.support.properties import PROPERTY
 
 

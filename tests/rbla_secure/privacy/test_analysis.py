@@ -20,8 +20,9 @@ DESIGNS = {
 
 
 def table() -> dict[str, list[float]]:
-    """The rows of the page's table, and its head under "design"."""
-    page = Path(rbla_secure.privacy.__file__).with_name("README.md").read_text(encoding="utf-8")
+    """The rows of the table of designs, and its head under "design"."""
+    whole = Path(rbla_secure.privacy.__file__).with_name("README.md").read_text(encoding="utf-8")
+    page = whole.split("## Designs that look alike")[1].split("\n## ")[0]
     rows = re.findall(r"^\| ([^|]+) \|((?: [\d.]+ \|)+)$", page, flags=re.MULTILINE)
     return {name: [float(cell) for cell in cells.split("|")[:-1]] for name, cells in rows}
 

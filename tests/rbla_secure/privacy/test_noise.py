@@ -13,8 +13,9 @@ from protocols.ring import RING_BITS, capacity
 from rbla_secure.config import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy import noise
-from rbla_secure.privacy.noise import BandShares, CentralGaussian, DistributedDiscreteGaussian
+from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian
 from rbla_secure.privacy.quantize import Quantizer
+from rbla_secure.privacy.shares import BandShares, convolution_slack
 from tests.support.properties import PROPERTY
 
 BANDS = (
@@ -217,4 +218,4 @@ def test_a_sum_of_shares_is_as_close_to_a_discrete_gaussian_as_tau() -> None:
     wide = law(std * math.sqrt(shares))[len(reach) // 2 - 12 : len(reach) // 2 + 13]
 
     distance = np.abs(np.log(summed[centre] / wide)).max()
-    assert 1e-6 < distance <= noise._tau(shares, std)
+    assert 1e-6 < distance <= convolution_slack(shares, std)

@@ -29,6 +29,19 @@ def test_behind_masks_the_server_saw_sums() -> None:
     assert "single update" in rows["server"].hidden
 
 
+def test_noise_that_was_taken_off_is_known_to_the_server() -> None:
+    """Where drop-outs are made good and sums were opened; and only there."""
+    noisy = {
+        "masking": {"profile": "semi-honest"},
+        "noise_multiplier": 1.0,
+        "privacy": {"recovered_dropout": 0.34, "colluders": 0},
+    }
+
+    assert "noise that it took off" in table("masking", {"rows 1-1": 6}, **noisy)["server"].saw
+    assert "noise" not in table("masking", {}, **noisy)["server"].saw
+    assert "noise" not in table("masking", {"rows 1-1": 6})["server"].saw
+
+
 def test_where_nothing_opened_nothing_was_seen() -> None:
     """A run of refused and aborted rounds shows no sum."""
     rows = table("masking", {}, {})
