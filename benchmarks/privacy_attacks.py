@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rbla_secure import __version__
-from rbla_secure.config import DataSet, Optimizer, TaskConfig, TrainingConfig
+from rbla_secure.choices import DataSet, Optimizer
+from rbla_secure.config import TaskConfig, TrainingConfig
 from rbla_secure.evaluation.privacy_attacks import differencing, inversion, membership
 from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients
 from rbla_secure.evaluation.privacy_attacks.singletons import singleton_probability, singletons

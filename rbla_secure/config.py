@@ -9,13 +9,28 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from rbla_secure.choices import (
+    Adjacency,
+    AverageRule,
+    Clipping,
+    DataSet,
+    Encryption,
+    Factors,
+    Mechanism,
+    Optimizer,
+    Partition,
+    Profile,
+    Screen,
+    SecureSumMode,
+    Upload,
+    Weighting,
+)
 from rbla_secure.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -24,111 +39,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 TierName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-
-
-class SecureSumMode(StrEnum):
-    """How the server obtains sums of the clients' integers."""
-
-    PLAIN = "plain"
-    MASKING = "masking"
-    HOMOMORPHIC = "homomorphic"
-
-
-class AverageRule(StrEnum):
-    """How totals per rank band become one average."""
-
-    RBLA = "rbla"
-    ZERO_PAD = "zero-pad"
-    FEDAVG = "fedavg"
-
-
-class Weighting(StrEnum):
-    """A client's weight in the average."""
-
-    UNIFORM = "uniform"
-    EXAMPLES = "examples"
-
-
-class DataSet(StrEnum):
-    """The labelled images of the task."""
-
-    MNIST_5K = "mnist-5k"
-    MNIST = "mnist"
-    FASHION_MNIST = "fashion-mnist"
-
-
-class Upload(StrEnum):
-    """Which bands a client uploads."""
-
-    BANDED = "banded"
-    PADDED = "padded"
-
-
-class Profile(StrEnum):
-    """Against which server the masking protocol protects, and how clients check the survivor list."""
-
-    SEMI_HONEST = "semi-honest"
-    ONE_ANSWER = "one-answer"
-    CONSISTENCY = "consistency"
-
-
-class Encryption(StrEnum):
-    """How many integers of how many bits share a plaintext slot (protocols/homomorphic/parameters.py)."""
-
-    BFV_2X20 = "bfv-2x20"
-    BFV_3X12 = "bfv-3x12"
-    BFV_2X29 = "bfv-2x29"
-
-
-class Screen(StrEnum):
-    """What is learnt of single encrypted updates before they are added (protocols/homomorphic/screening.py)."""
-
-    OFF = "off"
-    VERDICTS = "verdicts"
-    VALUES = "values"
-
-
-class Partition(StrEnum):
-    """How the private examples are dealt to the clients."""
-
-    IID = "iid"
-    DIRICHLET = "dirichlet"
-
-
-class Factors(StrEnum):
-    """Which factors of the adapter are trained and sent."""
-
-    BOTH = "both"
-    LORA_B = "lora-b"
-
-
-class Mechanism(StrEnum):
-    """Who adds the noise of client-level differential privacy."""
-
-    DISTRIBUTED = "distributed"
-    CENTRAL = "central"
-
-
-class Adjacency(StrEnum):
-    """What a neighbouring federation is: one client sends zeros, or one client is not there at all."""
-
-    ZERO_OUT = "zero-out"
-    ADD_OR_REMOVE = "add-or-remove"
-
-
-class Clipping(StrEnum):
-    """How a client's update is bounded."""
-
-    FLAT = "flat"
-    PER_LAYER = "per-layer"
-    ADAPTIVE = "adaptive"
-
-
-class Optimizer(StrEnum):
-    """The local optimizer; its state never outlives a round."""
-
-    SGD = "sgd"
-    ADAM = "adam"
 
 
 class _Table(BaseModel):

@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 from protocols.identity import ThrowawayAuthority, TrustStore
 from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
-from rbla_secure.config import Config, Partition, SecureSumMode
+from rbla_secure.choices import Partition, SecureSumMode
+from rbla_secure.config import Config
 from rbla_secure.durable import replace_folder
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.federation.audit_log import Entry, EventKind

@@ -13,6 +13,7 @@ SOURCES = sorted([*ROOT.glob("protocols/**/*.py"), *ROOT.glob("rbla_secure/**/*.
 # folder. Everything not listed for a prefix is forbidden.
 VOCABULARY = {
     "rbla_secure.errors",
+    "rbla_secure.choices",
     "rbla_secure.config",
     "rbla_secure.seeding",
     "rbla_secure.durable",
@@ -69,6 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "protocols.run": {"protocols.interface", "protocols.session", "protocols.transcript"},
     "rbla_secure.errors": set(),
+    "rbla_secure.choices": set(),
     "rbla_secure.seeding": set(),
     "rbla_secure.durable": set(),
     "rbla_secure.stopwatch": set(),
@@ -89,7 +91,7 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.durable",
         "rbla_secure.key_folders",
     },
-    "rbla_secure.config": {"rbla_secure.errors"},
+    "rbla_secure.config": {"rbla_secure.errors", "rbla_secure.choices"},
     "rbla_secure.lora": VOCABULARY,
     "rbla_secure.robustness": VOCABULARY | {"rbla_secure.lora"},
     # The rules know of no federation: matrices in, vectors out.
@@ -115,6 +117,7 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.federation",
         "rbla_secure.privacy.ledger",
         "rbla_secure.privacy.sample_ledger",
+        "rbla_secure.choices",
         "rbla_secure.config",
     },
     "rbla_secure.job": {"rbla_secure", "protocols.identity", "protocols.primitives"},

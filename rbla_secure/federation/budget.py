@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from rbla_secure.config import Config, Mechanism, SecureSumMode
+from rbla_secure.choices import Mechanism, SecureSumMode
+from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.cohort import cohort_size, sample_cohort
 from rbla_secure.privacy.noise import Release

@@ -12,7 +12,7 @@ from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.config import Clipping
+from rbla_secure.choices import Clipping
 from rbla_secure.errors import UpdateError
 from rbla_secure.federation.components import Seeds, add_components
 from rbla_secure.federation.plan import Plan

@@ -6,7 +6,8 @@ from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
 from protocols.masking.parameters import reveal_quorum
 from protocols.profiles import MaskingProfile, SurvivorCheck
-from rbla_secure.config import Config, Screen, SecureSumMode
+from rbla_secure.choices import Screen, SecureSumMode
+from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.protection import noisy
 from rbla_secure.lora.bands import Band, rank_bands

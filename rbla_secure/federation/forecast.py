@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from rbla_secure.config import Adjacency, Config, Factors, Mechanism, SecureSumMode
+from rbla_secure.choices import Adjacency, Factors, Mechanism, SecureSumMode
+from rbla_secure.config import Config
 from rbla_secure.federation.budget import participations
 from rbla_secure.federation.derived import WORTHLESS, bands_and_holders, members_per_round
 from rbla_secure.federation.plan import Plan

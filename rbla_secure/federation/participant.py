@@ -18,7 +18,7 @@ from protocols.errors import ProtocolError
 from protocols.interface import SecureSum, SegmentInput, SumClient
 from protocols.masking.secure_sum import Masking
 from protocols.session import ClientId, Session
-from rbla_secure.config import Weighting
+from rbla_secure.choices import Weighting
 from rbla_secure.errors import RblaSecureError, RefusalError
 from rbla_secure.federation.components import Seeds, component_seeds
 from rbla_secure.federation.contribution import contribution, noise_key

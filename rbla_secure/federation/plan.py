@@ -24,7 +24,8 @@ from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.profiles import Adversary
 from protocols.session import ClientId, ExtraReveal, Segment, Session
-from rbla_secure.config import Adjacency, Config, Factors, Screen, SecureSumMode, Upload
+from rbla_secure.choices import Adjacency, Factors, Screen, SecureSumMode, Upload
+from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RefusalError
 from rbla_secure.federation.cohort import roster
 from rbla_secure.federation.derived import (

@@ -10,7 +10,8 @@ from typing import final
 
 from protocols.homomorphic.parameters import by_name
 from protocols.profiles import MaskingProfile
-from rbla_secure.config import Adjacency, Clipping, Config, Mechanism, SecureSumMode, Upload, Weighting
+from rbla_secure.choices import Adjacency, Clipping, Mechanism, SecureSumMode, Upload, Weighting
+from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.recovery import BandSize, check_recovery, recovered_shares
 from rbla_secure.lora.bands import Band

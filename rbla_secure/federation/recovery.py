@@ -12,7 +12,8 @@ from typing import final
 
 from protocols.profiles import SurvivorCheck, by_name
 from protocols.session import MAX_EXTRA_SECRETS
-from rbla_secure.config import Config, Mechanism, Profile, SecureSumMode
+from rbla_secure.choices import Mechanism, Profile, SecureSumMode
+from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.bands import Band
 

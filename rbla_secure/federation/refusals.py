@@ -12,7 +12,8 @@ from protocols.masking.parameters import COMPLETE_UP_TO
 from protocols.profiles import SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS
-from rbla_secure.config import AverageRule, Config, Mechanism, Screen, SecureSumMode, Weighting
+from rbla_secure.choices import AverageRule, Mechanism, Screen, SecureSumMode, Weighting
+from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.budget import check_budget, check_sample_budget
 from rbla_secure.federation.cohort import cohort_size

@@ -15,7 +15,7 @@ from protocols.interface import SumResult
 from protocols.primitives.prg import UniformStream
 from protocols.ring import IntegerVector
 from protocols.session import Session
-from rbla_secure.config import Adjacency
+from rbla_secure.choices import Adjacency
 from rbla_secure.federation.components import remove_components
 from rbla_secure.federation.contribution import add_noise, noise_key
 from rbla_secure.federation.plan import Plan

@@ -12,7 +12,7 @@ from itertools import zip_longest
 
 from protocols.session import ClientId
 from protocols.transcript import Transcript
-from rbla_secure.config import Adjacency, AverageRule, SecureSumMode
+from rbla_secure.choices import Adjacency, AverageRule, SecureSumMode
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.plan import Plan

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import final
 
 from protocols.session import ClientId, Session
-from rbla_secure.config import Mechanism
+from rbla_secure.choices import Mechanism
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views

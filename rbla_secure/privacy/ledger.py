@@ -12,7 +12,7 @@ from typing import Self, final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rbla_secure.config import Adjacency, Mechanism
+from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.noise import Release

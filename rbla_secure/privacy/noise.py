@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Self, final
 
 from protocols.ring import capacity
-from rbla_secure.config import Adjacency
+from rbla_secure.choices import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import MIN_SHARE, BandShares, convolution_slack

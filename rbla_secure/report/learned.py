@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from protocols.homomorphic.screening import Release
 from protocols.profiles import Adversary
-from rbla_secure.config import SecureSumMode
+from rbla_secure.choices import SecureSumMode
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import masking_profile, threshold
 from rbla_secure.federation.plan import Plan

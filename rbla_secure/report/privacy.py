@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from rbla_secure.config import Adjacency, Mechanism
+from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.federation.forecast import Forecast, SampleForecast
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE

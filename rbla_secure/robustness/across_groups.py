@@ -12,11 +12,11 @@ rejected group might have been an honest one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
+from rbla_secure.choices import AcrossRule
 from rbla_secure.errors import RobustnessError
 from rbla_secure.lora.update import BandTotal, RealVector, l2_norm
 from rbla_secure.robustness.grouping import Group
@@ -26,13 +26,6 @@ from rbla_secure.robustness.verdicts import Filtered, Verdict
 
 # Times the median length in the tier; see above for what it lets through.
 NORM_LIMIT = 1.5
-
-
-class AcrossRule(StrEnum):
-    """How group averages become one."""
-
-    COORDINATE_MEDIAN = "coordinate-median"
-    TRIMMED_MEAN = "trimmed-mean"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeVar
 
+from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.errors import RobustnessError
 from rbla_secure.lora.update import RealVector
 from rbla_secure.robustness.band_rules import CoordinateMedian, GeometricMedian, Krum, TrimmedMean
@@ -14,32 +14,6 @@ from rbla_secure.robustness.pre_steps import Bucketing, NeighborMixing
 from rbla_secure.robustness.rules.geometric import ITERATIONS, SMOOTHING
 from rbla_secure.robustness.rules.spectral import COORDINATES
 from rbla_secure.robustness.selection import CosineToPrevious, DivideAndConquer, MultiKrum, TierDncCosine
-
-
-class FilterName(StrEnum):
-    """What stands between single updates and their average."""
-
-    NONE = "none"
-    COORDINATE_MEDIAN = "coordinate-median"
-    TRIMMED_MEAN = "trimmed-mean"
-    KRUM = "krum"
-    MULTI_KRUM = "multi-krum"
-    GEOMETRIC_MEDIAN = "geometric-median"
-    CENTERED_CLIPPING = "centered-clipping"
-    NORM_BOUND = "norm-bound"
-    DIVIDE_AND_CONQUER = "divide-and-conquer"
-    FL_TRUST = "fl-trust"
-    COSINE_TO_PREVIOUS = "cosine-to-previous"
-    TIER_DNC_COSINE = "tier-dnc-cosine"
-
-
-class PreStepName(StrEnum):
-    """What happens to single updates before the filter."""
-
-    NONE = "none"
-    NEIGHBOR_MIXING = "neighbor-mixing"
-    BUCKETING = "bucketing"
-
 
 T = TypeVar("T")
 

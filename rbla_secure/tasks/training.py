@@ -7,7 +7,8 @@ from peft import PeftModel
 from torch import nn
 from torch.nn import functional
 
-from rbla_secure.config import Factors, Optimizer, TrainingConfig
+from rbla_secure.choices import Factors, Optimizer
+from rbla_secure.config import TrainingConfig
 from rbla_secure.errors import DataError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, Rows
 from rbla_secure.lora.peft_io import attach, freeze_lora_A, read_rows, write_rows

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.ring import RING_BITS, capacity
-from rbla_secure.config import Adjacency
+from rbla_secure.choices import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy import noise
 from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian

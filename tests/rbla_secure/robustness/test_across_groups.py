@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbla_secure.choices import AcrossRule
 from rbla_secure.errors import RobustnessError
 from rbla_secure.lora.update import BandTotal
-from rbla_secure.robustness.across_groups import AcrossRule, GroupTotals, filter_groups
+from rbla_secure.robustness.across_groups import GroupTotals, filter_groups
 from rbla_secure.robustness.grouping import Group
 from rbla_secure.robustness.rules.coordinatewise import coordinate_median, trimmed_mean
 from tests.support.filtered import average
