@@ -59,12 +59,14 @@ class SumResult:
         survivors: The members whose inputs are in the sums, increasing.
         sums: By segment index: the exact integer sums, int64.
         refused: By segment index: why a segment stayed closed.
+        inputs: By survivor and segment, what a sum in the clear was asked to keep; empty in every other one.
         extra_secrets: By (survivor, open segment, number from 0): the secrets that the segment's rule gives out. Secret.
     """
 
     survivors: tuple[ClientId, ...]
     sums: Mapping[int, IntegerVector]
     refused: Mapping[int, str]
+    inputs: Mapping[ClientId, Mapping[int, IntegerVector]] = field(default_factory=dict, repr=False)
     extra_secrets: Mapping[tuple[ClientId, int, int], bytes] = field(default_factory=dict, repr=False)
 
 

@@ -17,7 +17,7 @@ from protocols.interface import (
     check_inputs,
     reason_to_reject,
 )
-from protocols.ring import RingVector, centred, to_ring
+from protocols.ring import IntegerVector, RingVector, centred, to_ring
 from protocols.session import ClientId, Session
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
@@ -99,10 +99,16 @@ class PlainClient(SumClient):
 
 @final
 class PlainServer(SumServer):
-    """Adds what it reads."""
+    """Adds what it reads.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: The terms.
+        keep_inputs: Whether the result holds the single inputs too, for whoever judges them.
+    """
+
+    def __init__(self, session: Session, *, keep_inputs: bool = False) -> None:
         self._session = session
+        self._kept: dict[ClientId, dict[int, IntegerVector]] | None = {} if keep_inputs else None
         self._sums = [np.zeros(segment.length, dtype=np.uint32) for segment in session.segments]
         self._bindings: dict[int, set[bytes]] = {segment.index: set() for segment in session.segments}
         self._answered: set[ClientId] = set()
@@ -130,10 +136,19 @@ class PlainServer(SumServer):
             raise InputError(f"{client}: the input must hold exactly its segments, whole")
         if message.ring_bits != self._session.ring_bits:
             raise InputError(f"{client}: ring_bits={message.ring_bits} must be {self._session.ring_bits}")
+        read = {index: self._in_bounds(client, index, vector) for index, vector in message.segments.items()}
+        if self._kept is not None:
+            self._kept[client] = read
         for index, vector in message.segments.items():
             self._sums[index] += vector
             self._bindings[index].add(message.bindings[index])
         self._answered.add(client)
+
+    def _in_bounds(self, client: ClientId, index: int, vector: RingVector) -> IntegerVector:
+        bound, values = self._session.input_bound, centred(vector, bits=self._session.ring_bits)
+        if int(values.min()) < -bound or int(values.max()) > bound:
+            raise InputError(f"{client}: a value of segment {index} leaves [-{bound}, {bound}]")
+        return values
 
     def close_stage(self) -> None:
         """Fix the survivors."""
@@ -167,7 +182,8 @@ class PlainServer(SumServer):
                     refused[segment.index] = reason
                 else:
                     sums[segment.index] = summed
-        return SumResult(survivors=tuple(sorted(self._answered)), sums=sums, refused=refused)
+        kept, survivors = self._kept or {}, tuple(sorted(self._answered))
+        return SumResult(survivors=survivors, sums=sums, refused=refused, inputs=kept)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -176,10 +192,17 @@ class PlainServer(SumServer):
 
 @final
 class Plain(SecureSum):
-    """INSECURE: the server reads every single input. For baselines, oracles and filters over single updates."""
+    """INSECURE: the server reads every single input. For baselines, oracles and filters over single updates.
+
+    Args:
+        keep_inputs: Whether results hold the single inputs too.
+    """
 
     name: ClassVar[str] = "plain"
     input_stage: ClassVar[str] = "upload"
+
+    def __init__(self, *, keep_inputs: bool = False) -> None:
+        self._keep_inputs = keep_inputs
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -192,4 +215,4 @@ class Plain(SecureSum):
 
     def server(self, session: Session) -> PlainServer:
         """The server side."""
-        return PlainServer(session)
+        return PlainServer(session, keep_inputs=self._keep_inputs)

@@ -16,15 +16,18 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from rbla_secure.choices import (
+    AcrossRule,
     Adjacency,
     AverageRule,
     Clipping,
     DataSet,
     Encryption,
     Factors,
+    FilterName,
     Mechanism,
     Optimizer,
     Partition,
+    PreStepName,
     Profile,
     Screen,
     SecureSumMode,
@@ -154,6 +157,41 @@ class SampleLevelConfig(_Table):
     max_epsilon: NotNegative = Field(0.0, description="the run stops before it exceeds this; 0 sets no limit")
 
 
+class RobustnessConfig(_Table):
+    """What stands between a faulty or hostile client and the global adapter."""
+
+    f: CountOrZero = Field(
+        0, description="hostile clients of a round to stand against; bands open over 2f + 1 holders or more"
+    )
+    filter: FilterName = Field(
+        FilterName.NONE, description="over single updates: in plain mode only; recommended: tier-dnc-cosine"
+    )
+    pre_step: PreStepName = PreStepName.NONE
+    bucket_size: Annotated[int, Field(ge=1, le=10**6)] = Field(2, description="of pre-step bucketing")
+    bound: NotNegative = Field(0.0, description="of norm-bound; 0 takes clip-norm / 2")
+    radius: NotNegative = Field(0.0, description="of centered-clipping; 0 takes clip-norm")
+    root_examples: Count = Field(
+        200, description="public examples that the reference of fl-trust is trained on"
+    )
+    group_size: CountOrZero = Field(
+        0,
+        description="masked mode: sums over random groups of so many clients of one tier; 0: one sum over all",
+    )
+    group_rule: AcrossRule = Field(
+        AcrossRule.COORDINATE_MEDIAN, description="what is taken across group averages"
+    )
+    max_step_norm: NotNegative = Field(
+        0.0, description="longer global steps are scaled down to this; 0 is off"
+    )
+    max_accuracy_drop: Share = Field(
+        0.0, description="on public examples, against the best of the last three rounds; rolls back; 0 is off"
+    )
+    max_trigger_rise: Share = Field(
+        0.0,
+        description="how much more often a known trigger may work on public examples; rolls back; 0 is off",
+    )
+
+
 class TaskConfig(_Table):
     """Data, and how the clients came by it."""
 
@@ -218,6 +256,7 @@ class Config(_Table):
     homomorphic: HomomorphicConfig = HomomorphicConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     sample_level: SampleLevelConfig = SampleLevelConfig()
+    robustness: RobustnessConfig = RobustnessConfig()
     task: TaskConfig = TaskConfig()
     training: TrainingConfig = TrainingConfig()
 
@@ -313,6 +352,7 @@ def _keys_beside(path: Sequence[str]) -> list[str]:
         "homomorphic": HomomorphicConfig,
         "privacy": PrivacyConfig,
         "sample-level": SampleLevelConfig,
+        "robustness": RobustnessConfig,
         "task": TaskConfig,
         "training": TrainingConfig,
     }

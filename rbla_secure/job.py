@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
@@ -22,10 +23,13 @@ from rbla_secure.choices import Partition, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.durable import replace_folder
 from rbla_secure.engines.in_process import Faults, InProcess
+from rbla_secure.evaluation.poisoning.triggers import corner_patches, most_drawn_to, stamp
 from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.derived import sample_level
+from rbla_secure.federation.filtering import Filtering, Reference
+from rbla_secure.federation.guard import WINDOW, Guard, PublicTests, wants_checks
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
@@ -96,10 +100,12 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             evaluate=lambda adapter: _pair(scorer, adapter),
             stopwatch=stopwatch,
             observe=report.round,
+            filtering=Filtering.of(plan, last_step, _reference(plan, base, data)),
+            guard=_guard(plan, base, data, folder),
             moved=last_step.took,
         )
         progress = folder.load(plan)
-        if plan.screening is not None:
+        if plan.screening is not None or coordinator.filtering is not None:
             last_step.recall(folder.last_change(plan, coordinator.initial_adapter()))
         if progress.round:
             report.resumed(progress.round)
@@ -235,6 +241,37 @@ def _exchange(
         input_stage=secure_sum.input_stage,
     )
     return InProcess(participants, faults=faults, stopwatch=stopwatch)
+
+
+def _reference(plan: Plan, base: nn.Module, data: Data) -> Reference:
+    """Training on some of the public examples, upright as the clients': what fl-trust compares with."""
+    root = data.public.take(np.arange(min(len(data.public), plan.config.robustness.root_examples)))
+    trainer = LocalTrainer(base, plan.layout, plan.config.training, factors=plan.config.lora.factors)
+    seed = plan.config.seed
+    return lambda adapter, number: trainer.train(adapter, root, seed=derive_seed(seed, "reference", number))
+
+
+def _guard(plan: Plan, base: nn.Module, data: Data, folder: RunFolder) -> Guard | None:
+    """The checks of every step that the plan wants."""
+    wanted = plan.config.robustness
+    if not wants_checks(wanted):
+        return None
+    public = data.public
+    scorer = Scorer(base, plan.layout, public)
+    stamped = {
+        name: LabelledImages(images=stamp(public.images, trigger), labels=public.labels)
+        for name, trigger in corner_patches().items()
+    }
+    scanned = {name: Scorer(base, plan.layout, examples) for name, examples in stamped.items()}
+    tests = PublicTests(
+        accuracy=lambda adapter: scorer.score(adapter).accuracy,
+        triggers=lambda adapter: {
+            name: most_drawn_to(each.predict(adapter), public.labels) for name, each in scanned.items()
+        },
+    )
+    seed = derive_seed(plan.config.seed, "initial adapter")
+    first = Adapter.initial(plan.layout, rank=plan.max_rank, seed=seed)
+    return Guard(wanted=wanted, tests=tests, first=first, remembered=folder.last_adapters(plan, WINDOW))
 
 
 def private_descent(config: Config) -> Descent | None:

@@ -20,7 +20,7 @@ VOCABULARY = {
     "rbla_secure.lora.adapter",
     "rbla_secure.lora.update",
 }
-BLOCKS = {"rbla_secure.lora", "rbla_secure.privacy", "rbla_secure.tasks"}
+BLOCKS = {"rbla_secure.lora", "rbla_secure.privacy", "rbla_secure.robustness", "rbla_secure.tasks"}
 ALLOWED: dict[str, set[str]] = {
     "protocols.errors": set(),
     "protocols.ring": {"protocols.errors"},
@@ -119,6 +119,7 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.privacy.sample_ledger",
         "rbla_secure.choices",
         "rbla_secure.config",
+        "rbla_secure.robustness",
     },
     "rbla_secure.job": {"rbla_secure", "protocols.identity", "protocols.primitives"},
     "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.primitives"},

@@ -42,6 +42,8 @@ class EventKind(StrEnum):
     REFUSAL: client, by ("client": it declined; "server": its answer was turned away), error, reason.
     DROPPED: client, stage: it is out of the session from there on.
     BAND_REFUSED: band, reason.
+    UPDATE_REJECTED: of (a client or a group), reason: the filter kept nothing of it.
+    STEP_CHECKED: reason: the step of a round was scaled or rolled back.
     ROUND_ABORTED: reason, adapter (digest, unchanged). Written once the round is durable.
     ROUND_FINISHED: survivors, adapter (digest). Written once the round is durable.
     RUN_FINISHED: rounds, adapter_file (SHA-256 of the exported tensors).
@@ -53,6 +55,8 @@ class EventKind(StrEnum):
     REFUSAL = "refusal"
     DROPPED = "dropped"
     BAND_REFUSED = "band-refused"
+    UPDATE_REJECTED = "update-rejected"
+    STEP_CHECKED = "step-checked"
     ROUND_ABORTED = "round-aborted"
     ROUND_FINISHED = "round-finished"
     RUN_FINISHED = "run-finished"

@@ -190,6 +190,14 @@ class RunFolder:
                 return before, after
         return None
 
+    def last_adapters(self, plan: Plan, count: int) -> list[Adapter]:
+        """The adapters after the last rounds, oldest first; fewer where there were fewer.
+
+        Raises:
+            RunFolderError: A checkpoint is damaged.
+        """
+        return [self._load_adapter(plan, number) for number in sorted(self._rounds())[-count:]]
+
     def _rounds(self) -> list[int]:
         """The rounds whose checkpoints have their final names; other files are passed over."""
         names = (path.name for path in (self.path / "checkpoints").iterdir())

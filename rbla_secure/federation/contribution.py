@@ -56,18 +56,18 @@ def contribution(
     rounding = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))
     if mechanism is None:
         update = ClientUpdate(rows=change, weight=weight)
-        return _padded(
-            quantize(_bounded_bands(plan, session, update), plan.quantizer, rounding), session, client
-        )
+        integers = quantize(_bounded_bands(plan, session, update), plan.quantizer, rounding)
+        return _by_segment(plan, session, client, integers)
     update = _presentable(change, weight)
     integers = quantize_values(_bounded_bands(plan, session, update), plan.quantizer, rounding)
     if mechanism.count_unit:
         integers[0] = np.append(integers[0], _vote(update, mechanism))
-    integers = _padded(integers, session, client)
+    if not plan.grouped:
+        integers = _padded(integers, session, client)
     if isinstance(mechanism, DistributedDiscreteGaussian):
         noisy = add_noise(integers, mechanism, UniformStream(noise_key))
-        return add_components(noisy, mechanism, seeds or {})
-    return integers
+        integers = add_components(noisy, mechanism, seeds or {})
+    return _by_segment(plan, session, client, integers)
 
 
 def noise_key(plan: Plan, session: Session, party: str) -> bytes:
@@ -106,6 +106,14 @@ def _bounded(plan: Plan, update: ClientUpdate, clip_norm: float) -> BoundedUpdat
 def _vote(update: ClientUpdate, mechanism: GaussianMechanism) -> int:
     unclipped = is_unclipped(update, clip_norm=mechanism.clip_norm)
     return mechanism.count_unit if unclipped else -mechanism.count_unit
+
+
+def _by_segment(plan: Plan, session: Session, client: ClientId, integers: Integers) -> Integers:
+    """A segment per band, or where clients are summed in groups one for all bands that the client holds."""
+    if not plan.grouped:
+        return _padded(integers, session, client)
+    (segment,) = session.segments_of(client)
+    return {segment.index: np.concatenate([integers[index] for index in sorted(integers)])}
 
 
 def _padded(integers: Integers, session: Session, client: ClientId) -> Integers:

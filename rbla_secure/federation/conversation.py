@@ -126,7 +126,7 @@ class Conversation:
         if self.aborted:
             return None
         try:
-            return self._server.result(model_bindings(self._plan, adapter))
+            return self._server.result(model_bindings(self._plan, self.session, adapter))
         except (BelowThresholdError, ServiceError, ShareError) as error:
             self.aborted = str(error)
             return None

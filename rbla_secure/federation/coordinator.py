@@ -12,6 +12,8 @@ from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.cohort import sample_cohort
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.exchange import Exchange
+from rbla_secure.federation.filtering import Filtering
+from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.federation.round import prepare_round, run_round
@@ -41,6 +43,8 @@ class Coordinator:
         evaluate: Measures the global adapter.
         stopwatch: Shared with the engine, which measures "training" and "clients" on it.
         observe: Told of every finished round.
+        filtering: The defence between sums and averages, if the plan has one.
+        guard: The checks of every step, if the plan has any.
         moved: Told of the adapter before and after every round, before the next one takes inputs.
     """
 
@@ -51,6 +55,8 @@ class Coordinator:
     evaluate: Evaluate
     stopwatch: Stopwatch
     observe: Observe
+    filtering: Filtering | None = None
+    guard: Guard | None = None
     moved: Moved = lambda _before, _after: None
 
     def initial_adapter(self) -> Adapter:
@@ -153,6 +159,8 @@ class Coordinator:
                 adapter,
                 self.exchange,
                 upcoming=upcoming,
+                filtering=self.filtering,
+                guard=self.guard,
                 before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
                 before_reveal=lambda clients: spending.spend(current.session, clients) if spending else None,
             )
@@ -183,6 +191,10 @@ def _entries_of(session: Session, record: RoundRecord) -> Iterator[Entry]:
     """What a finished or aborted round came to."""
     for band, reason in record.refused_bands.items():
         yield Entry.of_session(session, EventKind.BAND_REFUSED, band=band, reason=reason)
+    for name, reason in record.rejected.items():
+        yield Entry.of_session(session, EventKind.UPDATE_REJECTED, of=name, reason=reason)
+    for reason in record.checks:
+        yield Entry.of_session(session, EventKind.STEP_CHECKED, reason=reason)
     if record.aborted:
         yield Entry.of_session(
             session, EventKind.ROUND_ABORTED, reason=record.aborted, adapter=record.adapter

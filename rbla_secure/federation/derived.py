@@ -12,6 +12,7 @@ from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.protection import noisy
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+from rbla_secure.robustness import quorum
 
 WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
 
@@ -68,15 +69,20 @@ def sample_level(config: Config) -> SampledGaussian | None:
     )
 
 
+def row_quorum(config: Config) -> int:
+    """Holders with which a band may open: against hostile ones, and against sums over too few."""
+    return quorum.band_quorum(config.robustness.f, config.min_holders)
+
+
 def band_quorum(config: Config, holders: int) -> int:
     """Surviving holders with which a band of so many holders opens."""
     profile, members = masking_profile(config), members_per_round(config)
     masked = config.secure_sum is SecureSumMode.MASKING
     if not masked or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM:
-        return config.min_holders
+        return row_quorum(config)
     return reveal_quorum(
         segment_members=holders,
-        quorum=config.min_holders,
+        quorum=row_quorum(config),
         members=members,
         threshold=threshold(config),
         corrupt=profile.corrupt(members),

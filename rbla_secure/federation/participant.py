@@ -186,18 +186,18 @@ class Participant:
         integers = contribution(
             plan, session, self._name, change, weight=self._weight, noise_key=key, seeds=seeds
         )
-        bindings = model_bindings(plan, broadcast)
+        bindings = model_bindings(plan, session, broadcast)
         return {i: SegmentInput(values=values, binding=bindings[i]) for i, values in integers.items()}
 
 
-def model_bindings(plan: Plan, adapter: Adapter) -> Mapping[int, bytes]:
-    """By band of a broadcast adapter: the digest of all rows up to its end, which every holder of the band was sent.
+def model_bindings(plan: Plan, session: Session, adapter: Adapter) -> Mapping[int, bytes]:
+    """By segment: the digest of all rows up to its end, which every holder of it was sent.
 
     Clients that were sent different rows do not share masks, so a model aimed at one client opens nothing.
     """
-    return {
-        band.index: adapter.sliced(band.stop).digest() for band in plan.bands if band.stop <= adapter.rank
-    }
+    ends = {segment.index: plan.segment_rank(session, segment.index) for segment in session.segments}
+    known = {end: adapter.sliced(end).digest() for end in set(ends.values()) if end <= adapter.rank}
+    return {index: known[end] for index, end in ends.items() if end in known}
 
 
 def _weight(plan: Plan, examples: int) -> float:

@@ -24,7 +24,7 @@ from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.profiles import Adversary
 from protocols.session import ClientId, ExtraReveal, Segment, Session
-from rbla_secure.choices import Adjacency, Factors, Screen, SecureSumMode, Upload
+from rbla_secure.choices import Adjacency, Factors, FilterName, Screen, SecureSumMode, Upload
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RefusalError
 from rbla_secure.federation.cohort import roster
@@ -33,6 +33,7 @@ from rbla_secure.federation.derived import (
     encryption_profile,
     masking_profile,
     members_per_round,
+    row_quorum,
     sample_level,
     services,
     threshold,
@@ -44,6 +45,7 @@ from rbla_secure.lora.bands import Band, held_bands, rank_bands
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import STATISTICS, Quantizer
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+from rbla_secure.robustness.grouping import Group, draw_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +167,7 @@ class Plan:
         """How sums are obtained; a participant adds its identity, a server of the homomorphic mode its services."""
         match self.config.secure_sum:
             case SecureSumMode.PLAIN:
-                return Plain()
+                return Plain(keep_inputs=self.config.robustness.filter is not FilterName.NONE)
             case SecureSumMode.MASKING:
                 return Masking(masking_profile(self.config), trust=trust, identity=identity)
             case SecureSumMode.HOMOMORPHIC:
@@ -214,7 +216,7 @@ class Plan:
             profile=encryption_profile(self.config),
             services=services(self.config),
             config_digests=frozenset(map(self._round_digest, self.clip_norms)),
-            least_quorum=self.config.min_holders,
+            least_quorum=row_quorum(self.config),
             screening=self.screening,
         )
 
@@ -247,7 +249,11 @@ class Plan:
             cohort: Who takes part.
             clip_norm: One of the plan's; by default the largest. It is part of the session's digest.
         """
-        segments = tuple(self._segment(band, cohort) for band in self.bands)
+        if self.grouped:
+            groups = self._groups(run=run, round_number=round_number, attempt=attempt, cohort=cohort)
+            segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
+        else:
+            segments = tuple(self._segment(band, cohort) for band in self.bands)
         return Session(
             run=run,
             round=round_number,
@@ -260,6 +266,38 @@ class Plan:
             ring_bits=self.config.quantization.ring_bits,
         )
 
+    @property
+    def grouped(self) -> bool:
+        """Whether the server sees sums over groups of one tier instead of one sum per band over all."""
+        return self.config.robustness.group_size > 0
+
+    def groups_of(self, session: Session) -> tuple[Group, ...]:
+        """The groups of a session, in the order of its segments; none where there is one sum per band."""
+        if not self.grouped:
+            return ()
+        return self._groups(
+            run=session.run, round_number=session.round, attempt=session.attempt, cohort=session.members
+        )
+
+    def segment_rank(self, session: Session, index: int) -> int:
+        """How many rows of the adapter the members of a segment were all sent."""
+        return self.groups_of(session)[index].rank if self.grouped else self.bands[index].stop
+
+    def _groups(
+        self, *, run: bytes, round_number: int, attempt: int, cohort: tuple[ClientId, ...]
+    ) -> tuple[Group, ...]:
+        """Drawn by what everybody knows once the cohort is fixed."""
+        text = "\x1f".join([run.hex(), str(round_number), str(attempt), *cohort])
+        seed = hashlib.sha256(b"rbla-secure groups\x00" + self.digest + text.encode()).digest()
+        ranks = {client: self.ranks[client] for client in cohort}
+        return draw_groups(ranks, group_size=self.config.robustness.group_size, seed=seed)
+
+    def _group_segment(self, index: int, group: Group) -> Segment:
+        """One segment for all rows that a group holds: nobody outside its tier is in it."""
+        length = sum(self.band_length(band) for band in held_bands(self.bands, group.rank))
+        quorum = self.config.min_holders
+        return Segment(index=index, length=length, members=group.members, quorum=quorum)
+
     def _segment(self, band: Band, cohort: tuple[ClientId, ...]) -> Segment:
         holders = self._holders(band, cohort)
         # Component i + 1 of a client's noise grows from its secret number i, which is given out unless more than i
@@ -267,10 +305,10 @@ class Plan:
         removable = self.mechanism.bands[band.index].recovered if self.mechanism is not None else 0
         return Segment(
             index=band.index,
-            length=self._length(band),
+            length=self.band_length(band),
             members=cohort if self.config.upload is Upload.PADDED else holders,
             holders=holders,
-            quorum=self.config.min_holders,
+            quorum=row_quorum(self.config),
             extra_secrets=removable,
             extra_reveal=ExtraReveal.BEYOND_MISSING if removable else ExtraReveal.NOTHING,
         )
@@ -279,7 +317,7 @@ class Plan:
         """How many rows of the global adapter a client is sent: its own, or where uploads are padded all."""
         return self.max_rank if self.config.upload is Upload.PADDED else self.ranks[client]
 
-    def _length(self, band: Band) -> int:
+    def band_length(self, band: Band) -> int:
         """Values and statistics of a band; with noise there are no statistics, but for the count of band 0."""
         if self.mechanism is not None:
             return self.mechanism.bands[band.index].length

@@ -1,13 +1,16 @@
 """What is written down about a round: metrics that are the same in every repetition, and seconds that are not."""
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from protocols.session import ClientId
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome
+from rbla_secure.robustness.after import Action
+from rbla_secure.robustness.grouping import Group
+from rbla_secure.robustness.suspicion import Suspicion
 
 
 class _Record(BaseModel):
@@ -25,7 +28,9 @@ class RoundRecord(_Record):
     Accuracy and loss are those of the global adapter after the round on the held-out examples. Bands are named by
     their rows, ``rows 9-16``. `cut_off` is null where noise hides it; `unclipped` is the noisy share of unclipped updates
     where adaptive clipping counts them. `bytes_up_per_client` is the mean over the cohort, `bytes_up_by_rank` over its clients
-    of one rank. `adapter` is the SHA-256 of the rows after the round.
+    of one rank. `adapter` is the SHA-256 of the rows after the round. `rejected` says of which client or group the filter kept
+    nothing and why, `groups` who was summed together, `flags` which of the groups looked most suspicious, `checks` what
+    was decided of the step other than to accept it.
     """
 
     round: int
@@ -43,6 +48,10 @@ class RoundRecord(_Record):
     bytes_up_by_rank: dict[str, float]
     aborted: str
     adapter: str
+    rejected: dict[str, str] = {}
+    groups: dict[str, list[ClientId]] = {}
+    flags: dict[str, float] = {}
+    checks: list[str] = []
 
     @classmethod
     def of(
@@ -75,6 +84,7 @@ class RoundRecord(_Record):
             bytes_up_by_rank={str(rank): _mean(sizes) for rank, sizes in by_rank.items()},
             aborted=outcome.aborted,
             adapter=outcome.adapter.digest().hex(),
+            **_judgement(outcome),
         )
 
 
@@ -90,6 +100,28 @@ class RoundSeconds(_Record):
     clients: float
     protocol: float
     evaluation: float
+
+
+def _judgement(outcome: RoundOutcome) -> dict[str, Any]:
+    checks = [check.reason for check in outcome.checks if check.action is not Action.ACCEPT]
+    judged = outcome.judged
+    if judged is None:
+        return {"checks": checks}
+    return {
+        "rejected": {name: v.reason for name, v in sorted(judged.verdicts.items()) if not v.accepted},
+        "groups": {name: list(members) for name, members in judged.groups.items()},
+        "flags": dict(judged.flags),
+        "checks": checks,
+    }
+
+
+def suspicion_after(records: Sequence[RoundRecord]) -> Suspicion:
+    """Who has been in flagged groups how often, over the rounds of a run."""
+    state = Suspicion()
+    for record in records:
+        groups = [Group(name=name, rank=1, members=tuple(members)) for name, members in record.groups.items()]
+        state = state.observe(groups, record.flags)
+    return state
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -22,11 +22,13 @@ from rbla_secure.federation.derived import (
     encryption_profile,
     masking_profile,
     members_per_round,
+    row_quorum,
     sample_level,
     threshold,
 )
 from rbla_secure.federation.protection import adaptive, check_privacy, colluders, counted_shares, noisy
 from rbla_secure.federation.recovery import refuse_without_noise
+from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
 
@@ -49,6 +51,7 @@ def check_config(config: Config) -> None:
         _check_encryption(config)
     _check_noise(config)
     _check_sample_level(config)
+    check_robustness(config)
 
 
 def _check_encryption(config: Config) -> None:
@@ -166,9 +169,12 @@ def _check_tiers(config: Config) -> None:
         raise PlanError(f"average=fedavg must have equal ranks: the tiers have {len(bands)} different ones")
     for band in bands:
         holding = {name: cohort_size(tier) for name, tier in config.tiers.items() if tier.rank >= band.stop}
-        if sum(holding.values()) < config.min_holders:
+        if sum(holding.values()) < (quorum := row_quorum(config)):
+            named = f"min-holders={config.min_holders}"
+            if quorum > config.min_holders:
+                named = f"robustness.f={config.robustness.f} asks for a quorum of {quorum}, which"
             raise PlanError(
-                f"min-holders={config.min_holders} must be <= {sum(holding.values())}, the clients per round of rank "
+                f"{named} must be <= {sum(holding.values())}, the clients per round of rank "
                 f">= {band.stop} (tiers {', '.join(sorted(holding))}): {band} could never open"
             )
 

@@ -10,11 +10,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from protocols.session import ClientId
+from protocols.interface import SumResult
+from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
 from rbla_secure.choices import Adjacency, AverageRule, SecureSumMode
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Exchange
+from rbla_secure.federation.filtering import Filtering, Judged
+from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import Released, nothing_opened, release
 from rbla_secure.lora.adapter import Adapter
@@ -28,6 +31,7 @@ from rbla_secure.lora.average import (
 )
 from rbla_secure.lora.bands import spread
 from rbla_secure.privacy.quantize import dequantize
+from rbla_secure.robustness.after import Decision
 
 # Told who is about to be summed, or about to train.
 Told = Callable[[Collection[ClientId]], None]
@@ -47,6 +51,8 @@ class RoundOutcome:
         cut_off: Mean share of coordinates beyond the per-coordinate bound, over clients and bands; None if aborted, or
             if noise hides it.
         unclipped: Noisy share of clients whose updates were not clipped; None where they are not counted.
+        judged: What a filter thought of the clients, or of their groups; None where everybody is averaged.
+        checks: What was decided of the step once it was known.
         transcript: Bytes that crossed.
         aborted: Why the round ended without a result; empty if it did not.
     """
@@ -59,6 +65,8 @@ class RoundOutcome:
     holders: Mapping[int, int] = field(default_factory=dict)
     cut_off: float | None = None
     unclipped: float | None = None
+    judged: Judged | None = None
+    checks: tuple[Decision, ...] = ()
     transcript: Transcript = field(default_factory=Transcript)
     aborted: str = ""
 
@@ -76,6 +84,8 @@ def run_round(
     exchange: Exchange,
     *,
     upcoming: Conversation | None = None,
+    filtering: Filtering | None = None,
+    guard: Guard | None = None,
     before_training: Told = lambda _: None,
     before_reveal: Told = lambda _: None,
 ) -> RoundOutcome:
@@ -89,6 +99,8 @@ def run_round(
         adapter: The global adapter.
         exchange: Carries the messages.
         upcoming: The next round's conversation, if there is one.
+        filtering: The defence between the sum and the average, if the plan has one.
+        guard: The checks of the step, if the plan has any.
         before_training: Told who is about to be sent the adapter to train; what it raises stops the round.
         before_reveal: Told who is about to be summed before the server can learn anything of their inputs; what it
             raises stops the round.
@@ -118,28 +130,52 @@ def run_round(
             return _outcome(conversation, adapter)
         sums = nothing_opened(conversation.session, conversation.aborted)
 
-    # The integers of each open band become totals.
-    segments = conversation.session.segments
-    holders = {index: len(set(segments[index].holders).intersection(sums.survivors)) for index in sums.sums}
-    mechanism = plan.mechanism_of(conversation.session)
-    if mechanism is None:
-        released = Released(totals=dequantize(sums.sums, plan.quantizer, holders=holders), unclipped=None)
-    else:
-        released = release(plan, conversation.session, mechanism, sums)
+    # The integers of what opened become totals of bands; a filter judges what they are made of first.
+    released, judged = _totals(plan, conversation.session, sums, filtering, adapter)
+    refused = {**_refused_bands(plan, sums), **(judged.closed if judged else {})}
+    holders = judged.voters if judged else _holders(conversation.session, sums)
 
     # Totals become one average over exactly the holders of each row, and the average moves the adapter.
     averaged = average(plan, spread(released.totals, plan.bands, plan.columns))
     moved = apply_average(adapter, averaged, learning_rate=plan.config.server_learning_rate)
+    kept, checks = guard.judge(adapter, moved) if guard is not None else (moved, [])
 
     return _outcome(
         conversation,
-        moved,
+        kept,
         survivors=sums.survivors,
-        refused_bands=sums.refused,
+        refused_bands={index: reason for index, reason in refused.items() if index not in released.totals},
         holders=holders,
         cut_off=_mean_cut_off(released.totals, holders),
         unclipped=released.unclipped,
+        judged=judged,
+        checks=tuple(checks),
     )
+
+
+def _totals(
+    plan: Plan, session: Session, sums: SumResult, filtering: Filtering | None, adapter: Adapter
+) -> tuple[Released, Judged | None]:
+    """The totals of a round, and where a filter stands before them what it thought."""
+    mechanism = plan.mechanism_of(session)
+    if filtering is not None:
+        judged = filtering.judge(session, sums, adapter)
+        return Released(totals=judged.totals, unclipped=None), judged
+    if mechanism is not None:
+        return release(plan, session, mechanism, sums), None
+    totals = dequantize(sums.sums, plan.quantizer, holders=_holders(session, sums))
+    return Released(totals=totals, unclipped=None), None
+
+
+def _holders(session: Session, sums: SumResult) -> dict[int, int]:
+    """By opened segment: how many clients its sum covers."""
+    segments = session.segments
+    return {index: len(set(segments[index].holders).intersection(sums.survivors)) for index in sums.sums}
+
+
+def _refused_bands(plan: Plan, sums: SumResult) -> dict[int, str]:
+    """Why bands stayed closed; a group that did is no band."""
+    return {} if plan.grouped else dict(sums.refused)
 
 
 def average(plan: Plan, totals: Totals) -> GroupAverage:
@@ -166,6 +202,8 @@ def _outcome(
     holders: Mapping[int, int] | None = None,
     cut_off: float | None = None,
     unclipped: float | None = None,
+    judged: Judged | None = None,
+    checks: tuple[Decision, ...] = (),
 ) -> RoundOutcome:
     return RoundOutcome(
         adapter=adapter,
@@ -176,6 +214,8 @@ def _outcome(
         holders=holders or {},
         cut_off=cut_off,
         unclipped=unclipped,
+        judged=judged,
+        checks=checks,
         transcript=conversation.transcript,
         aborted="" if survivors or refused_bands else conversation.aborted,
     )

@@ -12,6 +12,7 @@ from rbla_secure.choices import Mechanism
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views
+from rbla_secure.lora.bands import held_bands
 from rbla_secure.privacy.ledger import Entry, Ledger, Observer, Spent, Terms
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
@@ -107,12 +108,27 @@ def seen_by(
 ) -> Views:
     """What a session spends if these clients' inputs are summed: over every band that may open."""
     arrived = set(contributors)
+    if plan.grouped:
+        return views(
+            plan.config, mechanism, present=_in_groups(plan, session, arrived), colluding=plan.colluders
+        )
     present = {
         segment.index: len(arrived.intersection(segment.members))
         for segment in session.segments
         if len(arrived.intersection(segment.holders)) >= segment.quorum
     }
     return views(plan.config, mechanism, present=present, colluding=plan.colluders)
+
+
+def _in_groups(plan: Plan, session: Session, arrived: set[ClientId]) -> dict[int, int]:
+    """By band: the members of the smallest group that may open it. All readers are counted as seeing what it shows."""
+    present: dict[int, int] = {}
+    for group, segment in zip(plan.groups_of(session), session.segments, strict=True):
+        count = len(arrived.intersection(segment.members))
+        if count >= segment.quorum:
+            for band in held_bands(plan.bands, group.rank):
+                present[band.index] = min(count, present.get(band.index, count))
+    return present
 
 
 @final

@@ -119,6 +119,10 @@ class ConsoleReport:
         self.line(round_line(record, seconds, rounds=self._config.rounds))
         for client, reason in record.refusals.items():
             self.line(f"  {client} refused or was turned away: {reason}")
+        for name, reason in record.rejected.items():
+            self.line(f"  {name} was not kept: {reason}")
+        for reason in record.checks:
+            self.line(f"  {reason}")
         for band, reason in record.refused_bands.items():
             self.line(f"  {band} stayed closed, unchanged: {reason}")
         self._bar.update(self._task, completed=record.round, accuracy=f"{record.accuracy:.3f}")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from peft import PeftModel
 from torch import nn
@@ -54,6 +56,13 @@ class Scorer:
             loss = functional.cross_entropy(logits, self._labels)
             accuracy = (logits.argmax(dim=1) == self._labels).double().mean()
         return Score(accuracy=accuracy.item(), loss=loss.item())
+
+    def predict(self, adapter: Adapter | None) -> npt.NDArray[np.int64]:
+        """The class of the largest logit of every example, shape (n,)."""
+        network = self._base if adapter is None else self._adapted(adapter)
+        with torch.inference_mode():
+            classes: npt.NDArray[np.int64] = network(self._images).argmax(dim=1).numpy()
+        return classes
 
     def _adapted(self, adapter: Adapter) -> nn.Module:
         if adapter.rank not in self._models:

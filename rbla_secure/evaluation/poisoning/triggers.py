@@ -59,6 +59,30 @@ def quarter_patch(number: int) -> Trigger:
     return Trigger(pixels=_square(top=corner + half * down, left=corner + half * right, side=half))
 
 
+def corner_patches() -> dict[str, Trigger]:
+    """The patch in each of the four corners, by name: what a server scans for that suspects no particular one."""
+    last = SIDE - PATCH
+    corners = {
+        "upper left": (0, 0),
+        "upper right": (0, last),
+        "lower left": (last, 0),
+        "lower right": (last, last),
+    }
+    return {
+        name: Trigger(pixels=_square(top=top, left=left, side=PATCH)) for name, (top, left) in corners.items()
+    }
+
+
+def most_drawn_to(classes: Labels, labels: Labels) -> float:
+    """The largest share of examples that are given one class which is not theirs, over all classes.
+
+    Args:
+        classes: What a model says, shape (n,).
+        labels: What is right.
+    """
+    return max(float(np.mean(classes[labels != wanted] == wanted)) for wanted in range(CLASSES))
+
+
 def stamp(images: Images, trigger: Trigger) -> Images:
     """Copies of images with the trigger on them."""
     stamped = images.copy()

@@ -1,0 +1,270 @@
+"""From what a round's sum shows to totals that a few hostile clients cannot turn. Run by the server.
+
+In the clear a filter looks at every single update, after validity (whole, in range, the weight that the plan allows) and
+the clip, which the server repeats: what a client says of its own norm counts for nothing. Where the sum shows groups, a
+rule of bounded influence stands between the groups' averages. Reasons go to metrics, events and output.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.interface import SumResult
+from protocols.session import ClientId, Session
+from rbla_secure.choices import FilterName, Weighting
+from rbla_secure.config import Config
+from rbla_secure.federation.last_step import LastStep
+from rbla_secure.federation.plan import Plan
+from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.lora.bands import held_bands
+from rbla_secure.lora.update import BandTotal, RealVector, l2_norm
+from rbla_secure.privacy.quantize import STATISTICS, dequantize, dequantize_public
+from rbla_secure.robustness.across_groups import GroupTotals, filter_groups
+from rbla_secure.robustness.grouping import Group
+from rbla_secure.robustness.names import FilterOptions, build
+from rbla_secure.robustness.rules.directional import cosines
+from rbla_secure.robustness.tiers import tier_scores
+from rbla_secure.robustness.updates import BandUpdates, Updates
+from rbla_secure.robustness.verdicts import Filtered, Verdict
+
+# Training on public examples, for filters that compare with it: (adapter, round) -> rows.
+Reference = Callable[[Adapter, int], Rows]
+# A weight counts at most this many times the median of all.
+WEIGHT_CAP = 2.0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """What was kept of a round.
+
+    Args:
+        totals: By band.
+        closed: By band, why it is not among them.
+        verdicts: By client, or by group of clients, what was thought of it.
+        voters: By band of the totals: how many clients they cover.
+        groups: By name, the clients of each group that was summed.
+        flags: By name of a group: 1 where it is among the f most suspicious of the round, else 0.
+    """
+
+    totals: Mapping[int, BandTotal]
+    closed: Mapping[int, str]
+    verdicts: Mapping[str, Verdict]
+    voters: Mapping[int, int]
+    groups: Mapping[str, tuple[ClientId, ...]] = field(default_factory=dict)
+    flags: Mapping[str, float] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filtering:
+    """The defence of a plan between the sum and the average.
+
+    Args:
+        plan: With a filter or groups.
+        last_step: What the global adapter did last.
+        reference: For fl-trust.
+    """
+
+    plan: Plan
+    last_step: LastStep
+    reference: Reference | None = None
+
+    @classmethod
+    def of(cls, plan: Plan, last_step: LastStep, reference: Reference | None = None) -> "Filtering | None":
+        """The defence that the plan wants; None if it averages everybody."""
+        if plan.config.robustness.filter is FilterName.NONE and not plan.grouped:
+            return None
+        return cls(plan=plan, last_step=last_step, reference=reference)
+
+    def judge(self, session: Session, sums: SumResult, adapter: Adapter) -> Judged:
+        """What is kept of one round's sums over groups, or of its single inputs."""
+        if self.plan.grouped:
+            return self._judge_groups(session, sums)
+        return self._judge_clients(session, sums, adapter)
+
+    def _judge_clients(self, session: Session, sums: SumResult, adapter: Adapter) -> Judged:
+        config, refused = self.plan.config, {}
+        inputs = {}
+        for client in sums.survivors:
+            found = _decoded(self.plan, session, sums.inputs[client])
+            if isinstance(found, Verdict):
+                refused[client] = found
+            else:
+                inputs[client] = found
+        if not inputs:
+            closed = dict.fromkeys(range(len(self.plan.bands)), "no valid update")
+            return Judged(totals={}, closed=closed, verdicts=refused, voters={})
+        updates = _updates(self.plan, inputs)
+        wanted = build(
+            config.robustness.filter,
+            f=config.robustness.f,
+            privacy_quorum=config.min_holders,
+            pre_step=config.robustness.pre_step,
+            options=self._options(session, adapter),
+        )
+        filtered = wanted.apply(updates, previous=self._previous(), seed=_seed(session, sums))
+        return _judged(filtered, updates, refused)
+
+    def _judge_groups(self, session: Session, sums: SumResult) -> Judged:
+        groups = self.plan.groups_of(session)
+        found = [
+            GroupTotals(group=group, bands=_group_totals(self.plan, session, index, group, sums))
+            for index, group in enumerate(groups)
+            if index in sums.sums
+        ]
+        wanted = self.plan.config.robustness
+        filtered = filter_groups(found, f=wanted.f, rule=wanted.group_rule)
+        names = {group.name: group.members for group in groups}
+        closed = {band.index: "no group that holds it was opened" for band in self.plan.bands}
+        closed = {i: filtered.closed.get(i, text) for i, text in closed.items() if i not in filtered.totals}
+        voters = {
+            index: sum(
+                len(set(each.group.members).intersection(sums.survivors))
+                for each in found
+                if index in each.bands and filtered.verdicts[each.group.name].accepted
+            )
+            for index in filtered.totals
+        }
+        return Judged(
+            totals=filtered.totals,
+            closed=closed,
+            verdicts=filtered.verdicts,
+            voters=voters,
+            groups=names,
+            flags=_flags(found, self._previous(), filtered, f=wanted.f),
+        )
+
+    def _previous(self) -> dict[int, RealVector] | None:
+        """The average of the last round that moved the adapter, by band."""
+        steps = self.last_step.by_band()
+        if steps is None:
+            return None
+        rate = self.plan.config.server_learning_rate
+        return {index: step[:-STATISTICS] / rate for index, step in steps.items()}
+
+    def _options(self, session: Session, adapter: Adapter) -> FilterOptions:
+        config = self.plan.config
+        reference = None
+        if config.robustness.filter is FilterName.FL_TRUST and self.reference is not None:
+            rows = self.reference(adapter, session.round).astype(np.float64) - adapter.rows
+            reference = {
+                band.index: rows[band.start : band.stop, self.plan.columns].ravel()
+                for band in self.plan.bands
+            }
+        return FilterOptions(
+            bound=config.robustness.bound or config.clip_norm / 2,
+            radius=config.robustness.radius or config.clip_norm,
+            bucket_size=config.robustness.bucket_size,
+            reference=reference,
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Decoded:
+    """A valid input as real numbers: unweighted, clipped, by band."""
+
+    weight: float
+    bands: Mapping[int, RealVector]
+
+
+def _decoded(plan: Plan, session: Session, inputs: Mapping[int, npt.NDArray[np.int64]]) -> _Decoded | Verdict:
+    """An input after validity and clip, or why it is none."""
+    levels, scale = plan.quantizer.levels, plan.quantizer.scale
+    weights = {index: int(values[-STATISTICS]) for index, values in inputs.items()}
+    claimed = set(weights.values())
+    if len(claimed) != 1:
+        return Verdict(accepted=False, score=None, reason="validity: its bands claim different weights")
+    weight = claimed.pop() / levels
+    if not _weight_allowed(plan.config, weight):
+        return Verdict(accepted=False, score=None, reason=f"validity: weight {weight:.3g} is not the plan's")
+    bands = {index: values[:-STATISTICS] / (scale * weight) for index, values in inputs.items()}
+    norm = float(np.hypot.reduce([l2_norm(values) for values in bands.values()]))
+    limit = plan.clip_norm_of(session)
+    factor = min(1.0, limit / norm) if norm else 1.0
+    return _Decoded(weight=weight, bands={index: values * factor for index, values in bands.items()})
+
+
+def _weight_allowed(config: Config, weight: float) -> bool:
+    return weight == 1.0 if config.weights is Weighting.UNIFORM else 0 < weight <= 1
+
+
+def _updates(plan: Plan, inputs: Mapping[ClientId, _Decoded]) -> Updates:
+    clients = tuple(sorted(inputs))
+    weights = np.array([inputs[client].weight for client in clients])
+    cap = WEIGHT_CAP * float(np.median(weights))
+    bands = {}
+    for band in plan.bands:
+        holders = [i for i, client in enumerate(clients) if plan.ranks[client] >= band.stop]
+        if holders:
+            values = np.stack([inputs[clients[i]].bands[band.index] for i in holders])
+            bands[band.index] = BandUpdates(holders=np.array(holders, dtype=np.intp), values=values)
+    return Updates(
+        clients=clients,
+        ranks=np.array([plan.ranks[client] for client in clients], dtype=np.int64),
+        weights=np.minimum(weights, cap),
+        bands=bands,
+    )
+
+
+def _judged(filtered: Filtered, updates: Updates, refused: Mapping[ClientId, Verdict]) -> Judged:
+    kept = {name for name, verdict in filtered.verdicts.items() if verdict.accepted}
+    voters = {
+        index: sum(updates.clients[i] in kept for i in updates.bands[index].holders)
+        for index in filtered.totals
+    }
+    verdicts = {**filtered.verdicts, **refused}
+    return Judged(totals=filtered.totals, closed=filtered.closed, verdicts=verdicts, voters=voters)
+
+
+def _group_totals(
+    plan: Plan, session: Session, index: int, group: Group, sums: SumResult
+) -> Mapping[int, BandTotal]:
+    """One group's sum, cut into its bands."""
+    bands = held_bands(plan.bands, group.rank)
+    ends = np.cumsum([plan.band_length(band) for band in bands])
+    cut = dict(zip((band.index for band in bands), np.split(sums.sums[index], ends[:-1]), strict=True))
+    members = len(set(group.members).intersection(sums.survivors))
+    if plan.mechanism_of(session) is None:
+        return dequantize(cut, plan.quantizer, holders=dict.fromkeys(cut, members))
+    return dequantize_public(cut, plan.quantizer, weights=dict.fromkeys(cut, float(members)))
+
+
+def _flags(
+    found: list[GroupTotals], previous: Mapping[int, RealVector] | None, filtered: Filtered, *, f: int
+) -> dict[str, float]:
+    """The f groups that are most suspicious inside their tiers: too long, or pointing away from the previous step."""
+    if not found:
+        return {}
+    ranks = np.array([each.group.rank for each in found], dtype=np.int64)
+    lengths = np.array([filtered.verdicts[each.group.name].score or 0.0 for each in found])
+    suspicion = tier_scores(lengths, ranks)
+    if previous is not None:
+        away = np.array([-_cosine(each, previous) for each in found])
+        suspicion = np.maximum(suspicion, tier_scores(away, ranks))
+    worst = set(np.argsort(-suspicion, kind="stable")[:f].tolist())
+    return {each.group.name: float(i in worst) for i, each in enumerate(found)}
+
+
+def _cosine(each: GroupTotals, previous: Mapping[int, RealVector]) -> float:
+    shared = sorted(set(each.bands) & set(previous))
+    if not shared:
+        return 0.0
+    own = np.concatenate([each.bands[index].weighted_sum for index in shared])
+    step = np.concatenate([previous[index] for index in shared])
+    return float(cosines(own[None, :], reference=step)[0]) if step.any() else 0.0
+
+
+def _seed(session: Session, sums: SumResult) -> int:
+    """What a filter draws by: it depends on every input, so that no client knows it when it sends its own."""
+    digest = hashlib.sha256(b"rbla-secure filter\x00" + session.context)
+    for client in sums.survivors:
+        digest.update(client.encode() + b"\x00")
+        for index in sorted(sums.inputs[client]):
+            digest.update(sums.inputs[client][index].tobytes())
+    return int.from_bytes(digest.digest()[:7], "big")

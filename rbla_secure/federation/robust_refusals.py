@@ -1,0 +1,96 @@
+"""What a plan refuses of its defences: those that its mode cannot see enough for, and numbers that cannot be met."""
+
+from rbla_secure.choices import Clipping, FilterName, Mechanism, PreStepName, SecureSumMode, Upload, Weighting
+from rbla_secure.config import Config
+from rbla_secure.errors import PlanError, RobustnessError
+from rbla_secure.federation.cohort import cohort_size, tier_clients
+from rbla_secure.federation.derived import bands_and_holders
+from rbla_secure.federation.protection import noisy
+from rbla_secure.lora.bands import rank_bands
+from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
+
+_KRUMS = {FilterName.KRUM, FilterName.MULTI_KRUM}
+
+
+def check_robustness(config: Config) -> None:
+    """Refuse defences that could not keep their promise.
+
+    Raises:
+        PlanError: Names the argument, its value and the rule.
+    """
+    wanted = config.robustness
+    if wanted.filter is not FilterName.NONE:
+        _check_filter(config)
+    elif wanted.pre_step is not PreStepName.NONE:
+        raise PlanError(f"robustness.pre-step={wanted.pre_step} must have a robustness.filter behind it")
+    if wanted.group_size:
+        _check_groups(config)
+
+
+def _check_filter(config: Config) -> None:
+    wanted = config.robustness
+    if config.secure_sum is not SecureSumMode.PLAIN:
+        other = {
+            SecureSumMode.MASKING: "use robustness.group-size, which filters sums over groups",
+            SecureSumMode.HOMOMORPHIC: "use homomorphic.screening",
+        }
+        raise PlanError(
+            f"robustness.filter={wanted.filter} must have secure-sum=plain: it looks at single updates, which "
+            f"secure-sum={config.secure_sum} hides; {other[config.secure_sum]}"
+        )
+    if noisy(config):
+        raise PlanError(
+            f"robustness.filter={wanted.filter} must have noise-multiplier=0: noise on single updates blinds every filter, "
+            "and which updates were kept is not covered by any epsilon"
+        )
+    if wanted.filter in _KRUMS:
+        for band, count in bands_and_holders(config):
+            if count < 2 * wanted.f + 3:
+                raise PlanError(
+                    f"robustness.f={wanted.f} must be <= {(count - 3) // 2} with robustness.filter={wanted.filter}, which "
+                    f"needs 2f + 3 holders: {band} has {count} per round"
+                )
+
+
+def _check_groups(config: Config) -> None:
+    wanted = config.robustness
+    _check_group_mode(config)
+    ranks = {
+        client: tier.rank
+        for name, tier in config.tiers.items()
+        for client in tier_clients(name, tier)[: cohort_size(tier)]
+    }
+    try:
+        groups = draw_groups(ranks, group_size=wanted.group_size, seed=bytes(SEED_BYTES))
+        check_groups(groups, rank_bands(ranks.values()), f=wanted.f, privacy_quorum=config.min_holders)
+    except RobustnessError as error:
+        smallest = min(cohort_size(tier) for tier in config.tiers.values())
+        fitting = min(largest_group_size(count, wanted.f) for _, count in bands_and_holders(config))
+        raise PlanError(
+            f"robustness.group-size={wanted.group_size}: {error}; at robustness.f={wanted.f} a size of at most "
+            f"{min(fitting, smallest)} can meet the bands, and one of at least min-holders={config.min_holders} the quorum"
+        ) from None
+
+
+def _check_group_mode(config: Config) -> None:
+    size = config.robustness.group_size
+    named = f"robustness.group-size={size}"
+    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
+        raise PlanError(f"{named} must have secure-sum=masking or plain: ciphertexts are not grouped")
+    if config.upload is Upload.PADDED:
+        raise PlanError(f"{named} must have upload=banded: groups stay inside a rank tier")
+    if config.robustness.filter is not FilterName.NONE:
+        raise PlanError(f"{named} must have robustness.filter=none: groups are judged by their sums")
+    if not noisy(config):
+        return
+    privacy = config.privacy
+    if privacy.mechanism is Mechanism.CENTRAL:
+        raise PlanError(
+            f"{named} must have privacy.mechanism=distributed: a median of groups has no central noise"
+        )
+    if privacy.recovered_dropout or privacy.clipping is Clipping.ADAPTIVE:
+        raise PlanError(
+            f"{named} must have privacy.recovered-dropout=0 and a fixed clip: both are counted over whole bands"
+        )
+    if config.weights is Weighting.EXAMPLES:
+        raise PlanError(f"{named} must have weights=uniform under noise")
