@@ -227,12 +227,13 @@ def test_distances_of_twins_far_away_do_not_cancel() -> None:
 
 
 def test_rows_whose_squares_overflow_are_infinitely_far_from_all_others() -> None:
-    x = draw(1, n=5)
-    x[1], x[3] = 1e200, 1.7e308
+    x = draw(1, n=7)
+    # Row 0 lies on the same side as the largest: their inner product overflows too, to infinity minus infinity.
+    x[0], x[1], x[3] = 5.0, 1e200, 1.7e308
 
     found = squared_distances(x)
 
-    far = np.zeros((5, 5), dtype=np.bool_)
+    far = np.zeros((7, 7), dtype=np.bool_)
     far[[1, 3]] = far[:, [1, 3]] = True
     np.fill_diagonal(far, val=False)
     assert (np.isinf(found) == far).all()
