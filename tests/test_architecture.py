@@ -93,7 +93,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "rbla_secure.config": {"rbla_secure.errors", "rbla_secure.choices"},
     "rbla_secure.lora": VOCABULARY,
-    "rbla_secure.robustness": VOCABULARY | {"rbla_secure.lora"},
+    "rbla_secure.robustness": VOCABULARY | {"rbla_secure.lora.bands"},
     # The rules know of no federation: matrices in, vectors out.
     "rbla_secure.robustness.rules": {"rbla_secure.errors"},
     "rbla_secure.privacy": VOCABULARY | {"protocols.primitives.prg", "protocols.ring"},
@@ -234,6 +234,9 @@ def test_the_rules_would_notice_a_wrong_import() -> None:
     assert not any(inside("protocols.masking.graph", p) for p in ALLOWED["protocols.homomorphic"])
     assert not any(inside("protocols.homomorphic.scheme", p) for p in ALLOWED["protocols.masking"])
     assert not any(inside("rbla_secure.privacy.clipping", p) for p in ALLOWED["rbla_secure.lora"])
+    assert rule_of("rbla_secure.robustness.rules.krum") == "rbla_secure.robustness.rules"
+    assert not any(inside("rbla_secure.privacy.noise", p) for p in ALLOWED["rbla_secure.robustness"])
+    assert not any(inside("rbla_secure.lora.update", p) for p in ALLOWED["rbla_secure.robustness.rules"])
     assert inside("protocols.masking.client", "protocols.masking")
     assert not inside("protocols.masking_extra", "protocols.masking")
 

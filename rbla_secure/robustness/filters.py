@@ -58,8 +58,9 @@ class Filter(ABC):
 
         Args:
             updates: Of all clients whose upload counts.
-            previous: By band index, the step that the round before applied; None in the first round.
-            seed: Of this round, drawn after the updates are fixed: an attacker must not know what is looked at.
+            previous: By band index, the average of the round before, not yet times the server's learning rate; bands that
+                were closed then are missing. None in the first round.
+            seed: Of this round, >= 0, drawn after the updates are fixed: an attacker must not know what is looked at.
 
         Guarantees: deterministic; every client has a verdict; a band is in either `totals` or `closed`. Never raises
         because of what clients sent or how many dropped out: bands without a quorum stay closed.

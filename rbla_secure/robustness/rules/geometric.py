@@ -65,7 +65,7 @@ def _step(x: Matrix, pulls: Vector) -> tuple[Vector, Vector]:
     with np.errstate(over="ignore"):
         for part in columns(x):
             chunk = x[:, part].astype(np.float64)
-            z[part] = pulls @ chunk
+            z[part] = np.einsum("i,ij->j", pulls, chunk)
             chunk -= z[part]
             squares += np.square(chunk, out=chunk).sum(axis=1)
     return z, np.sqrt(squares)

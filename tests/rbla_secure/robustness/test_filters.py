@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.errors import RobustnessError
+from rbla_secure.robustness import scores
 from rbla_secure.robustness.names import RECOMMENDED, FilterOptions, build
 from rbla_secure.robustness.pre_steps import NeighborMixing
 from rbla_secure.robustness.rules.clipping import centered_clipping, norm_bound
@@ -282,6 +283,40 @@ def test_a_band_whose_accepted_holders_are_too_few_stays_closed() -> None:
     assert found.closed == {1: "4 accepted holders, privacy_quorum=5 needed"}
 
 
+def test_accepted_holders_of_no_weight_do_not_count() -> None:
+    updates = draw([2] * 20 + [4] * 7, 1, weights=[1.0] * 24 + [1.0, 0.0, 0.0])
+
+    found = build(FilterName.DIVIDE_AND_CONQUER, f=2, privacy_quorum=5).apply(
+        changed(updates, [20, 21], shift=20.0), previous=None, seed=1
+    )
+
+    assert rejected(found) == [20, 21]
+    assert found.closed == {1: "3 accepted holders, privacy_quorum=5 needed"}
+
+
+def test_the_cosine_is_that_of_all_bands_together_that_the_previous_step_has() -> None:
+    """Against the cosine of vectors put side by side; a band of zeros, and a missing one, do not count."""
+    updates = draw(MIXED, 4)
+    step = step_of(draw(MIXED, 5))
+    step[0] *= 3.0
+
+    def expected(bands: list[int]) -> list[float]:
+        found = []
+        for i in range(len(MIXED)):
+            held = [b for b in bands if i in updates.bands[b].holders]
+            own = np.concatenate([updates.bands[b].values[updates.bands[b].holders == i][0] for b in held])
+            other = np.concatenate([step[b] for b in held])
+            found.append(own @ other / np.linalg.norm(own) / np.linalg.norm(other))
+        return found
+
+    assert scores.cosines_to(updates, updates.bands, step) == pytest.approx(expected([0, 1, 2]))
+    without = {index: vector for index, vector in step.items() if index != 1}
+    assert scores.cosines_to(updates, updates.bands, without) == pytest.approx(expected([0, 2]))
+    zero = without | {1: np.zeros_like(step[1])}
+    assert scores.cosines_to(updates, updates.bands, zero) == pytest.approx(expected([0, 2]))
+    assert not scores.cosines_to(updates, updates.bands, {}).any()
+
+
 def test_equal_scores_are_drawn_by_the_seed() -> None:
     updates = changed(draw([2] * 9, 1), range(9), factor=0.0)
 
@@ -333,9 +368,9 @@ def test_buckets_stay_inside_a_tier_and_pass_their_verdict_on() -> None:
     assert "bucket-" in found.verdicts["client-000"].reason
 
 
-def test_buckets_leave_the_mean_as_it_is_where_they_are_full() -> None:
-    weights = np.random.default_rng(1).uniform(size=len(MIXED)).tolist()
-    updates = draw(MIXED, 11, weights=weights)
+def test_buckets_leave_the_mean_as_it_is_full_or_not() -> None:
+    ranks = [2] * 11 + [4] * 9 + [8] * 9
+    updates = draw(ranks, 11, weights=np.random.default_rng(1).uniform(size=len(ranks)).tolist())
 
     plain = run(FilterName.NONE, updates, f=1)
     bucketed = run(FilterName.NONE, updates, f=1, pre_step=PreStepName.BUCKETING)

@@ -226,6 +226,26 @@ def test_distances_of_twins_far_away_do_not_cancel() -> None:
     assert squared_distances(x)[0, 1] == pytest.approx(1e40, rel=1e-3)
 
 
+def test_rows_whose_squares_overflow_are_infinitely_far_from_all_others() -> None:
+    x = draw(1, n=7)
+    # Row 0 lies on the same side as the largest: their inner product overflows too, to infinity minus infinity.
+    x[0], x[1], x[3] = 5.0, 1e200, 1.7e308
+
+    found = squared_distances(x)
+
+    far = np.zeros((7, 7), dtype=np.bool_)
+    far[[1, 3]] = far[:, [1, 3]] = True
+    np.fill_diagonal(far, val=False)
+    assert (np.isinf(found) == far).all()
+    assert (found.diagonal() == 0).all()
+
+
+def test_a_start_infinitely_far_from_everything_stays() -> None:
+    x = np.full((3, 2), 1e200)
+
+    assert geometric_median(x, start=np.zeros(2)).tolist() == [0.0, 0.0]
+
+
 def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     x = draw(9, d=23)
     whole = {name: rule(x, 3) for name, rule in RULES.items()}
