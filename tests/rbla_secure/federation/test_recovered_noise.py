@@ -119,6 +119,7 @@ GONE: dict[str, tuple[dict[ClientId, str], int, int]] = {
     "one before its keys": ({"small-01": "advertise_keys"}, 1, 0),
     "as many as are made good": ({"large-02": "share_keys", "small-05": "mask_input"}, 2, 1),
     "two that have given their input": ({"large-01": "reveal_shares", "small-01": "reveal_shares"}, 0, 0),
+    "one that signs no survivors, where they are signed": ({"large-02": "agree_survivors"}, 0, 0),
     "one before its input, one after it": ({"small-02": "mask_input", "large-03": "reveal_shares"}, 1, 0),
 }
 
