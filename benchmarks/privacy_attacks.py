@@ -58,6 +58,7 @@ VIEWS = (
     View(name="groups of 5, quorum 3", group=5, quorum=3),
     View(name="masked, or homomorphic with the key: sum over 40", group=0),
 )
+SECTIONS = ("one_round", "strangers", "differencing", "singletons")
 NOTHING = "homomorphic, server: ciphertexts"
 
 Figures = dict[str, Any]
@@ -197,6 +198,47 @@ def one_round(bench: Bench, *, repeats: int, seed: int) -> Iterator[Figures]:
             yield line
 
 
+def strangers(bench: Bench, *, repeats: int, seed: int) -> Iterator[Figures]:
+    """Membership after one step on four examples, beside other clients' examples instead of the client's own."""
+    scored: Trials[membership.Scored] = {}
+    for repeat in range(repeats):
+        generator = np.random.default_rng(derive_seed(seed, "strangers", repeat))
+        drawn = [_drawn(data, 4, generator) for data in bench.clients]
+        changes = [
+            bench.change(k, bench.adapter, members, steps=1, batch=4, seed=repeat)
+            for k, (members, _) in enumerate(drawn)
+        ]
+        pool = LabelledImages(
+            images=np.concatenate([others.images for _, others in drawn]),
+            labels=np.concatenate([others.labels for _, others in drawn]),
+        )
+        owner = np.repeat(np.arange(CLIENTS), [len(others) for _, others in drawn])
+        gradients = []
+        for k, (members, _) in enumerate(drawn):
+            chosen = generator.permutation(np.flatnonzero(owner != k))[:OTHERS]
+            adapter = bench.adapter.sliced(int(RANKS[k]))
+            gradients.append([bench.gradients.of(adapter, part) for part in (members, pool.take(chosen))])
+        for view in VIEWS:
+            groups = random_groups(CLIENTS, view.group, generator)
+            for multiplier in NOISES:
+                noise = Noise(multiplier=multiplier, clip_norm=CLIP, ranks=tuple(RANKS.tolist()))
+                for group in groups:
+                    total = seen(
+                        [changes[k] for k in group],
+                        rank=RANK,
+                        quorum=view.quorum,
+                        noise=noise,
+                        generator=generator,
+                    )
+                    for k in group:
+                        members, others = gradients[k]
+                        found = membership.score(total, members=members, others=others)
+                        scored.setdefault((view.name, multiplier), {}).setdefault(int(k), []).append(found)
+    for (name, multiplier), trials in scored.items():
+        found = membership.summarize([_scored(one) for one in trials.values()], seed=seed)
+        yield {"view": name, "noise": multiplier, "membership": asdict(found)}
+
+
 def many_rounds(bench: Bench, *, rounds: tuple[int, ...], seed: int) -> Iterator[Figures]:
     """Differencing: half of all clients in every round, chosen at random, and nothing but sums seen."""
     generator = np.random.default_rng(derive_seed(seed, "differencing"))
@@ -322,18 +364,19 @@ def table(results: Figures) -> Iterator[str]:
                 f"{_differencing(rounds, view, noise)} | {_singletons(results['singletons'], view)} |"
             )
     yield f"| {NOTHING} | any | nothing to invert | 0.5 by construction | nothing to solve | none |"
-    yield from _membership_table(lines)
+    yield from _membership_table(lines, results["strangers"])
     yield from _inversion_table(lines)
     yield from _differencing_table(rounds)
     yield from _singleton_table(results["singletons"])
 
 
-def _membership_table(lines: list[Figures]) -> Iterator[str]:
+def _membership_table(lines: list[Figures], beside: list[Figures]) -> Iterator[str]:
     yield ""
     yield "## Membership by gradient alignment, AUC"
     yield ""
-    yield "| view | noise z | " + " | ".join(f"{steps} x {batch}" for steps, batch in WORK) + " |"
-    yield "|---|---|" + "---|" * len(WORK)
+    works = [f"{steps} x {batch}" for steps, batch in WORK]
+    yield "| view | noise z | " + " | ".join([*works, "1 x 4, other clients' examples"]) + " |"
+    yield "|---|---|" + "---|" * (len(WORK) + 1)
     for view in VIEWS:
         for noise in NOISES:
             found = [
@@ -342,9 +385,16 @@ def _membership_table(lines: list[Figures]) -> Iterator[str]:
                 for x in lines
                 if (x["steps"], x["batch"]) == work and (x["view"], x["noise"]) == (view.name, noise)
             ]
+            found += [
+                _text(x["membership"]["auc"]) for x in beside if (x["view"], x["noise"]) == (view.name, noise)
+            ]
             yield f"| {view.name} | {noise:g} | " + " | ".join(found) + " |"
     yield ""
-    yield "Columns: local steps x batch size."
+    yield (
+        "Columns: local steps x batch size. Members are told from other examples of the same client; in the last column "
+        "from examples of other clients, which differ from members by their labels too: the higher figure says more of "
+        "whose data it is than of what was trained on."
+    )
 
 
 def _inversion_table(lines: list[Figures]) -> Iterator[str]:
@@ -416,11 +466,17 @@ def _text(estimate: Figures) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
-def run(*, data: DataSet, quick: bool, seed: int) -> Figures:
-    """All attacks."""
+def run(*, data: DataSet, quick: bool, seed: int, only: str | None) -> Figures:
+    """All attacks, or one section of the results."""
     repeats = 1 if quick else 4
     rounds = ROUNDS[:1] if quick else ROUNDS
     bench = build(data, per_client=100 if quick else 300, seed=seed)
+    sections: dict[str, Callable[[], Iterator[Figures]]] = {
+        "one_round": lambda: one_round(bench, repeats=repeats, seed=seed),
+        "strangers": lambda: strangers(bench, repeats=repeats, seed=seed),
+        "differencing": lambda: many_rounds(bench, rounds=rounds, seed=seed),
+        "singletons": lambda: rows_of_one(draws=200 if quick else 2000, seed=seed),
+    }
     return {
         "version": __version__,
         "settings": {
@@ -430,9 +486,7 @@ def run(*, data: DataSet, quick: bool, seed: int) -> Figures:
             "clip": CLIP,
             "warm_rounds": WARM_ROUNDS,
         },
-        "one_round": list(one_round(bench, repeats=repeats, seed=seed)),
-        "differencing": list(many_rounds(bench, rounds=rounds, seed=seed)),
-        "singletons": list(rows_of_one(draws=200 if quick else 2000, seed=seed)),
+        **{name: list(attack()) for name, attack in sections.items() if only in {None, name}},
     }
 
 
@@ -447,6 +501,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "privacy_attacks.json"
     )
+    parser.add_argument(
+        "--only", choices=SECTIONS, help="run one section again and keep the rest of the file"
+    )
     parser.add_argument("--table", type=Path, help="print the table of this file, run nothing")
     options = parser.parse_args()
     if options.table:
@@ -454,8 +511,11 @@ def main() -> None:
         return
     use_one_thread()
     start = time.process_time()
-    results = run(data=options.data, quick=options.quick, seed=options.seed)
-    results["settings"]["processor_seconds"] = round(time.process_time() - start, 1)
+    results = run(data=options.data, quick=options.quick, seed=options.seed, only=options.only)
+    if options.only:
+        results = {**json.loads(options.out.read_text()), options.only: results[options.only]}
+    else:
+        results["settings"]["processor_seconds"] = round(time.process_time() - start, 1)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     text = "\n".join(table(json.loads(options.out.read_text()))) + "\n"

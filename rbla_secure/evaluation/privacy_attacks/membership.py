@@ -50,8 +50,9 @@ def alignment(gradients: npt.NDArray[np.float32], view: UpdateRows) -> Scores:
         view: Shape (at least that rank, row_length); rows beyond the client's are left out.
     """
     rank = gradients.shape[1]
-    flat = gradients.reshape(len(gradients), -1).astype(np.float64)
-    scores: Scores = -(flat @ view[:rank].ravel())
+    # In float32, as the gradients are: a copy of them for every view would cost more than the attack.
+    products = gradients.reshape(len(gradients), -1) @ view[:rank].ravel().astype(np.float32)
+    scores: Scores = -products.astype(np.float64)
     return scores
 
 

@@ -7,7 +7,6 @@ federation's code but those two steps, so what is shown is a property of the ave
 from functools import cache
 
 import numpy as np
-import pytest
 import torch
 
 from rbla_secure.config import Config, TaskConfig, TierConfig, TrainingConfig
@@ -86,15 +85,22 @@ def run(attack: AttackName, *, min_holders: int) -> tuple[float, float]:
     return clean, Scorer(base, layout, triggered(parts.held_out, corner_patch())).score(adapter).accuracy
 
 
-@pytest.mark.parametrize("attack", [AttackName.RANK_INFLATION, AttackName.SOLE_OWNER])
-def test_a_quorum_of_holders_keeps_captured_rows_shut(attack: AttackName) -> None:
+def test_a_quorum_of_holders_keeps_captured_rows_shut() -> None:
     """Three of twelve attack: with 2 f + 1 = 7 holders to a row the backdoor is gone, without it is the model's."""
-    open_accuracy, open_success = run(attack, min_holders=1)
-    shut_accuracy, shut_success = run(attack, min_holders=7)
+    open_accuracy, open_success = run(AttackName.RANK_INFLATION, min_holders=1)
+    shut_accuracy, shut_success = run(AttackName.RANK_INFLATION, min_holders=7)
 
     assert open_success > 0.8
     assert shut_success < 0.2
     assert min(open_accuracy, shut_accuracy) > 0.5
+
+
+def test_rows_of_ones_own_are_enough_for_a_backdoor() -> None:
+    """Sole owners leave all rows that anybody else holds as they are."""
+    accuracy, success = run(AttackName.SOLE_OWNER, min_holders=1)
+
+    assert success > 0.8
+    assert accuracy > 0.5
 
 
 def test_without_an_attack_there_is_no_backdoor() -> None:
