@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rbla_secure.robustness.names import RECOMMENDED, FilterName, build
+from rbla_secure.choices import FilterName
+from rbla_secure.robustness.names import RECOMMENDED, build
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from tests.support.filtered import average, draw
 
