@@ -63,7 +63,7 @@ def contribution(
     if mechanism.count_unit:
         integers[0] = np.append(integers[0], _vote(update, mechanism))
     if not plan.grouped:
-        integers = _padded(integers, session, client)
+        integers = _by_segment(plan, session, client, integers)
     if isinstance(mechanism, DistributedDiscreteGaussian):
         noisy = add_noise(integers, mechanism, UniformStream(noise_key))
         integers = add_components(noisy, mechanism, seeds or {})
@@ -111,7 +111,8 @@ def _vote(update: ClientUpdate, mechanism: GaussianMechanism) -> int:
 def _by_segment(plan: Plan, session: Session, client: ClientId, integers: Integers) -> Integers:
     """A segment per band, or where clients are summed in groups one for all bands that the client holds."""
     if not plan.grouped:
-        return _padded(integers, session, client)
+        opening = {index: values for index, values in integers.items() if index < len(session.segments)}
+        return _padded(opening, session, client)
     (segment,) = session.segments_of(client)
     return {segment.index: np.concatenate([integers[index] for index in sorted(integers)])}
 

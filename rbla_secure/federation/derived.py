@@ -74,6 +74,13 @@ def row_quorum(config: Config) -> int:
     return quorum.band_quorum(config.robustness.f, config.min_holders)
 
 
+def closed_for_good(config: Config) -> tuple[str, ...]:
+    """The bands that can never open against f hostile clients, in words; their rows stay as every run begins."""
+    ranks = [tier.rank for tier in config.tiers.values() for _ in range(cohort_size(tier))]
+    wanted = config.robustness.f
+    return quorum.closed_bands(rank_bands(ranks), ranks, f=wanted, privacy_quorum=config.min_holders)
+
+
 def band_quorum(config: Config, holders: int) -> int:
     """Surviving holders with which a band of so many holders opens."""
     profile, members = masking_profile(config), members_per_round(config)
@@ -101,6 +108,10 @@ def warnings(config: Config) -> list[str]:
         )
     if (noisy(config) or config.sample_level.noise_multiplier) and config.privacy.simulation:
         found.append(f"SIMULATION: {WORTHLESS}")
+    found += [
+        f"robustness.f={config.robustness.f}: {text}; the band never opens, and its rows stay as they are"
+        for text in closed_for_good(config)
+    ]
     if config.min_holders < SAFE_MIN_HOLDERS:
         found.append(
             f"INSECURE: min-holders={config.min_holders} opens bands in which a holder reads another's update; "

@@ -199,9 +199,9 @@ def _updates(plan: Plan, inputs: Mapping[ClientId, _Decoded]) -> Updates:
     weights = np.array([inputs[client].weight for client in clients])
     cap = WEIGHT_CAP * float(np.median(weights))
     bands = {}
-    for band in plan.bands:
+    for band in plan.bands:  # those that can never open were not uploaded
         holders = [i for i, client in enumerate(clients) if plan.ranks[client] >= band.stop]
-        if holders:
+        if holders and band.index in inputs[clients[holders[0]]].bands:
             values = np.stack([inputs[clients[i]].bands[band.index] for i in holders])
             bands[band.index] = BandUpdates(holders=np.array(holders, dtype=np.intp), values=values)
     return Updates(

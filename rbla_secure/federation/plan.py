@@ -242,6 +242,8 @@ class Plan:
     ) -> Session:
         """The terms of one round's secure sum: one segment per band, its holders as members.
 
+        A band with fewer holders than its quorum has none: nobody uploads it. Those are the highest ones.
+
         Args:
             run: Identity of the run.
             round_number: From 1.
@@ -253,7 +255,9 @@ class Plan:
             groups = self._groups(run=run, round_number=round_number, attempt=attempt, cohort=cohort)
             segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
         else:
-            segments = tuple(self._segment(band, cohort) for band in self.bands)
+            quorum = row_quorum(self.config)
+            open_bands = [band for band in self.bands if len(self._holders(band, cohort)) >= quorum]
+            segments = tuple(self._segment(band, cohort) for band in open_bands)
         return Session(
             run=run,
             round=round_number,

@@ -132,7 +132,7 @@ def run_round(
 
     # The integers of what opened become totals of bands; a filter judges what they are made of first.
     released, judged = _totals(plan, conversation.session, sums, filtering, adapter)
-    refused = {**_refused_bands(plan, sums), **(judged.closed if judged else {})}
+    refused = {**_refused_bands(plan, conversation.session, sums), **(judged.closed if judged else {})}
     holders = judged.voters if judged else _holders(conversation.session, sums)
 
     # Totals become one average over exactly the holders of each row, and the average moves the adapter.
@@ -173,9 +173,14 @@ def _holders(session: Session, sums: SumResult) -> dict[int, int]:
     return {index: len(set(segments[index].holders).intersection(sums.survivors)) for index in sums.sums}
 
 
-def _refused_bands(plan: Plan, sums: SumResult) -> dict[int, str]:
+def _refused_bands(plan: Plan, session: Session, sums: SumResult) -> dict[int, str]:
     """Why bands stayed closed; a group that did is no band."""
-    return {} if plan.grouped else dict(sums.refused)
+    if plan.grouped:
+        return {}
+    never = dict.fromkeys(
+        range(len(session.segments), len(plan.bands)), "fewer clients hold it than its quorum"
+    )
+    return {**sums.refused, **never}
 
 
 def average(plan: Plan, totals: Totals) -> GroupAverage:
