@@ -31,6 +31,7 @@ import numpy as np
 
 from protocols.interface import SumResult
 from protocols.session import RUN_ID_SIZE, Session
+from rbla_secure.assembly import private_descent
 from rbla_secure.config import Config, load_config
 from rbla_secure.durable import write_atomic
 from rbla_secure.federation.contribution import contribution
@@ -39,7 +40,6 @@ from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import views
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import average
-from rbla_secure.job import load_data, private_descent
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import spread
@@ -56,6 +56,7 @@ from rbla_secure.privacy.noise import Release
 from rbla_secure.privacy.quantize import dequantize
 from rbla_secure.seeding import derive_key, derive_seed
 from rbla_secure.tasks.base_model import base_digest, train_base
+from rbla_secure.tasks.dealing import load_data
 from rbla_secure.tasks.scoring import Scorer
 from rbla_secure.tasks.training import LocalTrainer, use_one_thread
 

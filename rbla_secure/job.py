@@ -8,28 +8,21 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
-import numpy as np
 from torch import nn
-from torch.optim import Optimizer
 
 from protocols.identity import ThrowawayAuthority, TrustStore
-from protocols.primitives.prg import KEY_SIZE, UniformStream
-from protocols.primitives.secret import SYSTEM_RANDOM
-from rbla_secure.choices import Partition, SecureSumMode
+from rbla_secure.assembly import guard_of, reference_of, trainer_of
+from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.durable import replace_folder
 from rbla_secure.engines.in_process import Faults, InProcess
-from rbla_secure.evaluation.poisoning.triggers import corner_patches, most_drawn_to, stamp
 from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.derived import sample_level
-from rbla_secure.federation.filtering import Filtering, Reference
-from rbla_secure.federation.guard import WINDOW, Guard, PublicTests, wants_checks
+from rbla_secure.federation.filtering import Filtering
+from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
@@ -40,23 +33,13 @@ from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.learned import what_each_party_learned
 from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
 from rbla_secure.report.summary import ServiceCost, Summary
-from rbla_secure.seeding import derive_key, derive_seed
+from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import base_digest, build_mlp, load_base, model_card, save_base, train_base
-from rbla_secure.tasks.datasets import LabelledImages, Split, load_images, split
-from rbla_secure.tasks.partition import partition_dirichlet, partition_iid
+from rbla_secure.tasks.datasets import LabelledImages
+from rbla_secure.tasks.dealing import Data, load_data
 from rbla_secure.tasks.scoring import Scorer
-from rbla_secure.tasks.training import Descent, LocalTrainer, SummedLoss, use_one_thread
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """The examples of a run, each in one pair of hands."""
-
-    held_out: LabelledImages
-    public: LabelledImages
-    clients: tuple[LabelledImages, ...]
+from rbla_secure.tasks.training import use_one_thread
 
 
 def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
@@ -100,8 +83,8 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             evaluate=lambda adapter: _pair(scorer, adapter),
             stopwatch=stopwatch,
             observe=report.round,
-            filtering=Filtering.of(plan, last_step, _reference(plan, base, data)),
-            guard=_guard(plan, base, data, folder),
+            filtering=Filtering.of(plan, last_step, reference_of(plan, base, data)),
+            guard=guard_of(plan, base, data, folder.last_adapters(plan, WINDOW)),
             moved=last_step.took,
         )
         progress = folder.load(plan)
@@ -139,32 +122,6 @@ def planned(config: Config) -> Plan:
     """The plan of a configuration on a base of the right shape but of no training: enough to forecast what it spends."""
     layout = find_linear(build_mlp(), scaling=config.lora.scaling)
     return Plan.build(config, layout=layout, base_digest=bytes(32))
-
-
-def load_data(config: Config) -> Data:
-    """Read, split and deal the examples.
-
-    Raises:
-        DataError: The set is missing or malformed, or too small for the split.
-    """
-    images = load_images(config.task)
-    parts: Split = split(
-        images,
-        held_out=config.task.held_out,
-        public=config.task.public,
-        seed=derive_seed(config.seed, "split"),
-    )
-    clients = sum(tier.clients for tier in config.tiers.values())
-    seed = derive_seed(config.seed, "partition")
-    if config.task.partition is Partition.IID:
-        dealt = partition_iid(parts.private.labels, clients=clients, seed=seed)
-    else:
-        dealt = partition_dirichlet(parts.private.labels, clients=clients, alpha=config.task.alpha, seed=seed)
-    return Data(
-        held_out=parts.held_out,
-        public=parts.public,
-        clients=tuple(parts.private.take(indices) for indices in dealt),
-    )
 
 
 def _base(folder: Path, public: LabelledImages, *, seed: int) -> nn.Sequential:
@@ -215,10 +172,7 @@ def _exchange(
     authority: ThrowawayAuthority | None,
 ) -> InProcess:
     """Everyone enrolled, each with its own examples; they share one trainer, which keeps nothing between calls."""
-    config = plan.config
-    trainer = LocalTrainer(
-        base, plan.layout, config.training, factors=config.lora.factors, descent=private_descent(config)
-    )
+    trainer = trainer_of(plan, base)
 
     def participant(name: str, examples: LabelledImages) -> Participant:
         def train(adapter: Adapter, seed: int) -> Rows:
@@ -241,56 +195,6 @@ def _exchange(
         input_stage=secure_sum.input_stage,
     )
     return InProcess(participants, faults=faults, stopwatch=stopwatch)
-
-
-def _reference(plan: Plan, base: nn.Module, data: Data) -> Reference:
-    """Training on some of the public examples, upright as the clients': what fl-trust compares with."""
-    root = data.public.take(np.arange(min(len(data.public), plan.config.robustness.root_examples)))
-    trainer = LocalTrainer(base, plan.layout, plan.config.training, factors=plan.config.lora.factors)
-    seed = plan.config.seed
-    return lambda adapter, number: trainer.train(adapter, root, seed=derive_seed(seed, "reference", number))
-
-
-def _guard(plan: Plan, base: nn.Module, data: Data, folder: RunFolder) -> Guard | None:
-    """The checks of every step that the plan wants."""
-    wanted = plan.config.robustness
-    if not wants_checks(wanted):
-        return None
-    public = data.public
-    scorer = Scorer(base, plan.layout, public)
-    stamped = {
-        name: LabelledImages(images=stamp(public.images, trigger), labels=public.labels)
-        for name, trigger in corner_patches().items()
-    }
-    scanned = {name: Scorer(base, plan.layout, examples) for name, examples in stamped.items()}
-    tests = PublicTests(
-        accuracy=lambda adapter: scorer.score(adapter).accuracy,
-        triggers=lambda adapter: {
-            name: most_drawn_to(each.predict(adapter), public.labels) for name, each in scanned.items()
-        },
-    )
-    seed = derive_seed(plan.config.seed, "initial adapter")
-    first = Adapter.initial(plan.layout, rank=plan.max_rank, seed=seed)
-    return Guard(wanted=wanted, tests=tests, first=first, remembered=folder.last_adapters(plan, WINDOW))
-
-
-def private_descent(config: Config) -> Descent | None:
-    """Local steps with noise on every one of them, where the configuration wants privacy of single examples.
-
-    Batches and noise come from the operating system, or in a run marked as simulation from the public seed.
-    """
-    mechanism = sample_level(config)
-    if mechanism is None:
-        return None
-    # The library takes seconds to import: only where it is wanted.
-    from rbla_secure.privacy.sample_level import train_privately  # noqa: PLC0415
-
-    def descent(network: nn.Module, optimizer: Optimizer, loss: SummedLoss, examples: int, seed: int) -> None:
-        key = derive_key(seed, "steps") if config.privacy.simulation else SYSTEM_RANDOM(KEY_SIZE)
-        stream = UniformStream(key)
-        train_privately(network, optimizer, loss, mechanism=mechanism, examples=examples, stream=stream)
-
-    return descent
 
 
 def _pair(scorer: Scorer, adapter: Adapter) -> tuple[float, float]:

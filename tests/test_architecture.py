@@ -121,7 +121,25 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.config",
         "rbla_secure.robustness",
     },
-    "rbla_secure.job": {"rbla_secure", "protocols.identity", "protocols.primitives"},
+    "rbla_secure.assembly": {
+        "protocols.primitives",
+        "rbla_secure.evaluation.poisoning.triggers",
+        "rbla_secure.federation",
+    }
+    | VOCABULARY
+    | BLOCKS,
+    # An attacked run is a run: it is put together from the same parts.
+    "rbla_secure.evaluation.arena": {
+        "protocols",
+        "rbla_secure.assembly",
+        "rbla_secure.engines",
+        "rbla_secure.evaluation",
+        "rbla_secure.federation",
+        "rbla_secure.stopwatch",
+    }
+    | VOCABULARY
+    | BLOCKS,
+    "rbla_secure.job": {"rbla_secure", "protocols.identity"},
     "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.primitives"},
 }
 
@@ -135,6 +153,8 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.lora.peft_io",
         "rbla_secure.privacy.sample_level",
         "rbla_secure.evaluation.privacy_attacks.gradients",
+        "rbla_secure.evaluation.arena",
+        "rbla_secure.assembly",
         "rbla_secure.job",
     },
     "opacus": {"rbla_secure.privacy.sample_level"},

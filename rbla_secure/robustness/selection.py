@@ -94,7 +94,7 @@ class MultiKrum(Selection):
 
     def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores:  # noqa: ARG002
         """As :meth:`Selection.suspicion`."""
-        return tier_scores(scores.distances(updates, bands, f=self.f), updates.ranks)
+        return tier_scores(scores.distances(updates, bands, f=self.f), tiers_of(updates, bands))
 
 
 @final
@@ -170,15 +170,28 @@ class TierDncCosine(Selection):
         return common if against is None else np.maximum(common, against)
 
 
+def tiers_of(updates: Updates, bands: Bands) -> npt.NDArray[np.int64]:
+    """The tier of each client as far as it matters: how many of the bands that opened it holds, shape (n,).
+
+    With all bands open these are the enrolled ranks. Where the rows of the highest rank stay closed, its clients count for
+    no more than those of the next one and are judged among them: attackers that enrolled for a rank of their own would
+    otherwise only be compared with each other.
+    """
+    found = np.ones(len(updates.clients), dtype=np.int64)
+    for band in bands.values():
+        found[band.holders] += 1
+    return found
+
+
 def _spectral(updates: Updates, bands: Bands, *, seed: int, coordinates: int) -> Scores:
     found = scores.spectral(updates, bands, seed=seed, coordinates=coordinates)
-    return tier_scores(found, updates.ranks)
+    return tier_scores(found, tiers_of(updates, bands))
 
 
 def _cosine(updates: Updates, bands: Bands, previous: Previous) -> Scores | None:
     if previous is None or not any(previous[index].any() for index in bands if index in previous):
         return None
-    return tier_scores(-scores.cosines_to(updates, bands, previous), updates.ranks)
+    return tier_scores(-scores.cosines_to(updates, bands, previous), tiers_of(updates, bands))
 
 
 def _without_worst(found: Scores, f: int, seed: int) -> Chosen:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rbla_secure.assembly import private_descent
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.refusals import check_config
-from rbla_secure.job import private_descent
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps
 from rbla_secure.privacy.sample_ledger import FILE, SampleLedger
 from tests.support.tiny_job import job, write_images

@@ -1,0 +1,305 @@
+"""One attacked run, in memory: the federation's own rounds, with some of its clients in the attackers' hands.
+
+Nothing of the federation is replaced. Attackers are participants like the others, with another local training; what they
+send goes through the honest code's clip, so that what is measured is what is left to somebody who wants to be counted.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import fmean
+from typing import final
+
+import numpy as np
+from torch import nn
+
+from protocols.identity import ThrowawayAuthority
+from protocols.interface import SecureSum
+from protocols.session import RUN_ID_SIZE, ClientId
+from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
+from rbla_secure.choices import FilterName, SecureSumMode
+from rbla_secure.config import Config
+from rbla_secure.engines.in_process import Faults, InProcess
+from rbla_secure.errors import PlanError
+from rbla_secure.evaluation.poisoning.coalition import Coalition
+from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
+from rbla_secure.evaluation.poisoning.names import AttackName
+from rbla_secure.evaluation.poisoning.placement import Placement, claimed_examples, placement
+from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
+from rbla_secure.federation.cohort import sample_cohort
+from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.coordinator import clip_norm
+from rbla_secure.federation.filtering import Filtering
+from rbla_secure.federation.last_step import LastStep
+from rbla_secure.federation.participant import Participant
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.lora.peft_io import find_linear
+from rbla_secure.lora.update import UpdateRows
+from rbla_secure.robustness.names import build
+from rbla_secure.robustness.updates import BandUpdates, Updates
+from rbla_secure.seeding import derive_seed
+from rbla_secure.stopwatch import Stopwatch
+from rbla_secure.tasks.base_model import base_digest, train_base
+from rbla_secure.tasks.dealing import Data, load_data
+from rbla_secure.tasks.scoring import Scorer
+
+# What a run has settled on: the mean over so many last rounds.
+SETTLED = 5
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an attacked run came to.
+
+    Args:
+        accuracy: On held-out examples, mean of the last rounds.
+        success: Of the trigger on held-out examples of other classes, likewise. Without an attack it is what the patch does
+            by itself.
+        attackers_rejected: Share of the attackers whose update the filter kept nothing of, mean over rounds; None where no
+            filter judges clients.
+        honest_rejected: The same of everybody else.
+        bands_closed: Share of bands that stayed closed, mean over rounds.
+        refused: Why the plan does not start such a federation at all; empty if it does. Nothing else counts then.
+        seconds: Of processor time.
+    """
+
+    accuracy: float
+    success: float
+    attackers_rejected: float | None = None
+    honest_rejected: float | None = None
+    bands_closed: float = 0.0
+    refused: str = ""
+    seconds: float = 0.0
+
+
+@final
+@dataclass(slots=True)
+class Grounds:
+    """Data and base of one configuration's seed, used again by every attack on it."""
+
+    config: Config
+    _data: Data | None = None
+    _base: nn.Sequential | None = None
+
+    def of(self, config: Config) -> tuple[Data, nn.Sequential]:
+        """The same examples dealt to the clients of another roster of the same size, and the base."""
+        data = self._data = self._data or load_data(self.config)
+        if self._base is None:
+            self._base = train_base(data.public, seed=derive_seed(config.seed, "base"))
+        return data, self._base
+
+
+def attacked_run(
+    config: Config, attack: AttackName, *, share: float, grounds: Grounds | None = None
+) -> Outcome:
+    """Run a configuration with so large a share of its clients attacking.
+
+    Raises:
+        PlanError: The configuration itself is refused, or the share is out of range.
+        DataError: The data set is missing.
+    """
+    started = time.process_time()
+    placed = placement(attack, config, share=share, seed=derive_seed(config.seed, "attackers"))
+    data, base = (grounds or Grounds(config)).of(placed.config)
+    layout = find_linear(base, scaling=config.lora.scaling)
+    try:
+        plan = Plan.build(placed.config, layout=layout, base_digest=base_digest(base))
+    except PlanError as error:
+        if attack is AttackName.NONE:
+            raise
+        return Outcome(accuracy=0.0, success=0.0, refused=str(error))
+    with ExitStack() as ending:
+        run = _Run(plan, base, data, placed=placed, attack=attack, ending=ending)
+        outcome = run.to_the_end()
+    return Outcome(
+        accuracy=outcome.accuracy,
+        success=outcome.success,
+        attackers_rejected=outcome.attackers_rejected,
+        honest_rejected=outcome.honest_rejected,
+        bands_closed=outcome.bands_closed,
+        seconds=time.process_time() - started,
+    )
+
+
+class _Run:
+    """A federation in memory, from its initial adapter to its last round."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        base: nn.Sequential,
+        data: Data,
+        *,
+        placed: Placement,
+        attack: AttackName,
+        ending: ExitStack,
+    ) -> None:
+        self._plan, self._placed = plan, placed
+        self._last_step = LastStep(plan)
+        self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
+        services = HomomorphicRoles(plan) if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC else None
+        if services is not None:
+            ending.callback(services.close)
+        authority = _authority(plan, services)
+        trust = authority.trust(int(time.time())) if authority is not None else None
+        roles = (
+            services.set_up(trust, self._last_step) if services is not None and trust is not None else None
+        )
+        self._secure_sum = plan.secure_sum(trust, roles=roles)
+        self._exchange = self._connected(plan, base, data, authority, attack)
+        ending.callback(self._exchange.end)
+        self._filtering = Filtering.of(plan, self._last_step, reference_of(plan, base, data))
+        self._guard = guard_of(plan, base, data)
+        self._scorer = Scorer(base, plan.layout, data.held_out)
+        self._trigger = Scorer(base, plan.layout, triggered(data.held_out, corner_patch()))
+
+    def to_the_end(self) -> Outcome:
+        plan, adapter = self._plan, initial_adapter(self._plan)
+        accuracies, successes, outcomes = [], [], list[RoundOutcome]()
+        for number in range(1, plan.config.rounds + 1):
+            if self._coalition is not None:
+                self._coalition.observe(adapter)
+            outcome = self._round(number, adapter, outcomes)
+            self._last_step.took(adapter, outcome.adapter)
+            adapter = outcome.adapter
+            outcomes.append(outcome)
+            if number > plan.config.rounds - SETTLED:
+                accuracies.append(self._scorer.score(adapter).accuracy)
+                successes.append(self._trigger.score(adapter).accuracy)
+        attackers = set(self._placed.attackers)
+        return Outcome(
+            accuracy=fmean(accuracies),
+            success=fmean(successes),
+            attackers_rejected=_rejected(outcomes, lambda client: client in attackers),
+            honest_rejected=_rejected(outcomes, lambda client: client not in attackers),
+            bands_closed=fmean(len(each.refused_bands) / len(plan.bands) for each in outcomes),
+        )
+
+    def _round(self, number: int, adapter: Adapter, earlier: list[RoundOutcome]) -> RoundOutcome:
+        plan, config = self._plan, self._plan.config
+        session = plan.session(
+            run=bytes(RUN_ID_SIZE),
+            round_number=number,
+            attempt=1,
+            cohort=sample_cohort(config.tiers, seed=config.seed, round_number=number),
+            clip_norm=clip_norm(plan, [each.unclipped for each in earlier]),
+        )
+        conversation = Conversation(plan, session, self._secure_sum)
+        prepare_round(conversation, self._exchange)
+        return run_round(
+            plan, conversation, adapter, self._exchange, filtering=self._filtering, guard=self._guard
+        )
+
+    def _gathered(self, plan: Plan, base: nn.Sequential, data: Data, attack: AttackName) -> Coalition:
+        trainer = trainer_of(plan, base)
+        examples = dict(zip(plan.ranks, data.clients, strict=True))
+        return Coalition(
+            attack,
+            members={
+                name: Member(rank=plan.ranks[name], examples=examples[name])
+                for name in self._placed.attackers
+            },
+            federation=Federation(
+                clients=len(plan.ranks),
+                clip_norm=plan.config.clip_norm,
+                captured_from=self._placed.captured_from,
+                seed=plan.config.seed,
+            ),
+            train=lambda adapter, own, seed: trainer.train(adapter, own, seed=seed),
+            accepts=accepted_by(plan, self._last_step),
+        )
+
+    def _connected(
+        self,
+        plan: Plan,
+        base: nn.Sequential,
+        data: Data,
+        authority: ThrowawayAuthority | None,
+        attack: AttackName,
+    ) -> InProcess:
+        trainer, participants = trainer_of(plan, base), {}
+        for name, examples in zip(plan.ranks, data.clients, strict=True):
+            count = len(examples)
+            if self._coalition is not None and name in self._placed.attackers:
+                train = self._coalition.train_of(name)
+                count = claimed_examples(attack, plan.config, count)
+            else:
+
+                def train(adapter: Adapter, seed: int, own: object = examples) -> np.ndarray:
+                    return trainer.train(adapter, own, seed=seed)  # type: ignore[arg-type]
+
+            participants[name] = Participant(
+                name, plan=plan, secure_sum=_side_of(plan, authority, name), train=train, examples=count
+            )
+        secure_sum = plan.secure_sum(authority.view if authority is not None else None)
+        faults = Faults(
+            rate=plan.config.dropout_rate,
+            seed=plan.config.seed,
+            stages=secure_sum.stages,
+            input_stage=secure_sum.input_stage,
+        )
+        return InProcess(participants, faults=faults, stopwatch=Stopwatch())
+
+
+def accepted_by(
+    plan: Plan, last_step: LastStep
+) -> Callable[[Mapping[ClientId, UpdateRows]], Mapping[ClientId, bool]]:
+    """The plan's rule as attackers can run it at home: on changes of a round that they make up.
+
+    Where no rule judges single clients, everybody passes.
+    """
+    wanted = plan.config.robustness
+
+    def accepts(changes: Mapping[ClientId, UpdateRows]) -> Mapping[ClientId, bool]:
+        if wanted.filter in {FilterName.NONE, FilterName.FL_TRUST}:
+            return dict.fromkeys(changes, True)
+        clients = tuple(sorted(changes))
+        ranks = np.array([len(changes[client]) for client in clients], dtype=np.int64)
+        bands = {}
+        for band in plan.bands:
+            holders = np.flatnonzero(ranks >= band.stop)
+            if len(holders):
+                values = np.stack(
+                    [changes[clients[i]][band.start : band.stop, plan.columns].ravel() for i in holders]
+                )
+                bands[band.index] = BandUpdates(holders=holders, values=values)
+        updates = Updates(clients=clients, ranks=ranks, weights=np.ones(len(clients)), bands=bands)
+        rule = build(
+            wanted.filter, f=wanted.f, privacy_quorum=plan.config.min_holders, pre_step=wanted.pre_step
+        )
+        steps = last_step.by_band()
+        previous = None if steps is None else {index: step[:-2] for index, step in steps.items()}
+        verdicts = rule.apply(updates, previous=previous, seed=0).verdicts
+        return {client: verdicts[client].accepted for client in clients}
+
+    return accepts
+
+
+def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthority | None:
+    if not plan.needs_identities:
+        return None
+    keys = services.public_keys() if services is not None else {}
+    return ThrowawayAuthority.create(plan.ranks, now=int(time.time()), services=keys)
+
+
+def _side_of(plan: Plan, authority: ThrowawayAuthority | None, name: ClientId) -> SecureSum:
+    if authority is None:
+        return plan.secure_sum(None, None)
+    return plan.secure_sum(authority.view, authority.identity(name))
+
+
+def _rejected(outcomes: list[RoundOutcome], counts: Callable[[ClientId], bool]) -> float | None:
+    """The share of so many clients that were judged and not kept, over the rounds in which clients were judged."""
+    shares = []
+    for outcome in outcomes:
+        if outcome.judged is None or outcome.judged.groups:
+            continue
+        verdicts = [verdict for name, verdict in outcome.judged.verdicts.items() if counts(name)]
+        if verdicts:
+            shares.append(fmean(not verdict.accepted for verdict in verdicts))
+    return fmean(shares) if shares else None
