@@ -136,9 +136,9 @@ class PlainServer(SumServer):
             raise InputError(f"{client}: the input must hold exactly its segments, whole")
         if message.ring_bits != self._session.ring_bits:
             raise InputError(f"{client}: ring_bits={message.ring_bits} must be {self._session.ring_bits}")
-        read = {index: self._in_bounds(client, index, vector) for index, vector in message.segments.items()}
         if self._kept is not None:
-            self._kept[client] = read
+            vectors = message.segments.items()
+            self._kept[client] = {i: self._in_bounds(client, i, vector) for i, vector in vectors}
         for index, vector in message.segments.items():
             self._sums[index] += vector
             self._bindings[index].add(message.bindings[index])

@@ -1,4 +1,4 @@
-"""The command line: ``rbla-secure run | check | account | resume | keys``.
+"""The command line: ``rbla-secure run | check | account | evaluate | resume | keys``.
 
 Exit codes: 0 done, 1 refused or failed (the content of a configuration included), 2 bad command line. With ``--json``
 the last line of standard output is one JSON object and everything for people goes to standard error.
@@ -21,12 +21,13 @@ from protocols.primitives.certificates import MAX_RANK
 from protocols.primitives.secret import Secret
 from rbla_secure import __version__, keys
 from rbla_secure.config import load_config
+from rbla_secure.durable import write_atomic
 from rbla_secure.errors import ConfigError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.derived import threshold, warnings
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase
-from rbla_secure.report.console import ConsoleReport, band_rows
+from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
 
 DONE, FAILED = 0, 1
 MAX_DAYS = 36_500
@@ -142,6 +143,29 @@ def _account_spent(options: argparse.Namespace) -> dict[str, object]:
     return told
 
 
+def _evaluate(options: argparse.Namespace) -> dict[str, object]:
+    config = load_config(options.config, options.set)
+    check_config(config)
+    folder = options.out or Path("evaluations") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+    # torch takes seconds to import: only once the configuration is sound.
+    from rbla_secure.evaluation.suite import Terms, evaluate  # noqa: PLC0415
+    from rbla_secure.report import evaluation  # noqa: PLC0415
+
+    terms = Terms.of(config, share=options.share, seeds=options.seeds, quick=options.quick)
+    rows = terms.rows()
+    _say(options, f"evaluation {folder}: a run of every cell, {options.share:.0%} of the clients attacking")
+    with CellReport(_console(options)) as report:
+        cells = evaluate(folder, terms, report.cell)
+    table, words = (
+        evaluation.markdown(rows, cells),
+        evaluation.in_plain_words(rows, cells, share=options.share),
+    )
+    write_atomic(folder / "evaluation.md", "\n\n".join([*words, table]).encode())
+    write_atomic(folder / "evaluation.html", evaluation.page(rows, cells, share=options.share).encode())
+    _say(options, "", table, *words, f"table and heat maps: {folder}/evaluation.md, evaluation.html")
+    return {"folder": str(folder), "cells": [cell.model_dump() for cell in cells], "summary": words}
+
+
 def _create_authority(options: argparse.Namespace) -> dict[str, object]:
     authority = keys.create_authority(
         options.dir, name=options.name, days=options.days, passphrase=_passphrase(options), now=_now()
@@ -254,6 +278,17 @@ def _whole(least: int, largest: int) -> Callable[[str], int]:
     return number
 
 
+def _share(text: str) -> float:
+    """A share of attackers, above 0 and below 1/2."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 0.5:  # noqa: PLR2004 - half of all clients have no honest majority to attack
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0 and below 0.5")
+    return value
+
+
 def _no_passphrase(_: str) -> None:
     """Known only to be refused: as an unknown option it would be printed, as an abbreviation taken for a file name."""
     raise argparse.ArgumentTypeError(
@@ -273,7 +308,20 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="refuse a configuration that could not keep its promises")
     check.set_defaults(command=_check)
 
-    for command in (run, check):
+    evaluate = commands.add_parser(
+        "evaluate", help="attack a configuration, and say what it withstands; goes on where --out has stopped"
+    )
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="where results go (evaluations/<time>)")
+    evaluate.add_argument("--quick", action="store_true", help="few attacks and defences: minutes")
+    evaluate.add_argument(
+        "--share", type=_share, default=0.2, metavar="S", help="of the clients that attack (0.2)"
+    )
+    evaluate.add_argument(
+        "--seeds", type=_whole(1, 100), default=1, metavar="N", help="runs of each cell (1)"
+    )
+    evaluate.set_defaults(command=_evaluate)
+
+    for command in (run, check, evaluate):
         command.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="TOML file")
         command.add_argument(
             "--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help="override one key"
@@ -292,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("folder", type=Path, metavar="DIR", help="its run folder")
     resume.set_defaults(command=_resume)
 
-    for command in (run, check, account, resume, *_add_keys(commands)):
+    for command in (run, check, account, evaluate, resume, *_add_keys(commands)):
         command.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser
 

@@ -120,6 +120,7 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.choices",
         "rbla_secure.config",
         "rbla_secure.robustness",
+        "rbla_secure.evaluation",
     },
     "rbla_secure.assembly": {
         "protocols.primitives",
@@ -168,6 +169,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.config",
         "rbla_secure.federation",
         "rbla_secure.report",
+        "rbla_secure.evaluation.suite",
         "rbla_secure.privacy.ledger",
         "rbla_secure.privacy.sample_ledger",
     },

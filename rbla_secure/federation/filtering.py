@@ -33,6 +33,8 @@ from rbla_secure.robustness.verdicts import Filtered, Verdict
 
 # Training on public examples, for filters that compare with it: (adapter, round) -> rows.
 Reference = Callable[[Adapter, int], Rows]
+# Why a band that nobody uploads stays closed.
+NEVER = "fewer clients hold it than its quorum"
 # A weight counts at most this many times the median of all.
 WEIGHT_CAP = 2.0
 
@@ -108,7 +110,7 @@ class Filtering:
             options=self._options(session, adapter),
         )
         filtered = wanted.apply(updates, previous=self._previous(), seed=_seed(session, sums))
-        return _judged(filtered, updates, refused)
+        return _judged(self.plan, filtered, updates, refused)
 
     def _judge_groups(self, session: Session, sums: SumResult) -> Judged:
         groups = self.plan.groups_of(session)
@@ -212,14 +214,19 @@ def _updates(plan: Plan, inputs: Mapping[ClientId, _Decoded]) -> Updates:
     )
 
 
-def _judged(filtered: Filtered, updates: Updates, refused: Mapping[ClientId, Verdict]) -> Judged:
+def _judged(plan: Plan, filtered: Filtered, updates: Updates, refused: Mapping[ClientId, Verdict]) -> Judged:
     kept = {name for name, verdict in filtered.verdicts.items() if verdict.accepted}
     voters = {
         index: sum(updates.clients[i] in kept for i in updates.bands[index].holders)
         for index in filtered.totals
     }
-    verdicts = {**filtered.verdicts, **refused}
-    return Judged(totals=filtered.totals, closed=filtered.closed, verdicts=verdicts, voters=voters)
+    never = {band.index: NEVER for band in plan.bands if band.index not in filtered.totals}
+    return Judged(
+        totals=filtered.totals,
+        closed={**never, **filtered.closed},
+        verdicts={**filtered.verdicts, **refused},
+        voters=voters,
+    )
 
 
 def _group_totals(

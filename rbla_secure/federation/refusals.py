@@ -167,11 +167,6 @@ def _check_tiers(config: Config) -> None:
     bands = rank_bands(tier.rank for tier in config.tiers.values())
     if config.average is AverageRule.FEDAVG and len(bands) > 1:
         raise PlanError(f"average=fedavg must have equal ranks: the tiers have {len(bands)} different ones")
-    if (most := members_per_round(config)) < (quorum := row_quorum(config)):
-        raise PlanError(
-            f"robustness.f={config.robustness.f} asks for {quorum} holders of a band, and a round has {most} clients "
-            "in all: nothing could ever open"
-        )
     for band in bands:
         holding = {name: cohort_size(tier) for name, tier in config.tiers.items() if tier.rank >= band.stop}
         if sum(holding.values()) < config.min_holders:
@@ -179,6 +174,11 @@ def _check_tiers(config: Config) -> None:
                 f"min-holders={config.min_holders} must be <= {sum(holding.values())}, the clients per round of rank "
                 f">= {band.stop} (tiers {', '.join(sorted(holding))}): {band} could never open"
             )
+    if (most := members_per_round(config)) < (quorum := row_quorum(config)):
+        raise PlanError(
+            f"robustness.f={config.robustness.f} asks for {quorum} holders of a band, and a round has {most} clients "
+            "in all: nothing could ever open"
+        )
 
 
 def _check_threshold(config: Config) -> None:

@@ -16,7 +16,7 @@ from protocols.transcript import Transcript
 from rbla_secure.choices import Adjacency, AverageRule, SecureSumMode
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Exchange
-from rbla_secure.federation.filtering import Filtering, Judged
+from rbla_secure.federation.filtering import NEVER, Filtering, Judged
 from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import Released, nothing_opened, release
@@ -132,7 +132,7 @@ def run_round(
 
     # The integers of what opened become totals of bands; a filter judges what they are made of first.
     released, judged = _totals(plan, conversation.session, sums, filtering, adapter)
-    refused = {**_refused_bands(plan, conversation.session, sums), **(judged.closed if judged else {})}
+    refused = judged.closed if judged else _refused_bands(plan, conversation.session, sums)
     holders = judged.voters if judged else _holders(conversation.session, sums)
 
     # Totals become one average over exactly the holders of each row, and the average moves the adapter.
@@ -144,7 +144,7 @@ def run_round(
         conversation,
         kept,
         survivors=sums.survivors,
-        refused_bands={index: reason for index, reason in refused.items() if index not in released.totals},
+        refused_bands=refused,
         holders=holders,
         cut_off=_mean_cut_off(released.totals, holders),
         unclipped=released.unclipped,
@@ -177,9 +177,7 @@ def _refused_bands(plan: Plan, session: Session, sums: SumResult) -> dict[int, s
     """Why bands stayed closed; a group that did is no band."""
     if plan.grouped:
         return {}
-    never = dict.fromkeys(
-        range(len(session.segments), len(plan.bands)), "fewer clients hold it than its quorum"
-    )
+    never = dict.fromkeys(range(len(session.segments), len(plan.bands)), NEVER)
     return {**sums.refused, **never}
 
 

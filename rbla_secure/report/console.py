@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self, final
+from typing import TYPE_CHECKING, Self, final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +21,9 @@ from rbla_secure.federation.derived import (
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.report.learned import Learned
 from rbla_secure.report.summary import Summary
+
+if TYPE_CHECKING:  # it brings torch, which takes seconds to import
+    from rbla_secure.evaluation.suite import Cell
 
 
 def kilobytes(size: float) -> str:
@@ -174,6 +177,40 @@ class ConsoleReport:
         for row in rows:
             table.add_row(*row)
         self._console.print(table)
+
+
+@final
+class CellReport:
+    """Tells an evaluation as it goes: a bar on a terminal, a line per cell elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("cells", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def cell(self, cell: "Cell", total: int) -> None:
+        """A cell that is done."""
+        self._bar.update(self._task, advance=1, total=total, description=f"{cell.defence}, {cell.attack}")
+        told = f"accuracy {cell.accuracy:.3f}, trigger {cell.success:.3f}"
+        text = f"{cell.defence}, {cell.attack}, seed {cell.seed}: {cell.refused or told}"
+        if not self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def band_rows(config: Config) -> list[tuple[str, str, str, str]]:

@@ -227,6 +227,7 @@ def test_a_run_ends_with_one_json_object(
         "aborted_rounds",
         "epsilon",
         "privacy",
+        "sample_privacy",
         "adapter_sha256",
         "services",
     }

@@ -1,0 +1,97 @@
+"""The rows of an evaluation: a configuration's own defence, and the ones it could have instead."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from rbla_secure.choices import FilterName, PreStepName, SecureSumMode
+from rbla_secure.config import Config
+from rbla_secure.errors import PlanError
+from rbla_secure.federation.derived import members_per_round
+from rbla_secure.federation.refusals import check_config
+from rbla_secure.robustness.names import RECOMMENDED
+
+CONFIGURED = "as configured"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defence:
+    """A configuration under a name that says what is different about it.
+
+    Args:
+        name: Of the row.
+        view: What the server has to see for it: single updates, sums over groups, or one sum.
+        config: Of the unattacked run.
+        refused: Why its plan is refused; empty if it is sound.
+    """
+
+    name: str
+    view: str
+    config: Config
+    refused: str = ""
+
+
+def attackers_in(config: Config, share: float) -> int:
+    """How many clients of a round so large a share is, at least one."""
+    return max(1, round(share * members_per_round(config)))
+
+
+def defences(config: Config, *, share: float, quick: bool = False) -> list[Defence]:
+    """What is evaluated beside the configuration itself; each against as many attackers as there are.
+
+    Sums over groups and single sums are evaluated in the clear: masks and ciphertexts cancel to the same integers (tests
+    compare adapters byte for byte), and cost only time. The configuration's own row runs in its own mode.
+
+    Args:
+        config: As its user would run it.
+        share: Of all clients that attack.
+        quick: Only its own row, the mean and the recommended filter.
+    """
+    f = config.robustness.f or attackers_in(config, share)
+    own = _defence(CONFIGURED, config, {})
+    mean = _alternative("mean", config, "one sum", {"f": 0})
+    recommended = _alternative(
+        f"{RECOMMENDED}, quorum", config, "single updates", {"f": f, "filter": RECOMMENDED}
+    )
+    if quick:
+        return [own, mean, recommended]
+    found = [own, mean, _alternative("mean, quorum", config, "one sum", {"f": f})]
+    for size in (3, 5):
+        groups = {"f": f, "group_size": size}
+        found.append(_alternative(f"median over groups of {size}", config, "sums over groups", groups))
+    for name in FilterName:
+        if name not in {FilterName.NONE, RECOMMENDED}:
+            wanted = {"f": f, "filter": name}
+            found.append(_alternative(f"{name}, quorum", config, "single updates", wanted))
+    mixed = {"f": f, "filter": FilterName.TRIMMED_MEAN, "pre_step": PreStepName.NEIGHBOR_MIXING}
+    found.append(_alternative("neighbor mixing, trimmed-mean, quorum", config, "single updates", mixed))
+    return [*found, recommended]
+
+
+def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any]) -> Defence:
+    """The same federation under another defence, summed in the clear and without noise."""
+    changed = config.robustness.model_copy(
+        update={"group_size": 0, "filter": FilterName.NONE, "pre_step": PreStepName.NONE, **robustness}
+    )
+    changes: dict[str, Any] = {
+        "robustness": changed,
+        "secure_sum": SecureSumMode.PLAIN,
+        "noise_multiplier": 0.0,
+        "privacy": type(config.privacy)(),
+    }
+    if changed.filter is FilterName.KRUM:
+        changes["min_holders"] = 1  # it publishes one client's rows
+    return _defence(name, config, changes, view=view)
+
+
+def _defence(name: str, config: Config, changes: dict[str, Any], *, view: str = "") -> Defence:
+    changed = config.model_copy(update=changes)
+    if not view:
+        view = "single updates" if changed.secure_sum is SecureSumMode.PLAIN else "one sum"
+        view = "sums over groups" if changed.robustness.group_size else view
+    refused = ""
+    try:
+        check_config(changed)
+    except PlanError as error:
+        refused = str(error)
+    return Defence(name=name, view=view, config=changed, refused=refused)

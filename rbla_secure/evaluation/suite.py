@@ -1,0 +1,225 @@
+"""Attack x defence x seed, one run each, written down as it goes: what an evaluation is made of.
+
+The file evaluation.json holds the terms of the evaluation and one outcome per cell. It is written after every cell, so an
+evaluation that was interrupted goes on where it stopped; one of other terms is refused, never mixed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rbla_secure.config import Config
+from rbla_secure.durable import write_atomic
+from rbla_secure.errors import RunFolderError
+from rbla_secure.evaluation.arena import Grounds, attacked_run
+from rbla_secure.evaluation.defences import Defence, defences
+from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName
+from rbla_secure.tasks.training import use_one_thread
+
+FILE = "evaluation.json"
+QUICK_ATTACKS = (
+    AttackName.NONE,
+    AttackName.SIGN_FLIP,
+    AttackName.ALIE,
+    AttackName.BACKDOOR,
+    AttackName.RANK_INFLATION,
+    AttackName.ADAPTIVE,
+)
+# Withstood: at most so much accuracy lost, and a trigger that works at most so much more often than without an attack.
+MAX_LOSS, MAX_SUCCESS = 0.05, 0.10
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What is evaluated.
+
+    Args:
+        config: As its user would run it.
+        attacks: Columns; `none` among them.
+        share: Of all clients that attack.
+        seeds: Runs of each cell.
+        quick: Few rows.
+    """
+
+    config: Config
+    attacks: tuple[AttackName, ...]
+    share: float
+    seeds: tuple[int, ...]
+    quick: bool
+
+    @classmethod
+    def of(cls, config: Config, *, share: float, seeds: int, quick: bool) -> "Terms":
+        """All attacks, or the few that tell most."""
+        return cls(
+            config=config,
+            attacks=QUICK_ATTACKS if quick else tuple(AttackName),
+            share=share,
+            seeds=tuple(config.seed + number for number in range(seeds)),
+            quick=quick,
+        )
+
+    def rows(self) -> list[Defence]:
+        """The defences."""
+        return defences(self.config, share=self.share, quick=self.quick)
+
+    def cells(self) -> Iterator[tuple[Defence, AttackName, int]]:
+        """Every run, in the order in which they are made: by seed, so that an early stop leaves whole tables."""
+        for seed in self.seeds:
+            for defence in self.rows():
+                if not defence.refused:
+                    for attack in self.attacks:
+                        yield defence, attack, seed
+
+
+class Cell(BaseModel):
+    """One run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    defence: str
+    attack: str
+    seed: int
+    accuracy: float
+    success: float
+    attackers_rejected: float | None
+    honest_rejected: float | None
+    bands_closed: float
+    refused: str
+    seconds: float
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Where it belongs."""
+        return self.defence, self.attack, self.seed
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: int
+    config: str
+    share: float
+    cells: list[Cell]
+
+
+# Told of every cell that is done, and how many there are.
+Observe = Callable[[Cell, int], None]
+
+
+def evaluate(folder: Path, terms: Terms, observe: Observe) -> list[Cell]:
+    """Run what the folder lacks of an evaluation.
+
+    Raises:
+        RunFolderError: The folder holds an evaluation of other terms, or a damaged one.
+        RblaSecureError: Whatever refuses the configuration itself.
+    """
+    use_one_thread()
+    folder.mkdir(parents=True, exist_ok=True)
+    done = {cell.key: cell for cell in read(folder, terms)}
+    every = list(terms.cells())
+    grounds: dict[int, Grounds] = {}
+    found = []
+    for defence, attack, seed in every:
+        key = (defence.name, attack.value, seed)
+        if key not in done:
+            config = defence.config.model_copy(update={"seed": seed})
+            ground = grounds.setdefault(seed, Grounds(config))
+            outcome = attacked_run(config, attack, share=terms.share, grounds=ground)
+            done[key] = Cell(defence=defence.name, attack=attack.value, seed=seed, **asdict(outcome))
+            _write(folder, terms, list(done.values()))
+        found.append(done[key])
+        observe(done[key], len(every))
+    return found
+
+
+def read(folder: Path, terms: Terms) -> list[Cell]:
+    """The cells that a folder has already; none if it has no evaluation.
+
+    Raises:
+        RunFolderError: They belong to another evaluation, or are damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    try:
+        file = _File.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise RunFolderError(f"{path} is damaged: delete it to begin anew") from None
+    if (file.config, file.share) != (terms.config.digest().hex(), terms.share):
+        raise RunFolderError(
+            f"{path} is of another configuration or share of attackers: choose another --out folder"
+        )
+    return file.cells
+
+
+def _write(folder: Path, terms: Terms, cells: list[Cell]) -> None:
+    file = _File(format=1, config=terms.config.digest().hex(), share=terms.share, cells=cells)
+    write_atomic(folder / FILE, file.model_dump_json(indent=1).encode() + b"\n")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summed:
+    """The seeds of one cell together.
+
+    Args:
+        accuracy: Mean over seeds.
+        success: Of the trigger, mean over seeds.
+        loss: Of accuracy against no attack under the same defence.
+        refused: Why no seed was run; empty if they were.
+    """
+
+    accuracy: float
+    success: float
+    loss: float
+    refused: str
+
+    def withstood(self, attack: AttackName) -> bool:
+        """Whether little accuracy was lost, and the trigger of a backdoor works seldom."""
+        if self.refused:
+            return True
+        return self.loss <= MAX_LOSS and (attack not in BACKDOORS or self.success <= MAX_SUCCESS)
+
+
+def summed(cells: Sequence[Cell]) -> dict[tuple[str, AttackName], Summed]:
+    """By defence and attack."""
+    found: dict[tuple[str, AttackName], Summed] = {}
+    for name in dict.fromkeys(cell.defence for cell in cells):
+        row = [cell for cell in cells if cell.defence == name]
+        for attack in AttackName:
+            seeds = [cell for cell in row if cell.attack == attack]
+            if not seeds:
+                continue
+            accuracy = fmean(cell.accuracy for cell in seeds)
+            found[name, attack] = Summed(
+                accuracy=accuracy,
+                success=fmean(cell.success for cell in seeds),
+                loss=0.0,
+                refused=next((cell.refused for cell in seeds if cell.refused), ""),
+            )
+        calm = found.get((name, AttackName.NONE))
+        for (row_name, attack), each in list(found.items()):
+            if row_name == name and calm is not None:
+                found[name, attack] = replace(each, loss=calm.accuracy - each.accuracy)
+    return found
+
+
+def worst(row: dict[AttackName, Summed]) -> str:
+    """The attack that does most: the trigger that works most often, or else the largest loss."""
+    attacked = {
+        attack: each for attack, each in row.items() if attack is not AttackName.NONE and not each.refused
+    }
+    if not attacked:
+        return "-"
+    by_trigger = {attack: each for attack, each in attacked.items() if attack in BACKDOORS}
+    if by_trigger:
+        attack = max(by_trigger, key=lambda name: by_trigger[name].success)
+        if by_trigger[attack].success > MAX_SUCCESS:
+            return f"{attack}: trigger works {by_trigger[attack].success:.0%}"
+    attack = max(attacked, key=lambda name: attacked[name].loss)
+    return f"{attack}: {attacked[attack].loss * 100:+.1f} points lost"
