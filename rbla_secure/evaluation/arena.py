@@ -7,7 +7,7 @@ send goes through the honest code's clip, so that what is measured is what is le
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import final
 
@@ -63,6 +63,7 @@ class Outcome:
         attackers_rejected: Share of the attackers whose update the filter kept nothing of, mean over rounds; None where no
             filter judges clients.
         honest_rejected: The same of everybody else.
+        rejected_by_rank: By rank, the share of its honest clients that were rejected; empty where no filter judges clients.
         bands_closed: Share of bands that stayed closed, mean over rounds.
         refused: Why the plan does not start such a federation at all; empty if it does. Nothing else counts then.
         seconds: Of processor time.
@@ -72,6 +73,7 @@ class Outcome:
     success: float
     attackers_rejected: float | None = None
     honest_rejected: float | None = None
+    rejected_by_rank: Mapping[str, float] = field(default_factory=dict)
     bands_closed: float = 0.0
     refused: str = ""
     seconds: float = 0.0
@@ -116,14 +118,7 @@ def attacked_run(
     with ExitStack() as ending:
         run = _Run(plan, base, data, placed=placed, attack=attack, ending=ending)
         outcome = run.to_the_end()
-    return Outcome(
-        accuracy=outcome.accuracy,
-        success=outcome.success,
-        attackers_rejected=outcome.attackers_rejected,
-        honest_rejected=outcome.honest_rejected,
-        bands_closed=outcome.bands_closed,
-        seconds=time.process_time() - started,
-    )
+    return replace(outcome, seconds=time.process_time() - started)
 
 
 class _Run:
@@ -177,6 +172,7 @@ class _Run:
             success=fmean(successes),
             attackers_rejected=_rejected(outcomes, lambda client: client in attackers),
             honest_rejected=_rejected(outcomes, lambda client: client not in attackers),
+            rejected_by_rank=self._by_rank(outcomes),
             bands_closed=fmean(len(each.refused_bands) / len(plan.bands) for each in outcomes),
         )
 
@@ -194,6 +190,16 @@ class _Run:
         return run_round(
             plan, conversation, adapter, self._exchange, filtering=self._filtering, guard=self._guard
         )
+
+    def _by_rank(self, outcomes: list[RoundOutcome]) -> dict[str, float]:
+        ranks, attackers = self._plan.ranks, set(self._placed.attackers)
+        found = {}
+        for rank in sorted(set(ranks.values())):
+            members = {client for client in ranks if ranks[client] == rank} - attackers
+            share = _rejected(outcomes, members.__contains__)
+            if share is not None:
+                found[str(rank)] = share
+        return found
 
     def _gathered(self, plan: Plan, base: nn.Sequential, data: Data, attack: AttackName) -> Coalition:
         trainer = trainer_of(plan, base)

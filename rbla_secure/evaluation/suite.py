@@ -88,6 +88,7 @@ class Cell(BaseModel):
     success: float
     attackers_rejected: float | None
     honest_rejected: float | None
+    rejected_by_rank: dict[str, float]
     bands_closed: float
     refused: str
     seconds: float
