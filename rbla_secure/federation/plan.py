@@ -290,9 +290,9 @@ class Plan:
     def _groups(
         self, *, run: bytes, round_number: int, attempt: int, cohort: tuple[ClientId, ...]
     ) -> tuple[Group, ...]:
-        """Drawn by what everybody knows once the cohort is fixed."""
+        """Drawn by what everybody knows once the cohort is fixed; the same in every secure sum."""
         text = "\x1f".join([run.hex(), str(round_number), str(attempt), *cohort])
-        seed = hashlib.sha256(b"rbla-secure groups\x00" + self.digest + text.encode()).digest()
+        seed = hashlib.sha256(b"rbla-secure groups\x00" + text.encode()).digest()
         ranks = {client: self.ranks[client] for client in cohort}
         return draw_groups(ranks, group_size=self.config.robustness.group_size, seed=seed)
 

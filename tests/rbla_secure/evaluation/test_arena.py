@@ -1,0 +1,130 @@
+"""Attacked runs of the federation's own rounds: what the quorum closes, in the mode it is run in, and what is reported."""
+
+import pytest
+
+from rbla_secure.choices import FilterName
+from rbla_secure.config import Config, load_config
+from rbla_secure.errors import PlanError
+from rbla_secure.evaluation.arena import Grounds, Outcome, attacked_run
+from rbla_secure.evaluation.poisoning.names import AttackName
+from rbla_secure.tasks.training import use_one_thread
+
+# A fifth of thirty clients attacks; all bands but those of attackers alone have more holders than twice six.
+SETTINGS = (
+    "secure-sum=plain",
+    "dropout-rate=0.0",
+    "rounds=8",
+    "clip-norm=0.6",
+    "task.alpha=0.5",
+    "training.steps=10",
+    "training.optimizer=sgd",
+    "training.learning-rate=0.05",
+    "tiers.phone.clients=4",
+    "tiers.laptop.clients=4",
+    "tiers.workstation.clients=6",
+    "tiers.datacenter.clients=16",
+)
+SHARE = 0.2
+
+
+def config(*settings: str) -> Config:
+    return load_config(None, [*SETTINGS, *settings])
+
+
+@pytest.fixture(scope="module")
+def grounds() -> Grounds:
+    """One data set and base for all of them."""
+    use_one_thread()
+    return Grounds(config())
+
+
+def attacked(grounds: Grounds, attack: AttackName, *settings: str) -> Outcome:
+    return attacked_run(config(*settings), attack, share=SHARE, grounds=grounds)
+
+
+def test_rank_inflation_owns_its_rows_without_the_quorum(grounds: Grounds) -> None:
+    """At 20 % of the clients, under the plain mean and under a filter whose quorum their number meets."""
+    assert attacked(grounds, AttackName.RANK_INFLATION).success >= 0.9
+
+    filtered = attacked(
+        grounds, AttackName.RANK_INFLATION, "robustness.filter=tier-dnc-cosine", "robustness.f=2"
+    )
+    assert filtered.success >= 0.9
+    assert filtered.bands_closed == 0
+
+
+def test_rank_inflation_is_stopped_by_the_quorum(grounds: Grounds) -> None:
+    """With 2f + 1 holders asked for, the captured rows stay closed and the trigger does not work."""
+    for settings in (("robustness.f=6",), ("robustness.f=6", "robustness.filter=tier-dnc-cosine")):
+        outcome = attacked(grounds, AttackName.RANK_INFLATION, *settings)
+
+        assert outcome.success <= 0.1
+        assert outcome.bands_closed == 0.25
+        assert outcome.accuracy > 0.55
+
+
+def test_the_same_attack_comes_to_the_same_in_masked_sums() -> None:
+    """What is evaluated in the clear holds under masks: the same accuracy to the digit."""
+    use_one_thread()
+    short = ("rounds=2", "robustness.f=2")
+    clear = attacked_run(config(*short), AttackName.SIGN_FLIP, share=SHARE)
+
+    masked = attacked_run(config(*short, "secure-sum=masking"), AttackName.SIGN_FLIP, share=SHARE)
+
+    assert (masked.accuracy, masked.success) == (clear.accuracy, clear.success)
+
+
+def test_groups_are_the_same_in_the_clear() -> None:
+    """Sums over groups under masks and in the clear: the same decisions, the same result."""
+    use_one_thread()
+    short = ("rounds=2", "robustness.f=1", "robustness.group-size=3")
+    clear = attacked_run(config(*short), AttackName.BACKDOOR, share=SHARE)
+
+    masked = attacked_run(config(*short, "secure-sum=masking"), AttackName.BACKDOOR, share=SHARE)
+
+    assert (masked.accuracy, masked.success) == (clear.accuracy, clear.success)
+
+
+def test_rejections_are_told_apart(grounds: Grounds) -> None:
+    """Of 30 clients 6 are rejected in every round; how many of them attack is reported, and ranks of the others."""
+    outcome = attacked(
+        grounds, AttackName.SIGN_FLIP, "rounds=4", "robustness.filter=tier-dnc-cosine", "robustness.f=6"
+    )
+
+    assert outcome.attackers_rejected is not None
+    assert outcome.honest_rejected is not None
+    assert 6 * outcome.attackers_rejected + 24 * outcome.honest_rejected == pytest.approx(6)
+    assert outcome.attackers_rejected > 0.6
+    assert set(outcome.rejected_by_rank) == {"2", "4", "8", "16"}
+
+
+def test_the_adaptive_attack_runs_the_rule_it_attacks(
+    grounds: Grounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks the filter of the plan, and is rejected less often than a backdoor that does not."""
+    asked: list[FilterName] = []
+    from rbla_secure.evaluation import arena  # noqa: PLC0415
+
+    build = arena.build
+    monkeypatch.setattr(arena, "build", lambda name, **options: asked.append(name) or build(name, **options))  # type: ignore[func-returns-value]
+    settings = ("rounds=5", "robustness.filter=tier-dnc-cosine", "robustness.f=6")
+
+    adaptive = attacked(grounds, AttackName.ADAPTIVE, *settings)
+    simple = attacked(grounds, AttackName.BACKDOOR, *settings)
+
+    assert set(asked) == {FilterName.TIER_DNC_COSINE}
+    assert adaptive.attackers_rejected is not None
+    assert simple.attackers_rejected is not None
+    assert adaptive.attackers_rejected < simple.attackers_rejected
+
+
+def test_a_federation_that_the_plan_refuses_is_an_outcome(grounds: Grounds) -> None:
+    """Rank inflation against groups: attackers alone in a tier can never be outvoted there, and the plan says so."""
+    outcome = attacked(grounds, AttackName.RANK_INFLATION, "robustness.group-size=3", "robustness.f=2")
+
+    assert "groups do not stand against f=2" in outcome.refused
+
+
+def test_a_configuration_that_is_refused_without_an_attack_is_an_error(grounds: Grounds) -> None:
+    with pytest.raises(PlanError, match="group-size=20"):
+        attacked(grounds, AttackName.NONE, "robustness.group-size=20")
