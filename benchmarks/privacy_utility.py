@@ -78,7 +78,7 @@ CLIENT_LEVEL = (
     "quantization.bits=20",
     "privacy.mechanism=central",
 )
-STEPS, SAMPLE_RATE = 10, 0.02
+STEPS, SAMPLE_RATE = 10, 0.01
 # With the noise of the last cell of sample level: clipped, and no epsilon to speak of.
 NO_NOISE = 1e-5
 SAMPLE_LEVEL = (

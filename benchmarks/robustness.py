@@ -94,41 +94,41 @@ class Task:
 def tasks() -> Iterator[Task]:
     """All runs, by experiment."""
     for seed in SEEDS:
-        for attack in AttackName:
-            yield Task(experiment="attacks", row=RECOMMENDED_ROW, attack=attack, seed=seed, settings=DEFENDED)
-        for attack in (AttackName.NONE, AttackName.BACKDOOR, AttackName.RANK_INFLATION):
-            yield Task(experiment="attacks", row="mean", attack=attack, seed=seed, settings=())
+        yield from _attacks(seed)
     for alpha in (0.1, 0.5, 100.0):
         for seed in SEEDS:
             settings = (*DEFENDED, f"task.alpha={alpha}")
+            row = f"alpha {alpha:g}"
+            yield Task(experiment="tiers", row=row, attack=AttackName.NONE, seed=seed, settings=settings)
+    for size, f in GROUPS.items():
+        yield from _groups_of(size, f)
+    for name in FilterName:
+        if name not in {FilterName.NONE, FilterName.KRUM, FilterName.FL_TRUST}:
+            # Against 2: the quorum of 5 lets the band that only the 8 attackers hold open.
+            settings = (f"robustness.filter={name}", "robustness.f=2")
+            attack = AttackName.RANK_INFLATION
+            yield Task(experiment="holes", row=str(name), attack=attack, seed=1, settings=settings)
+
+
+def _attacks(seed: int) -> Iterator[Task]:
+    for attack in AttackName:
+        yield Task(experiment="attacks", row=RECOMMENDED_ROW, attack=attack, seed=seed, settings=DEFENDED)
+    for attack in (AttackName.NONE, AttackName.BACKDOOR, AttackName.RANK_INFLATION):
+        yield Task(experiment="attacks", row="mean", attack=attack, seed=seed, settings=())
+
+
+def _groups_of(size: int, f: int) -> Iterator[Task]:
+    settings = (f"robustness.group-size={size}", f"robustness.f={f}")
+    for share in (f / 40, 2 * f / 40, 0.2):
+        for seed in SEEDS[:2]:
             yield Task(
-                experiment="tiers",
-                row=f"alpha {alpha:g}",
-                attack=AttackName.NONE,
+                experiment="groups",
+                row=f"groups of {size}",
+                attack=AttackName.BACKDOOR,
                 seed=seed,
                 settings=settings,
+                share=share,
             )
-    for size, f in GROUPS.items():
-        for share in (f / 40, 2 * f / 40, 0.2):
-            for seed in SEEDS[:2]:
-                settings = (f"robustness.group-size={size}", f"robustness.f={f}")
-                row = f"groups of {size}"
-                yield Task(
-                    experiment="groups",
-                    row=row,
-                    attack=AttackName.BACKDOOR,
-                    seed=seed,
-                    settings=settings,
-                    share=share,
-                )
-    for name in FilterName:
-        if name in {FilterName.NONE, FilterName.KRUM, FilterName.FL_TRUST}:
-            continue
-        # Against 2: the quorum of 5 lets the band that only the 8 attackers hold open.
-        settings = (f"robustness.filter={name}", "robustness.f=2")
-        yield Task(
-            experiment="holes", row=str(name), attack=AttackName.RANK_INFLATION, seed=1, settings=settings
-        )
 
 
 def measure(only: str) -> None:
@@ -189,7 +189,7 @@ def tables() -> None:
         "",
         "Medians over groups; what the inequality 2f < groups of the thinnest band allows, and more.",
         "",
-        *_groups([run for run in runs if run["experiment"] == "groups"]),
+        *_by_groups([run for run in runs if run["experiment"] == "groups"]),
         "",
         "## Rank inflation against filters whose quorum is below the attackers' number",
         "",
@@ -234,7 +234,7 @@ def _tiers(runs: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _groups(runs: list[dict[str, Any]]) -> list[str]:
+def _by_groups(runs: list[dict[str, Any]]) -> list[str]:
     lines = ["| groups | attackers | within the inequality | accuracy | trigger works |", "|---" * 5 + "|"]
     for row, share in dict.fromkeys((run["row"], run["share"]) for run in runs):
         own = [run for run in runs if (run["row"], run["share"]) == (row, share)]
