@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import final
 
@@ -27,7 +28,7 @@ from rbla_secure.evaluation.poisoning.triggers import corner_patches, most_drawn
 from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.derived import sample_level
+from rbla_secure.federation.derived import row_quorum, sample_level
 from rbla_secure.federation.filtering import Filtering, Reference
 from rbla_secure.federation.guard import WINDOW, Guard, PublicTests, wants_checks
 from rbla_secure.federation.last_step import LastStep
@@ -106,7 +107,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         )
         progress = folder.load(plan)
         if plan.screening is not None or coordinator.filtering is not None:
-            last_step.recall(folder.last_change(plan, coordinator.initial_adapter()))
+            last_step.recall(chain([coordinator.initial_adapter()], folder.adapters(plan)))
         if progress.round:
             report.resumed(progress.round)
         done_before = len(progress.timings)
@@ -318,7 +319,7 @@ def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequenc
         "rounds": progress.round,
         "clients": f"{clients}, of ranks {', '.join(map(str, ranks))}",
         "data": f"{config.task.data}, {config.task.partition} partition",
-        "average": f"{config.average}, gamma {config.gamma:g}, at least {config.min_holders} holders per row",
+        "average": f"{config.average}, gamma {config.gamma:g}, at least {row_quorum(config)} holders per row",
         "secure sum": str(config.secure_sum),
         "clip norm": f"{config.clip_norm:g}",
         "differential privacy": " ".join(claims) or "none: no noise was added",

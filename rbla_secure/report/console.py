@@ -15,6 +15,7 @@ from rbla_secure.federation.derived import (
     band_quorum,
     bands_and_holders,
     masking_profile,
+    row_quorum,
     threshold,
     warnings,
 )
@@ -99,7 +100,7 @@ class ConsoleReport:
         self.line(f"run {run}")
         self.line(
             f"{config.secure_sum} sum, {config.average} average with gamma {config.gamma:g}; per round {tiers}; "
-            f"threshold {threshold(config)}, at least {config.min_holders} holders per band"
+            f"threshold {threshold(config)}, at least {row_quorum(config)} holders per band"
         )
         self.line(f"all parties run in this process{_claim(config)} (threat_model.md)")
         for warning in warnings(config):
