@@ -85,6 +85,8 @@ def test_the_summary_is_one_json_object() -> None:
         "aborted_rounds",
         "epsilon",
         "privacy",
+        "sample_privacy",
+        "suspicion",
         "adapter_sha256",
         "services",
     }
