@@ -11,7 +11,7 @@ import pytest
 
 from protocols.interface import SumResult
 from protocols.session import ClientId
-from rbla_secure.errors import PlanError
+from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.budget import limited_multiplier
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.coordinator import Coordinator
@@ -26,7 +26,7 @@ from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.privacy.accounting import epsilon
-from rbla_secure.privacy.ledger import Ledger, Observer
+from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release
 from rbla_secure.privacy.quantize import STATISTICS
 from rbla_secure.report.learned import what_each_party_learned
@@ -585,6 +585,9 @@ def test_a_run_whose_bands_all_stayed_closed_has_revealed_its_groups(tmp_path: P
     assert len(record.flags) == 2
     assert math.isfinite(Ledger.read(tmp_path / "run").epsilon(Observer.SERVER))
     assert len(Ledger.read(tmp_path / "run").entries) == 1
+    (tmp_path / "run" / FILE).unlink()
+    with pytest.raises(PrivacyError):
+        run.go()
 
 
 def test_every_band_has_the_smallest_of_its_groups() -> None:
