@@ -283,8 +283,13 @@ def _cosine(each: GroupTotals, previous: Mapping[int, RealVector]) -> float:
 
 
 def _seed(session: Session, sums: SumResult) -> int:
-    """What a filter draws by: it depends on every input, so that no client knows it when it sends its own."""
-    digest = hashlib.sha256(b"rbla-secure filter\x00" + session.context)
+    """What a filter draws by: it depends on every input, so that no client knows it when it sends its own.
+
+    It depends on nothing that differs between repetitions or attempts, or a resumed run would decide otherwise.
+    """
+    digest = hashlib.sha256(
+        b"rbla-secure filter\x00" + session.config_digest + session.round.to_bytes(8, "big")
+    )
     for client in sums.survivors:
         digest.update(client.encode() + b"\x00")
         for index in sorted(sums.inputs[client]):

@@ -489,6 +489,7 @@ class Run:
 DEFENCES: list[dict[str, Any]] = [
     {"robustness": {"filter": "tier-dnc-cosine"}},
     {"robustness": {"filter": "centered-clipping", "radius": 0.01}},
+    {"robustness": {"filter": "trimmed-mean", "pre_step": "bucketing"}},
     {
         "robustness": {"group_size": 3, "f": 1},
         "secure_sum": "masking",

@@ -179,17 +179,26 @@ def test_a_round_goes_on_with_what_the_guard_keeps() -> None:
     assert [check.action for check in outcome.checks] == [Action.SCALE]
 
 
+# What everybody's training adds to each value, round by round. Round 3 does harm and goes back to the best, round 1; the next
+# two lose a little, and round 6 too much against the round that went back, though not against round 2.
+STEPS = {1: 0.04, 2: -0.005, 3: -0.09, 4: -0.006, 5: -0.001, 6: -0.007}
+
+
 class Run:
-    """A run in which a majority turns the adapter in round 3."""
+    """A run under a guard, in which training goes as the steps say."""
 
     def __init__(self, path: Path) -> None:
-        self.plan = make_plan(rounds=6, robustness={"max_accuracy_drop": 0.01})
+        self.plan = make_plan(rounds=len(STEPS), robustness={"max_accuracy_drop": 0.01})
         self.folder = RunFolder.create(path, self.plan.config)
         self.path = path
-        seeds = {derive_seed(self.plan.config.seed, "training", 3, name) for name in self.plan.ranks}
+        by = {
+            derive_seed(self.plan.config.seed, "training", number, name): step
+            for number, step in STEPS.items()
+            for name in self.plan.ranks
+        }
 
         def train(adapter: Adapter, seed: int) -> Rows:
-            return shifted(-0.09 if seed in seeds else 0.01)(adapter, seed)
+            return shifted(by[seed])(adapter, seed)
 
         self.train = train
 
@@ -225,25 +234,21 @@ class Run:
 
 
 def test_what_was_decided_is_in_metrics_and_events(tmp_path: Path) -> None:
-    """Round 3 is rolled back, with rule, numbers and limit; the other rounds have nothing to tell."""
+    """Two rounds are rolled back, with rule, numbers and limit; the other rounds have nothing to tell."""
     run = Run(tmp_path / "run")
 
     records = run.go()
 
-    assert [bool(record.checks) for record in records] == [False, False, True, False, False, False]
-    (reason,) = records[2].checks
-    assert "held-out accuracy" in reason
-    assert "limit 0.010: rolled back" in reason
-    assert records[2].adapter == records[1].adapter != records[3].adapter
-    events = [
-        event
-        for event in read_events(tmp_path / "run" / "events.jsonl")
-        if event.kind is EventKind.STEP_CHECKED
-    ]
-    assert [event.details["reason"] for event in events] == [reason]
+    assert [bool(record.checks) for record in records] == [False, False, True, False, False, True]
+    assert "held-out accuracy 0.540 -> 0.445, drop 0.095, limit 0.010: rolled back" in records[2].checks[0]
+    assert "held-out accuracy 0.540 -> 0.526, drop 0.014, limit 0.010: rolled back" in records[5].checks[0]
+    assert records[5].adapter == records[2].adapter == records[0].adapter
+    events = read_events(tmp_path / "run" / "events.jsonl")
+    noted = [event.details["reason"] for event in events if event.kind is EventKind.STEP_CHECKED]
+    assert noted == [reason for record in records for reason in record.checks]
 
 
-@pytest.mark.parametrize("stopped", [1, 2, 3, 4])
+@pytest.mark.parametrize("stopped", [1, 2, 3, 4, 5])
 def test_a_guarded_run_resumes_to_the_same_bytes(tmp_path: Path, stopped: int) -> None:
     """Before and after the roll-back."""
     whole = Run(tmp_path / "whole").go()
