@@ -43,7 +43,7 @@ class RoundOutcome:
 
     Args:
         adapter: The next global adapter; after an abort, the one the round began with.
-        survivors: The clients whose updates are in the average.
+        survivors: The clients whose inputs were summed, or with a filter judged: `judged` says whose count in the average.
         dropped: By client that fell silent or was turned away, the stage at which it did.
         refusals: By client, why it declined or why its answer was turned away.
         refused_bands: By band, why it stayed closed; its rows are unchanged.
