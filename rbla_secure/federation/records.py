@@ -48,10 +48,10 @@ class RoundRecord(_Record):
     bytes_up_by_rank: dict[str, float]
     aborted: str
     adapter: str
-    rejected: dict[str, str] = {}
-    groups: dict[str, list[ClientId]] = {}
-    flags: dict[str, float] = {}
-    checks: list[str] = []
+    rejected: dict[str, str]
+    groups: dict[str, list[ClientId]]
+    flags: dict[str, float]
+    checks: list[str]
 
     @classmethod
     def of(
@@ -106,7 +106,7 @@ def _judgement(outcome: RoundOutcome) -> dict[str, Any]:
     checks = [check.reason for check in outcome.checks if check.action is not Action.ACCEPT]
     judged = outcome.judged
     if judged is None:
-        return {"checks": checks}
+        return {"rejected": {}, "groups": {}, "flags": {}, "checks": checks}
     return {
         "rejected": {name: v.reason for name, v in sorted(judged.verdicts.items()) if not v.accepted},
         "groups": {name: list(members) for name, members in judged.groups.items()},

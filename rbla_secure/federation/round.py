@@ -132,7 +132,6 @@ def run_round(
 
     # The integers of what opened become totals of bands; a filter judges what they are made of first.
     released, judged = _totals(plan, conversation.session, sums, filtering, adapter)
-    refused = {**_refused_bands(plan, sums), **(judged.closed if judged else {})}
     holders = judged.voters if judged else _holders(conversation.session, sums)
 
     # Totals become one average over exactly the holders of each row, and the average moves the adapter.
@@ -144,7 +143,7 @@ def run_round(
         conversation,
         kept,
         survivors=sums.survivors,
-        refused_bands={index: reason for index, reason in refused.items() if index not in released.totals},
+        refused_bands=_refused_bands(plan, sums, judged),
         holders=holders,
         cut_off=_mean_cut_off(released.totals, holders),
         unclipped=released.unclipped,
@@ -173,9 +172,12 @@ def _holders(session: Session, sums: SumResult) -> dict[int, int]:
     return {index: len(set(segments[index].holders).intersection(sums.survivors)) for index in sums.sums}
 
 
-def _refused_bands(plan: Plan, sums: SumResult) -> dict[int, str]:
-    """Why bands stayed closed; a group that did is no band."""
-    return {} if plan.grouped else dict(sums.refused)
+def _refused_bands(plan: Plan, sums: SumResult, judged: Judged | None) -> dict[int, str]:
+    """Why bands stayed closed: by the secure sum, or where there is a filter by that; a group that did is no band."""
+    if judged is None:
+        return dict(sums.refused)
+    found = {**({} if plan.grouped else sums.refused), **judged.closed}
+    return {index: reason for index, reason in found.items() if index not in judged.totals}
 
 
 def average(plan: Plan, totals: Totals) -> GroupAverage:

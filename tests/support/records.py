@@ -23,6 +23,10 @@ def make_record(**changes: Any) -> RoundRecord:
         "bytes_up_by_rank": {"1": 1000.0, "3": 2000.0},
         "aborted": "",
         "adapter": "00" * 32,
+        "rejected": {},
+        "groups": {},
+        "flags": {},
+        "checks": [],
     }
     return RoundRecord(**(fields | changes))
 

@@ -446,6 +446,20 @@ def test_drop_outs_are_not_judged(name: str) -> None:
     assert outcome.adapter.rows[1:].tobytes() == adapter.rows[1:].tobytes()
 
 
+def test_a_band_without_any_holder_left_is_named() -> None:
+    """The filter sees nothing of it, and it is closed all the same."""
+    tiers = {"large": {"rank": 3, "clients": 3}, "small": {"rank": 1, "clients": 7}}
+    plan = make_plan(robustness={"filter": "trimmed-mean"}, tiers=tiers)
+    adapter = make_adapter(plan)
+    silent = {name: "upload" for name, rank in plan.ranks.items() if rank == 3}
+
+    outcome = defended_round(plan, adapter, InMemory(make_participants(plan), silent_from=silent))
+
+    assert outcome.holders == {0: 7}
+    assert outcome.refused_bands == {1: "0 surviving holders, quorum 3"}
+    assert outcome.adapter.rows[1:].tobytes() == adapter.rows[1:].tobytes()
+
+
 class Run:
     """A run with a filter or groups, that can stop after any of its rounds."""
 
