@@ -28,6 +28,7 @@ from rbla_secure.federation.derived import threshold, warnings
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase
 from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
+from rbla_secure.report.defences import band_defences, band_object, defence_lines, defence_object
 
 DONE, FAILED = 0, 1
 MAX_DAYS = 36_500
@@ -84,13 +85,22 @@ def _check(options: argparse.Namespace) -> dict[str, object]:
     rows = band_rows(config)
     with ConsoleReport(_console(options), config) as report:
         report.checked(rows)
+        for line in defence_lines(config):
+            report.line(line)
         for warning in warnings(config):
             report.line(f"warning: {warning}")
         report.line(f"threshold {threshold(config)}; the plan is sound")
     bands = [
-        {"band": band, "holders": int(holders), "quorum": int(quorum)} for band, holders, quorum, _ in rows
+        {"band": band, "holders": int(holders), "quorum": int(quorum), **band_object(defence)}
+        for (band, holders, quorum, _), defence in zip(rows, band_defences(config), strict=True)
     ]
-    return {"sound": True, "threshold": threshold(config), "bands": bands, "warnings": warnings(config)}
+    return {
+        "sound": True,
+        "threshold": threshold(config),
+        "bands": bands,
+        "robustness": defence_object(config),
+        "warnings": warnings(config),
+    }
 
 
 def _account(options: argparse.Namespace) -> dict[str, object]:

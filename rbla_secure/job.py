@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 from torch import nn
@@ -21,6 +22,7 @@ from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
+from rbla_secure.federation.derived import row_quorum
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.last_step import LastStep
@@ -89,7 +91,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         )
         progress = folder.load(plan)
         if plan.screening is not None or coordinator.filtering is not None:
-            last_step.recall(folder.last_change(plan, coordinator.initial_adapter()))
+            last_step.recall(chain([coordinator.initial_adapter()], folder.adapters(plan)))
         if progress.round:
             report.resumed(progress.round)
         done_before = len(progress.timings)
@@ -222,7 +224,7 @@ def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequenc
         "rounds": progress.round,
         "clients": f"{clients}, of ranks {', '.join(map(str, ranks))}",
         "data": f"{config.task.data}, {config.task.partition} partition",
-        "average": f"{config.average}, gamma {config.gamma:g}, at least {config.min_holders} holders per row",
+        "average": f"{config.average}, gamma {config.gamma:g}, at least {row_quorum(config)} holders per row",
         "secure sum": str(config.secure_sum),
         "clip norm": f"{config.clip_norm:g}",
         "differential privacy": " ".join(claims) or "none: no noise was added",

@@ -11,12 +11,14 @@ from rbla_secure.errors import BudgetError, PlanError, PrivacyError
 from rbla_secure.federation.contribution import contribution, noise_key
 from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.report.privacy import PrivacySummary
+from tests.rbla_secure.federation import test_recovered_noise as recovered
 from tests.rbla_secure.federation.test_private_rounds import (
     LAYOUT,
     MODES,
@@ -174,3 +176,57 @@ def test_claim_34_training_is_written_down_before_it_is_asked_for(tmp_path: Path
     run.go_on(InMemory(people(run.plan, None, train=watching)))
 
     assert sorted(set(seen)) == [1, 2]
+
+
+@pytest.mark.parametrize("profile", recovered.PROFILES)
+@pytest.mark.parametrize(
+    ("gone", "given"), [((), {0, 1}), (("large-01",), {1}), (("large-01", "small-01"), set())]
+)
+def test_claim_35_drop_outs_leave_the_noise_as_planned(
+    monkeypatch: pytest.MonkeyPatch, profile: str, gone: tuple[str, ...], given: set[int]
+) -> None:
+    """Up to two of nine and one of four: the right scale is accepted, and the seeds are those beyond the missing."""
+    watch, plan = recovered.Watch(monkeypatch), recovered.make_plan(profile)
+    session = recovered.make_session(plan)
+
+    before, outcome = recovered.play(plan, silent_from=dict.fromkeys(gone, "mask_input"))
+
+    for band in (0, 1):
+        noise = recovered.noise_in(plan, before, outcome, band)
+        assert [recovered.is_target(plan, noise, share) for share in (2 / 3, 1, 3 / 2)] == [
+            False,
+            True,
+            False,
+        ]
+    left = set(session.members) - set(gone)
+    thin = {(client, 1, 0) for client in left if plan.ranks[client] == 2 and "large-01" not in gone}
+    assert set(watch.revealed) == {(client, 0, number) for client in left for number in given} | thin
+
+
+@pytest.mark.parametrize("profile", recovered.PROFILES)
+def test_claim_35_what_does_not_open_gives_out_no_seed(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
+    """Neither a band below its quorum nor a session that ends."""
+    watch, plan = recovered.Watch(monkeypatch), recovered.make_plan(profile, min_holders=4)
+    _, closed = recovered.play(plan, silent_from={"large-01": "mask_input"})
+    bands = {index for _, index, _ in watch.revealed}
+    calls = watch.calls
+
+    _, ended = recovered.play(plan, silent_from=dict.fromkeys(list(plan.ranks)[:5], "reveal_shares"))
+
+    assert (list(closed.refused_bands), bands) == ([1], {0})
+    assert ended.aborted
+    assert watch.calls == calls
+
+
+@pytest.mark.parametrize("profile", recovered.PROFILES)
+def test_claim_35_beyond_the_bound_nothing_is_removed(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
+    """Two of four are missing where one is made good: no seed of that band, and the ledger counts the two thirds left."""
+    watch, plan = recovered.Watch(monkeypatch), recovered.make_plan(profile)
+
+    before, outcome = recovered.play(plan, silent_from=dict.fromkeys(("large-01", "large-02"), "mask_input"))
+
+    mechanism = recovered.mechanism_of(plan)
+    spent = seen_by(plan, recovered.make_session(plan), mechanism, outcome.survivors)
+    assert {index for _, index, _ in watch.revealed} <= {0}
+    assert recovered.is_target(plan, recovered.noise_in(plan, before, outcome, 1), 2 / 3)
+    assert spent.server.noise_multiplier == pytest.approx(1.5 * (2 / 3) ** 0.5, rel=1e-6)

@@ -162,6 +162,8 @@ class _Run:
             outcome = self._round(number, adapter, outcomes)
             self._last_step.took(adapter, outcome.adapter)
             adapter = outcome.adapter
+            if self._guard is not None:
+                self._guard.remember(adapter)
             outcomes.append(outcome)
             if number > plan.config.rounds - SETTLED:
                 accuracies.append(self._scorer.score(adapter).accuracy)

@@ -8,6 +8,7 @@ from rbla_secure.choices import Mechanism, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.cohort import cohort_size, sample_cohort
+from rbla_secure.federation.derived import band_groups
 from rbla_secure.privacy.noise import Release
 
 
@@ -21,20 +22,32 @@ def participations(config: Config) -> int:
     return max(counts.values())
 
 
-def limited_multiplier(config: Config, counted: Sequence[int]) -> float:
+def limited_multiplier(config: Config, counted: Sequence[int], colluding: int) -> float:
     """The noise multiplier of one round against whom the budget counts, if drop-outs are as expected.
 
     Args:
         config: With noise.
         counted: For each band, the shares that make up the target.
+        colluding: Clients whose noise the server knows.
     """
-    exposed = config.secure_sum is SecureSumMode.PLAIN and config.privacy.mechanism is Mechanism.DISTRIBUTED
-    # In the clear a single share hides an update: the smallest is that of the band with the most.
-    return config.noise_multiplier / math.sqrt(max(counted)) if exposed else config.noise_multiplier
+    wanted = config.noise_multiplier
+    if config.secure_sum is SecureSumMode.PLAIN and config.privacy.mechanism is Mechanism.DISTRIBUTED:
+        # In the clear a single share hides an update: the smallest is that of the band with the most.
+        return wanted / math.sqrt(max(counted))
+    if not config.robustness.group_size:
+        return wanted
+    # The sum of a group has the shares of its own members alone.
+    unknown = [max(0, min(sizes) - colluding) for _, sizes in band_groups(config)]
+    return min(wanted * math.sqrt(g / all_of_it) for g, all_of_it in zip(unknown, counted, strict=True))
 
 
-def check_budget(config: Config, counted: Sequence[int]) -> None:
+def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None:
     """Refuse a run that would exceed its budget even if everything goes as expected.
+
+    Args:
+        config: With noise.
+        counted: For each band, the shares that make up the target.
+        colluding: Clients whose noise the server knows.
 
     Raises:
         PlanError: It would; names the noise multiplier that it would take.
@@ -45,7 +58,12 @@ def check_budget(config: Config, counted: Sequence[int]) -> None:
     # The library takes a second to import: only where there is a budget.
     from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for  # noqa: PLC0415
 
-    rounds, multiplier = participations(config), limited_multiplier(config, counted)
+    rounds, multiplier = participations(config), limited_multiplier(config, counted, colluding)
+    if not multiplier:
+        raise PlanError(
+            f"privacy.max-epsilon={limit:g} cannot be kept with robustness.group-size={config.robustness.group_size}: a group "
+            f"of no more than privacy.colluders={colluding} members has no noise that the server does not know"
+        )
     spent = epsilon([Release(noise_multiplier=multiplier, slack=0.0, rho=0.0)] * rounds, delta)
     if spent > limit:
         needed = noise_multiplier_for(limit, delta=delta, releases=rounds)

@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, final
@@ -176,19 +177,14 @@ class RunFolder:
         self._rewrite("timings.jsonl", timings)
         return Progress(round=last, adapter=adapter, records=records, timings=timings)
 
-    def last_change(self, plan: Plan, initial: Adapter) -> tuple[Adapter, Adapter] | None:
-        """The adapters before and after the last round that changed anything; None if none did.
+    def adapters(self, plan: Plan) -> Iterator[Adapter]:
+        """The adapters after all rounds so far, oldest first.
 
         Raises:
             RunFolderError: A checkpoint is damaged.
         """
-        rounds = sorted(self._rounds(), reverse=True)
-        after = self._load_adapter(plan, rounds[0]) if rounds else initial
-        for number in [*rounds[1:], 0] if rounds else []:
-            before = self._load_adapter(plan, number) if number else initial
-            if before.digest() != after.digest():
-                return before, after
-        return None
+        for number in sorted(self._rounds()):
+            yield self._load_adapter(plan, number)
 
     def last_adapters(self, plan: Plan, count: int) -> list[Adapter]:
         """The adapters after the last rounds, oldest first; fewer where there were fewer.

@@ -94,6 +94,8 @@ class Coordinator:
                 current, adapter, upcoming, before, spending=spending, samples=samples
             )
             self.moved(last, adapter)
+            if self.guard is not None:
+                self.guard.remember(adapter)
             self.folder.save(self.plan, adapter, record, seconds)
             self.folder.log.append(*_entries_of(current.session, record))
             records.append(record)

@@ -7,7 +7,7 @@ rule of bounded influence stands between the groups' averages. Reasons go to met
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -17,6 +17,7 @@ from protocols.interface import SumResult
 from protocols.session import ClientId, Session
 from rbla_secure.choices import FilterName, Weighting
 from rbla_secure.config import Config
+from rbla_secure.federation.filter_options import options
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -25,7 +26,7 @@ from rbla_secure.lora.update import BandTotal, RealVector, l2_norm
 from rbla_secure.privacy.quantize import STATISTICS, dequantize, dequantize_public
 from rbla_secure.robustness.across_groups import GroupTotals, filter_groups
 from rbla_secure.robustness.grouping import Group
-from rbla_secure.robustness.names import FilterOptions, build
+from rbla_secure.robustness.names import build
 from rbla_secure.robustness.rules.directional import cosines
 from rbla_secure.robustness.tiers import tier_scores
 from rbla_secure.robustness.updates import BandUpdates, Updates
@@ -93,7 +94,7 @@ class Filtering:
         config, refused = self.plan.config, {}
         inputs = {}
         for client in sums.survivors:
-            found = _decoded(self.plan, session, sums.inputs[client])
+            found = _decoded(self.plan, session, client, sums.inputs[client])
             if isinstance(found, Verdict):
                 refused[client] = found
             else:
@@ -102,12 +103,16 @@ class Filtering:
             closed = dict.fromkeys(range(len(self.plan.bands)), "no valid update")
             return Judged(totals={}, closed=closed, verdicts=refused, voters={})
         updates = _updates(self.plan, inputs)
+        reference = self._reference(session, adapter)
+        if reference is not None and not _has_direction(reference):
+            closed = dict.fromkeys(updates.bands, "the reference of fl-trust has no direction")
+            return Judged(totals={}, closed=closed, verdicts=refused, voters={})
         wanted = build(
             config.robustness.filter,
             f=config.robustness.f,
             privacy_quorum=config.min_holders,
             pre_step=config.robustness.pre_step,
-            options=self._options(session, adapter),
+            options=options(config, reference=reference),
         )
         filtered = wanted.apply(updates, previous=self._previous(), seed=_seed(session, sums))
         return _judged(self.plan, filtered, updates, refused)
@@ -149,21 +154,13 @@ class Filtering:
         rate = self.plan.config.server_learning_rate
         return {index: step[:-STATISTICS] / rate for index, step in steps.items()}
 
-    def _options(self, session: Session, adapter: Adapter) -> FilterOptions:
-        config = self.plan.config
-        reference = None
-        if config.robustness.filter is FilterName.FL_TRUST and self.reference is not None:
-            rows = self.reference(adapter, session.round).astype(np.float64) - adapter.rows
-            reference = {
-                band.index: rows[band.start : band.stop, self.plan.columns].ravel()
-                for band in self.plan.bands
-            }
-        return FilterOptions(
-            bound=config.robustness.bound or config.clip_norm / 2,
-            radius=config.robustness.radius or config.clip_norm,
-            bucket_size=config.robustness.bucket_size,
-            reference=reference,
-        )
+    def _reference(self, session: Session, adapter: Adapter) -> dict[int, RealVector] | None:
+        if self.plan.config.robustness.filter is not FilterName.FL_TRUST or self.reference is None:
+            return None
+        rows = self.reference(adapter, session.round).astype(np.float64) - adapter.rows
+        return {
+            band.index: rows[band.start : band.stop, self.plan.columns].ravel() for band in self.plan.bands
+        }
 
 
 @final
@@ -175,9 +172,21 @@ class _Decoded:
     bands: Mapping[int, RealVector]
 
 
-def _decoded(plan: Plan, session: Session, inputs: Mapping[int, npt.NDArray[np.int64]]) -> _Decoded | Verdict:
+def _has_direction(vectors: Mapping[int, RealVector]) -> bool:
+    """Whether something can be held against it: finite and not zero."""
+    return all(np.isfinite(each).all() for each in vectors.values()) and any(
+        each.any() for each in vectors.values()
+    )
+
+
+def _decoded(
+    plan: Plan, session: Session, client: ClientId, uploaded: Mapping[int, npt.NDArray[np.int64]]
+) -> _Decoded | Verdict:
     """An input after validity and clip, or why it is none."""
     levels, scale = plan.quantizer.levels, plan.quantizer.scale
+    inputs = {band.index: uploaded[band.index] for band in plan.held_bands(client)}
+    if any(values.any() for index, values in uploaded.items() if index not in inputs):
+        return Verdict(accepted=False, score=None, reason="validity: values in rows that it does not hold")
     weights = {index: int(values[-STATISTICS]) for index, values in inputs.items()}
     claimed = set(weights.values())
     if len(claimed) != 1:
@@ -187,7 +196,11 @@ def _decoded(plan: Plan, session: Session, inputs: Mapping[int, npt.NDArray[np.i
         return Verdict(accepted=False, score=None, reason=f"validity: weight {weight:.3g} is not the plan's")
     bands = {index: values[:-STATISTICS] / (scale * weight) for index, values in inputs.items()}
     norm = float(np.hypot.reduce([l2_norm(values) for values in bands.values()]))
-    limit = plan.clip_norm_of(session)
+    # Rounding may lengthen an honest update, up to here: what its client has clipped is left as it is.
+    dimension = sum(len(values) for values in bands.values())
+    limit = plan.quantizer.rounded_norm_bound(plan.clip_norm_of(session) * weight, dimension) / (
+        scale * weight
+    )
     factor = min(1.0, limit / norm) if norm else 1.0
     return _Decoded(weight=weight, bands={index: values * factor for index, values in bands.items()})
 
@@ -237,9 +250,18 @@ def _group_totals(
     ends = np.cumsum([plan.band_length(band) for band in bands])
     cut = dict(zip((band.index for band in bands), np.split(sums.sums[index], ends[:-1]), strict=True))
     members = len(set(group.members).intersection(sums.survivors))
-    if plan.mechanism_of(session) is None:
-        return dequantize(cut, plan.quantizer, holders=dict.fromkeys(cut, members))
-    return dequantize_public(cut, plan.quantizer, weights=dict.fromkeys(cut, float(members)))
+    if plan.mechanism_of(session) is not None:
+        return dequantize_public(cut, plan.quantizer, weights=dict.fromkeys(cut, float(members)))
+    totals = dequantize(cut, plan.quantizer, holders=dict.fromkeys(cut, members))
+    return {
+        index: replace(total, weight=_sound_weight(plan, total.weight, members))
+        for index, total in totals.items()
+    }
+
+
+def _sound_weight(plan: Plan, claimed: float, members: int) -> float:
+    """What a group weighs: as its members are known to, or no more than they may. A claim is a member's to make up."""
+    return float(members) if plan.config.weights is Weighting.UNIFORM else min(claimed, float(members))
 
 
 def _flags(
@@ -268,8 +290,13 @@ def _cosine(each: GroupTotals, previous: Mapping[int, RealVector]) -> float:
 
 
 def _seed(session: Session, sums: SumResult) -> int:
-    """What a filter draws by: it depends on every input, so that no client knows it when it sends its own."""
-    digest = hashlib.sha256(b"rbla-secure filter\x00" + session.context)
+    """What a filter draws by: it depends on every input, so that no client knows it when it sends its own.
+
+    It depends on nothing that differs between repetitions or attempts, or a resumed run would decide otherwise.
+    """
+    digest = hashlib.sha256(
+        b"rbla-secure filter\x00" + session.config_digest + session.round.to_bytes(8, "big")
+    )
     for client in sums.survivors:
         digest.update(client.encode() + b"\x00")
         for index in sorted(sums.inputs[client]):

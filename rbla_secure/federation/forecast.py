@@ -11,7 +11,13 @@ from typing import final
 from rbla_secure.choices import Adjacency, Factors, Mechanism, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.federation.budget import participations
-from rbla_secure.federation.derived import WORTHLESS, bands_and_holders, members_per_round
+from rbla_secure.federation.derived import (
+    WORTHLESS,
+    band_groups,
+    bands_and_holders,
+    members_per_round,
+    row_quorum,
+)
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views
 from rbla_secure.lora.bands import Band
@@ -42,7 +48,9 @@ class Forecast:
     Args:
         server: Epsilon against the server with the colluders; infinite if nothing is claimed.
         reader: Epsilon against whoever sees the adapters alone.
-        lying_server: Epsilon against a server that gets every band opened over no more clients than its quorum.
+        one_sum: That against the server if it saw one sum over everybody; the same as `server` unless clients are summed
+            in groups.
+        lying_server: Epsilon against a server that gets every sum opened over no more clients than its quorum.
         delta: Of all three.
         participations: Rounds of the client that takes part most.
         bands: In order.
@@ -51,6 +59,7 @@ class Forecast:
     """
 
     server: float
+    one_sum: float
     reader: float
     lying_server: float
     delta: float
@@ -104,15 +113,19 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     def seen(present: dict[int, int]) -> Views:
         return views(config, mechanism, present=present, colluding=plan.colluders)
 
-    expected = {index: shares.counted + plan.colluders for index, shares in enumerate(mechanism.bands)}
+    everybody = {index: shares.counted + plan.colluders for index, shares in enumerate(mechanism.bands)}
+    # Of a band summed in groups, what the smallest of them shows decides.
+    expected = {band.index: min(sizes) for band, sizes in band_groups(config) if sizes} or everybody
+    quorum = config.min_holders if plan.grouped else row_quorum(config)
     bands = tuple(
         BandForecast(band=band, holders=count, signal_to_noise=_ratio(plan, mechanism, band.stop, count))
         for band, count in bands_and_holders(config)
     )
     return Forecast(
         server=_epsilon(seen(expected).server, rounds, delta),
+        one_sum=_epsilon(seen(everybody).server, rounds, delta),
         reader=_epsilon(seen(expected).reader, rounds, delta),
-        lying_server=_epsilon(seen(dict.fromkeys(expected, config.min_holders)).server, rounds, delta),
+        lying_server=_epsilon(seen(dict.fromkeys(expected, quorum)).server, rounds, delta),
         delta=delta,
         participations=rounds,
         bands=bands,
@@ -142,6 +155,12 @@ def _assumptions(plan: Plan) -> list[str]:
     if privacy.mechanism is Mechanism.CENTRAL:
         return [*found, "the server is trusted with the sums; against it nothing is claimed"]
     found.append(f"the server knows the noise of at most {plan.colluders} clients, and {_missing(plan)}")
+    if plan.grouped:
+        sizes = ", ".join(f"{min(each)} in {band}" for band, each in band_groups(plan.config))
+        found.append(
+            f"the server sees a sum of every group; the smallest has {sizes}, all the colluders may be in it, and whoever "
+            "sees the adapters is counted as seeing it too"
+        )
     if plan.config.secure_sum is SecureSumMode.PLAIN:
         found.append("the server reads every single upload, which one noise share hides")
     if privacy.simulation:
@@ -152,6 +171,8 @@ def _assumptions(plan: Plan) -> list[str]:
 def _missing(plan: Plan) -> str:
     """What the epsilons assume of drop-outs."""
     privacy, mechanism = plan.config.privacy, plan.mechanism
+    if plan.grouped:
+        return "nobody drops out of the smallest group; the ledger counts those that really did"
     if not privacy.recovered_dropout or mechanism is None:
         return (
             f"at most a share of {privacy.expected_dropout:g} of a band's clients drops out; "

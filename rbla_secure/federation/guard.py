@@ -41,13 +41,13 @@ class PublicTests:
 @final
 @dataclass(slots=True, kw_only=True)
 class Guard:
-    """The checks of a run. Remembers the last accepted adapters.
+    """The checks of a run. Remembers the adapters after the last rounds, whatever became of these: checkpoints have them too.
 
     Args:
         wanted: Which checks, and their limits.
         tests: Public measurements; not used by the length check.
         first: The adapter before round 1, whose triggers are the baseline.
-        remembered: Adapters after the last rounds of an interrupted run, oldest first.
+        remembered: Adapters after the last rounds of an interrupted run, oldest first, `WINDOW` of them if there were.
     """
 
     wanted: RobustnessConfig
@@ -58,9 +58,8 @@ class Guard:
     _baseline: Mapping[str, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.wanted.max_accuracy_drop:
-            for adapter in (self.remembered or (self.first,))[-WINDOW:]:
-                self._window.append((adapter, self.tests.accuracy(adapter)))
+        for adapter in (self.first, *self.remembered):
+            self.remember(adapter)
         if self.wanted.max_trigger_rise:
             self._baseline = self.tests.triggers(self.first)
 
@@ -78,9 +77,12 @@ class Guard:
         decisions += harm
         if any(decision.action is Action.ROLL_BACK for decision in decisions):
             return self._best(before), decisions
-        if self.wanted.max_accuracy_drop:
-            self._window = [*self._window, (after, self.tests.accuracy(after))][-WINDOW:]
         return after, decisions
+
+    def remember(self, adapter: Adapter) -> None:
+        """A round is over: this is the adapter after it."""
+        if self.wanted.max_accuracy_drop:
+            self._window = [*self._window, (adapter, self.tests.accuracy(adapter))][-WINDOW:]
 
     def _harm(self, after: Adapter) -> list[Decision]:
         found = []

@@ -1,10 +1,12 @@
 """The change that the last round made to the global adapter: the public direction that updates are held against.
 
-It follows from the checkpoints, so a resumed run knows it too.
+Going back to an adapter of before is no such change: its direction is against the clients that were followed, not theirs.
+The step follows from the checkpoints, so a resumed run knows it too.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import final
 
 import numpy as np
@@ -22,17 +24,19 @@ class LastStep:
 
     plan: Plan
     _change: npt.NDArray[np.float64] | None = None
+    _known: set[bytes] = field(default_factory=set)
 
     def took(self, before: Adapter, after: Adapter) -> None:
-        """A round is over; one that left the adapter as it was is passed over."""
-        change = after.rows.astype(np.float64) - before.rows
-        if change.any():
-            self._change = change
+        """A round is over; one that left the adapter as it was, or went back to an older one, is passed over."""
+        self._known.add(before.digest())
+        if after.digest() not in self._known:
+            self._change = after.rows.astype(np.float64) - before.rows
+            self._known.add(after.digest())
 
-    def recall(self, change: tuple[Adapter, Adapter] | None) -> None:
-        """Take up the last change of an interrupted run, if it made one."""
-        if change is not None:
-            self.took(*change)
+    def recall(self, adapters: Iterable[Adapter]) -> None:
+        """Take up an interrupted run: the adapter before its first round and those after all that it had."""
+        for before, after in pairwise(adapters):
+            self.took(before, after)
 
     def by_band(self) -> Mapping[int, npt.NDArray[np.float64]] | None:
         """The step as the bands carry it, with zeros in the place of their statistics; None if there was none yet."""

@@ -252,7 +252,7 @@ class Plan:
             clip_norm: One of the plan's; by default the largest. It is part of the session's digest.
         """
         if self.grouped:
-            groups = self._groups(run=run, round_number=round_number, attempt=attempt, cohort=cohort)
+            groups = self._groups(round_number, cohort)
             segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
         else:
             quorum = row_quorum(self.config)
@@ -279,19 +279,18 @@ class Plan:
         """The groups of a session, in the order of its segments; none where there is one sum per band."""
         if not self.grouped:
             return ()
-        return self._groups(
-            run=session.run, round_number=session.round, attempt=session.attempt, cohort=session.members
-        )
+        return self._groups(session.round, session.members)
 
     def segment_rank(self, session: Session, index: int) -> int:
         """How many rows of the adapter the members of a segment were all sent."""
         return self.groups_of(session)[index].rank if self.grouped else self.bands[index].stop
 
-    def _groups(
-        self, *, run: bytes, round_number: int, attempt: int, cohort: tuple[ClientId, ...]
-    ) -> tuple[Group, ...]:
-        """Drawn by what everybody knows once the cohort is fixed; the same in every secure sum."""
-        text = "\x1f".join([run.hex(), str(round_number), str(attempt), *cohort])
+    def _groups(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Group, ...]:
+        """Drawn by seed, round and cohort alone: a server cannot try runs and attempts until it likes the groups.
+
+        They are the same in every repetition, after every interruption, and whatever the secure sum.
+        """
+        text = "\x1f".join([str(self.config.seed), str(round_number), *cohort])
         seed = hashlib.sha256(b"rbla-secure groups\x00" + text.encode()).digest()
         ranks = {client: self.ranks[client] for client in cohort}
         return draw_groups(ranks, group_size=self.config.robustness.group_size, seed=seed)

@@ -49,9 +49,10 @@ def check_config(config: Config) -> None:
         _check_profile(config)
     if config.secure_sum is SecureSumMode.HOMOMORPHIC:
         _check_encryption(config)
+    # Before the noise, which is counted by the sizes of groups.
+    check_robustness(config)
     _check_noise(config)
     _check_sample_level(config)
-    check_robustness(config)
 
 
 def _check_encryption(config: Config) -> None:
@@ -94,7 +95,8 @@ def _check_noise(config: Config) -> None:
         members, holders = members_per_round(config), bands_and_holders(config)
         colluding = colluders(config, masking_profile(config), members)
         check_privacy(config, holders=holders, members=members, colluding=colluding)
-        check_budget(config, [counted_shares(config, count, members, colluding) for _, count in holders])
+        counted = [counted_shares(config, count, members, colluding) for _, count in holders]
+        check_budget(config, counted, colluding)
         return
     refuse_without_noise(config)
     if config.privacy.max_epsilon or adaptive(config):

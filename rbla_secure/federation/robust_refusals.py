@@ -1,15 +1,19 @@
 """What a plan refuses of its defences: those that its mode cannot see enough for, and numbers that cannot be met."""
 
+import numpy as np
+
 from rbla_secure.choices import Clipping, FilterName, Mechanism, PreStepName, SecureSumMode, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RobustnessError
 from rbla_secure.federation.cohort import cohort_size, tier_clients
-from rbla_secure.federation.derived import bands_and_holders
+from rbla_secure.federation.derived import band_buckets, bands_and_holders, row_quorum
+from rbla_secure.federation.filter_options import options
 from rbla_secure.federation.protection import noisy
 from rbla_secure.lora.bands import rank_bands
+from rbla_secure.robustness.filters import Filter
 from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
-
-_KRUMS = {FilterName.KRUM, FilterName.MULTI_KRUM}
+from rbla_secure.robustness.names import build
+from rbla_secure.robustness.selection import Selection
 
 
 def check_robustness(config: Config) -> None:
@@ -43,13 +47,40 @@ def _check_filter(config: Config) -> None:
             f"robustness.filter={wanted.filter} must have noise-multiplier=0: noise on single updates blinds every filter, "
             "and which updates were kept is not covered by any epsilon"
         )
-    if wanted.filter in _KRUMS:
-        for band, count in bands_and_holders(config):
-            if count < 2 * wanted.f + 3:
-                raise PlanError(
-                    f"robustness.f={wanted.f} must be <= {(count - 3) // 2} with robustness.filter={wanted.filter}, which "
-                    f"needs 2f + 3 holders: {band} has {count} per round"
-                )
+    built = _built(config)
+    bucketing = wanted.pre_step is PreStepName.BUCKETING
+    voters = band_buckets(config) if bucketing else bands_and_holders(config)
+    everybody = voters[0][1]
+    for (band, count), (_, holders) in zip(voters, bands_and_holders(config), strict=True):
+        if holders < row_quorum(config):
+            continue  # nobody uploads it: warned of, whatever the filter
+        # What is rejected costs a band least where the worst are among those that do not hold it.
+        rejected = max(0, wanted.f - (everybody - count)) if isinstance(built, Selection) else 0
+        if count < built.quorum or count - rejected < built.privacy_quorum:
+            what = f"buckets of {wanted.bucket_size}" if bucketing else "holders"
+            raise PlanError(
+                f"robustness.f={wanted.f} must be smaller with robustness.filter={wanted.filter} and "
+                f"robustness.pre-step={wanted.pre_step}, or min-holders={config.min_holders}: {band} has {count} {what} per "
+                f"round, of which {rejected} or more are rejected, and could never open: {built.quorum} must be there and "
+                f"{built.privacy_quorum} be kept"
+            )
+
+
+def _built(config: Config) -> Filter:
+    """The filter of a run, without its pre-step: what it needs is known before anybody trains."""
+    wanted = config.robustness
+    try:
+        return build(
+            wanted.filter,
+            f=wanted.f,
+            privacy_quorum=config.min_holders,
+            options=options(config, reference={0: np.ones(1)}),
+        )
+    except RobustnessError as error:
+        raise PlanError(
+            f"robustness.filter={wanted.filter} cannot be used with robustness.f={wanted.f} and "
+            f"min-holders={config.min_holders} (its privacy_quorum): {error}"
+        ) from None
 
 
 def _check_groups(config: Config) -> None:

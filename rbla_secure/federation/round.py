@@ -43,7 +43,7 @@ class RoundOutcome:
 
     Args:
         adapter: The next global adapter; after an abort, the one the round began with.
-        survivors: The clients whose updates are in the average.
+        survivors: The clients whose inputs were summed, or with a filter judged: `judged` says whose count in the average.
         dropped: By client that fell silent or was turned away, the stage at which it did.
         refusals: By client, why it declined or why its answer was turned away.
         refused_bands: By band, why it stayed closed; its rows are unchanged.
@@ -132,7 +132,6 @@ def run_round(
 
     # The integers of what opened become totals of bands; a filter judges what they are made of first.
     released, judged = _totals(plan, conversation.session, sums, filtering, adapter)
-    refused = judged.closed if judged else _refused_bands(plan, conversation.session, sums)
     holders = judged.voters if judged else _holders(conversation.session, sums)
 
     # Totals become one average over exactly the holders of each row, and the average moves the adapter.
@@ -144,7 +143,7 @@ def run_round(
         conversation,
         kept,
         survivors=sums.survivors,
-        refused_bands=refused,
+        refused_bands=_refused_bands(plan, conversation.session, sums, judged),
         holders=holders,
         cut_off=_mean_cut_off(released.totals, holders),
         unclipped=released.unclipped,
@@ -173,10 +172,11 @@ def _holders(session: Session, sums: SumResult) -> dict[int, int]:
     return {index: len(set(segments[index].holders).intersection(sums.survivors)) for index in sums.sums}
 
 
-def _refused_bands(plan: Plan, session: Session, sums: SumResult) -> dict[int, str]:
-    """Why bands stayed closed; a group that did is no band."""
-    if plan.grouped:
-        return {}
+def _refused_bands(plan: Plan, session: Session, sums: SumResult, judged: Judged | None) -> dict[int, str]:
+    """Why bands stayed closed: by the secure sum, or where there is a filter by that; a group that did is no band."""
+    if judged is not None:
+        found = {**({} if plan.grouped else sums.refused), **judged.closed}
+        return {index: reason for index, reason in found.items() if index not in judged.totals}
     never = dict.fromkeys(range(len(session.segments), len(plan.bands)), NEVER)
     return {**sums.refused, **never}
 

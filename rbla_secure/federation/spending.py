@@ -41,7 +41,8 @@ class Spending:
         """
         if plan.mechanism is None:
             return None
-        revealed = [record.round for record in progress.records if record.holders]
+        # A group's sum is revealed even where too few groups are left for their bands.
+        revealed = [record.round for record in progress.records if record.holders or record.flags]
         terms = terms_of(plan, folder.run_id)
         return cls(plan, Ledger.open(folder.path, terms, spent_rounds=revealed))
 

@@ -12,13 +12,16 @@ from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import (
+    band_groups,
     band_quorum,
     bands_and_holders,
     masking_profile,
+    row_quorum,
     threshold,
     warnings,
 )
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
+from rbla_secure.report.defences import defence_lines, group_margins
 from rbla_secure.report.learned import Learned
 from rbla_secure.report.summary import Summary
 
@@ -102,11 +105,11 @@ class ConsoleReport:
         self.line(f"run {run}")
         self.line(
             f"{config.secure_sum} sum, {config.average} average with gamma {config.gamma:g}; per round {tiers}; "
-            f"threshold {threshold(config)}, at least {config.min_holders} holders per band"
+            f"threshold {threshold(config)}, at least {row_quorum(config)} holders per band"
         )
         self.line(f"all parties run in this process{_claim(config)} (threat_model.md)")
-        for warning in warnings(config):
-            self.line(f"warning: {warning}")
+        for text in (*defence_lines(config), *(f"warning: {warning}" for warning in warnings(config))):
+            self.line(text)
 
     def base(self, accuracy: float, loss: float, *, examples: int) -> None:
         """What the frozen base can do."""
@@ -149,6 +152,12 @@ class ConsoleReport:
                 f"{cost.service}, a process of its own: {milliseconds(cost.seconds / cost.rounds)} a round, "
                 f"{kilobytes(cost.bytes_to / cost.rounds)} to it, {kilobytes(cost.bytes_from / cost.rounds)} from it"
             )
+        if summary.suspicion:
+            named = ", ".join(
+                f"{each.client} {each.suspicion:.2f} of {each.rounds:.1f} rounds"
+                for each in summary.suspicion
+            )
+            self.line(f"most often in suspicious groups, the past fading (not a proof): {named}")
         for spent in (summary.privacy, summary.sample_privacy):
             for text in spent.lines() if spent else ():
                 self.line(text)
@@ -217,9 +226,13 @@ def band_rows(config: Config) -> list[tuple[str, str, str, str]]:
     """Per band: its rows, holders per round, quorum, and how many holders may drop out and it still opens."""
     rows = []
     spare = sum(map(cohort_size, config.tiers.values())) - threshold(config)
-    for band, holders in bands_and_holders(config):
-        quorum = band_quorum(config, holders)
-        rows.append((str(band), str(holders), str(quorum), str(min(holders - quorum, spare))))
+    for (band, holders), (_, sizes) in zip(bands_and_holders(config), band_groups(config), strict=True):
+        if sizes:
+            quorum, margin = group_margins(config, sizes)
+        else:
+            quorum = band_quorum(config, holders)
+            margin = holders - quorum
+        rows.append((str(band), str(holders), str(quorum), str(min(margin, spare))))
     return rows
 
 

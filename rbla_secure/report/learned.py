@@ -7,7 +7,7 @@ from protocols.homomorphic.screening import Release
 from protocols.profiles import Adversary
 from rbla_secure.choices import SecureSumMode
 from rbla_secure.federation.cohort import cohort_size
-from rbla_secure.federation.derived import masking_profile, threshold
+from rbla_secure.federation.derived import masking_profile, row_quorum, threshold
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord
 
@@ -22,10 +22,11 @@ class Learned(NamedTuple):
 
 def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[Learned]:
     """The table of a run, from what actually opened."""
-    opened = [count for record in records for count in record.holders.values()]
+    opened = [count for record in records for count in _opened(plan, record)]
     smallest = min(opened, default=0)
+    kind = "sums of groups" if plan.grouped else "band sums"
     sums = (
-        f"{len(opened)} band sums, each over {smallest} clients or more"
+        f"{len(opened)} {kind}, each over {smallest} clients or more"
         if opened
         else "no sum: every band stayed closed"
     )
@@ -57,6 +58,19 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
         _client(plan),
         _reader(plan),
     ]
+
+
+def _opened(plan: Plan, record: RoundRecord) -> list[int]:
+    """Of every sum that the server was shown: how many clients it covers."""
+    if not plan.grouped:
+        return list(record.holders.values())
+    # A group that opened has a verdict, and with it a flag.
+    return [len(set(record.groups[name]).intersection(record.survivors)) for name in record.flags]
+
+
+def _least(plan: Plan) -> int:
+    """The fewest clients over which honest parties open a sum."""
+    return plan.config.min_holders if plan.grouped else row_quorum(plan.config)
 
 
 def _removed(plan: Plan) -> str:
@@ -92,7 +106,7 @@ def _services(plan: Plan, sums: str) -> list[Learned]:
         return [decryptor, lying, together]
     verifier = Learned("verifier", "ciphertexts; who took part", f"every sum; {everything}")
     lying = Learned(
-        "server that lies", f"the same sums, each over {plan.config.min_holders} holders or more", everything
+        "server that lies", f"the same sums, each over {_least(plan)} holders or more", everything
     )
     shown = Learned(
         "client that a server or verifier shows the others' ciphertexts",
@@ -110,15 +124,16 @@ def _collusion(plan: Plan, smallest: int) -> Learned:
     config, profile = plan.config, masking_profile(plan.config)
     if profile.adversary is Adversary.MALICIOUS:
         colluders = profile.corrupt(sum(map(cohort_size, config.tiers.values())))
-        party, what = f"malicious server with up to {colluders} clients", "one sum a band"
-        smallest = min(smallest, config.min_holders)
+        party = f"malicious server with up to {colluders} clients"
+        what = "one sum a group" if plan.grouped else "one sum a band"
+        smallest = min(smallest, _least(plan))
     else:
         colluders = threshold(config) - 1
         party, what = f"server with up to {colluders} clients", "the same sums"
-    rest = smallest - colluders
-    saw = f"{what} less their own parts: of the thinnest band the sum of {rest} other clients"
+    rest, part = smallest - colluders, "group" if plan.grouped else "band"
+    saw = f"{what} less their own parts: of the thinnest {part} the sum of {rest} other clients"
     if rest <= 1:
-        saw = f"{what} less their own parts: the update of a client that is alone beside them in a band"
+        saw = f"{what} less their own parts: the update of a client that is alone beside them in a {part}"
     if not smallest:
         saw = "no sum: every band stayed closed"
     return Learned(party, saw, "more than those differences")

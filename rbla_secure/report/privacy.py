@@ -138,10 +138,15 @@ def forecast_lines(forecast: Forecast) -> list[str]:
         f"epsilon at delta {forecast.delta:g} after {forecast.participations} rounds of one client: "
         f"{_figure(_finite(forecast.server))} against the server, "
         f"{_figure(_finite(forecast.reader))} against readers of the adapters, "
-        f"{_figure(_finite(forecast.lying_server))} against a server that opens every band over its quorum alone"
+        f"{_figure(_finite(forecast.lying_server))} against a server that opens every sum over its quorum alone"
+    )
+    groups = (
+        f"sums over groups cost that much against the server; one sum over everybody would cost "
+        f"{_figure(_finite(forecast.one_sum))}"
     )
     return [
         epsilons,
+        *([groups] if forecast.one_sum != forecast.server else []),
         *(f"assumes: {text}" for text in forecast.assumptions),
         *(f"advice: {text}" for text in forecast.advice),
     ]
@@ -156,6 +161,7 @@ def forecast_object(forecast: Forecast) -> dict[str, object]:
     """A forecast for machines."""
     return {
         "epsilon": _finite(forecast.server),
+        "epsilon_one_sum": _finite(forecast.one_sum),
         "epsilon_reader": _finite(forecast.reader),
         "epsilon_lying_server": _finite(forecast.lying_server),
         "delta": forecast.delta,

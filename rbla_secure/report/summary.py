@@ -6,11 +6,13 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.federation.checkpoint import Progress
-from rbla_secure.federation.records import total_seconds
+from rbla_secure.federation.records import RoundRecord, suspicion_after, total_seconds
 from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
 
 # "last5": what a run has settled on, less noisy than its last round alone.
 SETTLED_ROUNDS = 5
+# How many of the most suspicious clients are named.
+SUSPECTS = 5
 
 
 class _Part(BaseModel):
@@ -44,12 +46,22 @@ class ServiceCost(_Part):
     bytes_from: int
 
 
+class Suspect(_Part):
+    """A client, the estimated share of its rounds in which its group looked suspicious, and how many count, decayed."""
+
+    client: str
+    suspicion: float
+    rounds: float
+
+
 class Summary(_Part):
     """One run.
 
     `bytes_up_per_client` is the mean over clients and rounds, `refused_bands` and `dropouts` count over all rounds,
     `epsilon` is that of the server's view; it is null without noise, and where the server is trusted with the sums.
     `privacy` is null without noise, `sample_privacy` without noise inside clients; `services` is empty in the other modes than homomorphic.
+    `suspicion` names the clients that were most often in suspicious groups, the most suspicious first; it is empty where clients
+    are not summed in groups.
     """
 
     run: str
@@ -65,6 +77,7 @@ class Summary(_Part):
     sample_privacy: SamplePrivacySummary | None = None
     adapter_sha256: str
     services: list[ServiceCost] = []
+    suspicion: list[Suspect] = []
 
     @classmethod
     def of(
@@ -103,4 +116,13 @@ class Summary(_Part):
             sample_privacy=sample_privacy,
             adapter_sha256=adapter_sha256,
             services=list(services),
+            suspicion=suspects(records),
         )
+
+
+def suspects(records: Sequence[RoundRecord]) -> list[Suspect]:
+    """The head of the ranking of a run's clients; empty where no group was judged."""
+    return [
+        Suspect(client=each.client, suspicion=each.suspicion, rounds=each.rounds)
+        for each in suspicion_after(records).ranking()[:SUSPECTS]
+    ]

@@ -65,7 +65,7 @@ def draw_groups(ranks: Mapping[str, int], *, group_size: int, seed: bytes) -> tu
     groups: list[Group] = []
     for rank in sorted(set(ranks.values())):
         tier = sorted(client for client, held in ranks.items() if held == rank)
-        count = len(tier) // group_size
+        count = len(group_sizes(len(tier), group_size))
         if not count:
             raise RobustnessError(
                 f"the tier of rank {rank} has {len(tier)} clients, fewer than group_size={group_size}"
@@ -78,6 +78,12 @@ def draw_groups(ranks: Mapping[str, int], *, group_size: int, seed: bytes) -> tu
             for i in range(count)
         ]
     return tuple(groups)
+
+
+def group_sizes(clients: int, group_size: int) -> tuple[int, ...]:
+    """The sizes of the groups of a tier of so many clients, largest first; none where they are too few for one."""
+    count = clients // group_size
+    return tuple(len(range(i, clients, count)) for i in range(count))
 
 
 def weak_bands(groups: Sequence[Group], bands: Sequence[Band], *, f: int) -> tuple[str, ...]:

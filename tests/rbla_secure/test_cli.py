@@ -129,11 +129,19 @@ def test_a_sound_configuration_is_explained_to_machines(
         "sound": True,
         "threshold": 6,
         "bands": [
-            {"band": "rows 1-2", "holders": 10, "quorum": 6},
-            {"band": "rows 3-4", "holders": 8, "quorum": 5},
-            {"band": "rows 5-8", "holders": 6, "quorum": 4},
-            {"band": "rows 9-16", "holders": 4, "quorum": 3},
+            {"band": "rows 1-2", "holders": 10, "quorum": 6, "groups": 0, "largest_f": 4},
+            {"band": "rows 3-4", "holders": 8, "quorum": 5, "groups": 0, "largest_f": 3},
+            {"band": "rows 5-8", "holders": 6, "quorum": 4, "groups": 0, "largest_f": 2},
+            {"band": "rows 9-16", "holders": 4, "quorum": 3, "groups": 0, "largest_f": 1},
         ],
+        "robustness": {
+            "f": 0,
+            "filter": "none",
+            "pre_step": "none",
+            "group_size": 0,
+            "group_rule": None,
+            "groups_needed": None,
+        },
         "warnings": [],
     }
     assert "the plan is sound" in captured.err
@@ -228,6 +236,7 @@ def test_a_run_ends_with_one_json_object(
         "epsilon",
         "privacy",
         "sample_privacy",
+        "suspicion",
         "adapter_sha256",
         "services",
     }

@@ -84,43 +84,24 @@ def test_the_last_round_comes_back(folder: RunFolder) -> None:
     assert [line.round for line in progress.timings] == [1, 2, 3]
 
 
-def test_the_last_change_lies_between_the_last_two_rounds(folder: RunFolder) -> None:
-    """The adapters before and after the last round, from their checkpoints."""
-    change = folder.last_change(PLAN, adapter_after(0))
+def test_the_adapters_of_all_rounds_are_there_in_order(folder: RunFolder) -> None:
+    """Oldest first; and the last ones alone."""
+    everything = list(folder.adapters(PLAN))
+    last = folder.last_adapters(PLAN, 2)
 
-    assert change is not None
-    assert [each.digest() for each in change] == [adapter_after(number).digest() for number in (2, 3)]
+    assert [each.digest() for each in everything] == [adapter_after(number).digest() for number in (1, 2, 3)]
+    assert [each.digest() for each in last] == [adapter_after(number).digest() for number in (2, 3)]
+    assert len(folder.last_adapters(PLAN, 5)) == 3
 
 
-def test_rounds_that_changed_nothing_are_passed_over(tmp_path: Path) -> None:
-    """The last change is that of the last round that made one; before the first there is none."""
+def test_a_new_run_has_no_adapters(tmp_path: Path) -> None:
+    """Neither all nor the last."""
     made = RunFolder.create(tmp_path / "run", make_config())
-    initial = adapter_after(0)
-    nothing = made.last_change(PLAN, initial)
-    for number, seed in ((1, 0), (2, 7), (3, 7), (4, 7)):
-        adapter = adapter_after(seed)
-        record = make_record(round=number, adapter=adapter.digest().hex())
-        made.save(PLAN, adapter, record, make_seconds(round=number))
 
-    change = made.last_change(PLAN, initial)
+    found = [*made.adapters(PLAN), *made.last_adapters(PLAN, 3)]
 
     made.close()
-    assert nothing is None
-    assert change is not None
-    assert [each.digest() for each in change] == [adapter_after(seed).digest() for seed in (0, 7)]
-
-
-def test_a_run_that_never_moved_has_no_last_change(tmp_path: Path) -> None:
-    """Where all rounds were aborted, there is no direction."""
-    made = RunFolder.create(tmp_path / "run", make_config())
-    initial = adapter_after(0)
-    record = make_record(round=1, adapter=initial.digest().hex())
-    made.save(PLAN, initial, record, make_seconds(round=1))
-
-    change = made.last_change(PLAN, initial)
-
-    made.close()
-    assert change is None
+    assert found == []
 
 
 def test_loading_changes_nothing(folder: RunFolder) -> None:

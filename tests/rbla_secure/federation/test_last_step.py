@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.lora.bands import rank_bands
@@ -54,3 +55,39 @@ def test_a_round_without_a_result_does_not_count() -> None:
     assert known is not None
     assert again is not None
     assert all(np.array_equal(known[index], again[index]) for index in known)
+
+
+def test_going_back_is_no_step() -> None:
+    """After a roll-back updates are held against the last step forward, not against its opposite."""
+    plan = make_plan()
+    first, second, third = (make_adapter(plan, seed=seed) for seed in range(3))
+    step = LastStep(plan)
+    step.took(first, second)
+    step.took(second, third)
+    known = step.by_band()
+
+    step.took(third, first)
+
+    assert known is not None
+    again = step.by_band()
+    assert again is not None
+    assert all(np.array_equal(known[index], again[index]) for index in known)
+
+
+@pytest.mark.parametrize(
+    "seeds", [(0,), (0, 0), (0, 1), (0, 1, 1), (0, 1, 2, 0), (0, 1, 2, 1, 3), (0, 1, 0, 0)]
+)
+def test_an_interrupted_run_knows_the_step_of_one_that_was_left_alone(seeds: tuple[int, ...]) -> None:
+    """Wherever it stopped: whatever was decided in between, the adapters tell."""
+    plan = make_plan()
+    adapters = [make_adapter(plan, seed=seed) for seed in seeds]
+    alone = LastStep(plan)
+    for end in range(1, len(adapters)):
+        alone.took(adapters[end - 1], adapters[end])
+        resumed = LastStep(plan)
+
+        resumed.recall(iter(adapters[: end + 1]))
+
+        ours, theirs = alone.by_band(), resumed.by_band()
+        assert (ours is None) == (theirs is None)
+        assert all(np.array_equal(ours[index], theirs[index]) for index in ours or {})  # type: ignore[index]

@@ -86,6 +86,7 @@ def test_the_summary_is_one_json_object() -> None:
         "epsilon",
         "privacy",
         "sample_privacy",
+        "suspicion",
         "adapter_sha256",
         "services",
     }

@@ -1,0 +1,100 @@
+"""What a configuration sets against hostile clients, and how many of them each band stands: said by `check`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from rbla_secure.choices import FilterName, PreStepName
+from rbla_secure.config import Config
+from rbla_secure.federation.derived import band_buckets, band_groups, bands_and_holders, group_quorum
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandDefence:
+    """One band against hostile clients.
+
+    Args:
+        band: Its rows.
+        voters: What stands for one vote in it: its holders, or the buckets or groups of a round.
+        group_sizes: Of the groups that hold it; none where clients are not grouped.
+    """
+
+    band: str
+    voters: int
+    group_sizes: tuple[int, ...]
+
+    @property
+    def largest_f(self) -> int:
+        """The most hostile votes that leave the others in the majority."""
+        return max(0, (self.voters - 1) // 2)
+
+
+def band_defences(config: Config) -> list[BandDefence]:
+    """Every band of a plan."""
+    groups = band_groups(config)
+    if config.robustness.pre_step is PreStepName.BUCKETING:
+        voters = [count for _, count in band_buckets(config)]
+    elif config.robustness.group_size:
+        voters = [len(sizes) for _, sizes in groups]
+    else:
+        voters = [count for _, count in bands_and_holders(config)]
+    return [
+        BandDefence(band=str(band), voters=count, group_sizes=sizes)
+        for (band, sizes), count in zip(groups, voters, strict=True)
+    ]
+
+
+def groups_needed(config: Config) -> int:
+    """The fewest groups with which a band opens."""
+    return 2 * config.robustness.f + 1
+
+
+def group_margins(config: Config, sizes: Sequence[int]) -> tuple[int, int]:
+    """The fewest survivors with which a band of these groups can open, and how many drop-outs it stands wherever they are."""
+    quorums = [group_quorum(config, size) for size in sizes]
+    closing = sorted(size - quorum + 1 for size, quorum in zip(sizes, quorums, strict=True))
+    needed = groups_needed(config)
+    return sum(sorted(quorums)[:needed]), sum(closing[: len(sizes) - needed + 1]) - 1
+
+
+def defence_lines(config: Config) -> list[str]:
+    """The defences for people; none where there are none."""
+    wanted = config.robustness
+    if wanted.filter is FilterName.NONE and not wanted.group_size and not wanted.f:
+        return []
+    bands = band_defences(config)
+    found = [f"against f={wanted.f} hostile clients of a round: {_what(config)}"]
+    if wanted.group_size:
+        groups = ", ".join(f"{each.voters} in {each.band}" for each in bands)
+        found.append(f"groups per round: {groups}; a band opens with {groups_needed(config)} of them")
+    stands = ", ".join(f"{each.largest_f} in {each.band}" for each in bands)
+    return [*found, f"largest f that each band stands: {stands}"]
+
+
+def defence_object(config: Config) -> dict[str, object]:
+    """The defences for machines."""
+    wanted = config.robustness
+    return {
+        "f": wanted.f,
+        "filter": wanted.filter.value,
+        "pre_step": wanted.pre_step.value,
+        "group_size": wanted.group_size,
+        "group_rule": wanted.group_rule.value if wanted.group_size else None,
+        "groups_needed": groups_needed(config) if wanted.group_size else None,
+    }
+
+
+def band_object(defence: BandDefence) -> dict[str, int]:
+    """What `check` says of one band beside its holders and quorum."""
+    return {"groups": len(defence.group_sizes), "largest_f": defence.largest_f}
+
+
+def _what(config: Config) -> str:
+    wanted = config.robustness
+    if wanted.group_size:
+        return f"{wanted.group_rule} across groups of {wanted.group_size} or more clients of one rank"
+    if wanted.filter is FilterName.NONE:
+        return "the quorum of every band, no filter"
+    before = "" if wanted.pre_step is PreStepName.NONE else f" after {wanted.pre_step}"
+    return f"filter {wanted.filter} over single updates{before}"

@@ -1,0 +1,598 @@
+"""Sums over groups: behind masks as in the clear, what f spoilt groups can do, what they cost, who is suspicious."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protocols.interface import SumResult
+from protocols.session import ClientId
+from rbla_secure.errors import PlanError, PrivacyError
+from rbla_secure.federation.budget import limited_multiplier
+from rbla_secure.federation.checkpoint import RunFolder
+from rbla_secure.federation.coordinator import Coordinator
+from rbla_secure.federation.derived import band_groups
+from rbla_secure.federation.filtering import Filtering
+from rbla_secure.federation.forecast import forecast
+from rbla_secure.federation.last_step import LastStep
+from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.records import RoundRecord
+from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.spending import seen_by
+from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.ledger import FILE, Ledger, Observer
+from rbla_secure.privacy.noise import GaussianMechanism, Release
+from rbla_secure.privacy.quantize import STATISTICS
+from rbla_secure.report.learned import what_each_party_learned
+from rbla_secure.report.privacy import forecast_lines, forecast_object
+from rbla_secure.report.summary import SUSPECTS, suspects
+from rbla_secure.stopwatch import Stopwatch
+from tests.support import federations
+from tests.support.defended import defended_round, make_hostile
+from tests.support.federations import (
+    BASE,
+    InMemory,
+    drift,
+    make_adapter,
+    make_config,
+    make_participants,
+    make_session,
+    open_round,
+)
+from tests.support.identities import server_sum
+from tests.support.noise_law import has_std, tells_wrong_scales
+from tests.support.updates import make_layout
+
+# Three groups of three in rank 3, and three or four, of three and four, in rank 1: six groups in row 1.
+TIERS = {"large": {"rank": 3, "clients": 9}, "small": {"rank": 1, "clients": 10}}
+PROFILES = ("semi-honest", "one-answer", "consistency")
+WIDE = make_layout((15_000, 10_000))
+HUGE = 20_000
+# One step of the widest grid used here.
+GRID = 10.0 / 32_767
+
+
+def make_plan(
+    profile: str = "semi-honest", *, robustness: Mapping[str, Any] | None = None, **changes: Any
+) -> Plan:
+    return federations.make_plan(
+        **{
+            "tiers": TIERS,
+            "secure_sum": "masking",
+            "masking": {"profile": profile},
+            "robustness": {"f": 1, "group_size": 3, **(robustness or {})},
+            **changes,
+        }
+    )
+
+
+def play(plan: Plan, adapter: Adapter, *, gone: Mapping[ClientId, str] | None = None) -> RoundOutcome:
+    return defended_round(plan, adapter, InMemory(make_participants(plan), silent_from=gone or {}))
+
+
+def input_stage(plan: Plan) -> str:
+    return server_sum(plan).input_stage
+
+
+def facts(outcome: RoundOutcome) -> dict[str, Any]:
+    """All that a round of groups decided, to the bit."""
+    judged = outcome.judged
+    assert judged is not None
+    return {
+        "adapter": outcome.adapter.to_bytes(),
+        "totals": {i: (t.weighted_sum.tobytes(), t.weight) for i, t in judged.totals.items()},
+        "verdicts": judged.verdicts,
+        "groups": judged.groups,
+        "flags": judged.flags,
+        "voters": judged.voters,
+        "closed": outcome.refused_bands,
+        "survivors": outcome.survivors,
+    }
+
+
+# --- behind masks as in the clear ---
+
+
+@pytest.mark.parametrize("weights", ["uniform", "examples"])
+@pytest.mark.parametrize("rule", ["coordinate-median", "trimmed-mean"])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_masked_groups_give_the_bytes_of_groups_in_the_clear(profile: str, rule: str, weights: str) -> None:
+    """Totals, decisions and adapter; one client of a group of four is missing."""
+    wanted = {"group_rule": rule}
+    changes: dict[str, Any] = {"weights": weights, "examples_cap": 20}
+    masked = make_plan(profile, robustness=wanted, **changes)
+    clear = make_plan(profile, robustness=wanted, secure_sum="plain", **changes)
+    adapter = make_adapter(masked)
+    gone = fours(masked)[0]
+
+    found = [play(plan, adapter, gone={gone: input_stage(plan)}) for plan in (masked, clear)]
+
+    assert facts(found[0]) == facts(found[1])
+    assert found[0].holders == {0: 18, 1: 9}
+
+
+def fours(plan: Plan) -> tuple[ClientId, ...]:
+    """The members of a group of four."""
+    return next(group.members for group in plan.groups_of(make_session(plan)) if len(group.members) == 4)
+
+
+def threes(plan: Plan, rank: int) -> list[tuple[ClientId, ...]]:
+    return [
+        group.members
+        for group in plan.groups_of(make_session(plan))
+        if len(group.members) == 3 and group.rank == rank
+    ]
+
+
+def test_groups_are_those_of_the_updates() -> None:
+    """The median of the groups' means, computed from what each client trains, up to the grid."""
+    plan = make_plan()
+    adapter = make_adapter(plan)
+    changes: dict[ClientId, Any] = {}
+
+    def noting(name: ClientId) -> Any:
+        def train(own: Adapter, seed: int) -> Rows:
+            rows = drift(own, seed)
+            change = rows.astype(np.float64) - own.rows
+            changes[name] = change * min(1.0, plan.config.clip_norm / np.linalg.norm(change))
+            return rows
+
+        return train
+
+    people = make_participants(plan, train={name: noting(name) for name in plan.ranks})
+    outcome = defended_round(plan, adapter, InMemory(people))
+
+    groups = plan.groups_of(make_session(plan))
+    means = {group.name: np.mean([changes[name] for name in group.members], axis=0) for group in groups}
+    moved = outcome.adapter.rows.astype(np.float64) - adapter.rows
+    first = np.median([mean[0] for mean in means.values()], axis=0)
+    rest = np.median([mean[1:] for mean in means.values() if len(mean) == 3], axis=0)
+    np.testing.assert_allclose(moved, np.vstack([first[None], rest]), atol=1e-5)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_segment_is_one_group_of_one_tier(profile: str) -> None:
+    """Every client is in one segment, with all rows of its rank, and the quorum of privacy."""
+    plan = make_plan(profile)
+    session = make_session(plan)
+    groups = plan.groups_of(session)
+
+    assert len(session.segments) == len(groups) == 6
+    for segment, group in zip(session.segments, groups, strict=True):
+        assert segment.members == segment.holders == group.members
+        assert {plan.ranks[name] for name in group.members} == {group.rank}
+        assert segment.quorum == 3
+        assert plan.segment_rank(session, segment.index) == group.rank
+    assert sorted(name for group in groups for name in group.members) == sorted(plan.ranks)
+
+
+def test_groups_are_drawn_anew_in_every_round_and_only_then() -> None:
+    """By seed, round and cohort: neither run nor attempt, which a server could try, changes them."""
+    plan = make_plan()
+    first = plan.groups_of(make_session(plan))
+
+    assert first == plan.groups_of(make_session(plan, attempt=7, run=bytes(16)))
+    assert first == make_plan(secure_sum="plain").groups_of(make_session(plan))
+    assert first != plan.groups_of(make_session(plan, round_number=2))
+    assert first != make_plan(seed=1).groups_of(make_session(make_plan(seed=1)))
+
+
+@pytest.mark.parametrize("change", ["swap", "quorum", "merge"])
+def test_a_client_refuses_another_grouping(change: str) -> None:
+    """Two members swapped, a lower quorum, or two groups as one: the session is not the plan's."""
+    plan = make_plan()
+    session = make_session(plan)
+    one, two, *others = session.segments
+    if change == "swap":
+        first = tuple(sorted([*one.members[1:], two.members[0]]))
+        second = tuple(sorted([*two.members[1:], one.members[0]]))
+        bent = (replace(one, members=first, holders=first), replace(two, members=second, holders=second))
+    elif change == "quorum":
+        bent = (replace(one, quorum=2), two)
+    else:
+        both = tuple(sorted(one.members + two.members))
+        bent = (replace(one, members=both, holders=both), two)
+    asked = replace(session, segments=(*bent, *others)) if change != "merge" else None
+    if asked is None:
+        rest = tuple(replace(segment, index=segment.index - 1) for segment in others)
+        asked = replace(session, segments=(bent[0], *rest))
+    request = StageRequest(session=asked.to_bytes(), payload=b"", adapter=b"").to_bytes()
+
+    for name in (one.members[0], two.members[0], others[0].members[0]):
+        answer = decode_answer(make_participants(plan)[name].handle(request))
+
+        assert isinstance(answer, StageRefusal)
+        assert "not the plan's" in answer.reason
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_group_below_its_quorum_stays_closed_and_the_others_open(profile: str) -> None:
+    """Its survivors count nowhere; with it goes a vote of every band that it holds."""
+    plan = make_plan(profile, robustness={"f": 0})
+    gone = threes(plan, 3)[0][0]
+
+    outcome = play(plan, make_adapter(plan), gone={gone: input_stage(plan)})
+
+    assert outcome.holders == {0: 16, 1: 6}
+    assert outcome.judged is not None
+    assert len(outcome.judged.flags) == 5
+    assert len(outcome.judged.groups) == 6
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_band_with_too_few_groups_stays_closed(profile: str) -> None:
+    """Rows 2-3 have three groups and need three against one attacker: with two they are unchanged to the bit."""
+    plan = make_plan(profile)
+    adapter = make_adapter(plan)
+    gone = threes(plan, 3)[0][0]
+
+    outcome = play(plan, adapter, gone={gone: input_stage(plan)})
+
+    assert outcome.refused_bands == {1: "2 groups, 3 needed against f=1"}
+    assert outcome.adapter.rows[1:].tobytes() == adapter.rows[1:].tobytes()
+    assert (outcome.adapter.rows[0] != adapter.rows[0]).any()
+
+
+# --- what hostile groups can do ---
+
+
+def poisoned(plan: Plan, adapter: Adapter, hostile: int, *, weight: int | None = None) -> RoundOutcome:
+    """A round in which one member of each of so many groups of rank 3 sends the largest values, or another weight."""
+    people = make_participants(plan)
+
+    ends = np.cumsum([plan.band_length(band) for band in plan.bands])
+
+    def change(values: Any) -> Any:
+        crafted = np.full_like(values, HUGE)
+        for at in ends - STATISTICS:
+            crafted[at] = values[at] if weight is None else weight
+            crafted[at + 1] = 0
+        return crafted
+
+    for members in threes(plan, 3)[:hostile]:
+        make_hostile(people, members[0], change)
+    return defended_round(plan, adapter, InMemory(people))
+
+
+def wide_plan(profile: str = "semi-honest", **changes: Any) -> Plan:
+    """A grid with room for values a hundred times as large as honest ones."""
+    return make_plan(profile, **{"quantization": {"bits": 16, "bound": 10.0}, **changes})
+
+
+def honest_range(plan: Plan, adapter: Adapter) -> float:
+    """The largest coordinate of an honest group's mean: drift moves nothing by more than 0.05."""
+    assert plan.config.clip_norm >= 0.05 * math.sqrt(adapter.rows.size)
+    return 0.05
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("rule", ["coordinate-median", "trimmed-mean"])
+def test_f_spoilt_groups_leave_the_result_among_the_honest(rule: str, profile: str) -> None:
+    """With one of three groups spoilt, no coordinate leaves the range of the honest groups."""
+    plan = wide_plan(profile, robustness={"group_rule": rule})
+    adapter = make_adapter(plan)
+
+    outcome = poisoned(plan, adapter, 1)
+
+    moved = outcome.adapter.rows.astype(np.float64) - adapter.rows
+    assert outcome.holders == {0: 19, 1: 9}
+    assert np.abs(moved).max() <= honest_range(plan, adapter) + GRID
+
+
+@pytest.mark.parametrize("rule", ["coordinate-median", "trimmed-mean"])
+def test_one_spoilt_group_more_moves_the_result(rule: str) -> None:
+    """Two of three groups of rows 2-3: the inequality is sharp. In row 1, with six groups, two are still too few."""
+    plan = wide_plan(robustness={"group_rule": rule})
+    adapter = make_adapter(plan)
+
+    outcome = poisoned(plan, adapter, 2)
+
+    moved = outcome.adapter.rows.astype(np.float64) - adapter.rows
+    spoilt = (HUGE / plan.quantizer.scale) / 3
+    assert moved[1:].min() > 10 * honest_range(plan, adapter)
+    assert np.abs(moved[1:]).max() <= spoilt + honest_range(plan, adapter)
+    if rule == "coordinate-median":
+        assert np.abs(moved[0]).max() <= honest_range(plan, adapter) + GRID
+    else:
+        # Trimming one on either side leaves one of the two in.
+        assert moved[0].min() > honest_range(plan, adapter)
+
+
+@pytest.mark.parametrize("average", [{"average": "zero-pad"}, {"gamma": 1.0}])
+@pytest.mark.parametrize("weight", [32_767, 20_000, 0, -32_767])
+def test_a_claimed_weight_moves_nothing(average: dict[str, Any], weight: int) -> None:
+    """Where bands are scaled by their share of the weight, that share is of the clients that there are."""
+    plan = wide_plan(**average)
+    adapter = make_adapter(plan)
+
+    outcome = poisoned(plan, adapter, 1, weight=weight)
+
+    assert outcome.judged is not None
+    assert {i: total.weight for i, total in outcome.judged.totals.items()} == outcome.holders
+    assert np.abs(outcome.adapter.rows - adapter.rows).max() <= honest_range(plan, adapter) + GRID
+
+
+def test_a_weight_by_examples_is_at_most_one_a_member() -> None:
+    """A group that claims more than its members may weigh weighs as much as they may; none or less has no vote."""
+    plan = make_plan(weights="examples", tiers={"all": {"rank": 1, "clients": 15}}, robustness={"f": 0})
+    session = make_session(plan)
+    length, claims = session.segments[0].length, (1, 3, 4, 100, 0)
+    sums = {
+        i: np.append(np.full(length - STATISTICS, 9), [claim * 32_767, 0]).astype(np.int64)
+        for i, claim in enumerate(claims)
+    }
+    filtering = Filtering.of(plan, LastStep(plan))
+    assert filtering is not None
+
+    judged = filtering.judge(
+        session, SumResult(survivors=session.members, sums=sums, refused={}), make_adapter(plan)
+    )
+
+    assert judged.totals[0].weight == 1 + 3 + 3 + 3
+
+
+def test_a_long_group_is_rejected_where_enough_are_left() -> None:
+    """Five groups of rank 3 stand one attacker with one to spare: the longest is named, with its length."""
+    plan = wide_plan(tiers={"large": {"rank": 3, "clients": 15}}, robustness={"f": 1})
+
+    outcome = poisoned(plan, make_adapter(plan), 1)
+
+    assert outcome.judged is not None
+    rejected = [name for name, verdict in outcome.judged.verdicts.items() if not verdict.accepted]
+    (hostile,) = rejected
+    assert threes(plan, 3)[0] == outcome.judged.groups[hostile]
+    assert "times the median of its tier, beyond the limit" in outcome.judged.verdicts[hostile].reason
+    assert outcome.holders == {0: 12}
+
+
+# --- noise ---
+
+
+NOISY: dict[str, Any] = {"noise_multiplier": 2.0, "privacy": {"colluders": 0}}
+
+
+def noisy_plan(**changes: Any) -> Plan:
+    return Plan.build(
+        make_config(
+            **{
+                "tiers": TIERS,
+                "secure_sum": "masking",
+                "masking": {"profile": "semi-honest"},
+                "robustness": {"f": 1, "group_size": 3},
+                **NOISY,
+                **changes,
+            }
+        ),
+        layout=WIDE,
+        base_digest=BASE,
+    )
+
+
+def mechanism_of(plan: Plan) -> GaussianMechanism:
+    assert plan.mechanism is not None
+    return plan.mechanism
+
+
+def still(adapter: Adapter, _seed: int) -> Rows:
+    return adapter.rows.copy()
+
+
+def test_the_noise_of_a_group_has_the_scale_of_its_share() -> None:
+    """G of the m shares of a band: z D sqrt(g / m); two thirds and three halves of it are told apart."""
+    plan = noisy_plan(tiers={"all": {"rank": 1, "clients": 9}}, robustness={"f": 0, "group_size": 9})
+    small = noisy_plan(tiers={"all": {"rank": 1, "clients": 9}}, robustness={"f": 0, "group_size": 3})
+    for each, size in ((plan, 9), (small, 3)):
+        session = make_session(each)
+        people = make_participants(each, train=dict.fromkeys(each.ranks, still))
+        sums: dict[int, Any] = {}
+        filtering = Filtering.of(each, LastStep(each))
+        assert filtering is not None
+
+        class Watching:
+            def judge(
+                self, session: Any, opened: Any, adapter: Any, inner: Any = filtering, kept: Any = sums
+            ) -> Any:
+                kept.update(opened.sums)
+                return inner.judge(session, opened, adapter)
+
+        conversation, exchange = open_round(each), InMemory(people)
+        prepare_round(conversation, exchange)
+        run_round(each, conversation, make_adapter(each), exchange, filtering=Watching())  # type: ignore[arg-type]
+
+        claimed = math.sqrt(mechanism_of(each).variance() * size / 9)
+        assert len(sums) == len(session.segments) == 9 // size
+        for noise in sums.values():
+            assert tells_wrong_scales(noise.size)
+            assert [has_std(noise, claimed * factor) for factor in (2 / 3, 1, 3 / 2)] == [False, True, False]
+
+
+@pytest.mark.parametrize(("colluding", "unknown"), [(0, 3), (1, 2), (2, 1)])
+def test_a_round_costs_what_the_smallest_group_hides(colluding: int, unknown: int) -> None:
+    """Z sqrt((g - colluders) / counted) in the band with the most counted shares, composed over rounds."""
+    plan = noisy_plan(privacy={"colluders": colluding})
+    session = make_session(plan)
+
+    seen = seen_by(plan, session, mechanism_of(plan), plan.ranks).server
+
+    multiplier = 2.0 * math.sqrt(unknown / (19 - colluding))
+    assert seen.noise_multiplier == pytest.approx(multiplier, rel=1e-3)
+    counted = [shares.counted for shares in mechanism_of(plan).bands]
+    assert limited_multiplier(plan.config, counted, colluding) == pytest.approx(multiplier)
+
+
+def test_a_group_of_colluders_hides_nothing() -> None:
+    """Epsilon against the server is unbounded, the forecast says so, and a budget cannot be kept."""
+    plan = noisy_plan(privacy={"colluders": 3})
+    session = make_session(plan)
+
+    found = forecast(plan, mechanism_of(plan))
+
+    assert math.isinf(epsilon([seen_by(plan, session, mechanism_of(plan), plan.ranks).server], 1e-5))
+    assert math.isinf(found.server)
+    assert math.isfinite(found.one_sum)
+    assert forecast_object(found)["epsilon"] is None
+    with pytest.raises(PlanError, match=r"max-epsilon=50 cannot be kept with robustness.group-size=3"):
+        noisy_plan(privacy={"colluders": 3, "max_epsilon": 50.0})
+
+
+class Run:
+    """A run in groups."""
+
+    def __init__(self, path: Path, plan: Plan, train: Mapping[ClientId, Any], **network: Any) -> None:
+        self.plan = plan
+        self.folder = RunFolder.create(path, plan.config)
+        self.train = train
+        self.network = network
+
+    def go(self) -> list[RoundRecord]:
+        last_step = LastStep(self.plan)
+        progress = Coordinator(
+            plan=self.plan,
+            secure_sum=server_sum(self.plan),
+            folder=self.folder,
+            exchange=InMemory(make_participants(self.plan, train=self.train), **self.network),
+            evaluate=lambda _: (0.5, 1.0),
+            stopwatch=Stopwatch(),
+            observe=lambda _record, _seconds: None,
+            filtering=Filtering.of(self.plan, last_step),
+            moved=last_step.took,
+        ).run(self.folder.load(self.plan))
+        return list(progress.records)
+
+
+@pytest.mark.parametrize("mode", ["masking", "plain"])
+@pytest.mark.parametrize("colluding", [0, 1, 3])
+def test_a_run_spends_what_was_foretold(tmp_path: Path, mode: str, colluding: int) -> None:
+    """Against both observers, without drop-outs, over all rounds."""
+    plan = noisy_plan(secure_sum=mode, privacy={"colluders": colluding}, rounds=2)
+    before = forecast(plan, mechanism_of(plan))
+
+    Run(tmp_path / "run", plan, dict.fromkeys(plan.ranks, still)).go()
+
+    ledger = Ledger.read(tmp_path / "run")
+    assert ledger.epsilon(Observer.SERVER) == pytest.approx(before.server)
+    assert ledger.epsilon(Observer.READER) == pytest.approx(before.reader)
+
+
+def test_drop_outs_cost_more_than_was_foretold(tmp_path: Path) -> None:
+    """Groups of five, five and six: the one that lost a member shows a sum over four, or over five if it had six."""
+    plan = noisy_plan(
+        tiers={"all": {"rank": 1, "clients": 16}}, robustness={"f": 1, "group_size": 5}, rounds=1
+    )
+    foretold = forecast(plan, mechanism_of(plan)).server
+
+    gone = next(group.members[0] for group in plan.groups_of(make_session(plan)) if len(group.members) == 5)
+    Run(tmp_path / "run", plan, {}, silent_from={gone: "mask_input"}).go()
+
+    groups = {group.members for group in plan.groups_of(make_session(plan))}
+    spent = Ledger.read(tmp_path / "run").epsilon(Observer.SERVER)
+    assert sorted(map(len, groups)) == [5, 5, 6]
+    assert len(next(members for members in groups if gone in members)) == 5
+    multiplier = 2.0 * math.sqrt(4 / 16)
+    assert spent == pytest.approx(
+        epsilon([Release(noise_multiplier=multiplier, slack=0.0, rho=math.nan)], 1e-5), rel=1e-2
+    )
+    assert spent > 1.05 * foretold
+
+
+def test_a_budget_counts_the_groups(tmp_path: Path) -> None:
+    """What is kept for one sum over everybody is not for groups: refused before the run, and the multiplier that would do is right."""
+    one_sum = forecast(noisy_plan(robustness={"f": 1}), mechanism_of(noisy_plan(robustness={"f": 1}))).server
+    with pytest.raises(PlanError, match=r"noise-multiplier=(\S+) would do") as refusal:
+        noisy_plan(privacy={"colluders": 0, "max_epsilon": one_sum * 1.05})
+    enough = float(str(refusal.value).split("noise-multiplier=")[-1].split()[0])
+
+    plan = noisy_plan(noise_multiplier=enough, privacy={"colluders": 0, "max_epsilon": one_sum * 1.05})
+
+    assert forecast(plan, mechanism_of(plan)).server == pytest.approx(one_sum * 1.05, rel=0.02)
+    assert len(Run(tmp_path / "run", plan, dict.fromkeys(plan.ranks, still)).go()) == 3
+
+
+def test_a_forecast_tells_what_groups_cost() -> None:
+    """Beside what one sum over everybody would, with what it assumes; without groups there is nothing to tell."""
+    plan, whole = noisy_plan(), noisy_plan(robustness={"f": 1})
+    found, one = forecast(plan, mechanism_of(plan)), forecast(whole, mechanism_of(whole))
+
+    text = " ".join(forecast_lines(found))
+
+    assert found.server > found.one_sum == pytest.approx(one.server)
+    assert f"one sum over everybody would cost {found.one_sum:.3f}" in text
+    assert "the smallest has 3 in rows 1-1, 3 in rows 2-3" in text
+    assert forecast_object(found)["epsilon_one_sum"] == found.one_sum
+    assert one.one_sum == one.server
+    assert "over groups" not in " ".join(forecast_lines(one))
+
+
+# --- what is seen and written down ---
+
+
+def turned(factor: float) -> Any:
+    def train(adapter: Adapter, seed: int) -> Rows:
+        step = drift(adapter, seed).astype(np.float64) - adapter.rows + 0.03
+        return (adapter.rows + factor * step).astype(np.float32)
+
+    return train
+
+
+def test_an_attacker_is_the_most_suspicious_after_fifteen_rounds(tmp_path: Path) -> None:
+    """A turned sign among 18 clients in masked groups of three: nobody sees its update, its groups tell."""
+    plan = make_plan(tiers={"all": {"rank": 2, "clients": 18}}, rounds=15)
+    train = {**dict.fromkeys(plan.ranks, turned(1.0)), "all-07": turned(-1.0)}
+
+    records = Run(tmp_path / "run", plan, train).go()
+
+    found = suspects(records)
+    assert len(found) == SUSPECTS
+    assert found[0].client == "all-07"
+    assert found[0].suspicion > 1.5 * found[1].suspicion
+    assert all(sum(record.flags.values()) == 1 for record in records)
+
+
+def test_without_groups_nobody_is_suspicious(tmp_path: Path) -> None:
+    """One sum over everybody tells of nobody."""
+    plan = make_plan(robustness={"f": 1, "group_size": 0}, rounds=1)
+
+    assert suspects(Run(tmp_path / "run", plan, {}).go()) == []
+
+
+def test_the_table_of_a_run_tells_of_groups(tmp_path: Path) -> None:
+    """The server has seen sums over three clients, and colluders of such a group subtract from three."""
+    plan = make_plan("one-answer", rounds=2)
+
+    records = Run(tmp_path / "run", plan, {}).go()
+
+    saw = {row.party: row.saw for row in what_each_party_learned(plan, records)}
+    assert saw["server"].startswith("12 sums of groups, each over 3 clients or more")
+    assert "one sum a group" in saw["malicious server with up to 1 clients"]
+    assert "of the thinnest group the sum of 2 other clients" in saw["malicious server with up to 1 clients"]
+
+
+def test_a_run_whose_bands_all_stayed_closed_has_revealed_its_groups(tmp_path: Path) -> None:
+    """Two groups of three opened, too few for the median: what they cost was spent, and a lost ledger is noticed."""
+    plan = noisy_plan(tiers={"all": {"rank": 1, "clients": 9}}, rounds=1)
+    gone = plan.groups_of(make_session(plan))[0].members[0]
+    run = Run(tmp_path / "run", plan, {}, silent_from={gone: "mask_input"})
+
+    (record,) = run.go()
+
+    assert record.holders == {}
+    assert len(record.flags) == 2
+    assert math.isfinite(Ledger.read(tmp_path / "run").epsilon(Observer.SERVER))
+    assert len(Ledger.read(tmp_path / "run").entries) == 1
+    (tmp_path / "run" / FILE).unlink()
+    with pytest.raises(PrivacyError):
+        run.go()
+
+
+def test_every_band_has_the_smallest_of_its_groups() -> None:
+    """Of the plan that all of these tests are about."""
+    assert [(str(band), sorted(sizes)) for band, sizes in band_groups(make_plan().config)] == [
+        ("rows 1-1", [3, 3, 3, 3, 3, 4]),
+        ("rows 2-3", [3, 3, 3]),
+    ]

@@ -1,0 +1,221 @@
+"""Defences that could not keep their promise are refused before anything is trained, with what would do."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rbla_secure.choices import FilterName, PreStepName
+from rbla_secure.errors import PlanError
+from rbla_secure.federation.derived import band_groups, warnings
+from rbla_secure.robustness.grouping import draw_groups
+from tests.support.defended import TIERS, defended_round, make_plan
+from tests.support.federations import InMemory, make_adapter, make_config, make_participants
+
+COMBINATIONS = [(name, step) for name in FilterName if name is not FilterName.NONE for step in PreStepName]
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(PlanError) as caught:
+        make_plan(**changes)
+    return str(caught.value)
+
+
+def runs(name: FilterName, step: PreStepName, min_holders: int) -> bool:
+    """Krum publishes single rows, and both Krums need 2f + 3 votes, where three buckets hold the last rows."""
+    if step is PreStepName.BUCKETING and name in {FilterName.KRUM, FilterName.MULTI_KRUM}:
+        return False
+    return name is not FilterName.KRUM or min_holders == 1
+
+
+CASES = [(name, step, least) for name, step in COMBINATIONS for least in (1, 3)]
+
+
+@pytest.mark.parametrize(("name", "step", "min_holders"), [case for case in CASES if not runs(*case)])
+def test_a_filter_that_cannot_run_is_refused(name: FilterName, step: PreStepName, min_holders: int) -> None:
+    """Before the run, not in its first round."""
+    text = refusal(robustness={"filter": name.value, "pre_step": step.value}, min_holders=min_holders)
+
+    assert f"robustness.filter={name}" in text
+    assert "min-holders" in text
+
+
+@pytest.mark.parametrize(
+    "gone", [(), ("large-01", "large-02", "small-03"), ("large-01", "large-02", "large-03")]
+)
+@pytest.mark.parametrize(("name", "step", "min_holders"), [case for case in CASES if runs(*case)])
+def test_every_other_filter_runs(
+    name: FilterName, step: PreStepName, min_holders: int, gone: tuple[str, ...]
+) -> None:
+    """Whoever drops out, every survivor has a verdict, and every band is open or closed with a reason."""
+    plan = make_plan(robustness={"filter": name.value, "pre_step": step.value}, min_holders=min_holders)
+    exchange = InMemory(make_participants(plan), silent_from=dict.fromkeys(gone, "upload"))
+
+    outcome = defended_round(
+        plan, make_adapter(plan), exchange, reference=lambda before, _: before.rows + np.float32(0.01)
+    )
+
+    assert outcome.aborted == ""
+    assert outcome.judged is not None
+    assert set(outcome.judged.verdicts) == set(outcome.survivors) == set(plan.ranks) - set(gone)
+    assert set(outcome.holders) | set(outcome.refused_bands) == {0, 1}
+    assert not set(outcome.holders) & set(outcome.refused_bands)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"robustness": {"filter": "krum"}}, ["robustness.filter=krum", "min-holders=3", "must be 1"]),
+        (
+            {"robustness": {"filter": "multi-krum", "f": 2}, "tiers": {"all": {"rank": 2, "clients": 6}}},
+            ["robustness.f=2", "robustness.filter=multi-krum", "6 holders", "7 must be there"],
+        ),
+        (
+            {"robustness": {"filter": "multi-krum", "pre_step": "bucketing"}},
+            ["robustness.pre-step=bucketing", "rows 2-3 has 3 buckets of 2", "5 must be there"],
+        ),
+        (
+            {"robustness": {"filter": "trimmed-mean", "pre_step": "bucketing", "bucket_size": 5}},
+            ["rows 1-1 has 2 buckets of 5", "3 must be there"],
+        ),
+        (
+            {"robustness": {"filter": "tier-dnc-cosine"}, "tiers": {"all": {"rank": 2, "clients": 3}}},
+            ["3 holders", "1 or more are rejected", "3 be kept"],
+        ),
+        ({"robustness": {"pre_step": "bucketing"}}, ["robustness.pre-step=bucketing", "robustness.filter"]),
+        ({"robustness": {"f": 3}}, ["robustness.f=3", "quorum of 7", "<= 5", "rows 2-3 could never open"]),
+        *[
+            (
+                {"robustness": {"filter": "trimmed-mean"}, "secure_sum": mode},
+                ["robustness.filter=trimmed-mean", "secure-sum=plain", hint],
+            )
+            for mode, hint in (("masking", "robustness.group-size"), ("homomorphic", "homomorphic.screening"))
+        ],
+        (
+            {"robustness": {"filter": "trimmed-mean"}, "noise_multiplier": 1.0},
+            ["robustness.filter=trimmed-mean", "noise-multiplier=0"],
+        ),
+    ],
+)
+def test_a_refusal_names_the_key_and_the_numbers(changes: dict[str, Any], words: list[str]) -> None:
+    """Whoever reads it knows what to change."""
+    text = refusal(**changes)
+
+    assert [word for word in words if word not in text] == []
+
+
+GROUPED: dict[str, Any] = {"tiers": {"all": {"rank": 2, "clients": 9}}, "secure_sum": "masking"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "robustness", "words"),
+    [
+        ({"upload": "padded"}, {}, ["upload=banded"]),
+        ({"secure_sum": "homomorphic"}, {}, ["secure-sum=masking or plain"]),
+        ({"secure_sum": "plain"}, {"filter": "trimmed-mean"}, ["robustness.filter=none"]),
+        (
+            {"noise_multiplier": 1.0, "privacy": {"mechanism": "central"}},
+            {},
+            ["privacy.mechanism=distributed"],
+        ),
+        ({"noise_multiplier": 1.0, "privacy": {"clipping": "adaptive"}}, {}, ["a fixed clip"]),
+        (
+            {
+                "noise_multiplier": 1.0,
+                "privacy": {"recovered_dropout": 0.2},
+                "masking": {"profile": "consistency"},
+            },
+            {},
+            ["privacy.recovered-dropout=0"],
+        ),
+        ({"noise_multiplier": 1.0, "weights": "examples"}, {}, ["weights=uniform"]),
+        ({}, {"group_size": 2}, ["privacy_quorum=3", "min-holders=3"]),
+        ({}, {"group_size": 10}, ["fewer than group_size=10"]),
+        ({}, {"f": 2}, ["2 * 2 < 3 does not hold", "robustness.f=2"]),
+    ],
+)
+def test_groups_are_refused_where_they_keep_no_promise(
+    changes: dict[str, Any], robustness: dict[str, Any], words: list[str]
+) -> None:
+    """By the name of the key, and of what stands against it."""
+    text = refusal(**{**GROUPED, **changes}, robustness={"group_size": 3, **robustness})
+
+    assert [word for word in ["robustness.group-size=", *words] if word not in text] == []
+
+
+@pytest.mark.parametrize("f", [0, 1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 5, 6, 7])
+def test_groups_stand_exactly_where_twice_f_is_less_than_their_number(f: int, groups: int) -> None:
+    """One more attacker, or one group less, and the plan is refused."""
+    changes: dict[str, Any] = {
+        "tiers": {"all": {"rank": 1, "clients": 3 * groups}},
+        "secure_sum": "masking",
+        "robustness": {"f": f, "group_size": 3},
+    }
+
+    if 2 * f < groups:
+        assert make_plan(**changes).grouped
+    else:
+        assert f"2 * {f} < {groups} does not hold" in refusal(**changes) or f"robustness.f={f}" in refusal(
+            **changes
+        )
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (4, 11), (7, 7), (3, 3)])
+def test_the_sizes_of_groups_are_those_that_are_drawn(sizes: tuple[int, int]) -> None:
+    """Reckoned from the configuration alone, whatever the seed: two tiers of one rank are one."""
+    tiers = {
+        "large": {"rank": 3, "clients": sizes[0]},
+        "small": {"rank": 1, "clients": sizes[1]},
+        "more": {"rank": 1, "clients": 4, "cohort": 2},
+    }
+    config = make_config(tiers=tiers, robustness={"group_size": 3})
+    ranks = {f"large-{i}": 3 for i in range(sizes[0])} | {f"small-{i}": 1 for i in range(sizes[1] + 2)}
+
+    drawn = draw_groups(ranks, group_size=3, seed=bytes(range(32)))
+
+    reckoned = {str(band): sorted(each) for band, each in band_groups(config)}
+    assert reckoned == {
+        "rows 1-1": sorted(len(group.members) for group in drawn),
+        "rows 2-3": sorted(len(group.members) for group in drawn if group.rank == 3),
+    }
+
+
+def test_small_groups_are_warned_of() -> None:
+    """What they tell of membership, and of members that collude; not where sums are large."""
+    small = warnings(
+        make_config(
+            tiers={"all": {"rank": 1, "clients": 30}}, secure_sum="masking", robustness={"group_size": 3}
+        )
+    )
+    large = warnings(
+        make_config(
+            tiers={"all": {"rank": 1, "clients": 30}},
+            secure_sum="masking",
+            min_holders=6,
+            robustness={"group_size": 6},
+        )
+    )
+
+    assert [line.split(":")[0] for line in small] == ["robustness.group-size=3"] * 2
+    assert "membership AUC" in small[0]
+    assert "min-holders=5 would not" in small[1]
+    assert large == []
+
+
+def test_the_figures_of_the_warning_are_those_that_were_measured() -> None:
+    """As the table of the benchmark prints them."""
+    page = (Path(__file__).parents[3] / "benchmarks/results/privacy_attacks.md").read_text(encoding="utf-8")
+    (line,) = warnings(make_config(tiers=TIERS, secure_sum="masking", robustness={"group_size": 3}))
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ") and " | 0 | " in row]
+    measured = {
+        row[0].strip("| "): float(row[3].split()[0]) for row in rows if len(row) == 6 and "[" in row[3]
+    }
+
+    for view in (
+        "plain: every change alone",
+        "groups of 3, no quorum",
+        "masked, or homomorphic with the key: sum over 40",
+    ):
+        assert f"{measured[view]:.2f}" in line

@@ -1,0 +1,137 @@
+"""A test for every numbered claim of threat_model.md about hostile clients, under the claim's number."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rbla_secure.errors import PlanError
+from rbla_secure.federation.audit_log import EventKind, read_events
+from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
+from rbla_secure.federation.records import RoundRecord
+from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.privacy.quantize import STATISTICS
+from tests.rbla_secure.federation import test_filtering as clear
+from tests.rbla_secure.federation import test_groups as groups
+from tests.rbla_secure.federation.test_filtering import MODES
+from tests.rbla_secure.federation.test_filtering import services as services  # noqa: PLC0414  # a fixture
+from tests.support.defended import Integers, defended_round, make_plan, sending
+from tests.support.federations import InMemory, make_adapter, make_participants, make_session
+
+
+@pytest.mark.parametrize(("mode", "profile"), MODES)
+def test_claim_36_a_band_opens_over_its_row_quorum_alone(
+    mode: str, profile: str, services: list[HomomorphicRoles]
+) -> None:
+    """Against two attackers five of five holders, never four; and never a plan with four."""
+    plan = clear.quorum_plan(mode, profile)
+    adapter = make_adapter(plan)
+
+    short = clear.play(plan, adapter, services, gone=("large-05",))
+    whole = clear.play(plan, adapter, services, gone=("small-01",))
+
+    assert (set(short.holders), set(whole.holders)) == ({0}, {0, 1})
+    assert short.adapter.rows[1:].tobytes() == adapter.rows[1:].tobytes()
+    with pytest.raises(PlanError, match="could never open"):
+        make_plan(tiers={"large": {"rank": 3, "clients": 4}}, secure_sum=mode, robustness={"f": 2})
+
+
+def test_claim_37_the_server_takes_no_clients_word() -> None:
+    """Five kinds of malformed uploads cost their senders the round, a long one is cut, and the others are averaged."""
+    plan = make_plan(
+        robustness={"filter": "norm-bound", "bound": 1e6},
+        upload="padded",
+        quantization={"bits": 16, "bound": 1.0},
+    )
+    crafted: dict[str, Any] = {
+        "large-01": lambda sent: {i: clear.with_weight(v, 0) for i, v in sent.items()},
+        "large-02": lambda sent: {i: clear.with_weight(v, 20_000 + i) for i, v in sent.items()},
+        "small-01": lambda sent: {i: clear.with_weight(v, -32_767) for i, v in sent.items()},
+        "small-02": lambda sent: {**sent, 1: np.full_like(sent[1], 1000)},
+        "small-03": lambda sent: {i: np.full_like(v, 40_000) for i, v in sent.items()},
+        "small-04": _long,
+    }
+    adapter = make_adapter(plan)
+
+    outcome = defended_round(plan, adapter, InMemory(make_participants(plan), answers=sending(crafted)))
+
+    assert outcome.judged is not None
+    kept = {name for name, verdict in outcome.judged.verdicts.items() if verdict.accepted}
+    assert kept == {"large-03", "large-04", "large-05", "small-04", "small-05"}
+    assert set(outcome.refusals) == {"small-03"}
+    assert outcome.holders == {0: 5, 1: 3}
+    # Five updates of length 1 at most, one of which was twelve times as long.
+    assert np.linalg.norm(outcome.adapter.rows[0] - adapter.rows[0]) <= 1 + 1e-3
+
+
+def _long(sent: Integers) -> Integers:
+    """The largest values that there are, in the one row that the client holds."""
+    largest = np.full_like(sent[0], 32_767)
+    return {**sent, 0: np.append(largest[:-STATISTICS], sent[0][-STATISTICS:])}
+
+
+@pytest.mark.parametrize("profile", groups.PROFILES)
+@pytest.mark.parametrize("rule", ["coordinate-median", "trimmed-mean"])
+def test_claim_38_the_average_stays_among_the_honest_groups(rule: str, profile: str) -> None:
+    """One of three groups spoilt, with a weight of its own making; a plan against two is refused."""
+    plan = groups.wide_plan(profile, robustness={"group_rule": rule}, gamma=1.0)
+    adapter = make_adapter(plan)
+
+    outcome = groups.poisoned(plan, adapter, 1, weight=-20_000)
+
+    moved = np.abs(outcome.adapter.rows.astype(np.float64) - adapter.rows)
+    assert set(outcome.holders) == {0, 1}
+    assert moved.max() <= groups.honest_range(plan, adapter) + groups.GRID
+    with pytest.raises(PlanError, match=r"2 \* 2 < 3 does not hold"):
+        groups.make_plan(profile, robustness={"f": 2})
+
+
+@pytest.mark.parametrize("profile", groups.PROFILES)
+def test_claim_38_a_group_is_the_plans_and_opens_over_its_quorum(profile: str) -> None:
+    """A client is in one group of its own tier and refuses another round's; two of three members open nothing."""
+    plan = groups.make_plan(profile)
+    session, other = make_session(plan), make_session(plan, round_number=2)
+    adapter = make_adapter(plan)
+    bent = StageRequest(session=_with_segments(session, other), payload=b"", adapter=b"").to_bytes()
+
+    answers = [decode_answer(each.handle(bent)) for each in make_participants(plan).values()]
+    gone = groups.threes(plan, 3)[0][0]
+    outcome = groups.play(plan, adapter, gone={gone: groups.input_stage(plan)})
+
+    assert all(isinstance(answer, StageRefusal) for answer in answers)
+    assert all(len({plan.ranks[name] for name in segment.members}) == 1 for segment in session.segments)
+    assert set(outcome.refused_bands) == {1}
+    assert outcome.adapter.rows[1:].tobytes() == adapter.rows[1:].tobytes()
+
+
+def _with_segments(session: Any, other: Any) -> bytes:
+    """A session with the groups of another."""
+    return bytes(replace(session, segments=other.segments).to_bytes())
+
+
+@pytest.mark.parametrize("defence", clear.DEFENCES)
+def test_claim_39_decisions_are_written_down_and_repeat(tmp_path: Path, defence: dict[str, Any]) -> None:
+    """With rule, number and limit, in metrics and events; an interruption changes none of them."""
+    whole, parts = (clear.Run(tmp_path / name, **defence) for name in ("whole", "parts"))
+    lines = whole.go()
+    with pytest.raises(KeyboardInterrupt):
+        parts.go(until=2)
+
+    resumed = parts.go()
+
+    assert resumed == lines
+    records = [RoundRecord.model_validate_json(line) for line in lines[:-1]]
+    rejected = [
+        (record.round, name, reason) for record in records for name, reason in record.rejected.items()
+    ]
+    noted = [
+        (event.round, event.details["of"], event.details["reason"])
+        for event in read_events(tmp_path / "whole" / "events.jsonl")
+        if event.kind is EventKind.UPDATE_REJECTED
+    ]
+    assert noted == rejected
+    if defence["robustness"].get("filter") == "tier-dnc-cosine":
+        assert len(rejected) == 4
+        assert all("score" in reason and "limit" in reason for _, _, reason in rejected)
