@@ -115,7 +115,8 @@ class Filtering:
             options=options(config, reference=reference),
         )
         filtered = wanted.apply(updates, previous=self._previous(), seed=_seed(session, sums))
-        return _judged(self.plan, filtered, updates, refused)
+        never = range(len(session.segments), len(self.plan.bands))
+        return _judged(filtered, updates, refused, dict.fromkeys(never, NEVER))
 
     def _judge_groups(self, session: Session, sums: SumResult) -> Judged:
         groups = self.plan.groups_of(session)
@@ -227,13 +228,14 @@ def _updates(plan: Plan, inputs: Mapping[ClientId, _Decoded]) -> Updates:
     )
 
 
-def _judged(plan: Plan, filtered: Filtered, updates: Updates, refused: Mapping[ClientId, Verdict]) -> Judged:
+def _judged(
+    filtered: Filtered, updates: Updates, refused: Mapping[ClientId, Verdict], never: Mapping[int, str]
+) -> Judged:
     kept = {name for name, verdict in filtered.verdicts.items() if verdict.accepted}
     voters = {
         index: sum(updates.clients[i] in kept for i in updates.bands[index].holders)
         for index in filtered.totals
     }
-    never = {band.index: NEVER for band in plan.bands if band.index not in filtered.totals}
     return Judged(
         totals=filtered.totals,
         closed={**never, **filtered.closed},

@@ -14,6 +14,7 @@ from rbla_secure.errors import PlanError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.coordinator import Coordinator
+from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.forecast import forecast
 from rbla_secure.federation.last_step import LastStep
@@ -159,10 +160,21 @@ def test_a_malicious_server_is_left_with_sums_over_the_quorum() -> None:
 
 
 @pytest.mark.parametrize("mode", ["plain", "masking", "homomorphic"])
-def test_a_band_that_can_never_open_is_refused_with_f(mode: str) -> None:
-    """Five holders stand two attackers; three they do not."""
-    with pytest.raises(PlanError, match=r"robustness\.f=3 asks for a quorum of 7.*rows 2-3 could never open"):
-        quorum_plan(mode, robustness={"f": 3})
+def test_a_band_that_can_never_open_is_named_with_f_and_nobody_uploads_it(mode: str) -> None:
+    """Five holders stand two attackers; three they do not: the plan says so, and the rows stay as they are."""
+    plan = quorum_plan(mode, robustness={"f": 3})
+
+    session = plan.session(run=federations.RUN, round_number=1, attempt=1, cohort=tuple(plan.ranks))
+
+    assert [segment.index for segment in session.segments] == [0]
+    assert [text for text in warnings(plan.config) if "robustness.f=3: rows 2-3: 5 holders, 7 needed" in text]
+
+
+def test_more_attackers_than_any_band_stands_are_refused() -> None:
+    with pytest.raises(
+        PlanError, match=r"robustness\.f=9 asks for 19 holders of a band.*nothing could ever open"
+    ):
+        quorum_plan("plain", robustness={"f": 9})
 
 
 # --- filters over single updates, against the same filter by hand ---
