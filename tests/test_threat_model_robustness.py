@@ -9,6 +9,7 @@ import pytest
 
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.audit_log import EventKind, read_events
+from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.roles import HomomorphicRoles
@@ -18,14 +19,14 @@ from tests.rbla_secure.federation import test_groups as groups
 from tests.rbla_secure.federation.test_filtering import MODES
 from tests.rbla_secure.federation.test_filtering import services as services  # noqa: PLC0414  # a fixture
 from tests.support.defended import Integers, defended_round, make_plan, sending
-from tests.support.federations import InMemory, make_adapter, make_participants, make_session
+from tests.support.federations import RUN, InMemory, make_adapter, make_participants, make_session
 
 
 @pytest.mark.parametrize(("mode", "profile"), MODES)
 def test_claim_36_a_band_opens_over_its_row_quorum_alone(
     mode: str, profile: str, services: list[HomomorphicRoles]
 ) -> None:
-    """Against two attackers five of five holders, never four; and never a plan with four."""
+    """Against two attackers five of five holders, never four; a band of four is named, and nobody uploads it."""
     plan = clear.quorum_plan(mode, profile)
     adapter = make_adapter(plan)
 
@@ -34,8 +35,11 @@ def test_claim_36_a_band_opens_over_its_row_quorum_alone(
 
     assert (set(short.holders), set(whole.holders)) == ({0}, {0, 1})
     assert short.adapter.rows[1:].tobytes() == adapter.rows[1:].tobytes()
-    with pytest.raises(PlanError, match="could never open"):
-        make_plan(tiers={"large": {"rank": 3, "clients": 4}}, secure_sum=mode, robustness={"f": 2})
+    tiers = {"large": {"rank": 3, "clients": 4}, "small": {"rank": 1, "clients": 3}}
+    thin = make_plan(tiers=tiers, secure_sum=mode, robustness={"f": 2})
+    session = thin.session(run=RUN, round_number=1, attempt=1, cohort=tuple(thin.ranks))
+    assert [segment.index for segment in session.segments] == [0]
+    assert any("rows 2-3: 4 holders, 5 needed" in text for text in warnings(thin.config))
 
 
 def test_claim_37_the_server_takes_no_clients_word() -> None:

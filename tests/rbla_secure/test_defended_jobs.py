@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rbla_secure.assembly import guard_of
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.evaluation.poisoning.triggers import corner_patches, stamp
 from rbla_secure.federation.audit_log import EventKind, read_events
-from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.plan import Plan
-from rbla_secure.job import _guard, load_data
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.robustness.after import Action
 from rbla_secure.tasks.base_model import train_base
 from rbla_secure.tasks.datasets import LabelledImages
+from rbla_secure.tasks.dealing import load_data
 from rbla_secure.tasks.training import LocalTrainer
 from tests.support.tiny_job import adapter_sha256, job, metrics, write_images
 
@@ -144,16 +144,14 @@ def test_decisions_on_steps_are_said(
     assert all(str(reason) in text for reason in noted)
 
 
-def test_the_scan_catches_an_adapter_with_a_backdoor(tmp_path: Path, images: Path) -> None:
+def test_the_scan_catches_an_adapter_with_a_backdoor(images: Path) -> None:
     """One that was trained to see a class in a patch is rolled back; one that was trained on what is true is not."""
     options = job(images, robustness__max_trigger_rise=0.4, training__epochs=30)
     config = load_config(None, [part for part in options if part != "--set"])
     data = load_data(config)
     base = train_base(data.public, seed=0)
     plan = Plan.build(config, layout=find_linear(base, scaling=config.lora.scaling), base_digest=bytes(32))
-    folder = RunFolder.create(tmp_path / "run", config)
-    guard = _guard(plan, base, data, folder)
-    folder.close()
+    guard = guard_of(plan, base, data)
     assert guard is not None
     trigger = next(iter(corner_patches().values()))
     honest = data.public
