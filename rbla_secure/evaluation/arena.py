@@ -18,10 +18,11 @@ from protocols.identity import ThrowawayAuthority
 from protocols.interface import SecureSum
 from protocols.session import RUN_ID_SIZE, ClientId
 from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
-from rbla_secure.choices import FilterName, SecureSumMode
+from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import PlanError
+from rbla_secure.evaluation.known_rule import accepted_by
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
 from rbla_secure.evaluation.poisoning.names import AttackName
@@ -38,9 +39,6 @@ from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
-from rbla_secure.lora.update import UpdateRows
-from rbla_secure.robustness.names import build
-from rbla_secure.robustness.updates import BandUpdates, Updates
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import base_digest, train_base
@@ -252,40 +250,6 @@ class _Run:
             input_stage=secure_sum.input_stage,
         )
         return InProcess(participants, faults=faults, stopwatch=Stopwatch())
-
-
-def accepted_by(
-    plan: Plan, last_step: LastStep
-) -> Callable[[Mapping[ClientId, UpdateRows]], Mapping[ClientId, bool]]:
-    """The plan's rule as attackers can run it at home: on changes of a round that they make up.
-
-    Where no rule judges single clients, everybody passes.
-    """
-    wanted = plan.config.robustness
-
-    def accepts(changes: Mapping[ClientId, UpdateRows]) -> Mapping[ClientId, bool]:
-        if wanted.filter in {FilterName.NONE, FilterName.FL_TRUST}:
-            return dict.fromkeys(changes, True)
-        clients = tuple(sorted(changes))
-        ranks = np.array([len(changes[client]) for client in clients], dtype=np.int64)
-        bands = {}
-        for band in plan.bands:
-            holders = np.flatnonzero(ranks >= band.stop)
-            if len(holders):
-                values = np.stack(
-                    [changes[clients[i]][band.start : band.stop, plan.columns].ravel() for i in holders]
-                )
-                bands[band.index] = BandUpdates(holders=holders, values=values)
-        updates = Updates(clients=clients, ranks=ranks, weights=np.ones(len(clients)), bands=bands)
-        rule = build(
-            wanted.filter, f=wanted.f, privacy_quorum=plan.config.min_holders, pre_step=wanted.pre_step
-        )
-        steps = last_step.by_band()
-        previous = None if steps is None else {index: step[:-2] for index, step in steps.items()}
-        verdicts = rule.apply(updates, previous=previous, seed=0).verdicts
-        return {client: verdicts[client].accepted for client in clients}
-
-    return accepts
 
 
 def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthority | None:

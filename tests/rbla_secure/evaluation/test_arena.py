@@ -5,6 +5,7 @@ import pytest
 from rbla_secure.choices import FilterName
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import PlanError
+from rbla_secure.evaluation import known_rule
 from rbla_secure.evaluation.arena import Grounds, Outcome, attacked_run
 from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.tasks.training import use_one_thread
@@ -103,10 +104,10 @@ def test_the_adaptive_attack_runs_the_rule_it_attacks(
 ) -> None:
     """It asks the filter of the plan, and is rejected less often than a backdoor that does not."""
     asked: list[FilterName] = []
-    from rbla_secure.evaluation import arena  # noqa: PLC0415
-
-    build = arena.build
-    monkeypatch.setattr(arena, "build", lambda name, **options: asked.append(name) or build(name, **options))  # type: ignore[func-returns-value]
+    build = known_rule.build
+    monkeypatch.setattr(
+        known_rule, "build", lambda name, **options: asked.append(name) or build(name, **options)
+    )  # type: ignore[func-returns-value]
     settings = ("rounds=5", "robustness.filter=tier-dnc-cosine", "robustness.f=6")
 
     adaptive = attacked(grounds, AttackName.ADAPTIVE, *settings)
