@@ -24,7 +24,7 @@ from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import PlanError
 from rbla_secure.evaluation.known_rule import accepted_by
 from rbla_secure.evaluation.poisoning.coalition import Coalition
-from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
+from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Others
 from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.placement import Placement, claimed_examples, placement
 from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
@@ -39,6 +39,7 @@ from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
+from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import base_digest, train_base
@@ -132,7 +133,7 @@ class _Run:
         attack: AttackName,
         ending: ExitStack,
     ) -> None:
-        self._plan, self._placed = plan, placed
+        self._plan, self._placed, self._number = plan, placed, 0
         self._last_step = LastStep(plan)
         self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
         services = HomomorphicRoles(plan) if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC else None
@@ -178,6 +179,7 @@ class _Run:
 
     def _round(self, number: int, adapter: Adapter, earlier: list[RoundOutcome]) -> RoundOutcome:
         plan, config = self._plan, self._plan.config
+        self._number = number
         session = plan.session(
             run=bytes(RUN_ID_SIZE),
             round_number=number,
@@ -217,8 +219,25 @@ class _Run:
                 seed=plan.config.seed,
             ),
             train=lambda adapter, own, seed: trainer.train(adapter, own, seed=seed),
+            # Only the adaptive attack: what the rule does to it, it must be able to foresee.
+            others=self._honest_changes(plan, base, data) if attack is AttackName.ADAPTIVE else None,
             accepts=accepted_by(plan, self._last_step),
         )
+
+    def _honest_changes(self, plan: Plan, base: nn.Sequential, data: Data) -> Others:
+        """Every honest change of the round, to the bit: more than attackers could know."""
+        trainer = trainer_of(plan, base)
+        examples = dict(zip(plan.ranks, data.clients, strict=True))
+
+        def changes(adapter: Adapter, _: int) -> dict[ClientId, UpdateRows]:
+            found = {}
+            for name in set(plan.ranks) - set(self._placed.attackers):
+                own = adapter.sliced(min(plan.ranks[name], adapter.rank))
+                seed = derive_seed(plan.config.seed, "training", self._number, name)
+                found[name] = trainer.train(own, examples[name], seed=seed).astype(np.float64) - own.rows
+            return dict(sorted(found.items()))
+
+        return changes
 
     def _connected(
         self,

@@ -23,7 +23,7 @@ def markdown(rows: Sequence[Defence], cells: Sequence[Cell]) -> str:
         if row.refused:
             lines.append(f"| {name} | {row.view} | refused: {row.refused} |" + " |" * len(attacks))
             continue
-        texts = [_text(found[row.name, attack], attack) for attack in attacks if (row.name, attack) in found]
+        texts = [_text(found.get((row.name, attack)), attack) for attack in attacks]
         lines.append(f"| {name} | {row.view} | " + " | ".join(texts) + f" | {_worst(found, row.name)} |")
     return "\n".join(lines) + "\n"
 
@@ -80,7 +80,9 @@ def _attacks(found: Table) -> list[AttackName]:
     return [attack for attack in AttackName if attack in there]
 
 
-def _text(each: Summed, attack: AttackName) -> str:
+def _text(each: Summed | None, attack: AttackName) -> str:
+    if each is None:
+        return "-"
     if each.refused:
         return "refused"
     if attack in BACKDOORS or attack is AttackName.NONE:

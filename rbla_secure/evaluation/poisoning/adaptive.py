@@ -5,13 +5,13 @@ honest ones, which are its own members' honest changes (or everybody's, where th
 
     lambda * backdoor + (1 - lambda) * honest + t * previous step
 
-with the largest lambda at which every member is accepted. Norm that the clip leaves goes along the previous global step:
+where "honest" is a member's own or the average of all it knows of, with the largest lambda at which every member is accepted. Norm that the clip leaves goes along the previous global step:
 that raises the cosine on which rules look that compare with it (adaptive attacks on defences: Tramer et al. 2020, arXiv
 2002.08347; bisection against a known rule: Fang et al. 2020, USENIX Security; Shejwalkar and Houmansadr 2021, NDSS).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,31 +52,49 @@ def disguise(
 ) -> Disguise:
     """Find the largest mixture that is accepted of every member.
 
+    Four kinds of mixtures are tried, and the one with the largest share of the backdoor is sent: over each member's own
+    honest change or over the average of all that are known (the middle of what the rule accepts), with the norm that
+    is left along the previous step or without.
+
     Args:
         honest: By member, its change after honest training.
         backdoor: By member, after training on examples with the trigger.
         stand_ins: For the honest clients of the round, by names that no member has.
         step: The previous global step, at the largest rank; None in the first round.
-        accepts: The rule; asked `TRIALS` + 1 times.
+        accepts: The rule; asked `TRIALS` + 1 times for each kind.
         clip_norm: Of the round.
 
     Pre-conditions: what is accepted at some strength is accepted at every smaller one. Where it is not, the strength
     found is one that is accepted, or 0, but need not be the largest.
     """
     bounded = {name: _at_most(change, clip_norm) for name, change in stand_ins.items()}
+    known = [_at_most(change, clip_norm) for change in (*honest.values(), *stand_ins.values())]
+    common = {name: _average(known, rank=len(change)) for name, change in honest.items()}
+    found: list[Disguise] = []
+    for cover in (honest, common):
+        for along in (step, None) if step is not None else (None,):
 
-    def at(strength: float) -> dict[ClientId, UpdateRows]:
-        return {
-            name: _mixture(change, backdoor[name], strength, step=step, clip_norm=clip_norm)
-            for name, change in honest.items()
-        }
+            def at(
+                strength: float, cover: Changes = cover, along: UpdateRows | None = along
+            ) -> dict[ClientId, UpdateRows]:
+                return {
+                    name: _mixture(change, backdoor[name], strength, step=along, clip_norm=clip_norm)
+                    for name, change in cover.items()
+                }
 
-    def passes(strength: float) -> bool:
-        verdicts = accepts({**bounded, **at(strength)})
-        return all(verdicts[name] for name in honest)
+            def passes(strength: float, at: Callable[[float], dict[ClientId, UpdateRows]] = at) -> bool:
+                verdicts = accepts({**bounded, **at(strength)})
+                return all(verdicts[name] for name in honest)
 
-    strength = largest(passes, upper=1.0, halvings=TRIALS)
-    return Disguise(strength=strength, changes=at(strength))
+            strength = largest(passes, upper=1.0, halvings=TRIALS)
+            found.append(Disguise(strength=strength, changes=at(strength)))
+    return max(found, key=lambda each: each.strength)
+
+
+def _average(changes: Sequence[UpdateRows], *, rank: int) -> UpdateRows:
+    """Row by row over those that hold the row, the first `rank` rows."""
+    rows = [np.mean([change[i] for change in changes if len(change) > i], axis=0) for i in range(rank)]
+    return np.stack(rows)
 
 
 def toward(change: UpdateRows, step: UpdateRows, *, norm: float) -> UpdateRows:
