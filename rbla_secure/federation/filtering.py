@@ -185,7 +185,8 @@ def _decoded(
 ) -> _Decoded | Verdict:
     """An input after validity and clip, or why it is none."""
     levels, scale = plan.quantizer.levels, plan.quantizer.scale
-    inputs = {band.index: uploaded[band.index] for band in plan.held_bands(client)}
+    held = {band.index for band in plan.held_bands(client)}
+    inputs = {index: values for index, values in uploaded.items() if index in held}
     if any(values.any() for index, values in uploaded.items() if index not in inputs):
         return Verdict(accepted=False, score=None, reason="validity: values in rows that it does not hold")
     weights = {index: int(values[-STATISTICS]) for index, values in inputs.items()}

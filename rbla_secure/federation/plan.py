@@ -242,7 +242,7 @@ class Plan:
     ) -> Session:
         """The terms of one round's secure sum: one segment per band, its holders as members.
 
-        A band with fewer holders than its quorum has none: nobody uploads it. Those are the highest ones.
+        A band that can never open has none: nobody uploads it.
 
         Args:
             run: Identity of the run.
@@ -255,9 +255,7 @@ class Plan:
             groups = self._groups(round_number, cohort)
             segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
         else:
-            quorum = row_quorum(self.config)
-            open_bands = [band for band in self.bands if len(self._holders(band, cohort)) >= quorum]
-            segments = tuple(self._segment(band, cohort) for band in open_bands)
+            segments = tuple(self._segment(band, cohort) for band in self.bands_that_open)
         return Session(
             run=run,
             round=round_number,
@@ -269,6 +267,12 @@ class Plan:
             config_digest=self._round_digest(self.clip_norms[0] if clip_norm is None else clip_norm),
             ring_bits=self.config.quantization.ring_bits,
         )
+
+    @cached_property
+    def bands_that_open(self) -> tuple[Band, ...]:
+        """The bands with enough holders in a whole cohort; those of the highest ranks may lack them."""
+        quorum = row_quorum(self.config)
+        return tuple(band for band, count in bands_and_holders(self.config) if count >= quorum)
 
     @property
     def grouped(self) -> bool:
