@@ -7,8 +7,8 @@ Four experiments, one run of the federation each time (`rbla_secure/evaluation/a
 
 * attacks: every attack against tier-dnc-cosine with a quorum of 2f + 1, and three against the plain mean; three seeds. 60 runs.
 * tiers: nobody attacks; who is rejected, by rank tier, under three partitions. Three seeds.
-* groups: a backdoor against medians over groups of 3 and 5 (sums over groups are all the server sees), with as many attackers
-  as the groups stand and with more. Two seeds.
+* groups: medians over groups of 3 and 5 (sums over groups are all the server sees), with as many attackers as the groups stand
+  and with more, against a backdoor that keeps to the clip and against clients that skip it and fill the grid. Two seeds.
 * holes: rank inflation against every filter without the quorum: what the quorum is for. One seed.
 
 40 clients at ranks 2, 4, 8, 16 (6, 6, 8, 20 of them), Dirichlet partition of alpha 0.5, ten steps of SGD a round, 20 rounds;
@@ -29,7 +29,9 @@ from rbla_secure.durable import write_atomic
 from rbla_secure.evaluation.arena import Grounds, attacked_run
 from rbla_secure.evaluation.defences import Defence
 from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName
+from rbla_secure.evaluation.poisoning.unclipped import unclipped_contribution
 from rbla_secure.evaluation.suite import Cell
+from rbla_secure.federation.contribution import contribution
 from rbla_secure.report.evaluation import markdown, page
 from rbla_secure.robustness.names import RECOMMENDED
 from rbla_secure.tasks.training import use_one_thread
@@ -59,6 +61,8 @@ DEFENDED = (f"robustness.filter={RECOMMENDED}", f"robustness.f={ATTACKERS}")
 RECOMMENDED_ROW = f"{RECOMMENDED}, quorum"
 # f that a plan accepts for groups of so many: the thinnest band has 20 holders.
 GROUPS = {3: 2, 5: 1}
+# A grid with room: what a client can send that skips its clip.
+WIDE = ("quantization.bound=1.0", "quantization.bits=20")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,7 @@ class Task:
         seed: Of everything.
         settings: Beside the common ones.
         share: Of the clients that attack.
+        unclipped: Whether they skip their clip.
     """
 
     experiment: str
@@ -80,11 +85,13 @@ class Task:
     seed: int
     settings: tuple[str, ...]
     share: float = SHARE
+    unclipped: bool = False
 
     @property
     def key(self) -> str:
         """Its name in the results."""
-        return f"{self.experiment}: {self.row}: {self.attack}: {self.share:g}: seed {self.seed}"
+        skipped = " without a clip" if self.unclipped else ""
+        return f"{self.experiment}: {self.row}: {self.attack}{skipped}: {self.share:g}: seed {self.seed}"
 
     def config(self) -> Config:
         """What is run."""
@@ -119,16 +126,29 @@ def _attacks(seed: int) -> Iterator[Task]:
 
 def _groups_of(size: int, f: int) -> Iterator[Task]:
     settings = (f"robustness.group-size={size}", f"robustness.f={f}")
-    for share in (f / 40, 2 * f / 40, 0.2):
-        for seed in SEEDS[:2]:
-            yield Task(
-                experiment="groups",
-                row=f"groups of {size}",
-                attack=AttackName.BACKDOOR,
-                seed=seed,
-                settings=settings,
-                share=share,
-            )
+    for unclipped in (False, True):
+        for share in (f / 40, 2 * f / 40, 0.2):
+            for seed in SEEDS[:2]:
+                yield Task(
+                    experiment="groups",
+                    row=f"groups of {size}",
+                    attack=AttackName.SIGN_FLIP if unclipped else AttackName.BACKDOOR,
+                    seed=seed,
+                    settings=(*settings, *WIDE) if unclipped else settings,
+                    share=share,
+                    unclipped=unclipped,
+                )
+    # What one sum over everybody comes to beside it.
+    if size == min(GROUPS):
+        yield Task(
+            experiment="groups",
+            row="one sum",
+            attack=AttackName.SIGN_FLIP,
+            seed=SEEDS[0],
+            settings=WIDE,
+            share=1 / 40,
+            unclipped=True,
+        )
 
 
 def measure(only: str) -> None:
@@ -141,7 +161,10 @@ def measure(only: str) -> None:
             continue
         config = task.config()
         ground = grounds.setdefault((task.seed, config.task.alpha), Grounds(config))
-        outcome = asdict(attacked_run(config, task.attack, share=task.share, grounds=ground))
+        contribute = unclipped_contribution if task.unclipped else contribution
+        outcome = asdict(
+            attacked_run(config, task.attack, share=task.share, grounds=ground, contribute=contribute)
+        )
         done[task.key] = {
             "experiment": task.experiment,
             "row": task.row,
@@ -185,9 +208,9 @@ def tables() -> None:
         "",
         *_tiers([run for run in runs if run["experiment"] == "tiers"]),
         "",
-        "## Groups under a backdoor",
+        "## Groups",
         "",
-        "Medians over groups; what the inequality 2f < groups of the thinnest band allows, and more.",
+        "Medians over groups; what the inequality 2f < groups of the thinnest band allows, and more. Without an attack: 77.3.",
         "",
         *_by_groups([run for run in runs if run["experiment"] == "groups"]),
         "",
@@ -235,13 +258,20 @@ def _tiers(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def _by_groups(runs: list[dict[str, Any]]) -> list[str]:
-    lines = ["| groups | attackers | within the inequality | accuracy | trigger works |", "|---" * 5 + "|"]
-    for row, share in dict.fromkeys((run["row"], run["share"]) for run in runs):
-        own = [run for run in runs if (run["row"], run["share"]) == (row, share)]
-        attackers = round(share * 40)
-        within = "yes" if attackers <= GROUPS[int(row.split()[-1])] else "no"
+    lines = [
+        "| sums | attack | attackers | within the inequality | accuracy | trigger works |",
+        "|---" * 6 + "|",
+    ]
+    places = dict.fromkeys((run["row"], run["attack"], run["share"]) for run in runs)
+    for row, attack, share in sorted(places):
+        own = [run for run in runs if (run["row"], run["attack"], run["share"]) == (row, attack, share)]
+        attackers = max(1, round(share * 40))
+        stands = GROUPS.get(int(row.split()[-1]), 0) if row != "one sum" else 0
+        within = "yes" if attackers <= stands else "no"
         accuracy, success = fmean(run["accuracy"] for run in own), fmean(run["success"] for run in own)
-        lines.append(f"| {row} | {attackers} | {within} | {accuracy * 100:.1f} | {success * 100:.0f} % |")
+        told = f"{success * 100:.0f} %" if attack == AttackName.BACKDOOR else "-"
+        name = "signs flipped, no clip" if attack == AttackName.SIGN_FLIP else "backdoor, clipped"
+        lines.append(f"| {row} | {name} | {attackers} | {within} | {accuracy * 100:.1f} | {told} |")
     return lines
 
 

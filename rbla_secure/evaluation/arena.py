@@ -29,6 +29,7 @@ from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.placement import Placement, claimed_examples, placement
 from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
 from rbla_secure.federation.cohort import sample_cohort
+from rbla_secure.federation.contribution import Contribute, contribution
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.coordinator import clip_norm
 from rbla_secure.federation.filtering import Filtering
@@ -96,9 +97,16 @@ class Grounds:
 
 
 def attacked_run(
-    config: Config, attack: AttackName, *, share: float, grounds: Grounds | None = None
+    config: Config,
+    attack: AttackName,
+    *,
+    share: float,
+    grounds: Grounds | None = None,
+    contribute: Contribute = contribution,
 ) -> Outcome:
     """Run a configuration with so large a share of its clients attacking.
+
+    `contribute` is what attackers do with the change they send; by default they go through the honest clip.
 
     Raises:
         PlanError: The configuration itself is refused, or the share is out of range.
@@ -115,7 +123,7 @@ def attacked_run(
             raise
         return Outcome(accuracy=0.0, success=0.0, refused=str(error))
     with ExitStack() as ending:
-        run = _Run(plan, base, data, placed=placed, attack=attack, ending=ending)
+        run = _Run(plan, base, data, placed=placed, attack=attack, contribute=contribute, ending=ending)
         outcome = run.to_the_end()
     return replace(outcome, seconds=time.process_time() - started)
 
@@ -131,8 +139,10 @@ class _Run:
         *,
         placed: Placement,
         attack: AttackName,
+        contribute: Contribute,
         ending: ExitStack,
     ) -> None:
+        self._contribute = contribute
         self._plan, self._placed, self._number = plan, placed, 0
         self._last_step = LastStep(plan)
         self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
@@ -249,17 +259,23 @@ class _Run:
     ) -> InProcess:
         trainer, participants = trainer_of(plan, base), {}
         for name, examples in zip(plan.ranks, data.clients, strict=True):
-            count = len(examples)
+            count, contribute = len(examples), contribution
             if self._coalition is not None and name in self._placed.attackers:
                 train = self._coalition.train_of(name)
                 count = claimed_examples(attack, plan.config, count)
+                contribute = self._contribute
             else:
 
                 def train(adapter: Adapter, seed: int, own: object = examples) -> np.ndarray:
                     return trainer.train(adapter, own, seed=seed)  # type: ignore[arg-type]
 
             participants[name] = Participant(
-                name, plan=plan, secure_sum=_side_of(plan, authority, name), train=train, examples=count
+                name,
+                plan=plan,
+                secure_sum=_side_of(plan, authority, name),
+                train=train,
+                examples=count,
+                contribute=contribute,
             )
         secure_sum = plan.secure_sum(authority.view if authority is not None else None)
         faults = Faults(

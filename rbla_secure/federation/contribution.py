@@ -6,6 +6,8 @@ With noise on, nothing else depends on the data: weights are public, cut-off coo
 not finite counts as zero, and every integer, padding included, carries this client's share of the noise.
 """
 
+from typing import Protocol
+
 import numpy as np
 
 from protocols.primitives.prg import KEY_SIZE, UniformStream
@@ -25,6 +27,23 @@ from rbla_secure.privacy.quantize import quantize, quantize_values
 from rbla_secure.seeding import derive_key
 
 Integers = dict[int, IntegerVector]
+
+
+class Contribute(Protocol):
+    """What turns a client's change into its summands: :func:`contribution`, or in an evaluation what a cheat has instead."""
+
+    def __call__(
+        self,
+        plan: Plan,
+        session: Session,
+        client: ClientId,
+        change: UpdateRows,
+        *,
+        weight: float,
+        noise_key: bytes,
+        seeds: Seeds | None = None,
+    ) -> Integers:
+        """As :func:`contribution`."""
 
 
 def contribution(
@@ -57,17 +76,17 @@ def contribution(
     if mechanism is None:
         update = ClientUpdate(rows=change, weight=weight)
         integers = quantize(_bounded_bands(plan, session, update), plan.quantizer, rounding)
-        return _by_segment(plan, session, client, integers)
+        return by_segment(plan, session, client, integers)
     update = _presentable(change, weight)
     integers = quantize_values(_bounded_bands(plan, session, update), plan.quantizer, rounding)
     if mechanism.count_unit:
         integers[0] = np.append(integers[0], _vote(update, mechanism))
     if not plan.grouped:
-        integers = _by_segment(plan, session, client, integers)
+        integers = by_segment(plan, session, client, integers)
     if isinstance(mechanism, DistributedDiscreteGaussian):
         noisy = add_noise(integers, mechanism, UniformStream(noise_key))
         integers = add_components(noisy, mechanism, seeds or {})
-    return _by_segment(plan, session, client, integers)
+    return by_segment(plan, session, client, integers)
 
 
 def noise_key(plan: Plan, session: Session, party: str) -> bytes:
@@ -108,7 +127,7 @@ def _vote(update: ClientUpdate, mechanism: GaussianMechanism) -> int:
     return mechanism.count_unit if unclipped else -mechanism.count_unit
 
 
-def _by_segment(plan: Plan, session: Session, client: ClientId, integers: Integers) -> Integers:
+def by_segment(plan: Plan, session: Session, client: ClientId, integers: Integers) -> Integers:
     """A segment per band, or where clients are summed in groups one for all bands that the client holds."""
     if not plan.grouped:
         opening = {index: values for index, values in integers.items() if index < len(session.segments)}

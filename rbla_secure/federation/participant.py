@@ -21,7 +21,7 @@ from protocols.session import ClientId, Session
 from rbla_secure.choices import Weighting
 from rbla_secure.errors import RblaSecureError, RefusalError
 from rbla_secure.federation.components import Seeds, component_seeds
-from rbla_secure.federation.contribution import contribution, noise_key
+from rbla_secure.federation.contribution import Contribute, contribution, noise_key
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -56,11 +56,20 @@ class Participant:
         secure_sum: Its own side of the secure sum, with its identity.
         train: Local training on its private data.
         examples: How many private examples it has.
+        contribute: What turns its change into summands; only an evaluation gives another one than the honest.
     """
 
     def __init__(
-        self, name: ClientId, *, plan: Plan, secure_sum: SecureSum, train: LocalTraining, examples: int
+        self,
+        name: ClientId,
+        *,
+        plan: Plan,
+        secure_sum: SecureSum,
+        train: LocalTraining,
+        examples: int,
+        contribute: Contribute = contribution,
     ) -> None:
+        self._contribute = contribute
         self._name = name
         self._plan = plan
         self._secure_sum = secure_sum
@@ -183,7 +192,7 @@ class Participant:
         trained = self._train(adapter, derive_seed(config.seed, "training", session.round, self._name))
         change = trained.astype(np.float64) - adapter.rows
         key = noise_key(plan, session, self._name)
-        integers = contribution(
+        integers = self._contribute(
             plan, session, self._name, change, weight=self._weight, noise_key=key, seeds=seeds
         )
         bindings = model_bindings(plan, session, broadcast)

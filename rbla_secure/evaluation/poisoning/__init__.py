@@ -7,6 +7,7 @@ code that is attacked.
     triggers.py   attacks by data: flipped labels, triggers, and how often a trigger works
     crafted.py    attacks by the change that is sent, formula by formula
     lora_rows.py  attacks that exist only where adapters have rank rows
+    unclipped.py   a client that skips its clip
     adaptive.py   an attack that keeps inside what the server's rule accepts
     knowledge.py  what the attackers know
     craft.py      what each of them sends

@@ -1,0 +1,35 @@
+"""A client without a clip: it fills the grid. Nothing in a masked sum shows it but the length of its group.
+
+Its coordinates still lie in the range of an upload, which the ring and the sum's bound enforce; its norm is what the grid
+allows, bound x sqrt(d), many times the clip norm.
+"""
+
+import numpy as np
+
+from protocols.primitives.prg import UniformStream
+from protocols.session import ClientId, Session
+from rbla_secure.federation.components import Seeds
+from rbla_secure.federation.contribution import Integers, by_segment
+from rbla_secure.federation.plan import Plan
+from rbla_secure.lora.bands import pack
+from rbla_secure.lora.update import BoundedUpdate, UpdateRows, l2_norm
+from rbla_secure.privacy.quantize import quantize
+from rbla_secure.seeding import derive_key
+
+
+def unclipped_contribution(
+    plan: Plan,
+    session: Session,
+    client: ClientId,
+    change: UpdateRows,
+    *,
+    weight: float,
+    noise_key: bytes,  # noqa: ARG001  # a run without noise
+    seeds: Seeds | None = None,  # noqa: ARG001
+) -> Integers:
+    """In place of the honest contribution: the signs of a change, every one as far out as the grid goes."""
+    rows = np.sign(change) * plan.quantizer.bound
+    update = BoundedUpdate(rows=rows, weight=weight, clip_norm=l2_norm(rows))
+    stream = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))
+    integers = quantize(pack(update, plan.bands, plan.columns), plan.quantizer, stream)
+    return by_segment(plan, session, client, integers)
