@@ -13,8 +13,8 @@ compare the modes byte for byte). At client level the noise is the trusted serve
 
 The task: a perceptron that has seen 1,000 mirrored images and reads upright ones badly; LoRA on all its layers; 20 rounds,
 everybody in each; Dirichlet partition, alpha 1; a quarter of the clients each at ranks 2, 4, 8 and 16 (sample level: 2, 2, 2
-and 4). Learning rates and clip norms are the same in all cells of a level. They were chosen on seed 0, at client level with
-1,000 clients and epsilon 8, and cost no privacy in these figures, as they would if they were chosen on private data.
+and 4). Learning rates and clip norms are the same in all cells of a level. They were chosen on seed 0 at
+epsilon 8 (client level: 1,000 clients), and cost no privacy in these figures, as they would if chosen on private data.
 """
 
 import argparse

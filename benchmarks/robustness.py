@@ -9,7 +9,7 @@ Four experiments, one run of the federation each time (`rbla_secure/evaluation/a
 * tiers: nobody attacks; who is rejected, by rank tier, under three partitions. Three seeds.
 * groups: medians over groups of 3 and 5 (sums over groups are all the server sees), with as many attackers as the groups stand
   and with more, against a backdoor that keeps to the clip and against clients that skip it and fill the grid. Two seeds.
-* holes: rank inflation against every filter without the quorum: what the quorum is for. One seed.
+* holes: rank inflation against filters (krum and fl-trust aside) whose quorum is too low: what the quorum is for. One seed.
 
 40 clients at ranks 2, 4, 8, 16 (6, 6, 8, 20 of them), Dirichlet partition of alpha 0.5, ten steps of SGD a round, 20 rounds;
 8 of them attack. The base has seen 4,000 mirrored images.

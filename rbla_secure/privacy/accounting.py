@@ -17,7 +17,7 @@ accountants offer ("gdp") reports too little where examples are sampled and is n
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -118,13 +118,7 @@ def noise_multiplier_of_steps(target: float, *, delta: float, sample_rate: float
         part = SampledSteps(noise_multiplier=multiplier, sample_rate=sample_rate, steps=steps)
         return epsilon_of_steps([part], delta)
 
-    low, high = 0.0, 1.0
-    while spent(high) > target:
-        low, high = high, 2 * high
-    while high - low > SAMPLED_TOLERANCE * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if spent(middle) > target else (low, middle)
-    return high
+    return _smallest(spent, target, tolerance=SAMPLED_TOLERANCE)
 
 
 def noise_multiplier_for(target: float, *, delta: float, releases: int) -> float:
@@ -139,10 +133,15 @@ def noise_multiplier_for(target: float, *, delta: float, releases: int) -> float
     def spent(multiplier: float) -> float:
         return epsilon([Release(noise_multiplier=multiplier / releases**0.5, slack=0.0, rho=0.0)], delta)
 
+    return _smallest(spent, target, tolerance=CALIBRATION_TOLERANCE)
+
+
+def _smallest(spent: Callable[[float], float], target: float, *, tolerance: float) -> float:
+    """The smallest multiplier that spends at most `target`, from above; `spent` falls with the multiplier."""
     low, high = 0.0, 1.0
     while spent(high) > target:
         low, high = high, 2 * high
-    while high - low > CALIBRATION_TOLERANCE * high:
+    while high - low > tolerance * high:
         middle = (low + high) / 2
         low, high = (middle, high) if spent(middle) > target else (low, middle)
     return high
