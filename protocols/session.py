@@ -22,6 +22,8 @@ RUN_ID_SIZE = 16
 MIN_MEMBERS = 2
 MAX_EXTRA_SECRETS = 255
 MAX_MEMBERS = 2**16 - 1
+MAX_SEGMENTS = 2**16 - 1
+MAX_RANK = 2**16 - 1
 _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -93,6 +95,10 @@ class Session:
         segments: At least one; numbered in order.
         config_digest: SHA-256 of the plan that all parties follow.
         ring_bits: The sums are taken in Z_{2^ring_bits}; uploads take so many bits an element.
+        ranks: The enrolled rank of every member, in their order; empty where ranks mean nothing to the sum.
+        class_quorum: When above 0: members of one rank form a class, and the sum is opened only if of every class no
+            member survives, or so many or more. It stops a server from opening a sum in which the members of one rank
+            are few and those of the others add zeros. 0: any survivors do.
 
     Raises:
         SessionError: CapacityError, ThresholdError, QuorumError or itself, when the terms contradict each other.
@@ -108,10 +114,13 @@ class Session:
     segments: tuple[Segment, ...]
     config_digest: bytes
     ring_bits: int = 32
+    ranks: tuple[int, ...] = ()
+    class_quorum: int = 0
 
     def __post_init__(self) -> None:
         self._check_terms()
         self._check_members()
+        self._check_classes()
         members = set(self.members)
         for number, segment in enumerate(self.segments):
             if segment.index != number:
@@ -130,7 +139,7 @@ class Session:
             raise SessionError(f"round={self.round} and attempt={self.attempt} must lie in 1..2**32-1")
         if self.ring_bits not in RING_BITS:
             raise SessionError(f"ring_bits={self.ring_bits} must be one of {RING_BITS}")
-        if not 1 <= len(self.segments) < 2**16:
+        if not 1 <= len(self.segments) <= MAX_SEGMENTS:
             raise SessionError(f"{len(self.segments)} segments must be 1..65535")
 
     def _check_members(self) -> None:
@@ -148,6 +157,30 @@ class Session:
                 f"input_bound={self.input_bound} must lie in 1..{limit}: the sum of {n} inputs would wrap "
                 f"in {self.ring_bits} bits"
             )
+
+    def _check_classes(self) -> None:
+        if self.ranks and len(self.ranks) != len(self.members):
+            raise SessionError(f"{len(self.ranks)} ranks must be one for each of {len(self.members)} members")
+        if not all(1 <= rank <= MAX_RANK for rank in self.ranks):
+            raise SessionError(f"ranks must lie in 1..{MAX_RANK}")
+        if not 0 <= self.class_quorum < 2**16:
+            raise QuorumError(f"class_quorum={self.class_quorum} must lie in 0..65535")
+        if self.class_quorum and not self.ranks:
+            raise QuorumError(f"class_quorum={self.class_quorum} must have the ranks of the members")
+
+    @cached_property
+    def classes(self) -> tuple[tuple[ClientId, ...], ...]:
+        """The members of each rank, ranks increasing; none where classes have no quorum."""
+        if not self.class_quorum:
+            return ()
+        by_rank: dict[int, list[ClientId]] = {}
+        for member, rank in zip(self.members, self.ranks, strict=True):
+            by_rank.setdefault(rank, []).append(member)
+        return tuple(tuple(by_rank[rank]) for rank in sorted(by_rank))
+
+    def rank_of(self, client: ClientId) -> int | None:
+        """A member's rank under these terms; None where they name none."""
+        return self.ranks[self.position(client) - 1] if self.ranks else None
 
     @cached_property
     def context(self) -> bytes:
@@ -187,7 +220,10 @@ class Session:
         writer.fixed(self.config_digest, DIGEST_SIZE).unsigned(len(self.members), 2)
         for client in self.members:
             writer.text(client)
-        writer.unsigned(len(self.segments), 2)
+        writer.unsigned(len(self.ranks), 2)
+        for rank in self.ranks:
+            writer.unsigned(rank, 2)
+        writer.unsigned(self.class_quorum, 2).unsigned(len(self.segments), 2)
         for segment in self.segments:
             writer.unsigned(segment.length, 4).unsigned(segment.quorum, 2)
             writer.unsigned(segment.extra_secrets, 1).unsigned(segment.extra_reveal, 1)
@@ -196,18 +232,34 @@ class Session:
         return writer.done()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
+    def from_bytes(
+        cls, data: bytes, *, most_members: int = MAX_MEMBERS, most_segments: int = MAX_SEGMENTS
+    ) -> Self:
         """Inverse of :meth:`to_bytes`; the constructor checks the terms.
+
+        Args:
+            data: The bytes.
+            most_members: More are refused before they are read: whoever knows the plan knows how many there can be.
+            most_segments: The same of segments.
 
         Raises:
             WireError: The bytes are not canonical.
+            RosterError, SessionError: There are more members or segments than there can be.
         """
         reader = Reader(data, MessageType.SESSION)
         run, number, attempt = reader.fixed(RUN_ID_SIZE), reader.unsigned(4), reader.unsigned(4)
         threshold, bound, bits = reader.unsigned(2), reader.unsigned(4), reader.unsigned(1)
         digest = reader.fixed(DIGEST_SIZE)
-        members = tuple(reader.text() for _ in range(reader.unsigned(2)))
-        segments = tuple(_read_segment(reader, index, members) for index in range(reader.unsigned(2)))
+        if (count := reader.unsigned(2)) > most_members:
+            raise RosterError(f"{count} members must be at most {most_members}")
+        members = tuple(reader.text() for _ in range(count))
+        if (count := reader.unsigned(2)) not in (0, len(members)):
+            raise SessionError(f"{count} ranks must be one for each of {len(members)} members")
+        ranks = tuple(reader.unsigned(2) for _ in range(count))
+        class_quorum = reader.unsigned(2)
+        if (count := reader.unsigned(2)) > most_segments:
+            raise SessionError(f"{count} segments must be at most {most_segments}")
+        segments = tuple(_read_segment(reader, index, members) for index in range(count))
         reader.end()
         return cls(
             run=run,
@@ -219,6 +271,8 @@ class Session:
             segments=segments,
             config_digest=digest,
             ring_bits=bits,
+            ranks=ranks,
+            class_quorum=class_quorum,
         )
 
 

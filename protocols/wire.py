@@ -17,7 +17,7 @@ from protocols.errors import WireError
 from protocols.ring import RING_BITS, RingVector, pack, packed_size, unpack
 
 MAGIC = b"RS"
-VERSION = 1
+VERSION = 2
 DIGEST_SIZE = 32
 
 

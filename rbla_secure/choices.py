@@ -79,6 +79,17 @@ class Factors(StrEnum):
     LORA_B = "lora-b"
 
 
+class Rest(StrEnum):
+    """What becomes of the rows of the global adapter beyond a client's rank, in that client's round.
+
+    FOLDED: they are sent to it and folded into its frozen weights, so that all clients compute from one function.
+    DROPPED: it computes from its own rows alone, as RBLA is published; clients of one rank form a class of view.
+    """
+
+    FOLDED = "folded"
+    DROPPED = "dropped"
+
+
 class Mechanism(StrEnum):
     """Who adds the noise of client-level differential privacy."""
 

@@ -29,6 +29,7 @@ from rbla_secure.choices import (
     Partition,
     PreStepName,
     Profile,
+    Rest,
     Screen,
     SecureSumMode,
     Upload,
@@ -68,6 +69,10 @@ class LoraConfig(_Table):
     scaling: Positive = Field(2.0, description="alpha / r, one constant for the whole federation")
     factors: Factors = Field(
         Factors.BOTH, description="lora-b freezes the shared lora_A (FFA): fewer values, less noise"
+    )
+    rest: Rest = Field(
+        Rest.FOLDED,
+        description="rows beyond a client's rank: folded into its frozen weights, or dropped (RBLA as published)",
     )
 
 

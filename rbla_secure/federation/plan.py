@@ -266,6 +266,7 @@ class Plan:
             segments=segments,
             config_digest=self._round_digest(self.clip_norms[0] if clip_norm is None else clip_norm),
             ring_bits=self.config.quantization.ring_bits,
+            ranks=tuple(self.ranks[client] for client in cohort),
         )
 
     @cached_property

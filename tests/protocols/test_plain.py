@@ -70,7 +70,7 @@ def test_an_input_survives_the_wire(sender: int, segments: dict[int, np.ndarray]
 @given(data=st.binary(max_size=120))
 def test_random_bytes_are_no_input(data: bytes) -> None:
     """Random bytes behind a right header decode or raise WireError, and what decodes is canonical."""
-    message = b"RS\x01\x10" + bytes(32) + data
+    message = b"RS\x02\x10" + bytes(32) + data
 
     try:
         decoded = PlainInput.from_bytes(message)

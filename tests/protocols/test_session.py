@@ -26,12 +26,14 @@ MEMBERS = names(4)
 
 def encode(session: Session) -> bytes:
     """The documented layout, written with `struct` alone."""
-    data = b"RS\x01\x01" + session.run
+    data = b"RS\x02\x01" + session.run
     data += struct.pack("<IIHI", session.round, session.attempt, session.threshold, session.input_bound)
     data += bytes([session.ring_bits]) + session.config_digest + struct.pack("<H", len(session.members))
     for member in session.members:
         data += struct.pack("<H", len(member)) + member.encode("ascii")
-    data += struct.pack("<H", len(session.segments))
+    data += struct.pack("<H", len(session.ranks))
+    data += b"".join(struct.pack("<H", rank) for rank in session.ranks)
+    data += struct.pack("<HH", session.class_quorum, len(session.segments))
     for part in session.segments:
         data += struct.pack("<IHBB", part.length, part.quorum, part.extra_secrets, part.extra_reveal)
         for listed in (part.members, part.holders):
@@ -46,7 +48,8 @@ def ringed(draw: st.DrawFn) -> Session:
     session = narrowed(draw(sessions()), draw(st.sampled_from([16, 20, 24, 32])))
     extra, rule = draw(st.sampled_from([0, 1, 255])), draw(st.sampled_from(ExtraReveal))
     segments = tuple(replace(part, extra_secrets=extra, extra_reveal=rule) for part in session.segments)
-    return replace(session, segments=segments)
+    ranks = draw(st.one_of(st.just(()), st.tuples(*[st.integers(1, 2**16 - 1)] * len(session.members))))
+    return replace(session, segments=segments, ranks=ranks, class_quorum=draw(st.integers(0, 9)) if ranks else 0)
 
 
 @PROPERTY
@@ -422,7 +425,7 @@ def test_changed_bytes_are_another_session_or_none(session: Session, place: int,
 @given(data=st.binary(max_size=200))
 def test_random_bytes_are_no_session(data: bytes) -> None:
     """Random bytes behind a right header decode to canonical terms or raise a ProtocolError."""
-    message = b"RS\x01\x01" + data
+    message = b"RS\x02\x01" + data
 
     try:
         decoded = Session.from_bytes(message)

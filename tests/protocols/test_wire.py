@@ -13,7 +13,7 @@ from protocols.wire import MessageType, Reader, Writer
 from tests.contracts.sessions import PROPERTY
 
 TYPE = MessageType.SESSION
-HEADER = b"RS\x01\x01"
+HEADER = b"RS\x02\x01"
 
 # Each kind of field: what writes it, what reads it, and the values that it holds.
 FIELDS: dict[str, tuple[Callable[[Writer, Any], Writer], Callable[[Reader], Any], st.SearchStrategy[Any]]] = {
@@ -161,7 +161,7 @@ def test_random_fields_are_canonical_or_refused(data: bytes, kinds: list[str]) -
 
 @pytest.mark.parametrize(
     "header",
-    [b"", b"R", b"RS", b"RS\x01", b"SR\x01\x01", b"RS\x00\x01", b"RS\x02\x01", b"RS\x01\x02", b"RS\x01\x00"],
+    [b"", b"R", b"RS", b"RS\x02", b"SR\x01\x01", b"RS\x00\x01", b"RS\x01\x01", b"RS\x03\x01", b"RS\x02\x02", b"RS\x02\x00"],
 )
 def test_another_header_is_refused(header: bytes) -> None:
     """Wrong magic, version or type, and a header cut short, raise WireError."""
@@ -269,6 +269,6 @@ def test_the_rest_is_taken_once() -> None:
 def test_errors_name_the_message() -> None:
     """A WireError says which message was being decoded."""
     with pytest.raises(WireError, match="survivor_list"):
-        Reader(b"RS\x01\x01", MessageType.SURVIVOR_LIST)
+        Reader(b"RS\x02\x01", MessageType.SURVIVOR_LIST)
     with pytest.raises(WireError, match="session"):
         Reader(HEADER + b"a", TYPE).rest((0,))

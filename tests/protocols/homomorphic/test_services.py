@@ -228,7 +228,7 @@ def refusal(name: str, text: str = "because") -> bytes:
         (refusal("annotations"), ServiceError),
         (refusal(""), ServiceError),
         (b"", WireError),
-        (b"RS\x01", WireError),
+        (b"RS\x02", WireError),
         (refusal("KeyUseError") + b"\x00", WireError),
         (Writer(MessageType.SERVICE_ANSWER).blob(b"x").done()[:-1], WireError),
         (Writer(MessageType.ROUND_KEY).done(), WireError),
@@ -246,7 +246,7 @@ def test_a_refusal_keeps_its_name_on_the_way(answer: bytes, error: type[Protocol
         refusal("StageError"),
         b"",
         Writer(MessageType.SERVICE_ANSWER).blob(b"").done(),
-        Writer(MessageType.SERVICE_ANSWER).blob(b"RS\x01\x40" + bytes(300)).done(),
+        Writer(MessageType.SERVICE_ANSWER).blob(b"RS\x02\x40" + bytes(300)).done(),
     ],
 )
 def test_a_decryptor_that_talks_nonsense_ends_the_session_by_name(answer: bytes) -> None:

@@ -137,7 +137,7 @@ def places(*positions: int) -> bytes:
 
 def begin(kind: int, *, sender: int | None = 7) -> bytes:
     """Header, context and sender."""
-    return b"RS\x01" + bytes([kind]) + CONTEXT + (b"" if sender is None else u16(sender))
+    return b"RS\x02" + bytes([kind]) + CONTEXT + (b"" if sender is None else u16(sender))
 
 
 def blob(data: bytes) -> bytes:
@@ -165,7 +165,7 @@ def sets_of(first: Sequence[int]) -> dict[type[Any], list[bytes]]:
             begin(33, sender=None) + places(a, b) + nonces + u16(0),
             begin(33, sender=None) + places(1, 2) + nonces + u16(2) + blob(entry(a, 0)) + blob(entry(b)),
         ],
-        ShareBundle: [b"RS\x01\x22" + places(a, b) + bare + ONE + TWO + b"\x02" + TWO + ONE],
+        ShareBundle: [b"RS\x02\x22" + places(a, b) + bare + ONE + TWO + b"\x02" + TWO + ONE],
         SealedShares: [begin(35) + places(a, b) + blobs],
         ShareDelivery: [
             begin(36) + places(a, b) + places(),

@@ -519,7 +519,7 @@ def spoilt_forms(message: bytes, *, ends_in_signature: bool) -> dict[str, tuple[
         "one byte short": (message[:-1], "WireError"),
         "one byte long": (message + b"\x00", "WireError"),
         "other magic": (b"rs" + message[2:], "WireError"),
-        "version 2": (message[:2] + b"\x02" + message[3:], "WireError"),
+        "version 1": (message[:2] + b"\x01" + message[3:], "WireError"),
         "another type": (message[:3] + bytes([message[3] ^ 1]) + message[4:], "WireError"),
         "another context": (message[:4] + bytes([message[4] ^ 1]) + message[5:], "ContextError"),
     }

@@ -10,7 +10,7 @@ from tests.support.properties import PROPERTY
 
 BLOB = st.binary(max_size=30)
 PRINTABLE = st.text(max_size=50).filter(str.isprintable)
-HEAD = b"RS\x01"
+HEAD = b"RS\x02"
 
 
 @PROPERTY

@@ -612,7 +612,7 @@ def test_a_masking_client_contributes_only_after_it_shared() -> None:
 
 
 @PROPERTY
-@given(data=st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: b"RS\x01\x02" + tail))
+@given(data=st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: b"RS\x02\x02" + tail))
 def test_random_bytes_are_answered_with_a_refusal(data: bytes) -> None:
     """Whatever arrives, the answer is a refusal that names its error, never an exception."""
     refused = refusal(participant().handle(data))

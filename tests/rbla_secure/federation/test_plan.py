@@ -461,6 +461,7 @@ def test_a_session_follows_from_plan_and_cohort() -> None:
         ),
         config_digest=plan.digest,
         ring_bits=32,
+        ranks=(3, 3, 3, 1, 1, 1),
     )
 
 

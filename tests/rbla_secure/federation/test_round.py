@@ -230,10 +230,10 @@ def test_a_round_of_refusals_is_aborted(mode: str) -> None:
     [
         b"",
         b"RS",
-        b"RS\x01\x03\0\0\0\0",
-        b"RS\x01\x03\xff\xff\xff\xff",
+        b"RS\x02\x03\0\0\0\0",
+        b"RS\x02\x03\xff\xff\xff\xff",
         b"\xff" * 100,
-        b"RS\x01\x04\x01\0a\x01\0\n",
+        b"RS\x02\x04\x01\0a\x01\0\n",
     ],
 )
 def test_garbage_costs_its_sender_the_round(mode: str, garbage: bytes) -> None:
