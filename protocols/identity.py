@@ -6,6 +6,7 @@ hold a `TrustStore`, so that no server can make up clients, give a client anothe
 from before a revocation.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from protocols.session import ClientId
 __all__ = ["Identity", "Roster", "RosterEntry", "ThrowawayAuthority", "TrustStore", "signed_bytes"]
 
 MONTH_SECONDS = 30 * 86_400
+SERVICE_RANK = 0  # what a certificate says of a decryptor or verifier: it holds no rows
 
 
 @final
@@ -137,6 +139,36 @@ class TrustStore:
         if self._holders_of_key[certificate.public_key] > 1:
             raise EnrolmentError(f"client {client!r} shares its key with another enrolled client")
         certificate.check_valid_at(self.now)
+        return certificate
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 over roster and revocation list, their numbers included: what sessions are bound to.
+
+        Parties that know another roster or another revocation list cannot complete a sum together: nobody's input is
+        opened beside that of a client whom it knows to be revoked.
+        """
+        revoked = self.revocations.number.to_bytes(8, "big") + hashlib.sha256(self.revocations.der).digest()
+        return hashlib.sha256(b"rbla-secure trust\x00" + self.roster.digest + revoked).digest()
+
+    def check_client(self, client: ClientId, *, rank: int | None = None) -> Certificate:
+        """The certificate of a client that may take part now, of the rank that it takes part with.
+
+        Args:
+            client: Its id.
+            rank: The rank that the session's terms give it; None where ranks mean nothing to the session.
+
+        Raises:
+            EnrolmentError: It is enrolled as a service, or with another rank.
+            IdentityError: As :meth:`check`.
+        """
+        certificate = self.check(client)
+        if certificate.rank == SERVICE_RANK:
+            raise EnrolmentError(f"{client!r} is enrolled as a service and cannot take part as a client")
+        if rank is not None and certificate.rank != rank:
+            raise EnrolmentError(
+                f"client {client!r} is enrolled with rank {certificate.rank}, and the plan gives it rank {rank}"
+            )
         return certificate
 
     def verify(self, client: ClientId, purpose: bytes, message: bytes, signature: bytes) -> None:

@@ -10,10 +10,8 @@ from protocols.homomorphic import screening
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.polynomials import size_of
 from protocols.homomorphic.screening import Screening
-from protocols.identity import TrustStore
+from protocols.identity import SERVICE_RANK, TrustStore
 from protocols.session import ClientId, Segment, Session
-
-SERVICE_RANK = 0  # what a certificate says of a decryptor or verifier: it holds no rows
 
 
 @final

@@ -133,7 +133,7 @@ def test_a_roster_has_the_documented_bytes() -> None:
     entry = RosterEntry(client="a", rank=8, fingerprint=bytes(range(32)))
     signed = Roster.issue(AUTHORITY.key, number=3, issued_at=5, expires_at=6, entries=[entry])
     content = bytes.fromhex(
-        "52530130 0300000000000000 0500000000000000 0600000000000000 01000000 010061 0800"
+        "52530230 0300000000000000 0500000000000000 0600000000000000 01000000 010061 0800"
         + bytes(range(32)).hex()
     )
 

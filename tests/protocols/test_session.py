@@ -49,7 +49,9 @@ def ringed(draw: st.DrawFn) -> Session:
     extra, rule = draw(st.sampled_from([0, 1, 255])), draw(st.sampled_from(ExtraReveal))
     segments = tuple(replace(part, extra_secrets=extra, extra_reveal=rule) for part in session.segments)
     ranks = draw(st.one_of(st.just(()), st.tuples(*[st.integers(1, 2**16 - 1)] * len(session.members))))
-    return replace(session, segments=segments, ranks=ranks, class_quorum=draw(st.integers(0, 9)) if ranks else 0)
+    return replace(
+        session, segments=segments, ranks=ranks, class_quorum=draw(st.integers(0, 9)) if ranks else 0
+    )
 
 
 @PROPERTY

@@ -70,7 +70,7 @@ def test_the_layout_is_the_documented_one() -> None:
     data = writer.vector(np.array([1, 2**32 - 2], dtype=np.uint32)).positions([3, 256]).done()
 
     assert data.hex(" ") == (
-        "52 53 01 25 "
+        "52 53 02 25 "
         "02 01 "
         "61 62 "
         "03 00 00 00 78 79 7a "
@@ -161,7 +161,18 @@ def test_random_fields_are_canonical_or_refused(data: bytes, kinds: list[str]) -
 
 @pytest.mark.parametrize(
     "header",
-    [b"", b"R", b"RS", b"RS\x02", b"SR\x01\x01", b"RS\x00\x01", b"RS\x01\x01", b"RS\x03\x01", b"RS\x02\x02", b"RS\x02\x00"],
+    [
+        b"",
+        b"R",
+        b"RS",
+        b"RS\x02",
+        b"SR\x01\x01",
+        b"RS\x00\x01",
+        b"RS\x01\x01",
+        b"RS\x03\x01",
+        b"RS\x02\x02",
+        b"RS\x02\x00",
+    ],
 )
 def test_another_header_is_refused(header: bytes) -> None:
     """Wrong magic, version or type, and a header cut short, raise WireError."""
