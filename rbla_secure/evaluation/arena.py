@@ -282,7 +282,7 @@ class _Run:
             rate=plan.config.dropout_rate,
             seed=plan.config.seed,
             stages=secure_sum.stages,
-            input_stage=secure_sum.input_stage,
+            input_stage=secure_sum.upload_stage,
         )
         return InProcess(participants, faults=faults, stopwatch=Stopwatch())
 
