@@ -4,7 +4,6 @@ Both run the same checks, each on its own. What follows for everybody: contribut
 those that the list names, no two of which are the same, and all were computed from one model.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import final
 
@@ -40,18 +39,21 @@ def check_committed(terms: Terms, message: CommittedInputs, *, key_id: bytes) ->
 
 
 def check_no_copies(terms: Terms, receipts: tuple[InputReceipt, ...]) -> None:
-    """Refuse receipts of which two name the same bytes.
+    """Refuse receipts of which two name the same bytes; the later one is told.
 
     Raises:
         CommitmentError: They do.
     """
-    named = Counter(digest for receipt in receipts for digest in _digests(receipt))
+    seen: set[bytes] = set()
     for receipt in receipts:
-        if any(named[digest] > 1 for digest in _digests(receipt)):
-            name = terms.session.client_at(receipt.sender)
-            raise CommitmentError(
-                f"{name}: ciphertexts that are listed twice: every client encrypts its own input, afresh for every segment"
-            )
+        for digest in _digests(receipt):
+            if digest in seen:
+                name = terms.session.client_at(receipt.sender)
+                raise CommitmentError(
+                    f"{name}: ciphertexts that are listed twice: every client encrypts its own input, afresh for every "
+                    "segment"
+                )
+            seen.add(digest)
 
 
 def _digests(receipt: InputReceipt) -> list[bytes]:
