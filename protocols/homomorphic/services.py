@@ -174,7 +174,7 @@ class KeyedService(Service):
             return Refusal.of(error).to_bytes()
 
     def set_up(self, setup: Setup) -> None:
-        """Begin to serve, or take up newer lists. Only its operator holds a way to call this.
+        """Begin to serve, or take up newer lists, under which no older session goes on. Only its operator can call this.
 
         Raises:
             StageError: The setup is another service's, or changes what was to be served.
@@ -199,6 +199,8 @@ class KeyedService(Service):
                 certificates=setup.trust.certificates.values(),
             )
             setup = replace(setup, trust=newer)
+            if self._role is not None:
+                self._role.believe(newer)
         self._setup, self._set_at = setup, self._ticks()
 
     def _now(self, setup: Setup) -> int:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from protocols.errors import BelowThresholdError, ServiceError, WireError
-from protocols.homomorphic import processes
+from protocols.errors import BelowThresholdError, ServiceError, StageError, WireError
+from protocols.homomorphic import child, processes
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.charge import Charge
 from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.processes import ProcessChannel, receive_frame, send_frame
-from protocols.homomorphic.service_messages import HELLO, Setup
-from protocols.homomorphic.services import Channel, payload_of
+from protocols.homomorphic.service_messages import HELLO, SessionRequest, Setup
+from protocols.homomorphic.services import Channel, Service, payload_of
 from protocols.identity import ThrowawayAuthority
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import NOW, Meeting, charge_for, local_roles, server_of
@@ -350,3 +350,119 @@ def test_a_process_that_cannot_be_started_is_named(
             worker.ready()
 
     assert worker.ready() == 1
+
+
+# --- the operator's line, and what others on the machine may read ---
+
+
+def test_only_the_operators_line_sets_a_service_up() -> None:
+    """The same setup is refused on the aggregator's line, first come or not, and taken on the operator's."""
+    channel = ProcessChannel("decryptor", "decryptor", call_seconds=60)
+    authority = ThrowawayAuthority.create(
+        dict.fromkeys(MEMBERS, 4), now=NOW, services={"decryptor": channel.call(HELLO)}
+    )
+    setup = Setup(charge=charge_for(), trust=authority.view).to_bytes()
+
+    with pytest.raises(StageError, match="set up by its own operator"):
+        channel.call(setup)
+    assert payload_of(channel.operate(HELLO)) == channel.call(HELLO)
+    assert payload_of(channel.operate(setup)) == b""
+    with pytest.raises(StageError, match="set up by its own operator"):
+        channel.call(setup)
+    assert channel.call(SessionRequest(session=SESSION).to_bytes())
+
+    channel.close()
+
+
+def test_a_worker_has_no_operator(worker: ProcessChannel) -> None:
+    """It is keyless, believes nobody, and there is no line to set it up by."""
+    with pytest.raises(ServiceError, match="a worker has no operator"):
+        worker.operate(HELLO)
+
+
+READER = """
+import ctypes, os
+from pathlib import Path
+from protocols.homomorphic.child import hide_memory
+
+def become_nobody():
+    if os.geteuid() == 0:
+        os.setgroups([]), os.setgid(65534), os.setuid(65534)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as any process of a user is: changing the user has closed it
+
+def forked(prepare):
+    told, tell = os.pipe()
+    if (pid := os.fork()) == 0:
+        become_nobody(), prepare(), os.write(tell, b"x"), os.read(os.pipe()[0], 1)
+    os.read(told, 1)
+    return pid
+
+pids = [forked(hide_memory), forked(lambda: None)]
+become_nobody()
+for pid in pids:
+    try:
+        with Path(f"/proc/{pid}/mem").open("rb"):
+            print("readable")
+    except PermissionError:
+        print("closed")
+    os.kill(pid, 9)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no such thing elsewhere")
+def test_no_other_process_of_the_user_reads_a_hidden_memory() -> None:
+    """A parent of the same user finds the memory of a child that has hidden it closed; the control's is open."""
+    program = subprocess.run(
+        [sys.executable, "-c", READER], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert program.stdout.split() == ["closed", "readable"], program.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no such thing elsewhere")
+def test_memory_is_hidden_before_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thing that a keyed service's process does, before its service exists; a refusal of the system ends it."""
+    order: list[str] = []
+    monkeypatch.setattr(child, "_set_limits", lambda _: order.append("limits"))
+    monkeypatch.setattr(child, "hide_memory", lambda: order.append("hidden"))
+
+    def made(role: str, name: str) -> Service:
+        order.append(f"{role} {name}")
+        raise EOFError
+
+    monkeypatch.setattr(child, "_service", made)
+    for role in ("decryptor", "verifier", "worker"):
+        with pytest.raises(EOFError):
+            child.main([role, role, "0", "0"])
+
+    assert order == [
+        *("limits", "hidden", "decryptor decryptor"),
+        *("limits", "hidden", "verifier verifier"),
+        *("limits", "worker worker"),
+    ]
+
+
+def test_a_child_is_handed_no_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the environment it gets what an interpreter needs, and nothing that it has no use for."""
+    monkeypatch.setenv("RBLA_SECURE_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "staple")
+    channel = ProcessChannel("worker", "worker")
+    environment = Path(f"/proc/{pid_of(channel)}/environ").read_bytes()
+    channel.close()
+
+    assert b"PYTHONPATH=" in environment
+    assert b"horse" not in environment
+    assert b"staple" not in environment
+
+
+def test_a_child_takes_in_no_request_beyond_its_limit() -> None:
+    """A length of four gigabytes ends it before anything is read, and costs its caller one call."""
+    channel = ProcessChannel("worker", "worker", call_seconds=30)
+    pid = pid_of(channel)
+    line = channel._socket
+    assert line is not None
+    line.sendall(b"\xff\xff\xff\xff")
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    channel.close()
+
+    assert is_gone(pid)
