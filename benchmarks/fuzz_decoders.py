@@ -23,17 +23,16 @@ import numpy as np
 
 from protocols.errors import ProtocolError
 from protocols.homomorphic import polynomials
-from protocols.homomorphic.decryptor import Charge
+from protocols.homomorphic.charge import Charge
 from protocols.homomorphic.messages import (
     DecryptedSums,
     EncryptedInput,
     EncryptedSum,
-    InputReceipt,
-    PartReceipt,
     RoundKey,
     SumSignature,
 )
 from protocols.homomorphic.parameters import BFV_2X20
+from protocols.homomorphic.receipts import CommittedInputs, FixedInputs, InputReceipt
 from protocols.homomorphic.screening import MODULI, SLOTS, Screening
 from protocols.homomorphic.screening_messages import (
     EvaluationKeys,
@@ -365,15 +364,22 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
             context=context,
             sender=sender,
             key_id=key_id,
-            parts={i: PartReceipt(binding=draw(32), digest=draw(32)) for i in (0, 2)},
+            binding=draw(32),
+            digests={i: draw(32) for i in (0, 2)},
             signature=draw(64),
         )
         for sender in (1, 4)
     ]
     key = RoundKey(context=context, key=draw(200), screening_key=draw(90), signature=signature)
     encrypted = EncryptedSum(
-        context=context, key_id=key_id, receipts=tuple(receipts), ciphertexts={0: draw(100), 3: draw(9)}
+        context=context,
+        key_id=key_id,
+        inputs_digest=draw(32),
+        contributors=(1, 4),
+        ciphertexts={0: draw(100), 3: draw(9)},
     )
+    committed = CommittedInputs(context=context, key_id=key_id, receipts=tuple(receipts))
+    fixed = replace(committed.listed(), decryptor=draw(64))
     services = {name: SigningKey(Secret(draw(32))).public for name in ("decryptor", "verifier")}
     trust = ThrowawayAuthority.create({"anna": 8}, now=NOW, services=services, random_bytes=draw).view
     charges = [
@@ -383,11 +389,16 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
             config_digests=frozenset({context, key_id}),
             least_quorum=3,
             screening=screening,
+            class_quorum=2,
+            most_members=40,
+            most_segments=5,
         )
         for verifier, screening in (("", None), ("verifier", Screening(max_norm=2.0, ignored_tail=2)))
     ]
     yield _target("RoundKey", RoundKey.from_bytes, key)
     yield _target("InputReceipt", InputReceipt.from_bytes, *receipts)
+    yield _target("CommittedInputs", CommittedInputs.from_bytes, committed)
+    yield _target("FixedInputs", FixedInputs.from_bytes, fixed, replace(fixed, verifier=draw(64)))
     yield _target(
         "EncryptedInput",
         EncryptedInput.from_bytes,
@@ -416,13 +427,21 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
     yield _target(
         "ScreeningCopy",
         ScreeningCopy.from_bytes,
-        ScreeningCopy(context=context, copy=draw(40), direction=None),
+        ScreeningCopy(context=context, sender=2, copy=draw(40), direction=None),
         ScreeningCopy(context=context, copy=draw(40), direction=direction),
     )
     yield _target(
         "ScreeningNumbers",
         ScreeningNumbers.from_bytes,
         ScreeningNumbers(context=context, sender=3, squared_norm=draw(20), projection=draw(20)),
+        ScreeningNumbers(
+            context=context,
+            squared_norm=draw(20),
+            projection=b"",
+            copy_digest=draw(32),
+            reference=draw(32),
+            signature=signature,
+        ),
     )
     yield _target(
         "ScreeningResult",
@@ -437,7 +456,7 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
         "SessionRequest",
         SessionRequest.from_bytes,
         SessionRequest(session=_session(3, draw), key=key),
-        SessionRequest(session=_session(3, draw), profile="bfv-2x20"),
+        SessionRequest(session=_session(3, draw), profile="bfv-2x20", part=8),
     )
     yield _target(
         "DecryptRequest",
@@ -448,7 +467,7 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
         "StoredSums",
         StoredSums.from_bytes,
         StoredSums(context=context, ciphertexts={0: draw(70), 9: draw(5)}),
-        StoredSums(context=context, ciphertexts={}, last=True),
+        StoredSums(context=context, ciphertexts={}, last=True, part=8),
     )
     yield Target(
         name="polynomials.decode",
