@@ -105,6 +105,14 @@ class SumServer(ABC):
             BelowThresholdError: Fewer clients than the threshold have answered: the session is over.
         """
 
+    @property
+    @abstractmethod
+    def contributors(self) -> tuple[ClientId, ...] | None:
+        """Whose inputs will be in what opens, increasing; None until that is fixed.
+
+        It is fixed before anything is revealed: whoever keeps a ledger writes it down at that moment.
+        """
+
     @abstractmethod
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
         """The sums, after the last stage; once.

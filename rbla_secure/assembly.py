@@ -32,8 +32,7 @@ def trainer_of(plan: Plan, base: nn.Module) -> LocalTrainer:
 
 def initial_adapter(plan: Plan) -> Adapter:
     """The adapter before round 1."""
-    seed = derive_seed(plan.config.seed, "initial adapter")
-    return Adapter.initial(plan.layout, rank=plan.max_rank, seed=seed)
+    return plan.initial_adapter
 
 
 def reference_of(plan: Plan, base: nn.Module, data: Data) -> Reference:

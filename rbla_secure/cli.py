@@ -24,7 +24,7 @@ from rbla_secure.config import load_config
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import ConfigError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.derived import threshold, warnings
+from rbla_secure.federation.derived import threshold, tier_protection, warnings
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase
 from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
@@ -85,6 +85,7 @@ def _check(options: argparse.Namespace) -> dict[str, object]:
     rows = band_rows(config)
     with ConsoleReport(_console(options), config) as report:
         report.checked(rows)
+        report.tiers(tier_protection(config).items())
         for line in defence_lines(config):
             report.line(line)
         for warning in warnings(config):
@@ -98,6 +99,7 @@ def _check(options: argparse.Namespace) -> dict[str, object]:
         "sound": True,
         "threshold": threshold(config),
         "bands": bands,
+        "tiers": tier_protection(config),
         "robustness": defence_object(config),
         "warnings": warnings(config),
     }

@@ -253,6 +253,9 @@ class Config(_Table):
         0.05,
         description="chance that a client fails in a round, three times in four before its input counts (injected fault)",
     )
+    stage_seconds: NotNegative = Field(
+        3600.0, description="longest time of one client's answer to one stage; 0 sets no limit"
+    )
     max_aborted_rounds: Count = Field(5, description="the run stops after so many aborted rounds in a row")
     tiers: dict[TierName, TierConfig] = Field(default_factory=_default_tiers, min_length=1)
     lora: LoraConfig = LoraConfig()

@@ -12,15 +12,21 @@
     ├── BudgetError       the next release would exceed max-epsilon
     ├── RunFolderError    a run folder is missing, damaged, in use or already taken
     ├── KeyFolderError    a folder of keys is missing, damaged, in use or already taken
+    ├── TimeLimitError    a client took longer for its answer than it may
     └── AbortedRunError   too many rounds in a row ended without a result
 
 A message names the argument, its value and the rule, and never contains secret bytes. The errors of the secure sums
 are a tree of their own: :mod:`protocols.errors`.
 """
 
+from protocols.errors import capped
+
 
 class RblaSecureError(Exception):
     """Base of every error that `rbla_secure` raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(capped(message))
 
 
 class ConfigError(RblaSecureError):
@@ -65,6 +71,10 @@ class RunFolderError(RblaSecureError):
 
 class KeyFolderError(RblaSecureError):
     """A folder of keys is missing, damaged, in use by another process or already taken."""
+
+
+class TimeLimitError(RblaSecureError):
+    """A client took longer for its answer than it may."""
 
 
 class AbortedRunError(RblaSecureError):

@@ -196,7 +196,12 @@ def _exchange(
         stages=secure_sum.stages,
         input_stage=secure_sum.input_stage,
     )
-    return InProcess(participants, faults=faults, stopwatch=stopwatch)
+    return InProcess(
+        participants,
+        faults=faults,
+        stopwatch=stopwatch,
+        stage_seconds=plan.config.stage_seconds,
+    )
 
 
 def _pair(scorer: Scorer, adapter: Adapter) -> tuple[float, float]:

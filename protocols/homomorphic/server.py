@@ -131,6 +131,13 @@ class HomomorphicServer(SumServer):
             )
         self._opens = True
 
+    @property
+    def contributors(self) -> tuple[ClientId, ...] | None:
+        """Whose inputs were added, once that is fixed."""
+        if not self._closed:
+            return None
+        return tuple(self._session.client_at(position) for position in sorted(self._receipts))
+
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
         """Have the sums decrypted; once.
 

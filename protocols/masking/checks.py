@@ -6,7 +6,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
-from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, SignatureError
+from protocols.errors import (
+    BelowThresholdError,
+    ContextError,
+    InputError,
+    QuorumError,
+    RosterError,
+    SignatureError,
+)
 from protocols.identity import Identity
 from protocols.masking.messages import (
     KeyAdvertisement,
@@ -190,6 +197,11 @@ def check_survivors(
     if len(survivors) < terms.session.threshold:
         raise BelowThresholdError(
             f"{len(survivors)} survivors must be >= threshold={terms.session.threshold}"
+        )
+    for thin in terms.thin_classes(survivors):
+        raise QuorumError(
+            f"{len(survivors.intersection(thin))} survivors of rank {terms.session.ranks[thin[0] - 1]} must be none or >= "
+            f"{terms.class_quorum(len(thin))}: clients of other ranks may have computed from another function"
         )
     if set(request.view_signatures) != (survivors if terms.trust is not None else set()):
         raise RosterError("the survivor list must show every survivor's signature of who took part")

@@ -134,6 +134,7 @@ class MaskingServer(SumServer):
         self._session = terms.session
         self._stage: Stage | None = AdvertiseKeys(terms)
         self._last: RevealShares | None = None
+        self._contributors: tuple[ClientId, ...] | None = None
 
     def requests(self) -> Mapping[ClientId, bytes]:
         """The current stage's request to each client that is still in."""
@@ -158,8 +159,15 @@ class MaskingServer(SumServer):
         stage, self._stage = self._current(), None
         # A stage that cannot close has ended the session: nothing of it can be asked for any more.
         self._stage = stage.close()
+        if isinstance(stage, MaskInput):
+            self._contributors = tuple(map(self._session.client_at, sorted(stage.answered)))
         if isinstance(stage, RevealShares):
             self._last = stage
+
+    @property
+    def contributors(self) -> tuple[ClientId, ...] | None:
+        """The survivor list, once mask_input has closed."""
+        return self._contributors
 
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
         """Open the sums; once."""

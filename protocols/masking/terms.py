@@ -17,6 +17,7 @@ from protocols.masking.graph import graph_seed, neighbours
 from protocols.masking.parameters import (
     COMPLETE_UP_TO,
     GraphParameters,
+    class_reveal_quorum,
     reveal_quorum,
     share_graph_parameters,
 )
@@ -103,6 +104,32 @@ class Terms:
             threshold=self.session.threshold,
             corrupt=self.profile.corrupt(members),
         )
+
+    def class_quorum(self, size: int) -> int:
+        """Surviving members of a class of so many that a client wants to see in its list, if it sees any.
+
+        A class that is too small for its quorum is never in a sum: no number of its members is enough.
+        """
+        quorum, members = self.session.class_quorum, len(self.session.members)
+        if self.profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM or size < quorum:
+            return quorum
+        return class_reveal_quorum(
+            class_members=size,
+            quorum=quorum,
+            members=members,
+            threshold=self.session.threshold,
+            corrupt=self.profile.corrupt(members),
+        )
+
+    def thin_classes(self, survivors: Collection[int]) -> tuple[tuple[int, ...], ...]:
+        """The positions of every class of which some members survive, but fewer than its quorum."""
+        found = []
+        for members in self.session.classes:
+            positions = tuple(map(self.session.position, members))
+            present = sum(position in survivors for position in positions)
+            if 0 < present < self.class_quorum(len(positions)):
+                found.append(positions)
+        return tuple(found)
 
     def given_out(self, segment: Segment, survivors: Collection[int]) -> range:
         """The numbers, from 0, of the extra secrets of a segment of which survivors' shares are given out."""

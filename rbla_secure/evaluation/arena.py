@@ -28,7 +28,6 @@ from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Other
 from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.placement import Placement, claimed_examples, placement
 from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
-from rbla_secure.federation.cohort import sample_cohort
 from rbla_secure.federation.contribution import Contribute, contribution
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.coordinator import clip_norm
@@ -188,13 +187,12 @@ class _Run:
         )
 
     def _round(self, number: int, adapter: Adapter, earlier: list[RoundOutcome]) -> RoundOutcome:
-        plan, config = self._plan, self._plan.config
+        plan = self._plan
         self._number = number
         session = plan.session(
             run=bytes(RUN_ID_SIZE),
             round_number=number,
             attempt=1,
-            cohort=sample_cohort(config.tiers, seed=config.seed, round_number=number),
             clip_norm=clip_norm(plan, [each.unclipped for each in earlier]),
         )
         conversation = Conversation(plan, session, self._secure_sum)
@@ -284,7 +282,8 @@ class _Run:
             stages=secure_sum.stages,
             input_stage=secure_sum.input_stage,
         )
-        return InProcess(participants, faults=faults, stopwatch=Stopwatch())
+        seconds = plan.config.stage_seconds
+        return InProcess(participants, faults=faults, stopwatch=Stopwatch(), stage_seconds=seconds)
 
 
 def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthority | None:

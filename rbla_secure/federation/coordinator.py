@@ -9,7 +9,6 @@ from protocols.session import Session
 from rbla_secure.errors import AbortedRunError
 from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
-from rbla_secure.federation.cohort import sample_cohort
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import Filtering
@@ -20,7 +19,6 @@ from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.spending import SampleSpending, Spending
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.privacy.clipping import followed_norm, nearest_norm
-from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 
 # adapter -> (accuracy, loss) on the held-out examples
@@ -61,8 +59,7 @@ class Coordinator:
 
     def initial_adapter(self) -> Adapter:
         """The adapter before round 1."""
-        seed = derive_seed(self.plan.config.seed, "initial adapter")
-        return Adapter.initial(self.plan.layout, rank=self.plan.max_rank, seed=seed)
+        return self.plan.initial_adapter
 
     def run(self, progress: Progress) -> Progress:
         """All rounds that are left. After an interruption the first of them is prepared on its own.
@@ -119,19 +116,17 @@ class Coordinator:
 
         Its clip norm follows from the counts of all rounds but the one before, which is not over when its keys go out.
         """
-        cohort = sample_cohort(self.plan.config.tiers, seed=self.plan.config.seed, round_number=number)
         session = self.plan.session(
             run=self.folder.run_id,
             round_number=number,
             attempt=self.folder.next_attempt(number),
-            cohort=cohort,
             clip_norm=clip_norm(self.plan, [line.unclipped for line in records[: max(0, number - 2)]]),
         )
         self.folder.log.append(
             Entry.of_session(
                 session,
                 EventKind.SESSION_OPENED,
-                cohort=list(cohort),
+                cohort=list(session.members),
                 threshold=session.threshold,
                 context=session.context.hex(),
             )

@@ -4,9 +4,9 @@ from protocols import profiles
 from protocols.homomorphic import parameters
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
-from protocols.masking.parameters import reveal_quorum
-from protocols.profiles import MaskingProfile, SurvivorCheck
-from rbla_secure.choices import Screen, SecureSumMode
+from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
+from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
+from rbla_secure.choices import Rest, Screen, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.protection import noisy
@@ -122,6 +122,64 @@ def band_quorum(config: Config, holders: int) -> int:
 def group_quorum(config: Config, size: int) -> int:
     """Survivors with which a group of so many clients opens."""
     return _opening_quorum(config, size, config.min_holders)
+
+
+def class_quorum(config: Config) -> int:
+    """Survivors of one rank with which a sum that others lie about may open; 0 where no class of view counts.
+
+    Clients that drop the rows beyond their rank compute from different functions: one and the same adapter can be dead for
+    some ranks and alive for others. So the clients of one rank form a class, and a sum opens only if of every class no
+    member, or a quorum of them, is in it. Clients that fold these rows in compute from one function; a group lies inside one
+    rank anyway; and a server that follows the protocol sends no such adapter.
+    """
+    if config.lora.rest is Rest.FOLDED or config.robustness.group_size:
+        return 0
+    match config.secure_sum:
+        case SecureSumMode.PLAIN:
+            return 0
+        case SecureSumMode.MASKING:
+            return row_quorum(config) if masking_profile(config).adversary is Adversary.MALICIOUS else 0
+        case SecureSumMode.HOMOMORPHIC:
+            return row_quorum(config)
+
+
+def class_opening_quorum(config: Config, size: int) -> int:
+    """Survivors of a class of so many clients that a client wants to see on its list, if it sees any."""
+    quorum, profile, members = class_quorum(config), masking_profile(config), members_per_round(config)
+    masked = config.secure_sum is SecureSumMode.MASKING
+    if not quorum or not masked or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM or size < quorum:
+        return quorum
+    return class_reveal_quorum(
+        class_members=size,
+        quorum=quorum,
+        members=members,
+        threshold=threshold(config),
+        corrupt=profile.corrupt(members),
+    )
+
+
+def tier_protection(config: Config) -> dict[str, str]:
+    """By tier: what keeps a server from opening a sum in which its clients' updates are few among zeros.
+
+    Such a server sends an adapter that is dead for some clients and alive for others.
+    """
+    found = {}
+    for name, tier in sorted(config.tiers.items()):
+        size = _clients_of_ranks(config)[tier.rank]
+        if config.secure_sum is SecureSumMode.PLAIN:
+            found[name] = "NOT protected: plain shows every update"
+        elif config.robustness.group_size:
+            found[name] = "protected: summed with clients of its own rank alone"
+        elif config.lora.rest is Rest.FOLDED:
+            found[name] = "protected: all clients start from one function"
+        elif not class_quorum(config):
+            found[name] = (
+                f"NOT protected against a server that lies (masking.profile={config.masking.profile})"
+            )
+        else:
+            least = class_opening_quorum(config, size)
+            found[name] = f"protected: opens over none or {least} and more of the {size} clients of its rank"
+    return found
 
 
 def _opening_quorum(config: Config, holders: int, least: int) -> int:

@@ -19,6 +19,7 @@ from rbla_secure.federation.budget import check_budget, check_sample_budget
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import (
     bands_and_holders,
+    class_quorum,
     encryption_profile,
     masking_profile,
     members_per_round,
@@ -51,6 +52,7 @@ def check_config(config: Config) -> None:
         _check_encryption(config)
     # Before the noise, which is counted by the sizes of groups.
     check_robustness(config)
+    _check_classes(config)
     _check_noise(config)
     _check_sample_level(config)
 
@@ -181,6 +183,22 @@ def _check_tiers(config: Config) -> None:
             f"robustness.f={config.robustness.f} asks for {quorum} holders of a band, and a round has {most} clients "
             "in all: nothing could ever open"
         )
+
+
+def _check_classes(config: Config) -> None:
+    """A class of view that is too small for its quorum would be left out of every round."""
+    quorum = class_quorum(config)
+    ranks = {tier.rank for tier in config.tiers.values()}
+    for rank in sorted(ranks) if quorum else ():
+        names = sorted(name for name, tier in config.tiers.items() if tier.rank == rank)
+        size = sum(cohort_size(config.tiers[name]) for name in names)
+        if size < quorum:
+            raise PlanError(
+                f"lora.rest=dropped: the {size} clients a round of rank {rank} (tiers {', '.join(names)}) compute from a "
+                f"function of their own and are fewer than {quorum}, below which no sum shows them: they would be left out "
+                "of every round; use lora.rest=folded, more clients of this rank, or (against a server that follows the "
+                "protocol alone) masking.profile=semi-honest"
+            )
 
 
 def _check_threshold(config: Config) -> None:

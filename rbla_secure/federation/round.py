@@ -109,8 +109,8 @@ def run_round(
     stages = conversation.stages
     rest = stages[stages.index(conversation.input_stage) :]
     riding = _before_input(upcoming) if upcoming is not None else ()
-    at_once = _shows_at_once(plan)
-    if at_once:
+    told = _shows_at_once(plan)
+    if told:
         before_reveal(conversation.session.members)
     if not conversation.aborted:
         before_training(conversation.session.members)
@@ -122,8 +122,9 @@ def run_round(
         if early is not None and upcoming is not None:
             turns.append(Turn(conversation=upcoming, stage=early))
         hold(exchange, turns)
-        if stage == conversation.input_stage and not at_once and not conversation.aborted:
+        if not told and conversation.contributors is not None:
             before_reveal(conversation.contributors)
+            told = True
     sums = conversation.result(adapter)
     if sums is None:
         if plan.config.privacy.adjacency is Adjacency.ZERO_OUT:

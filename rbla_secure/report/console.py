@@ -171,6 +171,10 @@ class ConsoleReport:
             "rank bands", ("band", "holders per round", "quorum", "drop-outs it survives"), plan_bands
         )
 
+    def tiers(self, rows: Iterable[Sequence[str]]) -> None:
+        """Per tier: whether a server that sends a bad model can have single updates of it opened."""
+        self._table("tiers, and a server that sends a model that is dead for others", ("tier", ""), rows)
+
     def account(self, lines: Iterable[str], ratios: Iterable[Sequence[str]] = ()) -> None:
         """What is, or would be, spent of privacy."""
         for text in lines:

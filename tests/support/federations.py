@@ -47,7 +47,14 @@ def make_config(**changes: Any) -> Config:
 
 def make_plan(**changes: Any) -> Plan:
     """Its plan on a base model of two layers."""
-    return Plan.build(make_config(**changes), layout=LAYOUT, base_digest=BASE)
+    plan = Plan.build(make_config(**changes), layout=LAYOUT, base_digest=BASE)
+    return beginning_with(plan, make_adapter(plan))
+
+
+def beginning_with(plan: Plan, adapter: Adapter) -> Plan:
+    """A plan whose run begins with this adapter, so that participants believe it, instead of the one of its seed."""
+    plan.__dict__["initial_adapter"] = adapter
+    return plan
 
 
 def make_session(plan: Plan, *, round_number: int = 1, attempt: int = 1, run: bytes = RUN) -> Session:
