@@ -98,7 +98,7 @@ from tests.protocols.masking.parties import (
     with_sealed,
     without,
 )
-from tests.support.federations import InMemory
+from tests.support.federations import InMemory, beginning_with, make_adapter
 from tests.support.identities import NOW, client_sum, make_authority, server_sum
 from tests.support.reachable import secrets_of
 
@@ -129,7 +129,8 @@ TIERS = "tiers={a={rank=2,clients=3},b={rank=4,clients=3}}"
 def make_plan(*overrides: str) -> Plan:
     """Six clients of rank 2 and 4 on one tiny layer; no model and no data behind it."""
     config = load_config(None, [TIERS, "dropout-rate=0", "rounds=3", *overrides])
-    return Plan.build(config, layout=LAYOUT, base_digest=bytes(32))
+    plan = Plan.build(config, layout=LAYOUT, base_digest=bytes(32))
+    return beginning_with(plan, make_adapter(plan))
 
 
 def steady(step: float) -> Callable[[Adapter, int], Rows]:

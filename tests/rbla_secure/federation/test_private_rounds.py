@@ -26,7 +26,7 @@ from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, Release
 from rbla_secure.stopwatch import Stopwatch
-from tests.support.federations import RUN, InMemory, diverge, make_config
+from tests.support.federations import RUN, InMemory, beginning_with, diverge, make_adapter, make_config
 from tests.support.identities import NOW, client_sum, server_sum
 from tests.support.noise_law import has_std, tells_wrong_scales
 
@@ -37,7 +37,8 @@ MODES = ["plain", "masking", "homomorphic"]
 
 
 def make_plan(**changes: Any) -> Plan:
-    return Plan.build(make_config(**{**NOISY, **changes}), layout=LAYOUT, base_digest=bytes(32))
+    plan = Plan.build(make_config(**{**NOISY, **changes}), layout=LAYOUT, base_digest=bytes(32))
+    return beginning_with(plan, make_adapter(plan))
 
 
 def still(adapter: Adapter, seed: int) -> Rows:  # noqa: ARG001

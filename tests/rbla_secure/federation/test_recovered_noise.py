@@ -40,6 +40,7 @@ from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
     BASE,
     InMemory,
+    beginning_with,
     make_adapter,
     make_config,
     make_participants,
@@ -82,7 +83,8 @@ def make_plan(
             **changes,
         }
     )
-    return Plan.build(config, layout=LAYOUT, base_digest=BASE)
+    plan = Plan.build(config, layout=LAYOUT, base_digest=BASE)
+    return beginning_with(plan, make_adapter(plan))
 
 
 def mechanism_of(plan: Plan) -> GaussianMechanism:
