@@ -97,8 +97,8 @@ ALLOWED: dict[str, set[str]] = {
     # The rules know of no federation: matrices in, vectors out.
     "rbla_secure.robustness.rules": {"rbla_secure.errors"},
     "rbla_secure.privacy": VOCABULARY | {"protocols.primitives.prg", "protocols.ring"},
-    # The two files that speak torch and PEFT: local training needs the adapter inside a model.
-    "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io"},
+    # The files that speak torch and PEFT: local training needs the adapter inside a model.
+    "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io", "rbla_secure.lora.fold"},
     "rbla_secure.federation": {"protocols", "rbla_secure.stopwatch"}
     | VOCABULARY
     | BLOCKS - {"rbla_secure.tasks"},
@@ -154,6 +154,7 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
+        "rbla_secure.lora.fold",
         "rbla_secure.privacy.sample_level",
         "rbla_secure.evaluation.privacy_attacks.gradients",
         "rbla_secure.evaluation.arena",
@@ -164,6 +165,7 @@ LIBRARIES: dict[str, set[str]] = {
     "peft": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
+        "rbla_secure.lora.fold",
         "rbla_secure.evaluation.privacy_attacks.gradients",
     },
     "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},

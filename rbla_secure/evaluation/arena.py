@@ -18,7 +18,7 @@ from protocols.identity import ThrowawayAuthority
 from protocols.interface import SecureSum
 from protocols.session import RUN_ID_SIZE, ClientId
 from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
-from rbla_secure.choices import SecureSumMode
+from rbla_secure.choices import Rest, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import PlanError
@@ -225,6 +225,7 @@ class _Run:
                 clip_norm=plan.config.clip_norm,
                 captured_from=self._placed.captured_from,
                 seed=plan.config.seed,
+                rest=plan.config.lora.rest,
             ),
             train=lambda adapter, own, seed: trainer.train(adapter, own, seed=seed),
             # Only the adaptive attack: what the rule does to it, it must be able to foresee.
@@ -240,7 +241,9 @@ class _Run:
         def changes(adapter: Adapter, _: int) -> dict[ClientId, UpdateRows]:
             found = {}
             for name in set(plan.ranks) - set(self._placed.attackers):
-                own = adapter.sliced(min(plan.ranks[name], adapter.rank))
+                rank = min(plan.ranks[name], adapter.rank)
+                folded = plan.config.lora.rest is Rest.FOLDED
+                own = adapter.folded(rank) if folded else adapter.sliced(rank)
                 seed = derive_seed(plan.config.seed, "training", self._number, name)
                 found[name] = trainer.train(own, examples[name], seed=seed).astype(np.float64) - own.rows
             return dict(sorted(found.items()))

@@ -1,6 +1,7 @@
 """Local training: what one client does with the global adapter and its own examples in one round."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
@@ -11,7 +12,8 @@ from rbla_secure.choices import Factors, Optimizer
 from rbla_secure.config import TrainingConfig
 from rbla_secure.errors import DataError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, Rows
-from rbla_secure.lora.peft_io import attach, freeze_lora_A, read_rows, write_rows
+from rbla_secure.lora.fold import computing
+from rbla_secure.lora.peft_io import attach, freeze_lora_A, read_rows
 from rbla_secure.tasks.datasets import LabelledImages
 
 
@@ -33,8 +35,9 @@ Descent = Callable[[nn.Module, torch.optim.Optimizer, SummedLoss, int, int], Non
 class LocalTrainer:
     """Trains adapters of any rank on one frozen base. A client runs it; nothing here sees another client.
 
-    Guarantees: :meth:`train` depends on its arguments alone, not on what was trained before, and leaves torch's
-    global random generator as it was.
+    Guarantees: :meth:`train` depends on its arguments alone, not on what was trained before or is being trained, and
+    leaves torch's global random generator and every bit of the base as they were, also where it raises or diverges.
+    Parameters, gradients and the optimizer's state are those of the adapter's own rank, whatever its rest.
 
     Args:
         base: The frozen base model. Copied once for every rank.
@@ -64,7 +67,8 @@ class LocalTrainer:
         """Train an adapter on examples with a fresh optimizer.
 
         Args:
-            adapter: Where training starts. Its rank is the client's rank.
+            adapter: Where training starts. Its rank is the client's rank; its rest, if any, is part of the function
+                and is not trained (:mod:`rbla_secure.lora.fold`).
             examples: The client's own, at least one.
             seed: Of the order of the examples.
 
@@ -74,18 +78,20 @@ class LocalTrainer:
 
         Raises:
             DataError: There are no examples.
+            AdapterError: The adapter's rest is too large to be folded.
         """
         if not len(examples):
             raise DataError("a client needs at least one example to train on")
-        model = self._model(adapter.rank)
-        write_rows(model, adapter)
-        images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
+        with self._model(adapter.rank) as model, computing(model, adapter):
+            self._descend(model, torch.tensor(examples.images), torch.tensor(examples.labels), seed)
+            return read_rows(model, self._layout)
+
+    def _descend(self, model: PeftModel, images: torch.Tensor, labels: torch.Tensor, seed: int) -> None:
         if self._descent is None:
             batches = _batches(len(labels), self._config, seed)
             _descend(model, images, labels, batches=batches, config=self._config)
         else:
             self._descend_by(self._descent, model, images, labels, seed)
-        return read_rows(model, self._layout)
 
     def _descend_by(
         self, descent: Descent, model: PeftModel, images: torch.Tensor, labels: torch.Tensor, seed: int
@@ -98,14 +104,23 @@ class LocalTrainer:
 
         descent(network, optimizer, loss, len(labels), seed)
 
-    def _model(self, rank: int) -> PeftModel:
-        if rank not in self._models:
-            # Evaluation mode, in training too: a frozen base neither drops units nor updates running statistics.
-            model = attach(self._base, layout=self._layout, rank=rank).eval()
-            if self._factors is Factors.LORA_B:
-                freeze_lora_A(model, self._layout)
+    @contextmanager
+    def _model(self, rank: int) -> Iterator[PeftModel]:
+        """The model of a rank, to one user at a time: a call inside a call, or beside it, gets another."""
+        model = self._models.pop(rank, None)
+        if model is None:
+            model = self._attached(rank)
+        try:
+            yield model
+        finally:
             self._models[rank] = model
-        return self._models[rank]
+
+    def _attached(self, rank: int) -> PeftModel:
+        # Evaluation mode, in training too: a frozen base neither drops units nor updates running statistics.
+        model = attach(self._base, layout=self._layout, rank=rank).eval()
+        if self._factors is Factors.LORA_B:
+            freeze_lora_A(model, self._layout)
+        return model
 
 
 def _descend(

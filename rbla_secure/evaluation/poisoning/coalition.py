@@ -105,10 +105,10 @@ class Coalition:
         that hands the global adapter on after every step makes the order irrelevant.
         """
         largest = max(member.rank for member in self._means.members.values())
-        self._learn(adapter.sliced(min(largest, adapter.rank)))
+        self._learn(self._means.federation.sent(adapter, largest).whole())
 
     def _answer(self, client: ClientId, adapter: Adapter, seed: int) -> Rows:
-        broadcast = self._learn(adapter)
+        broadcast = self._learn(adapter.whole())
         current = self._current
         # Another adapter is another round, and so is another seed for the same client: the round before was aborted.
         if current is None or current.broadcast is not broadcast or current.asked.get(client, seed) != seed:
