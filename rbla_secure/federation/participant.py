@@ -212,4 +212,4 @@ def model_bindings(plan: Plan, session: Session, adapter: Adapter) -> Mapping[in
 def _weight(plan: Plan, examples: int) -> float:
     if plan.config.weights is Weighting.UNIFORM:
         return 1.0
-    return min(1.0, examples / plan.config.examples_cap)
+    return min(1.0, max(plan.least_weight, examples / plan.config.examples_cap))
