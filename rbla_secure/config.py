@@ -243,6 +243,10 @@ class Config(_Table):
     )
     weights: Weighting = Weighting.UNIFORM
     examples_cap: Count = Field(1000, description="examples that give weight 1 when weights = examples")
+    least_weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        1 / 16,
+        description="of a client when weights = examples, however few it has; a forged weight amplifies by 1 / this at most",
+    )
     min_holders: Count = Field(3, description="a rank band opens only with so many surviving holders")
     clip_norm: Positive = 1.5
     noise_multiplier: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = Field(

@@ -9,7 +9,6 @@ from rbla_secure.choices import FilterName
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.update import UpdateRows
-from rbla_secure.privacy.quantize import STATISTICS
 from rbla_secure.robustness.names import build
 from rbla_secure.robustness.updates import BandUpdates, Updates
 
@@ -41,7 +40,9 @@ def accepted_by(
             wanted.filter, f=wanted.f, privacy_quorum=plan.config.min_holders, pre_step=wanted.pre_step
         )
         steps = last_step.by_band()
-        previous = None if steps is None else {index: step[:-STATISTICS] for index, step in steps.items()}
+        previous = (
+            None if steps is None else {i: step[: len(step) - plan.statistics] for i, step in steps.items()}
+        )
         verdicts = rule.apply(updates, previous=previous, seed=0).verdicts
         return {client: verdicts[client].accepted for client in clients}
 

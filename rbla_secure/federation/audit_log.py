@@ -43,7 +43,7 @@ class EventKind(StrEnum):
     DROPPED: client, stage: it is out of the session from there on.
     BAND_REFUSED: band, reason.
     UPDATE_REJECTED: of (a client or a group), reason: the filter kept nothing of it.
-    STEP_CHECKED: reason: the step of a round was scaled or rolled back.
+    STEP_CHECKED: reason: the step of a round was scaled or rolled back, or a claim of its clients is not told.
     ROUND_ABORTED: reason, adapter (digest, unchanged). Written once the round is durable.
     ROUND_FINISHED: survivors, adapter (digest). Written once the round is durable.
     RUN_FINISHED: rounds, adapter_file (SHA-256 of the exported tensors).

@@ -63,7 +63,7 @@ def contribution(
         session: Of the round; it names the clip norm.
         client: Who.
         change: Trained rows minus broadcast rows, shape (rank, row_length).
-        weight: In [0, 1]; 1 under noise.
+        weight: In [least weight, 1]; 1 where weights are uniform, as under noise.
         noise_key: 16 secret bytes, fresh for every session; not used without distributed noise.
         seeds: Of the removable components of the noise, where the plan has any.
 
@@ -75,7 +75,8 @@ def contribution(
     rounding = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))
     if mechanism is None:
         update = ClientUpdate(rows=change, weight=weight)
-        integers = quantize(_bounded_bands(plan, session, update), plan.quantizer, rounding)
+        bands = _bounded_bands(plan, session, update)
+        integers = quantize(bands, plan.quantizer, rounding, weighted=plan.weighted)
         return by_segment(plan, session, client, integers)
     update = _presentable(change, weight)
     integers = quantize_values(_bounded_bands(plan, session, update), plan.quantizer, rounding)

@@ -7,23 +7,25 @@ rule of bounded influence stands between the groups' averages. Reasons go to met
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import final
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from protocols.interface import SumResult
 from protocols.session import ClientId, Session
-from rbla_secure.choices import FilterName, Weighting
-from rbla_secure.config import Config
+from rbla_secure.choices import FilterName
 from rbla_secure.federation.filter_options import options
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.step_bound import single_limits
+from rbla_secure.federation.step_check import impossible
+from rbla_secure.federation.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.bands import held_bands
 from rbla_secure.lora.update import BandTotal, RealVector, l2_norm
-from rbla_secure.privacy.quantize import STATISTICS, dequantize, dequantize_public
+from rbla_secure.privacy.quantize import dequantize, dequantize_public, dequantize_weighted
 from rbla_secure.robustness.across_groups import GroupTotals, filter_groups
 from rbla_secure.robustness.grouping import Group
 from rbla_secure.robustness.names import build
@@ -120,11 +122,15 @@ class Filtering:
 
     def _judge_groups(self, session: Session, sums: SumResult) -> Judged:
         groups = self.plan.groups_of(session)
-        found = [
-            GroupTotals(group=group, bands=_group_totals(self.plan, session, index, group, sums))
-            for index, group in enumerate(groups)
-            if index in sums.sums
-        ]
+        found, refused = [], {}
+        for index, group in enumerate(groups):
+            if index not in sums.sums:
+                continue
+            bands, reason = _group_totals(self.plan, session, index, group, sums)
+            if reason:
+                refused[group.name] = Verdict(accepted=False, score=None, reason=reason)
+            else:
+                found.append(GroupTotals(group=group, bands=bands))
         wanted = self.plan.config.robustness
         filtered = filter_groups(found, f=wanted.f, rule=wanted.group_rule)
         names = {group.name: group.members for group in groups}
@@ -141,7 +147,7 @@ class Filtering:
         return Judged(
             totals=filtered.totals,
             closed=closed,
-            verdicts=filtered.verdicts,
+            verdicts={**filtered.verdicts, **refused},
             voters=voters,
             groups=names,
             flags=_flags(found, self._previous(), filtered, f=wanted.f),
@@ -153,7 +159,7 @@ class Filtering:
         if steps is None:
             return None
         rate = self.plan.config.server_learning_rate
-        return {index: step[:-STATISTICS] / rate for index, step in steps.items()}
+        return {index: _values(self.plan, step) / rate for index, step in steps.items()}
 
     def _reference(self, session: Session, adapter: Adapter) -> dict[int, RealVector] | None:
         if self.plan.config.robustness.filter is not FilterName.FL_TRUST or self.reference is None:
@@ -189,14 +195,13 @@ def _decoded(
     inputs = {index: values for index, values in uploaded.items() if index in held}
     if any(values.any() for index, values in uploaded.items() if index not in inputs):
         return Verdict(accepted=False, score=None, reason="validity: values in rows that it does not hold")
-    weights = {index: int(values[-STATISTICS]) for index, values in inputs.items()}
-    claimed = set(weights.values())
+    claimed = {int(values[-plan.statistics]) if plan.weighted else levels for values in inputs.values()}
     if len(claimed) != 1:
         return Verdict(accepted=False, score=None, reason="validity: its bands claim different weights")
     weight = claimed.pop() / levels
-    if not _weight_allowed(plan.config, weight):
+    if not plan.least_weight <= weight <= 1:
         return Verdict(accepted=False, score=None, reason=f"validity: weight {weight:.3g} is not the plan's")
-    bands = {index: values[:-STATISTICS] / (scale * weight) for index, values in inputs.items()}
+    bands = {index: _values(plan, values) / (scale * weight) for index, values in inputs.items()}
     norm = float(np.hypot.reduce([l2_norm(values) for values in bands.values()]))
     # Rounding may lengthen an honest update, up to here: what its client has clipped is left as it is.
     dimension = sum(len(values) for values in bands.values())
@@ -207,8 +212,9 @@ def _decoded(
     return _Decoded(weight=weight, bands={index: values * factor for index, values in bands.items()})
 
 
-def _weight_allowed(config: Config, weight: float) -> bool:
-    return weight == 1.0 if config.weights is Weighting.UNIFORM else 0 < weight <= 1
+def _values(plan: Plan, whole: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A band without the statistics behind its values."""
+    return whole[: len(whole) - plan.statistics]
 
 
 def _updates(plan: Plan, inputs: Mapping[ClientId, _Decoded]) -> Updates:
@@ -247,24 +253,29 @@ def _judged(
 
 def _group_totals(
     plan: Plan, session: Session, index: int, group: Group, sums: SumResult
-) -> Mapping[int, BandTotal]:
-    """One group's sum, cut into its bands."""
+) -> tuple[Mapping[int, BandTotal], str]:
+    """One group's sum, cut into its bands, and why no honest members could have it; empty if they could.
+
+    All members hold all of its bands, so whoever spoils one of them could have spoilt any: the group is refused as a whole.
+    """
     bands = held_bands(plan.bands, group.rank)
     ends = np.cumsum([plan.band_length(band) for band in bands])
     cut = dict(zip((band.index for band in bands), np.split(sums.sums[index], ends[:-1]), strict=True))
     members = len(set(group.members).intersection(sums.survivors))
+    counts = dict.fromkeys(cut, members)
+    if refused := refused_claims(plan, cut, counts):
+        return {}, _first(plan, refused)
     if plan.mechanism_of(session) is not None:
-        return dequantize_public(cut, plan.quantizer, weights=dict.fromkeys(cut, float(members)))
-    totals = dequantize(cut, plan.quantizer, holders=dict.fromkeys(cut, members))
-    return {
-        index: replace(total, weight=_sound_weight(plan, total.weight, members))
-        for index, total in totals.items()
-    }
+        totals = dequantize_public(cut, plan.quantizer, weights=dict.fromkeys(cut, float(members)))
+    else:
+        to_real = dequantize_weighted if plan.weighted else dequantize
+        totals = to_real(cut, plan.quantizer, holders=counts)
+    return totals, _first(plan, impossible(totals, single_limits(plan)))
 
 
-def _sound_weight(plan: Plan, claimed: float, members: int) -> float:
-    """What a group weighs: as its members are known to, or no more than they may. A claim is a member's to make up."""
-    return float(members) if plan.config.weights is Weighting.UNIFORM else min(claimed, float(members))
+def _first(plan: Plan, refused: Mapping[int, str]) -> str:
+    """One reason for a group: that of its lowest refused band; empty if there is none."""
+    return next((f"group sum: {plan.bands[i]}: {refused[i]}" for i in sorted(refused)), "")
 
 
 def _flags(

@@ -223,4 +223,4 @@ class Participant:
 def _weight(plan: Plan, examples: int) -> float:
     if plan.config.weights is Weighting.UNIFORM:
         return 1.0
-    return min(1.0, examples / plan.config.examples_cap)
+    return min(1.0, max(plan.least_weight, examples / plan.config.examples_cap))

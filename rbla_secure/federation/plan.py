@@ -24,7 +24,16 @@ from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.profiles import Adversary
 from protocols.session import ClientId, ExtraReveal, Segment, Session
-from rbla_secure.choices import Adjacency, Factors, FilterName, Rest, Screen, SecureSumMode, Upload
+from rbla_secure.choices import (
+    Adjacency,
+    Factors,
+    FilterName,
+    Rest,
+    Screen,
+    SecureSumMode,
+    Upload,
+    Weighting,
+)
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RefusalError
 from rbla_secure.federation.cohort import roster, sample_cohort
@@ -45,7 +54,7 @@ from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
-from rbla_secure.privacy.quantize import STATISTICS, Quantizer
+from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness.grouping import Group, draw_groups
 from rbla_secure.seeding import derive_seed
@@ -231,7 +240,7 @@ class Plan:
             max_norm=longest / self.quantizer.levels + STEP,
             min_cosine=wanted.min_cosine,
             release=Release(wanted.screening.value),
-            ignored_tail=STATISTICS,
+            ignored_tail=self.statistics,
         )
 
     @property
@@ -374,7 +383,22 @@ class Plan:
         """Values and statistics of a band; with noise there are no statistics, but for the count of band 0."""
         if self.mechanism is not None:
             return self.mechanism.bands[band.index].length
-        return band.height * int(self.columns.sum()) + STATISTICS
+        return band.height * int(self.columns.sum()) + self.statistics
+
+    @property
+    def weighted(self) -> bool:
+        """Whether clients claim weights of their own, which are added up; without, each surviving holder counts one."""
+        return self.config.weights is Weighting.EXAMPLES
+
+    @property
+    def least_weight(self) -> float:
+        """The smallest weight that a client can have, on the grid."""
+        return self.quantizer.round_weight(self.config.least_weight) if self.weighted else 1.0
+
+    @property
+    def statistics(self) -> int:
+        """How many integers follow the values of a band: none with noise, which leaves nothing else to depend on data."""
+        return 0 if self.mechanism is not None else statistics(weighted=self.weighted)
 
     @property
     def _input_bound(self) -> int:

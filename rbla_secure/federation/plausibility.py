@@ -5,7 +5,7 @@ client's, and whatever is summed is then that client's update. Binding all clien
 model. What helps is that a model has a past:
 
 * The adapter before round 1 follows from the seed of the plan: it is compared to the bit.
-* An honest round moves it by no more than :func:`rbla_secure.federation.step_bound.step_limit`. So the adapter before
+* An honest round moves it by no more than :func:`rbla_secure.federation.step_bound.movement_limit`. So the adapter before
   round n lies within (n - m) such steps of the one that this client was sent before round m, whichever rounds it missed.
 * Rows of bands that can never open never move: they are compared to the bit in every round.
 * The adapter before one round is one adapter: another attempt at it brings the same.
@@ -24,14 +24,11 @@ import numpy as np
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.step_bound import step_limit
+from rbla_secure.federation.step_bound import movement_limit
 from rbla_secure.lora.adapter import Adapter, Rows
 
 # Rounds by number, the adapter before each: what a client remembers.
 Seen = dict[int, Adapter]
-
-# float32 rounding of one server step, relative to the length of the rows: half a unit in the last place, with room to spare.
-_ROUNDING = 2.0**-22
 
 
 def check_plausible(plan: Plan, adapter: Adapter, *, round_number: int, seen: Seen) -> None:
@@ -64,9 +61,10 @@ def check_plausible(plan: Plan, adapter: Adapter, *, round_number: int, seen: Se
     if excess > 0:
         last = latest[-1]
         moved = _distance(adapter.rows, earlier[last].rows)
+        limit = _limit(plan, earlier[last], round_number - last)
         raise RefusalError(
             f"the adapter moved by {moved:.4g} since round {last}, and {round_number - last} honest rounds can move it by "
-            f"at most {step_limit(plan) * (round_number - last):.4g}"
+            f"at most {limit:.4g}"
         )
 
 
@@ -92,8 +90,11 @@ def _check_fixed_rows(plan: Plan, adapter: Adapter, first: Adapter) -> None:
 
 def _excess(plan: Plan, adapter: Adapter, earlier: Adapter, rounds: int) -> float:
     """By how much an adapter is too far away; not positive if it is not."""
-    slack = rounds * _ROUNDING * max(_length(adapter.rows), _length(earlier.rows))
-    return _distance(adapter.rows, earlier.rows) - (rounds * step_limit(plan) + slack)
+    return _distance(adapter.rows, earlier.rows) - _limit(plan, earlier, rounds)
+
+
+def _limit(plan: Plan, earlier: Adapter, rounds: int) -> float:
+    return movement_limit(plan, rows_norm=_length(earlier.rows), rounds=rounds)
 
 
 def _distance(rows: Rows, others: Rows) -> float:
