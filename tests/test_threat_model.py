@@ -98,7 +98,7 @@ from tests.protocols.masking.parties import (
     with_sealed,
     without,
 )
-from tests.support.federations import InMemory, beginning_with, make_adapter
+from tests.support.federations import InMemory
 from tests.support.identities import NOW, client_sum, make_authority, server_sum
 from tests.support.reachable import secrets_of
 
@@ -129,8 +129,7 @@ TIERS = "tiers={a={rank=2,clients=3},b={rank=4,clients=3}}"
 def make_plan(*overrides: str) -> Plan:
     """Six clients of rank 2 and 4 on one tiny layer; no model and no data behind it."""
     config = load_config(None, [TIERS, "dropout-rate=0", "rounds=3", *overrides])
-    plan = Plan.build(config, layout=LAYOUT, base_digest=bytes(32))
-    return beginning_with(plan, make_adapter(plan))
+    return Plan.build(config, layout=LAYOUT, base_digest=bytes(32))
 
 
 def steady(step: float) -> Callable[[Adapter, int], Rows]:
@@ -153,7 +152,7 @@ def first_session(plan: Plan, *, round_number: int = 1, attempt: int = 1) -> Ses
 
 def initial(plan: Plan) -> Adapter:
     """The adapter before round 1."""
-    return Adapter.initial(plan.layout, rank=plan.max_rank, seed=1)
+    return plan.initial_adapter
 
 
 def play(plan: Plan, before: Adapter, network: InMemory) -> RoundOutcome:

@@ -65,7 +65,9 @@ def make_session(plan: Plan, *, round_number: int = 1, attempt: int = 1, run: by
 
 def make_adapter(plan: Plan, *, seed: int | None = None) -> Adapter:
     """A global adapter in which no value is zero; by default the one that :func:`make_plan` lets runs begin with."""
-    rows = np.random.default_rng(plan.config.seed if seed is None else seed).standard_normal((plan.max_rank, plan.layout.row_length))
+    rows = np.random.default_rng(plan.config.seed if seed is None else seed).standard_normal(
+        (plan.max_rank, plan.layout.row_length)
+    )
     return Adapter(layout=plan.layout, rows=rows.astype(np.float32))
 
 

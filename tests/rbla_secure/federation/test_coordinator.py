@@ -92,9 +92,7 @@ def test_a_run_begins_with_one_seeded_adapter(tmp_path: Path) -> None:
     run, again = Run(tmp_path / "one"), Run(tmp_path / "two")
     other = Run(tmp_path / "three", seed=1)
 
-    plans = [
-        Plan.build(each.plan.config, layout=LAYOUT, base_digest=BASE) for each in (run, again, other)
-    ]
+    plans = [Plan.build(each.plan.config, layout=LAYOUT, base_digest=BASE) for each in (run, again, other)]
     starts = [plan.initial_adapter for plan in plans]
 
     assert run.coordinator().initial_adapter() is run.plan.initial_adapter
