@@ -58,10 +58,12 @@ from rbla_secure import keys
 from rbla_secure.config import load_config
 from rbla_secure.errors import RefusalError, RunFolderError, UpdateError
 from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind
+from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Parcel
+from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRequest, decode_answer
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
@@ -128,7 +130,7 @@ TIERS = "tiers={a={rank=2,clients=3},b={rank=4,clients=3}}"
 
 def make_plan(*overrides: str) -> Plan:
     """Six clients of rank 2 and 4 on one tiny layer; no model and no data behind it."""
-    config = load_config(None, [TIERS, "dropout-rate=0", "rounds=3", *overrides])
+    config = load_config(None, [TIERS, "dropout-rate=0", "rounds=4", *overrides])
     return Plan.build(config, layout=LAYOUT, base_digest=bytes(32))
 
 
@@ -478,8 +480,10 @@ def test_claim_08_clients_of_different_models_do_not_cancel(
 
 
 @EVERY_PROFILE
-def test_claim_08_a_model_aimed_at_one_client_is_bound_into_its_masks(profile: MaskingProfile) -> None:
-    """One changed value in the adapter that one client is sent: its bands stay closed, the others open."""
+def test_claim_08_a_model_aimed_at_one_client_is_bound_into_its_masks(
+    monkeypatch: pytest.MonkeyPatch, profile: MaskingProfile
+) -> None:
+    """One changed value in the adapter of one client: it refuses; if it believes it, all its bands stay closed."""
     plan = make_plan(f"masking.profile={profile.name}")
     taken: dict[str, bytes] = {}
 
@@ -488,14 +492,17 @@ def test_claim_08_a_model_aimed_at_one_client_is_bound_into_its_masks(profile: M
             return parcel.data
         message = StageRequest.from_bytes(parcel.data)
         adapter = bytearray(message.adapter)
-        adapter[0] ^= 1
+        adapter[-4] ^= 1  # the last row of all, which it does not hold and only folds in
         taken[client] = bytes(adapter)
         return replace(message, adapter=bytes(adapter)).to_bytes()
 
+    refused = play(plan, initial(plan), InMemory(participants(plan), requests=alter))
+    monkeypatch.setattr(Memory, "accept", lambda *_arguments: None)  # whatever it is sent, it believes
     honest = play(plan, initial(plan), InMemory(participants(plan)))
     attacked = play(plan, initial(plan), InMemory(participants(plan), requests=alter))
 
     assert taken
+    assert "follows from the plan's seed" in refused.refusals["a-01"]
     assert "another model" in attacked.refused_bands[0]
     assert attacked.adapter.rows[:2].tobytes() == initial(plan).rows[:2].tobytes()
     assert attacked.adapter.rows[2:].tobytes() == honest.adapter.rows[2:].tobytes()
@@ -583,12 +590,21 @@ def test_claim_11_a_client_refuses_strangers_its_own_absence_and_the_past() -> N
         return client.answer(StageRequest(session=session.to_bytes(), payload=b"").to_bytes())
 
     def over(*cohort: str) -> Session:
-        return replace(first_session(plan), members=cohort, segments=(segment(0, 5, cohort),), threshold=2)
+        terms = first_session(plan)
+        ranks = tuple(plan.ranks.get(member, 2) for member in cohort)
+        return replace(
+            terms,
+            members=cohort,
+            ranks=ranks,
+            segments=(segment(0, 5, cohort),),
+            threshold=len(cohort) // 2 + 1,
+        )
 
-    with pytest.raises(RefusalError, match="enrolled"):
-        ask(over("a-01", "b-01", "puppet"))
-    with pytest.raises(RefusalError, match="lacks"):
-        ask(over("a-01", "a-02", "b-02"))
+    for cohort in (("a-01", "b-01", "puppet"), ("a-01", "a-02", "b-02"), tuple(plan.ranks)[:-1]):
+        with pytest.raises(RefusalError, match="the cohort of round 1 is not the plan's"):
+            ask(over(*cohort))
+    with pytest.raises(RefusalError, match="rounds of the plan"):
+        ask(replace(first_session(plan), round=5))
     ask(first_session(plan, round_number=2, attempt=2))
     for number, attempt in ((1, 3), (2, 1)):
         with pytest.raises(RefusalError, match="must come after"):
@@ -726,7 +742,7 @@ def test_claim_13_another_encoding_of_a_message_is_refused() -> None:
     data = directory.to_bytes()
     kind = type(directory)
 
-    for wrong in (data + b"\x00", data[:-1], b"X" + data[1:], data[:2] + b"\x02" + data[3:]):
+    for wrong in (data + b"\x00", data[:-1], b"X" + data[1:], data[:2] + b"\x01" + data[3:]):
         with pytest.raises(WireError):
             kind.from_bytes(wrong)
     shuffled = replace(directory, advertisements=directory.advertisements[::-1])
@@ -1143,7 +1159,7 @@ def test_claim_21_without_that_rule_the_difference_is_one_clients_update(
     monkeypatch: pytest.MonkeyPatch, profile: MaskingProfile
 ) -> None:
     """The attack is real: two sums of one round that differ by one client differ by its integers, to the bit."""
-    monkeypatch.setattr(Participant, "_check_not_given", lambda *_arguments: None)
+    monkeypatch.setattr(Memory, "check_not_given", lambda *_arguments: None)
     plan = make_plan(f"masking.profile={profile.name}")
     people = participants(plan)
 
@@ -1151,7 +1167,8 @@ def test_claim_21_without_that_rule_the_difference_is_one_clients_update(
     second, _ = _sums_of(plan, people, 2, without="a-01")
 
     victim = people["a-01"]
-    alone = victim._inputs(first_session(plan), initial(plan).sliced(2))
+    model = Broadcast(adapter=initial(plan), digests=band_digests(plan, initial(plan)))
+    alone = victim._inputs(first_session(plan), model)
     assert np.array_equal(first.sums[0] - second.sums[0], alone[0].values)
     assert np.array_equal(first.sums[1], second.sums[1])
 

@@ -60,10 +60,13 @@ class Memory:
         Raises:
             RefusalError: The round is such a one.
         """
-        if round_number <= self.given:
+        if round_number == self.given:
             raise RefusalError(
-                f"round {round_number} must come after round {self.given}, which has this participant's input: another input "
-                "for it or for an earlier round could show the difference to another sum"
+                f"round {round_number} has had this participant's input: another one could show the difference of two sums"
+            )
+        if round_number < self.given:
+            raise RefusalError(
+                f"round {round_number} is over for this participant, whose input round {self.given} has had: rounds go forward"
             )
 
     def accept(self, adapter: Adapter, round_number: int) -> None:

@@ -123,8 +123,7 @@ def test_a_second_attempt_after_a_sum_is_refused(profile: str) -> None:
     assert conversation.dropped == dict.fromkeys(MEMBERS, "advertise_keys")
     (why,) = set(conversation.refusals.values())
     assert why == (
-        "RefusalError: round 1 must come after round 1, which has this participant's input: another input for it or for "
-        "an earlier round could show the difference to another sum"
+        "RefusalError: round 1 has had this participant's input: another one could show the difference of two sums"
     )
 
 
