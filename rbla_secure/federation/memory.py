@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import AdapterError, RefusalError
+from rbla_secure.federation.broadcast import Broadcast
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.plausibility import Seen, check_plausible, remember
 from rbla_secure.lora.adapter import Adapter
@@ -69,14 +70,14 @@ class Memory:
                 f"round {round_number} is over for this participant, whose input round {self.given} has had: rounds go forward"
             )
 
-    def accept(self, adapter: Adapter, round_number: int) -> None:
-        """Check an adapter against the ones before it, and remember it.
+    def accept(self, broadcast: Broadcast, round_number: int) -> None:
+        """Check a model against the ones before it, and remember it.
 
         Raises:
             RefusalError: Honest rounds cannot have led to it.
         """
-        check_plausible(self._plan, adapter, round_number=round_number, seen=self._seen)
-        self._seen = remember(self._plan, adapter, round_number=round_number, seen=self._seen)
+        check_plausible(self._plan, broadcast, round_number=round_number, seen=self._seen)
+        self._seen = remember(self._plan, broadcast.adapter, round_number=round_number, seen=self._seen)
 
     def give(self, round_number: int) -> None:
         """Write down that a round has this participant's input; called before the input leaves.

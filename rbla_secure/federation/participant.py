@@ -127,7 +127,7 @@ class Participant:
             return current.client.contribute(message.payload, {})
         number = current.session.round
         self._memory.check_not_given(number)
-        self._memory.accept(broadcast.adapter, number)
+        self._memory.accept(broadcast, number)
         inputs = self._inputs(current.session, broadcast, current.seeds)
         reply = current.client.contribute(message.payload, inputs)
         self._memory.give(number)

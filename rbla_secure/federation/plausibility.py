@@ -22,6 +22,7 @@ then is noise.
 import numpy as np
 
 from rbla_secure.errors import RefusalError
+from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import movement_limit
@@ -31,22 +32,22 @@ from rbla_secure.lora.adapter import Adapter, Rows
 Seen = dict[int, Adapter]
 
 
-def check_plausible(plan: Plan, adapter: Adapter, *, round_number: int, seen: Seen) -> None:
+def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, seen: Seen) -> None:
     """Refuse an adapter that honest rounds cannot have led to.
 
     Args:
         plan: The client's own.
-        adapter: What it is sent before a round: all rows of the global adapter, or the first ones.
+        broadcast: What it is sent before a round: all rows of the global adapter, or the first ones and digests of the rest.
         round_number: Of that round.
         seen: The adapters that it was sent before earlier rounds, the last few; those of this round if it was sent one.
 
     Raises:
         RefusalError: It names the rule, with the numbers.
     """
-    first = plan.initial_adapter
-    _check_fixed_rows(plan, adapter, first)
+    adapter, first = broadcast.adapter, plan.initial_adapter
+    _check_fixed_bands(plan, broadcast)
     if round_number == 1:
-        if not _same(adapter.rows, first.rows[: adapter.rank]):
+        if broadcast.digests != band_digests(plan, first):
             raise RefusalError("the adapter of round 1 is not the one that follows from the plan's seed")
         return
     if round_number in seen:
@@ -80,11 +81,12 @@ def _remembered(plan: Plan) -> int:
     return WINDOW + 1 if wanted.max_accuracy_drop or wanted.max_trigger_rise else 1
 
 
-def _check_fixed_rows(plan: Plan, adapter: Adapter, first: Adapter) -> None:
-    fixed = plan.bands_that_open[-1].stop
-    if not _same(adapter.rows[fixed:], first.rows[fixed : adapter.rank]):
+def _check_fixed_bands(plan: Plan, broadcast: Broadcast) -> None:
+    moving = len(plan.bands_that_open)
+    if broadcast.digests[moving:] != band_digests(plan, plan.initial_adapter)[moving:]:
         raise RefusalError(
-            f"rows {fixed + 1}-{adapter.rank} of the adapter have moved, and nobody trains them: their bands can never open"
+            f"rows from {plan.bands[moving].start + 1} on of the adapter have moved, and nobody trains them: their bands can "
+            "never open"
         )
 
 
