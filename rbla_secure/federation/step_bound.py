@@ -117,7 +117,7 @@ def average_limits(plan: Plan) -> AverageLimits:
 def step_limit(plan: Plan) -> float:
     """The largest L2 norm, over all rows, by which one honest round moves the global adapter, before float32 rounding.
 
-    With a check of public accuracy a round may also go back by `WINDOW` - 1 rounds (`guard.py`). Infinite under fl-trust.
+    With a check of public accuracy a round may also go back by `WINDOW` - 1 steps (`guard.py`). Infinite under fl-trust.
     """
     limit = plan.config.server_learning_rate * average_limits(plan).total
     if cap := plan.config.robustness.max_step_norm:
