@@ -4,10 +4,12 @@ Behind masks a modified client adds any integer to the sum of the weights. Divid
 thousands of times as long. An honest weight lies in [l, 1], l the plan's least weight, so over the surviving holders, whose
 numbers n_b are public and of which those of a higher band hold the lower ones too,
 
-    l n_b <= W_b <= n_b      and      l (n_b - n_a) <= W_b - W_a <= n_b - n_a     for a the next higher band that counts.
+    l n_b <= W_b <= n_b      and      l (n_b - n_a) <= W_b - W_a <= n_b - n_a     for a the next higher band that counts,
 
-and no value of the sum exceeds n_b times the largest integer. A band outside stays closed and keeps its rows. From the highest band down, so that a client closes only bands that it holds:
-where two bands contradict each other, the liar holds the lower one whichever of them it forged.
+and no value of the sum exceeds n_b times the largest integer. A band outside stays closed and keeps its rows. It goes from the
+highest band down, so that a client closes only bands that it holds: where two bands contradict each other, the liar holds
+the lower one whichever of them it forged. (With gamma or zero padding all bands are scaled by shares of the weight of the lowest
+band, so without that one nothing moves, whoever closed it.)
 
 Guarantee: the sums that are left are those of *some* weights in [l, 1] of the same clients. (Each difference is spread evenly over
 the clients that hold b and not a.) Hence W_b is off by a factor between l and 1 / l from the true one, however many clients lie: a

@@ -22,7 +22,7 @@ from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.round import RoundOutcome
-from rbla_secure.federation.step_bound import average_limits, movement_limit, single_limits, step_limit
+from rbla_secure.federation.step_bound import average_limits, over_rounds, single_limits, step_limit
 from rbla_secure.federation.step_check import CheckedAverage
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.privacy.quantize import dequantize_weighted
@@ -58,7 +58,7 @@ def careless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         round_module,
         "check_average",
-        lambda _plan, _totals, averaged: CheckedAverage(average=averaged, refused={}),
+        lambda _plan, _session, _totals, averaged: CheckedAverage(average=averaged, refused={}),
     )
 
 
@@ -247,7 +247,7 @@ def test_the_control_takes_the_long_average(monkeypatch: pytest.MonkeyPatch) -> 
     """Without the check the same vector makes a step that every client would refuse in the next round."""
     plan = make_plan(**MASKED, **ROOMY, tiers={"a": {"rank": 3, "clients": 3}})
     adapter = make_adapter(plan)
-    limit = movement_limit(plan, rows_norm=float(np.linalg.norm(adapter.rows)))
+    limit = over_rounds(step_limit(plan), float(np.linalg.norm(adapter.rows)), rounds=1)
 
     refused = attack(plan, adapter, {"a-01": long})
     careless(monkeypatch)
@@ -286,7 +286,7 @@ def test_one_client_moves_the_adapter_by_no_more_than_the_limit(changes: dict[st
     """Whatever lengths it tries, in the bands it holds: what is taken is within the limit that clients know."""
     plan = make_plan(**MASKED, **ROOMY, **changes)
     adapter = make_adapter(plan)
-    limit = movement_limit(plan, rows_norm=float(np.linalg.norm(adapter.rows)))
+    limit = over_rounds(step_limit(plan), float(np.linalg.norm(adapter.rows)), rounds=1)
     taken = []
     for size in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.01, 2.0):
 
@@ -377,6 +377,7 @@ def test_a_group_that_no_honest_members_have_is_refused_by_name(weights: str) ->
     (hostile,) = [name for name, verdict in outcome.judged.verdicts.items() if not verdict.accepted]
     assert "large-04" in outcome.judged.groups[hostile]
     assert "group sum: rows 1-3: " in outcome.judged.verdicts[hostile].reason
+    assert outcome.judged.flags[hostile] == 1.0
     assert outcome.refused_bands == {0: "2 groups, 3 needed against f=1"}
     assert outcome.adapter.to_bytes() == adapter.to_bytes()
 

@@ -17,7 +17,7 @@ from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import (
     average_limits,
-    movement_limit,
+    over_rounds,
     single_limits,
     step_limit,
     update_limit,
@@ -53,7 +53,7 @@ def moved(before: Adapter, after: Adapter) -> float:
 
 
 def allowed(plan: Plan, before: Adapter, *, rounds: int = 1) -> float:
-    return movement_limit(plan, rows_norm=float(np.linalg.norm(before.rows)), rounds=rounds)
+    return over_rounds(step_limit(plan), float(np.linalg.norm(before.rows)), rounds=rounds)
 
 
 # --- figures ---
@@ -108,6 +108,9 @@ def test_adaptive_clipping_is_bounded_by_the_largest_of_its_norms() -> None:
     adaptive = default_plan("noise-multiplier=0.5", "privacy.clipping=adaptive")
 
     assert update_limit(adaptive) == pytest.approx(4 * update_limit(fixed), rel=1e-2)
+    # A round at a smaller norm has smaller limits, noise and all.
+    one, four = (average_limits(adaptive, clip_norm=norm).total for norm in (1.5, 6.0))
+    assert four == average_limits(adaptive).total == pytest.approx(4 * one, rel=0.05)
 
 
 # --- the sum over bands ---
@@ -339,7 +342,7 @@ def test_the_limit_of_noise_is_some_of_its_standard_deviations() -> None:
     """Not much more than what the noise needs: the length of 16 * 138 values of noise, and 7 to 11 deviations a value."""
     plan = default_plan("noise-multiplier=4")
     limits, quiet = average_limits(plan), average_limits(default_plan())
-    std = step_bound._noise_std(plan, 3)
+    std = step_bound._noise_std(plan, 3, 1.5)
 
     assert limits.coordinates[3] - quiet.coordinates[3] == pytest.approx(8.5 * std, rel=0.1)
     assert limits.bands[3] - quiet.bands[3] == pytest.approx(std * (math.sqrt(8 * 138) + 7.45), rel=0.01)
