@@ -47,6 +47,8 @@ def test_claim_37_the_server_takes_no_clients_word() -> None:
         robustness={"filter": "norm-bound", "bound": 1e6},
         upload="padded",
         quantization={"bits": 16, "bound": 1.0},
+        weights="examples",
+        examples_cap=10,
     )
     crafted: dict[str, Any] = {
         "large-01": lambda sent: {i: clear.with_weight(v, 0) for i, v in sent.items()},
@@ -72,7 +74,7 @@ def test_claim_37_the_server_takes_no_clients_word() -> None:
 def _long(sent: Integers) -> Integers:
     """The largest values that there are, in the one row that the client holds."""
     largest = np.full_like(sent[0], 32_767)
-    return {**sent, 0: np.append(largest[:-1], sent[0][-1:])}
+    return {**sent, 0: np.append(largest[:-2], sent[0][-2:])}
 
 
 @pytest.mark.parametrize("profile", groups.PROFILES)
