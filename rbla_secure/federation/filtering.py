@@ -53,7 +53,7 @@ class Judged:
         verdicts: By client, or by group of clients, what was thought of it.
         voters: By band of the totals: how many clients they cover.
         groups: By name, the clients of each group that was summed.
-        flags: By name of a group: 1 where it is among the f most suspicious of the round, else 0.
+        flags: By name of a group: 1 where it is among the f most suspicious of the round or its sum is impossible, else 0.
     """
 
     totals: Mapping[int, BandTotal]
@@ -150,7 +150,10 @@ class Filtering:
             verdicts={**filtered.verdicts, **refused},
             voters=voters,
             groups=names,
-            flags=_flags(found, self._previous(), filtered, f=wanted.f),
+            flags={
+                **_flags(found, self._previous(), filtered, f=wanted.f),
+                **dict.fromkeys(refused, 1.0),
+            },
         )
 
     def _previous(self) -> dict[int, RealVector] | None:

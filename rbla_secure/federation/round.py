@@ -140,7 +140,7 @@ def run_round(
 
     # Totals become one average over exactly the holders of each row; what honest clients cannot have made stays out of it.
     averaged = average(plan, spread(released.totals, plan.bands, plan.columns))
-    checked = check_average(plan, released.totals, averaged)
+    checked = check_average(plan, conversation.session, released.totals, averaged)
     totals = {i: total for i, total in released.totals.items() if i not in checked.refused}
     holders = {
         i: count

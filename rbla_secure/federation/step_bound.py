@@ -1,7 +1,7 @@
 """How far honest clients can move the global adapter in one round. Pure functions of the plan, the same for everyone.
 
-The server refuses averages that are longer (`step_check.py`); a client refuses an adapter that has moved further since the
-last one it was given. Whatever one hostile client adds behind its masks, the adapter moves by no more than these limits.
+The server refuses averages that are longer (`step_check.py`), a client an adapter that has moved further since the last one it
+was given (`movement.py`). Whatever one hostile client adds behind its masks, the adapter moves by no more than these limits.
 
 **Without filter and noise.** A client's whole update x_k, cut and rounded, has an L2 norm of at most C: the rounded norm bound at
 the plan's largest clip norm, over the grid's scale. (Weights: w x_k is what is rounded, to at most R(w C) / s, so x_k is
@@ -43,7 +43,7 @@ has two of them for each band, one for all, and as many for each of its groups.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, final
 
@@ -92,10 +92,15 @@ class _Rule:
     whole: bool = True
 
 
-def update_limit(plan: Plan) -> float:
-    """C: the L2 norm of one client's whole update as the sum shows it, over its weight."""
+def update_limit(plan: Plan, *, clip_norm: float | None = None) -> float:
+    """C: the L2 norm of one client's whole update as the sum shows it, over its weight.
+
+    Args:
+        plan: The terms.
+        clip_norm: Of one round; the largest of the plan if not given.
+    """
     dimension, least = plan.max_rank * int(plan.columns.sum()), plan.least_weight
-    longest = plan.quantizer.rounded_norm_bound(least * plan.clip_norms[0], dimension)
+    longest = plan.quantizer.rounded_norm_bound(least * (clip_norm or plan.clip_norms[0]), dimension)
     found = longest / (plan.quantizer.scale * least)
     if plan.config.robustness.filter is FilterName.NORM_BOUND:
         return min(found, options(plan.config).bound or math.inf)
@@ -104,55 +109,60 @@ def update_limit(plan: Plan) -> float:
 
 def single_limits(plan: Plan) -> AverageLimits:
     """Those of a mean in which every update counts with one share in all of its bands: of one group."""
-    return _limits(plan, stretch=1.0, overlap=1.0)
+    return _limits(plan, plan.clip_norms[0], stretch=1.0, overlap=1.0)
 
 
-def average_limits(plan: Plan) -> AverageLimits:
-    """Those of a round's average."""
+def average_limits(plan: Plan, *, clip_norm: float | None = None) -> AverageLimits:
+    """Those of a round's average; of any round if its clip norm is not given."""
     rule = _rule(plan.config.robustness, grouped=plan.grouped)
     overlap = _overlap(plan) if rule.whole else float(len(plan.bands_that_open))
-    return _limits(plan, stretch=rule.stretch, overlap=overlap)
+    return _limits(plan, clip_norm or plan.clip_norms[0], stretch=rule.stretch, overlap=overlap)
 
 
 def step_limit(plan: Plan) -> float:
     """The largest L2 norm, over all rows, by which one honest round moves the global adapter, before float32 rounding.
 
-    With a check of public accuracy a round may also go back by `WINDOW` - 1 rounds (`guard.py`). Infinite under fl-trust.
+    With a check of public accuracy a round may also go back by `WINDOW` - 1 steps (`guard.py`). Infinite under fl-trust.
     """
-    limit = plan.config.server_learning_rate * average_limits(plan).total
+    return in_one_round(plan, average_limits(plan).total)
+
+
+def in_one_round(plan: Plan, limit: float) -> float:
+    """From a limit of an average to how far a round moves what it limits: rows, a band of them or one value."""
+    moved = plan.config.server_learning_rate * limit
     if cap := plan.config.robustness.max_step_norm:
-        limit = min(limit, cap * _ARITHMETIC)
-    return limit * (WINDOW - 1) if plan.config.robustness.max_accuracy_drop else limit
+        moved = min(moved, cap * _ARITHMETIC)
+    return moved * (WINDOW - 1) if plan.config.robustness.max_accuracy_drop else moved
 
 
-def movement_limit(plan: Plan, *, rows_norm: float, rounds: int = 1) -> float:
-    """How far so many honest rounds can move the adapter, float32 rounding included: each adds 2^-24 of every value.
+def over_rounds(each: float, size: float, *, rounds: int) -> float:
+    """How far so many rounds move something, float32 rounding included: each step adds 2^-24 of every value.
 
     Args:
-        plan: The terms.
-        rows_norm: L2 norm of the rows before the first of these rounds.
-        rounds: How many rounds lie between two adapters.
+        each: How far one round moves it, which may go back by `WINDOW` - 1 steps; what no round moves is not rounded either.
+        size: Its L2 norm, or magnitude, before the first of these rounds.
+        rounds: How many.
     """
-    furthest = rounds * step_limit(plan)
-    rounding = rounds * _ROUNDING * (rows_norm + furthest)
-    return furthest + rounding * math.exp(2 * rounds * _ROUNDING)
+    furthest = rounds * each
+    rounding = rounds * (WINDOW - 1) * _ROUNDING
+    return furthest + rounding * (size + furthest) * math.exp(2 * rounding) if each else 0.0
 
 
-def _limits(plan: Plan, *, stretch: float, overlap: float) -> AverageLimits:
-    signal, width = math.sqrt(stretch) * update_limit(plan), int(plan.columns.sum())
+def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> AverageLimits:
+    signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), int(plan.columns.sum())
     coordinate = plan.quantizer.bound / plan.least_weight
     opening = {band.index for band in plan.bands_that_open}
     if plan.config.robustness.filter is FilterName.FL_TRUST:
         signal = coordinate = math.inf  # the length of the reference, which is not clipped
     bands, coordinates = [], []
     for band in plan.bands:
-        length, std = band.height * width, _noise_std(plan, band.index)
+        length, std = band.height * width, _noise_std(plan, band.index, clip_norm)
         longest = min(signal, math.sqrt(length) * coordinate)
         longest += math.sqrt(stretch) * std * (math.sqrt(length) + math.sqrt(2 * _TAIL))
         furthest = coordinate + std * math.sqrt(2 * (_TAIL + math.log(2 * length)))
         bands.append(longest * _ARITHMETIC if band.index in opening else 0.0)
         coordinates.append(furthest * _ARITHMETIC if band.index in opening else 0.0)
-    noise = _noise_norm(plan) * (math.sqrt(stretch * overlap) if plan.grouped else 1.0)
+    noise = _noise_norm(plan, clip_norm) * (math.sqrt(stretch * overlap) if plan.grouped else 1.0)
     total = min((math.sqrt(overlap) * signal + noise) * _ARITHMETIC, math.hypot(*bands))
     return AverageLimits(bands=tuple(bands), coordinates=tuple(coordinates), total=total)
 
@@ -192,15 +202,15 @@ def _rule(wanted: RobustnessConfig, *, grouped: bool) -> _Rule:
             return _Rule(whole=not mixed)
 
 
-def _noise_std(plan: Plan, index: int) -> float:
+def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     """a_b: of the noise on one coordinate of an average, in units of an update, at its largest.
 
     With h surviving holders of H and N uploaders in a cohort at most h + N - H shares are in the sum, and it is divided by h:
     sqrt(h + N - H) / h falls with h, so it is largest at the quorum. Components that were to be removed may still be in.
     """
-    mechanism = plan.mechanism
-    if mechanism is None:
+    if plan.mechanism is None:
         return 0.0
+    mechanism = replace(plan.mechanism, clip_norm=clip_norm)
     unit = mechanism.share_std(index) / plan.quantizer.scale
     if plan.grouped:
         return unit / math.sqrt(plan.config.min_holders)
@@ -211,9 +221,9 @@ def _noise_std(plan: Plan, index: int) -> float:
     return unit * math.sqrt(quorum + mechanism.bands[index].uploaders - holders) / quorum
 
 
-def _noise_norm(plan: Plan) -> float:
+def _noise_norm(plan: Plan, clip_norm: float) -> float:
     """Of the noise over all bands together, at its largest."""
     width = int(plan.columns.sum())
-    stds = [(band.height * width, _noise_std(plan, band.index)) for band in plan.bands_that_open]
+    stds = [(band.height * width, _noise_std(plan, band.index, clip_norm)) for band in plan.bands_that_open]
     spread = math.sqrt(sum(length * std**2 for length, std in stds))
     return spread + max((std for _, std in stds), default=0.0) * math.sqrt(2 * _TAIL)

@@ -19,6 +19,7 @@ from typing import final
 
 import numpy as np
 
+from protocols.session import Session
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import AverageLimits, average_limits
 from rbla_secure.lora.average import GroupAverage, Totals
@@ -42,16 +43,17 @@ class CheckedAverage:
     refused: Mapping[int, str]
 
 
-def check_average(plan: Plan, totals: Totals, averaged: GroupAverage) -> CheckedAverage:
+def check_average(plan: Plan, session: Session, totals: Totals, averaged: GroupAverage) -> CheckedAverage:
     """An average without the bands that no honest clients could have made.
 
     Args:
         plan: The terms.
+        session: Of the round; it names the clip norm.
         totals: By band, in the columns that travel; their means are what is measured, as shares of gamma or zero padding
             would let a forger of a rare band be longer.
         averaged: Their average by the plan's rule.
     """
-    refused = impossible(totals, average_limits(plan))
+    refused = impossible(totals, average_limits(plan, clip_norm=plan.clip_norm_of(session)))
     return CheckedAverage(average=_without(averaged, [plan.bands[i] for i in refused]), refused=refused)
 
 

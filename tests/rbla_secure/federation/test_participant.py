@@ -98,9 +98,9 @@ def test_a_participant_sends_what_it_learnt(name: str, rank: int) -> None:
     integers = sent(participant(name).handle(request()))
 
     assert sorted(integers) == ([0] if rank == 1 else [0, 1])
-    values = np.concatenate([integers[index][:-2] for index in sorted(integers)])
+    values = np.concatenate([integers[index][:-1] for index in sorted(integers)])
     assert values * STEP == pytest.approx(change.ravel(), abs=STEP)
-    assert {tuple(part[-2:]) for part in integers.values()} == {(LEVELS, 0)}
+    assert {int(part[-1]) for part in integers.values()} == {0}
 
 
 def test_a_long_update_is_clipped() -> None:
@@ -111,16 +111,18 @@ def test_a_long_update_is_clipped() -> None:
 
     integers = sent(participant("large-01", train=leap).handle(request(rank=3)))
 
-    values = np.concatenate([integers[index][:-2] for index in (0, 1)]) * STEP
+    values = np.concatenate([integers[index][:-1] for index in (0, 1)]) * STEP
     assert np.linalg.norm(values) <= 1.0
     # One clip over all 33 equal values; each is cut off at the bound of a coordinate.
     assert values == pytest.approx(np.full(33, 0.1), abs=STEP)
     assert [int(integers[index][-1]) for index in (0, 1)] == [LEVELS, LEVELS]
 
 
-@pytest.mark.parametrize(("examples", "share"), [(0, 0.0), (1, 0.01), (50, 0.5), (100, 1.0), (10_000, 1.0)])
+@pytest.mark.parametrize(
+    ("examples", "share"), [(0, 1 / 16), (1, 1 / 16), (50, 0.5), (100, 1.0), (10_000, 1.0)]
+)
 def test_examples_weigh_up_to_their_cap(examples: int, share: float) -> None:
-    """With weights by examples, a client's weight is its share of the cap, at most one."""
+    """With weights by examples, a client's weight is its share of the cap, at most one and at least the least weight."""
     plan = make_plan(weights="examples", examples_cap=100)
 
     integers = sent(participant(plan=plan, examples=examples).handle(request(make_session(plan))))
@@ -130,10 +132,13 @@ def test_examples_weigh_up_to_their_cap(examples: int, share: float) -> None:
 
 @pytest.mark.parametrize("examples", [1, 10_000])
 def test_uniform_weights_do_not_tell_the_number_of_examples(examples: int) -> None:
-    """By default everyone weighs the same."""
+    """By default everyone weighs the same, and no weight is sent."""
+    plan = make_plan()
+
     integers = sent(participant(examples=examples).handle(request()))
 
-    assert integers[0][-2] == LEVELS
+    assert integers[0].tolist() == sent(participant(examples=100).handle(request()))[0].tolist()
+    assert len(integers[0]) == plan.layout.row_length + 1
 
 
 def test_the_same_request_gets_the_same_reply() -> None:

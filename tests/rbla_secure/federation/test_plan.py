@@ -21,7 +21,6 @@ from rbla_secure.federation.derived import band_quorum, bands_and_holders, thres
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
-from rbla_secure.privacy.quantize import STATISTICS
 from tests.support.federations import (
     BASE,
     LARGE,
@@ -286,7 +285,7 @@ def test_no_honest_update_is_longer_than_the_screening_allows() -> None:
     rule = plan.screening
 
     assert rule is not None
-    assert (rule.min_cosine, rule.release, rule.ignored_tail) == (-0.25, Release.VALUES, STATISTICS)
+    assert (rule.min_cosine, rule.release, rule.ignored_tail) == (-0.25, Release.VALUES, 1)
     clipped = plan.config.clip_norm / plan.quantizer.bound
     assert clipped < rule.max_norm < 1.01 * clipped
     assert plan.charge.screening == rule
@@ -438,12 +437,12 @@ def test_exactly_what_cannot_be_kept_is_refused(changes: dict[str, Any]) -> None
         assert len(session.members) / 2 < session.threshold <= len(session.members)
         assert server_sum(plan).server(session).requests()
         for segment, (band, holders) in zip(session.segments, bands_and_holders(config), strict=True):
-            assert segment.length == band.height * LAYOUT.row_length + 2
+            assert segment.length == band.height * LAYOUT.row_length + plan.statistics
             assert len(segment.holders) == holders >= band_quorum(config, holders) >= segment.quorum
 
 
 def test_a_session_follows_from_plan_and_cohort() -> None:
-    """Segments are the bands, their members its holders, their length its values and two statistics."""
+    """Segments are the bands, their members its holders, their length its values and one statistic."""
     plan = make_plan(secure_sum="masking")
 
     session = plan.session(run=RUN, round_number=4, attempt=2, cohort=MEMBERS)
@@ -456,8 +455,8 @@ def test_a_session_follows_from_plan_and_cohort() -> None:
         threshold=4,
         input_bound=32767,
         segments=(
-            Segment(index=0, length=11 + 2, members=MEMBERS, quorum=3),
-            Segment(index=1, length=2 * 11 + 2, members=LARGE, quorum=3),
+            Segment(index=0, length=11 + 1, members=MEMBERS, quorum=3),
+            Segment(index=1, length=2 * 11 + 1, members=LARGE, quorum=3),
         ),
         config_digest=plan.digest,
         ring_bits=32,
