@@ -61,6 +61,9 @@ class SumResult:
         refused: By segment index: why a segment stayed closed.
         inputs: By survivor and segment, what a sum in the clear was asked to keep; empty in every other one.
         extra_secrets: By (survivor, open segment, number from 0): the secrets that the segment's rule gives out. Secret.
+        faults: By client that provably did not follow the protocol: what it did.
+        disputes: By client: whose messages to it were no use to it, it says; of each such pair one is at fault, and it
+            cannot be told which.
     """
 
     survivors: tuple[ClientId, ...]
@@ -68,6 +71,8 @@ class SumResult:
     refused: Mapping[int, str]
     inputs: Mapping[ClientId, Mapping[int, IntegerVector]] = field(default_factory=dict, repr=False)
     extra_secrets: Mapping[tuple[ClientId, int, int], bytes] = field(default_factory=dict, repr=False)
+    faults: Mapping[ClientId, str] = field(default_factory=dict)
+    disputes: Mapping[ClientId, tuple[ClientId, ...]] = field(default_factory=dict)
 
 
 class SumClient(ABC):
