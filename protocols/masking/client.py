@@ -238,13 +238,15 @@ def create_masked_input(
 
     A neighbour's bundle that does not open, or does not fit the commitments that the server has to it, is put aside and
     named: it costs this client nothing but the shares in it. (To refuse the round instead would let one dishonest dealer
-    turn everyone away.) A server that tampers with bundles gets fewer shares, never more.
+    turn everyone away.) A server that tampers with bundles gets fewer shares, never more. With fewer usable bundles than
+    it takes to recover a secret it is not a few dealers who are at fault, and the client refuses.
 
     Raises:
         ContextError, RosterError: The delivery is of another session, for another client, holds strangers, or lacks a
             bundle that its list promises.
         BelowThresholdError: Fewer clients than the threshold have shared, or fewer of this client's neighbours than
             could ever recover its secrets.
+        SealError: Fewer bundles can be used than recover a secret.
         InputError: The inputs do not fit the session.
         KeyAgreementError: A partner's mask key has small order.
     """
@@ -386,14 +388,17 @@ def _open_bundles(
 ) -> tuple[dict[int, ShareBundle], tuple[int, ...]]:
     """The bundles that this client can use, its own included, by dealer; and the dealers of the others."""
     bundles = {} if state.own_bundle is None else {state.me: state.own_bundle}
-    disputed = []
-    for sender in sorted(delivery.sealed):
+    disputed: dict[int, str] = {}
+    for sender, sealed in sorted(delivery.sealed.items()):
         try:
-            bundles[sender] = _open_bundle(
-                state, sender, delivery.sealed[sender], digest=delivery.digests[sender]
-            )
-        except (SealError, WireError):
-            disputed.append(sender)
+            bundles[sender] = _open_bundle(state, sender, sealed, digest=delivery.digests[sender])
+        except (SealError, WireError) as error:
+            disputed[sender] = f"the share bundle of {state.terms.session.client_at(sender)}: {error}"
+    if disputed and len(bundles) < state.terms.share_threshold:
+        raise SealError(
+            f"{len(bundles)} bundles that can be used must be >= {state.terms.share_threshold}, or the server tampers "
+            f"with them or gave others other terms: {'; '.join(disputed.values())}"
+        )
     return bundles, tuple(disputed)
 
 

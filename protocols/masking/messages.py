@@ -295,19 +295,18 @@ class MaskedInput:
     def to_bytes(self) -> bytes:
         """The canonical bytes: `ring_bits` an element."""
         writer = _begin(MessageType.MASKED_INPUT, self.context).unsigned(self.sender, 2)
-        writer.positions(self.disputed)
         writer.unsigned(self.ring_bits, 1).positions(sorted(self.segments))
         for index in sorted(self.segments):
             writer.vector(self.segments[index], bits=self.ring_bits)
-        return writer.done() + self.view_signature
+        return writer.positions(self.disputed).done() + self.view_signature
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.MASKED_INPUT)
-        context, sender, disputed = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.positions()
-        bits = reader.unsigned(1)
+        context, sender, bits = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.unsigned(1)
         segments = {index: reader.vector(bits=bits) for index in reader.positions()}
+        disputed = reader.positions()
         signature = reader.rest((0, SIGNATURE_SIZE))
         return cls(
             context=context,

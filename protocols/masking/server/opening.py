@@ -190,8 +190,8 @@ class Opening:
         fewest, owner = min((len(self._helpers(owner, segment)), owner) for owner in wards)
         if fewest < self._terms.share_threshold:
             return (
-                f"{fewest} clients let it open with right shares of {self._name(owner)}, "
-                f"threshold {self._terms.share_threshold}"
+                f"{fewest} clients let it open, threshold {self._terms.share_threshold}: "
+                f"so many revealed right shares of {self._name(owner)}"
             )
         return ""
 
