@@ -135,7 +135,9 @@ def check_segments(terms: Terms, entry: KeyAdvertisement) -> None:
         raise RosterError(f"{name}: must advertise one mask key for each of its segments")
     owed = {segment.index: 1 + segment.extra_secrets for segment in segments}
     if {index: len(made) for index, made in entry.commitments.items()} != owed:
-        raise RosterError(f"{name}: must commit to one self-mask seed, and to the extra secrets, of each of its segments")
+        raise RosterError(
+            f"{name}: must commit to one self-mask seed, and to the extra secrets, of each of its segments"
+        )
 
 
 def check_extra_secrets(

@@ -383,9 +383,7 @@ def _split_secrets(
     }
 
 
-def _open_bundles(
-    state: Shared, delivery: ShareDelivery
-) -> tuple[dict[int, ShareBundle], tuple[int, ...]]:
+def _open_bundles(state: Shared, delivery: ShareDelivery) -> tuple[dict[int, ShareBundle], tuple[int, ...]]:
     """The bundles that this client can use, its own included, by dealer; and the dealers of the others."""
     bundles = {} if state.own_bundle is None else {state.me: state.own_bundle}
     disputed: dict[int, str] = {}
@@ -406,7 +404,9 @@ def _open_bundle(state: Shared, sender: int, sealed: bytes, *, digest: bytes) ->
     terms, commitments = state.terms, state.terms.commitments
     key = _sealing_key(terms, state.sealing_secrets[sender], sender=sender, recipient=state.me)
     bundle = ShareBundle.from_bytes(open_sealed(key, sealed, context=terms.context))
-    owed = {part.index: part.extra_secrets for part in terms.session.segments_of(terms.session.client_at(sender))}
+    owed = {
+        part.index: part.extra_secrets for part in terms.session.segments_of(terms.session.client_at(sender))
+    }
     if {index: len(shares.extra) for index, shares in bundle.segments.items()} != owed:
         raise SealError("the bundle holds other shares than those of its dealer's segments")
     held = commitments.bundle(bundle, owner=sender, holder=state.me)

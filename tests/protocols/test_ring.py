@@ -122,10 +122,10 @@ def test_the_widest_ring_is_the_default() -> None:
 
 
 @BITS
-def test_one_above_capacity_wraps(bits: int) -> None:
-    """Beyond the capacity the ring gives a wrong sum, which is why sessions refuse it."""
+def test_twice_the_capacity_wraps(bits: int) -> None:
+    """With the free bit used up as well, the ring gives a wrong sum."""
     summands = 4
-    bound = capacity(summands, bits=bits)
+    bound = 2 * capacity(summands, bits=bits) + 1
     too_large = np.array([bound + 1], dtype=np.int64)
 
     total = sum((to_ring(too_large) for _ in range(summands)), np.zeros(1, dtype=np.uint32))

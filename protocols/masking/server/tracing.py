@@ -38,7 +38,9 @@ class Dealings:
     def digests(self, dealers: Collection[int], holder: int) -> dict[int, bytes]:
         """What a holder is to compare, by dealer."""
         digest = self._terms.commitments.digest
-        return {dealer: digest(self._dealt[dealer][holder], owner=dealer, holder=holder) for dealer in dealers}
+        return {
+            dealer: digest(self._dealt[dealer][holder], owner=dealer, holder=holder) for dealer in dealers
+        }
 
     def dispute(self, holder: int, dealers: Collection[int], *, delivered: Collection[int]) -> None:
         """Note whose bundles a holder cannot use.
@@ -91,7 +93,12 @@ class Dealings:
         for holder, wrong in self._wrong.items():
             if wrong:
                 found.setdefault(holder, []).append(self._describe(wrong))
-        pairs = [pair for holder, dealers in self._disputes.items() for d in dealers for pair in ((holder, d), (d, holder))]
+        pairs = [
+            pair
+            for holder, dealers in self._disputes.items()
+            for d in dealers
+            for pair in ((holder, d), (d, holder))
+        ]
         for position in {one for one, _ in pairs}:
             others = {other for one, other in pairs if one == position}
             if len(others) > self._most():
@@ -116,7 +123,9 @@ class Dealings:
 
     def _describe(self, wrong: list[tuple[int, int, int]]) -> str:
         owner, index, number = min(wrong)
-        what = {MASK_KEY: "mask key", SELF_MASK: "self-mask seed"}.get(number, f"extra secret {number - EXTRA}")
+        what = {MASK_KEY: "mask key", SELF_MASK: "self-mask seed"}.get(
+            number, f"extra secret {number - EXTRA}"
+        )
         more = f", and {len(wrong) - 1} more wrong shares" if len(wrong) > 1 else ""
         return f"revealed a wrong share of the {what} of {self._terms.session.client_at(owner)} in segment {index}{more}"
 

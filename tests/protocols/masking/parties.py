@@ -165,7 +165,9 @@ def share(
     seed: str = "",
 ) -> tuple[dict[int, Shared], dict[int, ShareDelivery]]:
     """Everyone's second state, and what is delivered to each."""
-    taken = {me: create_sealed_shares(state, directory, stream(f"{seed} {me}")) for me, state in states.items()}
+    taken = {
+        me: create_sealed_shares(state, directory, stream(f"{seed} {me}")) for me, state in states.items()
+    }
     messages = {me: step.message for me, step in taken.items()}
     return {me: step.state for me, step in taken.items()}, deliveries_of(session, messages)
 

@@ -317,7 +317,7 @@ BAD_DELIVERIES: dict[str, tuple[type[ProtocolError], Change]] = {
     ),
     "bundles of which too few can be used": (
         SealError,
-        lambda: delivered({sender: b"" for sender in (2, 3, 5)}),
+        lambda: delivered(dict.fromkeys((2, 3, 5), b"")),
     ),
 }
 

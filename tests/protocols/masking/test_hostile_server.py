@@ -384,7 +384,10 @@ BUNDLES: dict[str, tuple[Callable[[HostileServer], bytes], tuple[int, ...]]] = {
         (5,),
     ),
     "a corrupt client's bundle that is none": (lambda s: puppet_seals(s, b"nonsense"), (5,)),
-    "a corrupt client's bundle of other shares": (lambda s: puppet_seals(s, s.puppets[PUPPET].own_bundle), (5,)),
+    "a corrupt client's bundle of other shares": (
+        lambda s: puppet_seals(s, s.puppets[PUPPET].own_bundle),
+        (5,),
+    ),
     "every bundle replaced": (lambda s: delivered(s, p2=b"", p3=b"", p4=b"", p5=b""), (2, 3, 4, 5)),
 }
 
@@ -619,7 +622,9 @@ def test_a_forged_delivery_is_refused(name: str, profile: MaskingProfile) -> Non
 
 @pytest.mark.parametrize("profile", SIGNED, ids=profile_name)
 @pytest.mark.parametrize("name", BUNDLES)
-def test_a_forged_bundle_gets_the_server_fewer_shares_and_nothing_else(name: str, profile: MaskingProfile) -> None:
+def test_a_forged_bundle_gets_the_server_fewer_shares_and_nothing_else(
+    name: str, profile: MaskingProfile
+) -> None:
     """Bundles not sealed for this client by that peer in this session are put aside; if most are, the client stops."""
     make, bad = BUNDLES[name]
     server = scene(profile, MASK)

@@ -192,7 +192,13 @@ def sets_of(first: Sequence[int]) -> dict[type[Any], list[bytes]]:
         ],
         MaskedInput: [
             begin(37) + b"\x20" + places(a, b) + vectors + places(3, 4) + b"S" * 64,
-            begin(37) + b"\x14" + places(a, b) + u32(3) + b"\x01\x20\x00\x03\x00\xf0\xff\x0f" + u32(0) + places(),
+            begin(37)
+            + b"\x14"
+            + places(a, b)
+            + u32(3)
+            + b"\x01\x20\x00\x03\x00\xf0\xff\x0f"
+            + u32(0)
+            + places(),
             begin(37) + b"\x20" + places() + places(a, b),
             begin(37) + b"\x20" + places(a, b) + vectors + places(),
         ],

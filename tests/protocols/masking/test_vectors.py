@@ -385,7 +385,9 @@ def test_uploads_are_those_of_an_independent_implementation(name: str, number: i
     assert recorded[38:] == layout  # behind header, context and sender
 
 
-def commitment_by_hand(record: Mapping[str, Any], label: bytes, numbers: tuple[int, ...], value: bytes) -> bytes:
+def commitment_by_hand(
+    record: Mapping[str, Any], label: bytes, numbers: tuple[int, ...], value: bytes
+) -> bytes:
     """Sixteen bytes of SHA-256 over the label, the context, whose it is and which, and the value."""
     parts = (b"rbla-secure v1 commitment to a " + label, bytes.fromhex(record["context"]))
     text = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
@@ -404,7 +406,9 @@ def test_commitments_to_secrets_are_those_of_an_independent_implementation(name:
         for index, seed in seeds.items():
             secrets = [seed, *map(bytes.fromhex, extra.get(index, []))]
             by_hand += len(secrets).to_bytes(2, "little")
-            for number, value in enumerate(secrets, start=1):  # 0 is the mask key, which its public key commits to
+            for number, value in enumerate(
+                secrets, start=1
+            ):  # 0 is the mask key, which its public key commits to
                 by_hand += commitment_by_hand(record, b"secret", (position, int(index), number), value)
 
         assert data[: -SIGNATURE_SIZE if "identities" in record else None].endswith(by_hand)
