@@ -2,7 +2,7 @@
 
     ProtocolError
     ├── SessionError            the terms of a session contradict each other
-    │   ├── CapacityError       the sum could leave the ring and wrap
+    │   ├── CapacityError       the sum could wrap, or leaves no room in the ring for wrong sums to show
     │   ├── ThresholdError      the threshold does not fit the members
     │   └── QuorumError         a segment's quorum does not fit its members
     ├── WireError               bytes are not the one canonical form of the expected message
@@ -51,7 +51,7 @@ class SessionError(ProtocolError):
 
 
 class CapacityError(SessionError):
-    """The sum could leave the ring and wrap."""
+    """The sum could wrap, or leaves no room in the ring for wrong sums to show."""
 
 
 class ThresholdError(SessionError):

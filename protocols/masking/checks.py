@@ -135,10 +135,16 @@ def all_keys(entry: KeyAdvertisement) -> list[bytes]:
 
 
 def check_segments(terms: Terms, entry: KeyAdvertisement) -> None:
-    """Refuse an advertisement with other mask keys than one for each segment of its sender."""
+    """Refuse an advertisement with other mask keys or commitments than its sender's segments have secrets."""
     name = terms.session.client_at(entry.sender)
-    if set(entry.mask_keys) != {segment.index for segment in terms.session.segments_of(name)}:
+    segments = terms.session.segments_of(name)
+    if set(entry.mask_keys) != {segment.index for segment in segments}:
         raise RosterError(f"{name}: must advertise one mask key for each of its segments")
+    owed = {segment.index: 1 + segment.extra_secrets for segment in segments}
+    if {index: len(made) for index, made in entry.commitments.items()} != owed:
+        raise RosterError(
+            f"{name}: must commit to one self-mask seed, and to the extra secrets, of each of its segments"
+        )
 
 
 def check_extra_secrets(
@@ -171,6 +177,8 @@ def check_delivery(
         raise RosterError("the list of participants lacks this client, which has shared")
     if set(delivery.sealed) != participants & neighbours:
         raise RosterError("bundles must be delivered from exactly the participating neighbours")
+    if delivery.digests.keys() != delivery.sealed.keys():
+        raise RosterError("bundles must be delivered each with the digest of its commitments")
     if len(participants) < terms.session.threshold:
         raise BelowThresholdError(
             f"{len(participants)} sharing clients must be >= threshold={terms.session.threshold}"

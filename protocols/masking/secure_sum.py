@@ -31,7 +31,7 @@ class MaskingClient(SumClient):
         me: A member.
         identity: Signs for it; None where the profile works without identities.
         random_bytes: Where keys, seeds and shares come from.
-        extra_secrets: By segment: further secrets to be shared beside the seed.
+        extra_secrets: By segment: further secrets to be shared beside the seed; uniform, for they are committed to.
 
     Raises:
         InputError: The extra secrets are not those that the segments have room for.
@@ -94,17 +94,18 @@ class MaskingClient(SumClient):
                 if request:
                     raise StageError("the request of advertise_keys must be empty")
                 step = steps.create_key_advertisement(
-                    self._terms, self._me, self._identity, self._random_bytes
-                )
-                return step.state, step.message.to_bytes()
-            case steps.Advertised() as state:
-                shared = steps.create_sealed_shares(
-                    state,
-                    KeyDirectory.from_bytes(request),
+                    self._terms,
+                    self._me,
+                    self._identity,
                     self._random_bytes,
                     extra_secrets=self._extra_secrets,
                 )
                 self._extra_secrets = None
+                return step.state, step.message.to_bytes()
+            case steps.Advertised() as state:
+                shared = steps.create_sealed_shares(
+                    state, KeyDirectory.from_bytes(request), self._random_bytes
+                )
                 return shared.state, shared.message.to_bytes()
             case steps.Shared():
                 raise StageError("the next stage is mask_input: call contribute")

@@ -13,6 +13,7 @@ from typing import final
 
 from protocols.errors import SessionError
 from protocols.identity import TrustStore
+from protocols.masking.commitments import Commitments
 from protocols.masking.graph import graph_seed, neighbours
 from protocols.masking.parameters import (
     COMPLETE_UP_TO,
@@ -74,6 +75,11 @@ class Terms:
         roster = self.trust.roster.digest if self.trust is not None else bytes(32)
         text = b"rbla-secure masking\x00" + self.session.context + roster + self.profile.name.encode()
         return hashlib.sha256(text).digest()
+
+    @cached_property
+    def commitments(self) -> Commitments:
+        """What makes this session's commitments to secrets and shares."""
+        return Commitments(self.context)
 
     @cached_property
     def _shares(self) -> GraphParameters:

@@ -6,9 +6,9 @@ stages of the next.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
-from protocols.errors import BelowThresholdError, ProtocolError, ServiceError, ShareError
+from protocols.errors import BelowThresholdError, ProtocolError, SealError, ServiceError, ShareError
 from protocols.interface import SecureSum, SumResult
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
@@ -19,6 +19,8 @@ from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
+
+_NAMED: Final = 5  # so many names are enough for a line of the log
 
 
 @final
@@ -33,7 +35,7 @@ class Conversation:
 
     Attributes:
         dropped: By client that fell silent or was turned away, the stage at which it did.
-        refusals: By client, why it declined or why its answer was turned away.
+        refusals: By client, why it declined, why its answer was turned away, or what it did against the protocol.
         transcript: Bytes that crossed.
         aborted: Why the session ended without a result; empty as long as it did not.
         contributors: Whose inputs are in what will be opened; None until that is fixed.
@@ -150,10 +152,28 @@ class Conversation:
             return None
         try:
             digests = band_digests(self._plan, adapter)
-            return self._server.result(model_bindings(self.session, digests))
+            found = self._server.result(model_bindings(self.session, digests))
         except (BelowThresholdError, ServiceError, ShareError) as error:
             self.aborted = str(error)
             return None
+        self._note_faults(found)
+        return found
+
+    def _note_faults(self, found: SumResult) -> None:
+        """Write down who is at fault, and who says of whom that its messages were no use."""
+        for client, dealers in found.disputes.items():
+            more = f" and {len(dealers) - _NAMED} more" if len(dealers) > _NAMED else ""
+            reason = (
+                f"cannot use the share bundles of {', '.join(dealers[:_NAMED])}{more}: "
+                "one of each pair does not follow the protocol"
+            )
+            self._refused(client, "client", SealError.__name__, reason)
+        self._heard_refusing.clear()
+        for client, reason in found.faults.items():
+            self._refused(client, "server", ShareError.__name__, reason)
+        if self._log is not None:
+            self._log.append(*self._entries)
+        self._entries.clear()
 
 
 @final

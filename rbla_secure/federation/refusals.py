@@ -144,11 +144,14 @@ def _check_capacity(config: Config) -> None:
         raise PlanError(f"quantization.ring-bits={ring} must be one of {', '.join(map(str, RING_BITS))}")
     if _grid_is_chosen(config):
         return
-    limit = capacity(members_per_round(config), bits=ring)
+    members = members_per_round(config)
+    limit = capacity(members, bits=ring)
     if _levels(config) > limit:
+        wider = [bits for bits in RING_BITS if _levels(config) <= capacity(members, bits=bits)]
         raise PlanError(
-            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: "
-            f"the sum of {members_per_round(config)} clients would leave the {ring}-bit ring"
+            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: the sum of {members} "
+            f"clients would take more than half of the {ring}-bit ring, and one that went wrong could pass for right"
+            + (f"; quantization.ring-bits={wider[0]} has room" if wider else "")
         )
 
 

@@ -12,6 +12,7 @@ from protocols.masking.server.opening import MaskedSums
 from protocols.masking.server.reveal import RevealShares
 from protocols.masking.server.stage import Stage
 from protocols.masking.server.survivors import AgreeSurvivors
+from protocols.masking.server.tracing import Dealings
 from protocols.masking.terms import Graph, Terms
 from protocols.profiles import SurvivorCheck
 from protocols.ring import RingVector
@@ -30,6 +31,7 @@ class MaskInput(Stage):
         view: bytes,
         mask_keys: Mapping[int, Mapping[int, bytes]],
         sealed: Mapping[int, Mapping[int, bytes]],
+        dealings: Dealings,
         share_graph: Graph,
         mask_graphs: list[Graph],
     ) -> None:
@@ -38,6 +40,7 @@ class MaskInput(Stage):
         self._view_signatures: dict[int, bytes] = {}
         self._mask_keys = mask_keys
         self._sealed = sealed
+        self._dealings = dealings
         self._share_graph = share_graph
         self._mask_graphs = mask_graphs
         # One accumulator per class and segment: a class that turns out too small is left out, whoever else was added.
@@ -50,13 +53,18 @@ class MaskInput(Stage):
 
     def request(self, position: int) -> bytes:
         """Who takes part, and the bundles sealed to one client."""
-        senders = self._share_graph[position] & self._mask_keys.keys()
+        senders = self._senders(position)
         return ShareDelivery(
             context=self.terms.context,
             recipient=position,
             participants=tuple(self._mask_keys),
             sealed={sender: self._sealed[sender][position] for sender in senders},
+            digests=self._dealings.digests(senders, position),
         ).to_bytes()
+
+    def _senders(self, position: int) -> frozenset[int]:
+        """Whose bundles a client is delivered."""
+        return self._share_graph[position] & self._mask_keys.keys()
 
     def receive(self, position: int, reply: bytes) -> None:
         """Check a whole upload, then add it."""
@@ -68,6 +76,7 @@ class MaskInput(Stage):
         if message.ring_bits != self.session.ring_bits:
             raise InputError(f"{name}: ring_bits={message.ring_bits} must be {self.session.ring_bits}")
         checks.verify_view(self.terms, self._view, position=position, signature=message.view_signature)
+        self._dealings.dispute(position, message.disputed, delivered=self._senders(position))
         if message.view_signature:
             self._view_signatures[position] = message.view_signature
         for index, vector in message.segments.items():
@@ -94,6 +103,7 @@ class MaskInput(Stage):
             terms=self.terms,
             survivors=survivors,
             mask_keys=self._mask_keys,
+            dealings=self._dealings,
             share_graph=self._share_graph,
             mask_graphs=self._mask_graphs,
             sums=self._summed(),

@@ -149,6 +149,9 @@ def test_a_view_names_everyone_who_takes_part() -> None:
         told,
         participants=told.participants[:-1],
         sealed={sender: blob for sender, blob in told.sealed.items() if sender != told.participants[-1]},
+        digests={
+            sender: digest for sender, digest in told.digests.items() if sender != told.participants[-1]
+        },
     )
 
     misled = play.clients[FIRST].contribute(fewer.to_bytes(), INPUTS[FIRST])

@@ -123,8 +123,8 @@ def test_no_state_of_a_signed_session_shows_a_secret() -> None:
     """The same with identities, extra secrets and a signed survivor list."""
     terms = signed_terms(EXTRA_SESSION, CONSISTENCY)
     extra = {me: {0: [Secret(bytes([me, number]) * 16) for number in range(2)]} for me in range(1, 5)}
-    advertised, directory = advertise(terms)
-    shared, deliveries = share(terms, advertised, directory, extra=extra)
+    advertised, directory = advertise(terms, extra=extra)
+    shared, deliveries = share(terms, advertised, directory)
     masked, uploads = mask(terms, shared, deliveries, make_inputs(EXTRA_SESSION))
     agreed, _ = agree(terms, masked, survivor_list(terms, (1, 2, 3, 4), uploads=uploads))
 

@@ -1,18 +1,21 @@
 """What happens in a run stands in its audit log: every session, refusal, drop-out, closed band and round."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
 import pytest
 
+from protocols.masking.messages import RevealedShares
+from protocols.primitives.secret import Secret
 from protocols.session import ClientId, Session
 from rbla_secure.federation.audit_log import AuditLog, Event, EventKind, read_events
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
-from rbla_secure.federation.messages import StageRequest
+from rbla_secure.federation.messages import StageRequest, decode_answer
 from rbla_secure.federation.plan import Plan
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
@@ -135,11 +138,22 @@ def test_a_run_with_faults_tells_them_all(tmp_path: Path) -> None:
     assert {event.attempt for event in events[1:]} == {1}
 
 
-def test_a_refusal_in_the_metrics_is_one_in_the_log(tmp_path: Path) -> None:
-    """Both tell the same of every client and round."""
-    folder = RunFolder.create(tmp_path / "run", PLAN.config)
+def lie_in_round_2(client: ClientId, parcel: Parcel) -> list[Answer]:
+    """One client reveals wrong shares."""
+    if (client, parcel.round, parcel.stage) != ("small-03", 2, "reveal_shares"):
+        return keep_answer(client, parcel)
+    message = RevealedShares.from_bytes(decode_answer(parcel.data).payload)  # type: ignore[union-attr]
+    wrong = {key: Secret(bytes(33)) for key in message.self_mask_shares}
+    return [answer_with(client, parcel, replace(message, self_mask_shares=wrong).to_bytes())]
 
-    progress = run(folder, Faulty(PLAN))
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_a_refusal_in_the_metrics_is_one_in_the_log(tmp_path: Path, lying: bool) -> None:  # noqa: FBT001
+    """Both tell the same of every client and round, also of what came out when the sums were opened."""
+    folder = RunFolder.create(tmp_path / "run", PLAN.config)
+    liars = InMemory(make_participants(PLAN), answers=lie_in_round_2)
+
+    progress = run(folder, liars if lying else Faulty(PLAN))
 
     told: dict[int, dict[str, str]] = {number: {} for number in range(1, ROUNDS + 1)}
     out: dict[int, dict[str, str]] = {number: {} for number in range(1, ROUNDS + 1)}

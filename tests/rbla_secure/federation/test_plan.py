@@ -40,6 +40,10 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
     return make_config(tiers={"lab": {"rank": 2, "clients": clients, "cohort": cohort}}, **changes)
 
 
+# Why the sum of a session must leave room in the ring.
+PASSES = ", and one that went wrong could pass for right"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -125,15 +129,20 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
         ),
         (
             {"quantization": {"bits": 31}},
-            "quantization.bits=31 must be <= 29: the sum of 6 clients would leave the 32-bit ring",
+            "quantization.bits=31 must be <= 28: the sum of 6 clients would take more than half of the 32-bit ring"
+            + PASSES,
         ),
         (
             {"quantization": {"bits": 16, "ring_bits": 16}},
-            "quantization.bits=16 must be <= 13: the sum of 6 clients would leave the 16-bit ring",
+            "quantization.bits=16 must be <= 12: the sum of 6 clients would take more than half of the 16-bit ring"
+            + PASSES
+            + "; quantization.ring-bits=20 has room",
         ),
         (
             {"quantization": {"bits": 22, "ring_bits": 24}},
-            "quantization.bits=22 must be <= 21: the sum of 6 clients would leave the 24-bit ring",
+            "quantization.bits=22 must be <= 20: the sum of 6 clients would take more than half of the 24-bit ring"
+            + PASSES
+            + "; quantization.ring-bits=32 has room",
         ),
         (
             {"quantization": {"bits": 8, "ring_bits": 18}},
@@ -219,11 +228,11 @@ def test_cohorts_that_a_profile_allows_are_accepted(profile: str, clients: int) 
 @pytest.mark.parametrize(
     ("clients", "bits", "profile", "message"),
     [
-        (17, 16, "bfv-2x20", "quantization.bits=16 must be <= 15 for 17 clients per round"),
-        (17, 16, "bfv-2x20", "whose fields have 20 bits; bfv-2x29 would do"),
-        (33, 15, "bfv-2x20", "quantization.bits=15 must be <= 14 for 33 clients per round"),
-        (17, 8, "bfv-3x12", "quantization.bits=8 must be <= 7 for 17 clients"),
-        (17, 8, "bfv-3x12", "12 bits; bfv-2x20, bfv-2x29 would do"),
+        (13, 16, "bfv-2x20", "quantization.bits=16 must be <= 15 for 13 clients per round"),
+        (13, 16, "bfv-2x20", "whose fields have 20 bits; bfv-2x29 would do"),
+        (25, 15, "bfv-2x20", "quantization.bits=15 must be <= 14 for 25 clients per round"),
+        (13, 8, "bfv-3x12", "quantization.bits=8 must be <= 7 for 13 clients"),
+        (13, 8, "bfv-3x12", "12 bits; bfv-2x20, bfv-2x29 would do"),
         (
             1152,
             8,
@@ -306,11 +315,11 @@ def test_a_least_cosine_without_screening_is_refused() -> None:
 @pytest.mark.parametrize("ring_bits", [16, 20, 24, 32])
 @pytest.mark.parametrize("clients", [3, 6, 10, 100])
 def test_the_bits_that_fit_a_ring_are_the_most(ring_bits: int, clients: int) -> None:
-    """In every ring the message gives the largest number of bits whose sum does not wrap."""
-    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2 ** (ring_bits - 1))
+    """In every ring the message gives the largest number of bits whose sum stays within half of it."""
+    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2 ** (ring_bits - 2))
     check_config(one_tier(clients, quantization={"bits": most, "ring_bits": ring_bits}))
 
-    with pytest.raises(PlanError, match=rf"must be <= {most}: .* leave the {ring_bits}-bit ring"):
+    with pytest.raises(PlanError, match=rf"must be <= {most}: .* half of the {ring_bits}-bit ring"):
         check_config(one_tier(clients, quantization={"bits": most + 1, "ring_bits": ring_bits}))
 
 
@@ -333,7 +342,7 @@ def test_a_higher_rank_counts_for_the_bands_below() -> None:
 
 @pytest.mark.parametrize("clients", [3, 5, 6, 7, 9, 10, 100])
 def test_the_bits_that_a_refusal_names_are_accepted(clients: int) -> None:
-    """The largest number of bits is the one that the message gives: with it the sum fits, with one more it wraps."""
+    """The largest number of bits is the one that the message gives: with it the sum fits, with one more it does not."""
     with pytest.raises(PlanError) as refusal:
         check_config(one_tier(clients, quantization={"bits": 32}))
     (limit,) = re.findall(r"must be <= (\d+):", str(refusal.value))
@@ -342,13 +351,13 @@ def test_the_bits_that_a_refusal_names_are_accepted(clients: int) -> None:
     with pytest.raises(PlanError, match="bits"):
         check_config(one_tier(clients, quantization={"bits": int(limit) + 1}))
 
-    assert clients * (2 ** (int(limit) - 1) - 1) < 2**31 <= clients * (2 ** int(limit) - 1)
+    assert clients * (2 ** (int(limit) - 1) - 1) < 2**30 <= clients * (2 ** int(limit) - 1)
 
 
 @pytest.mark.parametrize("clients", [4, 8, 16, 64])
 def test_the_bits_that_a_refusal_names_are_the_most(clients: int) -> None:
     """The message gives the largest accepted number of bits for a power of two of clients as well."""
-    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2**31)
+    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2**30)
     check_config(one_tier(clients, quantization={"bits": most}))
 
     with pytest.raises(PlanError, match=f"must be <= {most}:"):
@@ -417,7 +426,7 @@ def can_be_kept(changes: dict[str, Any]) -> bool:
         and thinnest >= changes["min_holders"]
         and least_threshold(profile if masked else "semi-honest", members) <= needed <= members
         and ring_bits in (16, 20, 24, 32)
-        and members * (2 ** (changes["quantization"]["bits"] - 1) - 1) < 2 ** (ring_bits - 1)
+        and members * (2 ** (changes["quantization"]["bits"] - 1) - 1) < 2 ** (ring_bits - 2)
     )
 
 
