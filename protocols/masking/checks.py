@@ -16,6 +16,7 @@ from protocols.masking.messages import (
     SurvivorSignatures,
 )
 from protocols.masking.terms import Terms
+from protocols.primitives.agreement import check_encoding
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import SECRET_SIZE
 from protocols.session import Segment
@@ -100,7 +101,11 @@ def check_nonces(terms: Terms, directory: KeyDirectory, own: KeyAdvertisement) -
 def check_advertisements(
     terms: Terms, directory: KeyDirectory, own: KeyAdvertisement, *, expected: AbstractSet[int]
 ) -> dict[int, KeyAdvertisement]:
-    """The advertisements of this client's neighbours, each signed, fresh to the session and given once."""
+    """The advertisements of this client's neighbours, each signed, fresh to the session and given once.
+
+    Every key must be in its canonical form, so that keys that differ as bytes differ. Small order is refused later, by
+    whoever agrees.
+    """
     listed = {entry.sender: entry for entry in directory.advertisements}
     if listed.pop(own.sender, None) != own:
         raise RosterError(
@@ -109,6 +114,8 @@ def check_advertisements(
     if set(listed) != expected:
         raise RosterError("the key directory must hold exactly this client's neighbours")
     keys = [key for entry in directory.advertisements for key in all_keys(entry)]
+    for key in keys:
+        check_encoding(key)
     if len(set(keys)) != len(keys):
         raise RosterError("the key directory gives one key twice")
     for entry in listed.values():

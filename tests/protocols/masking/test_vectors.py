@@ -176,7 +176,7 @@ def as_recorded(result: SumResult) -> dict[str, Any]:
         "sums": {str(index): values.tolist() for index, values in result.sums.items()},
         "refused": sorted(result.refused),
         "extra_secrets": {
-            " ".join(map(str, key)): value.hex() for key, value in result.extra_secrets.items()
+            " ".join(map(str, key)): bytes(value).hex() for key, value in result.extra_secrets.items()
         },
     }
 
@@ -506,7 +506,7 @@ def consistency_record() -> dict[str, Any]:
         "roster": authority.view.roster.to_bytes().hex(),
         "revocations": authority.view.revocations.der.hex(),
         "certificates": [authority.identity(member).certificate.der.hex() for member in MEMBERS],
-        "signing_keys": {member: authority.identity(member).key.secret.hex() for member in MEMBERS},
+        "signing_keys": {member: bytes(authority.identity(member).key.secret).hex() for member in MEMBERS},
     }
     record = new_record(parts, bits=20, silent={"client-03": "mask_input"}, threshold=4)
     return {"profile": "consistency", "identities": identities, **record}

@@ -563,7 +563,7 @@ def _shows(data: bytes, seeds: Seeds) -> bool:
         for seed in own
         for form in (
             bytes(seed),
-            seed.hex().encode(),
+            bytes(seed).hex().encode(),
             base64.b64encode(seed)[:40],
             bytes.__repr__(seed)[2:-1].encode(),
         )
