@@ -6,7 +6,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
-from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, SignatureError
+from protocols.errors import (
+    BelowThresholdError,
+    ContextError,
+    EnrolmentError,
+    InputError,
+    RosterError,
+    SignatureError,
+)
 from protocols.identity import Identity
 from protocols.masking.messages import (
     KeyAdvertisement,
@@ -38,9 +45,26 @@ def verify_advertisement(terms: Terms, message: KeyAdvertisement) -> None:
     """Refuse an advertisement that its client's certified identity has not signed.
 
     Raises:
-        IdentityError: The client is not enrolled, expired or revoked, or the signature is not its own.
+        IdentityError: The client is not enrolled, is a service or of another rank than in the session, expired or was
+            revoked, or the signature is not its own.
     """
     _verify(terms, message.sender, ADVERTISEMENT, message.signed_part(), message.signature)
+
+
+def check_own(terms: Terms, identity: Identity) -> None:
+    """Refuse to take part where the others must refuse: this client's own certificate does not fit the session.
+
+    Raises:
+        EnrolmentError: It says another rank or a service, or is not the one on the roster.
+        IdentityError: It has expired or was revoked.
+    """
+    if terms.trust is None:
+        return
+    terms.check_member(identity.client)
+    if terms.trust.certificates[identity.client] != identity.certificate:
+        raise EnrolmentError(
+            f"{identity.client}: its own certificate is not the one on {terms.trust.roster.name}"
+        )
 
 
 def view_of(terms: Terms, nonces: Mapping[int, bytes], participants: Sequence[int]) -> bytes:
@@ -70,6 +94,9 @@ def verify_view(terms: Terms, view: bytes, *, position: int, signature: bytes) -
 def _verify(terms: Terms, position: int, purpose: bytes, message: bytes, signature: bytes) -> None:
     name = terms.session.client_at(position)
     if terms.trust is not None:
+        # At every signature, not only at the first: in a sparse graph a client sees advertisements of its neighbours
+        # alone, and who expires in the middle of a session counts no more.
+        terms.check_member(name)
         terms.trust.verify(name, purpose, message, signature)
     elif signature:
         raise SignatureError(f"{name}: a signature that nobody can verify, in a session without identities")
@@ -79,7 +106,7 @@ def check_context(terms: Terms, context: bytes) -> None:
     """Refuse a message of another session."""
     if context != terms.context:
         raise ContextError(
-            "the message belongs to another session (run, round, attempt, roster, profile or configuration)"
+            "the message belongs to another session (run, round, attempt, roster, revocation list, profile or configuration)"
         )
 
 
