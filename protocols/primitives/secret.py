@@ -11,17 +11,8 @@ SYSTEM_RANDOM: RandomBytes = secrets.token_bytes
 
 # The methods of bytes whose results hold bytes of the secret: these are secrets too.
 _KEPT: Final = (
-    *(
-        "__add__",
-        "__mul__",
-        "__rmul__",
-        "__mod__",
-        "join",
-        "replace",
-        "translate",
-        "removeprefix",
-        "removesuffix",
-    ),
+    *("__add__", "__mul__", "__rmul__", "__mod__"),
+    *("join", "replace", "translate", "removeprefix", "removesuffix"),
     *("strip", "lstrip", "rstrip", "center", "ljust", "rjust", "zfill", "expandtabs"),
     *("lower", "upper", "swapcase", "capitalize", "title"),
 )
@@ -86,10 +77,6 @@ class Secret(bytes):
 
     def __reduce__(self) -> NoReturn:
         """Refused: a pickle is a file, or a message to another process."""
-        _refuse("is not pickled")
-
-    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
-        """Refused: the same."""
         _refuse("is not pickled")
 
     def __copy__(self) -> Self:
