@@ -49,7 +49,7 @@ class Search:
         h = images
         for name, layer in (("hidden1", self.first), ("hidden2", self.second)):
             lora_A, lora_B = (rows[:, part] for part in self.plan.layout.columns[name])
-            h = (functional.relu(h) if name == "hidden2" else h)
+            h = functional.relu(h) if name == "hidden2" else h
             h = layer(h) + self.plan.layout.scaling * (h @ lora_A.T) @ lora_B
         return h
 

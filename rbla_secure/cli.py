@@ -26,7 +26,7 @@ from rbla_secure.errors import ConfigError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.derived import threshold, tier_protection, warnings
 from rbla_secure.federation.refusals import check_config
-from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase
+from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase, take_passphrase
 from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
 from rbla_secure.report.defences import band_defences, band_object, defence_lines, defence_object
 
@@ -36,7 +36,10 @@ MAX_DAYS = 36_500
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    # Whatever a command starts, and whatever a library starts for it, must not inherit a passphrase.
+    passphrase = take_passphrase()
     options = _parser().parse_args(arguments)
+    options.variable = passphrase
     try:
         result = options.command(options)
     except (RblaSecureError, ProtocolError) as error:
@@ -234,7 +237,7 @@ def _show_key(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _passphrase(options: argparse.Namespace) -> Secret | None:
-    return read_passphrase(options.passphrase_file, os.environ.get(PASSPHRASE_VARIABLE))
+    return read_passphrase(options.passphrase_file, options.variable)
 
 
 def _line(record: keys.ClientRecord) -> str:

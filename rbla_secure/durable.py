@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PRIVATE = 0o600  # the mode of a file that holds a secret
+PUBLIC = 0o644  # of a file that everybody may read and nobody else may change, whatever the umask
+OURS_TO_WRITE = 0o755  # of a folder of such files
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -47,18 +49,24 @@ def whole_lines(path: Path) -> list[str]:
     return text.split("\n")[:-1]
 
 
-def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
+def replace_folder(path: Path, fill: Callable[[Path], None], *, mode: int = 0o777) -> None:
     """Replace a folder by what `fill` writes into an empty one. The old one goes only when the new one is whole.
 
     Between two renames the name is free for a moment; a crash then leaves the old folder beside it as ``.NAME.old``,
     and the next replacement first puts it back.
+
+    Args:
+        path: The folder.
+        fill: Is given the empty one.
+        mode: Permissions that it is created with, less the process's umask.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     old = path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():
         old.rename(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir(mode=mode)
     fill(temporary)
     sync_folder(temporary)
     shutil.rmtree(old, ignore_errors=True)

@@ -12,6 +12,7 @@
     ├── BudgetError       the next release would exceed max-epsilon
     ├── RunFolderError    a run folder is missing, damaged, in use or already taken
     ├── KeyFolderError    a folder of keys is missing, damaged, in use or already taken
+    │   └── TrustAnchorError  a file that says whom to believe could be changed by others
     ├── TimeLimitError    a client took longer for its answer than it may
     └── AbortedRunError   too many rounds in a row ended without a result
 
@@ -71,6 +72,10 @@ class RunFolderError(RblaSecureError):
 
 class KeyFolderError(RblaSecureError):
     """A folder of keys is missing, damaged, in use by another process or already taken."""
+
+
+class TrustAnchorError(KeyFolderError):
+    """A file that says whom to believe could be changed by others."""
 
 
 class TimeLimitError(RblaSecureError):

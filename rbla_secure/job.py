@@ -13,7 +13,8 @@ from pathlib import Path
 
 from torch import nn
 
-from protocols.identity import ThrowawayAuthority, TrustStore
+from protocols.clock import SYSTEM_CLOCK
+from protocols.identity import YEAR_SECONDS, ThrowawayAuthority, TrustStore
 from rbla_secure.assembly import guard_of, reference_of, trainer_of
 from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
@@ -162,7 +163,9 @@ def _enrol(
         return None, None
     now = int(time.time())
     keys = services.public_keys() if services is not None else {}
-    authority = ThrowawayAuthority.create(plan.ranks, now=now, services=keys)
+    authority = ThrowawayAuthority.create(
+        plan.ranks, now=now, valid_for=YEAR_SECONDS, clock=SYSTEM_CLOCK, services=keys
+    )
     return authority, authority.trust(now)
 
 

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "protocols.wire": {"protocols.errors", "protocols.ring"},
     "protocols.primitives": {"protocols.errors", "protocols.ring"},
     "protocols.session": {"protocols.errors", "protocols.ring", "protocols.wire"},
+    "protocols.clock": set(),
     "protocols.roster": {
         "protocols.errors",
         "protocols.wire",
@@ -34,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.session",
     },
     "protocols.identity": {
+        "protocols.clock",
         "protocols.errors",
         "protocols.primitives",
         "protocols.session",
@@ -74,7 +76,10 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.seeding": set(),
     "rbla_secure.durable": set(),
     "rbla_secure.stopwatch": set(),
+    "rbla_secure.trust_anchors": {"rbla_secure.errors"},
     "rbla_secure.key_folders": {
+        "protocols.clock",
+        "rbla_secure.trust_anchors",
         "protocols.errors",
         "protocols.primitives",
         "protocols.session",
@@ -142,7 +147,7 @@ ALLOWED: dict[str, set[str]] = {
     }
     | VOCABULARY
     | BLOCKS,
-    "rbla_secure.job": {"rbla_secure", "protocols.identity"},
+    "rbla_secure.job": {"rbla_secure", "protocols.clock", "protocols.identity"},
     "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.primitives"},
 }
 

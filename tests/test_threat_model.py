@@ -662,8 +662,8 @@ def test_claim_12_secrets_are_fresh_from_the_system_and_reach_neither_text_nor_d
     assert len(set(drawn)) == len(drawn)
     for value in long_enough:
         assert value not in written
-        assert value.hex().encode() not in written
-        assert value.hex() not in printed
+        assert bytes(value).hex().encode() not in written
+        assert bytes(value).hex() not in printed
         assert repr(value) not in printed
 
 
@@ -707,7 +707,7 @@ def test_claim_12_secrets_do_not_print() -> None:
     text = "".join(repr(state) + str(state) for state in seen)
 
     for value in hidden:
-        assert value.hex() not in text
+        assert bytes(value).hex() not in text
         assert bytes(value).__repr__()[2:-1] not in text
 
 
@@ -806,7 +806,12 @@ def doubted(*, revoked: bool = False, expired: bool = False, enrolled: bool = Tr
     return TRUST.updated(
         now=NOW + 61,
         roster=Roster.issue(
-            AUTHORITY.key, number=2, issued_at=NOW, expires_at=NOW + 1000, entries=tuple(entries)
+            AUTHORITY.key,
+            number=2,
+            least_revocations=2,
+            issued_at=NOW,
+            expires_at=NOW + 1000,
+            entries=tuple(entries),
         ),
         revocations=issue_revocations(
             AUTHORITY.key,
@@ -1061,7 +1066,10 @@ def test_claim_17_nobody_reveals_for_an_upload_of_another_view(profile: MaskingP
 
 
 def test_claim_18_older_lists_than_the_known_ones_are_refused() -> None:
-    """After a revocation nobody can be led back to the roster or the revocation list from before it."""
+    """After a revocation nobody can be led back to the roster or the revocation list from before it.
+
+    Nor can whoever sees the newest roster for the first time: it names the list that it must be used with.
+    """
     known = doubted(revoked=True)
 
     with pytest.raises(EnrolmentError, match="roster number 1 is older than number 2"):
@@ -1070,10 +1078,14 @@ def test_claim_18_older_lists_than_the_known_ones_are_refused() -> None:
         known.updated(now=known.now, revocations=TRUST.revocations)
     with pytest.raises(EnrolmentError, match="two different revocation lists with number 2"):
         known.updated(now=known.now, revocations=doubted().revocations)
+    with pytest.raises(
+        EnrolmentError, match="must be used with revocation list 2 or a newer one, not with 1"
+    ):
+        TRUST.updated(now=known.now, roster=known.roster)
     assert known.updated(now=known.now + 1, roster=known.roster).roster == known.roster
 
 
-@pytest.mark.parametrize("passphrase", [None, Secret(b"correct horse battery staple")])
+@pytest.mark.parametrize("passphrase", [None, Secret(b"correct horse battery staple")], ids=repr)
 def test_claim_19_a_private_key_is_its_owners_alone(tmp_path: Path, passphrase: Secret | None) -> None:
     """Its file has mode 0600 and is encrypted if a passphrase was given; one that others can open is not read."""
     office, folder = tmp_path / "office", tmp_path / "client"

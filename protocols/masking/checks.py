@@ -9,6 +9,7 @@ from typing import Final
 from protocols.errors import (
     BelowThresholdError,
     ContextError,
+    EnrolmentError,
     InputError,
     QuorumError,
     RosterError,
@@ -23,6 +24,7 @@ from protocols.masking.messages import (
     SurvivorSignatures,
 )
 from protocols.masking.terms import Terms
+from protocols.primitives.agreement import check_encoding
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import SECRET_SIZE
 from protocols.session import Segment
@@ -44,9 +46,26 @@ def verify_advertisement(terms: Terms, message: KeyAdvertisement) -> None:
     """Refuse an advertisement that its client's certified identity has not signed.
 
     Raises:
-        IdentityError: The client is not enrolled, expired or revoked, or the signature is not its own.
+        IdentityError: The client is not enrolled, is a service or of another rank than in the session, expired or was
+            revoked, or the signature is not its own.
     """
     _verify(terms, message.sender, ADVERTISEMENT, message.signed_part(), message.signature)
+
+
+def check_own(terms: Terms, identity: Identity) -> None:
+    """Refuse to take part where the others must refuse: this client's own certificate does not fit the session.
+
+    Raises:
+        EnrolmentError: It says another rank or a service, or is not the one on the roster.
+        IdentityError: It has expired or was revoked.
+    """
+    if terms.trust is None:
+        return
+    terms.check_member(identity.client)
+    if terms.trust.certificates[identity.client] != identity.certificate:
+        raise EnrolmentError(
+            f"{identity.client}: its own certificate is not the one on {terms.trust.roster.name}"
+        )
 
 
 def view_of(terms: Terms, nonces: Mapping[int, bytes], participants: Sequence[int]) -> bytes:
@@ -76,6 +95,9 @@ def verify_view(terms: Terms, view: bytes, *, position: int, signature: bytes) -
 def _verify(terms: Terms, position: int, purpose: bytes, message: bytes, signature: bytes) -> None:
     name = terms.session.client_at(position)
     if terms.trust is not None:
+        # At every signature, not only at the first: in a sparse graph a client sees advertisements of its neighbours
+        # alone, and who expires in the middle of a session counts no more.
+        terms.check_member(name)
         terms.trust.verify(name, purpose, message, signature)
     elif signature:
         raise SignatureError(f"{name}: a signature that nobody can verify, in a session without identities")
@@ -85,7 +107,7 @@ def check_context(terms: Terms, context: bytes) -> None:
     """Refuse a message of another session."""
     if context != terms.context:
         raise ContextError(
-            "the message belongs to another session (run, round, attempt, roster, profile or configuration)"
+            "the message belongs to another session (run, round, attempt, roster, revocation list, profile or configuration)"
         )
 
 
@@ -107,7 +129,11 @@ def check_nonces(terms: Terms, directory: KeyDirectory, own: KeyAdvertisement) -
 def check_advertisements(
     terms: Terms, directory: KeyDirectory, own: KeyAdvertisement, *, expected: AbstractSet[int]
 ) -> dict[int, KeyAdvertisement]:
-    """The advertisements of this client's neighbours, each signed, fresh to the session and given once."""
+    """The advertisements of this client's neighbours, each signed, fresh to the session and given once.
+
+    Every key must be in its canonical form, so that keys that differ as bytes differ. Small order is refused later, by
+    whoever agrees.
+    """
     listed = {entry.sender: entry for entry in directory.advertisements}
     if listed.pop(own.sender, None) != own:
         raise RosterError(
@@ -116,6 +142,8 @@ def check_advertisements(
     if set(listed) != expected:
         raise RosterError("the key directory must hold exactly this client's neighbours")
     keys = [key for entry in directory.advertisements for key in all_keys(entry)]
+    for key in keys:
+        check_encoding(key)
     if len(set(keys)) != len(keys):
         raise RosterError("the key directory gives one key twice")
     for entry in listed.values():

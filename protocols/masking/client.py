@@ -188,7 +188,7 @@ def create_sealed_shares(
         ContextError, RosterError: The directory is of another session, lacks this client, holds strangers, a key twice,
             or others than this client's neighbours.
         IdentityError: A neighbour's advertisement is not signed by its certified, unrevoked identity.
-        KeyAgreementError: A neighbour's sealing key has small order.
+        KeyAgreementError: A key is not canonical, or a neighbour's sealing key has small order.
         BelowThresholdError: Fewer clients than the threshold advertised.
     """
     terms = state.terms

@@ -112,6 +112,30 @@ def log_disconnected(members: int, gone: int, degree: int) -> float:
     return pairs + _log_choose(members - degree, gone - degree) - _log_choose(members, gone)
 
 
+def expected_exposed(members: int, corrupt: int, graph: GraphParameters) -> float:
+    """How many honest members a server that follows the protocol reads, on average, with so many corrupt members.
+
+    A member is exposed if its corrupt neighbours alone hold as many shares of its mask keys as recover them: the self masks of
+    survivors are opened anyway, so nothing hides its upload any more. Its neighbours are a uniform sample of the other
+    members, hence by linearity (n - c) P[at least t of k neighbours among n - 1 members, c of them corrupt, are corrupt].
+    It bounds the probability that anybody is exposed, too.
+
+    What a sparse graph stands is therefore the profile's corrupt_share and little more, not "fewer than t": t is counted
+    among neighbours there. In the complete graph the t-th corrupt member exposes everybody, and one fewer nobody.
+
+    Args:
+        members: n, everyone who shares.
+        corrupt: c, those whose secrets the server holds, chosen without regard to the graph.
+        graph: Its degree k and threshold t.
+
+    Raises:
+        ThresholdError: Not 0 <= corrupt <= members.
+    """
+    if not 0 <= corrupt <= members:
+        raise ThresholdError(f"corrupt={corrupt} must lie in 0..{members} members")
+    return (members - corrupt) * exp(log_upper_tail(members - 1, corrupt, graph.degree, graph.threshold))
+
+
 def log_upper_tail(population: int, marked: int, drawn: int, least: int) -> float:
     """The natural logarithm of P[at least so many marked] in a draw without replacement.
 

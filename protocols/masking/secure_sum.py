@@ -7,7 +7,7 @@ from protocols.errors import RosterError, SessionError, StageError
 from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer, check_binding
 from protocols.masking import client as steps
-from protocols.masking.checks import check_extra_secrets
+from protocols.masking.checks import check_extra_secrets, check_own
 from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList, SurvivorSignatures
 from protocols.masking.server.keys import AdvertiseKeys, ShareKeys
 from protocols.masking.server.masked_input import MaskInput
@@ -232,10 +232,17 @@ class Masking(SecureSum):
             me: The member.
             extra_secrets: By segment of the member: as many fresh secrets of 32 bytes as the segment has room for. They
                 are shared beside the self-mask seed; which of them are recovered is for the segment's rule to say.
+
+        Raises:
+            RosterError: It has no identity to sign with, or is no member.
+            IdentityError: Its own certificate does not fit the session.
         """
         if self._trust is not None and (self._identity is None or self._identity.client != me):
             raise RosterError(f"{me} has no identity to sign with")
-        return MaskingClient(self.terms(session), me, self._identity, extra_secrets=extra_secrets)
+        terms = self.terms(session)
+        if self._identity is not None:
+            check_own(terms, self._identity)
+        return MaskingClient(terms, me, self._identity, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> MaskingServer:
         """The server side."""

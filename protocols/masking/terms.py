@@ -23,7 +23,7 @@ from protocols.masking.parameters import (
     share_graph_parameters,
 )
 from protocols.profiles import MaskingProfile, SurvivorCheck
-from protocols.session import ExtraReveal, Segment, Session
+from protocols.session import ClientId, ExtraReveal, Segment, Session
 
 Graph = Mapping[int, frozenset[int]]
 
@@ -42,6 +42,7 @@ class Terms:
         SessionError: The profile needs signatures and there is nobody to vouch for them; or extra secrets are to be
             given out by the number of the missing, about which the profile lets a server tell clients different things.
         ThresholdError: The session's threshold is not enough for the profile.
+        IdentityError: The roster or the revocation list has expired.
     """
 
     session: Session
@@ -56,6 +57,8 @@ class Terms:
             )
         if self.trust is None and self.profile.survivor_check is not SurvivorCheck.TRUST_SERVER:
             raise SessionError(f"profile {self.profile.name} needs certified identities")
+        if self.trust is not None:
+            self.trust.check_in_force()
         self.profile.check_threshold(self.session.threshold, members=len(self.session.members))
         if self.profile.survivor_check is SurvivorCheck.REVEAL_QUORUM:
             self._check_no_extra_reveal()
@@ -71,10 +74,27 @@ class Terms:
 
     @cached_property
     def context(self) -> bytes:
-        """What every key, seal, signature and message is bound to: the session, the profile and the roster."""
-        roster = self.trust.roster.digest if self.trust is not None else bytes(32)
-        text = b"rbla-secure masking\x00" + self.session.context + roster + self.profile.name.encode()
+        """What every key, seal, signature and message is bound to: the session, the profile, roster and revocations.
+
+        Parties that know different rosters or revocation lists end in a refusal at the first message: nobody's input is
+        summed beside that of a client whom it knows to be revoked.
+        """
+        believed = self.trust.digest if self.trust is not None else bytes(32)
+        text = b"rbla-secure masking\x00" + self.session.context + believed + self.profile.name.encode()
         return hashlib.sha256(text).digest()
+
+    def check_member(self, client: ClientId) -> None:
+        """Refuse a member that may not take part now with the rank that the session gives it.
+
+        Quorums count holders by the ranks of the session, and the bands of a high rank are the thinnest. A member whose
+        certificate says another rank would count where the authority never put it; a service would count at all.
+
+        Raises:
+            EnrolmentError: It is not enrolled, shares its key, is a service, or was enrolled with another rank.
+            RevokedError, CertificateError: It is revoked; it or a list has expired.
+        """
+        if self.trust is not None:
+            self.trust.check_client(client, rank=self.session.rank_of(client))
 
     @cached_property
     def commitments(self) -> Commitments:

@@ -14,6 +14,7 @@ from typing import final
 import numpy as np
 from torch import nn
 
+from protocols.clock import SYSTEM_CLOCK
 from protocols.identity import ThrowawayAuthority
 from protocols.interface import SecureSum
 from protocols.session import RUN_ID_SIZE, ClientId
@@ -293,7 +294,7 @@ def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthor
     if not plan.needs_identities:
         return None
     keys = services.public_keys() if services is not None else {}
-    return ThrowawayAuthority.create(plan.ranks, now=int(time.time()), services=keys)
+    return ThrowawayAuthority.create(plan.ranks, now=int(time.time()), clock=SYSTEM_CLOCK, services=keys)
 
 
 def _side_of(plan: Plan, authority: ThrowawayAuthority | None, name: ClientId) -> SecureSum:

@@ -734,6 +734,7 @@ def roster_of(*certificates: Certificate) -> Roster:
     return Roster.issue(
         authority().key,
         number=2,
+        least_revocations=1,
         issued_at=NOW,
         expires_at=NOW + 86_400,
         entries=map(RosterEntry.of, certificates),

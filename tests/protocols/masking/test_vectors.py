@@ -177,7 +177,7 @@ def as_recorded(result: SumResult) -> dict[str, Any]:
         "sums": {str(index): values.tolist() for index, values in result.sums.items()},
         "refused": sorted(result.refused),
         "extra_secrets": {
-            " ".join(map(str, key)): value.hex() for key, value in result.extra_secrets.items()
+            " ".join(map(str, key)): bytes(value).hex() for key, value in result.extra_secrets.items()
         },
     }
 
@@ -209,11 +209,16 @@ def test_the_recorded_context_is_that_of_the_terms(name: str) -> None:
     assert context.hex() == record["session"]["context"]
     assert bound.hex() == record["context"]
     assert hashlib.sha256(b"rbla-secure session\x00" + data).digest() == context
-    # A roster ends in its signature, which the digest leaves out.
-    content = bytes.fromhex(record["identities"]["roster"])[:-64] if "identities" in record else None
-    roster = hashlib.sha256(b"rbla-secure roster\x00" + content).digest() if content else bytes(32)
-    text = b"rbla-secure masking\x00" + context + roster + record["profile"].encode()
+    believed = trust_by_hand(record["identities"]) if "identities" in record else bytes(32)
+    text = b"rbla-secure masking\x00" + context + believed + record["profile"].encode()
     assert hashlib.sha256(text).digest() == bound
+
+
+def trust_by_hand(identities: dict[str, Any]) -> bytes:
+    """The digest of a roster, less the signature in which it ends, and of revocation list number 1."""
+    roster = hashlib.sha256(b"rbla-secure roster\x00" + bytes.fromhex(identities["roster"])[:-64]).digest()
+    revocations = hashlib.sha256(bytes.fromhex(identities["revocations"])).digest()
+    return hashlib.sha256(b"rbla-secure trust\x00" + roster + (1).to_bytes(8, "big") + revocations).digest()
 
 
 @EACH
@@ -560,7 +565,7 @@ def consistency_record() -> dict[str, Any]:
         "roster": authority.view.roster.to_bytes().hex(),
         "revocations": authority.view.revocations.der.hex(),
         "certificates": [authority.identity(member).certificate.der.hex() for member in MEMBERS],
-        "signing_keys": {member: authority.identity(member).key.secret.hex() for member in MEMBERS},
+        "signing_keys": {member: bytes(authority.identity(member).key.secret).hex() for member in MEMBERS},
     }
     record = new_record(parts, bits=20, silent={"client-03": "mask_input"}, threshold=4)
     return {"profile": "consistency", "identities": identities, **record}
