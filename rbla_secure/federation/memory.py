@@ -5,12 +5,11 @@ client that is killed and started again gives no round a second input. The file 
 training and rounding follow from the plan, so a second run of one plan would show the difference of two sums as well as a
 second attempt would.
 
-    STATE/given-<first 16 hex digits of the plan's digest>.safetensors      the adapters, with what else there is as metadata
+    STATE/given-<first 16 hex digits of the plan's digest>.safetensors      the last adapter; the rounds as metadata
 
-Nothing in it is secret: the adapters are the server's, the number is public.
+Nothing in it is secret: the adapter is the server's, the rounds are public.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
@@ -22,11 +21,11 @@ from rbla_secure.durable import write_atomic
 from rbla_secure.errors import AdapterError, RefusalError
 from rbla_secure.federation.broadcast import Broadcast
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.plausibility import Seen, check_plausible, remember
+from rbla_secure.federation.plausibility import Sent, check_plausible
 from rbla_secure.lora.adapter import Adapter
 
 _FORMAT = "1"
-_TENSOR = "round-{}"
+_TENSOR = "rows"
 
 
 @final
@@ -48,9 +47,9 @@ class Memory:
         self._plan = plan
         self._path = folder / f"given-{plan.digest.hex()[:16]}.safetensors" if folder is not None else None
         self.given = 0
-        self._seen: Seen = {}
+        self._last: Sent | None = None
         if self._path is not None and self._path.exists():
-            self.given, self._seen = _read(self._path, plan)
+            self.given, self._last = _read(self._path, plan)
 
     def check_not_given(self, round_number: int) -> None:
         """Refuse a round at or below the highest one that has this participant's input.
@@ -76,8 +75,8 @@ class Memory:
         Raises:
             RefusalError: Honest rounds cannot have led to it.
         """
-        check_plausible(self._plan, broadcast, round_number=round_number, seen=self._seen)
-        self._seen = remember(self._plan, broadcast.adapter, round_number=round_number, seen=self._seen)
+        check_plausible(self._plan, broadcast, round_number=round_number, last=self._last)
+        self._last = Sent(round=round_number, adapter=broadcast.adapter)
 
     def give(self, round_number: int) -> None:
         """Write down that a round has this participant's input; called before the input leaves.
@@ -86,30 +85,25 @@ class Memory:
             OSError: It cannot be written: the input must not leave.
         """
         self.given = round_number
-        if self._path is not None:
+        if self._path is not None and self._last is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._path, _encode(self._plan, self.given, self._seen), mode=0o600)
+            write_atomic(self._path, _encode(self._plan, self.given, self._last), mode=0o600)
 
 
-def _encode(plan: Plan, given: int, seen: Mapping[int, Adapter]) -> bytes:
-    tensors = {_TENSOR.format(number): np.ascontiguousarray(each.rows) for number, each in seen.items()}
-    rounds = ",".join(map(str, sorted(seen)))
-    metadata = {"format": _FORMAT, "plan": plan.digest.hex(), "given": str(given), "seen": rounds}
-    return save(tensors, metadata=metadata)
+def _encode(plan: Plan, given: int, last: Sent) -> bytes:
+    rows = {_TENSOR: np.ascontiguousarray(last.adapter.rows)}
+    metadata = {"format": _FORMAT, "plan": plan.digest.hex(), "given": str(given), "sent": str(last.round)}
+    return save(rows, metadata=metadata)
 
 
-def _read(path: Path, plan: Plan) -> tuple[int, Seen]:
+def _read(path: Path, plan: Plan) -> tuple[int, Sent]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if (metadata.get("format"), metadata.get("plan")) != (_FORMAT, plan.digest.hex()):
                 raise RefusalError(f"{path} is another plan's, or of another version")
-            numbers = [int(text) for text in metadata["seen"].split(",") if text]
-            seen = {
-                number: Adapter(layout=plan.layout, rows=np.array(file.get_tensor(_TENSOR.format(number))))
-                for number in numbers
-            }
-            return int(metadata["given"]), seen
+            adapter = Adapter(layout=plan.layout, rows=np.array(file.get_tensor(_TENSOR)))
+            return int(metadata["given"]), Sent(round=int(metadata["sent"]), adapter=adapter)
     except (OSError, SafetensorError, AdapterError, KeyError, ValueError) as error:
         raise RefusalError(
             f"{path} is damaged ({type(error).__name__}): without it this participant could give a round its input twice; "

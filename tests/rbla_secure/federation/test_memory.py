@@ -191,6 +191,11 @@ def test_a_damaged_memory_stops_the_client(tmp_path: Path, damage: Any) -> None:
 # The models.
 
 
+def roomy() -> Plan:
+    """A plan in which no single value is limited before a whole step is."""
+    return make_plan(rounds=9, quantization={"bits": 16, "bound": 1.0})
+
+
 def accepts(memory: Memory, plan: Plan, adapter: Adapter, number: int) -> bool:
     try:
         memory.accept(sent(plan, adapter), number)
@@ -214,31 +219,31 @@ def test_the_first_model_follows_from_the_seed_to_the_bit() -> None:
 @pytest.mark.parametrize("number", [2, 3, 7])
 def test_a_model_moves_by_honest_steps_at_most(number: int) -> None:
     """Within (n - m) steps of the last model that the client was sent it is accepted, beyond them refused by name."""
-    plan = make_plan(rounds=9)
+    plan = roomy()
     limit = step_limit(plan) * (number - 1)
 
-    assert accepts(Memory(plan), plan, moved(plan, 0.999 * limit), number)
+    assert accepts(Memory(plan), plan, moved(plan, 0.8 * limit), number)
     with pytest.raises(
-        RefusalError, match=rf"since round 1, and {number - 1} honest rounds can move it by at most"
+        RefusalError, match=rf"has moved by .* in {number - 1} rounds, more than"
     ):
         Memory(plan).accept(sent(plan, moved(plan, 1.01 * limit)), number)
 
 
 def test_what_was_sent_last_counts() -> None:
     """A client that was sent a model of round 3 measures that of round 4 from there."""
-    plan = make_plan(rounds=9)
+    plan = roomy()
     limit, memory = step_limit(plan), Memory(plan)
-    third = moved(plan, 1.9 * limit)
+    third = moved(plan, 1.7 * limit)
     memory.accept(sent(plan, third), 3)
 
     assert not accepts(memory, plan, moved(plan, 1.01 * limit, seed=1, since=third), 4)
-    assert not accepts(memory, plan, moved(plan, 1.9 * limit, seed=2), 4)
-    assert accepts(memory, plan, moved(plan, 0.99 * limit, seed=1, since=third), 4)
+    assert not accepts(memory, plan, moved(plan, 1.7 * limit, seed=2), 4)
+    assert accepts(memory, plan, moved(plan, 0.8 * limit, seed=1, since=third), 4)
 
 
 def test_another_attempt_at_a_round_brings_the_same_model() -> None:
     """The adapter before a round is one adapter."""
-    plan = make_plan(rounds=9)
+    plan = roomy()
     memory = Memory(plan)
     second = moved(plan, 0.5 * step_limit(plan))
     memory.accept(sent(plan, second), 2)
@@ -246,20 +251,6 @@ def test_another_attempt_at_a_round_brings_the_same_model() -> None:
     assert accepts(memory, plan, second, 2)
     with pytest.raises(RefusalError, match="round 2 began with another adapter"):
         memory.accept(sent(plan, moved(plan, 1e-3, since=second)), 2)
-
-
-def test_a_rolled_back_run_is_believed() -> None:
-    """Where public accuracy may take a run back, a model near one of the last few is accepted; elsewhere it is not."""
-    for robustness, expected in (({"max_accuracy_drop": 0.1}, True), ({}, False)):
-        plan = make_plan(rounds=9, secure_sum="plain", robustness=robustness)
-        limit, memory, at = step_limit(plan), Memory(plan), plan.initial_adapter
-        path = [at]
-        for number in (2, 3, 4):
-            at = moved(plan, 0.9 * limit, seed=5, since=at)  # always the same way
-            memory.accept(sent(plan, at), number)
-            path.append(at)
-
-        assert accepts(memory, plan, path[1], 5) is expected
 
 
 def test_rows_that_nobody_trains_never_move() -> None:
@@ -286,7 +277,7 @@ def test_rows_that_nobody_trains_never_move() -> None:
 
 def test_a_restarted_client_remembers_the_models(tmp_path: Path) -> None:
     """The last model is durable with the last input: a restart does not widen what is believed."""
-    plan = make_plan(rounds=9)
+    plan = roomy()
     limit, memory = step_limit(plan), Memory(plan, tmp_path)
     fifth = moved(plan, 0.5 * limit)
     memory.accept(sent(plan, fifth), 5)

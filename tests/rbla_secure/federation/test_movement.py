@@ -13,7 +13,14 @@ from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import average_limits, step_limit
 from rbla_secure.lora.adapter import Adapter, Rows
 from tests.support.defended import defended_round
-from tests.support.federations import InMemory, drift, make_adapter, make_participants, make_plan
+from tests.support.federations import (
+    InMemory,
+    beginning_with,
+    drift,
+    make_adapter,
+    make_participants,
+    make_plan,
+)
 
 MASKED: dict[str, Any] = {"secure_sum": "masking", "masking": {"profile": "semi-honest"}}
 
@@ -47,13 +54,14 @@ def movement(before: Any, after: Any, rounds: int = 1) -> Movement:
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
 def test_every_honest_run_is_accepted(changes: dict[str, Any], train: Any, scale: float) -> None:
     """By clients of every rank, after every round, and over rounds that they missed."""
-    plan = make_plan(**changes)
+    plan = make_plan(rounds=6, **changes)
     rows = make_adapter(plan).rows * np.float32(scale)
     adapters = [Adapter(layout=plan.layout, rows=rows)]
     tests = PublicTests(
         accuracy=lambda adapter: float(np.abs(adapter.rows[0, 0] * 1e3) % 1), triggers=lambda _: {}
     )
     guard = Guard(wanted=plan.config.robustness, tests=tests, first=adapters[0])
+    beginning_with(plan, adapters[0])
     last = LastStep(plan)
     for number in range(1, 7):
         people = make_participants(plan, train=dict.fromkeys(plan.ranks, train), examples=7)
