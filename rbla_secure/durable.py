@@ -47,6 +47,24 @@ def whole_lines(path: Path) -> list[str]:
     return text.split("\n")[:-1]
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut off what a crash left of a last line, which would swallow the next one; whole lines stay as they are."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+    cut_to(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def cut_to(path: Path, size: int) -> None:
+    """Shorten a file to so many bytes, durably."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
+
+
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Replace a folder by what `fill` writes into an empty one. The old one goes only when the new one is whole.
 
