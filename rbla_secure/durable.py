@@ -32,11 +32,17 @@ def append_line(path: Path, line: str) -> None:
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
-    """Append lines and flush them to the disk together. A crash can leave fewer of them, the last one torn."""
+    """Append lines and flush them to the disk together. A crash can leave fewer of them, the last one torn.
+
+    A new file's name is flushed too: what is written elsewhere later may rely on it.
+    """
+    new = not path.exists()
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(line + "\n" for line in lines))
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        sync_folder(path.parent)
 
 
 def whole_lines(path: Path) -> list[str]:

@@ -156,8 +156,8 @@ def read_attempts(folder: Path, history: History) -> list[tuple[int, int]]:
             )
     if len(found) > len(known) + 1:
         raise RunFolderError(
-            f"{path} line {len(known) + 2}: {FILE_NAME} knows {len(known)} attempts, and a crash leaves one more at "
-            "most: restore whichever was changed from a copy"
+            f"{path} line {len(known) + 2}: {FILE_NAME} knows {len(known)} attempts and a crash leaves one more at most, "
+            "so its end was cut off or the line was put in; restore whichever was changed from a copy"
         )
     return found
 

@@ -54,7 +54,7 @@ def check_state(path: Path, ledger: Counted | None, *, known: LedgerState | None
     entries = known.entries if known is not None else 0
     found = len(ledger.entries) if ledger is not None else 0
     if found < entries:
-        has = f"has {found} of" if ledger is not None else "is missing with"
+        has = f"has {found} of" if path.exists() else "is missing with"
         raise PrivacyError(
             f"{path} {has} the {entries} entries that events.jsonl holds: spent privacy would be forgotten; restore it from "
             "a copy"

@@ -389,7 +389,11 @@ def test_a_metrics_line_too_few_is_refused(folder: RunFolder) -> None:
 @pytest.mark.parametrize("order", [[2, 1, 3], [1, 1, 2, 3], [1, 3], [2, 3], [1, 2, 2], []])
 def test_metrics_out_of_order_are_refused(folder: RunFolder, order: list[int]) -> None:
     """There is one line per finished round, in order."""
-    rule = r"must have one line for each of the rounds 1\.\.3" if len(order) < 3 else r"line [123] is not the one"
+    rule = (
+        r"must have one line for each of the rounds 1\.\.3"
+        if len(order) < 3
+        else r"line [123] is not the one"
+    )
     lines = (folder.path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (folder.path / "metrics.jsonl").write_text("".join(lines[number - 1] for number in order))
 
@@ -460,7 +464,9 @@ def test_the_advice_for_a_damaged_checkpoint_helps(folder: RunFolder) -> None:
     with pytest.raises(RunFolderError):
         folder.load(PLAN)
     checkpoint(folder, 3).unlink()
-    with pytest.raises(RunFolderError, match=r"round-0003\.safetensors is missing, but events\.jsonl holds round 3"):
+    with pytest.raises(
+        RunFolderError, match=r"round-0003\.safetensors is missing, but events\.jsonl holds round 3"
+    ):
         folder.load(PLAN)
 
     checkpoint(folder, 3).write_bytes(good)
