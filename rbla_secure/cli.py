@@ -137,14 +137,13 @@ def _account(options: argparse.Namespace) -> dict[str, object]:
 
 def _account_spent(options: argparse.Namespace) -> dict[str, object]:
     """From the ledger of a run; read only, so that a run may be looked at while it goes on."""
-    from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary  # noqa: PLC0415
+    from rbla_secure.report.privacy import spent_in  # noqa: PLC0415
 
     if options.set:
         raise ConfigError(
             f"--set {options.set[0]} changes nothing that was spent: {options.target} is a run folder"
         )
-    privacy = PrivacySummary.of_folder(options.target)
-    examples = SamplePrivacySummary.of_folder(options.target)
+    privacy, examples = spent_in(options.target)
     if privacy is None and examples is None:
         _say(options, f"{options.target} has no privacy.json: nothing was noised, and nothing bounds epsilon")
         return {"epsilon": None}

@@ -34,11 +34,17 @@ def append_line(path: Path, line: str) -> None:
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
-    """Append lines and flush them to the disk together. A crash can leave fewer of them, the last one torn."""
+    """Append lines and flush them to the disk together. A crash can leave fewer of them, the last one torn.
+
+    A new file's name is flushed too: what is written elsewhere later may rely on it.
+    """
+    new = not path.exists()
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(line + "\n" for line in lines))
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        sync_folder(path.parent)
 
 
 def whole_lines(path: Path) -> list[str]:
@@ -47,6 +53,24 @@ def whole_lines(path: Path) -> list[str]:
         return []
     text = path.read_bytes().decode("utf-8", errors="replace")
     return text.split("\n")[:-1]
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off what a crash left of a last line, which would swallow the next one; whole lines stay as they are."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+    cut_to(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def cut_to(path: Path, size: int) -> None:
+    """Shorten a file to so many bytes, durably."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None], *, mode: int = 0o777) -> None:

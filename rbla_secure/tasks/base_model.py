@@ -123,6 +123,16 @@ def base_digest(model: nn.Module) -> bytes:
     return digest.digest()
 
 
+def chain_digest(model: nn.Sequential) -> bytes:
+    """SHA-256 over the layers of a chain and its state: of all that its folder says, the layers without weights included.
+
+    Raises:
+        RunFolderError: As :func:`save_base`.
+    """
+    layers = json.dumps([_describe(name, layer) for name, layer in model.named_children()], sort_keys=True)
+    return hashlib.sha256(b"rbla-secure base chain\x00" + base_digest(model) + layers.encode()).digest()
+
+
 def save_base(folder: Path, model: nn.Sequential) -> None:
     """Write a base that is a chain of named linear layers and ReLUs. The same base gives the same bytes.
 

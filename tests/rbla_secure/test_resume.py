@@ -12,6 +12,7 @@ import pytest
 
 from rbla_secure.cli import main
 from rbla_secure.federation.audit_log import EventKind, read_events
+from tests.support.run_folders import die_before_the_end_of, go_back_to
 from tests.support.tiny_job import adapter_sha256, die_at_sync, files, job, start, write_images
 
 ROUNDS = 4
@@ -207,13 +208,15 @@ def test_a_crash_between_metrics_and_checkpoint_costs_one_round(
     check_same(folder, reference)
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_checkpoint_that_is_lost_is_made_again(tmp_path: Path, reference: Path, number: int) -> None:
-    """Going back by deleting the last checkpoints leads to the same end."""
+@pytest.mark.parametrize("number", range(1, ROUNDS + 1))
+@pytest.mark.parametrize("leave", [die_before_the_end_of, go_back_to])
+def test_from_the_end_of_any_round_the_run_goes_on(
+    tmp_path: Path, reference: Path, number: int, leave: Callable[[Path, int], None]
+) -> None:
+    """Killed just before or just after the log is told of a round's end, with its line and checkpoint on the disk."""
     folder = tmp_path / "run"
     shutil.copytree(reference, folder)
-    for lost in range(ROUNDS, ROUNDS - number, -1):
-        (folder / "checkpoints" / f"round-{lost:04d}.safetensors").unlink()
+    leave(folder, number)
 
     begun(folder, [])
 

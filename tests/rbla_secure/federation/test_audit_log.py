@@ -167,6 +167,10 @@ FAULTS: dict[str, tuple[Callable[[list[str]], list[str]], int]] = {
     "an unknown kind": (lambda lines: [*lines[:4], changed(lines[4], kind="nothing")], 5),
     "an empty line": (lambda lines: [*lines[:3], "", *lines[3:]], 4),
     "no JSON": (lambda lines: [*lines[:4], "{"], 5),
+    "a figure without a word in JSON": (
+        lambda lines: [*lines[:4], lines[4].replace('"rounds":3', '"rounds":NaN')],
+        5,
+    ),
     "a carriage return": (lambda lines: [*lines[:4], lines[4] + "\r"], 5),
 }
 
@@ -266,11 +270,17 @@ def cut_at(data: bytes) -> Iterator[bytes]:
 
 
 def test_every_crash_while_lines_are_written_leaves_a_chain(path: Path) -> None:
-    """Cut anywhere behind its first line, the log opens with the lines that were whole."""
+    """Cut anywhere behind its first line, the log opens with the lines that were whole; the torn one goes with the next."""
     data = path.read_bytes()
 
     for left in cut_at(data):
         path.write_bytes(left)
+        whole = left[: left.rindex(b"\n") + 1]
 
-        assert len(AuditLog(path)) == left.count(b"\n")
-        assert path.read_bytes() == data[: left.rindex(b"\n") + 1]
+        log = AuditLog(path)
+        assert len(log) == left.count(b"\n")
+        assert path.read_bytes() == left
+        log.append(refusal())
+
+        assert path.read_bytes().startswith(whole)
+        assert path.read_bytes().count(b"\n") == len(read_events(path)) == whole.count(b"\n") + 1

@@ -1,5 +1,6 @@
 """What happens in a run stands in its audit log: every session, refusal, drop-out, closed band and round."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,8 @@ def test_a_run_with_faults_tells_them_all(tmp_path: Path) -> None:
 
     events = events_of(folder)
     adapters = [record.adapter for record in progress.records]
+    lines = (folder.path / "metrics.jsonl").read_bytes().splitlines()
+    digests = [hashlib.sha256(line).hexdigest() for line in lines]
     diverged = ("dropped", {"client": "small-02", "stage": "mask_input"})
     refusal = {"client": "small-02", "by": "client", "error": "UpdateError"}
     first, second, third, fourth = (of_round(events, number) for number in (1, 2, 3, 4))
@@ -106,6 +109,7 @@ def test_a_run_with_faults_tells_them_all(tmp_path: Path) -> None:
     assert first[3][1] == {
         "survivors": [client for client in MEMBERS if client != "small-02"],
         "adapter": adapters[0],
+        "metrics": digests[0],
     }
 
     # The spoilt upload is turned away by the server.
@@ -122,6 +126,7 @@ def test_a_run_with_faults_tells_them_all(tmp_path: Path) -> None:
     assert third[-1][0] == "round-aborted"
     assert "0 of 6 clients answered" in str(third[-1][1]["reason"])
     assert third[-1][1]["adapter"] == adapters[2] == adapters[1]
+    assert [told[-1][1]["metrics"] for told in (first, second, third, fourth)] == digests
 
     # One holder too few: the thin band stays closed.
     assert [kind for kind, _ in fourth] == [
@@ -238,7 +243,7 @@ def test_whoever_goes_on_says_from_where(tmp_path: Path) -> None:
 
     events = events_of(again)
     (resumed,) = (event for event in events if event.kind is EventKind.RUN_RESUMED)
-    assert resumed.details == {"rounds": 2, "adapter": progress.records[1].adapter}
+    assert resumed.details == {"rounds": 2, "adapter": progress.records[1].adapter, "unopened": []}
     opened = [(event.round, event.attempt) for event in events if event.kind is EventKind.SESSION_OPENED]
     assert opened == [(1, 1), (2, 1), (3, 1), (4, 1), (3, 2), (4, 2)]
 
