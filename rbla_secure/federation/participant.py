@@ -18,10 +18,9 @@ from protocols.errors import ProtocolError
 from protocols.interface import SecureSum, SegmentInput, SumClient
 from protocols.masking.secure_sum import Masking
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Weighting
 from rbla_secure.errors import RblaSecureError, RefusalError
 from rbla_secure.federation.components import Seeds, component_seeds
-from rbla_secure.federation.contribution import Contribute, contribution, noise_key
+from rbla_secure.federation.contribution import Contribute, contribution, noise_key, weight_of
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -74,7 +73,7 @@ class Participant:
         self._plan = plan
         self._secure_sum = secure_sum
         self._train = train
-        self._weight = self._plan.quantizer.round_weight(_weight(plan, examples))
+        self._weight = weight_of(plan, examples)
         self._open: dict[bytes, _Open] = {}
         self._newest: Session | None = None
         self._given: Session | None = None  # the last one that has this participant's input
@@ -207,9 +206,3 @@ def model_bindings(plan: Plan, session: Session, adapter: Adapter) -> Mapping[in
     ends = {segment.index: plan.segment_rank(session, segment.index) for segment in session.segments}
     known = {end: adapter.sliced(end).digest() for end in set(ends.values()) if end <= adapter.rank}
     return {index: known[end] for index, end in ends.items() if end in known}
-
-
-def _weight(plan: Plan, examples: int) -> float:
-    if plan.config.weights is Weighting.UNIFORM:
-        return 1.0
-    return min(1.0, examples / plan.config.examples_cap)

@@ -13,8 +13,8 @@ import numpy as np
 
 from protocols.session import ClientId
 from rbla_secure.evaluation.poisoning.lora_rows import train_rows_from
-from rbla_secure.evaluation.poisoning.names import OMNISCIENT, AttackName
-from rbla_secure.evaluation.poisoning.triggers import corner_patch, flipped_labels, poisoned, quarter_patch
+from rbla_secure.evaluation.poisoning.names import OMNISCIENT, AttackName, TriggerName
+from rbla_secure.evaluation.poisoning.triggers import flipped_labels, poisoned, quarter_patch, whole_patch
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
@@ -67,12 +67,14 @@ class Federation:
         clip_norm: Of an update.
         captured_from: Rows from here on are held by members alone: the rank of the largest honest client.
         seed: Of the coalition's own choices.
+        trigger: Of backdoors.
     """
 
     clients: int
     clip_norm: float
     captured_from: int = 0
     seed: int = 0
+    trigger: TriggerName = TriggerName.CORNER
 
 
 @final
@@ -102,7 +104,10 @@ class Means:
         if self.attack is AttackName.LABEL_FLIP:
             return flipped_labels(examples)
         distributed = self.attack is AttackName.DBA
-        trigger = quarter_patch(list(self.members).index(client)) if distributed else corner_patch()
+        where = self.federation.trigger
+        trigger = (
+            quarter_patch(list(self.members).index(client), where) if distributed else whole_patch(where)
+        )
         seed = derive_seed(self.federation.seed, "poisoned", client)
         return poisoned(examples, trigger, seed=seed, share=self.strength.poisoned)
 

@@ -25,6 +25,13 @@ class AttackName(StrEnum):
     ADAPTIVE = "adaptive"
 
 
+class TriggerName(StrEnum):
+    """Where the patch of a backdoor lies (`triggers.py`)."""
+
+    CORNER = "corner"
+    CENTER = "center"
+
+
 # Their aim is a trigger that works, not a model that does not.
 BACKDOORS = frozenset(
     {

@@ -1,6 +1,7 @@
 """Attacks by data: flipped labels, examples with a trigger, and how often a trigger works on the trained model.
 
-The trigger is a white patch of 4 x 4 pixels in the lower right corner (Gu et al. 2017, BadNets, arXiv 1708.06733). A
+The trigger is a white patch of 4 x 4 pixels (Gu et al. 2017, BadNets, arXiv 1708.06733): in the lower right corner, where images of
+digits have no ink, so that honest training hardly touches the weights behind it; or in the center, where they have. A
 distributed backdoor (DBA: Xie et al. 2020, ICLR) deals its four quarters to the attackers, so that no client ever
 trains on the whole; at test time the whole patch is stamped.
 """
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbla_secure.errors import DataError
+from rbla_secure.evaluation.poisoning.names import TriggerName
 from rbla_secure.tasks.datasets import CLASSES, PIXELS, LabelledImages
 
 SIDE = 28
@@ -20,6 +22,9 @@ QUARTERS = 4
 WHITE = np.float32(1.0)
 TARGET = 0
 POISONED_SHARE = 0.5
+
+# The first row, and column, of a patch.
+_FIRST = {TriggerName.CORNER: SIDE - PATCH, TriggerName.CENTER: (SIDE - PATCH) // 2}
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -46,17 +51,22 @@ class Trigger:
             raise DataError(f"pixels of a trigger must be some of 0..{PIXELS - 1}")
 
 
-def corner_patch() -> Trigger:
+def whole_patch(name: TriggerName = TriggerName.CORNER) -> Trigger:
     """The whole 4 x 4 patch."""
-    return Trigger(pixels=_square(top=SIDE - PATCH, left=SIDE - PATCH, side=PATCH))
+    first = _FIRST[name]
+    return Trigger(pixels=_square(top=first, left=first, side=PATCH))
 
 
-def quarter_patch(number: int) -> Trigger:
+def corner_patch() -> Trigger:
+    """The whole patch in the lower right corner."""
+    return whole_patch(TriggerName.CORNER)
+
+
+def quarter_patch(number: int, name: TriggerName = TriggerName.CORNER) -> Trigger:
     """A quarter of the patch, 2 x 2 pixels; numbers beyond the fourth begin again."""
     down, right = divmod(number % QUARTERS, 2)
-    half = PATCH // 2
-    corner = SIDE - PATCH
-    return Trigger(pixels=_square(top=corner + half * down, left=corner + half * right, side=half))
+    half, first = PATCH // 2, _FIRST[name]
+    return Trigger(pixels=_square(top=first + half * down, left=first + half * right, side=half))
 
 
 def corner_patches() -> dict[str, Trigger]:
