@@ -28,7 +28,7 @@ from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Others
 from rbla_secure.evaluation.poisoning.names import AttackName, TriggerName
 from rbla_secure.evaluation.poisoning.placement import Placement, claimed_examples, placement
-from rbla_secure.evaluation.poisoning.triggers import triggered, whole_patch
+from rbla_secure.evaluation.poisoning.triggers import triggered, whole_trigger
 from rbla_secure.federation.cohort import sample_cohort
 from rbla_secure.federation.contribution import Contribute, contribution, weight_of
 from rbla_secure.federation.conversation import Conversation
@@ -184,7 +184,7 @@ class _Run:
         ending.callback(self._exchange.end)
         self._guard = guard_of(plan, base, data)
         self._scorer = Scorer(base, plan.layout, data.held_out)
-        self._trigger = Scorer(base, plan.layout, triggered(data.held_out, whole_patch(trigger)))
+        self._trigger = Scorer(base, plan.layout, triggered(data.held_out, whole_trigger(trigger)))
 
     def to_the_end(self) -> Outcome:
         plan, adapter = self._plan, initial_adapter(self._plan)

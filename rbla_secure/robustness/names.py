@@ -17,7 +17,10 @@ from rbla_secure.robustness.selection import CosineToPrevious, DivideAndConquer,
 
 T = TypeVar("T")
 
-RECOMMENDED = FilterName.TIER_DNC_COSINE
+# What a user who has to take one should take; no filter withstands an attacker that adapts to it, and this one does not either.
+RECOMMENDED = FilterName.TRIMMED_MEAN
+# What was measured of the one that is recommended and of the one that was. Said wherever a filter is chosen or evaluated.
+MEASURED = "TO BE MEASURED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

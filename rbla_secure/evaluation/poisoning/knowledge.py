@@ -14,7 +14,7 @@ import numpy as np
 from protocols.session import ClientId
 from rbla_secure.evaluation.poisoning.lora_rows import train_rows_from
 from rbla_secure.evaluation.poisoning.names import OMNISCIENT, AttackName, TriggerName
-from rbla_secure.evaluation.poisoning.triggers import flipped_labels, poisoned, quarter_patch, whole_patch
+from rbla_secure.evaluation.poisoning.triggers import flipped_labels, poisoned, quarter_trigger, whole_trigger
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
@@ -106,7 +106,7 @@ class Means:
         distributed = self.attack is AttackName.DBA
         where = self.federation.trigger
         trigger = (
-            quarter_patch(list(self.members).index(client), where) if distributed else whole_patch(where)
+            quarter_trigger(where, list(self.members).index(client)) if distributed else whole_trigger(where)
         )
         seed = derive_seed(self.federation.seed, "poisoned", client)
         return poisoned(examples, trigger, seed=seed, share=self.strength.poisoned)

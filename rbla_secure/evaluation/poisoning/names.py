@@ -26,10 +26,10 @@ class AttackName(StrEnum):
 
 
 class TriggerName(StrEnum):
-    """Where the patch of a backdoor lies (`triggers.py`)."""
+    """Which pixels the trigger of a backdoor turns white (`triggers.py`)."""
 
     CORNER = "corner"
-    CENTER = "center"
+    SCATTERED = "scattered"
 
 
 # Their aim is a trigger that works, not a model that does not.
