@@ -162,10 +162,12 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
     check_config(config)
     folder = options.out or Path("evaluations") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     # torch takes seconds to import: only once the configuration is sound.
+    from rbla_secure.evaluation.poisoning.names import TriggerName  # noqa: PLC0415
     from rbla_secure.evaluation.suite import Terms, evaluate  # noqa: PLC0415
     from rbla_secure.report import evaluation  # noqa: PLC0415
 
-    terms = Terms.of(config, share=options.share, seeds=options.seeds, quick=options.quick)
+    trigger = TriggerName(options.trigger)
+    terms = Terms.of(config, share=options.share, seeds=options.seeds, quick=options.quick, trigger=trigger)
     rows = terms.rows()
     _say(options, f"evaluation {folder}: a run of every cell, {options.share:.0%} of the clients attacking")
     with CellReport(_console(options)) as report:
@@ -332,6 +334,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument(
         "--seeds", type=_whole(1, 100), default=1, metavar="N", help="runs of each cell (1)"
+    )
+    evaluate.add_argument(
+        "--trigger",
+        choices=("corner", "scattered"),
+        default="corner",
+        help="of backdoors: a patch where digits have no ink, or pixels where they have (corner)",
     )
     evaluate.set_defaults(command=_evaluate)
 

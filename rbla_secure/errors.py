@@ -9,6 +9,7 @@
     ├── RefusalError      a participant refuses a request of the server
     ├── PrivacyError      a mechanism, a bound or a ledger of differential privacy contradicts itself
     ├── RobustnessError   a robust rule, filter or grouping cannot keep its promise, or its input is not finite
+    ├── EvaluationError   an attack of an evaluation did not happen: nothing of it is scored
     ├── BudgetError       the next release would exceed max-epsilon
     ├── RunFolderError    a run folder is missing, damaged, in use or already taken
     ├── KeyFolderError    a folder of keys is missing, damaged, in use or already taken
@@ -60,6 +61,10 @@ class PrivacyError(RblaSecureError):
 
 class RobustnessError(RblaSecureError):
     """A robust rule, filter or grouping cannot keep its promise with these numbers, or its input is not finite."""
+
+
+class EvaluationError(RblaSecureError):
+    """An attack of an evaluation did not happen (an attacker was refused, raised or fell silent): nothing of it is scored."""
 
 
 class BudgetError(RblaSecureError):

@@ -14,7 +14,7 @@ from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Clipping
+from rbla_secure.choices import Clipping, Weighting
 from rbla_secure.errors import UpdateError
 from rbla_secure.federation.components import Seeds, add_components
 from rbla_secure.federation.plan import Plan
@@ -88,6 +88,13 @@ def contribution(
         noisy = add_noise(integers, mechanism, UniformStream(noise_key))
         integers = add_components(noisy, mechanism, seeds or {})
     return by_segment(plan, session, client, integers)
+
+
+def weight_of(plan: Plan, examples: int) -> float:
+    """What a client with so many examples weighs, as its upload says it: 1 where weights are uniform."""
+    uniform = plan.config.weights is Weighting.UNIFORM
+    claimed = 1.0 if uniform else max(plan.least_weight, examples / plan.config.examples_cap)
+    return plan.quantizer.round_weight(min(1.0, claimed))
 
 
 def noise_key(plan: Plan, session: Session, party: str) -> bytes:

@@ -6,7 +6,7 @@ from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
 from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
 from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
-from rbla_secure.choices import Rest, Screen, SecureSumMode
+from rbla_secure.choices import PreStepName, Rest, Screen, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.protection import noisy
@@ -14,6 +14,7 @@ from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness import quorum
 from rbla_secure.robustness.grouping import group_sizes
+from rbla_secure.robustness.names import least_holders
 
 WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
 
@@ -71,6 +72,23 @@ def band_buckets(config: Config) -> list[tuple[Band, int]]:
     ]
 
 
+def band_voters(config: Config) -> list[tuple[Band, int]]:
+    """Every rank band and how many have a vote in it: buckets where there are any, or else single holders."""
+    if config.robustness.pre_step is PreStepName.BUCKETING:
+        return band_buckets(config)
+    return bands_and_holders(config)
+
+
+def largest_f(config: Config, voters: int) -> int | None:
+    """The most attackers against whom the plan's filter opens a band of so many votes; None if not even against none."""
+    wanted = config.robustness
+
+    def needed(f: int) -> int:
+        return least_holders(wanted.filter, f=f, privacy_quorum=config.min_holders, pre_step=wanted.pre_step)
+
+    return max((f for f in range(voters + 1) if needed(f) <= voters), default=None)
+
+
 def band_groups(config: Config) -> list[tuple[Band, tuple[int, ...]]]:
     """Every rank band and the sizes of the groups of a round that hold it; no sizes where clients are not grouped."""
     clients, size = _clients_of_ranks(config), config.robustness.group_size
@@ -103,8 +121,15 @@ def sample_level(config: Config) -> SampledGaussian | None:
 
 
 def row_quorum(config: Config) -> int:
-    """Holders with which a band may open: against hostile ones, and against sums over too few."""
-    return quorum.band_quorum(config.robustness.f, config.min_holders)
+    """Holders with which a band may open: against hostile ones, and against sums over too few.
+
+    As many as the filter needs, where there is one: rules that leave holders out need more. Behind bucketing it counts buckets, of
+    which there are no more than holders.
+    """
+    wanted = config.robustness
+    return least_holders(
+        wanted.filter, f=wanted.f, privacy_quorum=config.min_holders, pre_step=wanted.pre_step
+    )
 
 
 def closed_for_good(config: Config) -> tuple[str, ...]:

@@ -22,11 +22,11 @@ from protocols.errors import ProtocolError
 from protocols.interface import SecureSum, SegmentInput, SumClient
 from protocols.masking.secure_sum import Masking
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Rest, Weighting
+from rbla_secure.choices import Rest
 from rbla_secure.errors import RblaSecureError, RefusalError
 from rbla_secure.federation.broadcast import Broadcast, model_bindings, read_broadcast
 from rbla_secure.federation.components import Seeds, component_seeds
-from rbla_secure.federation.contribution import Contribute, contribution, noise_key
+from rbla_secure.federation.contribution import Contribute, contribution, noise_key, weight_of
 from rbla_secure.federation.derived import members_per_round
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
@@ -86,7 +86,7 @@ class Participant:
         self._plan = plan
         self._secure_sum = secure_sum
         self._train = train
-        self._weight = self._plan.quantizer.round_weight(_weight(plan, examples))
+        self._weight = weight_of(plan, examples)
         self._open: dict[bytes, _Open] = {}
         self._newest: Session | None = None
         self._memory = memory if memory is not None else Memory(plan)
@@ -218,9 +218,3 @@ class Participant:
                 raise RefusalError(f"local training failed: {type(error).__name__}") from None
             change[:] = 0.0
         return change
-
-
-def _weight(plan: Plan, examples: int) -> float:
-    if plan.config.weights is Weighting.UNIFORM:
-        return 1.0
-    return min(1.0, max(plan.least_weight, examples / plan.config.examples_cap))

@@ -23,7 +23,6 @@ from rbla_secure.federation.derived import (
     encryption_profile,
     masking_profile,
     members_per_round,
-    row_quorum,
     sample_level,
     threshold,
 )
@@ -32,6 +31,7 @@ from rbla_secure.federation.recovery import refuse_without_noise
 from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
+from rbla_secure.robustness.quorum import band_quorum
 
 
 def check_config(config: Config) -> None:
@@ -181,7 +181,7 @@ def _check_tiers(config: Config) -> None:
                 f"min-holders={config.min_holders} must be <= {sum(holding.values())}, the clients per round of rank "
                 f">= {band.stop} (tiers {', '.join(sorted(holding))}): {band} could never open"
             )
-    if (most := members_per_round(config)) < (quorum := row_quorum(config)):
+    if (most := members_per_round(config)) < (quorum := band_quorum(config.robustness.f, config.min_holders)):
         raise PlanError(
             f"robustness.f={config.robustness.f} asks for {quorum} holders of a band, and a round has {most} clients "
             "in all: nothing could ever open"

@@ -221,7 +221,7 @@ class CellReport:
         """A cell that is done."""
         self._bar.update(self._task, advance=1, total=total, description=f"{cell.defence}, {cell.attack}")
         told = f"accuracy {cell.accuracy:.3f}, trigger {cell.success:.3f}"
-        text = f"{cell.defence}, {cell.attack}, seed {cell.seed}: {cell.refused or told}"
+        text = f"{cell.defence}, {cell.attack}, seed {cell.seed}: {f'not tested: {cell.not_tested}' if cell.not_tested else told}"
         if not self._console.is_terminal:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -80,6 +80,7 @@ class Coalition:
             others=others,
         )
         self._accepts = accepts
+        self.strengths: list[float] = []  # of the adaptive attack, round by round
         self._current: _Round | None = None
         self._known: Adapter | None = None
         self._before: Adapter | None = None
@@ -115,7 +116,7 @@ class Coalition:
             knowledge = Knowledge(
                 means=self._means, broadcast=broadcast, step=self._step(broadcast), seed=seed
             )
-            sent = craft(self._means.attack, knowledge, self._accepts)
+            sent = craft(self._means.attack, knowledge, self._accepts, self.strengths.append)
             current = self._current = _Round(broadcast=broadcast, sent=sent)
         current.asked[client] = seed
         rows: Rows = (adapter.rows + current.sent[client]).astype(np.float32)

@@ -14,8 +14,8 @@ import numpy as np
 from protocols.session import ClientId
 from rbla_secure.choices import Rest
 from rbla_secure.evaluation.poisoning.lora_rows import train_rows_from
-from rbla_secure.evaluation.poisoning.names import OMNISCIENT, AttackName
-from rbla_secure.evaluation.poisoning.triggers import corner_patch, flipped_labels, poisoned, quarter_patch
+from rbla_secure.evaluation.poisoning.names import OMNISCIENT, AttackName, TriggerName
+from rbla_secure.evaluation.poisoning.triggers import flipped_labels, poisoned, quarter_trigger, whole_trigger
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
@@ -69,6 +69,7 @@ class Federation:
         captured_from: Rows from here on are held by members alone: the rank of the largest honest client.
         seed: Of the coalition's own choices.
         rest: What becomes of the rows beyond a client's rank.
+        trigger: Of backdoors.
     """
 
     clients: int
@@ -76,6 +77,7 @@ class Federation:
     captured_from: int = 0
     seed: int = 0
     rest: Rest = Rest.DROPPED
+    trigger: TriggerName = TriggerName.CORNER
 
     def sent(self, adapter: Adapter, rank: int) -> Adapter:
         """What a client of a rank trains from: its rows of an adapter, the others folded or dropped."""
@@ -110,7 +112,10 @@ class Means:
         if self.attack is AttackName.LABEL_FLIP:
             return flipped_labels(examples)
         distributed = self.attack is AttackName.DBA
-        trigger = quarter_patch(list(self.members).index(client)) if distributed else corner_patch()
+        where = self.federation.trigger
+        trigger = (
+            quarter_trigger(where, list(self.members).index(client)) if distributed else whole_trigger(where)
+        )
         seed = derive_seed(self.federation.seed, "poisoned", client)
         return poisoned(examples, trigger, seed=seed, share=self.strength.poisoned)
 

@@ -1,12 +1,14 @@
 """Attacked runs of the federation's own rounds: what the quorum closes, in the mode it is run in, and what is reported."""
 
+from typing import Any
+
 import pytest
 
 from rbla_secure.choices import FilterName
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import PlanError
-from rbla_secure.evaluation import known_rule
 from rbla_secure.evaluation.arena import Grounds, Outcome, attacked_run
+from rbla_secure.evaluation.known_rule import KnownRule
 from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.unclipped import unclipped_contribution
 from rbla_secure.tasks.training import use_one_thread
@@ -105,10 +107,14 @@ def test_the_adaptive_attack_runs_the_rule_it_attacks(
 ) -> None:
     """It asks the filter of the plan, and is rejected less often than a backdoor that does not."""
     asked: list[FilterName] = []
-    build = known_rule.build
-    monkeypatch.setattr(
-        known_rule, "build", lambda name, **options: asked.append(name) or build(name, **options)
-    )  # type: ignore[func-returns-value]
+    accepts = KnownRule.accepts
+
+    def noted(rule: KnownRule, changes: Any) -> Any:
+        assert rule.filtering is not None
+        asked.append(rule.filtering.plan.config.robustness.filter)
+        return accepts(rule, changes)
+
+    monkeypatch.setattr(KnownRule, "accepts", noted)
     settings = ("rounds=5", "robustness.filter=tier-dnc-cosine", "robustness.f=6")
 
     adaptive = attacked(grounds, AttackName.ADAPTIVE, *settings)

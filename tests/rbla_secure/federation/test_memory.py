@@ -223,9 +223,7 @@ def test_a_model_moves_by_honest_steps_at_most(number: int) -> None:
     limit = step_limit(plan) * (number - 1)
 
     assert accepts(Memory(plan), plan, moved(plan, 0.8 * limit), number)
-    with pytest.raises(
-        RefusalError, match=rf"has moved by .* in {number - 1} rounds, more than"
-    ):
+    with pytest.raises(RefusalError, match=rf"has moved by .* in {number - 1} rounds, more than"):
         Memory(plan).accept(sent(plan, moved(plan, 1.01 * limit)), number)
 
 
