@@ -15,6 +15,7 @@ from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.derived import tier_protection
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.step_bound import step_limit
+from rbla_secure.federation.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter
 from tests.contracts.sessions import make_inputs, make_session, same_bindings
 from tests.protocols.masking.parties import EveryonesMasking
@@ -79,6 +80,21 @@ def test_claim_41_a_model_that_honest_rounds_cannot_have_made_is_not_trained_on(
         with pytest.raises(RefusalError):
             Memory(plan).accept(offered(bad), number)
     Memory(plan).accept(offered(start.rows + 0.7 * reach * direction), number)
+
+
+def test_claim_42_a_claim_of_weight_moves_nothing() -> None:
+    """Uniform weights are not sent; with weights by examples an impossible sum closes its band, any other changes 16-fold."""
+    uniform, weighted = make_plan(), make_plan(weights="examples")
+    levels = weighted.quantizer.levels
+
+    def claimed(total: int) -> dict[int, str]:
+        return refused_claims(weighted, {0: np.array([0, 0, 0, total, 0], dtype=np.int64)}, {0: 6})
+
+    assert uniform.statistics == 1  # the share of cut-off coordinates, which is only printed
+    assert weighted.least_weight == 1 / 16
+    for impossible in (-5, 0, 1, round(6 * levels / 16) - 6, 6 * levels + 1):
+        assert "claim a weight of" in claimed(impossible)[0]
+    assert claimed(6 * levels) == claimed(6 * -(-levels // 16)) == {}
 
 
 @pytest.mark.parametrize("profile", [ONE_ANSWER, CONSISTENCY], ids=lambda profile: profile.name)
