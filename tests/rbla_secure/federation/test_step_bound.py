@@ -268,6 +268,48 @@ def test_the_limit_of_a_band_is_reached() -> None:
     assert moved(adapter, outcome.adapter) > 0.99 * average_limits(plan).bands[0]
 
 
+def test_a_median_can_be_longer_than_every_update() -> None:
+    """Three updates that are zero in a third of the values each, in another third: their median is nowhere zero."""
+    tiers = {"a": {"rank": 1, "clients": 3}}
+    plan = make_plan(
+        **{**WIDE, "tiers": tiers},
+        lora={"factors": "lora-b"},
+        robustness={"filter": "coordinate-median", "f": 1},
+    )
+    columns = np.flatnonzero(plan.columns)
+
+    def two_thirds(client: int) -> Any:
+        def direction(shape: tuple[int, ...], _: np.random.Generator) -> Any:
+            change = np.zeros(shape)
+            change[:, columns[np.arange(len(columns)) % 3 != client]] = 1.0
+            return change
+
+        return direction
+
+    train = {name: far(two_thirds(i), 0) for i, name in enumerate(plan.ranks)}
+    adapter = make_adapter(plan)
+
+    outcome = defended_round(plan, adapter, InMemory(make_participants(plan, train=train)))
+
+    assert len(columns) == 6
+    assert moved(adapter, outcome.adapter) == pytest.approx(math.sqrt(3 / 2), rel=1e-3)
+    assert step_limit(plan) == pytest.approx(math.sqrt(2), rel=1e-3)
+
+
+def test_krum_can_take_a_whole_update_in_every_band() -> None:
+    """The rows of one client in the low band, of another in the high one: each as long as an update."""
+    tiers = {"low": {"rank": 1, "clients": 6}, "top": {"rank": 2, "clients": 5}}
+    plan = make_plan(**{**WIDE, "tiers": tiers}, robustness={"filter": "krum", "f": 1}, min_holders=1)
+    people = make_participants(plan, train=dict.fromkeys(plan.ranks, far(in_the_last_row, 0)))
+    adapter = make_adapter(plan)
+
+    outcome = defended_round(plan, adapter, InMemory(people))
+
+    assert outcome.refused_bands == {}
+    assert moved(adapter, outcome.adapter) == pytest.approx(math.sqrt(2), rel=1e-3)
+    assert moved(adapter, outcome.adapter) > 1.03 * math.sqrt(step_bound._overlap(plan))
+
+
 def test_two_classes_come_near_the_limit_of_a_step() -> None:
     """The exact maximum for classes of m and n - m clients is 1 + p / (2 - p), p = m / n; the limit has p in its place."""
     plan = make_plan(tiers={"a": {"rank": 1, "clients": 6}, "b": {"rank": 2, "clients": 3}}, min_holders=3)
