@@ -26,14 +26,17 @@ no state of an optimizer and no gradient comes with the rest.
 
 What it does not give:
 
-* Equal functions hold at the *first* local step. After it a client of rank 16 has moved rows that a client of rank 2
-  keeps frozen. A server that may choose the adapter can make rows that have exactly zero gradients for everybody at the
-  first step and come alive only for those who trained higher rows (`benchmarks/fold_isolation.py` builds one and tells
-  how far from an honest adapter it lies). What excludes it is the bound on how far an adapter may move in a round.
+* Where all own rows are trained together, equal functions hold at the *first* local step. After it a client of rank 16
+  has moved rows that a client of rank 2 keeps frozen. A server that may choose the adapter can make low rows that have
+  exactly zero gradients for everybody at the first step and come alive only for those who trained higher rows
+  (`benchmarks/fold_isolation.py`: at a distance of 2.5 from the seeded first adapter, so a bound on how far an adapter
+  may move in a round delays it by a round or two and no more). Training in turns closes it
+  (:class:`rbla_secure.tasks.training.LocalTrainer`): the fold then has the same edge for all holders of a band.
 * Equal up to rounding is equal for values of ordinary size only. Values that cancel exactly across the fold's edge (1e20
   in a row of the own, -1e20 in one of the rest) are added in another order by clients of other ranks, who then compute
-  from different functions. The same bound excludes them: it keeps every value within a few steps of the seeded first
-  adapter. A fold that is not finite is refused here.
+  from different functions. In turns the order is the same for all holders of a band; otherwise only a bound on the
+  adapter's values excludes it. A fold that is not finite is refused here.
+* A model may be dead for the data of all clients but one: the fold knows nothing of data.
 """
 
 import copy

@@ -8,8 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rbla_secure.choices import Factors, Optimizer
 from rbla_secure.config import TrainingConfig
+from rbla_secure.errors import PrivacyError
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import attach, find_linear, write_rows
+from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, build_mlp
 from rbla_secure.tasks.datasets import LabelledImages
 from rbla_secure.tasks.training import Descent, LocalTrainer, SummedLoss, use_one_thread
@@ -62,10 +64,12 @@ def trainer(
     *,
     descent: Descent | None = None,
     factors: Factors = Factors.BOTH,
+    turns: tuple[int, ...] = (),
     **changes: object,
 ) -> LocalTrainer:
     config = TrainingConfig.model_validate({"batch_size": 8, **changes})
-    return LocalTrainer(base, find_linear(base, scaling=2.0), config, factors=factors, descent=descent)
+    layout = find_linear(base, scaling=2.0)
+    return LocalTrainer(base, layout, config, factors=factors, descent=descent, turns=turns)
 
 
 def plain_steps(optimizer: torch.optim.Optimizer, loss: SummedLoss, count: int) -> None:
@@ -244,3 +248,60 @@ def test_a_base_of_another_type_takes_the_first_step_of_the_whole(
     assert np.linalg.norm(folded - whole) < tolerance * scale
     assert np.linalg.norm(sliced - whole) > 0.2 * scale  # control
     assert base_digest(base) == digest
+
+
+TURNS = (1, 3, 5, 8)
+
+
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+def test_in_turns_a_row_is_trained_alike_by_everybody_who_holds_it(optimizer: Optimizer) -> None:
+    """To the bit: of the same adapter, examples and seed, whatever the client's rank."""
+    local = trainer(optimizer=optimizer, turns=TURNS)
+    whole = local.train(moved(), examples(), seed=1)
+
+    for rank in TURNS:
+        rows = local.train(moved().folded(rank), examples(), seed=1)
+
+        assert rows.shape == (rank, LAYOUT.row_length)
+        assert rows.tobytes() == whole[:rank].tobytes()
+    together = trainer(optimizer=optimizer)  # control
+    for rank in TURNS[:-1]:
+        rows = together.train(moved().folded(rank), examples(), seed=1)
+        assert not np.array_equal(rows, together.train(moved(), examples(), seed=1)[:rank])
+
+
+def test_in_turns_every_band_is_trained_from_the_bands_below_and_above() -> None:
+    """Band for band what training that band alone gives, the others frozen: those below as trained, above as sent."""
+    alone, data = trainer(), examples()
+    rows = moved().rows.copy()
+    for start, stop in ((0, 1), (1, 3), (3, 5)):
+        part = Adapter(
+            layout=LAYOUT, rows=rows[start:stop].copy(), rest=np.delete(rows, slice(start, stop), axis=0)
+        )
+        seed = derive_seed(1, "turn", start) if start else 1
+        rows[start:stop] = alone.train(part, data, seed=seed)
+
+    found = trainer(turns=TURNS).train(moved().folded(5), data, seed=1)
+
+    assert found.tobytes() == rows[:5].tobytes()
+
+
+def test_a_rank_between_two_ends_trains_what_it_has_of_the_last_band() -> None:
+    """Whoever trains an adapter of any other rank, such as a reference, trains all of its rows."""
+    rows = trainer(turns=TURNS).train(moved().folded(4), examples(), seed=1)
+
+    assert rows.shape == (4, LAYOUT.row_length)
+    assert all((rows[i] != moved().rows[i]).any() for i in range(4))
+
+
+def test_turns_end_where_training_diverges() -> None:
+    """Rows that are not finite come back for the caller to refuse, and nothing raises."""
+    local = trainer(turns=TURNS, optimizer=Optimizer.SGD, learning_rate=1e30, epochs=3)
+
+    assert not np.isfinite(local.train(moved().folded(5), examples(), seed=1)).all()
+
+
+def test_steps_with_noise_are_not_taken_in_turns() -> None:
+    """The ledger counts a round's steps once."""
+    with pytest.raises(PrivacyError, match="turns=\\(1, 3, 5, 8\\) must be empty"):
+        trainer(descent=lambda *_: None, turns=TURNS)
