@@ -25,6 +25,7 @@ from tests.support.federations import make_config
 from tests.support.folder_edits import (
     Edit,
     at,
+    edit_base,
     entries,
     figures,
     lines_of,
@@ -36,6 +37,7 @@ from tests.support.folder_edits import (
 )
 from tests.support.refused_edits import EDITS, LEDGERS, ROUNDS
 from tests.support.run_folders import (
+    cut_back,
     die_before_the_end_of,
     go_back_to,
     keep_lines,
@@ -200,6 +202,46 @@ def test_what_is_no_evidence_or_a_crash_leaves_is_taken(
     assert adapter_sha256(folder) == adapter_sha256(runs["run"])
     assert (folder / "metrics.jsonl").read_bytes() == (runs["run"] / "metrics.jsonl").read_bytes()
     assert main(["resume", str(folder)]) == 0
+
+
+@pytest.mark.parametrize("number", [1, 3, ROUNDS])
+def test_what_the_log_does_not_hold_is_not_believed(
+    folder: Path, runs: Mapping[str, Path], number: int
+) -> None:
+    """A round whose end the log was not told of is run again, whatever its checkpoint and its line say meanwhile."""
+    die_before_the_end_of(folder, number)
+    figures(number, accuracy=0.999, adapter=poison(folder, number))(folder)
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert adapter_sha256(folder) == adapter_sha256(runs["run"])
+    assert (folder / "metrics.jsonl").read_bytes() == (runs["run"] / "metrics.jsonl").read_bytes()
+
+
+def test_a_base_that_the_log_does_not_name_is_made_again(folder: Path, runs: Mapping[str, Path]) -> None:
+    """Killed between the base and its event, a run does not train on what lies there."""
+    cut_back(folder, 1, rounds=0)
+    for name in ("attempts.jsonl", "metrics.jsonl", "timings.jsonl"):
+        (folder / name).unlink()
+    edit_base(folder)
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert adapter_sha256(folder) == adapter_sha256(runs["run"])
+
+
+def test_a_lost_base_that_comes_out_otherwise_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another machine may train another base: it is compared before it is written."""
+    without("base")(folder)
+    monkeypatch.setattr("rbla_secure.tasks.base_model.BASE_EPOCHS", 1)
+    capsys.readouterr()
+
+    assert main(["resume", str(folder)]) == 1
+
+    assert "base is not the base that events.jsonl names" in capsys.readouterr().err
+    assert not (folder / "base").exists()
 
 
 def test_an_attempt_that_came_to_no_session_is_adopted_once(folder: Path) -> None:
