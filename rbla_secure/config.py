@@ -166,10 +166,13 @@ class RobustnessConfig(_Table):
     """What stands between a faulty or hostile client and the global adapter."""
 
     f: CountOrZero = Field(
-        0, description="hostile clients of a round to stand against; bands open over 2f + 1 holders or more"
+        0,
+        description="hostile clients of a round to stand against; bands open over 2f + 1 holders, 3f + 1 where a filter rejects or mixes",
     )
     filter: FilterName = Field(
-        FilterName.NONE, description="over single updates: in plain mode only; recommended: tier-dnc-cosine"
+        FilterName.NONE,
+        description="over single updates: in plain mode only. If any, trimmed-mean; none withstands attackers that adapt to it "
+        "(README, Robustness)",
     )
     pre_step: PreStepName = PreStepName.NONE
     bucket_size: Annotated[int, Field(ge=1, le=10**6)] = Field(2, description="of pre-step bucketing")

@@ -191,7 +191,7 @@ class _Run:
         accuracies, successes, outcomes, seen = [], [], list[RoundOutcome](), 0
         for number in range(1, plan.config.rounds + 1):
             outcome = self._round(number, adapter, outcomes)
-            seen += mounted(outcome, number, self._attacking(), self._silenced)
+            seen += self._mounted(number, outcome)
             self._last_step.took(adapter, outcome.adapter)
             adapter = outcome.adapter
             if self._guard is not None:
@@ -217,10 +217,12 @@ class _Run:
             strength=fmean(strengths) if strengths else None,
         )
 
-    def _attacking(self) -> frozenset[ClientId]:
-        """The attackers in the cohort of the round."""
+    def _mounted(self, number: int, outcome: RoundOutcome) -> int:
+        """How many attackers' updates were seen in a round."""
         assert self._session is not None  # noqa: S101 - set before a round is played
-        return frozenset(self._placed.attackers).intersection(self._session.members)
+        cohort = frozenset(self._session.members)
+        attackers = cohort.intersection(self._placed.attackers)
+        return mounted(outcome, number, attackers, cohort - attackers, self._silenced)
 
     def _silenced(self, client: ClientId, number: int) -> bool:
         """Whether a drop-out that the run injects silences a client in a round."""

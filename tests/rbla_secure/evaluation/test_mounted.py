@@ -17,7 +17,9 @@ def outcome(survivors: tuple[str, ...] = ("a", "b", "honest"), **changes: Any) -
 
 
 def seen(found: RoundOutcome, *, gone: tuple[str, ...] = ()) -> int:
-    return mounted(found, 3, ("a", "b"), lambda client, number: number == 3 and client in gone)
+    return mounted(
+        found, 3, ("a", "b"), ("honest", "other"), lambda client, number: number == 3 and client in gone
+    )
 
 
 def test_attackers_that_were_summed_are_counted() -> None:
@@ -49,6 +51,18 @@ def test_any_other_end_of_an_attacker_is_an_error(found: RoundOutcome, message: 
 
 def test_a_round_that_was_aborted_for_all_counts_nothing() -> None:
     assert seen(outcome((), aborted="too few")) == 0
+
+
+def test_what_befell_an_honest_client_too_is_not_the_attackers_own() -> None:
+    """In the same words: it is counted as nothing seen. In other words, or of attackers alone, it is an error."""
+    dead, other = "UpdateError: the update is not finite", "RefusalError: another"
+    shared = outcome(("b", "other"), refusals={"a": dead, "honest": dead})
+    differing = outcome(("b", "other"), refusals={"a": other, "honest": dead})
+
+    assert seen(shared) == 1
+    assert seen(outcome((), aborted="too few", refusals=dict.fromkeys(("a", "b", "honest"), dead))) == 0
+    with pytest.raises(EvaluationError, match=r"attacker a was refused \(RefusalError"):
+        seen(differing)
 
 
 def test_what_a_screening_turned_away_was_judged() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.errors import RobustnessError
 from rbla_secure.robustness import scores
-from rbla_secure.robustness.names import RECOMMENDED, FilterOptions, build
+from rbla_secure.robustness.names import FilterOptions, build
 from rbla_secure.robustness.pre_steps import NeighborMixing
 from rbla_secure.robustness.rules.clipping import centered_clipping, norm_bound
 from rbla_secure.robustness.rules.coordinatewise import coordinate_median, trimmed_mean
@@ -218,7 +218,7 @@ def test_without_a_filter_one_client_moves_the_average_anywhere() -> None:
 
 
 def test_a_direction_alone_bounds_no_length() -> None:
-    """Why clipping stands before the cosine to the previous step, and why it is not recommended alone."""
+    """Why clipping stands before the cosine to the previous step, and why it needs another score beside it."""
     previous = step_of(draw(MIXED, 7))
     along = {
         i: BandUpdates(holders=b.holders, values=b.values.copy()) for i, b in draw(MIXED, 6).bands.items()
@@ -229,10 +229,10 @@ def test_a_direction_alone_bounds_no_length() -> None:
     updates = Updates(clients=honest.clients, ranks=honest.ranks, weights=honest.weights, bands=along)
 
     fooled = run(FilterName.COSINE_TO_PREVIOUS, updates, previous=previous)
-    recommended = run(RECOMMENDED, updates, previous=previous)
+    other = run(FilterName.TIER_DNC_COSINE, updates, previous=previous)
 
     assert np.abs(average(fooled.totals[0])).max() > 1e20
-    assert np.abs(average(recommended.totals[0])).max() < 10.0
+    assert np.abs(average(other.totals[0])).max() < 10.0
 
 
 @pytest.mark.parametrize("name", [FilterName.DIVIDE_AND_CONQUER, FilterName.TIER_DNC_COSINE])
@@ -329,7 +329,7 @@ def test_the_cosine_is_that_of_all_bands_together_that_the_previous_step_has() -
 def test_equal_scores_are_drawn_by_the_seed() -> None:
     updates = changed(draw([2] * 9, 1), range(9), factor=0.0)
 
-    chosen = {tuple(rejected(run(RECOMMENDED, updates, f=1, seed=seed))) for seed in range(40)}
+    chosen = {tuple(rejected(run(FilterName.TIER_DNC_COSINE, updates, f=1, seed=seed))) for seed in range(40)}
 
     assert len(chosen) > 4
 
