@@ -141,7 +141,9 @@ def _collusion(plan: Plan, smallest: int) -> Learned:
 
 def _client(plan: Plan) -> Learned:
     whole = plan.config.lora.rest is Rest.FOLDED or plan.config.upload is Upload.PADDED
-    model = f"the whole global adapter (rank {plan.max_rank})" if whole else "the global adapter at its own rank"
+    model = (
+        f"the whole global adapter (rank {plan.max_rank})" if whole else "the global adapter at its own rank"
+    )
     return Learned(
         "each client",
         f"{model}; who took part",
