@@ -30,6 +30,7 @@ from rbla_secure.choices import (
     PreStepName,
     Profile,
     Rest,
+    RowOrder,
     Screen,
     SecureSumMode,
     Upload,
@@ -221,6 +222,10 @@ class TrainingConfig(_Table):
     learning_rate: Positive = 0.005
     momentum: Share = Field(0.0, description="used by sgd")
     weight_decay: NotNegative = 0.0
+    rows: RowOrder = Field(
+        RowOrder.TOGETHER,
+        description="in-turns trains one rank band after another: a pass for each, and no rank can be told from another",
+    )
 
 
 def _default_tiers() -> dict[str, TierConfig]:

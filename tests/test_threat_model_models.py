@@ -57,7 +57,7 @@ def test_claim_40_a_plan_whose_classes_cannot_be_whole_is_refused_and_check_says
     with pytest.raises(PlanError, match=r"the 2 clients a round of rank 2 .* are fewer than 3"):
         make_plan(**config("one-answer", "dropped").model_dump())
     assert set(tier_protection(config("one-answer", "folded")).values()) == {
-        "protected: all clients start from one function"
+        "protected: all clients start a round from one function"
     }
     semi_honest = tier_protection(config("semi-honest", "dropped"))
     assert all(text.startswith("NOT protected against a server that lies") for text in semi_honest.values())

@@ -6,7 +6,7 @@ from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
 from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
 from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
-from rbla_secure.choices import PreStepName, Rest, Screen, SecureSumMode
+from rbla_secure.choices import PreStepName, Rest, RowOrder, Screen, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.protection import noisy
@@ -196,7 +196,10 @@ def tier_protection(config: Config) -> dict[str, str]:
         elif config.robustness.group_size:
             found[name] = "protected: summed with clients of its own rank alone"
         elif config.lora.rest is Rest.FOLDED:
-            found[name] = "protected: all clients start from one function"
+            turns = config.training.rows is RowOrder.IN_TURNS
+            found[name] = "protected: all clients " + (
+                "compute from one function" if turns else "start a round from one function"
+            )
         elif not class_quorum(config):
             found[name] = (
                 f"NOT protected against a server that lies (masking.profile={config.masking.profile})"

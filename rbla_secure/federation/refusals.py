@@ -12,7 +12,7 @@ from protocols.masking.parameters import COMPLETE_UP_TO
 from protocols.profiles import SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS
-from rbla_secure.choices import AverageRule, Mechanism, Screen, SecureSumMode, Weighting
+from rbla_secure.choices import AverageRule, Mechanism, Rest, RowOrder, Screen, SecureSumMode, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.budget import check_budget, check_sample_budget
@@ -53,6 +53,7 @@ def check_config(config: Config) -> None:
     # Before the noise, which is counted by the sizes of groups.
     check_robustness(config)
     _check_classes(config)
+    _check_turns(config)
     _check_noise(config)
     _check_sample_level(config)
 
@@ -185,6 +186,22 @@ def _check_tiers(config: Config) -> None:
         raise PlanError(
             f"robustness.f={config.robustness.f} asks for {quorum} holders of a band, and a round has {most} clients "
             "in all: nothing could ever open"
+        )
+
+
+def _check_turns(config: Config) -> None:
+    """Rows in turns make all ranks compute alike, which takes folded rows; and steps with noise are counted by the round."""
+    if config.training.rows is RowOrder.TOGETHER:
+        return
+    if config.lora.rest is Rest.DROPPED:
+        raise PlanError(
+            "training.rows=in-turns must have lora.rest=folded: clients that drop rows compute from different functions in "
+            "whatever order they train"
+        )
+    if config.sample_level.noise_multiplier:
+        raise PlanError(
+            "training.rows=in-turns must be together with sample-level.noise-multiplier above 0: each turn would take as many "
+            "steps as a round is accounted for"
         )
 
 
