@@ -89,8 +89,7 @@ def replace_folder(path: Path, fill: Callable[[Path], None], *, mode: int = 0o77
     if old.exists() and not path.exists():
         old.rename(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.mkdir(mode=mode)
+    temporary.mkdir(mode=mode, parents=True)
     fill(temporary)
     sync_folder(temporary)
     shutil.rmtree(old, ignore_errors=True)

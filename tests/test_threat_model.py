@@ -1193,7 +1193,7 @@ def _a_logged_run(folder: Path) -> list[str]:
     made = RunFolder.create(folder, plan.config)
     conversation = Conversation(plan, first_session(plan), server_sum(plan), log=made.log)
     prepare_round(conversation, InMemory(participants(plan), silent_from={"a-01": "share_keys"}))
-    made.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=1, adapter_file="ab"))
+    made.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab"))
     made.close()
     return (folder / "events.jsonl").read_text().splitlines()
 
@@ -1225,9 +1225,11 @@ def test_claim_22_a_torn_line_is_no_tampering(tmp_path: Path) -> None:
     lines = _a_logged_run(folder)
     (folder / "events.jsonl").write_text("".join(line + "\n" for line in lines[:-1]) + lines[-1][:50])
 
-    RunFolder.open(folder).close()
+    opened = RunFolder.open(folder)
+    opened.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab"))
+    opened.close()
 
-    assert (folder / "events.jsonl").read_text().splitlines() == lines[:-1]
+    assert (folder / "events.jsonl").read_text().splitlines()[:-1] == lines[:-1]
 
 
 def test_claim_22_the_head_is_what_a_rewritten_chain_cannot_have(tmp_path: Path) -> None:
@@ -1236,9 +1238,10 @@ def test_claim_22_the_head_is_what_a_rewritten_chain_cannot_have(tmp_path: Path)
     lines = _a_logged_run(folder)
     opened = RunFolder.open(folder)
     known = opened.log.head
+    named = {"run": opened.run_id.hex(), "config": opened.config.digest().hex()}
     opened.close()
 
-    AuditLog.create(folder / "events.jsonl", Entry.of_run(EventKind.RUN_CREATED, run="ab", config="cd"))
+    AuditLog.create(folder / "events.jsonl", Entry.of_run(EventKind.RUN_CREATED, **named))
     again = RunFolder.open(folder)
 
     assert len(again.log) < len(lines)

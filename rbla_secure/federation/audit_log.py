@@ -128,7 +128,8 @@ class AuditLog:
     Args:
         path: Its file.
         clock: Of the events that are appended.
-        observe: Told of every event once it is durable: of those in the file first, then of those that are appended.
+        observe: Told of every event: of those in the file first, then of those that are appended, before they are written.
+            What it raises keeps them from being written, so that a log never holds what it could not be opened with.
 
     Raises:
         RunFolderError: The file is missing, or its chain is broken; the line is named. Opening changes nothing: what a
@@ -172,11 +173,11 @@ class AuditLog:
             head = _digest(lines[-1])
         if not lines:
             return
+        for event in events:
+            self._observe(event)
         drop_torn_line(self._path)
         append_lines(self._path, lines)
         self._count, self._head = self._count + len(lines), head
-        for event in events:
-            self._observe(event)
 
 
 def read_events(path: Path) -> list[Event]:

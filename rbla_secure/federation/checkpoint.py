@@ -6,6 +6,7 @@
     events.jsonl          what happened, each line bound to the one before it (`audit_log.py`)
     metrics.jsonl         one line per finished round, the same in every repetition
     timings.jsonl         seconds per round
+    privacy.json, privacy-samples.json   what privacy was spent, each where there is noise of its kind
     checkpoints/          round-0007.safetensors: the global adapter after round 7
     base/  adapter/       the frozen base; the result in PEFT's format
 

@@ -105,6 +105,8 @@ class History:
     def _take_spending(self, event: Event) -> None:
         name, entries = self._text(event, "ledger"), event.details.get("entries")
         before = self.ledgers[name].entries if name in self.ledgers else 0
+        if event.round is not None:  # else adopted by a process that goes on
+            self._expect_opened(event)
         if entries != before + 1:
             raise self._fault(event, f"{name} must have {before + 1} entries now")
         self.ledgers[name] = LedgerState(entries=before + 1, digest=self._digest(event, "digest"))
@@ -112,11 +114,14 @@ class History:
     def _take_result(self, event: Event) -> None:
         if event.round != self.rounds + 1:
             raise self._fault(event, f"the round after {self.rounds} is {self.rounds + 1}")
-        if (event.round, event.attempt) not in self._known:
-            raise self._fault(event, f"attempt {event.attempt} at round {event.round} was never opened")
+        self._expect_opened(event)
         self._digest(event, "adapter")
         self._digest(event, "metrics")
         self.results.append(event)
+
+    def _expect_opened(self, event: Event) -> None:
+        if (event.round, event.attempt) not in self._known:
+            raise self._fault(event, f"attempt {event.attempt} at round {event.round} was never opened")
 
     def _expect_rounds(self, event: Event) -> None:
         if event.details.get("rounds") != self.rounds:

@@ -256,7 +256,12 @@ def test_a_client_without_a_certificate_is_out() -> None:
 def test_a_client_that_believes_another_roster_is_in_another_session() -> None:
     """What is signed under another enrolment raises an error by name, at the first message."""
     later = TRUST.roster.issue(
-        AUTHORITY.key, number=2, issued_at=NOW, expires_at=NOW + 1000, entries=TRUST.roster.entries
+        AUTHORITY.key,
+        number=2,
+        least_revocations=1,
+        issued_at=NOW,
+        expires_at=NOW + 1000,
+        entries=TRUST.roster.entries,
     )
     play, other = trusting(TRUST), trusting(TRUST.updated(now=NOW + 1, roster=later))
 

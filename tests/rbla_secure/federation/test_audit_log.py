@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbla_secure.errors import RunFolderError
-from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind, read_events
+from rbla_secure.federation.audit_log import AuditLog, Entry, Event, EventKind, read_events
 from tests.support.federations import MEMBERS, make_plan, make_session
 from tests.support.properties import PROPERTY
 
@@ -126,6 +126,21 @@ def test_any_text_is_one_line_of_ascii(tmp_path: Path, reason: str) -> None:
 
     assert len(lines_of(tmp_path / "events.jsonl")) == 2
     assert read_events(tmp_path / "events.jsonl")[1].details["reason"] == reason
+
+
+def test_what_could_not_be_read_back_is_not_written(path: Path) -> None:
+    """An event that the reader of the log refuses never reaches the file."""
+    before = path.read_bytes()
+
+    def refuse(event: Event) -> None:
+        if event.number == 7:
+            raise RunFolderError("no")
+
+    log = AuditLog(path, observe=refuse)
+    with pytest.raises(RunFolderError):
+        log.append(refusal(), refusal())
+
+    assert path.read_bytes() == before
 
 
 # Tampering.
