@@ -7,8 +7,8 @@
 
 Five experiments, one run of the federation each time (`rbla_secure/evaluation/arena.py`), each written down as it ends:
 
-* attacks: every attack against tier-dnc-cosine with a quorum of 2f + 1, and three against the plain mean; three seeds. 60 runs.
-* tiers: nobody attacks; who is rejected, by rank tier, under three partitions. Three seeds.
+* attacks: every attack against the recommended filter with its quorum, and three against the plain mean; three seeds. 60 runs.
+* tiers: nobody attacks; whom tier-dnc-cosine rejects, by rank tier, under three partitions. Three seeds.
 * groups: medians over groups of 3 and 5 (sums over groups are all the server sees), with as many attackers as the groups stand
   and with more, against a backdoor that keeps to the clip and against clients that skip it and fill the grid. Two seeds.
 * adaptive: the adaptive attack on the default job (ten clients, two of whom attack, MNIST), against the filters that are compared
@@ -16,8 +16,8 @@ Five experiments, one run of the federation each time (`rbla_secure/evaluation/a
   selects is refused there against two (a band of six holders); it is compared where all bands have seven or more.
 * holes: rank inflation against filters (krum and fl-trust aside) whose quorum is too low: what the quorum is for. One seed.
 
-But for the adaptive ones: 40 clients at ranks 2, 4, 8, 16 (6, 6, 8, 20 of them), Dirichlet partition of alpha 0.5, ten steps of SGD a round, 20 rounds;
-8 of them attack. The base has seen 4,000 mirrored images.
+But for the adaptive ones: 40 clients at ranks 2, 4, 8, 16 (6, 6, 8, 20 of them), Dirichlet partition of alpha 0.5, ten steps of SGD a
+round, 20 rounds; 8 of them attack. The base has seen 4,000 mirrored images.
 """
 
 import argparse
@@ -63,8 +63,15 @@ SETTINGS = (
     "tiers.workstation.clients=8",
     "tiers.datacenter.clients=20",
 )
-DEFENDED = (f"robustness.filter={FilterName.TIER_DNC_COSINE}", f"robustness.f={ATTACKERS}")
-DEFENDED_ROW = f"{FilterName.TIER_DNC_COSINE}, quorum"
+DEFENDED = (f"robustness.filter={RECOMMENDED}", f"robustness.f={ATTACKERS}")
+DEFENDED_ROW = f"{RECOMMENDED}, quorum"
+# Runs of when it was recommended and opened bands over 2f + 1 holders; against eight it is refused now, against six it is not.
+FORMER_ROW = f"{FilterName.TIER_DNC_COSINE}, quorum"
+FORMER = (
+    "The runs of tier-dnc-cosine in this table, and all of who is rejected, of groups and of rank inflation, are of before a tier's "
+    "spread had a floor and a selection needed 3f + 1 holders: against eight attackers the plan refuses it now."
+)
+SELECTING = (f"robustness.filter={FilterName.TIER_DNC_COSINE}", "robustness.f=6")
 # The default job in the clear, and the same ten clients with seven of them at the largest rank: bands of 10, 9, 8 and 7.
 DEFAULT_JOB = ("secure-sum=plain",)
 SEVEN_AT_16 = (
@@ -136,7 +143,7 @@ def tasks() -> Iterator[Task]:
         yield from _attacks(seed)
     for alpha in (0.1, 0.5, 100.0):
         for seed in SEEDS:
-            settings = (*DEFENDED, f"task.alpha={alpha}")
+            settings = (*SELECTING, f"task.alpha={alpha}")
             row = f"alpha {alpha:g}"
             yield Task(experiment="tiers", row=row, attack=AttackName.NONE, seed=seed, settings=settings)
     for size, f in GROUPS.items():
@@ -259,7 +266,12 @@ def tables() -> None:
     runs = list(json.loads(RESULTS.read_text())["runs"].values())
     rows = [
         Defence(name=name, view=view, config=load_config(None, list(SETTINGS)))
-        for name, view in ((DEFENDED_ROW, "single updates"), ("mean", "one sum"))
+        for name, view in (
+            (DEFENDED_ROW, "single updates"),
+            (FORMER_ROW, "single updates"),
+            ("mean", "one sum"),
+        )
+        if any(run["row"] == name for run in runs)
     ]
     found = cells(runs)
     text = [
@@ -267,6 +279,7 @@ def tables() -> None:
         "",
         "Accuracy in per cent / how often the trigger works, means of the last five of 20 rounds.",
         "",
+        *([FORMER, ""] if any(run["row"] == FORMER_ROW for run in runs) else []),
         markdown(rows, found),
         "## The adaptive attack on the default job",
         "",
@@ -303,7 +316,10 @@ def tables() -> None:
 
 def misses(found: list[Cell]) -> list[str]:
     """Where the defence's aim was missed: 10 % of triggers, five points of accuracy."""
-    calm = fmean(cell.accuracy for cell in found if cell.defence == DEFENDED_ROW and cell.attack == "none")
+    unattacked = [cell.accuracy for cell in found if cell.defence == DEFENDED_ROW and cell.attack == "none"]
+    if not unattacked:
+        return [f"{DEFENDED_ROW} was not run: nothing is said of its aims"]
+    calm = fmean(unattacked)
     lines = []
     for attack in AttackName:
         seeds = [cell for cell in found if cell.defence == DEFENDED_ROW and cell.attack == attack]

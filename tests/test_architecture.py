@@ -114,7 +114,12 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.seeding",
     },
     # Attacks stand on everything that can be attacked, and nothing stands on them but what a user starts.
-    "rbla_secure.evaluation": {"protocols.session", "protocols.primitives.prg", "rbla_secure.federation"}
+    "rbla_secure.evaluation": {
+        "protocols.errors",
+        "protocols.session",
+        "protocols.primitives.prg",
+        "rbla_secure.federation",
+    }
     | VOCABULARY
     | BLOCKS,
     "rbla_secure.report": {

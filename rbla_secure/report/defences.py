@@ -7,6 +7,7 @@ from typing import final
 from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.config import Config
 from rbla_secure.federation.derived import band_groups, band_voters, group_quorum, largest_f
+from rbla_secure.robustness.names import MEASURED
 
 
 @final
@@ -66,7 +67,8 @@ def defence_lines(config: Config) -> list[str]:
         groups = ", ".join(f"{each.voters} in {each.band}" for each in bands)
         found.append(f"groups per round: {groups}; a band opens with {groups_needed(config)} of them")
     stands = ", ".join(f"{each.largest_f} in {each.band}" for each in bands)
-    return [*found, f"largest f that each band stands: {stands}"]
+    found.append(f"largest f that each band stands: {stands}")
+    return found if wanted.filter is FilterName.NONE else [*found, MEASURED]
 
 
 def defence_object(config: Config) -> dict[str, object]:

@@ -21,6 +21,7 @@ from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.federation.filtering import Filtering, Judged
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.privacy.quantize import STATISTICS
 from rbla_secure.robustness.names import build
 from rbla_secure.tasks.training import use_one_thread
 from tests.support.defended import drifted, make_plan
@@ -208,6 +209,21 @@ def test_a_change_becomes_the_integers_that_its_client_sends() -> None:
     assert rule._integers(session, adapter, "large-01", change) is first
     assert rule._integers(session, adapter, "large-01", 2 * change) is not first
     assert set(first) == set(drifted(plan, adapter, "large-01"))
+
+
+def test_what_rows_of_32_bits_cannot_hold_is_not_sent() -> None:
+    """A change of some steps of the grid to rows of a thousand is lost in training's own result, and so it is at home."""
+    plan = make_plan(robustness={"filter": "trimmed-mean"})
+    small = make_adapter(plan)
+    adapter = Adapter(layout=small.layout, rows=np.full_like(small.rows, 1000.0))
+    rule = KnownRule(
+        plan=plan, filtering=Filtering.of(plan, LastStep(plan)), weights=dict.fromkeys(plan.ranks, 1.0)
+    )
+    change = np.full((1, adapter.rows.shape[1]), 1e-5)
+
+    sent = rule._integers(make_session(plan), adapter, "small-01", change)
+
+    assert not sent[0][:-STATISTICS].any()
 
 
 def test_the_rule_knows_enrolled_clients_in_a_round_alone() -> None:
