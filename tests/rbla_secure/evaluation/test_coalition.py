@@ -145,6 +145,18 @@ def test_where_rows_are_folded_members_train_from_the_whole_function(attack: Att
         assert observed.train_of(name)(START.folded(rank), 7).tobytes() == asked[name].tobytes()
 
 
+def test_where_rows_are_folded_the_first_that_is_asked_knows_them_all() -> None:
+    """Three members are trained once, at their own ranks: nobody makes more rows known later."""
+    trainer = Trainer()
+    federation = Federation(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
+    who = coalition(AttackName.SIGN_FLIP, trainer, federation=federation)
+
+    for name, rank in RANKS.items():
+        assert who.train_of(name)(START.folded(rank), 1).shape == (rank, LAYOUT.row_length)
+
+    assert trainer.calls == 3
+
+
 def test_without_the_global_adapter_a_larger_member_makes_the_rest_known() -> None:
     """The first knows two rows, the second four: it has the coalition craft again."""
     trainer = Trainer()

@@ -270,6 +270,23 @@ def test_a_base_of_half_the_digits_keeps_its_fold(kind: torch.dtype) -> None:
         assert min(rounded_away) > 0.5
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_what_such_a_weight_would_round_away_is_kept(kind: torch.dtype) -> None:
+    """Terms of a quarter of the last digit of every weight: lost one by one, together they are the whole output."""
+    layer = nn.Linear(64, 3, bias=False).to(kind)
+    layer.weight.data = torch.tensor([1.0, -1.0], dtype=kind).repeat(3, 32)
+    term = torch.finfo(kind).eps / 4
+    terms = Terms(layer="x", down=torch.full((1, 64), term), up=torch.ones(3, 1), scaling=1.0)
+    inputs = torch.ones(1, 64, dtype=kind)
+
+    holder = HandMade(layer, torch.zeros(1, 64, dtype=kind), torch.zeros(3, 1, dtype=kind), 1.0)
+    with folded(holder, terms):
+        outputs = holder(inputs)
+
+    assert torch.equal(layer.weight + term, layer.weight), "control: into the weight it would be lost"
+    assert outputs.float().tolist() == [[64 * term] * 3]
+
+
 def test_a_quantized_layer_gets_the_rest_beside_it() -> None:
     """A layer without a weight that could be added to computes the same function as with all rows attached."""
     torch.manual_seed(0)

@@ -183,6 +183,8 @@ def test_a_call_inside_a_call_disturbs_neither(inner: int) -> None:
         plain_steps(optimizer, loss, count)
 
     local = trainer(descent=descent)
+    for rank in {3, inner}:  # from now on there is a model to take
+        local.train(moved(seed=7).folded(rank), examples(), seed=0)
 
     outer = local.train(moved().folded(3), examples(), seed=1)
 
