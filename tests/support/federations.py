@@ -36,7 +36,7 @@ def make_config(**changes: Any) -> Config:
         {
             "tiers": TIERS,
             "dropout_rate": 0.0,
-            "rounds": 3,
+            "rounds": 9,
             "secure_sum": "plain",
             "clip_norm": 1.0,
             "quantization": {"bits": 16, "bound": 0.1},

@@ -119,7 +119,8 @@ class Coalition:
             sent = craft(self._means.attack, knowledge, self._accepts, self.strengths.append)
             current = self._current = _Round(broadcast=broadcast, sent=sent)
         current.asked[client] = seed
-        rows: Rows = (adapter.rows + current.sent[client]).astype(np.float32)
+        # Rows of bands that can never open are nobody's to move.
+        rows: Rows = (adapter.rows + current.sent[client][: adapter.rank]).astype(np.float32)
         return rows
 
     def _learn(self, adapter: Adapter) -> Adapter:

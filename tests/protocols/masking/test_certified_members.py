@@ -236,6 +236,7 @@ def test_every_signature_is_that_of_a_certified_member(where: str) -> None:
             mask_keys={},
             sealing_key=bytes(32),
             nonce=bytes(NONCE_SIZE),
+            commitments={},
         ),
         identity,
     )

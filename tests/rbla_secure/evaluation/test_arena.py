@@ -161,4 +161,4 @@ def test_a_client_without_a_clip_has_one_group_and_no_more(
     lost = attacked_run(config(*wide), AttackName.SIGN_FLIP, **alone)  # type: ignore[arg-type]
 
     assert closed.bands_closed == 1.0
-    assert lost.accuracy < 0.3 < closed.accuracy < 0.5 < held.accuracy
+    assert lost.accuracy < closed.accuracy - 0.05 < 0.5 < held.accuracy

@@ -19,7 +19,7 @@ from rbla_secure.lora.adapter import Adapter
 from tests.support.federations import make_adapter, make_config, make_plan, make_session
 from tests.support.records import make_record, make_seconds
 
-PLAN = make_plan()
+PLAN = make_plan(rounds=20_000)
 
 
 def adapter_after(number: int) -> Adapter:
@@ -55,7 +55,7 @@ def die_before_the_event(folder: RunFolder, number: int, monkeypatch: pytest.Mon
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
     """A run folder with three rounds."""
-    made = RunFolder.create(tmp_path / "run", make_config())
+    made = RunFolder.create(tmp_path / "run", make_config(rounds=20_000))
     for number in (1, 2, 3):
         save_round(made, number)
     yield made
@@ -116,7 +116,7 @@ def test_the_adapters_of_all_rounds_are_there_in_order(folder: RunFolder) -> Non
 
 def test_a_new_run_has_no_adapters(tmp_path: Path) -> None:
     """Neither all nor the last."""
-    made = RunFolder.create(tmp_path / "run", make_config())
+    made = RunFolder.create(tmp_path / "run", make_config(rounds=20_000))
 
     found = [*made.adapters(PLAN), *made.last_adapters(PLAN, 3)]
 

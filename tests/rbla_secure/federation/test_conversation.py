@@ -178,8 +178,8 @@ def test_a_round_that_is_over_still_carries_the_next() -> None:
     assert second.adapter.to_bytes() != adapter.to_bytes()
 
 
-def test_a_share_that_does_not_fit_ends_the_round_by_name() -> None:
-    """When what was revealed for a dropped client is not its key, the round has no result, and no error escapes."""
+def test_a_share_that_does_not_fit_is_set_aside_by_name() -> None:
+    """What is revealed for a dropped client and is not a share of its key costs nobody the round but names its sender."""
     plan = make_plan(secure_sum="masking", tiers={"lab": {"rank": 1, "clients": 6}})
 
     def spoil(client: ClientId, parcel: Parcel) -> list[Answer]:
@@ -197,14 +197,15 @@ def test_a_share_that_does_not_fit_ends_the_round_by_name() -> None:
 
     outcome = play_round(plan, adapter, exchange)
 
-    assert outcome.aborted.startswith("lab-01: the shares revealed for it")
-    assert outcome.adapter is adapter
-    assert outcome.survivors == ()
+    assert outcome.aborted == ""
+    assert outcome.survivors == tuple(f"lab-{number:02d}" for number in range(2, 7))
+    assert outcome.refusals["lab-02"].startswith("ShareError: revealed a wrong share of the mask key")
 
 
 def moved(share: bytes) -> Secret:
     """A share with its last bit turned."""
-    return Secret(share[:-1] + bytes([share[-1] ^ 1]))
+    plain = bytes(share)
+    return Secret(plain[:-1] + bytes([plain[-1] ^ 1]))
 
 
 @pytest.mark.parametrize("profile", ["semi-honest", "one-answer", "consistency"])
@@ -225,10 +226,11 @@ def test_who_spoils_shares_is_told_with_the_round(profile: str) -> None:
             dealt = SealedShares.from_bytes(payload)
             spoilt = {**dealt.commitments, 4: bytes(len(dealt.commitments[4]))}
             payload = replace(dealt, commitments=spoilt).to_bytes()
-        return [answer_with(client, parcel, payload)]
+        return [answer_with(client, parcel, StageReply(payload=payload).to_bytes())]
 
-    honest = play_round(plan, InMemory(make_participants(plan)))
-    outcome = play_round(plan, InMemory(make_participants(plan), answers=lie))
+    adapter = make_adapter(plan)
+    honest = play_round(plan, adapter, InMemory(make_participants(plan)))
+    outcome = play_round(plan, adapter, InMemory(make_participants(plan), answers=lie))
 
     assert outcome.adapter.digest() == honest.adapter.digest()
     assert outcome.survivors == MEMBERS

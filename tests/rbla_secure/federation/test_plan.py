@@ -483,7 +483,9 @@ def test_a_padded_session_has_everyone_in_every_band() -> None:
     assert [segment.holders for segment in session.segments] == [MEMBERS, LARGE]
     assert session.ring_bits == 20
     assert {plan.broadcast_rank(client) for client in MEMBERS} == {3}
-    assert {make_plan().broadcast_rank(client) for client in SMALL} == {1}
+    assert {make_plan().broadcast_rank(client) for client in SMALL} == {3}
+    dropped = make_plan(lora={"rest": "dropped"})
+    assert {client: dropped.broadcast_rank(client) for client in MEMBERS} == dict(dropped.ranks)
 
 
 @pytest.mark.parametrize(
