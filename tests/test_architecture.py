@@ -71,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.identity",
     },
     "protocols.run": {"protocols.interface", "protocols.session", "protocols.transcript"},
-    "rbla_secure.errors": set(),
+    "rbla_secure.errors": {"protocols.errors"},
     "rbla_secure.choices": set(),
     "rbla_secure.seeding": set(),
     "rbla_secure.durable": set(),
@@ -108,6 +108,7 @@ ALLOWED: dict[str, set[str]] = {
     | VOCABULARY
     | BLOCKS - {"rbla_secure.tasks"},
     "rbla_secure.engines": {
+        "rbla_secure.errors",
         "protocols.session",
         "rbla_secure.federation",
         "rbla_secure.stopwatch",
@@ -178,7 +179,12 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.lora.fold",
         "rbla_secure.evaluation.privacy_attacks.gradients",
     },
-    "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},
+    "safetensors": {
+        "rbla_secure.tasks",
+        "rbla_secure.lora.peft_io",
+        "rbla_secure.federation.checkpoint",
+        "rbla_secure.federation.memory",
+    },
     "pydantic": {
         "rbla_secure.config",
         "rbla_secure.federation",

@@ -178,13 +178,22 @@ def test_a_folded_rest_keeps_the_gradients_of_single_examples(
     assert float((without - expected).abs().max()) > 1e-3  # control: the rest matters
 
 
-def test_more_examples_than_a_chunk_give_the_same_sum(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks bound memory and change nothing: integers add up in any order."""
+def test_an_examples_gradient_is_the_same_whoever_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit: the sum over all is the sum of the sums over any two halves of them."""
     without_noise(monkeypatch)
-    whole = one_step(mlp(), mechanism(sample_rate=1.0))
-    monkeypatch.setattr(sample_level, "CHUNK", 5)
 
-    assert torch.equal(one_step(mlp(), mechanism(sample_rate=1.0)), whole)
+    def stepped(chosen: list[int]) -> torch.Tensor:
+        monkeypatch.setattr(sample_level, "poisson_batch", lambda *_: torch.tensor(chosen))
+        return one_step(mlp(), mechanism(sample_rate=1.0)).double()
+
+    everyone = list(range(EXAMPLES))
+    whole = stepped(everyone)
+
+    for half in (everyone[::2], everyone[: EXAMPLES // 3]):
+        rest = [number for number in everyone if number not in half]
+        # A step is a sum of integers over a common factor, rounded once to 32 bits.
+        assert torch.allclose(stepped(half) + stepped(rest), whole, rtol=0, atol=2e-8)
+    assert sample_level.CHUNK == 1
 
 
 @given(
