@@ -16,7 +16,7 @@ from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
-from rbla_secure.federation.messages import StageRequest, decode_answer
+from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
 from rbla_secure.federation.plan import Plan
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
@@ -147,9 +147,12 @@ def lie_in_round_2(client: ClientId, parcel: Parcel) -> list[Answer]:
     """One client reveals wrong shares."""
     if (client, parcel.round, parcel.stage) != ("small-03", 2, "reveal_shares"):
         return keep_answer(client, parcel)
-    message = RevealedShares.from_bytes(decode_answer(parcel.data).payload)  # type: ignore[union-attr]
+    answer = decode_answer(parcel.data)
+    assert isinstance(answer, StageReply)
+    message = RevealedShares.from_bytes(answer.payload)
     wrong = {key: Secret(bytes(33)) for key in message.self_mask_shares}
-    return [answer_with(client, parcel, replace(message, self_mask_shares=wrong).to_bytes())]
+    payload = replace(message, self_mask_shares=wrong).to_bytes()
+    return [answer_with(client, parcel, StageReply(payload=payload).to_bytes())]
 
 
 @pytest.mark.parametrize("lying", [False, True])
