@@ -1,26 +1,38 @@
 """The claims of threat_model.md about servers that choose the model, weights that are claimed, and shares that are wrong."""
 
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from protocols.masking.messages import RevealedShares
 from protocols.primitives.secret import Secret
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, MaskingProfile
 from protocols.run import run_session
+from rbla_secure.cli import main
 from rbla_secure.config import Config
-from rbla_secure.errors import PlanError, RefusalError
+from rbla_secure.errors import EvaluationError, PlanError, RefusalError
+from rbla_secure.evaluation.mounted import mounted
 from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.derived import tier_protection
 from rbla_secure.federation.memory import Memory
+from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.step_bound import step_limit
 from rbla_secure.federation.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter
 from tests.contracts.sessions import make_inputs, make_session, same_bindings
 from tests.protocols.masking.parties import EveryonesMasking
-from tests.support.federations import make_config, make_plan
+from tests.support.federations import make_adapter, make_config, make_plan
 from tests.support.model_world import LARGE, World, believe_anything, count_all_ranks_together
+from tests.support.run_folders import snapshot
+from tests.support.tiny_job import job, write_images
 
 MALICIOUS = ["one-answer", "consistency"]
 TIERS = {"small": {"rank": 2, "clients": 9}, "large": {"rank": 4, "clients": 4}}
@@ -125,3 +137,75 @@ def test_claim_43_a_wrong_share_is_set_aside_and_its_sender_named(profile: Maski
     want = sum(inputs[member][0].values for member in session.members)
     assert np.array_equal(result.sums[0], want)
     assert list(result.faults) == ["client-02"]
+
+
+def _finished_run(tmp_path: Path) -> Path:
+    """A small run through the command line."""
+    folder = tmp_path / "run"
+    assert main(["run", *job(write_images(tmp_path), rounds=2), "--out", str(folder)]) == 0
+    return folder
+
+
+def _poisoned(folder: Path) -> None:
+    """Another adapter in the last checkpoint, and the metrics line that names it to match."""
+    path = folder / "checkpoints" / "round-0002.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        metadata, rows = file.metadata(), np.array(file.get_tensor("rows")) + np.float32(0.25)
+    save_file({"rows": rows}, path, metadata=metadata)
+    shape = np.asarray(rows.shape, dtype="<u8").tobytes()
+    digest = hashlib.sha256(b"rbla-secure adapter\x00" + shape + rows.astype("<f4").tobytes()).hexdigest()
+    _edit(folder / "metrics.jsonl", lambda lines: [lines[0], _with(lines[1], "adapter", digest)])
+
+
+def _with(line: str, key: str, value: object) -> str:
+    return json.dumps({**json.loads(line), key: value}, separators=(",", ":"))
+
+
+def _edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    path.write_text("".join(line + "\n" for line in change(path.read_text().splitlines())))
+
+
+FOLDER_EDITS: dict[str, Callable[[Path], object]] = {
+    "config.toml": lambda folder: _edit(
+        folder / "config.toml", lambda lines: [line.replace('"masking"', '"plain"') for line in lines]
+    ),
+    "run.json": lambda folder: (folder / "run.json").write_text(json.dumps({"run": "ab" * 16})),
+    "metrics.jsonl": lambda folder: _edit(
+        folder / "metrics.jsonl", lambda lines: [_with(lines[0], "accuracy", 0.999), *lines[1:]]
+    ),
+    "round-0002": _poisoned,
+    "events.jsonl": lambda folder: (folder / "events.jsonl").write_text(""),
+}
+
+
+@pytest.mark.parametrize("name", list(FOLDER_EDITS))
+def test_claim_45_a_folder_that_differs_from_its_log_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Each edit ends `resume` with exit code 1 and leaves every file as it was; untouched, the run goes on."""
+    folder = _finished_run(tmp_path)
+    assert main(["resume", str(folder)]) == 0
+    FOLDER_EDITS[name](folder)
+    before = snapshot(folder)
+    capsys.readouterr()
+
+    code = main(["resume", str(folder)])
+
+    assert code == 1
+    assert snapshot(folder) == before
+    # A poisoned checkpoint is found by the line that was edited to name it.
+    assert name in (told := capsys.readouterr().err) or "metrics.jsonl" in told
+
+
+def test_claim_46_an_attack_that_did_not_happen_is_not_scored() -> None:
+    """An attacker that was refused, or of whom nothing was summed, ends the evaluation by name."""
+    outcome = RoundOutcome(
+        adapter=make_adapter(make_plan()), survivors=("honest",), refusals={"bad": "X: no"}
+    )
+
+    def silenced(_client: str, _number: int) -> bool:
+        return False
+
+    with pytest.raises(EvaluationError, match=r"attacker bad was refused \(X: no\)"):
+        mounted(outcome, 1, ("bad",), ("honest",), silenced)
+    assert mounted(replace(outcome, survivors=("bad", "honest")), 1, ("bad",), ("honest",), silenced) == 1
