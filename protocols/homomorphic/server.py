@@ -163,6 +163,10 @@ class HomomorphicServer(SumServer):
         self._receipts[position] = receipt
 
     def _upload(self, client: ClientId, position: int, reply: bytes) -> None:
+        if self._fixed is None:
+            raise StageError(
+                f"{client}: nobody was asked for ciphertexts yet: the list of inputs is not fixed"
+            )
         if position in self._added:
             raise StageError(f"{client}: has already answered {UPLOAD}")
         if position not in self._receipts or type_of(reply) == MessageType.INPUT_RECEIPT:

@@ -217,9 +217,10 @@ class Meeting:
             self.server.receive(member, self.client(member).contribute(request, self.inputs[member]))
 
     def fix(self, *members: ClientId) -> None:
-        """Have members commit, by default all, and close the stage."""
+        """Have members commit, by default all, close the stage, and have the services fix the list."""
         self.commit(*(members or self.session.members))
         self.server.close_stage()
+        self.server.requests()
         self.fixed = True
 
     def upload(self, member: ClientId) -> bytes:
