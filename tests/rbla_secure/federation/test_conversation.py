@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.masking.messages import RevealedShares
+from protocols.masking.messages import RevealedShares, SealedShares
+from protocols.primitives.secret import Secret
 from protocols.session import ClientId
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Answer, Parcel
@@ -199,3 +200,41 @@ def test_a_share_that_does_not_fit_ends_the_round_by_name() -> None:
     assert outcome.aborted.startswith("lab-01: the shares revealed for it")
     assert outcome.adapter is adapter
     assert outcome.survivors == ()
+
+
+def moved(share: bytes) -> Secret:
+    """A share with its last bit turned."""
+    return Secret(share[:-1] + bytes([share[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("profile", ["semi-honest", "one-answer", "consistency"])
+def test_who_spoils_shares_is_told_with_the_round(profile: str) -> None:
+    """A wrong share and a bundle of no use change no sum; both stand in the round's refusals."""
+    plan = masked_plan(profile)
+
+    def lie(client: ClientId, parcel: Parcel) -> list[Answer]:
+        answer = decode_answer(parcel.data)
+        if not isinstance(answer, StageReply) or client != "large-02":
+            return keep_answer(client, parcel)
+        payload = answer.payload
+        if parcel.stage == "reveal_shares":
+            message = RevealedShares.from_bytes(payload)
+            shares = {key: moved(share) for key, share in message.self_mask_shares.items()}
+            payload = replace(message, self_mask_shares=shares).to_bytes()
+        if parcel.stage == "share_keys":
+            dealt = SealedShares.from_bytes(payload)
+            spoilt = {**dealt.commitments, 4: bytes(len(dealt.commitments[4]))}
+            payload = replace(dealt, commitments=spoilt).to_bytes()
+        return [answer_with(client, parcel, payload)]
+
+    honest = play_round(plan, InMemory(make_participants(plan)))
+    outcome = play_round(plan, InMemory(make_participants(plan), answers=lie))
+
+    assert outcome.adapter.digest() == honest.adapter.digest()
+    assert outcome.survivors == MEMBERS
+    assert outcome.refused_bands == {}
+    assert outcome.refusals["large-02"].startswith("ShareError: revealed a wrong share of the self-mask seed")
+    assert outcome.refusals["small-01"] == (
+        "SealError: cannot use the share bundles of large-02: one of each pair does not follow the protocol"
+    )
+    assert set(outcome.refusals) == {"large-02", "small-01"}

@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from protocols.primitives.prg import KEY_SIZE, UniformStream
 from rbla_secure.errors import PrivacyError
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.lora.fold import computing
+from rbla_secure.lora.peft_io import attach, find_linear, write_rows
 from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.sample_level import clipped_sum, poisson_batch, train_privately
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
@@ -147,6 +151,31 @@ def test_the_clipped_sum_is_that_of_an_autograd_loop(
 
     assert float((stepped - expected).abs().max()) < 1e-5
     assert float(expected.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_folded_rest_keeps_the_gradients_of_single_examples(
+    kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With frozen rows in the weights or beside them, Opacus gives what one backward pass per example gives."""
+    without_noise(monkeypatch)
+    torch.manual_seed(0)
+    data = torch.randn(EXAMPLES, 12)
+    base = nn.Sequential(OrderedDict(one=nn.Linear(12, 16), bend=nn.Tanh(), two=nn.Linear(16, 4))).to(kind)
+    layout = find_linear(base, scaling=2.0)
+    rows = np.random.default_rng(0).normal(scale=0.3, size=(5, layout.row_length)).astype(np.float32)
+    adapter = Adapter(layout=layout, rows=rows)
+    model = attach(base, layout=layout, rank=2).eval()
+    case = Case(model, lambda i: model(data[i].to(kind)).float(), torch.randint(4, (EXAMPLES,)))
+    found = mechanism(clip_norm=0.3, sample_rate=1.0)
+    with computing(model, adapter.folded(2)):
+        expected = autograd_sum(case, torch.arange(EXAMPLES), 0.3) / EXAMPLES
+        stepped = one_step(case, found)
+    write_rows(model, adapter.sliced(2))
+    without = autograd_sum(case, torch.arange(EXAMPLES), 0.3) / EXAMPLES
+
+    assert float((stepped - expected).abs().max()) < 1e-5
+    assert float((without - expected).abs().max()) > 1e-3  # control: the rest matters
 
 
 def test_more_examples_than_a_chunk_give_the_same_sum(monkeypatch: pytest.MonkeyPatch) -> None:
