@@ -14,6 +14,7 @@
     ├── SealError               a sealed share does not authenticate
     ├── ShareError              Shamir shares do not combine
     ├── CiphertextError         a ciphertext or an encryption key is not in the one form of its profile
+    ├── CommitmentError         an encrypted input, or a list of them, is not the one that was fixed before
     ├── KeyUseError             an encryption key is unknown, of another round, or was used before
     ├── ScreeningError          an encrypted update was screened out, or cannot be screened
     ├── ServiceError            a decryptor, verifier or worker does not answer, or refuses
@@ -96,6 +97,10 @@ class ShareError(ProtocolError):
 
 class CiphertextError(ProtocolError):
     """A ciphertext or an encryption key is not in the one form of its profile."""
+
+
+class CommitmentError(ProtocolError):
+    """An encrypted input, or a list of them, is not the one that was fixed before."""
 
 
 class KeyUseError(ProtocolError):

@@ -110,6 +110,12 @@ class SumServer(ABC):
             BelowThresholdError: Fewer clients than the threshold have answered: the session is over.
         """
 
+    def expect(self, bindings: Mapping[int, bytes]) -> None:  # noqa: B027  # most modes have no use for it
+        """The server's own bindings, once it knows them: a mode that can tell refuses inputs bound otherwise at once.
+
+        A server that is not told finds out when it asks for the result.
+        """
+
     @property
     @abstractmethod
     def contributors(self) -> tuple[ClientId, ...] | None:
@@ -128,7 +134,12 @@ class SumServer(ABC):
 
 
 class SecureSum(ABC):
-    """A way to add integers; stateless."""
+    """A way to add integers; stateless.
+
+    Attributes:
+        name: How it is called.
+        input_stage: The stage that takes the inputs.
+    """
 
     name: ClassVar[str]
     input_stage: ClassVar[str]
@@ -137,6 +148,11 @@ class SecureSum(ABC):
     @abstractmethod
     def stages(self) -> tuple[str, ...]:
         """The stages in order; one of them takes the inputs."""
+
+    @property
+    def upload_stage(self) -> str:
+        """The stage whose answer puts an input into the sum: the input stage, or a later one if that only commits."""
+        return self.input_stage
 
     @abstractmethod
     def client(self, session: Session, me: ClientId) -> SumClient:

@@ -213,7 +213,7 @@ def _exchange(
         rate=plan.config.dropout_rate,
         seed=plan.config.seed,
         stages=secure_sum.stages,
-        input_stage=secure_sum.input_stage,
+        input_stage=secure_sum.upload_stage,
     )
     return InProcess(
         participants,

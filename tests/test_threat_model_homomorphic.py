@@ -20,7 +20,7 @@ from protocols.errors import (
     StageError,
 )
 from protocols.homomorphic import scheme
-from protocols.homomorphic.messages import EncryptedInput, RoundKey
+from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.parameters import BFV_2X20
 from protocols.homomorphic.processes import ProcessChannel
 from protocols.homomorphic.screening import Release, Screening
@@ -51,7 +51,7 @@ from tests.protocols.homomorphic.parties import (
 )
 from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
 from tests.protocols.homomorphic.test_decryptor import begin
-from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS
+from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS, send
 from tests.protocols.homomorphic.test_malformed import SESSION as THREE_BANDS
 from tests.protocols.homomorphic.test_services import recorded, secret_parts
 
@@ -63,7 +63,7 @@ def test_claim_23_a_client_encrypts_under_no_other_key_than_its_decryptors(kind:
     """Unsigned, foreign, replayed and malformed keys get no ciphertext out of a client."""
     change, error = KEYS[kind]
     meeting = Meeting.of(THREE_BANDS)
-    key = RoundKey.from_bytes(meeting.server.requests()[FIRST])
+    key = meeting.key
 
     with pytest.raises(error):
         client_of(meeting.terms, FIRST).contribute(change(key).to_bytes(), make_inputs(THREE_BANDS)[FIRST])
@@ -83,6 +83,8 @@ def test_claim_24_no_byte_that_crosses_holds_a_secret_key(services: Services) ->
     meeting, recorders, decryptor = recorded(services)
     crossed = list(meeting.server.requests().values())
     secrets = secret_parts(decryptor)
+    meeting.fix()
+    crossed += meeting.server.requests().values()
     for member in MEMBERS:
         crossed.append(meeting.upload(member))
         meeting.server.receive(member, crossed[-1])
@@ -121,6 +123,7 @@ def test_claim_26_with_a_verifier_a_lie_is_not_decrypted() -> None:
     playing = begin(charge=charge)
     verifier = make_verifier(charge)
     verifier.follow(TWO_BANDS, playing.key)
+    verifier.fix_inputs(playing.committed)
     for member in MEMBERS:
         verifier.handle_input(playing.inputs[member])
     honest = playing.summed(*MEMBERS)
@@ -137,10 +140,10 @@ def test_claim_27_malformed_uploads_are_refused_by_name(kind: str) -> None:
     """A sample of the corpus, whose every kind has a test of its own, raises its named errors at the aggregator."""
     change, error = CORPUS[kind]
     meeting = Meeting.of(THREE_BANDS)
-    honest = EncryptedInput.from_bytes(meeting.upload(LAST))
+    honest = meeting.made(LAST)
 
     with pytest.raises(error):
-        meeting.server.receive(LAST, change(meeting, honest))
+        send(meeting, honest, change(meeting, honest))
 
 
 def test_claim_27_the_library_reads_no_bytes_of_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +165,8 @@ def test_claim_27_the_library_reads_no_bytes_of_a_peer(monkeypatch: pytest.Monke
     scheme.public_key.cache_clear()
     meeting = Meeting.of(THREE_BANDS)
     crossed = [*meeting.server.requests().values()]
+    meeting.fix()
+    crossed += meeting.server.requests().values()
     for member in MEMBERS:
         crossed.append(meeting.upload(member))
         meeting.server.receive(member, crossed[-1])
@@ -216,7 +221,7 @@ def test_claim_29_all_secure_sums_give_the_same_integers(silent: tuple[str, ...]
             session,
             inputs,
             bindings=same_bindings(session),
-            silent_from=dict.fromkeys(silent, mode.input_stage),
+            silent_from=dict.fromkeys(silent, mode.upload_stage),
         )
         for name, mode in modes.items()
     }
@@ -248,8 +253,8 @@ def test_claim_30_a_client_is_screened_once_and_counts_only_if_it_passes() -> No
 
     # An aggregator that adds it all the same.
     message = EncryptedInput.from_bytes(upload)
-    meeting.server._adder.add(message.ciphertexts)
-    meeting.server._receipts[4] = message.receipt
+    meeting.server._adder.add(4, message.ciphertexts)
+    meeting.server._added |= {4}
     with pytest.raises(ServiceError, match="without having passed"):
         meeting.sums(same_bindings(meeting.session))
 

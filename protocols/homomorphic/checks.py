@@ -1,18 +1,25 @@
 """What a party of the homomorphic mode refuses, before it computes anything with it."""
 
-from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
-from protocols.errors import CiphertextError, ContextError, InputError, KeyUseError, RosterError
-from protocols.homomorphic.messages import (
+from protocols.errors import (
+    CiphertextError,
+    CommitmentError,
+    ContextError,
+    InputError,
+    KeyUseError,
+    QuorumError,
+    RosterError,
+    SignatureError,
+)
+from protocols.homomorphic.messages import KEY_PURPOSE, EncryptedInput, EncryptedSum, RoundKey, digest_of
+from protocols.homomorphic.receipts import (
+    FIXED_PURPOSE,
     INPUT_PURPOSE,
-    KEY_PURPOSE,
+    NO_BINDING,
     NO_COPY,
-    EncryptedInput,
-    EncryptedSum,
+    FixedInputs,
     InputReceipt,
-    RoundKey,
-    digest_of,
 )
 from protocols.homomorphic.terms import Terms
 from protocols.session import Segment
@@ -22,7 +29,7 @@ def check_round_key(terms: Terms, message: RoundKey) -> None:
     """Refuse a key of another session, or one that the decryptor has not signed.
 
     Raises:
-        ContextError: Another session, roster, profile or service.
+        ContextError: Another session, roster, revocation list, profile or service.
         IdentityError: The signature is not the decryptor's, or the decryptor cannot be believed.
     """
     check_context(terms, message.context)
@@ -33,7 +40,8 @@ def check_context(terms: Terms, context: bytes) -> None:
     """Refuse a message of another session."""
     if context != terms.context:
         raise ContextError(
-            "the message belongs to another session (run, round, attempt, roster, profile, services or configuration)"
+            "the message belongs to another session (run, round, attempt, roster, revocations, profile, services or "
+            "configuration)"
         )
 
 
@@ -53,43 +61,80 @@ def check_receipt(terms: Terms, receipt: InputReceipt, *, key_id: bytes) -> None
     check_context(terms, receipt.context)
     check_key_id(receipt.key_id, key_id)
     name = terms.session.client_at(receipt.sender)
-    if terms.screening is None and receipt.copy_digest != NO_COPY:
-        raise InputError(f"{name}: a copy to be screened, in a session that screens nothing")
-    if set(receipt.parts) != {segment.index for segment in terms.session.segments_of(name)}:
+    held = {segment.index for segment in terms.session.segments_of(name)}
+    if set(receipt.digests) != held:
         raise InputError(f"{name}: the encrypted input must hold exactly its segments")
+    if (terms.copy_size(name) == 0) != (receipt.copy_digest == NO_COPY):
+        raise InputError(
+            f"{name}: a copy to be screened must be there exactly if the session screens updates (one that screens "
+            "nothing takes none)"
+        )
+    if (receipt.binding == NO_BINDING) == bool(held):
+        raise InputError(f"{name}: a binding must be there exactly if the client holds a segment")
+    terms.trust.check_client(name, rank=terms.session.rank_of(name))
     terms.trust.verify(name, INPUT_PURPOSE, receipt.signed_part(), receipt.signature)
 
 
-def check_input(terms: Terms, message: EncryptedInput, *, key_id: bytes) -> None:
-    """Refuse an input whose receipt is refused or is not about its ciphertexts, or whose size is wrong.
+def check_fixed(terms: Terms, message: FixedInputs, *, mine: InputReceipt) -> None:
+    """Refuse a list of inputs that the services have not both fixed, or that lacks one's own receipt. Run by a client.
+
+    The decryptor's signature is what counts: it signs one list per key, and opens nothing else.
 
     Raises:
+        ContextError, KeyUseError: Another session or key.
+        CommitmentError: One's own receipt is missing or another, or the list is shorter than the threshold.
+        IdentityError: A signature is missing, superfluous or not the service's.
+    """
+    check_context(terms, message.context)
+    check_key_id(message.key_id, mine.key_id)
+    services, signed = terms.services, message.signed_part()
+    terms.trust.verify(services.decryptor, FIXED_PURPOSE, signed, message.decryptor)
+    if services.verifier:
+        terms.trust.verify(services.verifier, FIXED_PURPOSE, signed, message.verifier)
+    elif message.verifier:
+        raise SignatureError("a verifier's signature, where there is no verifier")
+    if message.receipts.get(mine.sender) != mine.digest:
+        raise CommitmentError("the list of inputs lacks this client's own, or names another for it")
+    if len(message.receipts) < terms.session.threshold:
+        raise CommitmentError(
+            f"a list of {len(message.receipts)} inputs must hold threshold={terms.session.threshold}"
+        )
+
+
+def check_input(terms: Terms, message: EncryptedInput, *, key_id: bytes, committed: InputReceipt) -> None:
+    """Refuse an input that is not the one its sender has committed to.
+
+    Raises:
+        ContextError, KeyUseError: Another session or key.
+        CommitmentError: Another receipt than the committed one.
         CiphertextError: A segment's ciphertexts are missing, too many, of another size, or not those of the receipt.
-        ContextError, KeyUseError, RosterError, InputError, IdentityError: As :func:`check_receipt`.
     """
     receipt = message.receipt
-    check_receipt(terms, receipt, key_id=key_id)
+    check_context(terms, receipt.context)
+    check_key_id(receipt.key_id, key_id)
     name = terms.session.client_at(receipt.sender)
-    if set(message.ciphertexts) != set(receipt.parts):
+    if receipt != committed:
+        raise CommitmentError(f"{name}: the receipt is not the one that it has committed to")
+    if set(message.ciphertexts) != set(receipt.digests):
         raise CiphertextError(f"{name}: ciphertexts must be for exactly the segments of the receipt")
     for index, ciphertexts in message.ciphertexts.items():
         check_size(terms, terms.session.segments[index], ciphertexts)
-        if digest_of(ciphertexts) != receipt.parts[index].digest:
+        if digest_of(ciphertexts) != receipt.digests[index]:
             raise CiphertextError(f"{name}: the ciphertexts of segment {index} are not those of its receipt")
 
 
-def check_copy(terms: Terms, message: EncryptedInput) -> None:
-    """Refuse an input whose copy for screening is missing, superfluous, of another size, or not that of its receipt.
+def check_copy(terms: Terms, receipt: InputReceipt, copy: bytes) -> None:
+    """Refuse a copy for screening that is missing, superfluous, of another size, or not that of a receipt.
 
     Raises:
         CiphertextError: That is the case.
     """
-    name = terms.session.client_at(message.receipt.sender)
-    if len(message.copy) != terms.copy_size(name):
+    name = terms.session.client_at(receipt.sender)
+    if len(copy) != terms.copy_size(name):
         raise CiphertextError(
-            f"{name}: {len(message.copy)} bytes of a copy for screening must be {terms.copy_size(name)}"
+            f"{name}: {len(copy)} bytes of a copy for screening must be {terms.copy_size(name)}"
         )
-    if digest_of(message.copy) != message.receipt.copy_digest:
+    if digest_of(copy) != receipt.copy_digest:
         raise CiphertextError(f"{name}: the copy for screening is not that of its receipt")
 
 
@@ -101,36 +146,43 @@ def check_size(terms: Terms, segment: Segment, ciphertexts: bytes) -> None:
         )
 
 
-def contributors(terms: Terms, message: EncryptedSum, *, key_id: bytes) -> frozenset[int]:
-    """The positions of those whose inputs are in a sum, every one by a receipt that holds.
+def check_sum(terms: Terms, message: EncryptedSum, *, key_id: bytes) -> None:
+    """Refuse a sum of another session or key, or of another shape.
 
     Raises:
-        ContextError, KeyUseError, RosterError, InputError, IdentityError: As :func:`check_receipt`.
+        ContextError, KeyUseError: As said.
         CiphertextError: A segment of the sum does not exist or has the wrong size.
     """
     check_context(terms, message.context)
     check_key_id(message.key_id, key_id)
-    for receipt in message.receipts:
-        check_receipt(terms, receipt, key_id=key_id)
     for index, ciphertexts in message.ciphertexts.items():
         if index >= len(terms.session.segments):
             raise CiphertextError(f"segment {index} does not exist")
         check_size(terms, terms.session.segments[index], ciphertexts)
-    return frozenset(receipt.sender for receipt in message.receipts)
 
 
-def reason_to_keep_closed(
-    terms: Terms, segment: Segment, receipts: Iterable[InputReceipt], present: AbstractSet[int]
-) -> str:
+def check_classes(terms: Terms, present: AbstractSet[int]) -> None:
+    """Refuse contributors of which some rank has a few members, but fewer than its quorum.
+
+    Clients of different ranks may have computed from different functions, and a server can choose the adapter so that all
+    but one rank add zeros: then the sum over everybody is the sum over that rank's members alone.
+
+    Raises:
+        QuorumError: There is such a rank.
+    """
+    for thin in terms.thin_classes(present):
+        name = terms.session.client_at(min(thin))
+        raise QuorumError(
+            f"{len(thin.intersection(present))} contributors of rank {terms.session.rank_of(name)} must be none or >= "
+            f"class_quorum={terms.session.class_quorum}"
+        )
+
+
+def reason_to_keep_closed(terms: Terms, segment: Segment, present: AbstractSet[int]) -> str:
     """Why a segment may not be opened over these contributors; empty if it may."""
     holding = terms.holding(segment, frozenset(present))
     if holding < segment.quorum:
         return f"{holding} surviving holders, quorum {segment.quorum}"
-    bindings = {
-        receipt.parts[segment.index].binding for receipt in receipts if segment.index in receipt.parts
-    }
-    if len(bindings) > 1:
-        return "its members were bound to different models"
     return ""
 
 

@@ -1,24 +1,23 @@
-"""The client of the homomorphic mode: one step, from a signed public key to encrypted, signed summands.
+"""The client of the homomorphic mode: encrypt and commit, then, once the list of all commitments is fixed, upload.
 
-Guarantees: it encrypts under one key per session, which the enrolled decryptor signed for this very session, roster and
-profile; it holds no secret but its own input and the randomness of its encryption, which the library draws and forgets.
+    contribute   round key      -> receipt       train, encrypt, sign the digests of everything encrypted
+    reply        fixed inputs   -> ciphertexts   if decryptor and verifier have signed the list, and this receipt is on it
+
+Guarantees: it encrypts under one key per session, which the enrolled decryptor signed for this very session, roster,
+revocation list and profile, in which every member can be believed; it sends its ciphertexts once, after everybody's were
+fixed, so that no other client's can depend on them; it holds no secret but its own input and the randomness of its
+encryption, which the library draws and forgets.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import final
 
-from protocols.errors import StageError
+from protocols.errors import InputError, StageError
 from protocols.homomorphic import checks, polynomials, scheme, screening, screening_scheme
 from protocols.homomorphic.fields import to_slots
-from protocols.homomorphic.messages import (
-    INPUT_PURPOSE,
-    EncryptedInput,
-    InputReceipt,
-    PartReceipt,
-    RoundKey,
-    digest_of,
-)
+from protocols.homomorphic.messages import EncryptedInput, RoundKey, digest_of
+from protocols.homomorphic.receipts import INPUT_PURPOSE, NO_BINDING, FixedInputs, InputReceipt
 from protocols.homomorphic.terms import Terms
 from protocols.identity import Identity
 from protocols.interface import SegmentInput, SumClient, check_inputs
@@ -28,12 +27,12 @@ from protocols.session import ClientId
 def create_encrypted_input(
     terms: Terms, me: ClientId, key: RoundKey, inputs: Mapping[int, SegmentInput], identity: Identity
 ) -> EncryptedInput:
-    """Stage encrypt_input: pack, encrypt, sign.
+    """Stage commit_input: pack, encrypt, sign the receipt. Only the receipt is sent yet.
 
     Raises:
         ContextError, IdentityError: The key is of another session, or not signed by the enrolled decryptor.
         CiphertextError: The key's residues are not those of a public key.
-        InputError: The inputs do not fit the session.
+        InputError: The inputs do not fit the session, or are bound to more than one model.
     """
     checks.check_round_key(terms, key)
     check_inputs(terms.session, me, inputs)
@@ -51,13 +50,19 @@ def create_encrypted_input(
         context=terms.context,
         sender=terms.session.position(me),
         key_id=key.key_id,
+        binding=_binding(me, inputs),
+        digests={index: digest_of(data) for index, data in ciphertexts.items()},
         copy_digest=digest_of(copy),
-        parts={
-            index: PartReceipt(binding=inputs[index].binding, digest=digest_of(data))
-            for index, data in ciphertexts.items()
-        },
     )
     return EncryptedInput(receipt=signed(receipt, identity), ciphertexts=ciphertexts, copy=copy)
+
+
+def _binding(me: ClientId, inputs: Mapping[int, SegmentInput]) -> bytes:
+    """The one model that everything was computed from: what a band's values depend on is not that band's rows alone."""
+    found = {given.binding for given in inputs.values()}
+    if len(found) > 1:
+        raise InputError(f"{me}: its segments are bound to {len(found)} models and must be bound to one")
+    return found.pop() if found else NO_BINDING
 
 
 def signed(receipt: InputReceipt, identity: Identity) -> InputReceipt:
@@ -77,33 +82,51 @@ def _copy(terms: Terms, me: ClientId, key: RoundKey, inputs: Mapping[int, Segmen
 
 @final
 class HomomorphicClient(SumClient):
-    """One client of one session. It answers one key, and repeats that answer to the same bytes."""
+    """One client of one session. It answers one key and one list, and repeats these answers to the same bytes."""
 
     def __init__(self, terms: Terms, me: ClientId, identity: Identity) -> None:
         terms.session.position(me)
         self._terms = terms
         self._me = me
         self._identity = identity
-        self._answered: tuple[bytes, bytes] | None = None
+        self._committed: tuple[bytes, EncryptedInput] | None = None
+        self._uploaded: tuple[bytes, bytes] | None = None
         self._ended = False
 
-    def reply(self, request: bytes) -> bytes:  # noqa: ARG002
-        """There is no stage without input."""
-        raise StageError("the only stage is encrypt_input: call contribute")
-
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
-        """Answer the request of encrypt_input: the round key."""
-        if self._ended:
-            raise StageError("the session is over for this client")
-        if self._answered is None:
+        """Answer the request of commit_input: the round key."""
+        self._check_open()
+        if self._committed is None:
             key = RoundKey.from_bytes(request)
             message = create_encrypted_input(self._terms, self._me, key, inputs, self._identity)
-            self._answered = (request, message.to_bytes())
-        if request != self._answered[0]:
+            self._committed = (request, message)
+        if request != self._committed[0]:
             raise StageError("this client has encrypted its input already, under the key it was sent first")
-        return self._answered[1]
+        return self._committed[1].receipt.to_bytes()
+
+    def reply(self, request: bytes) -> bytes:
+        """Answer the request of upload_input: the fixed list of inputs.
+
+        Raises:
+            StageError: Nothing was committed to yet, or another list was answered.
+            CommitmentError, ContextError, KeyUseError, IdentityError: As :func:`checks.check_fixed`; nothing is sent.
+        """
+        self._check_open()
+        if self._committed is None or request == self._committed[0]:
+            raise StageError("the inputs are asked for by contribute, at commit_input")
+        if self._uploaded is None:
+            message = self._committed[1]
+            checks.check_fixed(self._terms, FixedInputs.from_bytes(request), mine=message.receipt)
+            self._uploaded = (request, message.to_bytes())
+        if request != self._uploaded[0]:
+            raise StageError("this client has sent its ciphertexts already, for the list it was sent first")
+        return self._uploaded[1]
 
     def end(self) -> None:
         """Forget what was sent."""
-        self._answered = None
+        self._committed = self._uploaded = None
         self._ended = True
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise StageError("the session is over for this client")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final, final
 
 from protocols.errors import ServiceError, StageError
+from protocols.homomorphic.classed_adder import class_of, included_classes
 from protocols.homomorphic.service_messages import SessionRequest, StoredSums
 from protocols.homomorphic.services import Channel
 from protocols.homomorphic.terms import Terms
@@ -24,11 +25,13 @@ class GuardedAdder:
     Args:
         terms: Of the session.
         worker: Adds; several sessions may share one.
+        part: Which of the session's sums it is: a class's, or 0.
     """
 
-    def __init__(self, terms: Terms, worker: Channel) -> None:
+    def __init__(self, terms: Terms, worker: Channel, part: int = 0) -> None:
         self._terms = terms
         self._worker = worker
+        self._part = part
         self._context = terms.session.context
         self._sums: Mapping[int, bytes] = {}
         self._since: list[Mapping[int, bytes]] = []
@@ -73,25 +76,81 @@ class GuardedAdder:
         self._incarnation = 0
         # A worker that has died has forgotten it already.
         with contextlib.suppress(ServiceError, StageError):
-            self._worker.call(StoredSums(context=self._context, ciphertexts={}, last=True).to_bytes())
+            self._worker.call(self._stored({}, last=True))
 
     def _bring_up_to_date(self) -> None:
         """Make sure that a live worker has the sums so far."""
         incarnation = self._worker.ready()
         if incarnation == self._incarnation:
             return
-        opening = SessionRequest(session=self._terms.session, profile=self._terms.profile.name)
+        opening = SessionRequest(
+            session=self._terms.session, profile=self._terms.profile.name, part=self._part
+        )
         self._worker.call(opening.to_bytes())
         for ciphertexts in ([self._sums] if self._sums else []) + self._since:
             self._give(ciphertexts)
         self._incarnation = incarnation
 
     def _give(self, ciphertexts: Mapping[int, bytes]) -> None:
-        self._worker.call(StoredSums(context=self._context, ciphertexts=ciphertexts).to_bytes())
+        self._worker.call(self._stored(ciphertexts))
+
+    def _stored(self, ciphertexts: Mapping[int, bytes], *, last: bool = False) -> bytes:
+        return StoredSums(
+            context=self._context, part=self._part, ciphertexts=ciphertexts, last=last
+        ).to_bytes()
 
     def _fetch(self) -> Mapping[int, bytes]:
-        answer = self._worker.call(StoredSums(context=self._context, ciphertexts={}).to_bytes())
+        answer = self._worker.call(self._stored({}))
         found, added = StoredSums.from_bytes(answer).ciphertexts, set(self._sums).union(*self._since)
         if set(found) != added:
             raise ServiceError(f"the worker has summed segments {sorted(found)}, not {sorted(added)}")
         return found
+
+
+@final
+class GuardedSums:
+    """The sums of one session by class of view (:mod:`protocols.homomorphic.classed_adder`), each in the worker."""
+
+    def __init__(self, terms: Terms, worker: Channel) -> None:
+        self._terms = terms
+        self._worker = worker
+        self._by_class: dict[int, GuardedAdder] = {}
+
+    def add(self, position: int, ciphertexts: Mapping[int, bytes]) -> None:
+        """Add one client's ciphertexts; raises what :meth:`GuardedAdder.add` raises."""
+        self._adder(class_of(self._terms, position)).add(ciphertexts)
+
+    def take_back(self, position: int, ciphertexts: Mapping[int, bytes]) -> None:
+        """Undo an addition, if it was the last one of its class."""
+        self._adder(class_of(self._terms, position)).take_back(ciphertexts)
+
+    def sums(self, added: frozenset[int], present: frozenset[int]) -> Mapping[int, bytes]:
+        """The sums over these contributors; the worker forgets the session.
+
+        Args:
+            added: Positions of all whose inputs were added.
+            present: Those of them that count: whole classes.
+
+        Raises:
+            RosterError: They are not.
+            ServiceError: As :meth:`GuardedAdder.sums`.
+        """
+        classes = sorted(included_classes(self._terms, added, present))
+        found = [self._adder(key).sums() for key in classes]
+        self.forget()
+        if len(found) == 1:
+            return found[0]
+        total = GuardedAdder(self._terms, self._worker)
+        for each in found:
+            total.add(each)
+        return total.sums()
+
+    def forget(self) -> None:
+        """Have the worker forget the session."""
+        for adder in self._by_class.values():
+            adder.forget()
+
+    def _adder(self, key: int) -> GuardedAdder:
+        if key not in self._by_class:
+            self._by_class[key] = GuardedAdder(self._terms, self._worker, key)
+        return self._by_class[key]

@@ -1,8 +1,8 @@
-"""The messages of the homomorphic mode.
+"""The messages of the homomorphic mode, beside receipts (:mod:`protocols.homomorphic.receipts`).
 
     decryptor  -> server -> clients    RoundKey          the public key of one session, signed
-    client     -> server [-> verifier] EncryptedInput    ciphertexts and a signed receipt
-    server     -> decryptor            EncryptedSum      the sums, and the receipts of those whose inputs they hold
+    client     -> server [-> verifier] EncryptedInput    the ciphertexts of a receipt that is fixed
+    server     -> decryptor            EncryptedSum      the sums, and whose inputs they hold
     verifier   -> server -> decryptor  SumSignature      "I have added the same inputs and got the same sums"
     decryptor  -> server               DecryptedSums     signed
 
@@ -15,16 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, final
 
+from protocols.homomorphic.receipts import InputReceipt
 from protocols.primitives.signing import SIGNATURE_SIZE
 from protocols.ring import IntegerVector, RingVector, centred, to_ring
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
 # What a signature is for: one of these words stands before every signed message.
 KEY_PURPOSE = b"encryption key"
-INPUT_PURPOSE = b"encrypted input"
 SUM_PURPOSE = b"encrypted sum"
 RESULT_PURPOSE = b"decrypted sums"
-NO_COPY = hashlib.sha256().digest()
 
 
 @final
@@ -73,73 +72,12 @@ class RoundKey:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartReceipt:
-    """One segment of an input: to what it is bound, and the SHA-256 of its ciphertexts."""
-
-    binding: bytes
-    digest: bytes
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputReceipt:
-    """Who contributed what to which segments, signed, without the ciphertexts.
-
-    Args:
-        context: Of the session under its profile.
-        sender: Position of the client.
-        key_id: Of the round key it encrypted under.
-        parts: By segment index.
-        copy_digest: SHA-256 of the copy that is to be screened; of nothing where nothing is.
-        signature: The client's.
-    """
-
-    context: bytes
-    sender: int
-    key_id: bytes
-    parts: Mapping[int, PartReceipt]
-    copy_digest: bytes = NO_COPY
-    signature: bytes = b""
-
-    def signed_part(self) -> bytes:
-        """What the signature covers."""
-        writer = Writer(MessageType.INPUT_RECEIPT).fixed(self.context, DIGEST_SIZE).unsigned(self.sender, 2)
-        writer.fixed(self.key_id, DIGEST_SIZE).positions(sorted(self.parts))
-        for index in sorted(self.parts):
-            part = self.parts[index]
-            writer.fixed(part.binding, DIGEST_SIZE).fixed(part.digest, DIGEST_SIZE)
-        return writer.fixed(self.copy_digest, DIGEST_SIZE).done()
-
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return self.signed_part() + self.signature
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.INPUT_RECEIPT)
-        message = cls(
-            context=reader.fixed(DIGEST_SIZE),
-            sender=reader.unsigned(2),
-            key_id=reader.fixed(DIGEST_SIZE),
-            parts={
-                index: PartReceipt(binding=reader.fixed(DIGEST_SIZE), digest=reader.fixed(DIGEST_SIZE))
-                for index in reader.positions()
-            },
-            copy_digest=reader.fixed(DIGEST_SIZE),
-            signature=reader.fixed(SIGNATURE_SIZE),
-        )
-        reader.end()
-        return message
-
-
-@final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EncryptedInput:
     """A client's ciphertexts by segment index, a copy for screening where there is any, and the receipt of both.
 
-    A verifier, which screens nothing, is sent it without the copy.
+    A verifier that adds is sent it without the copy. Nothing here is signed but the receipt, which was fixed before:
+    only what hashes to its digests is taken.
     """
 
     receipt: InputReceipt
@@ -172,13 +110,15 @@ class EncryptedSum:
     Args:
         context: Of the session under its profile.
         key_id: Of the round key.
-        receipts: Of everyone whose input counts, by increasing position.
+        inputs_digest: Of the fixed list of inputs.
+        contributors: Positions of those whose inputs count, increasing.
         ciphertexts: By segment index: the sums of those segments that are to be opened.
     """
 
     context: bytes
     key_id: bytes
-    receipts: tuple[InputReceipt, ...]
+    inputs_digest: bytes
+    contributors: tuple[int, ...]
     ciphertexts: Mapping[int, bytes]
 
     @property
@@ -189,20 +129,20 @@ class EncryptedSum:
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = Writer(MessageType.ENCRYPTED_SUM).fixed(self.context, DIGEST_SIZE)
-        writer.fixed(self.key_id, DIGEST_SIZE).unsigned(len(self.receipts), 2)
-        for receipt in self.receipts:
-            writer.blob(receipt.to_bytes())
+        writer.fixed(self.key_id, DIGEST_SIZE).fixed(self.inputs_digest, DIGEST_SIZE)
+        writer.positions(self.contributors)
         return _write_ciphertexts(writer, self.ciphertexts).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.ENCRYPTED_SUM)
-        context, key_id = reader.fixed(DIGEST_SIZE), reader.fixed(DIGEST_SIZE)
-        receipts = tuple(InputReceipt.from_bytes(reader.blob()) for _ in range(reader.unsigned(2)))
-        reader.check_increasing([receipt.sender for receipt in receipts])
         message = cls(
-            context=context, key_id=key_id, receipts=receipts, ciphertexts=_read_ciphertexts(reader)
+            context=reader.fixed(DIGEST_SIZE),
+            key_id=reader.fixed(DIGEST_SIZE),
+            inputs_digest=reader.fixed(DIGEST_SIZE),
+            contributors=reader.positions(),
+            ciphertexts=_read_ciphertexts(reader),
         )
         reader.end()
         return message
@@ -248,6 +188,11 @@ class DecryptedSums:
         """The unsigned message of some sums."""
         words = {index: to_ring(values) for index, values in sums.items()}
         return cls(context=context, sum_digest=sum_digest, sums=words)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical bytes: what a direction for screening is known by."""
+        return hashlib.sha256(self.to_bytes()).digest()
 
     def integers(self, index: int) -> IntegerVector:
         """The sum of one segment."""

@@ -1,9 +1,11 @@
 """Services in processes of their own, that can be limited, timed and killed.
 
-One process per service, one socket pair per process, frames of u32 length and bytes. A child writes nothing to disk, not
-even a core dump, and gives up its standard output, on which the encryption library likes to print.
+One process per service, one socket pair per process, frames of u32 length and bytes. A keyed service has a second pair,
+which only whoever started it holds: its operator's line. A child writes nothing to disk, not even a core dump, gives up its
+standard output, on which the encryption library likes to print, and is handed of the environment only what a Python process
+needs: no passphrase.
 
-    python -P -m protocols.homomorphic.child ROLE NAME SOCKET MEMORY
+    python -P -m protocols.homomorphic.child ROLE NAME MEMORY SOCKET [OPERATOR'S SOCKET]
 """
 
 import contextlib
@@ -22,6 +24,8 @@ from protocols.homomorphic.services import Channel
 
 _LENGTH: Final = struct.Struct("<I")
 _MOST: Final = 2**32 - 1
+WORKERS: Final = frozenset({"worker", "screener"})  # keyless, and nobody's to set up
+MOST_REQUEST: Final = 2**30  # bytes: what a child takes in at most
 MOST_ANSWER: Final = 2**30  # bytes: what a child that peers have taken over could make its caller take in
 MEMORY_BYTES: Final = (
     4 * 2**30
@@ -66,6 +70,7 @@ class ProcessChannel(Channel):
         self._restarts = restarts
         self._child: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._operators: socket.socket | None = None
         self._started = 0
 
     @property
@@ -82,7 +87,16 @@ class ProcessChannel(Channel):
 
     def exchange(self, request: bytes) -> bytes:
         """Send one frame, receive one; whatever goes wrong is the end of the child."""
-        line = self._connected()
+        return self._carried(self._connected(), request)
+
+    def operate(self, request: bytes) -> bytes:
+        """The same on the operator's line of a keyed service. Raises ServiceError."""
+        self._connected()
+        if self._operators is None:
+            raise ServiceError(f"{self._name}: a {self._role} has no operator")
+        return self._carried(self._operators, request)
+
+    def _carried(self, line: socket.socket, request: bytes) -> bytes:
         deadline = time.monotonic() + self._seconds
         try:
             send_frame(line, request, deadline)
@@ -100,39 +114,44 @@ class ProcessChannel(Channel):
             return self._socket
         if self._started and not self._restarts:
             raise ServiceError(f"{self._name}: it has died, and its keys with it")
+        pairs: list[tuple[socket.socket, socket.socket]] = []
         try:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                self._child = self._start(theirs, ours)
+            pairs += (socket.socketpair() for _ in range(1 if self._role in WORKERS else 2))
+            self._child = self._start([theirs for _, theirs in pairs])
         except OSError as error:
+            for ours, _ in pairs:
+                ours.close()
             raise ServiceError(f"{self._name}: it cannot be started: {error}") from None
-        self._socket = ours
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
+        self._socket, *operators = (ours for ours, _ in pairs)
+        self._operators = operators[0] if operators else None
         self._started += 1
-        return ours
+        return self._socket
 
-    def _start(self, theirs: socket.socket, ours: socket.socket) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                [
-                    *(sys.executable, "-P", "-m", "protocols.homomorphic.child"),
-                    *(self._role, self._name, str(theirs.fileno()), str(self._memory)),
-                ],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=_environment(),
-            )
-        except OSError:
-            ours.close()
-            raise
+    def _start(self, lines: list[socket.socket]) -> subprocess.Popen[bytes]:
+        descriptors = [line.fileno() for line in lines]
+        return subprocess.Popen(  # noqa: S603  # our own interpreter and module
+            [
+                *(sys.executable, "-P", "-m", "protocols.homomorphic.child"),
+                *(self._role, self._name, str(self._memory), *map(str, descriptors)),
+            ],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=_environment(),
+        )
 
     def _end(self, error: Exception | None) -> str:
         """Kill and reap the child; what there is to say about its end."""
-        child, line = self._child, self._socket
-        self._child = self._socket = None
+        child, line, operators = self._child, self._socket, self._operators
+        self._child = self._socket = self._operators = None
         if child is None or line is None:
             return "it is not running"
         line.close()
+        if operators is not None:
+            operators.close()
         if isinstance(error, FrameError):
             child.kill()
             child.wait()

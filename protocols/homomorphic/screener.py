@@ -7,15 +7,9 @@ GuardedScreener   at the aggregator: gives a new worker the session's keys befor
 from collections.abc import Mapping
 from typing import final
 
-from protocols.errors import ScreeningError, StageError
-from protocols.homomorphic import polynomials
-from protocols.homomorphic.screening import (
-    CIPHERTEXT_MODULI,
-    DEGREE,
-    SCALAR_MODULI,
-    RealVector,
-    unit_direction,
-)
+from protocols.errors import StageError
+from protocols.homomorphic.numbers import compute_numbers
+from protocols.homomorphic.screening import RealVector, unit_direction
 from protocols.homomorphic.screening_messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
 from protocols.homomorphic.screening_scheme import Evaluator
 from protocols.homomorphic.service_messages import type_of
@@ -23,8 +17,6 @@ from protocols.homomorphic.services import Channel, Service
 from protocols.homomorphic.terms import Terms
 from protocols.session import ClientId
 from protocols.wire import MessageType
-
-_PAIR_BYTES = polynomials.size_of(1, moduli=CIPHERTEXT_MODULI, degree=DEGREE)
 
 
 @final
@@ -44,28 +36,7 @@ class Screener(Service):
         message = ScreeningCopy.from_bytes(request)
         if self._evaluator is None or message.context != self._context:
             raise StageError("the screener has no keys of this session")
-        return self._numbers(self._evaluator, message).to_bytes()
-
-    def _numbers(self, evaluator: Evaluator, message: ScreeningCopy) -> ScreeningNumbers:
-        copy = polynomials.decode(
-            message.copy,
-            count=len(message.copy) // _PAIR_BYTES,
-            moduli=CIPHERTEXT_MODULI,
-            degree=DEGREE,
-        )
-        projection = b""
-        try:
-            squared = evaluator.squared_norm(copy)
-            if message.direction is not None:
-                product = evaluator.projection(copy, message.direction)
-                projection = polynomials.encode(product, SCALAR_MODULI)
-        except (ValueError, RuntimeError) as error:
-            raise ScreeningError(f"the encryption library cannot compute on this copy: {error}") from None
-        return ScreeningNumbers(
-            context=message.context,
-            squared_norm=polynomials.encode(squared, SCALAR_MODULI),
-            projection=projection,
-        )
+        return compute_numbers(self._evaluator, message, message.direction).to_bytes()
 
 
 @final
@@ -103,7 +74,12 @@ class GuardedScreener:
         if incarnation != self._incarnation:
             self._worker.call(self._keys.to_bytes())
             self._incarnation = incarnation
-        request = ScreeningCopy(context=self._terms.context, copy=copy, direction=self._direction(name))
+        request = ScreeningCopy(
+            context=self._terms.context,
+            sender=self._terms.session.position(name),
+            copy=copy,
+            direction=self._direction(name),
+        )
         try:
             return ScreeningNumbers.from_bytes(self._worker.call(request.to_bytes()))
         except StageError:

@@ -1,14 +1,21 @@
 """Screening: what may be learnt of single encrypted updates, so that a filter can reject one before it is added.
 
-Beside its BFV ciphertexts a client sends a CKKS copy of the same values. Without a key the aggregator computes two
-numbers from it, the squared norm and the inner product with a public direction (the previous global step), each in one
-ciphertext; the decryptor opens those two numbers and tells a verdict, or the values to three decimals. One verdict per
-client and session, and no client counts in a sum that was not screened.
+Beside its BFV ciphertexts a client sends a CKKS copy of the same values. From it two numbers are computed without a key, the
+squared norm and the inner product with a public direction, each in one ciphertext; the decryptor opens those two numbers
+and tells a verdict, or the values to three decimals. One verdict per client and session, only of clients on the fixed list,
+and no client counts in a sum that was not screened.
+
+What the two numbers are, nothing in a ciphertext says. So where there is a verifier, it alone computes them: from the copy
+that the client's receipt names, and from a direction that nobody chooses, the mean of the sums that the decryptor
+opened last; it signs them, and the decryptor opens nothing else. An aggregator then learns the two numbers and no other.
+
+Without a verifier the aggregator computes them, and may have any two numbers opened in their place: whatever it likes of
+whomever it likes. What bounds it: two values per client and session, a cosine in [-1, 1] and a norm up to the largest,
+both to three decimals; or under `verdicts` one of three outcomes. Anything else lets out no value.
 
 Caveats. Nothing proves that the copy and the summed ciphertexts hold the same update, and a forged copy can lie about its
-norm (CKKS slots are complex; values beyond the modulus wrap): screening binds faulty clients, not malicious ones. A lying
-aggregator can have one coordinate of an update opened in the place of a number: nothing in a ciphertext says what it is.
-The numbers themselves tell something of each update. CKKS is approximate: what the decryptor lets out is rounded, and the
+norm (CKKS slots are complex; values beyond the modulus wrap): screening binds faulty clients, not malicious ones. The
+numbers themselves tell something of each update. CKKS is approximate: what the decryptor lets out is rounded, and the
 aggregator never sees a raw decryption (Li and Micciancio 2021).
 """
 
@@ -92,16 +99,26 @@ class Screening:
     def judge(self, *, squared_norm: float, projection: float | None) -> "Screened":
         """The verdict on one update.
 
+        Numbers that no update within the rule can have (a norm beyond the largest, a product beyond the norm, or what is no
+        number) let out nothing but that they are such, whichever of it they are: whoever has something else opened in
+        their place learns one of three verdicts, and no value.
+
         Args:
             squared_norm: Of the update, in squared units of the input bound.
             projection: Its inner product with the unit direction; None where there is none.
         """
-        norm = math.sqrt(max(squared_norm, 0.0))
-        cosine = None if projection is None else projection / norm if norm > STEP else 0.0
+        # By Cauchy and Schwarz; both to the accuracy of what is let out, which is far coarser than CKKS's.
+        lawful = -STEP <= squared_norm <= self.max_norm**2
+        norm = math.sqrt(max(squared_norm, 0.0)) if lawful else 0.0
+        if not lawful or not (projection is None or abs(projection) <= norm + STEP):
+            return Screened(
+                reason=f"its norm exceeds {self.max_norm:g} input bounds, or its numbers are not those of an update"
+            )
+        cosine = None
+        if projection is not None:
+            cosine = max(-1.0, min(1.0, projection / norm)) if norm > STEP else 0.0
         reason = ""
-        if not norm <= self.max_norm:
-            reason = f"its norm exceeds {self.max_norm:g} input bounds"
-        elif cosine is not None and not cosine >= self.min_cosine:
+        if cosine is not None and not cosine >= self.min_cosine:
             reason = f"its cosine to the previous step is below {self.min_cosine:g}"
         if self.release is Release.VERDICTS:
             return Screened(reason=reason)

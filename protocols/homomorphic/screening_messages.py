@@ -1,8 +1,8 @@
 """The messages of screening.
 
-decryptor -> server     EvaluationKeys       signed, once per session
-server    -> screener   ScreeningCopy        a client's copy and the public direction
-screener  -> server -> decryptor  ScreeningNumbers   two ciphertexts
+decryptor -> server [-> verifier]   EvaluationKeys     signed, once per session
+server    -> verifier, or screener  ScreeningCopy      a client's copy; for a screener with the public direction
+verifier, or screener -> server -> decryptor  ScreeningNumbers   two ciphertexts; a verifier's are signed
 decryptor -> server     ScreeningResult      a verdict, or values to three decimals
 """
 
@@ -13,11 +13,14 @@ from typing import Final, Self, final
 import numpy as np
 
 from protocols.errors import WireError
+from protocols.homomorphic.receipts import NO_COPY
 from protocols.homomorphic.screening import SLOTS, STEP, RealVector, Screened
 from protocols.primitives.signing import SIGNATURE_SIZE
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
 EVALUATION_PURPOSE: Final = b"evaluation keys"
+NUMBERS_PURPOSE: Final = b"screening numbers"
+NO_REFERENCE: Final = bytes(DIGEST_SIZE)
 _PER_UNIT: Final = round(1 / STEP)
 _VALUE_SIZE: Final = 8
 
@@ -52,30 +55,35 @@ class EvaluationKeys:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScreeningCopy:
-    """A client's copy, and the direction it is held against: rows of unit length altogether, or none."""
+    """A client's copy, and the direction it is held against: rows of unit length altogether, or none.
+
+    A verifier is told whose copy it is, and takes no direction from anybody.
+    """
 
     context: bytes
     copy: bytes
     direction: RealVector | None
+    sender: int = 0
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         rows = self.direction.astype("<f8").tobytes() if self.direction is not None else b""
-        writer = Writer(MessageType.SCREENING_COPY).fixed(self.context, DIGEST_SIZE)
+        writer = Writer(MessageType.SCREENING_COPY).fixed(self.context, DIGEST_SIZE).unsigned(self.sender, 2)
         return writer.blob(self.copy).blob(rows).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.SCREENING_COPY)
-        context, copy, rows = reader.fixed(DIGEST_SIZE), reader.blob(), reader.blob()
+        context, sender = reader.fixed(DIGEST_SIZE), reader.unsigned(2)
+        copy, rows = reader.blob(), reader.blob()
         reader.end()
         if len(rows) % (8 * SLOTS):
             raise WireError(f"screening_copy: {len(rows)} bytes of a direction must be whole rows")
         direction = np.frombuffer(rows, dtype="<f8").reshape(-1, SLOTS)
         if not np.isfinite(direction).all():
             raise WireError("screening_copy: the direction must be finite")
-        return cls(context=context, copy=copy, direction=direction if len(direction) else None)
+        return cls(context=context, sender=sender, copy=copy, direction=direction if len(direction) else None)
 
 
 @final
@@ -85,33 +93,47 @@ class ScreeningNumbers:
 
     Args:
         context: Of the session.
-        sender: Position of the client, 0 while nobody has said whose they are.
         squared_norm: One ciphertext of the lowest level, encoded.
         projection: The same; empty where there is no direction.
+        sender: Position of the client, 0 while nobody has said whose they are.
+        copy_digest: Of the copy that they were computed from, which its receipt names.
+        reference: The digest of the opened sums whose mean is the direction; NO_REFERENCE where a verifier had none.
+        signature: The verifier's; empty where there is none.
     """
 
     context: bytes
     squared_norm: bytes
     projection: bytes
     sender: int = 0
+    copy_digest: bytes = NO_COPY
+    reference: bytes = NO_REFERENCE
+    signature: bytes = b""
+
+    def signed_part(self) -> bytes:
+        """What a verifier's signature covers."""
+        writer = Writer(MessageType.SCREENING_NUMBERS).fixed(self.context, DIGEST_SIZE)
+        writer.unsigned(self.sender, 2).fixed(self.copy_digest, DIGEST_SIZE).fixed(
+            self.reference, DIGEST_SIZE
+        )
+        return writer.blob(self.squared_norm).blob(self.projection).done()
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        writer = Writer(MessageType.SCREENING_NUMBERS).fixed(self.context, DIGEST_SIZE)
-        return writer.unsigned(self.sender, 2).blob(self.squared_norm).blob(self.projection).done()
+        return self.signed_part() + self.signature
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.SCREENING_NUMBERS)
-        message = cls(
+        return cls(
             context=reader.fixed(DIGEST_SIZE),
             sender=reader.unsigned(2),
+            copy_digest=reader.fixed(DIGEST_SIZE),
+            reference=reader.fixed(DIGEST_SIZE),
             squared_norm=reader.blob(),
             projection=reader.blob(),
+            signature=reader.rest((0, SIGNATURE_SIZE)),
         )
-        reader.end()
-        return message
 
 
 @final

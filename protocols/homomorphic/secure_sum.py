@@ -1,12 +1,13 @@
-"""The homomorphic mode behind the contract `SecureSum`: one stage, bytes in, bytes out."""
+"""The homomorphic mode behind the contract `SecureSum`: commit, upload; bytes in, bytes out."""
 
 from typing import ClassVar, final
 
 from protocols.errors import RosterError, ServiceError
+from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.client import HomomorphicClient
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.screening import Screening
-from protocols.homomorphic.server import STAGE, HomomorphicServer, Roles
+from protocols.homomorphic.server import COMMIT, STAGES, UPLOAD, HomomorphicServer
 from protocols.homomorphic.terms import Services, Terms
 from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum
@@ -21,14 +22,19 @@ class Homomorphic(SecureSum):
     aggregator, the verifier, other clients and anyone between them lack it. The decryptor has it, and is sent sums only:
 
     * without a verifier, if the aggregator follows the protocol and does not collude with the decryptor;
-    * with a verifier, also if the aggregator lies, as long as the verifier colludes with neither.
+    * with a verifier, also if the aggregator lies and colludes with clients, as long as the verifier colludes with neither.
 
     An aggregator and a decryptor that collude read every single update: that is the trust this mode is made of.
 
-    Not claimed: anything against a client that departs from the protocol and knows the others' ciphertexts before it
-    uploads its own, from an aggregator, a verifier or a wire that shows them. Ciphertexts can be computed with: such a client
-    uploads the negatives of all the others' but one, and the sum that is honestly verified and opened is that one's update.
-    A test shows it. Uploads must travel encrypted, and aggregator and verifier must keep them from clients.
+    Ciphertexts can be computed with: the negatives of all others' but one, as an input, would leave that one alone in an
+    honestly verified sum; a copy would count it twice. Hence the commit stage. Every client signs the digests of its
+    ciphertexts; decryptor and verifier fix the list of all receipts, in which no digest stands twice; a client uploads
+    only for a list that they have signed and that has its own receipt; and nothing else than what is listed is added. So
+    every input was chosen before its sender could know another's ciphertext (the commitments of coin tossing,
+    Blum 1983, in the random-oracle model: SHA-256 of a fresh encryption neither shows it nor opens to another).
+
+    Without a verifier a lying aggregator is not held to the list: what it sends as "the sum" of a band is decrypted. One
+    request can open as many different clients as there are bands. A test shows it.
 
     Args:
         profile: Encryption parameters.
@@ -40,7 +46,7 @@ class Homomorphic(SecureSum):
     """
 
     name: ClassVar[str] = "homomorphic"
-    input_stage: ClassVar[str] = STAGE
+    input_stage: ClassVar[str] = COMMIT
 
     def __init__(
         self,
@@ -61,8 +67,13 @@ class Homomorphic(SecureSum):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """One."""
-        return (STAGE,)
+        """Two: inputs are committed to in the exchange that carries the key, and sent in the next one."""
+        return STAGES
+
+    @property
+    def upload_stage(self) -> str:
+        """Who has only committed is not in the sum."""
+        return UPLOAD
 
     def terms(self, session: Session) -> Terms:
         """The session under this profile; raises what :class:`Terms` raises."""

@@ -1,142 +1,127 @@
 """The aggregator of the homomorphic mode: collects ciphertexts, adds them, has the sums decrypted. It holds no key.
 
-requests()      the round key, which the decryptor makes when it is first asked for
-receive()       check the receipt; add the ciphertexts in a worker; show them to the verifier, if there is one
-close_stage()   fix the one list of contributors
-result()        one encrypted sum per band that meets its quorum -> [verifier signs] -> decryptor -> integers
+commit_input   requests()      the round key, which the decryptor makes when it is first asked for
+               receive()       check the receipt
+               close_stage()   who is on the list: receipts that name one model, of classes that are large enough
+upload_input   requests()      the list, once verifier and decryptor have fixed it
+               receive()       only what was committed to; screen; add in a worker; show it to the verifier, if there is one
+               close_stage()   fix the one set of contributors, again without classes that are too small
+result()       one encrypted sum per band that meets its quorum -> [verifier signs] -> decryptor -> integers
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TypeVar, final
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from enum import Enum, unique
+from typing import final
 
-from protocols.errors import (
-    BelowThresholdError,
-    ContextError,
-    ProtocolError,
-    ScreeningError,
-    ServiceError,
-    StageError,
-)
+from protocols.errors import BelowThresholdError, InputError, ServiceError, StageError
 from protocols.homomorphic import checks
-from protocols.homomorphic.guarded_adder import GuardedAdder
-from protocols.homomorphic.messages import (
-    RESULT_PURPOSE,
-    DecryptedSums,
-    EncryptedInput,
-    EncryptedSum,
-    InputReceipt,
-    RoundKey,
-    SumSignature,
-)
-from protocols.homomorphic.screener import GuardedScreener
-from protocols.homomorphic.screening import RealVector, Screened
-from protocols.homomorphic.screening_messages import EVALUATION_PURPOSE, EvaluationKeys, ScreeningResult
-from protocols.homomorphic.service_messages import SCREENING, DecryptRequest, SessionRequest
-from protocols.homomorphic.services import Channel
+from protocols.homomorphic.calls import Calls, Roles
+from protocols.homomorphic.commitments import check_no_copies
+from protocols.homomorphic.guarded_adder import GuardedSums
+from protocols.homomorphic.messages import DecryptedSums, EncryptedInput, EncryptedSum, RoundKey
+from protocols.homomorphic.receipts import CommittedInputs, FixedInputs, InputReceipt
+from protocols.homomorphic.screening import Screened
+from protocols.homomorphic.service_messages import type_of
 from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.updates_screening import UpdatesScreening
 from protocols.interface import SumResult, SumServer, check_binding, reason_to_reject
+from protocols.ring import IntegerVector
 from protocols.session import ClientId, Segment
+from protocols.wire import MessageType
 
-STAGE = "encrypt_input"
-_Answer = TypeVar("_Answer")
+COMMIT, UPLOAD = STAGES = ("commit_input", "upload_input")
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roles:
-    """Whom the aggregator works with.
+@unique
+class _State(Enum):
+    """What the server waits for."""
 
-    Args:
-        decryptor: Holds the keys.
-        verifier: None where the terms name none.
-        worker: Adds; where it can die, it can be started again.
-        screener: Computes on copies; None where the terms screen nothing.
-        reference: By segment index: the public direction that updates are held against, asked for once per session;
-            None where there is none yet.
-    """
-
-    decryptor: Channel
-    worker: Channel
-    verifier: Channel | None = None
-    screener: Channel | None = None
-    reference: Callable[[], Mapping[int, RealVector] | None] = lambda: None
+    COMMITS = COMMIT
+    UPLOADS = UPLOAD
+    RESULT = "result"
+    OVER = "over"
 
 
 @final
 class HomomorphicServer(SumServer):
-    """The server of one session.
-
-    Attributes:
-        screened: By position: what the screening has told of a client's update.
-    """
+    """The server of one session."""
 
     def __init__(self, terms: Terms, roles: Roles) -> None:
         self._terms = terms
         self._session = terms.session
-        self._roles = roles
-        self._adder = GuardedAdder(terms, roles.worker)
+        self._calls = Calls(terms, roles)
+        self._adder = GuardedSums(terms, roles.worker)
+        self._screening = UpdatesScreening(terms, roles, self._calls)
+        self._state = _State.COMMITS
         self._key: RoundKey | None = None
-        self._screener: GuardedScreener | None = None
+        self._expected: bytes | None = None
         self._receipts: dict[int, InputReceipt] = {}
-        self.screened: dict[int, Screened] = {}
-        self._closed = False
-        self._opens = False
+        self._fixed: FixedInputs | None = None
+        self._added: frozenset[int] = frozenset()
+        self._present: frozenset[int] = frozenset()
 
-    def requests(self) -> Mapping[ClientId, bytes]:
-        """The round key, to every member.
-
-        Raises:
-            ServiceError: The decryptor makes none, or the verifier does not follow.
-        """
-        self._check_open()
-        return dict.fromkeys(self._session.members, self._round_key().to_bytes())
-
-    def receive(self, client: ClientId, reply: bytes) -> None:
-        """Check a whole input, screen it where that is the rule, then add it.
-
-        Raises:
-            ScreeningError: It was screened out.
-            ServiceError: The worker died over it, or the verifier did not take it.
-        """
-        self._check_open()
-        position = self._session.position(client)
-        if position in self._receipts:
-            raise StageError(f"{client}: has already answered {STAGE}")
-        message = EncryptedInput.from_bytes(reply)
-        checks.check_member(self._terms, position, message.receipt)
-        checks.check_input(self._terms, message, key_id=self._round_key().key_id)
-        checks.check_copy(self._terms, message)
-        if message.copy:
-            self._screen(position, message.copy)
-        self._adder.add(message.ciphertexts)
-        if self._roles.verifier is not None:
-            try:
-                _ask("verifier", self._roles.verifier, replace(message, copy=b"").to_bytes(), bytes)
-            except ServiceError:
-                # Whoever is not in the verifier's sum must not be in ours.
-                self._adder.take_back(message.ciphertexts)
-                raise
-        self._receipts[position] = message.receipt
-
-    def close_stage(self) -> None:
-        """Fix who contributed."""
-        self._check_open()
-        self._closed = True
-        if len(self._receipts) < self._session.threshold:
-            self._adder.forget()
-            raise BelowThresholdError(
-                f"{STAGE}: {len(self._receipts)} of {len(self._session.members)} clients answered, "
-                f"threshold={self._session.threshold} are needed"
-            )
-        self._opens = True
+    @property
+    def screened(self) -> Mapping[int, Screened]:
+        """By position: what the screening has told of a client's update."""
+        return self._screening.screened
 
     @property
     def contributors(self) -> tuple[ClientId, ...] | None:
-        """Whose inputs were added, once that is fixed."""
-        if not self._closed:
+        """Whose inputs will be in what opens, increasing; None until that is fixed, which is before anything is opened."""
+        if self._state in {_State.COMMITS, _State.UPLOADS}:
             return None
-        return tuple(self._session.client_at(position) for position in sorted(self._receipts))
+        return tuple(self._session.client_at(position) for position in sorted(self._present))
+
+    def expect(self, bindings: Mapping[int, bytes]) -> None:
+        """Know the one model that inputs must be bound to: whose is another is refused when it commits.
+
+        Raises:
+            InputError: The bindings are not one.
+        """
+        found = {check_binding(index, binding) for index, binding in bindings.items()}
+        if len(found) != 1:
+            raise InputError(f"the segments are bound to {len(found)} models and must be bound to one")
+        self._expected = found.pop()
+
+    def requests(self) -> Mapping[ClientId, bytes]:
+        """The round key, to every member; then the fixed list, to everyone on it.
+
+        Raises:
+            ServiceError: The decryptor makes no key or signs no list, or the verifier does not follow.
+        """
+        if self._state is _State.COMMITS:
+            return dict.fromkeys(self._session.members, self._round_key().to_bytes())
+        self._check_uploads()
+        request = self._fixed_inputs().to_bytes()
+        return {self._session.client_at(position): request for position in sorted(self._receipts)}
+
+    def receive(self, client: ClientId, reply: bytes) -> None:
+        """Take a receipt, or the ciphertexts that it stands for.
+
+        Raises:
+            CommitmentError: Ciphertexts were committed to by somebody else already, or not at all.
+            ScreeningError: The input was screened out.
+            ServiceError: The worker died over it, or the verifier did not take it.
+        """
+        position = self._session.position(client)
+        if self._state is _State.COMMITS:
+            self._commit(client, position, reply)
+        else:
+            self._check_uploads()
+            self._upload(client, position, reply)
+
+    def close_stage(self) -> None:
+        """Fix who is on the list, then who of them has contributed."""
+        if self._state is _State.COMMITS:
+            self._receipts = _without(self._receipts, self._left_out())
+            self._close(COMMIT, frozenset(self._receipts), _State.UPLOADS)
+        else:
+            self._check_uploads()
+            thin = frozenset().union(*self._terms.thin_classes(self._added))
+            self._present = self._added - thin
+            self._close(UPLOAD, self._present, _State.RESULT)
 
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
         """Have the sums decrypted; once.
@@ -144,15 +129,15 @@ class HomomorphicServer(SumServer):
         Raises:
             ServiceError: A service is gone or refuses: the session ends without a result.
         """
-        if not self._opens:
-            raise StageError(f"the sums are opened once, after {STAGE} has closed")
+        if self._state is not _State.RESULT:
+            raise StageError(f"the sums are opened once, after {UPLOAD} has closed")
         for segment in self._session.segments:
             check_binding(segment.index, bindings.get(segment.index))
-        self._opens = False
+        self._state = _State.OVER
         refused = {
             segment.index: reason
             for segment in self._session.segments
-            if (reason := self._reason_to_keep_closed(segment, bindings[segment.index]))
+            if (reason := self._reason_to_keep_closed(segment, bindings))
         }
         sums = {}
         decrypted = self._decrypted(frozenset(range(len(self._session.segments))) - refused.keys())
@@ -160,121 +145,128 @@ class HomomorphicServer(SumServer):
             if segment.index in refused:
                 continue
             summed = decrypted.integers(segment.index)
-            present = len(self._terms.present(segment, frozenset(self._receipts)))
-            reason = reason_to_reject(self._session, summed, present=present)
-            if not reason and summed[segment.length :].any():
-                reason = "what fills up its last ciphertext is not zero: a member did not follow the protocol"
-            if reason:
+            if reason := self._reason_to_reject(segment, summed):
                 refused[segment.index] = reason
             else:
                 sums[segment.index] = summed[: segment.length]
-        survivors = tuple(self._session.client_at(position) for position in sorted(self._receipts))
-        return SumResult(survivors=survivors, sums=sums, refused=refused)
+        return SumResult(survivors=self.contributors or (), sums=sums, refused=refused)
 
-    def _round_key(self) -> RoundKey:
-        if self._key is None:
-            request = SessionRequest(session=self._session)
-            key = _ask("decryptor", self._roles.decryptor, request.to_bytes(), self._read_key)
-            if self._roles.verifier is not None:
-                following = SessionRequest(session=self._session, key=key)
-                _ask("verifier", self._roles.verifier, following.to_bytes(), bytes)
-            self._key = key
-        return self._key
+    def _commit(self, client: ClientId, position: int, reply: bytes) -> None:
+        if position in self._receipts:
+            raise StageError(f"{client}: has already answered {COMMIT}")
+        receipt = InputReceipt.from_bytes(reply)
+        checks.check_member(self._terms, position, receipt)
+        checks.check_receipt(self._terms, receipt, key_id=self._round_key().key_id)
+        check_no_copies(self._terms, (*self._receipts.values(), receipt))
+        if self._expected is not None and receipt.digests and receipt.binding != self._expected:
+            raise InputError(f"{client}: was bound to another model than the server")
+        self._receipts[position] = receipt
 
-    def _screen(self, position: int, copy: bytes) -> None:
-        """Have one update's numbers computed and opened; once per client, whatever comes out."""
-        name = self._session.client_at(position)
-        if position in self.screened:
-            raise ScreeningError(f"{name}: was screened before; a client is screened once per session")
-        numbers = replace(self._guarded_screener().numbers(name, copy), sender=position)
-        result = _ask("decryptor", self._roles.decryptor, numbers.to_bytes(), ScreeningResult.from_bytes)
-        self.screened[position] = result.screened
+    def _upload(self, client: ClientId, position: int, reply: bytes) -> None:
+        if self._fixed is None:
+            raise StageError(
+                f"{client}: nobody was asked for ciphertexts yet: the list of inputs is not fixed"
+            )
+        if position in self._added:
+            raise StageError(f"{client}: has already answered {UPLOAD}")
+        if position not in self._receipts or type_of(reply) == MessageType.INPUT_RECEIPT:
+            raise StageError(
+                f"{client}: the list of inputs was fixed at {COMMIT}: a later receipt does not count"
+            )
+        message = EncryptedInput.from_bytes(reply)
+        checks.check_member(self._terms, position, message.receipt)
+        committed, key_id = self._receipts[position], self._round_key().key_id
+        checks.check_input(self._terms, message, key_id=key_id, committed=committed)
+        checks.check_copy(self._terms, committed, message.copy)
+        if message.copy:
+            self._screening.screen(position, message.copy)
+        self._adder.add(position, message.ciphertexts)
         try:
-            result.screened.check()
-        except ScreeningError as error:
-            raise ScreeningError(f"{name}: {error}") from None
+            self._calls.add_at_verifier(message)
+        except ServiceError:
+            # Whoever is not in the verifier's sum must not be in ours.
+            self._adder.take_back(position, message.ciphertexts)
+            raise
+        self._added |= {position}
 
-    def _guarded_screener(self) -> GuardedScreener:
-        if self._roles.screener is None:
-            raise ServiceError("the terms screen updates, and this server has no screener")
-        if self._screener is None:
-            keys = _ask("decryptor", self._roles.decryptor, SCREENING, self._read_evaluation_keys)
-            self._screener = GuardedScreener(self._terms, self._roles.screener, keys, self._roles.reference())
-        return self._screener
+    def _left_out(self) -> frozenset[int]:
+        """Whose receipts name another model than most, and the members of classes that are too small without them.
 
-    def _read_evaluation_keys(self, payload: bytes) -> EvaluationKeys:
-        keys = EvaluationKeys.from_bytes(payload)
-        checks.check_context(self._terms, keys.context)
-        decryptor = self._terms.services.decryptor
-        self._terms.trust.verify(decryptor, EVALUATION_PURPOSE, keys.signed_part(), keys.signature)
-        return keys
+        The services sign no list over two models: a few who name another must not cost everybody the round.
+        """
+        counted = Counter(receipt.binding for receipt in self._receipts.values() if receipt.digests)
+        most = max(counted, key=lambda binding: (counted[binding], binding), default=b"")
+        foreign = frozenset(
+            position
+            for position, receipt in self._receipts.items()
+            if receipt.digests and receipt.binding != most
+        )
+        return foreign.union(*self._terms.thin_classes(self._receipts.keys() - foreign))
 
-    def _reason_to_keep_closed(self, segment: Segment, binding: bytes) -> str:
-        receipts = self._receipts.values()
-        reason = checks.reason_to_keep_closed(self._terms, segment, receipts, self._receipts.keys())
-        if not reason and any(
-            receipt.parts[segment.index].binding != binding
-            for receipt in receipts
-            if segment.index in receipt.parts
-        ):
-            reason = "its members were bound to another model than the server"
+    def _close(self, stage: str, answered: frozenset[int], following: _State) -> None:
+        self._state = following
+        if len(answered) < self._session.threshold:
+            self._state = _State.OVER
+            self._adder.forget()
+            raise BelowThresholdError(
+                f"{stage}: {len(answered)} of {len(self._session.members)} clients answered, "
+                f"threshold={self._session.threshold} are needed"
+            )
+
+    def _reason_to_keep_closed(self, segment: Segment, bindings: Mapping[int, bytes]) -> str:
+        if reason := checks.reason_to_keep_closed(self._terms, segment, self._present):
+            return reason
+        models = {self._receipts[p].binding for p in self._present if self._receipts[p].digests}
+        if models != {bindings[other.index] for other in self._session.segments}:
+            return "its members were bound to another model than the server"
+        return ""
+
+    def _reason_to_reject(self, segment: Segment, summed: IntegerVector) -> str:
+        present = len(self._terms.present(segment, self._present))
+        reason = reason_to_reject(self._session, summed, present=present)
+        if not reason and summed[segment.length :].any():
+            reason = "what fills up its last ciphertext is not zero: a member did not follow the protocol"
         return reason
 
     def _decrypted(self, wanted: frozenset[int]) -> DecryptedSums:
         """The decryptor's signed answer about these segments."""
-        context = self._terms.context
         if not wanted:
             self._adder.forget()
-            return DecryptedSums(context=context, sum_digest=b"", sums={})
-        sums = self._adder.sums()
+            return DecryptedSums(context=self._terms.context, sum_digest=b"", sums={})
+        sums = self._adder.sums(self._added, self._present)
         encrypted = EncryptedSum(
-            context=context,
+            context=self._terms.context,
             key_id=self._round_key().key_id,
-            receipts=tuple(self._receipts[position] for position in sorted(self._receipts)),
+            inputs_digest=self._fixed_inputs().digest,
+            contributors=tuple(sorted(self._present)),
             ciphertexts={index: sums[index] for index in sorted(wanted)},
         )
-        verified = SumSignature(signature=b"")
-        if self._roles.verifier is not None:
-            verified = _ask("verifier", self._roles.verifier, encrypted.to_bytes(), SumSignature.from_bytes)
-        request = DecryptRequest(encrypted=encrypted, verified=verified)
-        return _ask(
-            "decryptor",
-            self._roles.decryptor,
-            request.to_bytes(),
-            lambda payload: self._read_sums(payload, encrypted),
-        )
+        opened = self._calls.decrypt(encrypted)
+        if self._terms.screening is not None:
+            # The sums are there. A verifier that is gone ends the next round, not this one.
+            with contextlib.suppress(ServiceError):
+                self._calls.show_opened(opened)
+        return opened
 
-    def _read_key(self, payload: bytes) -> RoundKey:
-        key = RoundKey.from_bytes(payload)
-        checks.check_round_key(self._terms, key)
-        return key
+    def _round_key(self) -> RoundKey:
+        if self._key is None:
+            self._key = self._calls.round_key()
+        return self._key
 
-    def _read_sums(self, payload: bytes, encrypted: EncryptedSum) -> DecryptedSums:
-        answer = DecryptedSums.from_bytes(payload)
-        checks.check_context(self._terms, answer.context)
-        if answer.sum_digest != encrypted.digest or set(answer.sums) != set(encrypted.ciphertexts):
-            raise ContextError("the decryptor has answered about another sum")
-        decryptor = self._terms.services.decryptor
-        self._terms.trust.verify(decryptor, RESULT_PURPOSE, answer.signed_part(), answer.signature)
-        profile = self._terms.profile
-        for index in answer.sums:
-            expected = (
-                profile.ciphertexts(self._session.segments[index].length) * profile.values_per_ciphertext
+    def _fixed_inputs(self) -> FixedInputs:
+        if self._fixed is None:
+            receipts = tuple(self._receipts[position] for position in sorted(self._receipts))
+            self._fixed = self._calls.fix(
+                CommittedInputs(
+                    context=self._terms.context, key_id=self._round_key().key_id, receipts=receipts
+                )
             )
-            if len(answer.sums[index]) != expected:
-                raise ContextError(f"segment {index}: the decryptor has answered with another length")
-        return answer
+        return self._fixed
 
-    def _check_open(self) -> None:
-        if self._closed:
+    def _check_uploads(self) -> None:
+        if self._state is not _State.UPLOADS:
             raise StageError("all stages of the session are closed")
 
 
-def _ask(who: str, channel: Channel, request: bytes, read: Callable[[bytes], _Answer]) -> _Answer:
-    """A service's answer, read and checked; whatever is wrong with it, the session cannot go on by itself."""
-    try:
-        return read(channel.call(request))
-    except ServiceError as error:
-        raise ServiceError(f"the {who}: {error}") from None
-    except ProtocolError as error:
-        raise ServiceError(f"the {who}: {type(error).__name__}: {error}") from None
+def _without(receipts: Mapping[int, InputReceipt], gone: frozenset[int]) -> dict[int, InputReceipt]:
+    return {position: receipt for position, receipt in receipts.items() if position not in gone}

@@ -1,13 +1,20 @@
-"""What the aggregator and the services it calls say to each other, beside the protocol's own messages.
+"""What services are told, beside the protocol's own messages.
+
+By their own operator, on a line that the aggregator does not have:
+
+setup     -> whom to believe, what to serve, what time it is; later on newer lists
+
+By the aggregator:
 
 hello     -> a service's public key, made by itself: its private half never leaves it
-setup     -> whom to believe and what to serve
 session   -> decryptor: a round key; verifier (with that key) and worker: nothing
+committed -> verifier and decryptor: CommittedInputs, answered by a signature of the list
 input     -> verifier: an EncryptedInput
 stored    -> worker: ciphertexts to add; with no ciphertexts, the sums so far are its answer; at last, it forgets them
 sum       -> verifier: an EncryptedSum, answered by a SumSignature
 screening -> decryptor: its evaluation keys; the messages of screening follow
 decrypt   -> decryptor: an EncryptedSum and the verifier's signature, answered by DecryptedSums
+opened    -> verifier, where updates are screened: DecryptedSums, which the next ones are held against
 """
 
 from collections.abc import Mapping
@@ -16,15 +23,16 @@ from typing import Final, Self, final
 
 from protocols.errors import WireError
 from protocols.homomorphic import parameters
-from protocols.homomorphic.decryptor import Charge
+from protocols.homomorphic.charge import Charge
 from protocols.homomorphic.messages import EncryptedSum, RoundKey, SumSignature
 from protocols.homomorphic.screening import FORM_SIZE, Screening
 from protocols.homomorphic.terms import Services
 from protocols.identity import TrustStore
 from protocols.primitives.signing import PUBLIC_KEY_SIZE
-from protocols.session import Session
+from protocols.session import MAX_MEMBERS, MAX_SEGMENTS, Session
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
+MOST_REASON: Final = 500
 HELLO: Final = Writer(MessageType.SERVICE_HELLO).done()
 SCREENING: Final = Writer(MessageType.SERVICE_SCREENING).done()
 
@@ -52,10 +60,15 @@ class Answer:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A service declines: the name of the error that it raised, and its message."""
+    """A service declines: the name of the error that it raised, and its message, cut at MOST_REASON characters."""
 
     error: str
     reason: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """The refusal of an error. Much of a message may be a peer's own words: it is cut where it is made."""
+        return cls(error=type(error).__name__, reason=str(error)[:MOST_REASON])
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
@@ -91,7 +104,8 @@ class Setup:
         writer.unsigned(len(charge.config_digests), 2)
         for digest in sorted(charge.config_digests):
             writer.fixed(digest, DIGEST_SIZE)
-        writer.unsigned(charge.least_quorum, 2)
+        writer.unsigned(charge.least_quorum, 2).unsigned(charge.class_quorum, 2)
+        writer.unsigned(charge.most_members, 2).unsigned(charge.most_segments, 2)
         writer.blob(charge.screening.to_bytes() if charge.screening is not None else b"")
         writer.fixed(trust.authority, PUBLIC_KEY_SIZE).blob(trust.roster.to_bytes()).blob(
             trust.revocations.der
@@ -114,6 +128,9 @@ class Setup:
             services=Services(decryptor=reader.text(), verifier=reader.text()),
             config_digests=frozenset(reader.fixed(DIGEST_SIZE) for _ in range(reader.unsigned(2))),
             least_quorum=reader.unsigned(2),
+            class_quorum=reader.unsigned(2),
+            most_members=reader.unsigned(2),
+            most_segments=reader.unsigned(2),
             screening=_read_screening(reader.blob()),
         )
         authority, roster, revocations = reader.fixed(PUBLIC_KEY_SIZE), reader.blob(), reader.blob()
@@ -146,24 +163,30 @@ class SessionRequest:
         session: Its terms.
         key: Its round key, for a verifier.
         profile: Of its ciphertexts, for a worker, which is not set up otherwise.
+        part: Which of the session's sums, for a worker.
     """
 
     session: Session
     key: RoundKey | None = None
     profile: str = ""
+    part: int = 0
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = Writer(MessageType.SERVICE_SESSION).blob(self.session.to_bytes())
-        return writer.blob(self.key.to_bytes() if self.key is not None else b"").text(self.profile).done()
+        writer.blob(self.key.to_bytes() if self.key is not None else b"")
+        return writer.text(self.profile).unsigned(self.part, 2).done()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError, SessionError."""
+    def from_bytes(
+        cls, data: bytes, *, most_members: int = MAX_MEMBERS, most_segments: int = MAX_SEGMENTS
+    ) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError, SessionError, and before more are read RosterError."""
         reader = Reader(data, MessageType.SERVICE_SESSION)
-        session, key, profile = Session.from_bytes(reader.blob()), reader.blob(), reader.text()
+        session = Session.from_bytes(reader.blob(), most_members=most_members, most_segments=most_segments)
+        key, profile, part = reader.blob(), reader.text(), reader.unsigned(2)
         reader.end()
-        return cls(session=session, key=RoundKey.from_bytes(key) if key else None, profile=profile)
+        return cls(session=session, key=RoundKey.from_bytes(key) if key else None, profile=profile, part=part)
 
 
 @final
@@ -171,16 +194,18 @@ class SessionRequest:
 class StoredSums:
     """Ciphertexts of one session by segment index: to be added, or the sums so far.
 
-    `last` is asked of a worker that need not remember the session.
+    `last` is asked of a worker that need not remember the session; `part` says which of its sums it is about.
     """
 
     context: bytes
     ciphertexts: Mapping[int, bytes]
     last: bool = False
+    part: int = 0
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        writer = Writer(MessageType.STORED_SUMS).fixed(self.context, DIGEST_SIZE).unsigned(self.last, 1)
+        writer = Writer(MessageType.STORED_SUMS).fixed(self.context, DIGEST_SIZE)
+        writer.unsigned(self.part, 2).unsigned(self.last, 1)
         writer.positions(sorted(self.ciphertexts))
         for index in sorted(self.ciphertexts):
             writer.blob(self.ciphertexts[index])
@@ -190,12 +215,12 @@ class StoredSums:
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.STORED_SUMS)
-        context, last = reader.fixed(DIGEST_SIZE), reader.unsigned(1)
+        context, part, last = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.unsigned(1)
         ciphertexts = {index: reader.blob() for index in reader.positions()}
         reader.end()
         if last > 1:
             raise WireError(f"stored_sums: last={last} must be 0 or 1")
-        return cls(context=context, ciphertexts=ciphertexts, last=bool(last))
+        return cls(context=context, part=part, ciphertexts=ciphertexts, last=bool(last))
 
 
 @final

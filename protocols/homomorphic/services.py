@@ -1,9 +1,14 @@
 """Decryptor, verifier and worker as services: bytes in, bytes out, refusals with their names.
 
-The aggregator reaches them by a `Channel` and cannot tell a service in its own process from one in another.
+The aggregator reaches them by a `Channel` and cannot tell a service in its own process from one in another. A decryptor or
+verifier has a second side, for its own operator alone: by that it is told whom to believe and what time it is. Nothing
+that comes by the aggregator's channel can set or change it, so there is no race for who is first and nothing to replay.
 """
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
 from typing import final
 
 from protocols import errors
@@ -11,8 +16,9 @@ from protocols.errors import ProtocolError, ServiceError, StageError
 from protocols.homomorphic import parameters
 from protocols.homomorphic.adder import Adder
 from protocols.homomorphic.decryptor import Decryptor
-from protocols.homomorphic.messages import EncryptedInput, EncryptedSum
-from protocols.homomorphic.screening_messages import ScreeningNumbers
+from protocols.homomorphic.messages import DecryptedSums, EncryptedInput, EncryptedSum
+from protocols.homomorphic.receipts import CommittedInputs
+from protocols.homomorphic.screening_messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
 from protocols.homomorphic.service_messages import (
     HELLO,
     SCREENING,
@@ -43,7 +49,11 @@ class Service(ABC):
         try:
             return Answer(payload=self.answer(request)).to_bytes()
         except ProtocolError as error:
-            return Refusal(error=type(error).__name__, reason=str(error)).to_bytes()
+            return Refusal.of(error).to_bytes()
+
+    def operate(self, request: bytes) -> bytes:
+        """The answer to its operator: a service that has none to obey serves everybody alike."""
+        return self.handle(request)
 
 
 class Channel(ABC):
@@ -74,11 +84,20 @@ class Channel(ABC):
             ProtocolError: The service refuses: the error it named.
             WireError: Its answer is not canonical.
         """
-        answer = self.exchange(request)
-        if type_of(answer) == MessageType.SERVICE_REFUSAL:
-            refusal = Refusal.from_bytes(answer)
-            raise _named(refusal.error)(refusal.reason)
-        return Answer.from_bytes(answer).payload
+        return payload_of(self.exchange(request))
+
+
+def payload_of(answer: bytes) -> bytes:
+    """What a service answers.
+
+    Raises:
+        ProtocolError: It refuses: the error it named.
+        WireError: The answer is not canonical.
+    """
+    if type_of(answer) == MessageType.SERVICE_REFUSAL:
+        refusal = Refusal.from_bytes(answer)
+        raise _named(refusal.error)(refusal.reason)
+    return Answer.from_bytes(answer).payload
 
 
 @final
@@ -102,67 +121,125 @@ class LocalChannel(Channel):
 
 @final
 class KeyedService(Service):
-    """A decryptor or verifier that makes its own identity key, is enrolled, and is then set up.
+    """A decryptor or verifier that makes its own identity key, is enrolled, and is then set up by its operator.
+
+    Its time is its operator's too: what the setup says, and from then on by this machine's monotonic clock, so that lists
+    and certificates expire during a run.
 
     Args:
         name: Under which the authority enrols it.
         key: Its own; made here if not given.
+        ticks: Seconds of a clock that only goes forward.
     """
 
-    def __init__(self, name: str, key: SigningKey | None = None) -> None:
+    def __init__(
+        self, name: str, key: SigningKey | None = None, *, ticks: Callable[[], float] = time.monotonic
+    ) -> None:
         self._name = name
         self._key = key or SigningKey.generate()
+        self._ticks = ticks
+        self._setup: Setup | None = None
+        self._set_at = 0.0
         self._role: Decryptor | Verifier | None = None
 
     def answer(self, request: bytes) -> bytes:
-        """Answer one request."""
+        """Answer one request of the aggregator."""
         if request == HELLO:
             return self._key.public
         if type_of(request) == MessageType.SERVICE_SETUP:
-            self._set_up(Setup.from_bytes(request))
-            return b""
+            raise StageError(f"{self._name} is set up by its own operator, not by the aggregator")
+        if self._role is None or self._setup is None:
+            raise StageError(f"{self._name} was not set up")
+        opening = None
+        if type_of(request) == MessageType.SERVICE_SESSION:
+            charge = self._setup.charge
+            opening = SessionRequest.from_bytes(
+                request, most_members=charge.most_members, most_segments=charge.most_segments
+            )
+            self._role.believe(self._setup.trust.updated(now=self._now(self._setup)))
         match self._role:
             case Decryptor() as decryptor:
-                return _ask_decryptor(decryptor, request)
+                return _ask_decryptor(decryptor, request, opening)
             case Verifier() as verifier:
-                return _ask_verifier(verifier, request)
-            case _:
-                raise StageError(f"{self._name} was not set up")
+                return _ask_verifier(verifier, request, opening)
 
-    def _set_up(self, setup: Setup) -> None:
-        if self._role is not None:
-            raise StageError(f"{self._name} was set up already")
+    def operate(self, request: bytes) -> bytes:
+        """The answer to its operator: it alone sets the service up."""
+        try:
+            if request == HELLO:
+                return Answer(payload=self._key.public).to_bytes()
+            self.set_up(Setup.from_bytes(request))
+            return Answer(payload=b"").to_bytes()
+        except ProtocolError as error:
+            return Refusal.of(error).to_bytes()
+
+    def set_up(self, setup: Setup) -> None:
+        """Begin to serve, or take up newer lists. Only its operator holds a way to call this.
+
+        Raises:
+            StageError: The setup is another service's, or changes what was to be served.
+            EnrolmentError: A list in it is older than the one at hand; the service is enrolled under another key.
+            IdentityError: The service, or something in the lists, cannot be believed.
+        """
+        known = self._setup
         if self._name not in setup.charge.services.names:
             raise StageError(f"{self._name} is none of the services that it is to be set up with")
         certificate = setup.trust.check(self._name)
-        identity = Identity(client=self._name, key=self._key, certificate=certificate)
-        role = Verifier if self._name == setup.charge.services.verifier else Decryptor
-        self._role = role(setup.charge, setup.trust, identity)
+        if known is None:
+            identity = Identity(client=self._name, key=self._key, certificate=certificate)
+            role = Verifier if self._name == setup.charge.services.verifier else Decryptor
+            self._role = role(setup.charge, setup.trust, identity)
+        elif setup.charge != known.charge or setup.trust.authority != known.trust.authority:
+            raise StageError(f"{self._name} was set up already to serve something else")
+        else:
+            newer = known.trust.updated(
+                now=setup.trust.now,
+                roster=setup.trust.roster,
+                revocations=setup.trust.revocations,
+                certificates=setup.trust.certificates.values(),
+            )
+            setup = replace(setup, trust=newer)
+        self._setup, self._set_at = setup, self._ticks()
+
+    def _now(self, setup: Setup) -> int:
+        return setup.trust.now + int(self._ticks() - self._set_at)
 
 
-def _ask_decryptor(decryptor: Decryptor, request: bytes) -> bytes:
-    if type_of(request) == MessageType.SERVICE_SESSION:
-        return decryptor.create_round_key(SessionRequest.from_bytes(request).session).to_bytes()
+def _ask_decryptor(decryptor: Decryptor, request: bytes, opening: SessionRequest | None) -> bytes:
+    if opening is not None:
+        return decryptor.create_round_key(opening.session).to_bytes()
     if request == SCREENING:
         return decryptor.evaluation_keys().to_bytes()
-    if type_of(request) == MessageType.SCREENING_NUMBERS:
-        return decryptor.screen(ScreeningNumbers.from_bytes(request)).to_bytes()
-    wanted = DecryptRequest.from_bytes(request)
-    return decryptor.decrypt(wanted.encrypted, wanted.verified.signature).to_bytes()
+    match type_of(request):
+        case MessageType.COMMITTED_INPUTS:
+            return decryptor.fix_inputs(CommittedInputs.from_bytes(request))
+        case MessageType.SCREENING_NUMBERS:
+            return decryptor.screen(ScreeningNumbers.from_bytes(request)).to_bytes()
+        case _:
+            wanted = DecryptRequest.from_bytes(request)
+            return decryptor.decrypt(wanted.encrypted, wanted.verified.signature).to_bytes()
 
 
-def _ask_verifier(verifier: Verifier, request: bytes) -> bytes:
-    kind = type_of(request)
-    if kind == MessageType.SERVICE_SESSION:
-        opening = SessionRequest.from_bytes(request)
+def _ask_verifier(verifier: Verifier, request: bytes, opening: SessionRequest | None) -> bytes:
+    if opening is not None:
         if opening.key is None:
             raise StageError("a verifier follows a session under its round key: there is none")
         verifier.follow(opening.session, opening.key)
         return b""
-    if kind == MessageType.ENCRYPTED_INPUT:
-        verifier.handle_input(EncryptedInput.from_bytes(request))
-        return b""
-    return verifier.sign_sum(EncryptedSum.from_bytes(request)).to_bytes()
+    match type_of(request):
+        case MessageType.COMMITTED_INPUTS:
+            return verifier.fix_inputs(CommittedInputs.from_bytes(request))
+        case MessageType.EVALUATION_KEYS:
+            verifier.take_evaluation_keys(EvaluationKeys.from_bytes(request))
+        case MessageType.SCREENING_COPY:
+            return verifier.screen(ScreeningCopy.from_bytes(request)).to_bytes()
+        case MessageType.ENCRYPTED_INPUT:
+            verifier.handle_input(EncryptedInput.from_bytes(request))
+        case MessageType.DECRYPTED_SUMS:
+            verifier.take_opened(DecryptedSums.from_bytes(request))
+        case _:
+            return verifier.sign_sum(EncryptedSum.from_bytes(request)).to_bytes()
+    return b""
 
 
 @final
@@ -170,26 +247,27 @@ class Worker(Service):
     """Adds ciphertexts of several sessions at a time; keyless and nameless."""
 
     def __init__(self) -> None:
-        self._sessions: dict[bytes, Adder] = {}
+        self._sessions: dict[tuple[bytes, int], Adder] = {}
 
     def answer(self, request: bytes) -> bytes:
         """Begin with a session, add ciphertexts to it, give its sums, forget it."""
         if type_of(request) == MessageType.SERVICE_SESSION:
             opening = SessionRequest.from_bytes(request)
             profile = parameters.by_name(opening.profile)
-            self._sessions[opening.session.context] = Adder(profile, opening.session)
+            self._sessions[opening.session.context, opening.part] = Adder(profile, opening.session)
             return b""
         stored = StoredSums.from_bytes(request)
-        if stored.context not in self._sessions:
+        key = (stored.context, stored.part)
+        if key not in self._sessions:
             raise StageError("the worker knows no such session")
         if stored.last:
-            del self._sessions[stored.context]
+            del self._sessions[key]
             return b""
-        adder = self._sessions[stored.context]
+        adder = self._sessions[key]
         if stored.ciphertexts:
             adder.add(stored.ciphertexts)
             return b""
-        return StoredSums(context=stored.context, ciphertexts=adder.sums()).to_bytes()
+        return replace(stored, ciphertexts=adder.sums()).to_bytes()
 
 
 def _named(name: str) -> type[ProtocolError]:

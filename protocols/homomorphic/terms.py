@@ -1,6 +1,7 @@
 """A session under an encryption profile: what all roles of the homomorphic mode derive from it alike."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -41,7 +42,8 @@ class Terms:
     Raises:
         SessionError, CapacityError: The sums would not fit the profile, or a segment has extra secrets.
         RosterError: A service is a member too, or both services are one.
-        EnrolmentError: A service is not enrolled as one.
+        EnrolmentError: A service is not enrolled as one, or a member is, or with another rank than the session gives it.
+        IdentityError: A member cannot be believed now: it is unknown, revoked or expired.
     """
 
     session: Session
@@ -62,12 +64,18 @@ class Terms:
             if name in self.session.members:
                 raise RosterError(f"{name} serves the session and cannot be a member of it")
             check_service(self.trust, name)
+        for member in self.session.members:
+            self.trust.check_client(member, rank=self.session.rank_of(member))
 
     @cached_property
     def context(self) -> bytes:
-        """What every key, ciphertext and signature is bound to: session, roster, profile, services and screening."""
+        """What every key, receipt and signature is bound to: session, roster and revocations, profile, services, screening.
+
+        So parties that know different revocation lists complete nothing together: an aggregator that hands out an older
+        one gets no key that a client with the newer one would take, and no input under it.
+        """
         names = f"{self.profile.name}\x00{self.services.decryptor}\x00{self.services.verifier}"
-        text = b"rbla-secure homomorphic\x00" + self.session.context + self.trust.roster.digest
+        text = b"rbla-secure homomorphic\x00" + self.session.context + self.trust.digest
         rule = self.screening.to_bytes() if self.screening is not None else b""
         return hashlib.sha256(text + rule + names.encode()).digest()
 
@@ -91,6 +99,13 @@ class Terms:
     def holding(self, segment: Segment, positions: frozenset[int]) -> int:
         """How many holders of a segment are among some positions."""
         return len(positions.intersection(map(self.session.position, segment.holders)))
+
+    def thin_classes(self, present: Collection[int]) -> tuple[frozenset[int], ...]:
+        """The positions of every class of which some members are among those present, but fewer than its quorum."""
+        classes = (frozenset(map(self.session.position, members)) for members in self.session.classes)
+        return tuple(
+            found for found in classes if 0 < len(found.intersection(present)) < self.session.class_quorum
+        )
 
 
 def check_service(trust: TrustStore, name: ClientId) -> None:

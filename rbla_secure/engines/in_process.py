@@ -33,7 +33,7 @@ class Faults:
         rate: Chance that a client falls silent in a round, at a moment drawn uniformly.
         seed: Of the run.
         stages: The stages of the secure sum.
-        input_stage: The one that takes inputs.
+        input_stage: The one whose answer puts an input into the sum.
     """
 
     rate: float

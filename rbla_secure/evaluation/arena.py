@@ -342,7 +342,7 @@ class _Run:
             rate=plan.config.dropout_rate,
             seed=plan.config.seed,
             stages=secure_sum.stages,
-            input_stage=secure_sum.input_stage,
+            input_stage=secure_sum.upload_stage,
         )
         seconds = plan.config.stage_seconds
         return InProcess(participants, faults=self._faults, stopwatch=Stopwatch(), stage_seconds=seconds)

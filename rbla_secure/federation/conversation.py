@@ -64,13 +64,15 @@ class Conversation:
         """The parcels of one stage; none once the session is over."""
         if self.aborted:
             return {}
+        digests = band_digests(self._plan, adapter) if adapter is not None else ()
         try:
+            if digests:
+                self._server.expect(model_bindings(self.session, digests))
             requests = self._server.requests()
         except ServiceError as error:
             self.aborted = str(error)
             return {}
         parcels = {}
-        digests = band_digests(self._plan, adapter) if adapter is not None else ()
         rows = self._rows(adapter)
         for client, payload in requests.items():
             request = StageRequest(

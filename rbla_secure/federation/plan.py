@@ -14,10 +14,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from protocols.homomorphic.decryptor import Charge
+from protocols.homomorphic.calls import Roles
+from protocols.homomorphic.charge import Charge
 from protocols.homomorphic.screening import STEP, Release, Screening
 from protocols.homomorphic.secure_sum import Homomorphic
-from protocols.homomorphic.server import Roles
 from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.masking.secure_sum import Masking
@@ -252,6 +252,7 @@ class Plan:
             config_digests=frozenset(map(self._round_digest, self.clip_norms)),
             least_quorum=row_quorum(self.config),
             screening=self.screening,
+            most_members=members_per_round(self.config),
         )
 
     @cached_property

@@ -1,7 +1,9 @@
 """The services of the homomorphic mode as a run starts them: each in a process of its own, for as long as the run.
 
-A decryptor or verifier makes its own identity key, is enrolled under it, and is then told whom to believe; its private
-key and the round keys never leave its process. What each is sent and how long it takes is counted.
+A decryptor or verifier makes its own identity key, is enrolled under it, and is then told by its operator whom to believe;
+its private key and the round keys never leave its process. In a run on one machine `HomomorphicRoles` plays the operators:
+it alone holds their lines. The aggregator is handed `Roles`, channels on which no service takes a setup. What each is
+sent there and how long it takes is counted.
 """
 
 from collections.abc import Mapping
@@ -9,10 +11,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import final
 
+from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.processes import ProcessChannel
-from protocols.homomorphic.server import Roles
 from protocols.homomorphic.service_messages import HELLO, Setup
-from protocols.homomorphic.services import Channel
+from protocols.homomorphic.services import Channel, payload_of
 from protocols.identity import TrustStore
 from protocols.session import ClientId
 from rbla_secure.federation.last_step import LastStep
@@ -50,35 +52,49 @@ class Metered(Channel):
 @final
 @dataclass(frozen=True, slots=True)
 class HomomorphicRoles:
-    """Decryptor, worker and, where the plan has them, verifier and screener."""
+    """Decryptor, worker and, where the plan has them, verifier and, in its place where updates are screened, screener."""
 
     plan: Plan
+    processes: dict[ClientId, ProcessChannel] = field(default_factory=dict)
     keyed: dict[ClientId, Metered] = field(default_factory=dict)
     workers: dict[str, Metered] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.plan.charge.services.names:
-            self.keyed[name] = Metered(ProcessChannel(name, name))
-        for name in ("worker", *(("screener",) if self.plan.screening is not None else ())):
+            self.processes[name] = ProcessChannel(name, name)
+            self.keyed[name] = Metered(self.processes[name])
+        # Where there is a verifier, it alone computes what is screened.
+        screens = self.plan.screening is not None and not self.plan.charge.services.verifier
+        for name in ("worker", *(("screener",) if screens else ())):
             self.workers[name] = Metered(ProcessChannel(name, name, restarts=True))
 
     def public_keys(self) -> Mapping[ClientId, bytes]:
         """What the authority is to enrol. Raises ServiceError."""
         return {name: channel.call(HELLO) for name, channel in self.keyed.items()}
 
+    def configure(self, trust: TrustStore) -> None:
+        """As the operators: tell the services whom to believe from now on, and that it is `trust.now`.
+
+        Raises:
+            ServiceError: A service is gone.
+            ProtocolError: It refuses.
+        """
+        request = Setup(charge=self.plan.charge, trust=trust).to_bytes()
+        for process in self.processes.values():
+            payload_of(process.operate(request))
+
     def set_up(self, trust: TrustStore, last_step: LastStep | None = None) -> Roles:
-        """Tell the services whom to believe; what a server needs to work with them.
+        """Configure the services; what a server needs to work with them.
 
         Args:
             trust: Whom to believe.
-            last_step: The public direction that updates are held against, if they are.
+            last_step: The public direction that updates are held against where no verifier knows it.
 
         Raises:
-            ServiceError: A service is gone or refuses.
+            ServiceError: A service is gone.
+            ProtocolError: It refuses.
         """
-        request = Setup(charge=self.plan.charge, trust=trust).to_bytes()
-        for channel in self.keyed.values():
-            channel.call(request)
+        self.configure(trust)
         names = self.plan.charge.services
         return Roles(
             decryptor=self.keyed[names.decryptor],

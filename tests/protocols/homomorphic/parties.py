@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
-from protocols.homomorphic.client import HomomorphicClient
-from protocols.homomorphic.decryptor import Charge, Decryptor
+from protocols.homomorphic.calls import Roles
+from protocols.homomorphic.charge import Charge
+from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input
+from protocols.homomorphic.decryptor import Decryptor
+from protocols.homomorphic.messages import EncryptedInput, RoundKey
 from protocols.homomorphic.parameters import BFV_2X20, EncryptionProfile
 from protocols.homomorphic.screener import Screener
 from protocols.homomorphic.screening import Screening
 from protocols.homomorphic.secure_sum import Homomorphic
-from protocols.homomorphic.server import STAGE, HomomorphicServer, Roles
+from protocols.homomorphic.server import COMMIT, STAGES, UPLOAD, HomomorphicServer
 from protocols.homomorphic.service_messages import Setup
 from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services, Terms
@@ -45,6 +48,7 @@ def charge_for(
     least_quorum: int = 1,
     screening: Screening | None = None,
     config_digest: bytes = PLAN,
+    class_quorum: int = 0,
 ) -> Charge:
     """What services of the tests' plan serve."""
     return Charge(
@@ -53,6 +57,7 @@ def charge_for(
         config_digests=frozenset({config_digest}),
         least_quorum=least_quorum,
         screening=screening,
+        class_quorum=class_quorum,
     )
 
 
@@ -99,7 +104,7 @@ def local_roles(charge: Charge) -> Roles:
     keyed = {}
     for name in charge.services.names:
         service = KeyedService(name, SERVICE_KEYS[name])
-        service.answer(Setup(charge=charge, trust=TRUST).to_bytes())
+        service.set_up(Setup(charge=charge, trust=TRUST))
         keyed[name] = LocalChannel(service)
     return Roles(
         decryptor=keyed[charge.services.decryptor],
@@ -114,7 +119,7 @@ class EveryonesHomomorphic(SecureSum):
     """The homomorphic mode with an identity for every member, and with fresh services for every server."""
 
     name: ClassVar[str] = "homomorphic"
-    input_stage: ClassVar[str] = STAGE
+    input_stage: ClassVar[str] = COMMIT
 
     def __init__(
         self, profile: EncryptionProfile = BFV_2X20, services: Services = ALONE, roles: Roles | None = None
@@ -124,8 +129,13 @@ class EveryonesHomomorphic(SecureSum):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """One."""
-        return (STAGE,)
+        """Two."""
+        return STAGES
+
+    @property
+    def upload_stage(self) -> str:
+        """Who has only committed is not in the sum."""
+        return UPLOAD
 
     def client(self, session: Session, me: ClientId) -> SumClient:
         """A member's side."""
@@ -157,13 +167,18 @@ def server_of(terms: Terms, roles: Roles) -> HomomorphicServer:
 @final
 @dataclass
 class Meeting:
-    """One session with honest services, of which a test drives the aggregator."""
+    """One session with honest services, of which a test drives the aggregator.
+
+    Everybody commits when the first upload is asked for, unless the test has it otherwise.
+    """
 
     session: Session
     charge: Charge
     roles: Roles
     server: HomomorphicServer
     inputs: Inputs
+    clients: dict[ClientId, HomomorphicClient] = field(default_factory=dict)
+    fixed: bool = False
 
     @classmethod
     def of(cls, session: Session, charge: Charge | None = None, inputs: Inputs | None = None) -> "Meeting":
@@ -178,10 +193,41 @@ class Meeting:
         """Of the session."""
         return terms_of(self.session, self.charge)
 
+    @property
+    def key(self) -> RoundKey:
+        """The round key, before the commits are closed."""
+        return RoundKey.from_bytes(self.server.requests()[self.session.members[0]])
+
+    def client(self, member: ClientId) -> HomomorphicClient:
+        """A member's side; always the same one."""
+        if member not in self.clients:
+            self.clients[member] = client_of(self.terms, member)
+        return self.clients[member]
+
+    def made(self, member: ClientId) -> EncryptedInput:
+        """An honest input that nobody has committed to yet; another one each time."""
+        return create_encrypted_input(
+            self.terms, member, self.key, self.inputs[member], AUTHORITY.identity(member)
+        )
+
+    def commit(self, *members: ClientId) -> None:
+        """Have members commit."""
+        for member in members:
+            request = self.server.requests()[member]
+            self.server.receive(member, self.client(member).contribute(request, self.inputs[member]))
+
+    def fix(self, *members: ClientId) -> None:
+        """Have members commit, by default all, close the stage, and have the services fix the list."""
+        self.commit(*(members or self.session.members))
+        self.server.close_stage()
+        self.server.requests()
+        self.fixed = True
+
     def upload(self, member: ClientId) -> bytes:
         """A member's honest upload."""
-        request = self.server.requests()[member]
-        return client_of(self.terms, member).contribute(request, self.inputs[member])
+        if not self.fixed:
+            self.fix()
+        return self.client(member).reply(self.server.requests()[member])
 
     def take(self, *members: ClientId) -> None:
         """Hand in honest uploads."""

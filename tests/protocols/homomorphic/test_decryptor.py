@@ -8,8 +8,8 @@ import pytest
 from protocols.errors import (
     BelowThresholdError,
     CiphertextError,
+    CommitmentError,
     ContextError,
-    InputError,
     KeyUseError,
     ProtocolError,
     QuorumError,
@@ -18,12 +18,13 @@ from protocols.errors import (
     StageError,
 )
 from protocols.homomorphic.adder import Adder
-from protocols.homomorphic.client import create_encrypted_input, signed
-from protocols.homomorphic.decryptor import Charge, Decryptor
+from protocols.homomorphic.charge import Charge
+from protocols.homomorphic.client import create_encrypted_input
+from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.messages import EncryptedInput, EncryptedSum, RoundKey
+from protocols.homomorphic.receipts import CommittedInputs
 from protocols.session import Session
 from tests.contracts.sessions import (
-    OTHER_MODEL,
     make_inputs,
     make_session,
     names,
@@ -45,12 +46,25 @@ SESSION = make_session(4, segment(0, 20, MEMBERS, 3), segment(1, 7, (FIRST, SECO
 
 @dataclass
 class Round:
-    """A decryptor's key, everyone's inputs under it, and their sum as an honest aggregator makes it."""
+    """A decryptor's key, everyone's inputs under it, fixed, and their sum as an honest aggregator makes it."""
 
     decryptor: Decryptor
     session: Session
     key: RoundKey
     inputs: dict[str, EncryptedInput]
+
+    @property
+    def committed(self) -> CommittedInputs:
+        """Everybody's receipts."""
+        return self.receipts(*self.inputs)
+
+    def receipts(self, *members: str) -> CommittedInputs:
+        """The receipts of some members."""
+        return CommittedInputs(
+            context=self.key.context,
+            key_id=self.key.key_id,
+            receipts=tuple(self.inputs[member].receipt for member in members),
+        )
 
     def summed(self, *members: str, segments: tuple[int, ...] = (0, 1)) -> EncryptedSum:
         """The sum over some members."""
@@ -61,7 +75,8 @@ class Round:
         return EncryptedSum(
             context=self.key.context,
             key_id=self.key.key_id,
-            receipts=tuple(self.inputs[member].receipt for member in members),
+            inputs_digest=self.committed.listed().digest,
+            contributors=tuple(sorted({self.session.position(member) for member in members})),
             ciphertexts={index: sums[index] for index in segments if index in sums},
         )
 
@@ -71,21 +86,22 @@ def begin(
     *,
     decryptor: Decryptor | None = None,
     charge: Charge | None = None,
-    bindings: dict[str, bytes] | None = None,
+    fix: bool = True,
 ) -> Round:
     """Everyone's honest inputs."""
     charge = charge or charge_for()
     decryptor = decryptor or make_decryptor(charge)
     key = decryptor.create_round_key(session)
     plain = make_inputs(session)
-    for member, binding in (bindings or {}).items():
-        plain[member] = make_inputs(session, bindings={0: binding})[member]
     terms = terms_of(session, charge)
     inputs = {
         member: create_encrypted_input(terms, member, key, plain[member], AUTHORITY.identity(member))
         for member in session.members
     }
-    return Round(decryptor, session, key, inputs)
+    playing = Round(decryptor, session, key, inputs)
+    if fix:
+        decryptor.fix_inputs(playing.committed)
+    return playing
 
 
 def honest(session: Session, *members: str) -> dict[int, list[int]]:
@@ -144,14 +160,14 @@ def test_two_sums_of_one_round_are_never_opened() -> None:
     playing = begin()
     playing.decryptor.decrypt(playing.summed(*MEMBERS))
 
-    with pytest.raises(StageError, match="round 1 was opened already"):
+    with pytest.raises(StageError, match="the inputs of round 1 were fixed already"):
         playing.decryptor.create_round_key(replace(SESSION, attempt=2))
     playing.decryptor.create_round_key(replace(SESSION, round=2))
 
 
-def test_an_attempt_that_was_not_opened_can_be_repeated() -> None:
-    """As long as nothing was decrypted, the next attempt gets a key of its own."""
-    playing = begin()
+def test_an_attempt_whose_inputs_were_not_fixed_can_be_repeated() -> None:
+    """As long as nobody was asked for ciphertexts, the next attempt gets a key of its own."""
+    playing = begin(fix=False)
 
     again = begin(replace(SESSION, attempt=2), decryptor=playing.decryptor)
 
@@ -231,68 +247,27 @@ def test_padding_does_not_count_towards_a_quorum() -> None:
         playing.decryptor.decrypt(playing.summed(FIRST, THIRD, LAST, segments=(0,)))
 
 
-def test_inputs_of_different_models_are_not_opened_together() -> None:
-    """One contributor bound to another model closes the band."""
-    playing = begin(bindings={THIRD: OTHER_MODEL})
-
-    with pytest.raises(QuorumError, match="different models"):
-        playing.decryptor.decrypt(playing.summed(*MEMBERS))
-
-
 Lie = Callable[[Round], EncryptedSum]
 
-
-def with_receipts(change: Callable[[Round, EncryptedSum], tuple[object, ...]]) -> Lie:
-    """An honest sum with other receipts."""
-
-    def lie(playing: Round) -> EncryptedSum:
-        message = playing.summed(FIRST, SECOND, THIRD)
-        return replace(message, receipts=change(playing, message))  # type: ignore[arg-type]
-
-    return lie
-
-
 LIES: dict[str, tuple[Lie, type[ProtocolError]]] = {
-    "a receipt of another member's making": (
-        with_receipts(
-            lambda _, message: (
-                *message.receipts[:2],
-                signed(replace(message.receipts[2], sender=4), AUTHORITY.identity(THIRD)),
-            )
-        ),
-        (InputError, SignatureError),  # type: ignore[dict-item]
-    ),
-    "an unsigned receipt": (
-        with_receipts(
-            lambda _, message: (*message.receipts[:2], replace(message.receipts[2], signature=bytes(64)))
-        ),
-        SignatureError,
-    ),
-    "a receipt of another round": (
-        with_receipts(
-            lambda _, message: (*message.receipts[:2], begin(replace(SESSION, round=9)).inputs[THIRD].receipt)
-        ),
-        ContextError,
-    ),
-    "a receipt under another key": (
-        with_receipts(lambda _, message: (*message.receipts[:2], begin().inputs[THIRD].receipt)),
-        KeyUseError,
-    ),
-    "a stranger's receipt": (
-        with_receipts(lambda _, message: (*message.receipts[:2], replace(message.receipts[2], sender=5))),
+    "somebody who is not on the list": (
+        lambda playing: replace(playing.summed(*MEMBERS), contributors=(1, 2, 3, 5)),
         RosterError,
     ),
-    "a receipt without a segment": (
-        with_receipts(
-            lambda _, message: (
-                *message.receipts[:2],
-                signed(
-                    replace(message.receipts[2], parts={0: message.receipts[2].parts[0]}),
-                    AUTHORITY.identity(THIRD),
-                ),
-            )
+    "nobody's position": (
+        lambda playing: replace(playing.summed(*MEMBERS), contributors=(0, 1, 2, 3)),
+        RosterError,
+    ),
+    "another list": (
+        lambda playing: replace(playing.summed(*MEMBERS), inputs_digest=bytes(32)),
+        CommitmentError,
+    ),
+    "the list without one of them": (
+        lambda playing: replace(
+            playing.summed(FIRST, SECOND, THIRD),
+            inputs_digest=playing.receipts(FIRST, SECOND, THIRD).listed().digest,
         ),
-        InputError,
+        CommitmentError,
     ),
     "another context": (lambda playing: replace(playing.summed(*MEMBERS), context=bytes(32)), ContextError),
     "another key id": (lambda playing: replace(playing.summed(*MEMBERS), key_id=bytes(32)), KeyUseError),
@@ -310,7 +285,10 @@ LIES: dict[str, tuple[Lie, type[ProtocolError]]] = {
         ),
         CiphertextError,
     ),
-    "no contributors": (lambda playing: replace(playing.summed(*MEMBERS), receipts=()), BelowThresholdError),
+    "no contributors": (
+        lambda playing: replace(playing.summed(*MEMBERS), contributors=()),
+        BelowThresholdError,
+    ),
 }
 
 
@@ -326,15 +304,13 @@ def test_a_sum_that_is_not_what_it_says_is_refused_and_the_key_is_kept(lie: str)
     assert opened(playing, playing.summed(*MEMBERS)) == honest(SESSION, *MEMBERS)
 
 
-def test_one_receipt_is_not_counted_twice() -> None:
-    """The canonical form of a sum has every sender once, in order."""
-    playing = begin()
-    message = playing.summed(FIRST, SECOND, THIRD)
-    receipts = message.receipts
+def test_no_contributor_is_counted_twice() -> None:
+    """The canonical form of a sum has every position once, in order."""
+    message = begin().summed(FIRST, SECOND, THIRD)
 
-    for odd in ((receipts[0], receipts[0], receipts[1]), (receipts[1], receipts[0], receipts[2])):
+    for odd in ((1, 1, 2), (2, 1, 3)):
         with pytest.raises(ProtocolError):
-            EncryptedSum.from_bytes(replace(message, receipts=odd).to_bytes())
+            EncryptedSum.from_bytes(replace(message, contributors=odd).to_bytes())
 
 
 def test_without_a_verifier_a_lying_aggregator_reads_an_update() -> None:
@@ -356,6 +332,7 @@ def test_with_a_verifier_such_a_lie_is_not_decrypted() -> None:
     playing = begin(charge=charge)
     verifier = make_verifier(charge)
     verifier.follow(SESSION, playing.key)
+    verifier.fix_inputs(playing.committed)
     for member in MEMBERS:
         verifier.handle_input(playing.inputs[member])
     honest_sum = playing.summed(*MEMBERS)

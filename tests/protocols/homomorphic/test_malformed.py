@@ -10,6 +10,7 @@ import zstandard
 
 from protocols.errors import (
     CiphertextError,
+    CommitmentError,
     ContextError,
     EnrolmentError,
     InputError,
@@ -25,17 +26,15 @@ from protocols.homomorphic import polynomials, scheme, seal_form
 from protocols.homomorphic.client import signed
 from protocols.homomorphic.fields import to_slots
 from protocols.homomorphic.messages import (
-    INPUT_PURPOSE,
     KEY_PURPOSE,
     EncryptedInput,
-    PartReceipt,
     RoundKey,
     digest_of,
 )
 from protocols.homomorphic.parameters import BFV_2X20, BFV_3X12
+from protocols.homomorphic.receipts import INPUT_PURPOSE, InputReceipt
 from protocols.identity import ThrowawayAuthority
 from tests.contracts.sessions import (
-    MODEL,
     make_inputs,
     make_session,
     names,
@@ -70,7 +69,7 @@ def rewritten(message: EncryptedInput, *, signer: str = CHEAT, **ciphertexts: by
         parts[int(name[1:])] = data
     receipt = replace(
         message.receipt,
-        parts={index: PartReceipt(binding=MODEL, digest=digest_of(data)) for index, data in parts.items()},
+        digests={index: digest_of(data) for index, data in parts.items()},
     )
     receipt = signed(receipt, AUTHORITY.identity(signer))
     return EncryptedInput(receipt=receipt, ciphertexts=parts).to_bytes()
@@ -145,18 +144,18 @@ def of_another_profile(_: Meeting, message: EncryptedInput) -> bytes:
     """Ciphertexts of another profile, for a key of that profile."""
     session = make_session(4, segment(0, 20, MEMBERS), input_bound=100)
     other = Meeting.of(session, charge_for(BFV_3X12))
-    foreign = EncryptedInput.from_bytes(other.upload(CHEAT))
+    foreign = other.made(CHEAT)
     return rewritten(message, s0=foreign.ciphertexts[0])
 
 
 def of_another_round(meeting: Meeting, _: EncryptedInput) -> bytes:
     """An honest upload for the next round."""
-    return Meeting.of(OTHER_ROUND, meeting.charge).upload(CHEAT)
+    return Meeting.of(OTHER_ROUND, meeting.charge).made(CHEAT).to_bytes()
 
 
 def under_another_key(meeting: Meeting, _: EncryptedInput) -> bytes:
     """An honest upload of this very session, under a key that another decryptor of the same name has made for it."""
-    return Meeting.of(SESSION, meeting.charge).upload(CHEAT)
+    return Meeting.of(SESSION, meeting.charge).made(CHEAT).to_bytes()
 
 
 def by_another(meeting: Meeting, message: EncryptedInput) -> bytes:
@@ -258,11 +257,16 @@ CORPUS: dict[str, tuple[Change, type[ProtocolError] | tuple[type[ProtocolError],
     "signed by another authority's client": (by_a_stranger, SignatureError),
     "signed for another purpose": (for_another_purpose, SignatureError),
     # Receipts.
-    "a receipt without parts": (with_receipt(parts={}), InputError),
+    "a receipt without parts": (with_receipt(digests={}), InputError),
     "segments swapped": (swapped, CiphertextError),
     "a segment missing": (without_segment, CiphertextError),
     "a segment twice": (twice_the_segment, WireError),
     "a copy to be screened": (with_receipt(copy_digest=bytes(32)), InputError),
+    "bound to nothing": (with_receipt(binding=bytes(32)), InputError),
+    "the same ciphertexts in two segments": (
+        lambda _, message: rewritten(message, s2=message.ciphertexts[1]),
+        CommitmentError,
+    ),
     # Bytes.
     "a length of four gigabytes": (with_length(2**32 - 1), WireError),
     "a length of nothing": (with_length(0), (WireError, CiphertextError)),
@@ -277,19 +281,36 @@ def test_the_corpus_is_large() -> None:
     assert len(CORPUS) >= 30
 
 
+def receipt_in(upload: bytes, honest: EncryptedInput) -> bytes:
+    """The receipt that an upload holds; of bytes that hold none, the honest one."""
+    try:
+        return EncryptedInput.from_bytes(upload).receipt.to_bytes()
+    except WireError:
+        return honest.receipt.to_bytes()
+
+
+def send(meeting: Meeting, honest: EncryptedInput, upload: bytes) -> None:
+    """Commit to an upload as a cheat does, have everybody else commit, and upload it. Refusals are raised."""
+    meeting.server.receive(CHEAT, receipt_in(upload, honest))
+    meeting.fix(FIRST, SECOND, THIRD)
+    meeting.server.receive(CHEAT, upload)
+
+
 @pytest.mark.parametrize("kind", CORPUS)
 def test_a_malformed_upload_costs_its_sender_the_round_and_nobody_else(kind: str) -> None:
-    """It is refused by name, however often it is sent; the others are summed exactly, and so is its sender's honest upload."""
+    """It is refused by name, when it is committed to or when it comes; the others are summed exactly."""
     change, error = CORPUS[kind]
     meeting = Meeting.of(SESSION)
-    honest = meeting.upload(CHEAT)
-    meeting.take(FIRST, SECOND)
-    bad = change(meeting, EncryptedInput.from_bytes(honest))
+    honest = meeting.made(CHEAT)
+    bad = change(meeting, honest)
 
-    for _ in range(2):
-        with pytest.raises(error):
-            meeting.server.receive(CHEAT, bad)
-    meeting.take(THIRD)
+    with pytest.raises(error):
+        send(meeting, honest, bad)
+    if not meeting.fixed:
+        meeting.fix(FIRST, SECOND, THIRD)
+    with pytest.raises(ProtocolError):
+        meeting.server.receive(CHEAT, bad)
+    meeting.take(FIRST, SECOND, THIRD)
 
     sums = meeting.sums(same_bindings(SESSION))
     assert sums == {
@@ -300,12 +321,15 @@ def test_a_malformed_upload_costs_its_sender_the_round_and_nobody_else(kind: str
 def test_after_any_of_them_an_honest_upload_still_counts() -> None:
     """A refused upload changes nothing, so its sender may send the right one: all malformed ones first, then the honest."""
     meeting = Meeting.of(SESSION)
-    honest = meeting.upload(CHEAT)
-    for change, error in CORPUS.values():
-        with pytest.raises(error):
-            meeting.server.receive(CHEAT, change(meeting, EncryptedInput.from_bytes(honest)))
+    honest = meeting.made(CHEAT)
+    everything = [(change(meeting, honest), error) for change, error in CORPUS.values()]
+    meeting.server.receive(CHEAT, honest.receipt.to_bytes())
+    meeting.fix(FIRST, SECOND, THIRD)
+    for bad, _ in everything:
+        with pytest.raises(ProtocolError):
+            meeting.server.receive(CHEAT, bad)
 
-    meeting.server.receive(CHEAT, honest)
+    meeting.server.receive(CHEAT, honest.to_bytes())
     meeting.take(FIRST, SECOND, THIRD)
 
     sums = meeting.sums(same_bindings(SESSION))
@@ -316,9 +340,7 @@ NOISE: dict[str, Callable[[bytes], bytes]] = {
     "random bytes": lambda data: np.random.default_rng(0).bytes(len(data)),
     "doubles that are no numbers": lambda data: np.full(len(data) // 8, np.nan).tobytes(),
     "a bomb cut to size": lambda data: (bomb() * 8)[: len(data)],
-    "a ciphertext under another key": lambda _: EncryptedInput.from_bytes(
-        Meeting.of(SESSION).upload(CHEAT)
-    ).ciphertexts[1],
+    "a ciphertext under another key": lambda _: Meeting.of(SESSION).made(CHEAT).ciphertexts[1],
 }
 
 
@@ -326,8 +348,8 @@ NOISE: dict[str, Callable[[bytes], bytes]] = {
 def test_noise_in_the_form_of_a_ciphertext_closes_its_band_alone(kind: str) -> None:
     """Any residues are a ciphertext of something. What decrypts to noise leaves its range: that band stays closed by name."""
     meeting = Meeting.of(SESSION)
-    honest = EncryptedInput.from_bytes(meeting.upload(CHEAT))
-    meeting.server.receive(CHEAT, rewritten(honest, s1=NOISE[kind](honest.ciphertexts[1])))
+    honest = meeting.made(CHEAT)
+    send(meeting, honest, rewritten(honest, s1=NOISE[kind](honest.ciphertexts[1])))
     meeting.take(FIRST, SECOND, THIRD)
     meeting.server.close_stage()
 
@@ -343,12 +365,12 @@ def test_noise_in_the_form_of_a_ciphertext_closes_its_band_alone(kind: str) -> N
 def test_what_fills_a_ciphertext_up_must_be_zero() -> None:
     """A member that hides something behind its values, where nobody would look, keeps its band closed."""
     meeting = Meeting.of(SESSION)
-    honest = EncryptedInput.from_bytes(meeting.upload(CHEAT))
-    key = scheme.public_key(BFV_2X20, RoundKey.from_bytes(meeting.server.requests()[CHEAT]).key)
+    honest = meeting.made(CHEAT)
+    key = scheme.public_key(BFV_2X20, meeting.key.key)
     hidden = np.zeros(30, dtype=np.int64)
     hidden[25] = 5
     pairs = key.encrypt(to_slots(hidden, BFV_2X20, members=4))
-    meeting.server.receive(CHEAT, rewritten(honest, s1=polynomials.encode(pairs, MODULI)))
+    send(meeting, honest, rewritten(honest, s1=polynomials.encode(pairs, MODULI)))
     meeting.take(FIRST, SECOND, THIRD)
     meeting.server.close_stage()
 
@@ -457,8 +479,8 @@ def test_a_client_encrypts_under_no_malformed_or_foreign_key(kind: str) -> None:
     with pytest.raises(error):
         client.contribute(change(key).to_bytes(), inputs)
 
-    answer = EncryptedInput.from_bytes(client.contribute(key.to_bytes(), inputs))
-    assert answer.receipt.key_id == key.key_id
+    receipt = InputReceipt.from_bytes(client.contribute(key.to_bytes(), inputs))
+    assert receipt.key_id == key.key_id
 
 
 def test_a_client_encrypts_under_one_key() -> None:

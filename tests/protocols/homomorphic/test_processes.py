@@ -14,12 +14,12 @@ import pytest
 
 from protocols.errors import BelowThresholdError, ServiceError, WireError
 from protocols.homomorphic import processes
-from protocols.homomorphic.decryptor import Charge
+from protocols.homomorphic.calls import Roles
+from protocols.homomorphic.charge import Charge
 from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.processes import ProcessChannel, receive_frame, send_frame
-from protocols.homomorphic.server import Roles
 from protocols.homomorphic.service_messages import HELLO, Setup
-from protocols.homomorphic.services import Channel
+from protocols.homomorphic.services import Channel, payload_of
 from protocols.identity import ThrowawayAuthority
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import NOW, Meeting, charge_for, local_roles, server_of
@@ -142,7 +142,7 @@ def test_after_many_uploads_little_is_added_again(worker: ProcessChannel, deaths
     meeting.server = server_of(meeting.terms, replace(meeting.roles, worker=worker))
     for place, member in enumerate(members):
         meeting.take(member)
-        assert len(meeting.server._adder._since) <= 8
+        assert len(meeting.server._adder._by_class[0]._since) <= 8
         if place in (9, 10, 18)[:deaths]:
             kill(pid_of(worker))
 
@@ -183,7 +183,7 @@ def keyed(charge: Charge) -> tuple[Roles, ThrowawayAuthority, dict[str, ProcessC
         services={name: channel.call(HELLO) for name, channel in channels.items()},
     )
     for channel in channels.values():
-        channel.call(Setup(charge=charge, trust=authority.view).to_bytes())
+        payload_of(channel.operate(Setup(charge=charge, trust=authority.view).to_bytes()))
     return Roles(decryptor=channels["decryptor"], worker=local_roles(charge).worker), authority, channels
 
 

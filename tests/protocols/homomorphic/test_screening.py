@@ -1,7 +1,7 @@
 """Screening sees two numbers of an encrypted update, as exact as promised, and nobody sees more of it than the rule lets out."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from protocols.errors import (
     BelowThresholdError,
     CiphertextError,
+    CommitmentError,
     ContextError,
     InputError,
     KeyUseError,
@@ -19,13 +20,16 @@ from protocols.errors import (
     ScreeningError,
     ServiceError,
     SessionError,
+    StageError,
     WireError,
 )
 from protocols.homomorphic import checks, polynomials, screening_scheme, seal_form
-from protocols.homomorphic.client import signed
-from protocols.homomorphic.decryptor import Charge
-from protocols.homomorphic.messages import EncryptedInput
+from protocols.homomorphic.calls import Roles
+from protocols.homomorphic.charge import Charge
+from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input, signed
+from protocols.homomorphic.messages import EncryptedInput, RoundKey
 from protocols.homomorphic.parameters import BFV_2X20
+from protocols.homomorphic.receipts import NO_COPY
 from protocols.homomorphic.scheme import library
 from protocols.homomorphic.screener import Screener
 from protocols.homomorphic.screening import (
@@ -40,7 +44,7 @@ from protocols.homomorphic.screening import (
 )
 from protocols.homomorphic.screening_messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
 from protocols.homomorphic.secure_sum import Homomorphic
-from protocols.homomorphic.server import HomomorphicServer, Roles
+from protocols.homomorphic.server import HomomorphicServer
 from protocols.homomorphic.service_messages import SCREENING, Setup
 from protocols.homomorphic.services import KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services
@@ -55,6 +59,7 @@ MEMBERS = names(4)
 RULE = Screening(max_norm=10.0, release=Release.VALUES)
 DIMENSION = 100_000
 Direction = Mapping[int, npt.NDArray[np.float64]] | None
+Values = npt.NDArray[np.int64]
 
 
 @dataclass
@@ -66,6 +71,7 @@ class Parties:
     authority: ThrowawayAuthority
     decryptor: KeyedService
     server: HomomorphicServer
+    clients: dict[str, HomomorphicClient]
 
     @classmethod
     def meet(cls, rule: Screening, session: Session, direction: Direction = None) -> "Parties":
@@ -82,7 +88,7 @@ class Parties:
             least_quorum=1,
             screening=rule,
         )
-        decryptor.answer(Setup(charge=charge, trust=authority.view).to_bytes())
+        decryptor.set_up(Setup(charge=charge, trust=authority.view))
         roles = Roles(
             decryptor=LocalChannel(decryptor),
             worker=LocalChannel(Worker()),
@@ -90,20 +96,51 @@ class Parties:
             reference=lambda: direction,
         )
         made = Homomorphic(BFV_2X20, Services(), trust=authority.view, screening=rule, roles=roles)
-        return cls(session, rule, authority, decryptor, made.server(session))
+        return cls(session, rule, authority, decryptor, made.server(session), {})
 
-    def upload(self, member: str, values: npt.NDArray[np.int64]) -> bytes:
-        """A member's honest upload of one vector for all its segments."""
+    def inputs(self, member: str, values: Values) -> dict[int, SegmentInput]:
+        """One vector for all segments of a member."""
+        return {
+            part.index: SegmentInput(values=values[: part.length], binding=MODEL)
+            for part in self.session.segments_of(member)
+        }
+
+    def made(self, member: str, values: Values) -> EncryptedInput:
+        """An input that nobody has committed to yet."""
+        return create_encrypted_input(
+            self.server._terms,
+            member,
+            RoundKey.from_bytes(self.server.requests()[member]),
+            self.inputs(member, values),
+            self.authority.identity(member),
+        )
+
+    def commit(self, member: str, values: Values) -> None:
+        """Have a member commit to one vector."""
         identity = self.authority.identity(member)
         secure_sum = Homomorphic(
             BFV_2X20, Services(), trust=self.authority.view, identity=identity, screening=self.rule
         )
+        self.clients[member] = secure_sum.client(self.session, member)
         request = self.server.requests()[member]
-        inputs = {
-            part.index: SegmentInput(values=values[: part.length], binding=MODEL)
-            for part in self.session.segments_of(member)
-        }
-        return secure_sum.client(self.session, member).contribute(request, inputs)
+        receipt = self.clients[member].contribute(request, self.inputs(member, values))
+        self.server.receive(member, receipt)
+
+    def uploads(self, values: Iterable[Values]) -> dict[str, bytes]:
+        """Everyone's honest upload of its vector, all committed to."""
+        for member, own in zip(MEMBERS, values, strict=False):
+            self.commit(member, own)
+        self.server.close_stage()
+        return {member: self.upload(member) for member in self.clients}
+
+    def upload(self, member: str) -> bytes:
+        """What a member sends once the list is fixed."""
+        return self.clients[member].reply(self.server.requests()[member])
+
+    def take(self, values: Iterable[Values]) -> None:
+        """Everyone commits and uploads."""
+        for member, upload in self.uploads(values).items():
+            self.server.receive(member, upload)
 
     def sums(self) -> Mapping[int, npt.NDArray[np.int64]]:
         """What opens over those who were taken."""
@@ -111,7 +148,7 @@ class Parties:
         return self.server.result({part.index: MODEL for part in self.session.segments}).sums
 
 
-def make_values(seed: int, length: int = 50, bound: int = 1000) -> npt.NDArray[np.int64]:
+def make_values(seed: int, length: int = 50, bound: int = 1000) -> Values:
     return np.random.default_rng(seed).integers(-bound, bound, length, endpoint=True)
 
 
@@ -204,45 +241,80 @@ def test_a_forged_copy_can_lie_about_its_norm() -> None:
     length = 2 * SLOTS
     parties = Parties.meet(replace(RULE, max_norm=1.0), make_session(4, segment(0, length, MEMBERS)))
     huge = np.full(length, 1000)
-    message = EncryptedInput.from_bytes(parties.upload(MEMBERS[0], huge))
+    message = parties.made(MEMBERS[0], huge)
     pairs = polynomials.decode(message.copy, count=2, moduli=CIPHERTEXT_MODULI, degree=DEGREE)
     pairs[1] = times_i(pairs[:1])[0]
-    copy = polynomials.encode(pairs, CIPHERTEXT_MODULI)
-    parties.server.receive(MEMBERS[0], change_copy(parties, message.to_bytes(), copy, sign=True))
+    forged = with_copy(parties, message, polynomials.encode(pairs, CIPHERTEXT_MODULI))
+    parties.server.receive(MEMBERS[0], forged.receipt.to_bytes())
     for member in MEMBERS[1:]:
-        parties.server.receive(member, parties.upload(member, np.zeros(length, dtype=np.int64)))
+        parties.commit(member, np.zeros(length, dtype=np.int64))
+    parties.server.close_stage()
+    parties.server.requests()
+
+    parties.server.receive(MEMBERS[0], forged.to_bytes())
+    for member in MEMBERS[1:]:
+        parties.server.receive(member, parties.upload(member))
 
     assert parties.server.screened[1].norm == pytest.approx(0.0, abs=0.1)
     assert parties.sums()[0].tolist() == huge.tolist()
 
 
+def with_copy(parties: Parties, message: EncryptedInput, copy: bytes) -> EncryptedInput:
+    """The input with another copy, and a receipt that names it."""
+    receipt = signed(
+        replace(message.receipt, copy_digest=hashlib.sha256(copy).digest()),
+        parties.authority.identity(parties.session.client_at(message.receipt.sender)),
+    )
+    return replace(message, copy=copy, receipt=receipt)
+
+
 # --- the rule ---
+
+
+LOW = "its cosine to the previous step is below 0.5"
+NONE = "its norm exceeds 10 input bounds, or its numbers are not those of an update"
 
 
 @pytest.mark.parametrize(
     ("changes", "squared", "projection", "expected"),
     [
         ({}, 99.9, None, ""),
-        ({}, 100.1, None, "its norm exceeds 10 input bounds"),
-        ({}, float("nan"), None, "its norm exceeds 10 input bounds"),
-        ({}, -0.5, None, ""),
+        ({}, 100.1, None, NONE),
+        ({}, float("nan"), None, NONE),
+        ({}, float("inf"), None, NONE),
+        ({}, -0.0009, None, ""),
+        ({}, -0.5, None, NONE),
+        ({}, 4.0, 2.0009, ""),
+        ({}, 4.0, -2.0009, ""),
+        ({}, 4.0, 2.002, NONE),
+        ({}, 4.0, -2.002, NONE),
+        ({}, 4.0, 1e300, NONE),
+        ({}, 0.0, 0.0009, ""),
+        ({}, 0.0, 0.9, NONE),
         ({"min_cosine": 0.5}, 4.0, 1.01, ""),
-        ({"min_cosine": 0.5}, 4.0, 0.99, "its cosine to the previous step is below 0.5"),
-        ({"min_cosine": 0.5}, 4.0, float("nan"), "its cosine to the previous step is below 0.5"),
+        ({"min_cosine": 0.5}, 4.0, 0.99, LOW),
+        ({"min_cosine": 0.5}, 4.0, float("nan"), NONE),
         ({"min_cosine": 0.5}, 4.0, None, ""),
-        ({"min_cosine": 0.5}, 0.0, 0.0, "its cosine to the previous step is below 0.5"),
+        ({"min_cosine": 0.5}, 0.0, 0.0, LOW),
     ],
 )
 def test_the_verdict_follows_the_rule(
     changes: dict[str, float], squared: float, projection: float | None, expected: str
 ) -> None:
-    """Norm first, then direction where there is one; what is no number never passes for lack of a comparison."""
+    """Norm first, then direction where there is one; what no update can have is told as that alone, and never a value of it."""
     screened = replace(RULE, release=Release.VERDICTS, **changes).judge(  # type: ignore[arg-type]
         squared_norm=squared, projection=projection
     )
+    told = replace(RULE, **changes).judge(squared_norm=squared, projection=projection)  # type: ignore[arg-type]
 
-    assert screened.reason == expected
+    assert screened.reason == told.reason == expected
     assert (screened.norm, screened.cosine) == (None, None)
+    if expected == NONE:
+        assert (told.norm, told.cosine) == (None, None)
+    else:
+        assert told.norm is not None
+        assert 0 <= told.norm <= 10
+        assert told.cosine is None or -1 <= told.cosine <= 1
 
 
 def test_values_leave_rounded() -> None:
@@ -292,14 +364,15 @@ def test_an_update_scaled_ninety_times_is_screened_out_and_the_round_goes_on() -
     """Three clients within the rule are summed exactly; the fourth, ninety times longer, is told by name."""
     session = make_session(4, segment(0, 50, MEMBERS), input_bound=90_000)
     parties = Parties.meet(replace(RULE, max_norm=0.1), session)
-    honest = {member: make_values(seed) for seed, member in enumerate(MEMBERS[:3])}
-    for member, values in honest.items():
-        parties.server.receive(member, parties.upload(member, values))
+    values = [make_values(0), make_values(1), make_values(2), 90 * make_values(3)]
+    uploads = parties.uploads(values)
+    for member in MEMBERS[:3]:
+        parties.server.receive(member, uploads[member])
 
-    with pytest.raises(ScreeningError, match=f"{MEMBERS[3]}: its norm exceeds 0.1 input bounds"):
-        parties.server.receive(MEMBERS[3], parties.upload(MEMBERS[3], 90 * make_values(3)))
+    with pytest.raises(ScreeningError, match=rf"{MEMBERS[3]}: its norm exceeds 0\.1 input bounds"):
+        parties.server.receive(MEMBERS[3], uploads[MEMBERS[3]])
 
-    assert parties.sums()[0].tolist() == sum(honest.values()).tolist()  # type: ignore[union-attr]
+    assert parties.sums()[0].tolist() == sum(values[:3]).tolist()  # type: ignore[union-attr]
 
 
 def test_the_aggregator_learns_norms_and_cosines() -> None:
@@ -310,8 +383,7 @@ def test_the_aggregator_learns_norms_and_cosines() -> None:
     silent = Parties.meet(replace(RULE, release=Release.VERDICTS), session, direction)
 
     for parties in (told, silent):
-        for seed, member in enumerate(MEMBERS):
-            parties.server.receive(member, parties.upload(member, make_values(seed)))
+        parties.take(map(make_values, range(4)))
 
     for place, member in enumerate(MEMBERS, start=1):
         values = make_values(place - 1) / 1000
@@ -329,24 +401,14 @@ def test_an_update_against_the_last_step_is_screened_out() -> None:
     session = make_session(4, segment(0, 50, MEMBERS))
     step = {0: make_values(7).astype(np.float64)}
     parties = Parties.meet(replace(RULE, min_cosine=0.2), session, step)
+    uploads = parties.uploads([*3 * [make_values(7)], -make_values(7)])
     for member in MEMBERS[:3]:
-        parties.server.receive(member, parties.upload(member, make_values(7)))
+        parties.server.receive(member, uploads[member])
 
     with pytest.raises(ScreeningError, match=r"cosine to the previous step is below 0\.2"):
-        parties.server.receive(MEMBERS[3], parties.upload(MEMBERS[3], -make_values(7)))
+        parties.server.receive(MEMBERS[3], uploads[MEMBERS[3]])
 
     assert parties.sums()[0].tolist() == (3 * make_values(7)).tolist()
-
-
-def change_copy(parties: Parties, upload: bytes, copy: bytes, *, sign: bool) -> bytes:
-    message = EncryptedInput.from_bytes(upload)
-    receipt = message.receipt
-    if sign:
-        receipt = signed(
-            replace(receipt, copy_digest=hashlib.sha256(copy).digest()),
-            parties.authority.identity(parties.session.client_at(receipt.sender)),
-        )
-    return replace(message, copy=copy, receipt=receipt).to_bytes()
 
 
 def above_prime(copy: bytes) -> bytes:
@@ -375,51 +437,86 @@ def no_second(copy: bytes) -> bytes:
     ids=["missing", "short", "doubled", "a residue beyond its prime", "no second polynomial", "zeros"],
 )
 def test_a_malformed_copy_costs_its_sender_the_round(change: object, error: type[ProtocolError]) -> None:
-    """Signed by its sender or not, it is refused by name, and the others are summed."""
-    parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
+    """Committed to by its sender or not, it is refused by name, and the others are summed."""
+    for committed in (False, True):
+        parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
+        honest = parties.made(MEMBERS[3], make_values(3))
+        copy = change(honest.copy)  # type: ignore[operator]
+        forged = with_copy(parties, honest, copy) if committed else replace(honest, copy=copy)
+        with pytest.raises((error, InputError)):
+            receive_whole(parties, forged)
+        if len(parties.clients) == 0:  # no receipt can name a copy of nothing
+            commit_the_others(parties)
+        for member in MEMBERS[:3]:
+            parties.server.receive(member, parties.upload(member))
+
+        assert parties.sums()[0].tolist() == sum(make_values(seed) for seed in range(3)).tolist()  # type: ignore[union-attr]
+
+
+def receive_whole(parties: Parties, message: EncryptedInput) -> None:
+    """Commit to a message and upload it, with everybody else's commitments in between."""
+    parties.server.receive(MEMBERS[3], message.receipt.to_bytes())
+    commit_the_others(parties)
+    parties.server.receive(MEMBERS[3], message.to_bytes())
+
+
+def commit_the_others(parties: Parties) -> None:
     for seed, member in enumerate(MEMBERS[:3]):
-        parties.server.receive(member, parties.upload(member, make_values(seed)))
-    upload = parties.upload(MEMBERS[3], make_values(3))
-    copy = change(EncryptedInput.from_bytes(upload).copy)  # type: ignore[operator]
-
-    for sign in (False, True):
-        with pytest.raises(error):
-            parties.server.receive(MEMBERS[3], change_copy(parties, upload, copy, sign=sign))
-
-    assert parties.sums()[0].tolist() == sum(make_values(seed) for seed in range(3)).tolist()  # type: ignore[union-attr]
+        parties.commit(member, make_values(seed))
+    parties.server.close_stage()
+    parties.server.requests()
 
 
 def test_where_nothing_is_screened_a_copy_is_refused() -> None:
-    """A copy, or the receipt of one, has no place in a session without screening."""
+    """A copy, or the receipt of one, has no place in a session without screening; where there is one, none may lack."""
     screened = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    receipt = EncryptedInput.from_bytes(screened.upload(MEMBERS[0], make_values(0))).receipt
+    receipt = screened.made(MEMBERS[0], make_values(0)).receipt
+    identity = screened.authority.identity(MEMBERS[0])
     plain = replace(screened.server._terms, screening=None)
-    odd = signed(replace(receipt, context=plain.context), screened.authority.identity(MEMBERS[0]))
+    odd = signed(replace(receipt, context=plain.context), identity)
+    lacking = signed(replace(receipt, copy_digest=NO_COPY), identity)
 
     with pytest.raises(InputError, match="screens nothing"):
         checks.check_receipt(plain, odd, key_id=receipt.key_id)
+    with pytest.raises(InputError, match="must be there exactly if"):
+        checks.check_receipt(screened.server._terms, lacking, key_id=receipt.key_id)
 
 
 # --- the decryptor ---
 
 
 def numbers_of(parties: Parties, member: str, upload: bytes) -> ScreeningNumbers:
-    """What an aggregator sends of a member's upload."""
-    guarded = parties.server._guarded_screener()
-    numbers = guarded.numbers(member, EncryptedInput.from_bytes(upload).copy)
-    return replace(numbers, sender=parties.session.position(member))
+    """What an aggregator sends of a member's upload, where there is no verifier."""
+    copy = EncryptedInput.from_bytes(upload).copy
+    return parties.server._screening._numbers(parties.session.position(member), copy)
 
 
 def test_the_decryptor_screens_each_client_once() -> None:
     """A second set of numbers of the same client, another or the same, is refused: it would tell more than the rule."""
     parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    upload = parties.upload(MEMBERS[0], make_values(0))
-    numbers = numbers_of(parties, MEMBERS[0], upload)
+    uploads = parties.uploads(map(make_values, range(4)))
+    numbers = numbers_of(parties, MEMBERS[0], uploads[MEMBERS[0]])
     channel = LocalChannel(parties.decryptor)
     channel.call(numbers.to_bytes())
 
     with pytest.raises(ScreeningError, match="screened before"):
         channel.call(numbers.to_bytes())
+
+
+def test_nobody_is_screened_before_the_list_is_fixed_or_beside_it() -> None:
+    """Without a list, for a client that is not on it, and for another copy than the committed one: refused by name."""
+    parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
+    channel = LocalChannel(parties.decryptor)
+    early = parties.made(MEMBERS[3], make_values(3))
+    numbers = numbers_of(parties, MEMBERS[3], early.to_bytes())
+
+    with pytest.raises(StageError, match="not fixed yet"):
+        channel.call(numbers.to_bytes())
+    parties.uploads(map(make_values, range(3)))
+    with pytest.raises(CommitmentError, match="client-04: is not on the list"):
+        channel.call(numbers.to_bytes())
+    with pytest.raises(CommitmentError, match="client-01: the numbers are of another copy"):
+        channel.call(replace(numbers, sender=1).to_bytes())
 
 
 def shapes(numbers: ScreeningNumbers) -> dict[str, tuple[ScreeningNumbers, type[ProtocolError]]]:
@@ -445,7 +542,8 @@ def shapes(numbers: ScreeningNumbers) -> dict[str, tuple[ScreeningNumbers, type[
 def test_the_decryptor_opens_nothing_but_the_shape_of_numbers() -> None:
     """Numbers of another session, of no member, or of another shape are refused by name, and cost nobody the one time."""
     parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    numbers = numbers_of(parties, MEMBERS[0], parties.upload(MEMBERS[0], make_values(0)))
+    uploads = parties.uploads(map(make_values, range(4)))
+    numbers = numbers_of(parties, MEMBERS[0], uploads[MEMBERS[0]])
     channel = LocalChannel(parties.decryptor)
 
     for odd, error in shapes(numbers).values():
@@ -458,9 +556,8 @@ def test_the_decryptor_opens_nothing_but_the_shape_of_numbers() -> None:
 def test_nobody_counts_who_was_not_screened() -> None:
     """An aggregator that leaves the screening out gets nothing decrypted."""
     parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    parties.server._screen = lambda _position, _copy: None  # type: ignore[method-assign]
-    for seed, member in enumerate(MEMBERS):
-        parties.server.receive(member, parties.upload(member, make_values(seed)))
+    parties.server._screening.screen = lambda _position, _copy: None  # type: ignore[method-assign]
+    parties.take(map(make_values, range(4)))
 
     with pytest.raises(ServiceError, match="ScreeningError: client-01: contributes without having passed"):
         parties.sums()
@@ -469,15 +566,14 @@ def test_nobody_counts_who_was_not_screened() -> None:
 def test_nobody_counts_who_did_not_pass() -> None:
     """An aggregator that adds a rejected update all the same gets nothing decrypted."""
     parties = Parties.meet(replace(RULE, max_norm=0.01), make_session(4, segment(0, 50, MEMBERS)))
-    honest = parties.server._screen
+    honest = parties.server._screening.screen
 
     def lenient(position: int, copy: bytes) -> None:
         with pytest.raises(ScreeningError):
             honest(position, copy)
 
-    parties.server._screen = lenient  # type: ignore[method-assign]
-    for seed, member in enumerate(MEMBERS):
-        parties.server.receive(member, parties.upload(member, make_values(seed)))
+    parties.server._screening.screen = lenient  # type: ignore[method-assign]
+    parties.take(map(make_values, range(4)))
 
     with pytest.raises(ServiceError, match="contributes without having passed"):
         parties.sums()
@@ -486,9 +582,9 @@ def test_nobody_counts_who_did_not_pass() -> None:
 def test_when_nobody_passes_the_round_ends_by_name() -> None:
     """A rule that everybody breaks leaves fewer than the threshold."""
     parties = Parties.meet(replace(RULE, max_norm=0.01), make_session(4, segment(0, 50, MEMBERS)))
-    for seed, member in enumerate(MEMBERS):
+    for member, upload in parties.uploads(map(make_values, range(4))).items():
         with pytest.raises(ScreeningError):
-            parties.server.receive(member, parties.upload(member, make_values(seed)))
+            parties.server.receive(member, upload)
 
     with pytest.raises(BelowThresholdError):
         parties.sums()
@@ -497,7 +593,7 @@ def test_when_nobody_passes_the_round_ends_by_name() -> None:
 def test_after_the_sum_nothing_more_is_screened() -> None:
     """With the round key the screening key is gone."""
     parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    uploads = {member: parties.upload(member, make_values(seed)) for seed, member in enumerate(MEMBERS)}
+    uploads = parties.uploads(map(make_values, range(4)))
     for member in MEMBERS[:3]:
         parties.server.receive(member, uploads[member])
     late = numbers_of(parties, MEMBERS[3], uploads[MEMBERS[3]])

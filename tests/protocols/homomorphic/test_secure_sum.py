@@ -7,16 +7,23 @@ from protocols.homomorphic.parameters import BFV_2X29
 from protocols.interface import SecureSum, SumResult
 from protocols.session import Segment, Session
 from tests.contracts.secure_sum import SecureSumContract
+from tests.contracts.sessions import OTHER_MODEL, make_inputs
 from tests.protocols.homomorphic.parties import VERIFIED, EveryonesHomomorphic
 
 
 class HomomorphicContract(SecureSumContract):
-    """Bindings are signed beside the ciphertexts: where they differ, the segment stays closed.
+    """One model for all segments is signed beside the digests of the ciphertexts: a few with another one are left out.
 
     Its first request carries the round key, so a first request of another form is malformed.
     """
 
     refusal_of_a_foreign_first_request: ClassVar[type[ProtocolError]] = WireError
+    odd_bindings: ClassVar[dict[int, bytes]] = {0: OTHER_MODEL, 1: OTHER_MODEL}
+
+    def check_other_segments(self, result: SumResult, sums_of_inputs: dict[int, list[int]]) -> None:
+        """What befalls one segment befalls all."""
+        assert (1 in result.sums) == (0 in result.sums)
+        assert 1 not in result.sums or result.sums[1].tolist() != sums_of_inputs[1]
 
     def check_mixed_bindings(
         self,
@@ -24,8 +31,12 @@ class HomomorphicContract(SecureSumContract):
         result: SumResult,
         sums_of_inputs: dict[int, list[int]],
     ) -> None:
-        """Segment 0 stays closed by name, also at full capacity."""
-        assert result.refused[0] == "its members were bound to different models"
+        """The odd one has dropped out of all segments before it uploaded, also at full capacity."""
+        (odd,) = set(session.members) - set(result.survivors)
+        own = make_inputs(session)[odd]
+        assert {index: (values + own[index].values).tolist() for index, values in result.sums.items()} == (
+            sums_of_inputs
+        )
 
     def check_foreign_server_binding(
         self,
@@ -33,8 +44,10 @@ class HomomorphicContract(SecureSumContract):
         result: SumResult,
         sums_of_inputs: dict[int, list[int]],
     ) -> None:
-        """The same."""
-        assert result.refused[0] == "its members were bound to another model than the server"
+        """Every segment stays closed by name."""
+        assert result.refused == dict.fromkeys(
+            sums_of_inputs, "its members were bound to another model than the server"
+        )
 
     def quorum(self, session: Session, part: Segment) -> int:
         """The session's own."""

@@ -1,5 +1,6 @@
 """Services answer bytes with bytes, name what they refuse, and let no secret key out."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -16,12 +17,12 @@ from protocols.errors import (
     WireError,
 )
 from protocols.homomorphic import scheme, seal_form
+from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.guarded_adder import GuardedAdder
 from protocols.homomorphic.messages import DecryptedSums, EncryptedInput, RoundKey
 from protocols.homomorphic.screening import Screening
 from protocols.homomorphic.secure_sum import Homomorphic
-from protocols.homomorphic.server import Roles
 from protocols.homomorphic.service_messages import HELLO, Answer, SessionRequest, Setup, StoredSums
 from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services
@@ -133,17 +134,11 @@ def test_keys_are_new_every_session() -> None:
     """Two sessions have two keys, and two encryptions of the same values share no ciphertext."""
     first, second = (Meeting.of(replace(SESSION, round=number)) for number in (1, 2))
 
-    keys = [RoundKey.from_bytes(meeting.server.requests()[FIRST]).key for meeting in (first, second)]
-    again = [
-        client_of(first.terms, FIRST).contribute(first.server.requests()[FIRST], first.inputs[FIRST])
-        for _ in range(2)
-    ]
+    keys = [meeting.key.key for meeting in (first, second)]
+    again = [first.made(FIRST).ciphertexts[0] for _ in range(2)]
 
     assert keys[0] != keys[1]
-    assert (
-        EncryptedInput.from_bytes(again[0]).ciphertexts[0]
-        != EncryptedInput.from_bytes(again[1]).ciphertexts[0]
-    )
+    assert again[0] != again[1]
 
 
 def test_secrets_do_not_print() -> None:
@@ -158,20 +153,37 @@ def test_secrets_do_not_print() -> None:
 # --- setting up ---
 
 
-def test_a_service_is_set_up_once_with_its_own_certificate() -> None:
-    """Before it is set up it serves nothing; it takes no second charge, and no certificate of another key."""
+def test_a_service_is_set_up_by_its_operator_with_its_own_certificate() -> None:
+    """Before it is set up it serves nothing; it takes no other charge, no certificate of another key, no other's setup."""
     service = KeyedService("decryptor", SERVICE_KEYS["decryptor"])
-    setup = Setup(charge=charge_for(), trust=TRUST).to_bytes()
+    setup = Setup(charge=charge_for(), trust=TRUST)
 
     with pytest.raises(StageError, match="was not set up"):
         service.answer(SessionRequest(session=SESSION).to_bytes())
     with pytest.raises(EnrolmentError, match="binds another key"):
-        KeyedService("decryptor").answer(setup)
-    service.answer(setup)
-    with pytest.raises(StageError, match="set up already"):
-        service.answer(setup)
+        KeyedService("decryptor").set_up(setup)
+    service.set_up(setup)
+    with pytest.raises(StageError, match="set up already to serve something else"):
+        service.set_up(replace(setup, charge=charge_for(least_quorum=2)))
     with pytest.raises(StageError, match="none of the services"):
-        KeyedService("verifier", SERVICE_KEYS["verifier"]).answer(setup)
+        KeyedService("verifier", SERVICE_KEYS["verifier"]).set_up(setup)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["first come", "afterwards"])
+def test_what_comes_by_the_aggregators_channel_sets_nothing_up(before: bool) -> None:  # noqa: FBT001
+    """A setup by the aggregator is refused by name, be it the very first message, the honest one or another."""
+    service = KeyedService("decryptor", SERVICE_KEYS["decryptor"])
+    channel = LocalChannel(service)
+    setup = Setup(charge=charge_for(), trust=TRUST)
+    if not before:
+        service.set_up(setup)
+
+    for attempt in (setup, replace(setup, charge=charge_for(least_quorum=2))):
+        with pytest.raises(StageError, match="set up by its own operator, not by the aggregator"):
+            channel.call(attempt.to_bytes())
+
+    with pytest.raises(StageError, match="was not set up") if before else nullcontext():
+        channel.call(SessionRequest(session=SESSION).to_bytes())
 
 
 def test_a_service_tells_its_public_key_alone() -> None:

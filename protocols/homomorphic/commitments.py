@@ -1,0 +1,134 @@
+"""The list of inputs of one session as a decryptor or verifier fixes it: once, before any ciphertext is sent.
+
+Both run the same checks, each on its own. What follows for everybody: contributors are in the list, their ciphertexts are
+those that the list names, no two of which are the same, and all were computed from one model.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import final
+
+from protocols.errors import BelowThresholdError, CommitmentError, InputError, StageError
+from protocols.homomorphic import checks
+from protocols.homomorphic.messages import EncryptedSum
+from protocols.homomorphic.receipts import FIXED_PURPOSE, NO_COPY, CommittedInputs, InputReceipt
+from protocols.homomorphic.terms import Terms
+from protocols.identity import Identity
+
+
+def check_committed(terms: Terms, message: CommittedInputs, *, key_id: bytes) -> None:
+    """Refuse a list that holds a receipt which does not hold, a copy of anything, or inputs bound to two models.
+
+    Copies: ciphertexts of one client repeated by others, or in other segments, would count one update several times over.
+
+    Raises:
+        ContextError, KeyUseError, RosterError, InputError, IdentityError: As :func:`checks.check_receipt`.
+        CommitmentError: Two digests in it are the same.
+        BelowThresholdError: It is shorter than the threshold.
+    """
+    checks.check_context(terms, message.context)
+    checks.check_key_id(message.key_id, key_id)
+    for receipt in message.receipts:
+        checks.check_receipt(terms, receipt, key_id=key_id)
+    check_no_copies(terms, message.receipts)
+    if len({receipt.binding for receipt in message.receipts if receipt.digests}) > 1:
+        raise InputError("the inputs are bound to different models: whose is another must be left out")
+    if len(message.receipts) < terms.session.threshold:
+        raise BelowThresholdError(
+            f"{len(message.receipts)} committed inputs must be >= threshold={terms.session.threshold}"
+        )
+
+
+def check_no_copies(terms: Terms, receipts: tuple[InputReceipt, ...]) -> None:
+    """Refuse receipts of which two name the same bytes.
+
+    Raises:
+        CommitmentError: They do.
+    """
+    named = Counter(digest for receipt in receipts for digest in _digests(receipt))
+    for receipt in receipts:
+        if any(named[digest] > 1 for digest in _digests(receipt)):
+            name = terms.session.client_at(receipt.sender)
+            raise CommitmentError(
+                f"{name}: ciphertexts that are listed twice: every client encrypts its own input, afresh for every segment"
+            )
+
+
+def _digests(receipt: InputReceipt) -> list[bytes]:
+    return [*receipt.digests.values(), *([receipt.copy_digest] if receipt.copy_digest != NO_COPY else [])]
+
+
+@final
+class Commitments:
+    """One session's list at one service.
+
+    Args:
+        terms: Of the session.
+        key_id: Of its round key.
+        identity: The service's.
+    """
+
+    def __init__(self, terms: Terms, key_id: bytes, identity: Identity) -> None:
+        self._terms = terms
+        self._key_id = key_id
+        self._identity = identity
+        self._fixed: tuple[bytes, bytes] | None = None
+        self._receipts: Mapping[int, InputReceipt] = {}
+
+    def fix(self, message: CommittedInputs) -> bytes:
+        """Check the list and sign it; the same list again gets the same signature, and no other one ever does.
+
+        Raises:
+            CommitmentError: Another list was fixed.
+            ProtocolError: As :func:`check_committed`.
+        """
+        listed = message.listed()
+        if self._fixed is None:
+            check_committed(self._terms, message, key_id=self._key_id)
+            self._fixed = (listed.digest, self._identity.sign(FIXED_PURPOSE, listed.signed_part()))
+            self._receipts = {receipt.sender: receipt for receipt in message.receipts}
+        if listed.digest != self._fixed[0]:
+            raise CommitmentError(
+                "another list of inputs was fixed for this session: what comes later or was changed does not count"
+            )
+        return self._fixed[1]
+
+    @property
+    def receipts(self) -> Mapping[int, InputReceipt]:
+        """Of everyone on the list.
+
+        Raises:
+            StageError: None is fixed yet.
+        """
+        if self._fixed is None:
+            raise StageError("the list of inputs is not fixed yet")
+        return self._receipts
+
+    def receipt(self, sender: int) -> InputReceipt:
+        """Of one client.
+
+        Raises:
+            StageError: No list is fixed yet.
+            RosterError: There is no such member.
+            CommitmentError: It is not on the list.
+        """
+        name = self._terms.session.client_at(sender)
+        if sender not in self.receipts:
+            raise CommitmentError(f"{name}: is not on the list of inputs that was fixed")
+        return self.receipts[sender]
+
+    def check_sum(self, message: EncryptedSum) -> frozenset[int]:
+        """The contributors of a sum, all of them on the list.
+
+        Raises:
+            ContextError, KeyUseError, CiphertextError: The sum is of another session or key, or has the wrong size.
+            StageError: No list is fixed yet.
+            CommitmentError: It is over another list, or somebody beyond it.
+            RosterError: There is no such member.
+        """
+        checks.check_sum(self._terms, message, key_id=self._key_id)
+        for sender in message.contributors:
+            self.receipt(sender)
+        if self._fixed is None or message.inputs_digest != self._fixed[0]:
+            raise CommitmentError("the sum is over another list of inputs than the one that was fixed")
+        return frozenset(message.contributors)
