@@ -264,9 +264,15 @@ def _messages(draw: Callable[[int], bytes]) -> dict[type, list[object]]:
             ),
             KeyDirectory(context=context, nonces={}, advertisements=()),
         ],
-        SealedShares: [SealedShares(context=context, sender=4, sealed=blobs)],
+        SealedShares: [SealedShares(context=context, sender=4, sealed=blobs, commitments=blobs)],
         ShareDelivery: [
-            ShareDelivery(context=context, recipient=2, participants=(1, 2, 5, 6), sealed=blobs),
+            ShareDelivery(
+                context=context,
+                recipient=2,
+                participants=(1, 2, 5, 6),
+                sealed=blobs,
+                digests={place: draw(32) for place in blobs},
+            ),
         ],
         MaskedInput: [
             MaskedInput(
@@ -274,6 +280,7 @@ def _messages(draw: Callable[[int], bytes]) -> dict[type, list[object]]:
                 sender=3,
                 segments={0: _vector(5, bits, draw), 2: _vector(40, bits, draw)},
                 ring_bits=bits,
+                disputed=(1, 5) if bits > 16 else (),
                 view_signature=signature if bits > 20 else b"",
             )
             for bits in RING_BITS
@@ -333,6 +340,7 @@ def _advertisement(sender: int, context: bytes, draw: Callable[[int], bytes]) ->
         mask_keys={0: draw(32), 3: draw(32)},
         sealing_key=draw(32),
         nonce=draw(16),
+        commitments={0: (draw(16),), 3: (draw(16), draw(16))},
         signature=draw(64),
     )
 

@@ -2,7 +2,7 @@
 
     ProtocolError
     ├── SessionError            the terms of a session contradict each other
-    │   ├── CapacityError       the sum could leave the ring and wrap
+    │   ├── CapacityError       the sum could wrap, or leaves no room in the ring for wrong sums to show
     │   ├── ThresholdError      the threshold does not fit the members
     │   └── QuorumError         a segment's quorum does not fit its members
     ├── WireError               bytes are not the one canonical form of the expected message
@@ -26,12 +26,25 @@
         ├── EnrolmentError      a client is unknown, listed twice or bound to another key; a roster is outdated
         └── KeyFileError        a private key file is malformed, locked, or open to others
 
-A message names the party, the value and the rule, and never contains secret bytes.
+A message names the party, the value and the rule, and never contains secret bytes. It is cut to MAX_MESSAGE characters where
+it is made: values in it may come from a peer, and are as long as the peer likes.
 """
+
+from typing import Final
+
+MAX_MESSAGE: Final = 1000
+
+
+def capped(message: str) -> str:
+    """A message as it is, or its beginning with a mark that it goes on."""
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 4] + " ..."
 
 
 class ProtocolError(Exception):
     """Base of every error that `protocols` raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(capped(message))
 
 
 class SessionError(ProtocolError):
@@ -39,7 +52,7 @@ class SessionError(ProtocolError):
 
 
 class CapacityError(SessionError):
-    """The sum could leave the ring and wrap."""
+    """The sum could wrap, or leaves no room in the ring for wrong sums to show."""
 
 
 class ThresholdError(SessionError):

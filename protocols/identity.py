@@ -7,13 +7,13 @@ from before a revocation.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Self, final
 
+from protocols.clock import Clock
 from protocols.errors import CertificateError, EnrolmentError, RevokedError, SignatureError
 from protocols.primitives import signing
 from protocols.primitives.certificates import (
@@ -32,6 +32,7 @@ from protocols.session import ClientId
 __all__ = ["Identity", "Roster", "RosterEntry", "ThrowawayAuthority", "TrustStore", "signed_bytes"]
 
 MONTH_SECONDS = 30 * 86_400
+YEAR_SECONDS = 365 * 86_400
 SERVICE_RANK = 0  # what a certificate says of a decryptor or verifier: it holds no rows
 
 
@@ -64,22 +65,27 @@ class Identity:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrustStore:
-    """One party's view of whom to believe at one moment.
+    """One party's view of whom to believe.
 
-    Guarantees: the authority signed everything in it, and its lists are in force at `now`. Whether a single client may
-    be believed is what :meth:`check` says, so that one bad certificate stops nobody else.
+    Guarantees: the authority signed everything in it, its lists were in force at `now`, and the revocation list is none from
+    before the roster. Whether a single client may be believed is what :meth:`check` says, so that one bad certificate stops
+    nobody else. It reads the clock every time: what expires in the middle of a run is refused from then on, and nothing
+    that was refused for its age comes back (:mod:`protocols.clock`).
 
     Args:
         authority: The authority's public key, known from a safe source.
         roster: Who is enrolled.
         revocations: Whose certificates were taken back.
         certificates: The certificates at hand, by client.
-        now: The moment, in unix seconds.
+        now: The moment from which it counts, in unix seconds; without a clock it stays there.
+        clock: The time from then on; a party that lives for longer than one check needs one. Two views that differ in
+            their clocks alone are equal.
 
     Raises:
         SignatureError: Another key signed the roster.
         CertificateError: A certificate or the revocation list is foreign or was altered; the list is not in force.
-        EnrolmentError: The roster is not in force, or a certificate stands under another client's name.
+        EnrolmentError: The roster is not in force, the revocation list is older than the one the roster names, or a
+            certificate stands under another client's name.
     """
 
     authority: bytes
@@ -87,14 +93,15 @@ class TrustStore:
     revocations: RevocationList
     certificates: Mapping[ClientId, Certificate] = field(repr=False)
     now: int
+    clock: Clock | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "certificates", MappingProxyType(dict(self.certificates)))
         self.roster.verify(self.authority)
-        self.roster.check_valid_at(self.now)
         if read_revocations(self.revocations.der, self.authority) != self.revocations:
             raise CertificateError(f"revocation list {self.revocations.number} is not what its bytes say")
-        self.revocations.check_valid_at(self.now)
+        self.check_in_force()
+        self.roster.check_revocations(self.revocations.number)
         for client, certificate in self.certificates.items():
             if read_certificate(certificate.der, self.authority) != certificate:
                 raise CertificateError(f"the certificate of {client!r} is not what its bytes say")
@@ -103,7 +110,14 @@ class TrustStore:
 
     @classmethod
     def read(
-        cls, *, authority: bytes, roster: bytes, revocations: bytes, certificates: Iterable[bytes], now: int
+        cls,
+        *,
+        authority: bytes,
+        roster: bytes,
+        revocations: bytes,
+        certificates: Iterable[bytes],
+        now: int,
+        clock: Clock | None = None,
     ) -> Self:
         """A view from bytes as they come from the disk or the network.
 
@@ -122,23 +136,40 @@ class TrustStore:
             revocations=read_revocations(revocations, authority),
             certificates=by_client,
             now=now,
+            clock=clock,
         )
+
+    @property
+    def moment(self) -> int:
+        """The time of this check, in unix seconds: the clock's, and never before `now`."""
+        return self.now if self.clock is None else max(self.now, self.clock())
+
+    def check_in_force(self) -> None:
+        """Refuse to go on with lists that have expired since.
+
+        Raises:
+            EnrolmentError: The roster has.
+            CertificateError: The revocation list has.
+        """
+        moment = self.moment
+        self.roster.check_valid_at(moment)
+        self.revocations.check_valid_at(moment)
 
     def check(self, client: ClientId) -> Certificate:
         """The one certificate of a client that may be believed now.
 
         Raises:
             EnrolmentError: The client is unknown, its certificate is missing or not the one on the roster (another key
-                or rank), or another enrolled client has the same key.
+                or rank), another enrolled client has the same key, or the roster has expired.
             RevokedError: Its certificate was taken back.
-            CertificateError: Its certificate expired or is not yet valid.
+            CertificateError: Its certificate or the revocation list expired or is not yet valid.
         """
+        self.check_in_force()
         certificate = self._enrolled(client)
         if certificate.serial in self.revocations.serials:
             raise RevokedError(f"the certificate of {client!r} was revoked")
-        if self._holders_of_key[certificate.public_key] > 1:
-            raise EnrolmentError(f"client {client!r} shares its key with another enrolled client")
-        certificate.check_valid_at(self.now)
+        self.roster.check_own_key(client)
+        certificate.check_valid_at(self.moment)
         return certificate
 
     @cached_property
@@ -192,7 +223,9 @@ class TrustStore:
         revocations: RevocationList | None = None,
         certificates: Iterable[Certificate] = (),
     ) -> Self:
-        """The view at another moment, with newer lists and further certificates where there are any.
+        """The view at a later moment, with newer lists and further certificates where there are any.
+
+        A moment before the one at hand, or before the clock's, leaves that one: a view never goes back.
 
         Raises:
             EnrolmentError: A list is older than the one at hand, or another one with the same number.
@@ -210,7 +243,7 @@ class TrustStore:
             roster=roster or self.roster,
             revocations=revocations or self.revocations,
             certificates={**self.certificates, **{found.client: found for found in certificates}},
-            now=now,
+            now=max(now, self.moment),
         )
 
     def _enrolled(self, client: ClientId) -> Certificate:
@@ -221,15 +254,6 @@ class TrustStore:
         if not self.roster.lists(certificate):
             raise EnrolmentError(f"the certificate of {client!r} is not the one on {self.roster.name}")
         return certificate
-
-    @cached_property
-    def _holders_of_key(self) -> Counter[bytes]:
-        """Enrolled clients per key; certificates that are not on the roster do not count."""
-        return Counter(
-            certificate.public_key
-            for certificate in self.certificates.values()
-            if self.roster.lists(certificate)
-        )
 
 
 def _check_newer(what: str, known: int, found: int, *, same: bool) -> None:
@@ -267,6 +291,7 @@ class ThrowawayAuthority:
         *,
         now: int,
         valid_for: int = MONTH_SECONDS,
+        clock: Clock | None = None,
         services: Mapping[ClientId, bytes] = MappingProxyType({}),
         random_bytes: RandomBytes = SYSTEM_RANDOM,
     ) -> Self:
@@ -277,6 +302,7 @@ class ThrowawayAuthority:
             services: Public keys of services that made their own; they are enrolled with rank 0 and get no identity here.
             now: First second of every validity, in unix seconds.
             valid_for: Seconds from then on.
+            clock: What the views of a run read; without one, they stay at their moment.
             random_bytes: For every key and serial number.
 
         Raises:
@@ -306,7 +332,7 @@ class ThrowawayAuthority:
             identities[client] = Identity(client=client, key=own, certificate=issued)
         issued_to_all = [identity.certificate for identity in identities.values()]
         issued_to_all += [issue(name, 0, public_key) for name, public_key in services.items()]
-        view = _first_view(key, certificate, issued_to_all)
+        view = _first_view(key, certificate, issued_to_all, clock)
         return cls(key=key, certificate=certificate, identities=MappingProxyType(identities), view=view)
 
     def trust(self, now: int) -> TrustStore:
@@ -330,17 +356,20 @@ class ThrowawayAuthority:
 
 
 def _first_view(
-    key: SigningKey, authority: AuthorityCertificate, certificates: list[Certificate]
+    key: SigningKey, authority: AuthorityCertificate, certificates: list[Certificate], clock: Clock | None
 ) -> TrustStore:
     """Roster 1 and an empty revocation list 1, in force as long as the authority."""
     first, last = authority.not_before, authority.not_after
     entries = map(RosterEntry.of, certificates)
     return TrustStore(
         authority=key.public,
-        roster=Roster.issue(key, number=1, issued_at=first, expires_at=last, entries=entries),
+        roster=Roster.issue(
+            key, number=1, least_revocations=1, issued_at=first, expires_at=last, entries=entries
+        ),
         revocations=issue_revocations(
             key, authority, serials=(), number=1, now=first, valid_for=last - first
         ),
         certificates={certificate.client: certificate for certificate in certificates},
         now=first,
+        clock=clock,
     )

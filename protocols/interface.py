@@ -61,6 +61,9 @@ class SumResult:
         refused: By segment index: why a segment stayed closed.
         inputs: By survivor and segment, what a sum in the clear was asked to keep; empty in every other one.
         extra_secrets: By (survivor, open segment, number from 0): the secrets that the segment's rule gives out. Secret.
+        faults: By client that provably did not follow the protocol: what it did.
+        disputes: By client: whose messages to it were no use to it, it says; of each such pair one is at fault, and it
+            cannot be told which.
     """
 
     survivors: tuple[ClientId, ...]
@@ -68,6 +71,8 @@ class SumResult:
     refused: Mapping[int, str]
     inputs: Mapping[ClientId, Mapping[int, IntegerVector]] = field(default_factory=dict, repr=False)
     extra_secrets: Mapping[tuple[ClientId, int, int], bytes] = field(default_factory=dict, repr=False)
+    faults: Mapping[ClientId, str] = field(default_factory=dict)
+    disputes: Mapping[ClientId, tuple[ClientId, ...]] = field(default_factory=dict)
 
 
 class SumClient(ABC):
@@ -109,6 +114,14 @@ class SumServer(ABC):
         """The server's own bindings, once it knows them: a mode that can tell refuses inputs bound otherwise at once.
 
         A server that is not told finds out when it asks for the result.
+        """
+
+    @property
+    @abstractmethod
+    def contributors(self) -> tuple[ClientId, ...] | None:
+        """Whose inputs will be in what opens, increasing; None until that is fixed.
+
+        It is fixed before anything is revealed: whoever keeps a ledger writes it down at that moment.
         """
 
     @abstractmethod
@@ -187,8 +200,11 @@ def check_binding(index: int, binding: bytes | None) -> bytes:
 def reason_to_reject(session: Session, summed: IntegerVector, *, present: int) -> str:
     """Why a sum cannot be the sum of so many inputs; empty if it can. Run by the server on every opened segment.
 
-    Masks that do not cancel (another model, a wrong upload) leave uniform ring elements, which exceed the honest range
-    all but surely unless the session uses up the ring's capacity.
+    Masks that do not cancel (another model, an upload masked or garbled in any other way than agreed) leave elements that
+    are uniform over the ring. The honest range is at most half of it (:func:`protocols.ring.capacity`; three quarters of
+    an encrypted field), so that L elements pass with probability 2^-L at most: one in a million for 20 elements. Many
+    inputs below their bound make it far less: (2 n x + 1) / 2^b for each element. What it cannot see is an input beyond
+    its bound that was masked as agreed, as long as the sum stays in the range of honest ones: masks hide who exceeds.
     """
     limit = present * session.input_bound
     if int(summed.min()) < -limit or int(summed.max()) > limit:

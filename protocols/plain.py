@@ -161,6 +161,11 @@ class PlainServer(SumServer):
             )
         self._opens = True
 
+    @property
+    def contributors(self) -> tuple[ClientId, ...] | None:
+        """Who has answered, once that is fixed."""
+        return tuple(sorted(self._answered)) if self._closed else None
+
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
         """The sums of the segments that meet their quorum."""
         if not self._opens:

@@ -2,8 +2,10 @@
 
 Arithmetic is modulo 2^32 everywhere and is reduced to b bits where a vector travels or is read: since 2^b divides 2^32
 the results agree, and a smaller ring costs fewer bytes at the same speed. A sum of n integers of magnitude at most x is
-recovered exactly by the centred lift when n * x < 2^(b-1); that limit, `capacity`, is checked when a session is
-constructed, because a wrapped sum is silently wrong.
+recovered exactly by the centred lift when n * x < 2^(b-1), and a wrapped sum is silently wrong. `capacity` keeps one bit
+more free, n * x < 2^(b-2): what honest inputs can add up to is then at most half of the ring, so that a sum in which a
+mask, or anything else that is uniform over the ring, was left shows it with probability 1 - 2^-L or more in L elements.
+A session that leaves no such room is refused when it is constructed.
 
 >>> centred(to_ring(np.array([-3])) + to_ring(np.array([1])), bits=16)
 array([-2])
@@ -22,8 +24,8 @@ IntegerVector = npt.NDArray[np.int64]
 
 
 def capacity(summands: int, *, bits: int = 32) -> int:
-    """The largest magnitude that each of so many integers may have for their sum to be recovered exactly."""
-    return int((2 ** (bits - 1) - 1) // summands)
+    """The largest magnitude that each of so many integers may have for their sum to stay within half of the ring."""
+    return int((2 ** (bits - 2) - 1) // summands)
 
 
 def to_ring(values: IntegerVector) -> RingVector:

@@ -11,6 +11,7 @@ key also signs DER structures; these begin with 0x30, which is not "r".
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -55,16 +56,23 @@ class RosterEntry:
         client: Client id.
         rank: The enrolled rank tier, in 1..65535; 0 for a service.
         fingerprint: SHA-256 of its one certificate that counts.
+        key_digest: SHA-256 of the public key in it, so that the roster alone shows whether two clients have one key.
     """
 
     client: ClientId
     rank: int
     fingerprint: bytes
+    key_digest: bytes
 
     @classmethod
     def of(cls, certificate: Certificate) -> Self:
         """The entry for a certificate."""
-        return cls(client=certificate.client, rank=certificate.rank, fingerprint=certificate.fingerprint)
+        return cls(
+            client=certificate.client,
+            rank=certificate.rank,
+            fingerprint=certificate.fingerprint,
+            key_digest=hashlib.sha256(certificate.public_key).digest(),
+        )
 
 
 @final
@@ -74,6 +82,8 @@ class Roster:
 
     Args:
         number: Grows with every roster of an authority.
+        least_revocations: Number of the revocation list that was in force when the roster was signed. With an older one the
+            roster is not used: who shows the newest roster must show the revocations before it, too.
         issued_at: First second of its validity, in unix seconds.
         expires_at: Last second of its validity: a newer roster is due by then.
         entries: Increasing by client, each client once.
@@ -84,6 +94,7 @@ class Roster:
     """
 
     number: int
+    least_revocations: int
     issued_at: int
     expires_at: int
     entries: tuple[RosterEntry, ...]
@@ -92,6 +103,10 @@ class Roster:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= MAX_LIST_NUMBER:
             raise EnrolmentError(f"roster number={self.number} must lie in 1..2**63-1")
+        if not 1 <= self.least_revocations <= MAX_LIST_NUMBER:
+            raise EnrolmentError(
+                f"{self.name}: least_revocations={self.least_revocations} must lie in 1..2**63-1"
+            )
         if not 0 <= self.issued_at < self.expires_at <= MAX_TIME:
             raise EnrolmentError(f"{self.name}: {self.issued_at}..{self.expires_at} is no span of seconds")
         for entry in self.entries:
@@ -108,6 +123,7 @@ class Roster:
         key: SigningKey,
         *,
         number: int,
+        least_revocations: int,
         issued_at: int,
         expires_at: int,
         entries: Iterable[RosterEntry],
@@ -119,6 +135,7 @@ class Roster:
         """
         draft = cls(
             number=number,
+            least_revocations=least_revocations,
             issued_at=issued_at,
             expires_at=expires_at,
             entries=tuple(sorted(entries, key=lambda entry: entry.client)),
@@ -135,6 +152,10 @@ class Roster:
     def digest(self) -> bytes:
         """SHA-256 of everything but the signature: what a session binds to."""
         return hashlib.sha256(b"rbla-secure roster\x00" + self._content).digest()
+
+    @cached_property
+    def _holders_of_key(self) -> Counter[bytes]:
+        return Counter(entry.key_digest for entry in self.entries)
 
     @cached_property
     def _by_client(self) -> dict[ClientId, RosterEntry]:
@@ -154,6 +175,25 @@ class Roster:
     def lists(self, certificate: Certificate) -> bool:
         """Whether this very certificate is the one that counts for its client."""
         return self._by_client.get(certificate.client) == RosterEntry.of(certificate)
+
+    def check_own_key(self, client: ClientId) -> None:
+        """Refuse a client whose key another client has as well: their signatures could not be told apart.
+
+        The entries alone say so; whoever holds back the other client's certificate hides nothing.
+
+        Raises:
+            EnrolmentError: It has no entry, or shares its key.
+        """
+        if self._holders_of_key[self.entry(client).key_digest] > 1:
+            raise EnrolmentError(f"client {client!r} shares its key with another client of {self.name}")
+
+    def check_revocations(self, number: int) -> None:
+        """Refuse a revocation list that is older than the roster. Raises EnrolmentError."""
+        if number < self.least_revocations:
+            raise EnrolmentError(
+                f"{self.name} must be used with revocation list {self.least_revocations} or a newer one, not with "
+                f"{number}: get the newest one"
+            )
 
     def verify(self, authority: bytes) -> None:
         """Refuse a roster that the holder of this public key did not sign.
@@ -177,10 +217,11 @@ class Roster:
 
     @cached_property
     def _content(self) -> bytes:
-        writer = Writer(MessageType.ROSTER).unsigned(self.number, 8)
+        writer = Writer(MessageType.ROSTER).unsigned(self.number, 8).unsigned(self.least_revocations, 8)
         writer.unsigned(self.issued_at, 8).unsigned(self.expires_at, 8).unsigned(len(self.entries), 4)
         for entry in self.entries:
-            writer.text(entry.client).unsigned(entry.rank, 2).fixed(entry.fingerprint, DIGEST_SIZE)
+            writer.text(entry.client).unsigned(entry.rank, 2)
+            writer.fixed(entry.fingerprint, DIGEST_SIZE).fixed(entry.key_digest, DIGEST_SIZE)
         return writer.done()
 
     def to_bytes(self) -> bytes:
@@ -196,14 +237,25 @@ class Roster:
             EnrolmentError: The fields break the rules of a roster.
         """
         reader = Reader(data, MessageType.ROSTER)
-        number, issued_at, expires_at = reader.unsigned(8), reader.unsigned(8), reader.unsigned(8)
+        number, least_revocations = reader.unsigned(8), reader.unsigned(8)
+        issued_at, expires_at = reader.unsigned(8), reader.unsigned(8)
         entries = tuple(_read_entry(reader) for _ in range(reader.unsigned(4)))
         signature = reader.fixed(SIGNATURE_SIZE)
         reader.end()
         return cls(
-            number=number, issued_at=issued_at, expires_at=expires_at, entries=entries, signature=signature
+            number=number,
+            least_revocations=least_revocations,
+            issued_at=issued_at,
+            expires_at=expires_at,
+            entries=entries,
+            signature=signature,
         )
 
 
 def _read_entry(reader: Reader) -> RosterEntry:
-    return RosterEntry(client=reader.text(), rank=reader.unsigned(2), fingerprint=reader.fixed(DIGEST_SIZE))
+    return RosterEntry(
+        client=reader.text(),
+        rank=reader.unsigned(2),
+        fingerprint=reader.fixed(DIGEST_SIZE),
+        key_digest=reader.fixed(DIGEST_SIZE),
+    )

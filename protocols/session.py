@@ -154,8 +154,9 @@ class Session:
         limit = capacity(n, bits=self.ring_bits)
         if not 1 <= self.input_bound <= limit:
             raise CapacityError(
-                f"input_bound={self.input_bound} must lie in 1..{limit}: the sum of {n} inputs would wrap "
-                f"in {self.ring_bits} bits"
+                f"input_bound={self.input_bound} must lie in 1..{limit}: the sum of {n} inputs would take more than half "
+                f"of the ring of {self.ring_bits} bits, and a sum that went wrong could pass for a right one; "
+                "take more ring_bits, a smaller bound or fewer members"
             )
 
     def _check_classes(self) -> None:

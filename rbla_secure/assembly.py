@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
+from rbla_secure.choices import RowOrder
 from rbla_secure.config import Config
 from rbla_secure.evaluation.poisoning.triggers import corner_patches, most_drawn_to, stamp
 from rbla_secure.federation.derived import sample_level
@@ -25,15 +26,20 @@ from rbla_secure.tasks.training import Descent, LocalTrainer, SummedLoss
 def trainer_of(plan: Plan, base: nn.Module) -> LocalTrainer:
     """Local training as the plan wants it; one for all clients, since it keeps nothing between calls."""
     config = plan.config
+    in_turns = config.training.rows is RowOrder.IN_TURNS
     return LocalTrainer(
-        base, plan.layout, config.training, factors=config.lora.factors, descent=private_descent(config)
+        base,
+        plan.layout,
+        config.training,
+        factors=config.lora.factors,
+        descent=private_descent(config),
+        turns=[band.stop for band in plan.bands] if in_turns else (),
     )
 
 
 def initial_adapter(plan: Plan) -> Adapter:
     """The adapter before round 1."""
-    seed = derive_seed(plan.config.seed, "initial adapter")
-    return Adapter.initial(plan.layout, rank=plan.max_rank, seed=seed)
+    return plan.initial_adapter
 
 
 def reference_of(plan: Plan, base: nn.Module, data: Data) -> Reference:

@@ -90,6 +90,18 @@ class Rest(StrEnum):
     DROPPED = "dropped"
 
 
+class RowOrder(StrEnum):
+    """In which order a client trains the rows that it holds.
+
+    TOGETHER: all in every step. Clients of unequal rank start from one function, and part from it with the first step.
+    IN_TURNS: one rank band after another, each for the whole of the configured epochs or batches, the other rows folded. What a
+        band learns is then the same function of model, examples and seed for all who hold it, to the bit.
+    """
+
+    TOGETHER = "together"
+    IN_TURNS = "in-turns"
+
+
 class Mechanism(StrEnum):
     """Who adds the noise of client-level differential privacy."""
 

@@ -24,9 +24,9 @@ from rbla_secure.config import load_config
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import ConfigError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.derived import threshold, warnings
+from rbla_secure.federation.derived import threshold, tier_protection, warnings
 from rbla_secure.federation.refusals import check_config
-from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase
+from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase, take_passphrase
 from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
 from rbla_secure.report.defences import band_defences, band_object, defence_lines, defence_object
 
@@ -36,7 +36,10 @@ MAX_DAYS = 36_500
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    # Whatever a command starts, and whatever a library starts for it, must not inherit a passphrase.
+    passphrase = take_passphrase()
     options = _parser().parse_args(arguments)
+    options.variable = passphrase
     try:
         result = options.command(options)
     except (RblaSecureError, ProtocolError) as error:
@@ -85,6 +88,7 @@ def _check(options: argparse.Namespace) -> dict[str, object]:
     rows = band_rows(config)
     with ConsoleReport(_console(options), config) as report:
         report.checked(rows)
+        report.tiers(tier_protection(config).items())
         for line in defence_lines(config):
             report.line(line)
         for warning in warnings(config):
@@ -98,6 +102,7 @@ def _check(options: argparse.Namespace) -> dict[str, object]:
         "sound": True,
         "threshold": threshold(config),
         "bands": bands,
+        "tiers": tier_protection(config),
         "robustness": defence_object(config),
         "warnings": warnings(config),
     }
@@ -132,14 +137,13 @@ def _account(options: argparse.Namespace) -> dict[str, object]:
 
 def _account_spent(options: argparse.Namespace) -> dict[str, object]:
     """From the ledger of a run; read only, so that a run may be looked at while it goes on."""
-    from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary  # noqa: PLC0415
+    from rbla_secure.report.privacy import spent_in  # noqa: PLC0415
 
     if options.set:
         raise ConfigError(
             f"--set {options.set[0]} changes nothing that was spent: {options.target} is a run folder"
         )
-    privacy = PrivacySummary.of_folder(options.target)
-    examples = SamplePrivacySummary.of_folder(options.target)
+    privacy, examples = spent_in(options.target)
     if privacy is None and examples is None:
         _say(options, f"{options.target} has no privacy.json: nothing was noised, and nothing bounds epsilon")
         return {"epsilon": None}
@@ -158,10 +162,12 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
     check_config(config)
     folder = options.out or Path("evaluations") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     # torch takes seconds to import: only once the configuration is sound.
+    from rbla_secure.evaluation.poisoning.names import TriggerName  # noqa: PLC0415
     from rbla_secure.evaluation.suite import Terms, evaluate  # noqa: PLC0415
     from rbla_secure.report import evaluation  # noqa: PLC0415
 
-    terms = Terms.of(config, share=options.share, seeds=options.seeds, quick=options.quick)
+    trigger = TriggerName(options.trigger)
+    terms = Terms.of(config, share=options.share, seeds=options.seeds, quick=options.quick, trigger=trigger)
     rows = terms.rows()
     _say(options, f"evaluation {folder}: a run of every cell, {options.share:.0%} of the clients attacking")
     with CellReport(_console(options)) as report:
@@ -232,7 +238,7 @@ def _show_key(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _passphrase(options: argparse.Namespace) -> Secret | None:
-    return read_passphrase(options.passphrase_file, os.environ.get(PASSPHRASE_VARIABLE))
+    return read_passphrase(options.passphrase_file, options.variable)
 
 
 def _line(record: keys.ClientRecord) -> str:
@@ -328,6 +334,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument(
         "--seeds", type=_whole(1, 100), default=1, metavar="N", help="runs of each cell (1)"
+    )
+    evaluate.add_argument(
+        "--trigger",
+        choices=("corner", "scattered"),
+        default="corner",
+        help="of backdoors: a patch where digits have no ink, or pixels where they have (corner)",
     )
     evaluate.set_defaults(command=_evaluate)
 

@@ -30,6 +30,7 @@ from rbla_secure.choices import (
     PreStepName,
     Profile,
     Rest,
+    RowOrder,
     Screen,
     SecureSumMode,
     Upload,
@@ -166,10 +167,13 @@ class RobustnessConfig(_Table):
     """What stands between a faulty or hostile client and the global adapter."""
 
     f: CountOrZero = Field(
-        0, description="hostile clients of a round to stand against; bands open over 2f + 1 holders or more"
+        0,
+        description="hostile clients of a round to stand against; bands open over 2f + 1 holders, 3f + 1 where a filter rejects or mixes",
     )
     filter: FilterName = Field(
-        FilterName.NONE, description="over single updates: in plain mode only; recommended: tier-dnc-cosine"
+        FilterName.NONE,
+        description="over single updates: in plain mode only. If any, trimmed-mean; none withstands attackers that adapt to it "
+        "(README, Robustness)",
     )
     pre_step: PreStepName = PreStepName.NONE
     bucket_size: Annotated[int, Field(ge=1, le=10**6)] = Field(2, description="of pre-step bucketing")
@@ -218,6 +222,10 @@ class TrainingConfig(_Table):
     learning_rate: Positive = 0.005
     momentum: Share = Field(0.0, description="used by sgd")
     weight_decay: NotNegative = 0.0
+    rows: RowOrder = Field(
+        RowOrder.TOGETHER,
+        description="in-turns trains one rank band after another: a pass for each, and no rank can be told from another",
+    )
 
 
 def _default_tiers() -> dict[str, TierConfig]:
@@ -243,6 +251,10 @@ class Config(_Table):
     )
     weights: Weighting = Weighting.UNIFORM
     examples_cap: Count = Field(1000, description="examples that give weight 1 when weights = examples")
+    least_weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        1 / 16,
+        description="of a client when weights = examples, however few it has; a forged weight amplifies by 1 / this at most",
+    )
     min_holders: Count = Field(3, description="a rank band opens only with so many surviving holders")
     clip_norm: Positive = 1.5
     noise_multiplier: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = Field(
@@ -252,6 +264,9 @@ class Config(_Table):
     dropout_rate: Share = Field(
         0.05,
         description="chance that a client fails in a round, three times in four before its input counts (injected fault)",
+    )
+    stage_seconds: NotNegative = Field(
+        3600.0, description="longest time of one client's answer to one stage; 0 sets no limit"
     )
     max_aborted_rounds: Count = Field(5, description="the run stops after so many aborted rounds in a row")
     tiers: dict[TierName, TierConfig] = Field(default_factory=_default_tiers, min_length=1)

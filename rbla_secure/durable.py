@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PRIVATE = 0o600  # the mode of a file that holds a secret
+PUBLIC = 0o644  # of a file that everybody may read and nobody else may change, whatever the umask
+OURS_TO_WRITE = 0o755  # of a folder of such files
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -32,11 +34,17 @@ def append_line(path: Path, line: str) -> None:
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
-    """Append lines and flush them to the disk together. A crash can leave fewer of them, the last one torn."""
+    """Append lines and flush them to the disk together. A crash can leave fewer of them, the last one torn.
+
+    A new file's name is flushed too: what is written elsewhere later may rely on it.
+    """
+    new = not path.exists()
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(line + "\n" for line in lines))
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        sync_folder(path.parent)
 
 
 def whole_lines(path: Path) -> list[str]:
@@ -47,18 +55,41 @@ def whole_lines(path: Path) -> list[str]:
     return text.split("\n")[:-1]
 
 
-def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
+def drop_torn_line(path: Path) -> None:
+    """Cut off what a crash left of a last line, which would swallow the next one; whole lines stay as they are."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+    cut_to(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def cut_to(path: Path, size: int) -> None:
+    """Shorten a file to so many bytes, durably."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
+
+
+def replace_folder(path: Path, fill: Callable[[Path], None], *, mode: int = 0o777) -> None:
     """Replace a folder by what `fill` writes into an empty one. The old one goes only when the new one is whole.
 
     Between two renames the name is free for a moment; a crash then leaves the old folder beside it as ``.NAME.old``,
     and the next replacement first puts it back.
+
+    Args:
+        path: The folder.
+        fill: Is given the empty one.
+        mode: Permissions that it is created with, less the process's umask.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     old = path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():
         old.rename(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir(mode=mode, parents=True)
     fill(temporary)
     sync_folder(temporary)
     shutil.rmtree(old, ignore_errors=True)

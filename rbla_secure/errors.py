@@ -9,18 +9,26 @@
     ├── RefusalError      a participant refuses a request of the server
     ├── PrivacyError      a mechanism, a bound or a ledger of differential privacy contradicts itself
     ├── RobustnessError   a robust rule, filter or grouping cannot keep its promise, or its input is not finite
+    ├── EvaluationError   an attack of an evaluation did not happen: nothing of it is scored
     ├── BudgetError       the next release would exceed max-epsilon
     ├── RunFolderError    a run folder is missing, damaged, in use or already taken
     ├── KeyFolderError    a folder of keys is missing, damaged, in use or already taken
+    │   └── TrustAnchorError  a file that says whom to believe could be changed by others
+    ├── TimeLimitError    a client took longer for its answer than it may
     └── AbortedRunError   too many rounds in a row ended without a result
 
 A message names the argument, its value and the rule, and never contains secret bytes. The errors of the secure sums
 are a tree of their own: :mod:`protocols.errors`.
 """
 
+from protocols.errors import capped
+
 
 class RblaSecureError(Exception):
     """Base of every error that `rbla_secure` raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(capped(message))
 
 
 class ConfigError(RblaSecureError):
@@ -55,6 +63,10 @@ class RobustnessError(RblaSecureError):
     """A robust rule, filter or grouping cannot keep its promise with these numbers, or its input is not finite."""
 
 
+class EvaluationError(RblaSecureError):
+    """An attack of an evaluation did not happen (an attacker was refused, raised or fell silent): nothing of it is scored."""
+
+
 class BudgetError(RblaSecureError):
     """The next release would exceed `max-epsilon`: nothing of it is revealed."""
 
@@ -65,6 +77,14 @@ class RunFolderError(RblaSecureError):
 
 class KeyFolderError(RblaSecureError):
     """A folder of keys is missing, damaged, in use by another process or already taken."""
+
+
+class TrustAnchorError(KeyFolderError):
+    """A file that says whom to believe could be changed by others."""
+
+
+class TimeLimitError(RblaSecureError):
+    """A client took longer for its answer than it may."""
 
 
 class AbortedRunError(RblaSecureError):

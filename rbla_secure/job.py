@@ -13,7 +13,8 @@ from pathlib import Path
 
 from torch import nn
 
-from protocols.identity import ThrowawayAuthority, TrustStore
+from protocols.clock import SYSTEM_CLOCK
+from protocols.identity import YEAR_SECONDS, ThrowawayAuthority, TrustStore
 from rbla_secure.assembly import guard_of, reference_of, trainer_of
 from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
@@ -33,11 +34,19 @@ from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear, save_adapter
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.learned import what_each_party_learned
-from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
+from rbla_secure.report.privacy import spent_in
 from rbla_secure.report.summary import ServiceCost, Summary
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
-from rbla_secure.tasks.base_model import base_digest, build_mlp, load_base, model_card, save_base, train_base
+from rbla_secure.tasks.base_model import (
+    base_digest,
+    build_mlp,
+    chain_digest,
+    load_base,
+    model_card,
+    save_base,
+    train_base,
+)
 from rbla_secure.tasks.datasets import LabelledImages
 from rbla_secure.tasks.dealing import Data, load_data
 from rbla_secure.tasks.scoring import Scorer
@@ -58,7 +67,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         data = load_data(config)
 
         # The frozen base, and the plan that server and clients share.
-        base = _base(folder.path / "base", data.public, seed=config.seed)
+        base = _base(folder, data.public)
         layout = find_linear(base, scaling=config.lora.scaling)
         plan = Plan.build(config, layout=layout, base_digest=base_digest(base))
         scorer = Scorer(base, layout, data.held_out)
@@ -98,8 +107,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         progress = coordinator.run(progress)
 
         # The result, in PEFT's format.
-        privacy = PrivacySummary.of_folder(folder.path)
-        sample_privacy = SamplePrivacySummary.of_folder(folder.path)
+        privacy, sample_privacy = spent_in(folder.path)
         claims = [text for spent in (privacy, sample_privacy) if spent for text in spent.lines()]
         digest = _export(folder.path / "adapter", progress, config, claims)
         folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=progress.round, adapter_file=digest))
@@ -126,12 +134,21 @@ def planned(config: Config) -> Plan:
     return Plan.build(config, layout=layout, base_digest=bytes(32))
 
 
-def _base(folder: Path, public: LabelledImages, *, seed: int) -> nn.Sequential:
-    """The base of a run: trained once, then read."""
-    if not folder.exists():
-        trained = train_base(public, seed=derive_seed(seed, "base"))
-        replace_folder(folder, lambda empty: save_base(empty, trained))
-    return load_base(folder)
+def _base(folder: RunFolder, public: LabelledImages) -> nn.Sequential:
+    """The base of a run: trained once, then read.
+
+    One that the audit log does not name yet, as a crash leaves it, is trained again; one that was lost comes back if it
+    comes out the same.
+    """
+    path = folder.path / "base"
+    if not folder.history.base or not path.exists():
+        trained = train_base(public, seed=derive_seed(folder.config.seed, "base"))
+        if folder.history.base:
+            folder.hold_base(chain_digest(trained))
+        replace_folder(path, lambda empty: save_base(empty, trained))
+    base = load_base(path)
+    folder.hold_base(chain_digest(base))
+    return base
 
 
 def _services(plan: Plan) -> HomomorphicRoles | None:
@@ -162,7 +179,9 @@ def _enrol(
         return None, None
     now = int(time.time())
     keys = services.public_keys() if services is not None else {}
-    authority = ThrowawayAuthority.create(plan.ranks, now=now, services=keys)
+    authority = ThrowawayAuthority.create(
+        plan.ranks, now=now, valid_for=YEAR_SECONDS, clock=SYSTEM_CLOCK, services=keys
+    )
     return authority, authority.trust(now)
 
 
@@ -196,7 +215,12 @@ def _exchange(
         stages=secure_sum.stages,
         input_stage=secure_sum.upload_stage,
     )
-    return InProcess(participants, faults=faults, stopwatch=stopwatch)
+    return InProcess(
+        participants,
+        faults=faults,
+        stopwatch=stopwatch,
+        stage_seconds=plan.config.stage_seconds,
+    )
 
 
 def _pair(scorer: Scorer, adapter: Adapter) -> tuple[float, float]:

@@ -9,7 +9,9 @@
     └── clients/         client folders to hand out
 
 The authority's folder belongs on a machine that is not the aggregator's. authority.pem, roster.bin, revocations.crl and
-certificates/ are public and go to every party after each change; whoever has seen newer lists refuses older ones.
+certificates/ are public and go to every party after each change; whoever has seen newer lists refuses older ones. They are
+signed, so that it does not matter who keeps them. authority.pem is what everything is checked against: it is refused where
+others could change it (:mod:`rbla_secure.trust_anchors`).
 """
 
 import os
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from protocols.clock import SYSTEM_CLOCK
 from protocols.errors import KeyFileError, ProtocolError
 from protocols.identity import Identity, TrustStore
 from protocols.primitives.certificates import (
@@ -35,6 +38,7 @@ from protocols.primitives.signing import SigningKey
 from protocols.roster import Roster
 from protocols.session import ClientId
 from rbla_secure.errors import KeyFolderError
+from rbla_secure.trust_anchors import check_anchor
 
 AUTHORITY_KEY = "authority.key"
 AUTHORITY_FILE = "authority.pem"
@@ -87,15 +91,16 @@ def load_authority(folder: Path) -> AuthorityCertificate:
 
     Raises:
         CertificateError: It is malformed.
+        TrustAnchorError: Others could change or replace it.
         KeyFolderError: It is missing.
     """
     path = folder / AUTHORITY_FILE
-    data = read_file(path)
+    data = read_anchor(path)
     with naming(path):
         return read_authority(decode_certificate(data))
 
 
-def load_trust_store(folder: Path, *, authority: AuthorityCertificate, now: int) -> TrustStore:
+def load_trust_store(folder: Path, *, authority: AuthorityCertificate, now: int | None = None) -> TrustStore:
     """A view of whom to believe, from the public files of an authority's folder or a copy of them.
 
     Caveat: a party that has a view already must not load another but bring its own up to date
@@ -104,7 +109,7 @@ def load_trust_store(folder: Path, *, authority: AuthorityCertificate, now: int)
     Args:
         folder: Holds roster.bin, revocations.crl and certificates/.
         authority: Whom to believe; a client takes it from its own folder, not from here.
-        now: Unix seconds.
+        now: A moment at which the view stays, in unix seconds; None reads the system's clock at every check.
 
     Raises:
         IdentityError: As the constructor of TrustStore.
@@ -112,14 +117,16 @@ def load_trust_store(folder: Path, *, authority: AuthorityCertificate, now: int)
         KeyFolderError: A file is missing.
     """
     lists = load_public_lists(folder, authority)
+    moment = SYSTEM_CLOCK() if now is None else now
     with naming(folder):
-        authority.check_valid_at(now)
+        authority.check_valid_at(moment)
         return TrustStore(
             authority=authority.public_key,
             roster=lists.roster,
             revocations=lists.revocations,
             certificates=lists.certificates,
-            now=now,
+            now=moment,
+            clock=SYSTEM_CLOCK if now is None else None,
         )
 
 
@@ -157,15 +164,24 @@ def read_key(path: Path, passphrase: Secret | None = None) -> SigningKey:
         return decode_key(data, passphrase)
 
 
-def read_passphrase(path: Path | None, variable: str | None = None) -> Secret | None:
-    """A passphrase from a file, less its line end, or else the value of a variable; None if there is neither.
+def take_passphrase() -> Secret | None:
+    """The passphrase in the environment, which it leaves: no process that is started from now on inherits it.
+
+    Caveat: the system may go on showing what this process was started with to its own user and the administrator.
+    """
+    value = os.environ.pop(PASSPHRASE_VARIABLE, "")
+    return Secret(os.fsencode(value)) if value else None
+
+
+def read_passphrase(path: Path | None, variable: Secret | None = None) -> Secret | None:
+    """A passphrase from a file, less its line end, or else the one from the environment; None if there is neither.
 
     Raises:
         KeyFileError: The file is empty.
         KeyFolderError: The file is missing.
     """
     if path is None:
-        return Secret(os.fsencode(variable)) if variable else None
+        return variable
     passphrase = Secret(read_file(path).rstrip(b"\r\n"))
     if not passphrase:
         raise KeyFileError(f"{path}: the passphrase is empty")
@@ -188,6 +204,20 @@ def read_private_file(path: Path) -> bytes:
         if os.name == "posix" and mode & 0o077:  # other systems keep permissions elsewhere
             raise KeyFileError(f"{path}: mode {mode:04o} opens the private key to others; it must be 0600")
         return file.read()
+
+
+def read_anchor(path: Path) -> bytes:
+    """A file that says whom to believe, if nobody else can change it.
+
+    Raises:
+        TrustAnchorError: Others can.
+        KeyFolderError: It is missing.
+    """
+    try:
+        check_anchor(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise KeyFolderError(f"{path} is missing") from None
+    return read_file(path)
 
 
 def read_file(path: Path) -> bytes:

@@ -3,8 +3,9 @@
 Caveat: enrolment makes the client's private key here. Until the client's folder is handed over and deleted, the
 authority could sign as the client.
 
-Roster and revocation list expire: for so long, a server that withholds newer ones can keep a revoked client alive.
-:func:`renew_lists` extends them. Time is an argument everywhere: `now`, in unix seconds.
+Roster and revocation list expire: for so long, a server that withholds both newer ones can keep a revoked client alive. It
+cannot withhold one of them: every roster names the least revocation list that it is used with, and after every
+revocation there is a new roster. :func:`renew_lists` extends them. Time is an argument everywhere: `now`, in unix seconds.
 """
 
 import os
@@ -30,7 +31,7 @@ from protocols.primitives.secret import Secret
 from protocols.primitives.signing import SigningKey
 from protocols.roster import Roster, RosterEntry
 from protocols.session import ClientId
-from rbla_secure.durable import PRIVATE, replace_folder, write_atomic
+from rbla_secure.durable import OURS_TO_WRITE, PRIVATE, PUBLIC, replace_folder, write_atomic
 from rbla_secure.errors import KeyFolderError
 from rbla_secure.key_folders import (
     AUTHORITY_FILE,
@@ -41,6 +42,7 @@ from rbla_secure.key_folders import (
     CLIENTS_FOLDER,
     REVOCATIONS_FILE,
     ROSTER_FILE,
+    PublicLists,
     certificate_path,
     load_authority,
     load_certificate,
@@ -134,13 +136,14 @@ def create_authority(
 
     def fill(new: Path) -> None:
         write_atomic(new / AUTHORITY_KEY, secret, mode=PRIVATE)
-        write_atomic(new / AUTHORITY_FILE, encode_certificate(authority.der))
-        (new / CERTIFICATES_FOLDER).mkdir()
+        write_atomic(new / AUTHORITY_FILE, encode_certificate(authority.der), mode=PUBLIC)
+        (new / CERTIFICATES_FOLDER).mkdir(mode=OURS_TO_WRITE)
+        (new / CLIENTS_FOLDER).mkdir(mode=OURS_TO_WRITE)
         office = _Office(folder=new, authority=authority, key=key, now=now)
-        office.write_roster(number=1, entries=())
         office.write_revocations(number=1, serials=())
+        office.write_roster(number=1, least_revocations=1, entries=())
 
-    replace_folder(folder.resolve(), fill)
+    replace_folder(folder.resolve(), fill, mode=OURS_TO_WRITE)
     return list_clients(folder, now=now)
 
 
@@ -189,14 +192,21 @@ def enrol(
             certificate=certificate,
             authority=office.authority,
         )
-        write_atomic(certificate_path(folder, client), encode_certificate(certificate.der))
+        write_atomic(certificate_path(folder, client), encode_certificate(certificate.der), mode=PUBLIC)
         others = [entry for entry in lists.roster.entries if entry.client != client]
-        office.write_roster(number=lists.roster.number + 1, entries=[*others, RosterEntry.of(certificate)])
+        office.write_roster(
+            number=lists.roster.number + 1,
+            least_revocations=lists.revocations.number,
+            entries=[*others, RosterEntry.of(certificate)],
+        )
     return ClientRecord.of(certificate, revoked=False, now=now)
 
 
 def revoke(folder: Path, *, client: ClientId, passphrase: Secret | None, now: int) -> ClientRecord:
     """Take a client's certificate back. It stays on the roster, so that everybody can say why it is refused.
+
+    The roster is signed again, as one that is used with the new revocation list only. It is written last: a crash leaves
+    the old roster, with which the new list may be used.
 
     Raises:
         EnrolmentError: The client is unknown.
@@ -211,8 +221,7 @@ def revoke(folder: Path, *, client: ClientId, passphrase: Secret | None, now: in
         certificate = lists.certificates[client]
         if certificate.serial in lists.revocations.serials:
             raise RevokedError(f"the certificate of {client!r} was revoked before")
-        serials = lists.revocations.serials | {certificate.serial}
-        office.write_revocations(number=lists.revocations.number + 1, serials=serials)
+        office.write_both(lists, serials=lists.revocations.serials | {certificate.serial})
     return ClientRecord.of(certificate, revoked=True, now=now)
 
 
@@ -226,8 +235,7 @@ def renew_lists(folder: Path, *, passphrase: Secret | None, now: int) -> Authori
     """
     with _open_office(folder, passphrase, now) as office:
         lists = load_public_lists(folder, office.authority)
-        office.write_roster(number=lists.roster.number + 1, entries=lists.roster.entries)
-        office.write_revocations(number=lists.revocations.number + 1, serials=lists.revocations.serials)
+        office.write_both(lists, serials=lists.revocations.serials)
     return list_clients(folder, now=now)
 
 
@@ -314,10 +322,23 @@ class _Office:
             valid_for=self.now + days * DAY_SECONDS - self._first,
         )
 
-    def write_roster(self, *, number: int, entries: Iterable[RosterEntry]) -> None:
-        first, last = self._first, self._lists_until
-        roster = Roster.issue(self.key, number=number, issued_at=first, expires_at=last, entries=entries)
-        write_atomic(self.folder / ROSTER_FILE, roster.to_bytes())
+    def write_both(self, lists: PublicLists, *, serials: Iterable[int]) -> None:
+        newer = lists.revocations.number + 1
+        self.write_revocations(number=newer, serials=serials)
+        self.write_roster(
+            number=lists.roster.number + 1, least_revocations=newer, entries=lists.roster.entries
+        )
+
+    def write_roster(self, *, number: int, least_revocations: int, entries: Iterable[RosterEntry]) -> None:
+        roster = Roster.issue(
+            self.key,
+            number=number,
+            least_revocations=least_revocations,
+            issued_at=self._first,
+            expires_at=self._lists_until,
+            entries=entries,
+        )
+        write_atomic(self.folder / ROSTER_FILE, roster.to_bytes(), mode=PUBLIC)
 
     def write_revocations(self, *, number: int, serials: Iterable[int]) -> None:
         revocations = issue_revocations(
@@ -328,7 +349,7 @@ class _Office:
             now=self._first,
             valid_for=self._lists_until - self._first,
         )
-        write_atomic(self.folder / REVOCATIONS_FILE, revocations.der)
+        write_atomic(self.folder / REVOCATIONS_FILE, revocations.der, mode=PUBLIC)
 
 
 @contextmanager
@@ -371,10 +392,10 @@ def _write_client(
 
     def fill(new: Path) -> None:
         write_atomic(new / CLIENT_KEY, key, mode=PRIVATE)
-        write_atomic(new / CLIENT_FILE, encode_certificate(certificate.der))
-        write_atomic(new / AUTHORITY_FILE, encode_certificate(authority.der))
+        write_atomic(new / CLIENT_FILE, encode_certificate(certificate.der), mode=PUBLIC)
+        write_atomic(new / AUTHORITY_FILE, encode_certificate(authority.der), mode=PUBLIC)
 
-    replace_folder(folder.resolve(), fill)
+    replace_folder(folder.resolve(), fill, mode=OURS_TO_WRITE)
 
 
 def _check_vacant(folder: Path) -> None:

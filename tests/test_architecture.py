@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "protocols.wire": {"protocols.errors", "protocols.ring"},
     "protocols.primitives": {"protocols.errors", "protocols.ring"},
     "protocols.session": {"protocols.errors", "protocols.ring", "protocols.wire"},
+    "protocols.clock": set(),
     "protocols.roster": {
         "protocols.errors",
         "protocols.wire",
@@ -34,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.session",
     },
     "protocols.identity": {
+        "protocols.clock",
         "protocols.errors",
         "protocols.primitives",
         "protocols.session",
@@ -69,12 +71,15 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.identity",
     },
     "protocols.run": {"protocols.interface", "protocols.session", "protocols.transcript"},
-    "rbla_secure.errors": set(),
+    "rbla_secure.errors": {"protocols.errors"},
     "rbla_secure.choices": set(),
     "rbla_secure.seeding": set(),
     "rbla_secure.durable": set(),
     "rbla_secure.stopwatch": set(),
+    "rbla_secure.trust_anchors": {"rbla_secure.errors"},
     "rbla_secure.key_folders": {
+        "protocols.clock",
+        "rbla_secure.trust_anchors",
         "protocols.errors",
         "protocols.primitives",
         "protocols.session",
@@ -97,19 +102,25 @@ ALLOWED: dict[str, set[str]] = {
     # The rules know of no federation: matrices in, vectors out.
     "rbla_secure.robustness.rules": {"rbla_secure.errors"},
     "rbla_secure.privacy": VOCABULARY | {"protocols.primitives.prg", "protocols.ring"},
-    # The two files that speak torch and PEFT: local training needs the adapter inside a model.
-    "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io"},
+    # The files that speak torch and PEFT: local training needs the adapter inside a model.
+    "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io", "rbla_secure.lora.fold"},
     "rbla_secure.federation": {"protocols", "rbla_secure.stopwatch"}
     | VOCABULARY
     | BLOCKS - {"rbla_secure.tasks"},
     "rbla_secure.engines": {
+        "rbla_secure.errors",
         "protocols.session",
         "rbla_secure.federation",
         "rbla_secure.stopwatch",
         "rbla_secure.seeding",
     },
     # Attacks stand on everything that can be attacked, and nothing stands on them but what a user starts.
-    "rbla_secure.evaluation": {"protocols.session", "protocols.primitives.prg", "rbla_secure.federation"}
+    "rbla_secure.evaluation": {
+        "protocols.errors",
+        "protocols.session",
+        "protocols.primitives.prg",
+        "rbla_secure.federation",
+    }
     | VOCABULARY
     | BLOCKS,
     "rbla_secure.report": {
@@ -142,7 +153,7 @@ ALLOWED: dict[str, set[str]] = {
     }
     | VOCABULARY
     | BLOCKS,
-    "rbla_secure.job": {"rbla_secure", "protocols.identity"},
+    "rbla_secure.job": {"rbla_secure", "protocols.clock", "protocols.identity"},
     "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.primitives"},
 }
 
@@ -154,6 +165,7 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
+        "rbla_secure.lora.fold",
         "rbla_secure.privacy.sample_level",
         "rbla_secure.evaluation.privacy_attacks.gradients",
         "rbla_secure.evaluation.arena",
@@ -164,9 +176,15 @@ LIBRARIES: dict[str, set[str]] = {
     "peft": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
+        "rbla_secure.lora.fold",
         "rbla_secure.evaluation.privacy_attacks.gradients",
     },
-    "safetensors": {"rbla_secure.tasks", "rbla_secure.lora.peft_io", "rbla_secure.federation.checkpoint"},
+    "safetensors": {
+        "rbla_secure.tasks",
+        "rbla_secure.lora.peft_io",
+        "rbla_secure.federation.checkpoint",
+        "rbla_secure.federation.memory",
+    },
     "pydantic": {
         "rbla_secure.config",
         "rbla_secure.federation",

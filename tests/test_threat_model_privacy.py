@@ -17,7 +17,7 @@ from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
-from rbla_secure.report.privacy import PrivacySummary
+from rbla_secure.report.privacy import spent_in
 from tests.rbla_secure.federation import test_recovered_noise as recovered
 from tests.rbla_secure.federation.test_private_rounds import (
     LAYOUT,
@@ -141,7 +141,7 @@ def test_claim_33_seeded_noise_is_called_worthless(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", rounds=1, **changes)
     run.go_on()
 
-    summary = PrivacySummary.of_folder(run.folder.path)
+    summary, _ = spent_in(run.folder.path)
 
     assert any("worthless" in line for line in warnings(make_config(**{**NOISY, **changes})))
     assert summary is not None

@@ -13,7 +13,6 @@ from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.roles import HomomorphicRoles
-from rbla_secure.privacy.quantize import STATISTICS
 from tests.rbla_secure.federation import test_filtering as clear
 from tests.rbla_secure.federation import test_groups as groups
 from tests.rbla_secure.federation.test_filtering import MODES
@@ -48,6 +47,8 @@ def test_claim_37_the_server_takes_no_clients_word() -> None:
         robustness={"filter": "norm-bound", "bound": 1e6},
         upload="padded",
         quantization={"bits": 16, "bound": 1.0},
+        weights="examples",
+        examples_cap=10,
     )
     crafted: dict[str, Any] = {
         "large-01": lambda sent: {i: clear.with_weight(v, 0) for i, v in sent.items()},
@@ -73,7 +74,7 @@ def test_claim_37_the_server_takes_no_clients_word() -> None:
 def _long(sent: Integers) -> Integers:
     """The largest values that there are, in the one row that the client holds."""
     largest = np.full_like(sent[0], 32_767)
-    return {**sent, 0: np.append(largest[:-STATISTICS], sent[0][-STATISTICS:])}
+    return {**sent, 0: np.append(largest[:-2], sent[0][-2:])}
 
 
 @pytest.mark.parametrize("profile", groups.PROFILES)
@@ -83,7 +84,7 @@ def test_claim_38_the_average_stays_among_the_honest_groups(rule: str, profile: 
     plan = groups.wide_plan(profile, robustness={"group_rule": rule}, gamma=1.0)
     adapter = make_adapter(plan)
 
-    outcome = groups.poisoned(plan, adapter, 1, weight=-20_000)
+    outcome = groups.poisoned(plan, adapter, 1, claim=-20_000)
 
     moved = np.abs(outcome.adapter.rows.astype(np.float64) - adapter.rows)
     assert set(outcome.holders) == {0, 1}

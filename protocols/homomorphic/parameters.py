@@ -2,12 +2,13 @@
 
 A plaintext slot holds an integer modulo t. Several *fields* share it, each `field_bits` wide: clients write
 ``value + offset`` into a field, so that every field of the sum of n clients lies in [0, 2 n offset] and carries nothing
-into its neighbour. That is the capacity of a ring of `field_bits` bits, so a session that fits Z_{2^field_bits} fits here,
-and the other way round.
+into its neighbour. Honest sums take at most three quarters of a field: what is no encryption of such values decrypts to
+slots uniform modulo t, of which L fields look right with probability (3/4)^L or less. A session that fits the ring
+Z_{2^field_bits} fits here.
 
     profile    fields x bits   16-bit inputs   8-bit inputs   bytes over float32
-    bfv-2x20   2 x 20          16 clients      1,151          1.69
-    bfv-3x12   3 x 12          none            16             1.13
+    bfv-2x20   2 x 20          12 clients      1,151          1.69
+    bfv-3x12   3 x 12          none            12             1.13
     bfv-2x29   2 x 29          1,151           1,151          2.25
 """
 
@@ -16,7 +17,6 @@ from math import sqrt
 from typing import Final, final
 
 from protocols.errors import CapacityError, SessionError
-from protocols.ring import capacity
 from protocols.session import Session
 
 # A decryption fails when a coefficient's noise exceeds q / (2t). Ours stays below by so many standard deviations.
@@ -82,8 +82,8 @@ class EncryptionProfile:
         return -(-length // self.values_per_ciphertext)
 
     def offset(self, members: int) -> int:
-        """What is added to every value so that no field becomes negative: the capacity of so many members."""
-        return capacity(members, bits=self.field_bits)
+        """What is added to every value so that no field becomes negative: the largest value of so many members."""
+        return int(3 * 2 ** (self.field_bits - 3) // members)
 
     def sigmas(self, members: int) -> float:
         """How many standard deviations of a coefficient's noise fit below the limit of decryption.
@@ -119,7 +119,7 @@ class EncryptionProfile:
         if session.input_bound > self.offset(members):
             raise CapacityError(
                 f"input_bound={session.input_bound} must be <= {self.offset(members)} under profile {self.name}: the "
-                f"sum of {members} inputs would leave a field of {self.field_bits} bits"
+                f"sum of {members} inputs would take more than three quarters of a field of {self.field_bits} bits"
             )
 
 

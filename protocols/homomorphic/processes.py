@@ -31,10 +31,11 @@ MEMORY_BYTES: Final = (
     4 * 2**30
 )  # address space, of which the interpreter and its libraries take the better half of a gigabyte
 CALL_SECONDS: Final = 120.0
-_INHERITED: Final = frozenset(
-    {"PATH", "HOME", "TMPDIR", "TEMP", "TMP", "TZ", "LANG", "SYSTEMROOT", "VIRTUAL_ENV", "XDG_CACHE_HOME"}
+# Where programs, libraries and temporary files are, and in which language; SYSTEMROOT is what Windows cannot do without.
+_INHERITED: Final = (
+    *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT"),
+    *("TMPDIR", "TEMP", "TMP", "LANG", "LC_ALL", "LC_CTYPE"),
 )
-_INHERITED_KINDS: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "COVERAGE_")
 
 
 class FrameError(OSError):
@@ -211,19 +212,16 @@ def _limit(line: socket.socket, deadline: float | None) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Where the child finds this very package; one thread, since its work is small and address space is not.
+    """All that a child inherits: what the system needs to start the interpreter, and where it finds this very package.
 
-    Of the parent's environment what an interpreter and its libraries start with, and nothing else: passphrases are there.
+    Nothing else of our own environment goes along: a passphrase or a password for something else may be in it, under
+    whatever name, and a service that peers have taken over would find it. (Open files do not go along either: `Popen` closes
+    all but the line.) One thread, since a child's work is small and its address space is not.
     """
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _INHERITED or name.startswith(_INHERITED_KINDS)
-    }
     return {
-        **inherited,
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         "PYTHONPATH": os.pathsep.join(paths),
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",

@@ -110,7 +110,7 @@ class Setup:
         writer.fixed(trust.authority, PUBLIC_KEY_SIZE).blob(trust.roster.to_bytes()).blob(
             trust.revocations.der
         )
-        writer.unsigned(trust.now, 8).unsigned(len(trust.certificates), 4)
+        writer.unsigned(trust.moment, 8).unsigned(len(trust.certificates), 4)
         for client in sorted(trust.certificates):
             writer.blob(trust.certificates[client].der)
         return writer.done()

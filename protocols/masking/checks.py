@@ -6,7 +6,15 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
-from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, SignatureError
+from protocols.errors import (
+    BelowThresholdError,
+    ContextError,
+    EnrolmentError,
+    InputError,
+    QuorumError,
+    RosterError,
+    SignatureError,
+)
 from protocols.identity import Identity
 from protocols.masking.messages import (
     KeyAdvertisement,
@@ -16,6 +24,7 @@ from protocols.masking.messages import (
     SurvivorSignatures,
 )
 from protocols.masking.terms import Terms
+from protocols.primitives.agreement import check_encoding
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import SECRET_SIZE
 from protocols.session import Segment
@@ -37,9 +46,26 @@ def verify_advertisement(terms: Terms, message: KeyAdvertisement) -> None:
     """Refuse an advertisement that its client's certified identity has not signed.
 
     Raises:
-        IdentityError: The client is not enrolled, expired or revoked, or the signature is not its own.
+        IdentityError: The client is not enrolled, is a service or of another rank than in the session, expired or was
+            revoked, or the signature is not its own.
     """
     _verify(terms, message.sender, ADVERTISEMENT, message.signed_part(), message.signature)
+
+
+def check_own(terms: Terms, identity: Identity) -> None:
+    """Refuse to take part where the others must refuse: this client's own certificate does not fit the session.
+
+    Raises:
+        EnrolmentError: It says another rank or a service, or is not the one on the roster.
+        IdentityError: It has expired or was revoked.
+    """
+    if terms.trust is None:
+        return
+    terms.check_member(identity.client)
+    if terms.trust.certificates[identity.client] != identity.certificate:
+        raise EnrolmentError(
+            f"{identity.client}: its own certificate is not the one on {terms.trust.roster.name}"
+        )
 
 
 def view_of(terms: Terms, nonces: Mapping[int, bytes], participants: Sequence[int]) -> bytes:
@@ -69,6 +95,9 @@ def verify_view(terms: Terms, view: bytes, *, position: int, signature: bytes) -
 def _verify(terms: Terms, position: int, purpose: bytes, message: bytes, signature: bytes) -> None:
     name = terms.session.client_at(position)
     if terms.trust is not None:
+        # At every signature, not only at the first: in a sparse graph a client sees advertisements of its neighbours
+        # alone, and who expires in the middle of a session counts no more.
+        terms.check_member(name)
         terms.trust.verify(name, purpose, message, signature)
     elif signature:
         raise SignatureError(f"{name}: a signature that nobody can verify, in a session without identities")
@@ -78,7 +107,7 @@ def check_context(terms: Terms, context: bytes) -> None:
     """Refuse a message of another session."""
     if context != terms.context:
         raise ContextError(
-            "the message belongs to another session (run, round, attempt, roster, profile or configuration)"
+            "the message belongs to another session (run, round, attempt, roster, revocation list, profile or configuration)"
         )
 
 
@@ -100,7 +129,11 @@ def check_nonces(terms: Terms, directory: KeyDirectory, own: KeyAdvertisement) -
 def check_advertisements(
     terms: Terms, directory: KeyDirectory, own: KeyAdvertisement, *, expected: AbstractSet[int]
 ) -> dict[int, KeyAdvertisement]:
-    """The advertisements of this client's neighbours, each signed, fresh to the session and given once."""
+    """The advertisements of this client's neighbours, each signed, fresh to the session and given once.
+
+    Every key must be in its canonical form, so that keys that differ as bytes differ. Small order is refused later, by
+    whoever agrees.
+    """
     listed = {entry.sender: entry for entry in directory.advertisements}
     if listed.pop(own.sender, None) != own:
         raise RosterError(
@@ -109,6 +142,8 @@ def check_advertisements(
     if set(listed) != expected:
         raise RosterError("the key directory must hold exactly this client's neighbours")
     keys = [key for entry in directory.advertisements for key in all_keys(entry)]
+    for key in keys:
+        check_encoding(key)
     if len(set(keys)) != len(keys):
         raise RosterError("the key directory gives one key twice")
     for entry in listed.values():
@@ -128,10 +163,16 @@ def all_keys(entry: KeyAdvertisement) -> list[bytes]:
 
 
 def check_segments(terms: Terms, entry: KeyAdvertisement) -> None:
-    """Refuse an advertisement with other mask keys than one for each segment of its sender."""
+    """Refuse an advertisement with other mask keys or commitments than its sender's segments have secrets."""
     name = terms.session.client_at(entry.sender)
-    if set(entry.mask_keys) != {segment.index for segment in terms.session.segments_of(name)}:
+    segments = terms.session.segments_of(name)
+    if set(entry.mask_keys) != {segment.index for segment in segments}:
         raise RosterError(f"{name}: must advertise one mask key for each of its segments")
+    owed = {segment.index: 1 + segment.extra_secrets for segment in segments}
+    if {index: len(made) for index, made in entry.commitments.items()} != owed:
+        raise RosterError(
+            f"{name}: must commit to one self-mask seed, and to the extra secrets, of each of its segments"
+        )
 
 
 def check_extra_secrets(
@@ -164,6 +205,8 @@ def check_delivery(
         raise RosterError("the list of participants lacks this client, which has shared")
     if set(delivery.sealed) != participants & neighbours:
         raise RosterError("bundles must be delivered from exactly the participating neighbours")
+    if delivery.digests.keys() != delivery.sealed.keys():
+        raise RosterError("bundles must be delivered each with the digest of its commitments")
     if len(participants) < terms.session.threshold:
         raise BelowThresholdError(
             f"{len(participants)} sharing clients must be >= threshold={terms.session.threshold}"
@@ -190,6 +233,11 @@ def check_survivors(
     if len(survivors) < terms.session.threshold:
         raise BelowThresholdError(
             f"{len(survivors)} survivors must be >= threshold={terms.session.threshold}"
+        )
+    for thin in terms.thin_classes(survivors):
+        raise QuorumError(
+            f"{len(survivors.intersection(thin))} survivors of rank {terms.session.ranks[thin[0] - 1]} must be none or >= "
+            f"{terms.class_quorum(len(thin))}: clients of other ranks may have computed from another function"
         )
     if set(request.view_signatures) != (survivors if terms.trust is not None else set()):
         raise RosterError("the survivor list must show every survivor's signature of who took part")

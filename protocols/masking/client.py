@@ -56,13 +56,15 @@ class Step(NamedTuple, Generic[State, Message]):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advertised:
-    """After advertise_keys: the private keys, the mask keys by segment."""
+    """After advertise_keys: the private keys; by segment the mask keys, and the seeds and extra secrets committed to."""
 
     terms: Terms = field(repr=False)
     me: int
     advertisement: KeyAdvertisement
     mask_keys: Mapping[int, PrivateKey]
     sealing_key: PrivateKey
+    seeds: Mapping[int, Secret]
+    extra_secrets: ExtraSecrets
 
 
 @final
@@ -94,7 +96,10 @@ class Shared:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masked:
-    """After mask_input: who masks, and the bundles of the share-graph neighbours among them, one's own included."""
+    """After mask_input: who masks, and the bundles of the share-graph neighbours among them, one's own included.
+
+    Bundles that are disputed are not among them.
+    """
 
     terms: Terms = field(repr=False)
     me: int
@@ -123,52 +128,67 @@ class Revealed:
 
 
 def create_key_advertisement(
-    terms: Terms, me: ClientId, identity: Identity | None = None, random_bytes: RandomBytes = SYSTEM_RANDOM
+    terms: Terms,
+    me: ClientId,
+    identity: Identity | None = None,
+    random_bytes: RandomBytes = SYSTEM_RANDOM,
+    *,
+    extra_secrets: ExtraSecrets | None = None,
 ) -> Step[Advertised, KeyAdvertisement]:
-    """Stage advertise_keys: fresh key pairs, used in this session only, signed by the client's identity.
+    """Stage advertise_keys: fresh key pairs and seeds, used in this session only, signed by the client's identity.
+
+    Keys are shown, seeds and extra secrets committed to: what is recovered from shares of them can be checked.
 
     Raises:
         RosterError: This client is no member of the session.
+        InputError: The extra secrets are not those that the segments have room for.
     """
-    position = terms.session.position(me)
-    mask_keys = {
-        segment.index: PrivateKey(Secret.random(PRIVATE_KEY_SIZE, random_bytes))
-        for segment in terms.session.segments_of(me)
-    }
+    position, mine = terms.session.position(me), terms.session.segments_of(me)
+    extra = checks.check_extra_secrets(mine, extra_secrets or {})
+    mask_keys = {part.index: PrivateKey(Secret.random(PRIVATE_KEY_SIZE, random_bytes)) for part in mine}
     sealing_key = PrivateKey(Secret.random(PRIVATE_KEY_SIZE, random_bytes))
+    nonce = random_bytes(NONCE_SIZE)
+    seeds = {part.index: Secret.random(SEED_SIZE, random_bytes) for part in mine}
     message = checks.signed(
         KeyAdvertisement(
             context=terms.context,
             sender=position,
             mask_keys={index: key.public for index, key in mask_keys.items()},
             sealing_key=sealing_key.public,
-            nonce=random_bytes(NONCE_SIZE),
+            nonce=nonce,
+            commitments={
+                index: terms.commitments.secrets(seed, extra[index], owner=position, segment=index)
+                for index, seed in seeds.items()
+            },
         ),
         identity,
     )
     state = Advertised(
-        terms=terms, me=position, advertisement=message, mask_keys=mask_keys, sealing_key=sealing_key
+        terms=terms,
+        me=position,
+        advertisement=message,
+        mask_keys=mask_keys,
+        sealing_key=sealing_key,
+        seeds=seeds,
+        extra_secrets=extra,
     )
     return Step(state, message)
 
 
 def create_sealed_shares(
-    state: Advertised,
-    directory: KeyDirectory,
-    random_bytes: RandomBytes = SYSTEM_RANDOM,
-    *,
-    extra_secrets: ExtraSecrets | None = None,
+    state: Advertised, directory: KeyDirectory, random_bytes: RandomBytes = SYSTEM_RANDOM
 ) -> Step[Shared, SealedShares]:
-    """Stage share_keys: share each segment's mask key and a fresh self-mask seed with the share graph's neighbours.
+    """Stage share_keys: share each segment's mask key and self-mask seed with the share graph's neighbours.
 
     Shares of every segment's secrets go to all neighbours, not only to the segment's members: a thin segment stays
-    recoverable. A segment's extra secrets (32 bytes each) travel beside its seed.
+    recoverable. A segment's extra secrets (32 bytes each) travel beside its seed. The server gets a commitment to every
+    share, and can tell later whether what a holder reveals is what it was dealt.
 
     Raises:
         ContextError, RosterError: The directory is of another session, lacks this client, holds strangers, a key twice,
             or others than this client's neighbours.
         IdentityError: A neighbour's advertisement is not signed by its certified, unrevoked identity.
-        KeyAgreementError: A neighbour's sealing key has small order.
+        KeyAgreementError: A key is not canonical, or a neighbour's sealing key has small order.
         BelowThresholdError: Fewer clients than the threshold advertised.
     """
     terms = state.terms
@@ -179,9 +199,7 @@ def create_sealed_shares(
     peers = checks.check_advertisements(
         terms, directory, state.advertisement, expected=neighbours.union(*partners.values())
     )
-    seeds = {segment.index: Secret.random(SEED_SIZE, random_bytes) for segment in mine}
-    extra = checks.check_extra_secrets(mine, extra_secrets or {})
-    bundles = _split_secrets(state, seeds, extra, sorted(terms.keepers(neighbours, state.me)), random_bytes)
+    bundles = _split_secrets(state, sorted(terms.keepers(neighbours, state.me)), random_bytes)
     secrets = {peer: state.sealing_key.agree(peers[peer].sealing_key) for peer in sorted(neighbours)}
     sealed = {
         peer: seal(
@@ -199,10 +217,15 @@ def create_sealed_shares(
         partners={i: {peer: peers[peer].mask_keys[i] for peer in sorted(p)} for i, p in partners.items()},
         sealing_secrets=secrets,
         mask_keys=state.mask_keys,
-        seeds=seeds,
+        seeds=state.seeds,
         own_bundle=bundles.get(state.me),
     )
-    return Step(after, SealedShares(context=terms.context, sender=state.me, sealed=sealed))
+    commitments = {
+        holder: terms.commitments.bundle(bundle, owner=state.me, holder=holder)
+        for holder, bundle in bundles.items()
+    }
+    message = SealedShares(context=terms.context, sender=state.me, sealed=sealed, commitments=commitments)
+    return Step(after, message)
 
 
 def create_masked_input(
@@ -213,12 +236,17 @@ def create_masked_input(
 ) -> Step[Masked, MaskedInput]:
     """Stage mask_input: add the self mask and the masks towards all partners who take part, and sign who that is.
 
+    A neighbour's bundle that does not open, or does not fit the commitments that the server has to it, is put aside and
+    named: it costs this client nothing but the shares in it. (To refuse the round instead would let one dishonest dealer
+    turn everyone away.) A server that tampers with bundles gets fewer shares, never more. With fewer usable bundles than
+    it takes to recover a secret it is not a few dealers who are at fault, and the client refuses.
+
     Raises:
         ContextError, RosterError: The delivery is of another session, for another client, holds strangers, or lacks a
             bundle that its list promises.
         BelowThresholdError: Fewer clients than the threshold have shared, or fewer of this client's neighbours than
             could ever recover its secrets.
-        SealError: A bundle does not authenticate, or holds other shares than its sender owes.
+        SealError: Fewer bundles can be used than recover a secret.
         InputError: The inputs do not fit the session.
         KeyAgreementError: A partner's mask key has small order.
     """
@@ -228,9 +256,7 @@ def create_masked_input(
         terms, delivery, me=state.me, known=state.nonces.keys(), neighbours=state.sealing_secrets.keys()
     )
     check_inputs(session, name, inputs)
-    bundles = {sender: _open_bundle(state, sender, sealed) for sender, sealed in delivery.sealed.items()}
-    if state.own_bundle is not None:
-        bundles[state.me] = state.own_bundle
+    bundles, disputed = _open_bundles(state, delivery)
     participants = frozenset(delivery.participants)
     view = checks.view_of(terms, state.nonces, delivery.participants)
     masked = {
@@ -249,6 +275,7 @@ def create_masked_input(
         sender=state.me,
         segments=masked,
         ring_bits=session.ring_bits,
+        disputed=disputed,
         view_signature=identity.sign(checks.VIEW, view) if identity is not None else b"",
     )
     return Step(after, message)
@@ -329,11 +356,7 @@ def _sealing_key(terms: Terms, secret: Secret, *, sender: int, recipient: int) -
 
 
 def _split_secrets(
-    state: Advertised,
-    seeds: Mapping[int, Secret],
-    extra: ExtraSecrets,
-    holders: list[int],
-    random_bytes: RandomBytes,
+    state: Advertised, holders: list[int], random_bytes: RandomBytes
 ) -> dict[int, ShareBundle]:
     threshold = state.terms.share_threshold
     if len(holders) < threshold:
@@ -343,8 +366,8 @@ def _split_secrets(
         return split(secret, threshold=threshold, abscissas=holders, random_bytes=random_bytes)
 
     mask_keys = {index: shares_of(key.secret) for index, key in state.mask_keys.items()}
-    self_masks = {index: shares_of(seed) for index, seed in seeds.items()}
-    extras = {index: [shares_of(value) for value in values] for index, values in extra.items()}
+    self_masks = {index: shares_of(seed) for index, seed in state.seeds.items()}
+    extras = {index: [shares_of(value) for value in values] for index, values in state.extra_secrets.items()}
     return {
         holder: ShareBundle(
             segments={
@@ -353,24 +376,42 @@ def _split_secrets(
                     self_mask=self_masks[index][holder],
                     extra=tuple(shares[holder] for shares in extras[index]),
                 )
-                for index in seeds
+                for index in state.seeds
             }
         )
         for holder in holders
     }
 
 
-def _open_bundle(state: Shared, sender: int, sealed: bytes) -> ShareBundle:
-    terms = state.terms
+def _open_bundles(state: Shared, delivery: ShareDelivery) -> tuple[dict[int, ShareBundle], tuple[int, ...]]:
+    """The bundles that this client can use, its own included, by dealer; and the dealers of the others."""
+    bundles = {} if state.own_bundle is None else {state.me: state.own_bundle}
+    disputed: dict[int, str] = {}
+    for sender, sealed in sorted(delivery.sealed.items()):
+        try:
+            bundles[sender] = _open_bundle(state, sender, sealed, digest=delivery.digests[sender])
+        except (SealError, WireError) as error:
+            disputed[sender] = f"the share bundle of {state.terms.session.client_at(sender)}: {error}"
+    if disputed and len(bundles) < state.terms.share_threshold:
+        raise SealError(
+            f"{len(bundles)} bundles that can be used must be >= {state.terms.share_threshold}, or the server tampers "
+            f"with them or gave others other terms: {'; '.join(disputed.values())}"
+        )
+    return bundles, tuple(disputed)
+
+
+def _open_bundle(state: Shared, sender: int, sealed: bytes, *, digest: bytes) -> ShareBundle:
+    terms, commitments = state.terms, state.terms.commitments
     key = _sealing_key(terms, state.sealing_secrets[sender], sender=sender, recipient=state.me)
-    name = terms.session.client_at(sender)
-    try:
-        bundle = ShareBundle.from_bytes(open_sealed(key, sealed, context=terms.context))
-    except (SealError, WireError) as error:
-        raise SealError(f"the share bundle of {name}: {error}") from None
-    owed = {segment.index: segment.extra_secrets for segment in terms.session.segments_of(name)}
+    bundle = ShareBundle.from_bytes(open_sealed(key, sealed, context=terms.context))
+    owed = {
+        part.index: part.extra_secrets for part in terms.session.segments_of(terms.session.client_at(sender))
+    }
     if {index: len(shares.extra) for index, shares in bundle.segments.items()} != owed:
-        raise SealError(f"the share bundle of {name} holds other shares than those of its own segments")
+        raise SealError("the bundle holds other shares than those of its dealer's segments")
+    held = commitments.bundle(bundle, owner=sender, holder=state.me)
+    if commitments.digest(held, owner=sender, holder=state.me) != digest:
+        raise SealError("the shares are not those that the server has commitments to")
     return bundle
 
 

@@ -25,6 +25,8 @@ from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
 # Sixteen bytes of everyone's own randomness: what graphs are derived from.
 NONCE_SIZE = 16
+# Why so few are enough: commitments.py.
+COMMITMENT_SIZE = 16
 
 _Key = TypeVar("_Key", bound=tuple[int, ...])
 
@@ -36,12 +38,22 @@ def _begin(message_type: MessageType, context: bytes) -> Writer:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyAdvertisement:
-    """A client's fresh public keys and its nonce.
+    """A client's fresh public keys, its nonce, and commitments to the secrets that it will share beside its keys.
 
     A segment's mask key may be recovered by the server if the client drops out; the sealing key is never shared, so that
     recovering the one does not open the shares sealed with the other. One mask key per segment, so that a client that
     keeps a segment closed keeps it closed altogether. The signature covers everything else; it is empty where the
     profile works without identities.
+
+    Args:
+        context: Of the session.
+        sender: Its position.
+        mask_keys: By segment of the sender.
+        sealing_key: For the session.
+        nonce: Fresh.
+        commitments: By segment of the sender: to its self-mask seed, then to its extra secrets in their order. (What a
+            mask key must be is known by its public key.)
+        signature: Of the sender's identity.
     """
 
     context: bytes
@@ -49,6 +61,7 @@ class KeyAdvertisement:
     mask_keys: Mapping[int, bytes]
     sealing_key: bytes
     nonce: bytes
+    commitments: Mapping[int, tuple[bytes, ...]]
     signature: bytes = b""
 
     def signed_part(self) -> bytes:
@@ -58,6 +71,11 @@ class KeyAdvertisement:
         writer.positions(sorted(self.mask_keys))
         for index in sorted(self.mask_keys):
             writer.fixed(self.mask_keys[index], PUBLIC_KEY_SIZE)
+        writer.positions(sorted(self.commitments))
+        for index in sorted(self.commitments):
+            writer.unsigned(len(self.commitments[index]), 2)
+            for commitment in self.commitments[index]:
+                writer.fixed(commitment, COMMITMENT_SIZE)
         return writer.done()
 
     def to_bytes(self) -> bytes:
@@ -74,6 +92,10 @@ class KeyAdvertisement:
             sealing_key=reader.fixed(PUBLIC_KEY_SIZE),
             nonce=reader.fixed(NONCE_SIZE),
             mask_keys={index: reader.fixed(PUBLIC_KEY_SIZE) for index in reader.positions()},
+            commitments={
+                index: tuple(reader.fixed(COMMITMENT_SIZE) for _ in range(reader.unsigned(2)))
+                for index in reader.positions()
+            },
             signature=reader.rest((0, SIGNATURE_SIZE)),
         )
         reader.end()
@@ -170,23 +192,34 @@ class ShareBundle:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedShares:
-    """A client's share bundles, sealed to each recipient; the server cannot open them."""
+    """A client's share bundles, sealed to each recipient; the server cannot open them.
+
+    Args:
+        context: Of the session.
+        sender: Its position.
+        sealed: By share-graph neighbour.
+        commitments: By keeper of its shares, itself where it is one: to all shares it keeps, one behind the other.
+    """
 
     context: bytes
     sender: int
     sealed: Mapping[int, bytes]
+    commitments: Mapping[int, bytes]
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = _begin(MessageType.SEALED_SHARES, self.context).unsigned(self.sender, 2)
-        return _write_blobs(writer, self.sealed).done()
+        return _write_blobs(_write_blobs(writer, self.sealed), self.commitments).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.SEALED_SHARES)
         message = cls(
-            context=reader.fixed(DIGEST_SIZE), sender=reader.unsigned(2), sealed=_read_blobs(reader)
+            context=reader.fixed(DIGEST_SIZE),
+            sender=reader.unsigned(2),
+            sealed=_read_blobs(reader),
+            commitments=_read_blobs(reader),
         )
         reader.end()
         return message
@@ -202,17 +235,22 @@ class ShareDelivery:
         recipient: For whom the bundles are.
         participants: Everyone whose shares have arrived, in increasing order.
         sealed: By sender: those of the recipient's share-graph neighbours who take part.
+        digests: By the same senders: of the commitments to the shares that they say are in the bundle.
     """
 
     context: bytes
     recipient: int
     participants: tuple[int, ...]
     sealed: Mapping[int, bytes]
+    digests: Mapping[int, bytes]
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = _begin(MessageType.SHARE_DELIVERY, self.context).unsigned(self.recipient, 2)
-        return _write_blobs(writer.positions(self.participants), self.sealed).done()
+        _write_blobs(writer.positions(self.participants), self.sealed).positions(sorted(self.digests))
+        for position in sorted(self.digests):
+            writer.fixed(self.digests[position], DIGEST_SIZE)
+        return writer.done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -223,6 +261,7 @@ class ShareDelivery:
             recipient=reader.unsigned(2),
             participants=reader.positions(),
             sealed=_read_blobs(reader),
+            digests={position: reader.fixed(DIGEST_SIZE) for position in reader.positions()},
         )
         reader.end()
         return message
@@ -235,12 +274,22 @@ class MaskedInput:
 
     The signature says who took part in the client's view: the others reveal its self mask only if they share the view.
     It is empty where the profile works without identities.
+
+    Args:
+        context: Of the session.
+        sender: Its position.
+        segments: By segment of the sender.
+        ring_bits: Of an element.
+        disputed: The neighbours whose bundles the sender cannot use: they do not open, or do not fit the commitments.
+            It will reveal no share of theirs.
+        view_signature: Of who took part.
     """
 
     context: bytes
     sender: int
     segments: Mapping[int, RingVector]
     ring_bits: int = 32
+    disputed: tuple[int, ...] = ()
     view_signature: bytes = b""
 
     def to_bytes(self) -> bytes:
@@ -249,7 +298,7 @@ class MaskedInput:
         writer.unsigned(self.ring_bits, 1).positions(sorted(self.segments))
         for index in sorted(self.segments):
             writer.vector(self.segments[index], bits=self.ring_bits)
-        return writer.done() + self.view_signature
+        return writer.positions(self.disputed).done() + self.view_signature
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -257,9 +306,15 @@ class MaskedInput:
         reader = Reader(data, MessageType.MASKED_INPUT)
         context, sender, bits = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.unsigned(1)
         segments = {index: reader.vector(bits=bits) for index in reader.positions()}
+        disputed = reader.positions()
         signature = reader.rest((0, SIGNATURE_SIZE))
         return cls(
-            context=context, sender=sender, segments=segments, ring_bits=bits, view_signature=signature
+            context=context,
+            sender=sender,
+            segments=segments,
+            ring_bits=bits,
+            disputed=disputed,
+            view_signature=signature,
         )
 
 
@@ -431,6 +486,15 @@ def _write_blobs(writer: Writer, blobs: Mapping[int, bytes]) -> Writer:
 
 def _read_blobs(reader: Reader) -> dict[int, bytes]:
     return {position: reader.blob() for position in reader.positions()}
+
+
+def bundle_commitments_size(extra_secrets: Sequence[int]) -> int:
+    """Bytes of the commitments to one bundle.
+
+    Args:
+        extra_secrets: For each segment of the sender, its number of extra secrets.
+    """
+    return COMMITMENT_SIZE * sum(2 + extra for extra in extra_secrets)
 
 
 def sealed_bundle_size(extra_secrets: Sequence[int]) -> int:

@@ -112,6 +112,30 @@ def log_disconnected(members: int, gone: int, degree: int) -> float:
     return pairs + _log_choose(members - degree, gone - degree) - _log_choose(members, gone)
 
 
+def expected_exposed(members: int, corrupt: int, graph: GraphParameters) -> float:
+    """How many honest members a server that follows the protocol reads, on average, with so many corrupt members.
+
+    A member is exposed if its corrupt neighbours alone hold as many shares of its mask keys as recover them: the self masks of
+    survivors are opened anyway, so nothing hides its upload any more. Its neighbours are a uniform sample of the other
+    members, hence by linearity (n - c) P[at least t of k neighbours among n - 1 members, c of them corrupt, are corrupt].
+    It bounds the probability that anybody is exposed, too.
+
+    What a sparse graph stands is therefore the profile's corrupt_share and little more, not "fewer than t": t is counted
+    among neighbours there. In the complete graph the t-th corrupt member exposes everybody, and one fewer nobody.
+
+    Args:
+        members: n, everyone who shares.
+        corrupt: c, those whose secrets the server holds, chosen without regard to the graph.
+        graph: Its degree k and threshold t.
+
+    Raises:
+        ThresholdError: Not 0 <= corrupt <= members.
+    """
+    if not 0 <= corrupt <= members:
+        raise ThresholdError(f"corrupt={corrupt} must lie in 0..{members} members")
+    return (members - corrupt) * exp(log_upper_tail(members - 1, corrupt, graph.degree, graph.threshold))
+
+
 def log_upper_tail(population: int, marked: int, drawn: int, least: int) -> float:
     """The natural logarithm of P[at least so many marked] in a draw without replacement.
 
@@ -184,3 +208,47 @@ def reveal_quorum(*, segment_members: int, quorum: int, members: int, threshold:
         raise ThresholdError(f"threshold={t} must be at most {n} members and above half of {n} + corrupt={c}")
     below = q - 1
     return below + (m - below) * (n - t) // (n - c) + 1
+
+
+def class_reveal_quorum(
+    *, class_members: int, quorum: int, members: int, threshold: int, corrupt: int
+) -> int:
+    """The least number of a class's members on a client's list, if there is one, at which it may reveal anything.
+
+    A class are the members that a server may make contribute while all others add zeros. The number is the smallest whole one
+    above e + (m - e) (n - t) / (t - c), with e = q - 1. It stops a server that gives clients different survivor lists from
+    opening a sum over some members of a class, but fewer than q, the corrupt ones counted.
+
+    Pre-conditions: those of :func:`reveal_quorum`; a client whose list has some members of a class, but fewer than this,
+    reveals nothing at all.
+
+    Why. As there, let a sum open over the honest clients T; let T hold a member of the class, and let e < q count the
+    honest members of the class in T and all its corrupt ones. Call A the honest clients that revealed for it, a of them,
+    a <= n - c; A1 those whose list has the class, a1 of them, and A0 the others, a0. A member of the class in T has its
+    self mask opened by at least t - c of A, whose lists have it: a1 >= t - c. As 2t > n + c, so 2 (t - c) > n - c, and a0 < t - c.
+    An honest member w of the class outside T had its mask key opened by at least t - c of A, whose lists have it dropped; at
+    most a - (t - c) list it as surviving, all of them in A1. Count the pairs (client of A1, honest member of the class
+    outside T on its list): by member at most (m - e) (a - (t - c)), by client at least a1 (Q - e). Hence
+    Q <= e + (m - e) (a - t + c) / a1 <= e + (m - e) (n - t) / (t - c), which grows with e. A Q above it for e = q - 1
+    excludes all e < q.
+
+    The result never exceeds m: (n - t) / (t - c) < 1, since 2t > n + c.
+
+    Args:
+        class_members: m, the members of the class.
+        quorum: q, the fewest of them over whom a sum may be opened, if over any.
+        members: n, of the session.
+        threshold: t.
+        corrupt: c.
+
+    Raises:
+        QuorumError: Not 1 <= q <= m <= n.
+        ThresholdError: Not 0 <= c and n + c < 2t <= 2n.
+    """
+    m, q, n, t, c = class_members, quorum, members, threshold, corrupt
+    if not 1 <= q <= m <= n:
+        raise QuorumError(f"class quorum={q} must lie in 1..{m} members of a class, of {n} members")
+    if c < 0 or not n + c < 2 * t <= 2 * n:
+        raise ThresholdError(f"threshold={t} must be at most {n} members and above half of {n} + corrupt={c}")
+    below = q - 1
+    return below + (m - below) * (n - t) // (t - c) + 1

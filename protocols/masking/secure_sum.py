@@ -7,7 +7,7 @@ from protocols.errors import RosterError, SessionError, StageError
 from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer, check_binding
 from protocols.masking import client as steps
-from protocols.masking.checks import check_extra_secrets
+from protocols.masking.checks import check_extra_secrets, check_own
 from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList, SurvivorSignatures
 from protocols.masking.server.keys import AdvertiseKeys, ShareKeys
 from protocols.masking.server.masked_input import MaskInput
@@ -31,7 +31,7 @@ class MaskingClient(SumClient):
         me: A member.
         identity: Signs for it; None where the profile works without identities.
         random_bytes: Where keys, seeds and shares come from.
-        extra_secrets: By segment: further secrets to be shared beside the seed.
+        extra_secrets: By segment: further secrets to be shared beside the seed; uniform, for they are committed to.
 
     Raises:
         InputError: The extra secrets are not those that the segments have room for.
@@ -94,17 +94,18 @@ class MaskingClient(SumClient):
                 if request:
                     raise StageError("the request of advertise_keys must be empty")
                 step = steps.create_key_advertisement(
-                    self._terms, self._me, self._identity, self._random_bytes
-                )
-                return step.state, step.message.to_bytes()
-            case steps.Advertised() as state:
-                shared = steps.create_sealed_shares(
-                    state,
-                    KeyDirectory.from_bytes(request),
+                    self._terms,
+                    self._me,
+                    self._identity,
                     self._random_bytes,
                     extra_secrets=self._extra_secrets,
                 )
                 self._extra_secrets = None
+                return step.state, step.message.to_bytes()
+            case steps.Advertised() as state:
+                shared = steps.create_sealed_shares(
+                    state, KeyDirectory.from_bytes(request), self._random_bytes
+                )
                 return shared.state, shared.message.to_bytes()
             case steps.Shared():
                 raise StageError("the next stage is mask_input: call contribute")
@@ -134,6 +135,7 @@ class MaskingServer(SumServer):
         self._session = terms.session
         self._stage: Stage | None = AdvertiseKeys(terms)
         self._last: RevealShares | None = None
+        self._contributors: tuple[ClientId, ...] | None = None
 
     def requests(self) -> Mapping[ClientId, bytes]:
         """The current stage's request to each client that is still in."""
@@ -158,8 +160,15 @@ class MaskingServer(SumServer):
         stage, self._stage = self._current(), None
         # A stage that cannot close has ended the session: nothing of it can be asked for any more.
         self._stage = stage.close()
+        if isinstance(stage, MaskInput):
+            self._contributors = tuple(map(self._session.client_at, sorted(stage.answered)))
         if isinstance(stage, RevealShares):
             self._last = stage
+
+    @property
+    def contributors(self) -> tuple[ClientId, ...] | None:
+        """The survivor list, once mask_input has closed."""
+        return self._contributors
 
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
         """Open the sums; once."""
@@ -223,10 +232,17 @@ class Masking(SecureSum):
             me: The member.
             extra_secrets: By segment of the member: as many fresh secrets of 32 bytes as the segment has room for. They
                 are shared beside the self-mask seed; which of them are recovered is for the segment's rule to say.
+
+        Raises:
+            RosterError: It has no identity to sign with, or is no member.
+            IdentityError: Its own certificate does not fit the session.
         """
         if self._trust is not None and (self._identity is None or self._identity.client != me):
             raise RosterError(f"{me} has no identity to sign with")
-        return MaskingClient(self.terms(session), me, self._identity, extra_secrets=extra_secrets)
+        terms = self.terms(session)
+        if self._identity is not None:
+            check_own(terms, self._identity)
+        return MaskingClient(terms, me, self._identity, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> MaskingServer:
         """The server side."""

@@ -13,15 +13,17 @@ from typing import final
 
 from protocols.errors import SessionError
 from protocols.identity import TrustStore
+from protocols.masking.commitments import Commitments
 from protocols.masking.graph import graph_seed, neighbours
 from protocols.masking.parameters import (
     COMPLETE_UP_TO,
     GraphParameters,
+    class_reveal_quorum,
     reveal_quorum,
     share_graph_parameters,
 )
 from protocols.profiles import MaskingProfile, SurvivorCheck
-from protocols.session import ExtraReveal, Segment, Session
+from protocols.session import ClientId, ExtraReveal, Segment, Session
 
 Graph = Mapping[int, frozenset[int]]
 
@@ -40,6 +42,7 @@ class Terms:
         SessionError: The profile needs signatures and there is nobody to vouch for them; or extra secrets are to be
             given out by the number of the missing, about which the profile lets a server tell clients different things.
         ThresholdError: The session's threshold is not enough for the profile.
+        IdentityError: The roster or the revocation list has expired.
     """
 
     session: Session
@@ -54,6 +57,8 @@ class Terms:
             )
         if self.trust is None and self.profile.survivor_check is not SurvivorCheck.TRUST_SERVER:
             raise SessionError(f"profile {self.profile.name} needs certified identities")
+        if self.trust is not None:
+            self.trust.check_in_force()
         self.profile.check_threshold(self.session.threshold, members=len(self.session.members))
         if self.profile.survivor_check is SurvivorCheck.REVEAL_QUORUM:
             self._check_no_extra_reveal()
@@ -69,10 +74,32 @@ class Terms:
 
     @cached_property
     def context(self) -> bytes:
-        """What every key, seal, signature and message is bound to: the session, the profile and the roster."""
-        roster = self.trust.roster.digest if self.trust is not None else bytes(32)
-        text = b"rbla-secure masking\x00" + self.session.context + roster + self.profile.name.encode()
+        """What every key, seal, signature and message is bound to: the session, the profile, roster and revocations.
+
+        Parties that know different rosters or revocation lists end in a refusal at the first message: nobody's input is
+        summed beside that of a client whom it knows to be revoked.
+        """
+        believed = self.trust.digest if self.trust is not None else bytes(32)
+        text = b"rbla-secure masking\x00" + self.session.context + believed + self.profile.name.encode()
         return hashlib.sha256(text).digest()
+
+    def check_member(self, client: ClientId) -> None:
+        """Refuse a member that may not take part now with the rank that the session gives it.
+
+        Quorums count holders by the ranks of the session, and the bands of a high rank are the thinnest. A member whose
+        certificate says another rank would count where the authority never put it; a service would count at all.
+
+        Raises:
+            EnrolmentError: It is not enrolled, shares its key, is a service, or was enrolled with another rank.
+            RevokedError, CertificateError: It is revoked; it or a list has expired.
+        """
+        if self.trust is not None:
+            self.trust.check_client(client, rank=self.session.rank_of(client))
+
+    @cached_property
+    def commitments(self) -> Commitments:
+        """What makes this session's commitments to secrets and shares."""
+        return Commitments(self.context)
 
     @cached_property
     def _shares(self) -> GraphParameters:
@@ -103,6 +130,32 @@ class Terms:
             threshold=self.session.threshold,
             corrupt=self.profile.corrupt(members),
         )
+
+    def class_quorum(self, size: int) -> int:
+        """Surviving members of a class of so many that a client wants to see in its list, if it sees any.
+
+        A class that is too small for its quorum is never in a sum: no number of its members is enough.
+        """
+        quorum, members = self.session.class_quorum, len(self.session.members)
+        if self.profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM or size < quorum:
+            return quorum
+        return class_reveal_quorum(
+            class_members=size,
+            quorum=quorum,
+            members=members,
+            threshold=self.session.threshold,
+            corrupt=self.profile.corrupt(members),
+        )
+
+    def thin_classes(self, survivors: Collection[int]) -> tuple[tuple[int, ...], ...]:
+        """The positions of every class of which some members survive, but fewer than its quorum."""
+        found = []
+        for members in self.session.classes:
+            positions = tuple(map(self.session.position, members))
+            present = sum(position in survivors for position in positions)
+            if 0 < present < self.class_quorum(len(positions)):
+                found.append(positions)
+        return tuple(found)
 
     def given_out(self, segment: Segment, survivors: Collection[int]) -> range:
         """The numbers, from 0, of the extra secrets of a segment of which survivors' shares are given out."""

@@ -13,6 +13,8 @@ from typing import final
 import numpy as np
 
 from protocols.session import ClientId
+from rbla_secure.engines.time_limit import time_limit
+from rbla_secure.errors import TimeLimitError
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.participant import Participant
 from rbla_secure.seeding import derive_seed
@@ -67,14 +69,21 @@ class InProcess(Exchange):
         participants: Everyone enrolled.
         faults: Who falls silent, and when.
         stopwatch: Measures "clients": what all participants take together, training included.
+        stage_seconds: Longest time of one answer; whoever takes longer has fallen silent. 0 sets no limit.
     """
 
     def __init__(
-        self, participants: Mapping[ClientId, Participant], *, faults: Faults, stopwatch: Stopwatch
+        self,
+        participants: Mapping[ClientId, Participant],
+        *,
+        faults: Faults,
+        stopwatch: Stopwatch,
+        stage_seconds: float = 0.0,
     ) -> None:
         self._participants = participants
         self._faults = faults
         self._stopwatch = stopwatch
+        self._stage_seconds = stage_seconds
 
     def end(self) -> None:
         """The run is over, whether it finished or not: every participant drops its secrets."""
@@ -87,6 +96,9 @@ class InProcess(Exchange):
             for parcel in parcels:
                 if self._faults.stages.index(parcel.stage) >= self._faults.silent_from(client, parcel.round):
                     continue
-                with self._stopwatch.measure("clients"):
-                    data = self._participants[client].handle(parcel.data)
+                try:
+                    with self._stopwatch.measure("clients"), time_limit(self._stage_seconds):
+                        data = self._participants[client].handle(parcel.data)
+                except TimeLimitError:
+                    continue
                 yield Answer(client=client, parcel=replace(parcel, data=data))

@@ -14,31 +14,32 @@ from typing import final
 import numpy as np
 from torch import nn
 
+from protocols.clock import SYSTEM_CLOCK
 from protocols.identity import ThrowawayAuthority
 from protocols.interface import SecureSum
-from protocols.session import RUN_ID_SIZE, ClientId
+from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
-from rbla_secure.choices import SecureSumMode
+from rbla_secure.choices import Rest, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.engines.in_process import Faults, InProcess
-from rbla_secure.errors import PlanError
-from rbla_secure.evaluation.known_rule import accepted_by
+from rbla_secure.errors import EvaluationError, PlanError
+from rbla_secure.evaluation.known_rule import KnownRule
+from rbla_secure.evaluation.mounted import mounted
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Others
-from rbla_secure.evaluation.poisoning.names import AttackName
+from rbla_secure.evaluation.poisoning.names import AttackName, TriggerName
 from rbla_secure.evaluation.poisoning.placement import Placement, claimed_examples, placement
-from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
-from rbla_secure.federation.cohort import sample_cohort
-from rbla_secure.federation.contribution import Contribute, contribution
+from rbla_secure.evaluation.poisoning.triggers import triggered, whole_trigger
+from rbla_secure.federation.contribution import Contribute, contribution, weight_of
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.coordinator import clip_norm
-from rbla_secure.federation.filtering import Filtering
+from rbla_secure.federation.filtering import Filtering, Reference
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.lora.adapter import Adapter
+from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
@@ -65,6 +66,8 @@ class Outcome:
         honest_rejected: The same of everybody else.
         rejected_by_rank: By rank, the share of its honest clients that were rejected; empty where no filter judges clients.
         bands_closed: Share of bands that stayed closed, mean over rounds.
+        attacks_seen: How many updates of attackers reached the sum or the defence before it, over all rounds.
+        strength: Of the adaptive attack: the share of the backdoor in what was sent, mean over rounds; None of the others.
         refused: Why the plan does not start such a federation at all; empty if it does. Nothing else counts then.
         seconds: Of processor time.
     """
@@ -75,6 +78,8 @@ class Outcome:
     honest_rejected: float | None = None
     rejected_by_rank: Mapping[str, float] = field(default_factory=dict)
     bands_closed: float = 0.0
+    attacks_seen: int = 0
+    strength: float | None = None
     refused: str = ""
     seconds: float = 0.0
 
@@ -103,12 +108,18 @@ def attacked_run(
     share: float,
     grounds: Grounds | None = None,
     contribute: Contribute = contribution,
+    trigger: TriggerName = TriggerName.CORNER,
 ) -> Outcome:
     """Run a configuration with so large a share of its clients attacking.
 
-    `contribute` is what attackers do with the change they send; by default they go through the honest clip.
+    `contribute` is what attackers do with the change they send; by default they go through the honest clip. The trigger is that
+    of backdoors.
+
+    Guarantees: what is scored happened. Of every attacker of a round an update reached the sum, or the defence that judges
+    before it, unless an injected drop-out silenced it.
 
     Raises:
+        EvaluationError: An attacker was refused, raised, or fell silent otherwise.
         PlanError: The configuration itself is refused, or the share is out of range.
         DataError: The data set is missing.
     """
@@ -123,7 +134,16 @@ def attacked_run(
             raise
         return Outcome(accuracy=0.0, success=0.0, refused=str(error))
     with ExitStack() as ending:
-        run = _Run(plan, base, data, placed=placed, attack=attack, contribute=contribute, ending=ending)
+        run = _Run(
+            plan,
+            base,
+            data,
+            placed=placed,
+            attack=attack,
+            contribute=contribute,
+            trigger=trigger,
+            ending=ending,
+        )
         outcome = run.to_the_end()
     return replace(outcome, seconds=time.process_time() - started)
 
@@ -140,11 +160,16 @@ class _Run:
         placed: Placement,
         attack: AttackName,
         contribute: Contribute,
+        trigger: TriggerName,
         ending: ExitStack,
     ) -> None:
-        self._contribute = contribute
-        self._plan, self._placed, self._number = plan, placed, 0
+        self._contribute, self._where = contribute, trigger
+        self._plan, self._placed = plan, placed
         self._last_step = LastStep(plan)
+        self._filtering = Filtering.of(plan, self._last_step, _remembered(reference_of(plan, base, data)))
+        self._rule = self._known_rule(plan, data, attack)
+        self._session: Session | None = None
+        self._adapter: Adapter | None = None
         self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
         services = HomomorphicRoles(plan) if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC else None
         if services is not None:
@@ -157,18 +182,16 @@ class _Run:
         self._secure_sum = plan.secure_sum(trust, roles=roles)
         self._exchange = self._connected(plan, base, data, authority, attack)
         ending.callback(self._exchange.end)
-        self._filtering = Filtering.of(plan, self._last_step, reference_of(plan, base, data))
         self._guard = guard_of(plan, base, data)
         self._scorer = Scorer(base, plan.layout, data.held_out)
-        self._trigger = Scorer(base, plan.layout, triggered(data.held_out, corner_patch()))
+        self._trigger = Scorer(base, plan.layout, triggered(data.held_out, whole_trigger(trigger)))
 
     def to_the_end(self) -> Outcome:
         plan, adapter = self._plan, initial_adapter(self._plan)
-        accuracies, successes, outcomes = [], [], list[RoundOutcome]()
+        accuracies, successes, outcomes, seen = [], [], list[RoundOutcome](), 0
         for number in range(1, plan.config.rounds + 1):
-            if self._coalition is not None:
-                self._coalition.observe(adapter)
             outcome = self._round(number, adapter, outcomes)
+            seen += self._mounted(number, outcome)
             self._last_step.took(adapter, outcome.adapter)
             adapter = outcome.adapter
             if self._guard is not None:
@@ -178,6 +201,11 @@ class _Run:
                 accuracies.append(self._scorer.score(adapter).accuracy)
                 successes.append(self._trigger.score(adapter).accuracy)
         attackers = set(self._placed.attackers)
+        if attackers and not seen:
+            raise EvaluationError(
+                f"no update of the {len(attackers)} attackers reached a sum in {plan.config.rounds} rounds: nothing was tested"
+            )
+        strengths = self._coalition.strengths if self._coalition is not None else ()
         return Outcome(
             accuracy=fmean(accuracies),
             success=fmean(successes),
@@ -185,18 +213,33 @@ class _Run:
             honest_rejected=_rejected(outcomes, lambda client: client not in attackers),
             rejected_by_rank=self._by_rank(outcomes),
             bands_closed=fmean(len(each.refused_bands) / len(plan.bands) for each in outcomes),
+            attacks_seen=seen,
+            strength=fmean(strengths) if strengths else None,
         )
 
+    def _mounted(self, number: int, outcome: RoundOutcome) -> int:
+        """How many attackers' updates were seen in a round."""
+        assert self._session is not None  # noqa: S101 - set before a round is played
+        cohort = frozenset(self._session.members)
+        attackers = cohort.intersection(self._placed.attackers)
+        return mounted(outcome, number, attackers, cohort - attackers, self._silenced)
+
+    def _silenced(self, client: ClientId, number: int) -> bool:
+        """Whether a drop-out that the run injects silences a client in a round."""
+        return self._faults.silent_from(client, number) < len(self._faults.stages)
+
     def _round(self, number: int, adapter: Adapter, earlier: list[RoundOutcome]) -> RoundOutcome:
-        plan, config = self._plan, self._plan.config
-        self._number = number
+        plan = self._plan
         session = plan.session(
             run=bytes(RUN_ID_SIZE),
             round_number=number,
             attempt=1,
-            cohort=sample_cohort(config.tiers, seed=config.seed, round_number=number),
             clip_norm=clip_norm(plan, [each.unclipped for each in earlier]),
         )
+        self._session, self._adapter = session, adapter
+        self._rule.enter(session, adapter)
+        if self._coalition is not None:
+            self._coalition.observe(adapter)
         conversation = Conversation(plan, session, self._secure_sum)
         prepare_round(conversation, self._exchange)
         return run_round(
@@ -227,23 +270,40 @@ class _Run:
                 clip_norm=plan.config.clip_norm,
                 captured_from=self._placed.captured_from,
                 seed=plan.config.seed,
+                rest=plan.config.lora.rest,
+                trigger=self._where,
             ),
             train=lambda adapter, own, seed: trainer.train(adapter, own, seed=seed),
             # Only the adaptive attack: what the rule does to it, it must be able to foresee.
             others=self._honest_changes(plan, base, data) if attack is AttackName.ADAPTIVE else None,
-            accepts=accepted_by(plan, self._last_step),
+            accepts=self._rule.accepts,
         )
+
+    def _known_rule(self, plan: Plan, data: Data, attack: AttackName) -> KnownRule:
+        """The server's own filtering: whatever it is given, the attackers run."""
+        counts = {name: len(examples) for name, examples in zip(plan.ranks, data.clients, strict=True)}
+        claimed = {
+            name: claimed_examples(attack, plan.config, count) if name in self._placed.attackers else count
+            for name, count in counts.items()
+        }
+        weights = {name: weight_of(plan, count) for name, count in claimed.items()}
+        return KnownRule(plan=plan, filtering=self._filtering, weights=weights)
 
     def _honest_changes(self, plan: Plan, base: nn.Sequential, data: Data) -> Others:
         """Every honest change of the round, to the bit: more than attackers could know."""
         trainer = trainer_of(plan, base)
         examples = dict(zip(plan.ranks, data.clients, strict=True))
 
-        def changes(adapter: Adapter, _: int) -> dict[ClientId, UpdateRows]:
+        def changes(_: Adapter, __: int) -> dict[ClientId, UpdateRows]:
+            # Not from the adapter that the coalition was sent: it ends at the largest rank of a member.
+            assert self._session is not None  # noqa: S101 - both are set before a round is played
+            assert self._adapter is not None  # noqa: S101
             found = {}
-            for name in set(plan.ranks) - set(self._placed.attackers):
-                own = adapter.sliced(min(plan.ranks[name], adapter.rank))
-                seed = derive_seed(plan.config.seed, "training", self._number, name)
+            for name in set(self._session.members) - set(self._placed.attackers):
+                folded = plan.config.lora.rest is Rest.FOLDED
+                rank = plan.trained_rank(name)
+                own = self._adapter.folded(rank) if folded else self._adapter.sliced(rank)
+                seed = derive_seed(plan.config.seed, "training", self._session.round, name)
                 found[name] = trainer.train(own, examples[name], seed=seed).astype(np.float64) - own.rows
             return dict(sorted(found.items()))
 
@@ -278,20 +338,35 @@ class _Run:
                 contribute=contribute,
             )
         secure_sum = plan.secure_sum(authority.view if authority is not None else None)
-        faults = Faults(
+        self._faults = Faults(
             rate=plan.config.dropout_rate,
             seed=plan.config.seed,
             stages=secure_sum.stages,
             input_stage=secure_sum.upload_stage,
         )
-        return InProcess(participants, faults=faults, stopwatch=Stopwatch())
+        seconds = plan.config.stage_seconds
+        return InProcess(participants, faults=self._faults, stopwatch=Stopwatch(), stage_seconds=seconds)
+
+
+def _remembered(reference: Reference) -> Reference:
+    """The same reference for the server and for attackers that ask many times: it is trained once a round."""
+    known: dict[tuple[bytes, int], Rows] = {}
+
+    def asked(adapter: Adapter, number: int) -> Rows:
+        key = (adapter.digest(), number)
+        if key not in known:
+            known.clear()
+            known[key] = reference(adapter, number)
+        return known[key]
+
+    return asked
 
 
 def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthority | None:
     if not plan.needs_identities:
         return None
     keys = services.public_keys() if services is not None else {}
-    return ThrowawayAuthority.create(plan.ranks, now=int(time.time()), services=keys)
+    return ThrowawayAuthority.create(plan.ranks, now=int(time.time()), clock=SYSTEM_CLOCK, services=keys)
 
 
 def _side_of(plan: Plan, authority: ThrowawayAuthority | None, name: ClientId) -> SecureSum:

@@ -17,10 +17,12 @@ from rbla_secure.durable import write_atomic
 from rbla_secure.errors import RunFolderError
 from rbla_secure.evaluation.arena import Grounds, attacked_run
 from rbla_secure.evaluation.defences import Defence, defences
-from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName
+from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName, TriggerName
 from rbla_secure.tasks.training import use_one_thread
 
 FILE = "evaluation.json"
+# 1 had cells whose attackers had been refused; they cannot be told from the others.
+FORMAT = 2
 QUICK_ATTACKS = (
     AttackName.NONE,
     AttackName.SIGN_FLIP,
@@ -29,7 +31,7 @@ QUICK_ATTACKS = (
     AttackName.RANK_INFLATION,
     AttackName.ADAPTIVE,
 )
-# Withstood: at most so much accuracy lost, and a trigger that works at most so much more often than without an attack.
+# Withstood: at most so much accuracy lost in the mean over seeds, and a trigger that works at most so often on every one of them.
 MAX_LOSS, MAX_SUCCESS = 0.05, 0.10
 
 
@@ -44,6 +46,7 @@ class Terms:
         share: Of all clients that attack.
         seeds: Runs of each cell.
         quick: Few rows.
+        trigger: Of backdoors.
     """
 
     config: Config
@@ -51,9 +54,18 @@ class Terms:
     share: float
     seeds: tuple[int, ...]
     quick: bool
+    trigger: TriggerName = TriggerName.CORNER
 
     @classmethod
-    def of(cls, config: Config, *, share: float, seeds: int, quick: bool) -> "Terms":
+    def of(
+        cls,
+        config: Config,
+        *,
+        share: float,
+        seeds: int,
+        quick: bool,
+        trigger: TriggerName = TriggerName.CORNER,
+    ) -> "Terms":
         """All attacks, or the few that tell most."""
         return cls(
             config=config,
@@ -61,6 +73,7 @@ class Terms:
             share=share,
             seeds=tuple(config.seed + number for number in range(seeds)),
             quick=quick,
+            trigger=trigger,
         )
 
     def rows(self) -> list[Defence]:
@@ -90,8 +103,19 @@ class Cell(BaseModel):
     honest_rejected: float | None
     rejected_by_rank: dict[str, float]
     bands_closed: float
+    attacks_seen: int
+    strength: float | None
     refused: str
     seconds: float
+
+    @property
+    def not_tested(self) -> str:
+        """Why this says nothing about its attack; empty if it does."""
+        if self.refused:
+            return self.refused
+        if self.attack != AttackName.NONE and not self.attacks_seen:
+            return "no update of an attacker reached a sum"
+        return ""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -105,7 +129,12 @@ class _File(BaseModel):
     format: int
     config: str
     share: float
+    trigger: TriggerName
     cells: list[Cell]
+
+
+class _Format(BaseModel):
+    format: int
 
 
 # Told of every cell that is done, and how many there are.
@@ -117,6 +146,7 @@ def evaluate(folder: Path, terms: Terms, observe: Observe) -> list[Cell]:
 
     Raises:
         RunFolderError: The folder holds an evaluation of other terms, or a damaged one.
+        EvaluationError: An attack did not happen: its cell is not written, and the cells before it are kept.
         RblaSecureError: Whatever refuses the configuration itself.
     """
     use_one_thread()
@@ -130,7 +160,7 @@ def evaluate(folder: Path, terms: Terms, observe: Observe) -> list[Cell]:
         if key not in done:
             config = defence.config.model_copy(update={"seed": seed})
             ground = grounds.setdefault(seed, Grounds(config))
-            outcome = attacked_run(config, attack, share=terms.share, grounds=ground)
+            outcome = attacked_run(config, attack, share=terms.share, grounds=ground, trigger=terms.trigger)
             done[key] = Cell(defence=defence.name, attack=attack.value, seed=seed, **asdict(outcome))
             _write(folder, terms, list(done.values()))
         found.append(done[key])
@@ -147,19 +177,39 @@ def read(folder: Path, terms: Terms) -> list[Cell]:
     path = folder / FILE
     if not path.exists():
         return []
+    data = path.read_bytes()
+    if _format(data) not in (FORMAT, None):
+        raise RunFolderError(
+            f"{path} is of format {_format(data)} and must be of {FORMAT}, where an attack that did not happen is no outcome: "
+            "choose another --out folder"
+        )
     try:
-        file = _File.model_validate_json(path.read_bytes())
+        file = _File.model_validate_json(data)
     except ValidationError:
         raise RunFolderError(f"{path} is damaged: delete it to begin anew") from None
-    if (file.config, file.share) != (terms.config.digest().hex(), terms.share):
+    if (file.config, file.share, file.trigger) != (terms.config.digest().hex(), terms.share, terms.trigger):
         raise RunFolderError(
-            f"{path} is of another configuration or share of attackers: choose another --out folder"
+            f"{path} is of another configuration, share of attackers or trigger: choose another --out folder"
         )
     return file.cells
 
 
+def _format(data: bytes) -> int | None:
+    """What a file says it is; None if it says nothing that can be read."""
+    try:
+        return _Format.model_validate_json(data).format
+    except ValidationError:
+        return None
+
+
 def _write(folder: Path, terms: Terms, cells: list[Cell]) -> None:
-    file = _File(format=1, config=terms.config.digest().hex(), share=terms.share, cells=cells)
+    file = _File(
+        format=FORMAT,
+        config=terms.config.digest().hex(),
+        share=terms.share,
+        trigger=terms.trigger,
+        cells=cells,
+    )
     write_atomic(folder / FILE, file.model_dump_json(indent=1).encode() + b"\n")
 
 
@@ -171,20 +221,26 @@ class Summed:
     Args:
         accuracy: Mean over seeds.
         success: Of the trigger, mean over seeds.
+        highest: Of the trigger, over seeds: of attacks that work on some, a mean hides those on which they do.
         loss: Of accuracy against no attack under the same defence.
-        refused: Why no seed was run; empty if they were.
+        not_tested: Why a seed of it was not attacked; empty if all were. The figures mean nothing then.
     """
 
     accuracy: float
     success: float
+    highest: float
     loss: float
-    refused: str
+    not_tested: str
 
     def withstood(self, attack: AttackName) -> bool:
-        """Whether little accuracy was lost, and the trigger of a backdoor works seldom."""
-        if self.refused:
-            return True
-        return self.loss <= MAX_LOSS and (attack not in BACKDOORS or self.success <= MAX_SUCCESS)
+        """Whether the attack was tried, little accuracy was lost, and the trigger of a backdoor works seldom."""
+        if self.not_tested:
+            return False
+        return self.loss <= MAX_LOSS and (attack not in BACKDOORS or self.highest <= MAX_SUCCESS)
+
+    def failed(self, attack: AttackName) -> bool:
+        """Whether the attack was tried and not withstood; of what was not tried neither is said."""
+        return not self.not_tested and not self.withstood(attack)
 
 
 def summed(cells: Sequence[Cell]) -> dict[tuple[str, AttackName], Summed]:
@@ -200,8 +256,9 @@ def summed(cells: Sequence[Cell]) -> dict[tuple[str, AttackName], Summed]:
             found[name, attack] = Summed(
                 accuracy=accuracy,
                 success=fmean(cell.success for cell in seeds),
+                highest=max(cell.success for cell in seeds),
                 loss=0.0,
-                refused=next((cell.refused for cell in seeds if cell.refused), ""),
+                not_tested=next((cell.not_tested for cell in seeds if cell.not_tested), ""),
             )
         calm = found.get((name, AttackName.NONE))
         for (row_name, attack), each in list(found.items()):
@@ -213,7 +270,7 @@ def summed(cells: Sequence[Cell]) -> dict[tuple[str, AttackName], Summed]:
 def worst(row: dict[AttackName, Summed]) -> str:
     """The attack that does most: the trigger that works most often, or else the largest loss."""
     attacked = {
-        attack: each for attack, each in row.items() if attack is not AttackName.NONE and not each.refused
+        attack: each for attack, each in row.items() if attack is not AttackName.NONE and not each.not_tested
     }
     if not attacked:
         return "-"

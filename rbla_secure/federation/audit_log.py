@@ -6,24 +6,26 @@ A line is canonical JSON: keys in order, no spaces, ASCII. `previous` is the SHA
 feed; 64 zeros in the first. A line is flushed to the disk before the run goes on.
 
 What the chain shows: no line before the last one has been changed, removed, moved or put in since the next was written.
-Caveat: whoever holds the folder can write the whole chain anew, or cut off its end. Against the holder it proves nothing
-until its head (:attr:`AuditLog.head`) is known elsewhere: signed with a key that is not in the folder, or given to others.
-Signing the head with the server's key is a later step.
+It is also where a run commits: a round, the base and every entry of a ledger count from the moment the chain holds their
+digests, and nothing else in the folder is believed that the chain does not hold (`folder_checks.py`).
+Caveat: whoever holds the folder can write the whole chain anew, together with the files that it names, or cut all of them
+back to an earlier state. Against the holder it proves nothing until its head (:attr:`AuditLog.head`) is known elsewhere:
+signed with a key that is not in the folder, or given to others. Signing the head with the server's key is a later step.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final, final
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from protocols.session import Session
-from rbla_secure.durable import append_lines, whole_lines, write_atomic
+from rbla_secure.durable import append_lines, drop_torn_line, write_atomic
 from rbla_secure.errors import RunFolderError
 
 FILE_NAME: Final = "events.jsonl"
@@ -37,16 +39,21 @@ class EventKind(StrEnum):
     """What can happen in a run, and what is said of it.
 
     RUN_CREATED: run, config (their identity and digest, hex).
-    RUN_RESUMED: rounds (how many are durable), adapter (digest after the last one; empty before the first).
+    RUN_RESUMED: rounds (how many the chain holds), adapter (digest after the last one; empty before the first), unopened
+        (round and attempt that were numbered, but whose session a crash kept from being opened; empty if there is none).
     SESSION_OPENED: cohort, threshold, context (hex). Written before the first message of the session.
     REFUSAL: client, by ("client": it declined; "server": its answer was turned away), error, reason.
     DROPPED: client, stage: it is out of the session from there on.
     BAND_REFUSED: band, reason.
     UPDATE_REJECTED: of (a client or a group), reason: the filter kept nothing of it.
-    STEP_CHECKED: reason: the step of a round was scaled or rolled back.
-    ROUND_ABORTED: reason, adapter (digest, unchanged). Written once the round is durable.
-    ROUND_FINISHED: survivors, adapter (digest). Written once the round is durable.
+    STEP_CHECKED: reason: the step of a round was scaled or rolled back, or a claim of its clients is not told.
+    ROUND_ABORTED: reason, adapter (digest, unchanged), metrics (SHA-256 of the round's line in metrics.jsonl). Written
+        once line and checkpoint are on the disk: the round counts from here on.
+    ROUND_FINISHED: survivors, adapter, metrics: as above.
     RUN_FINISHED: rounds, adapter_file (SHA-256 of the exported tensors).
+    BASE_MADE: base (digest of its chain of layers). Written once the base is on the disk, before the first session.
+    PRIVACY_SPENT: ledger (file name), entries (how many it has now), digest (of all of them). Written once the ledger is on
+        the disk, before what it counts is trained or revealed.
     """
 
     RUN_CREATED = "run-created"
@@ -60,6 +67,8 @@ class EventKind(StrEnum):
     ROUND_ABORTED = "round-aborted"
     ROUND_FINISHED = "round-finished"
     RUN_FINISHED = "run-finished"
+    BASE_MADE = "base-made"
+    PRIVACY_SPENT = "privacy-spent"
 
 
 @final
@@ -109,22 +118,34 @@ class Event(BaseModel):
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+Observe = Callable[[Event], None]
+
+
 @final
 class AuditLog:
     """The log of one run folder, which its process holds alone.
 
+    Args:
+        path: Its file.
+        clock: Of the events that are appended.
+        observe: Told of every event: of those in the file first, then of those that are appended, before they are written.
+            What it raises keeps them from being written, so that a log never holds what it could not be opened with.
+
     Raises:
-        RunFolderError: The file is missing, or its chain is broken; the line is named. Nothing is changed.
+        RunFolderError: The file is missing, or its chain is broken; the line is named. Opening changes nothing: what a
+            crash left of a line goes when the next one is written.
     """
 
-    def __init__(self, path: Path, *, clock: Clock = time.time) -> None:
+    def __init__(
+        self, path: Path, *, clock: Clock = time.time, observe: Observe = lambda _event: None
+    ) -> None:
         self._path = path
         self._clock = clock
-        lines = read_lines(path)
-        if path.read_bytes()[-1:] not in (b"", b"\n"):
-            # The torn line of a crash: it was never reported as written.
-            write_atomic(path, "".join(line + "\n" for line in lines).encode())
-        self._count, self._head = len(lines), _digest(lines)
+        self._observe = observe
+        self._count, self._head = 0, _START
+        for event, line in _scan(path):
+            observe(event)
+            self._count, self._head = event.number, _digest(line)
 
     @classmethod
     def create(cls, path: Path, first: Entry, *, clock: Clock = time.time) -> "AuditLog":
@@ -143,56 +164,65 @@ class AuditLog:
 
     def append(self, *entries: Entry) -> None:
         """Write entries down, durably, in one go."""
+        events: list[Event] = []
         lines: list[str] = []
         head = self._head
         for number, entry in enumerate(entries, start=self._count + 1):
-            lines.append(_event(entry, number=number, previous=head, clock=self._clock).to_line())
-            head = _digest(lines)
-        if lines:
-            append_lines(self._path, lines)
-            self._count, self._head = self._count + len(lines), head
+            events.append(_event(entry, number=number, previous=head, clock=self._clock))
+            lines.append(events[-1].to_line())
+            head = _digest(lines[-1])
+        if not lines:
+            return
+        for event in events:
+            self._observe(event)
+        drop_torn_line(self._path)
+        append_lines(self._path, lines)
+        self._count, self._head = self._count + len(lines), head
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of a log, its chain verified.
+    """The events of a log, its chain verified; a torn last line is not among them.
 
     Raises:
         RunFolderError: The file is missing, or its chain is broken; the line is named.
     """
-    return [Event.model_validate_json(line) for line in read_lines(path)]
+    return [event for event, _ in _scan(path)]
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a log, its chain verified; a torn last line is not among them.
-
-    Raises:
-        RunFolderError: As :func:`read_events`.
-    """
+def _scan(path: Path) -> Iterator[tuple[Event, str]]:
+    """The events of a log with their lines, read once from its beginning, each verified before the next is read."""
     if not path.is_file():
-        raise RunFolderError(f"{path} is missing: the run's events cannot be shown to be complete")
-    lines = whole_lines(path)
-    for number, line in enumerate(lines, start=1):
-        before = _digest(lines[: number - 1][-1:])
-        if reason := _fault(line, number=number, previous=before):
-            raise RunFolderError(
-                f"{path} line {number}: {reason}; lines were changed after they were written"
-            )
-    return lines
+        raise RunFolderError(
+            f"{path} is missing: the run's events cannot be shown to be complete; restore it from a copy"
+        )
+    previous = _START
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if not raw.endswith(b"\n"):
+                return  # the torn line of a crash: it was never reported as written
+            line = raw[:-1].decode("utf-8", errors="replace")
+            event = _next(path, line, number=number, previous=previous)
+            previous = _digest(line)
+            yield event, line
 
 
-def _fault(line: str, *, number: int, previous: bytes) -> str:
-    """Why a line cannot be the next one of a chain; empty if it can."""
+def _next(path: Path, line: str, *, number: int, previous: bytes) -> Event:
+    """A line as the next event of a chain."""
     try:
         event = Event.model_validate_json(line)
-    except ValidationError:
-        return "it is no event"
-    if event.number != number:
-        return f"its number is {event.number}"
-    if event.previous != previous.hex():
-        return "it does not follow the line before it"
-    if event.to_line() != line:
-        return "it is not in canonical form"
-    return ""
+        canonical = event.to_line() == line
+    except ValueError:  # pydantic's error is one; so is that of a figure that JSON has no word for
+        reason = "it is no event"
+    else:
+        if event.number != number:
+            reason = f"its number is {event.number}"
+        elif event.previous != previous.hex():
+            reason = "it does not follow the line before it"
+        elif not canonical:
+            reason = "it is not in canonical form"
+        else:
+            return event
+    raise RunFolderError(f"{path} line {number}: {reason}; lines were changed after they were written")
 
 
 def _event(entry: Entry, *, number: int, previous: bytes, clock: Clock) -> Event:
@@ -207,6 +237,5 @@ def _event(entry: Entry, *, number: int, previous: bytes, clock: Clock) -> Event
     )
 
 
-def _digest(lines: Sequence[str]) -> bytes:
-    """Of the last of some lines; where there is none, what a chain begins with."""
-    return hashlib.sha256(lines[-1].encode()).digest() if lines else _START
+def _digest(line: str) -> bytes:
+    return hashlib.sha256(line.encode()).digest()

@@ -6,42 +6,60 @@
     events.jsonl          what happened, each line bound to the one before it (`audit_log.py`)
     metrics.jsonl         one line per finished round, the same in every repetition
     timings.jsonl         seconds per round
+    privacy.json, privacy-samples.json   what privacy was spent, each where there is noise of its kind
     checkpoints/          round-0007.safetensors: the global adapter after round 7
     base/  adapter/       the frozen base; the result in PEFT's format
 
-A round counts when its checkpoint has its final name. Metrics are written before it, so that a crash between the two
-leaves a line too many, which :func:`RunFolder.load` cuts away, and never one too few.
+The order of writes: line of metrics, line of timings, checkpoint, and then the event that ends the round. A round counts
+from the moment the audit log holds its digests, and a crash before that costs the round alone: what is left of it is
+written over. Whatever is opened is held against the log first (`folder_checks.py`).
 """
 
 import json
 import os
-import re
 import secrets
-import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, final
+from typing import final
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_tensors
 
-from protocols.session import RUN_ID_SIZE
+from protocols.session import RUN_ID_SIZE, Session
 from rbla_secure.config import Config, load_config
-from rbla_secure.durable import append_line, replace_folder, whole_lines, write_atomic
-from rbla_secure.errors import AdapterError, RunFolderError
+from rbla_secure.durable import append_line, drop_torn_line, whole_lines, write_atomic
+from rbla_secure.errors import AdapterError, RblaSecureError, RunFolderError
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
+from rbla_secure.federation.folder_checks import (
+    ATTEMPTS,
+    CHECKPOINTS,
+    CONFIG,
+    IDENTITY,
+    METRICS,
+    RESTORE,
+    TIMINGS,
+    check_checkpoints,
+    check_identity,
+    check_kinds,
+    check_ledgers,
+    check_result,
+    checkpoint,
+    read_attempts,
+    read_metrics,
+    read_run_id,
+)
+from rbla_secure.federation.folder_lock import LOCK, lock, make_locked
+from rbla_secure.federation.history import History
+from rbla_secure.federation.log_entries import of_round, of_spending
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.lora.adapter import Adapter
-
-if sys.platform != "win32":
-    import fcntl
-
-_CHECKPOINT_NAME = re.compile(r"round-(\d{4,9})\.safetensors")
-_Line = TypeVar("_Line", bound=BaseModel)
+from rbla_secure.privacy.ledger import FILE
+from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
 
 
 @final
@@ -61,18 +79,27 @@ class RunFolder:
 
     Attributes:
         log: Its audit log.
+        history: What the log says so far.
         new: Whether this process has made the folder.
     """
 
-    def __init__(self, path: Path, *, new: bool = False) -> None:
+    def __init__(self, path: Path, *, new: bool = False, held: int | None = None) -> None:
         self.path = path
         self.new = new
-        self.config = load_config(path / "config.toml")
-        self.run_id = _read_run_id(path / "run.json")
-        self._lock = _lock(path / "lock")
+        self._lock = held if new else lock(path)
         try:
-            self.log = AuditLog(path / FILE_NAME)
-        except (RunFolderError, OSError):
+            self.config = load_config(path / CONFIG)
+            self.run_id = read_run_id(path)
+            self.history = History(path / FILE_NAME)
+            self.log = AuditLog(path / FILE_NAME, observe=self.history.take)
+            check_identity(path, self.config, self.run_id, self.history)
+            self._attempts = read_attempts(path, self.history)
+            self._counts = Counter(number for number, _ in self._attempts)
+            read_metrics(path, self.history)
+            check_checkpoints(path, self.history)
+            check_result(path, self.config, self.history)
+            check_ledgers(path, self.history)
+        except (RblaSecureError, OSError):
             self.close()
             raise
 
@@ -81,38 +108,43 @@ class RunFolder:
         """A new folder, which has its configuration from the moment it exists; an empty one is filled in place.
 
         Raises:
-            RunFolderError: Something is there already.
+            RunFolderError: Something is there already, or another process makes the folder.
             OSError: The folder cannot be written.
         """
-        if path.exists() and (not path.is_dir() or not _may_be_filled(path)):
-            raise RunFolderError(
-                f"out={path} must not exist or be empty; 'rbla-secure resume {path}' goes on with a run"
-            )
 
         def fill(folder: Path) -> None:
             run = secrets.token_hex(RUN_ID_SIZE)
-            write_atomic(folder / "run.json", json.dumps({"run": run}).encode())
+            write_atomic(folder / IDENTITY, json.dumps({"run": run}).encode())
             created = Entry.of_run(EventKind.RUN_CREATED, run=run, config=config.digest().hex())
             AuditLog.create(folder / FILE_NAME, created)
-            (folder / "checkpoints").mkdir(exist_ok=True)
-            write_atomic(folder / "config.toml", config.to_toml().encode())
+            (folder / CHECKPOINTS).mkdir(exist_ok=True)
+            write_atomic(folder / CONFIG, config.to_toml().encode())
 
-        if path.exists():
-            fill(path)  # empty, and maybe somebody's working folder: it is not replaced
-        else:
-            replace_folder(path.resolve(), fill)
-        return cls(path, new=True)
+        if not path.exists():
+            return cls(path, new=True, held=make_locked(path.resolve(), fill))
+        # Empty, and maybe somebody's working folder: it is not replaced. Asked again once nobody else can fill it.
+        _check_may_be_filled(path)
+        held = lock(path)
+        try:
+            _check_may_be_filled(path)
+            fill(path)
+        except BaseException:
+            if held is not None:
+                os.close(held)
+            raise
+        return cls(path, new=True, held=held)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """The folder of an earlier run.
+        """The folder of an earlier run, held against its audit log. Nothing is written.
 
         Raises:
-            RunFolderError: It is no run folder, is damaged, its events were changed, or another process works in it.
+            RunFolderError: It is no run folder, another process works in it, or it is damaged: a file is missing, or is not
+                what the events say.
+            PrivacyError: A ledger is missing or is not what the events say.
             ConfigError: Its config.toml is damaged.
         """
-        if not (path / "config.toml").is_file():
-            raise RunFolderError(f"{path} is no run folder: config.toml is missing")
+        check_kinds(path)
         return cls(path)
 
     def close(self) -> None:
@@ -121,151 +153,147 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
+    def hold_base(self, digest: bytes) -> None:
+        """The base is on the disk: compare it with the one that the log names, or have the log name it.
+
+        Raises:
+            RunFolderError: It is another one.
+        """
+        if not self.history.base:
+            self.log.append(Entry.of_run(EventKind.BASE_MADE, base=digest.hex()))
+        elif self.history.base != digest.hex():
+            raise RunFolderError(
+                f"{self.path / 'base'} is not the base that {FILE_NAME} names: restore it from a copy"
+            )
+
     def next_attempt(self, round_number: int) -> int:
         """Number the next attempt at a round and write it down before it begins.
 
         After a crash the round's old keys and shares may be in somebody's hands: a new attempt binds to new ones.
         """
-        path = self.path / "attempts.jsonl"
-        # A torn last line would swallow the next one; it also never opened a session.
-        lines = whole_lines(path)
-        write_atomic(path, "".join(line + "\n" for line in lines).encode())
-        earlier = [line for line in map(self._decode_attempt, lines) if line.get("round") == round_number]
-        attempt = len(earlier) + 1
+        self._counts[round_number] += 1
+        attempt = self._counts[round_number]
+        path = self.path / ATTEMPTS
+        drop_torn_line(path)  # it would swallow the next one; it also never opened a session
         append_line(path, json.dumps({"round": round_number, "attempt": attempt}))
+        self._attempts.append((round_number, attempt))
         return attempt
 
-    def _decode_attempt(self, line: str) -> dict[str, object]:
-        if not (found := _decode_json(line)):
-            raise RunFolderError(
-                f"{self.path / 'attempts.jsonl'} is damaged: attempts could be numbered twice"
-            )
-        return found
-
-    def save(self, plan: Plan, adapter: Adapter, record: RoundRecord, seconds: RoundSeconds) -> None:
-        """Make a finished round durable, together with the digest of the plan it was run under."""
-        append_line(self.path / "metrics.jsonl", record.model_dump_json())
-        append_line(self.path / "timings.jsonl", seconds.model_dump_json())
+    def save(
+        self, plan: Plan, session: Session, adapter: Adapter, record: RoundRecord, seconds: RoundSeconds
+    ) -> None:
+        """Make a round durable, together with the digest of the plan it was run under; it counts with its last event."""
+        line = record.model_dump_json()
+        append_line(self.path / METRICS, line)
+        append_line(self.path / TIMINGS, seconds.model_dump_json())
         metadata = {
             "round": str(record.round),
             "run": self.run_id.hex(),
             "plan": plan.digest.hex(),
         }
         data = save_tensors({"rows": np.ascontiguousarray(adapter.rows)}, metadata=metadata)
-        write_atomic(self._checkpoint(record.round), data)
+        write_atomic(checkpoint(self.path, record.round), data)
+        self.log.append(*of_round(session, record, line))
 
     def load(self, plan: Plan) -> Progress:
-        """The last finished round; lines of later rounds are cut away.
+        """The last round that counts, once all of them have been compared; lines of the next one are cut away.
+
+        Reads every checkpoint once.
 
         Raises:
-            RunFolderError: The checkpoint or the metrics are damaged; nothing is changed.
+            RunFolderError: A checkpoint or the metrics are damaged, or not what the events say; nothing is changed.
         """
-        last = max(self._rounds(), default=0)
-        adapter = self._load_adapter(plan, last) if last else None
-        records = self._lines("metrics.jsonl", RoundRecord, last)
-        timings = self._lines("timings.jsonl", RoundSeconds, last)
-        if [record.round for record in records] != list(range(1, last + 1)):
-            raise RunFolderError(
-                f"{self.path}/metrics.jsonl must have one line for each of the rounds 1..{last}"
-            )
-        if adapter is not None and records[-1].adapter != adapter.digest().hex():
-            raise RunFolderError(
-                f"{self._checkpoint(last)} is not the adapter that metrics.jsonl names; "
-                "delete it to go on from the round before"
-            )
-        self._rewrite("metrics.jsonl", records)
-        self._rewrite("timings.jsonl", timings)
+        last = self.history.rounds
+        records = read_metrics(self.path, self.history)
+        check_checkpoints(self.path, self.history)
+        timings = self._timings()
+        adapter = None
+        for number in range(1, last + 1):
+            adapter = self._load_adapter(plan, number)
+        self._keep_lines(METRICS, lambda line: RoundRecord.model_validate_json(line).round <= last)
+        self._keep_lines(TIMINGS, lambda line: RoundSeconds.model_validate_json(line).round <= last)
         return Progress(round=last, adapter=adapter, records=records, timings=timings)
+
+    def say_resumed(self, progress: Progress) -> None:
+        """Have the log say that another process goes on, from where, and what the last one left that it does not hold."""
+        ledgers = check_ledgers(self.path, self.history)
+        grown = [
+            of_spending(None, name, ledger.state_after(len(ledger.entries)))
+            for name, ledger in zip((FILE, SAMPLES_FILE), ledgers, strict=True)
+            if ledger is not None and len(ledger.entries) > self._entries_known(name)
+        ]
+        adapter = progress.adapter.digest().hex() if progress.adapter is not None else ""
+        unopened = [part for each in self._attempts[len(self.history.attempts) :] for part in each]
+        resumed = Entry.of_run(
+            EventKind.RUN_RESUMED, rounds=progress.round, adapter=adapter, unopened=list(unopened)
+        )
+        self.log.append(*grown, resumed)
+
+    def _entries_known(self, name: str) -> int:
+        return self.history.ledgers[name].entries if name in self.history.ledgers else 0
 
     def adapters(self, plan: Plan) -> Iterator[Adapter]:
         """The adapters after all rounds so far, oldest first.
 
         Raises:
-            RunFolderError: A checkpoint is damaged.
+            RunFolderError: A checkpoint is damaged, or not what the events say.
         """
-        for number in sorted(self._rounds()):
+        for number in range(1, self.history.rounds + 1):
             yield self._load_adapter(plan, number)
 
     def last_adapters(self, plan: Plan, count: int) -> list[Adapter]:
         """The adapters after the last rounds, oldest first; fewer where there were fewer.
 
         Raises:
-            RunFolderError: A checkpoint is damaged.
+            RunFolderError: A checkpoint is damaged, or not what the events say.
         """
-        return [self._load_adapter(plan, number) for number in sorted(self._rounds())[-count:]]
+        last = self.history.rounds
+        return [self._load_adapter(plan, number) for number in range(max(1, last + 1 - count), last + 1)]
 
-    def _rounds(self) -> list[int]:
-        """The rounds whose checkpoints have their final names; other files are passed over."""
-        names = (path.name for path in (self.path / "checkpoints").iterdir())
-        return [int(match.group(1)) for match in map(_CHECKPOINT_NAME.fullmatch, names) if match]
-
-    def _checkpoint(self, round_number: int) -> Path:
-        return self.path / "checkpoints" / f"round-{round_number:04d}.safetensors"
-
-    def _load_adapter(self, plan: Plan, round_number: int) -> Adapter:
-        path = self._checkpoint(round_number)
+    def _load_adapter(self, plan: Plan, number: int) -> Adapter:
+        path = checkpoint(self.path, number)
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 adapter = Adapter(layout=plan.layout, rows=np.array(file.get_tensor("rows")))
-        except (SafetensorError, AdapterError) as error:
-            raise RunFolderError(
-                f"{path} is damaged ({error}); delete it to go on from the round before"
-            ) from None
+        except (SafetensorError, AdapterError, OSError) as error:
+            raise RunFolderError(f"{path} is damaged ({error}): {RESTORE}") from None
         if (metadata.get("run"), metadata.get("plan")) != (self.run_id.hex(), plan.digest.hex()):
+            raise RunFolderError(f"{path} was written in another run or under another plan: {RESTORE}")
+        if (metadata.get("round"), adapter.digest().hex()) != (
+            str(number),
+            self.history.adapter_after(number),
+        ):
             raise RunFolderError(
-                f"{path} was written under another plan: config.toml, run.json or base/ has changed since: restore it; "
-                "if it was not, delete it to go on from the round before"
+                f"{path} is not the adapter that {FILE_NAME} names for round {number}: {RESTORE}"
             )
         return adapter
 
-    def _lines(self, name: str, kind: type[_Line], last: int) -> list[_Line]:
+    def _timings(self) -> list[RoundSeconds]:
+        path = self.path / TIMINGS
         found = []
-        for number, line in enumerate(whole_lines(self.path / name), start=1):
+        for number, line in enumerate(whole_lines(path), start=1):
             try:
-                record = kind.model_validate_json(line)
+                found.append(RoundSeconds.model_validate_json(line))
             except ValidationError:
-                raise RunFolderError(f"{self.path / name} line {number} is damaged") from None
-            if record.round <= last:  # type: ignore[attr-defined]
-                found.append(record)
-        return found
+                raise RunFolderError(f"{path} line {number} is damaged: {RESTORE}") from None
+        return [seconds for seconds in found if seconds.round <= self.history.rounds]
 
-    def _rewrite(self, name: str, records: list[_Line]) -> None:
-        write_atomic(self.path / name, "".join(r.model_dump_json() + "\n" for r in records).encode())
-
-
-def _may_be_filled(path: Path) -> bool:
-    """Whether a folder is empty, or holds only what a creation that was cut short left behind."""
-    own = {"run.json", ".run.json.tmp", FILE_NAME, f".{FILE_NAME}.tmp", ".config.toml.tmp", "checkpoints"}
-    return all(entry.name in own for entry in path.iterdir())
+    def _keep_lines(self, name: str, kept: Callable[[str], bool]) -> None:
+        """Cut the lines of the next round away, if a crash has left any."""
+        path = self.path / name
+        lines = whole_lines(path)
+        data = "".join(line + "\n" for line in lines if kept(line)).encode()
+        if path.exists() and data != path.read_bytes():
+            write_atomic(path, data)
 
 
-def _decode_json(line: str) -> dict[str, object]:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _read_run_id(path: Path) -> bytes:
-    try:
-        run_id = bytes.fromhex(str(_decode_json(path.read_text(encoding="utf-8"))["run"]))
-    except (OSError, KeyError, ValueError):
-        raise RunFolderError(f"{path} is missing or damaged") from None
-    if len(run_id) != RUN_ID_SIZE:
-        raise RunFolderError(f"{path}: the run's identity must have {RUN_ID_SIZE} bytes")
-    return run_id
-
-
-def _lock(path: Path) -> int | None:
-    """Hold the folder until the process ends; the operating system lets go of it even after a kill."""
-    if sys.platform == "win32":
-        return None  # no such lock there: two processes on one folder go unnoticed
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise RunFolderError(f"{path.parent} is in use by another process") from None
-    return descriptor
+def _check_may_be_filled(path: Path) -> None:
+    """Refuse what is not empty, but for what a creation that was cut short left behind."""
+    own = {IDENTITY, FILE_NAME, CHECKPOINTS, LOCK} | {
+        f".{name}.tmp" for name in (IDENTITY, FILE_NAME, CONFIG)
+    }
+    if not path.is_dir() or not all(entry.name in own for entry in path.iterdir()):
+        raise RunFolderError(
+            f"out={path} must not exist or be empty; 'rbla-secure resume {path}' goes on with a run"
+        )

@@ -14,7 +14,7 @@ from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Clipping
+from rbla_secure.choices import Clipping, Weighting
 from rbla_secure.errors import UpdateError
 from rbla_secure.federation.components import Seeds, add_components
 from rbla_secure.federation.plan import Plan
@@ -63,7 +63,7 @@ def contribution(
         session: Of the round; it names the clip norm.
         client: Who.
         change: Trained rows minus broadcast rows, shape (rank, row_length).
-        weight: In [0, 1]; 1 under noise.
+        weight: In [least weight, 1]; 1 where weights are uniform, as under noise.
         noise_key: 16 secret bytes, fresh for every session; not used without distributed noise.
         seeds: Of the removable components of the noise, where the plan has any.
 
@@ -75,7 +75,8 @@ def contribution(
     rounding = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))
     if mechanism is None:
         update = ClientUpdate(rows=change, weight=weight)
-        integers = quantize(_bounded_bands(plan, session, update), plan.quantizer, rounding)
+        bands = _bounded_bands(plan, session, update)
+        integers = quantize(bands, plan.quantizer, rounding, weighted=plan.weighted)
         return by_segment(plan, session, client, integers)
     update = _presentable(change, weight)
     integers = quantize_values(_bounded_bands(plan, session, update), plan.quantizer, rounding)
@@ -87,6 +88,13 @@ def contribution(
         noisy = add_noise(integers, mechanism, UniformStream(noise_key))
         integers = add_components(noisy, mechanism, seeds or {})
     return by_segment(plan, session, client, integers)
+
+
+def weight_of(plan: Plan, examples: int) -> float:
+    """What a client with so many examples weighs, as its upload says it: 1 where weights are uniform."""
+    uniform = plan.config.weights is Weighting.UNIFORM
+    claimed = 1.0 if uniform else max(plan.least_weight, examples / plan.config.examples_cap)
+    return plan.quantizer.round_weight(min(1.0, claimed))
 
 
 def noise_key(plan: Plan, session: Session, party: str) -> bytes:

@@ -6,19 +6,21 @@ stages of the next.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
-from protocols.errors import BelowThresholdError, ProtocolError, ServiceError, ShareError
+from protocols.errors import BelowThresholdError, ProtocolError, SealError, ServiceError, ShareError
 from protocols.interface import SecureSum, SumResult
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
 from rbla_secure.errors import RblaSecureError
 from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind
+from rbla_secure.federation.broadcast import band_digests, encode_rest, model_bindings
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.participant import model_bindings
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
+
+_NAMED: Final = 5  # so many names are enough for a line of the log
 
 
 @final
@@ -33,10 +35,10 @@ class Conversation:
 
     Attributes:
         dropped: By client that fell silent or was turned away, the stage at which it did.
-        refusals: By client, why it declined or why its answer was turned away.
+        refusals: By client, why it declined, why its answer was turned away, or what it did against the protocol.
         transcript: Bytes that crossed.
         aborted: Why the session ended without a result; empty as long as it did not.
-        contributors: Whose inputs have arrived: known once the input stage has closed.
+        contributors: Whose inputs are in what will be opened; None until that is fixed.
     """
 
     def __init__(
@@ -56,28 +58,41 @@ class Conversation:
         self.refusals: dict[ClientId, str] = {}
         self.transcript = Transcript()
         self.aborted = ""
-        self.contributors: tuple[ClientId, ...] = ()
+        self.contributors: tuple[ClientId, ...] | None = None
 
     def ask(self, stage: str, adapter: Adapter | None) -> dict[ClientId, Parcel]:
         """The parcels of one stage; none once the session is over."""
         if self.aborted:
             return {}
+        digests = band_digests(self._plan, adapter) if adapter is not None else ()
         try:
+            if digests:
+                self._server.expect(model_bindings(self.session, digests))
             requests = self._server.requests()
         except ServiceError as error:
             self.aborted = str(error)
             return {}
         parcels = {}
+        rows = self._rows(adapter)
         for client, payload in requests.items():
-            rows = (
-                adapter.sliced(self._plan.broadcast_rank(client)).to_bytes() if adapter is not None else b""
+            request = StageRequest(
+                session=self.session.to_bytes(),
+                payload=payload,
+                adapter=rows.get(self._plan.broadcast_rank(client), b""),
+                digests=encode_rest(self._plan, client, digests) if digests else b"",
             )
-            request = StageRequest(session=self.session.to_bytes(), payload=payload, adapter=rows)
             parcels[client] = Parcel(round=self.session.round, stage=stage, data=request.to_bytes())
             self.transcript.to_client(client, stage, parcels[client].data)
         self._asked = frozenset(parcels)
         self._waiting = set(parcels)
         return parcels
+
+    def _rows(self, adapter: Adapter | None) -> dict[int, bytes]:
+        """By rank that is broadcast: the rows as bytes, the same for all clients of it."""
+        if adapter is None:
+            return {}
+        ranks = {self._plan.broadcast_rank(client) for client in self.session.members}
+        return {rank: adapter.sliced(rank).to_bytes() for rank in ranks}
 
     def hear(self, answer: Answer) -> None:
         """Fold one answer in; a refusal or a bad answer is noted and costs its sender the round."""
@@ -114,22 +129,53 @@ class Conversation:
             self._log.append(*self._entries)
         self._entries.clear()
         self._heard_refusing.clear()
-        if stage == self.input_stage:
-            self.contributors = tuple(sorted(self._asked - self._waiting))
         try:
             self._server.close_stage()
         except BelowThresholdError as error:
             self.aborted = str(error)
+        else:
+            self._note_contributors(stage)
+
+    def _note_contributors(self, stage: str) -> None:
+        """Once it is fixed whose inputs are summed: who they are, and who was left out though it had sent its own."""
+        if self.contributors is not None or self._server.contributors is None:
+            return
+        self.contributors = self._server.contributors
+        for client in sorted(self._asked - self._waiting - set(self.contributors)):
+            self.dropped[client] = stage
+            if self._log is not None:
+                self._log.append(
+                    Entry.of_session(self.session, EventKind.DROPPED, client=client, stage=stage)
+                )
 
     def result(self, adapter: Adapter) -> SumResult | None:
         """What the secure sum opens; None if the session ended without a result."""
         if self.aborted:
             return None
         try:
-            return self._server.result(model_bindings(self._plan, self.session, adapter))
+            digests = band_digests(self._plan, adapter)
+            found = self._server.result(model_bindings(self.session, digests))
         except (BelowThresholdError, ServiceError, ShareError) as error:
             self.aborted = str(error)
             return None
+        self._note_faults(found)
+        return found
+
+    def _note_faults(self, found: SumResult) -> None:
+        """Write down who is at fault, and who says of whom that its messages were no use."""
+        for client, dealers in found.disputes.items():
+            more = f" and {len(dealers) - _NAMED} more" if len(dealers) > _NAMED else ""
+            reason = (
+                f"cannot use the share bundles of {', '.join(dealers[:_NAMED])}{more}: "
+                "one of each pair does not follow the protocol"
+            )
+            self._refused(client, "client", SealError.__name__, reason)
+        self._heard_refusing.clear()
+        for client, reason in found.faults.items():
+            self._refused(client, "server", ShareError.__name__, reason)
+        if self._log is not None:
+            self._log.append(*self._entries)
+        self._entries.clear()
 
 
 @final

@@ -1,15 +1,13 @@
 """The coordinator: round after round, each made durable before the next begins. Run by the server."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from protocols.interface import SecureSum
-from protocols.session import Session
 from rbla_secure.errors import AbortedRunError
 from rbla_secure.federation.audit_log import Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
-from rbla_secure.federation.cohort import sample_cohort
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import Filtering
@@ -20,7 +18,6 @@ from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.spending import SampleSpending, Spending
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.privacy.clipping import followed_norm, nearest_norm
-from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 
 # adapter -> (accuracy, loss) on the held-out examples
@@ -61,8 +58,7 @@ class Coordinator:
 
     def initial_adapter(self) -> Adapter:
         """The adapter before round 1."""
-        seed = derive_seed(self.plan.config.seed, "initial adapter")
-        return Adapter.initial(self.plan.layout, rank=self.plan.max_rank, seed=seed)
+        return self.plan.initial_adapter
 
     def run(self, progress: Progress) -> Progress:
         """All rounds that are left. After an interruption the first of them is prepared on its own.
@@ -80,7 +76,7 @@ class Coordinator:
         # Whoever resumes a run that had stopped itself asks for another try.
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
-            self.folder.log.append(_resumed(progress))
+            self.folder.say_resumed(progress)
         upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):
             before = self._spent()
@@ -96,8 +92,7 @@ class Coordinator:
             self.moved(last, adapter)
             if self.guard is not None:
                 self.guard.remember(adapter)
-            self.folder.save(self.plan, adapter, record, seconds)
-            self.folder.log.append(*_entries_of(current.session, record))
+            self.folder.save(self.plan, current.session, adapter, record, seconds)
             records.append(record)
             timings.append(seconds)
             self.observe(record, seconds)
@@ -119,19 +114,17 @@ class Coordinator:
 
         Its clip norm follows from the counts of all rounds but the one before, which is not over when its keys go out.
         """
-        cohort = sample_cohort(self.plan.config.tiers, seed=self.plan.config.seed, round_number=number)
         session = self.plan.session(
             run=self.folder.run_id,
             round_number=number,
             attempt=self.folder.next_attempt(number),
-            cohort=cohort,
             clip_norm=clip_norm(self.plan, [line.unclipped for line in records[: max(0, number - 2)]]),
         )
         self.folder.log.append(
             Entry.of_session(
                 session,
                 EventKind.SESSION_OPENED,
-                cohort=list(cohort),
+                cohort=list(session.members),
                 threshold=session.threshold,
                 context=session.context.hex(),
             )
@@ -181,30 +174,6 @@ class Coordinator:
             evaluation=spent["evaluation"],
         )
         return outcome.adapter, record, seconds
-
-
-def _resumed(progress: Progress) -> Entry:
-    """That a process goes on where another one ended, and what it has found."""
-    adapter = progress.adapter.digest().hex() if progress.adapter is not None else ""
-    return Entry.of_run(EventKind.RUN_RESUMED, rounds=progress.round, adapter=adapter)
-
-
-def _entries_of(session: Session, record: RoundRecord) -> Iterator[Entry]:
-    """What a finished or aborted round came to."""
-    for band, reason in record.refused_bands.items():
-        yield Entry.of_session(session, EventKind.BAND_REFUSED, band=band, reason=reason)
-    for name, reason in record.rejected.items():
-        yield Entry.of_session(session, EventKind.UPDATE_REJECTED, of=name, reason=reason)
-    for reason in record.checks:
-        yield Entry.of_session(session, EventKind.STEP_CHECKED, reason=reason)
-    if record.aborted:
-        yield Entry.of_session(
-            session, EventKind.ROUND_ABORTED, reason=record.aborted, adapter=record.adapter
-        )
-    else:
-        yield Entry.of_session(
-            session, EventKind.ROUND_FINISHED, survivors=list(record.survivors), adapter=record.adapter
-        )
 
 
 def clip_norm(plan: Plan, counts: Sequence[float | None]) -> float:

@@ -4,9 +4,9 @@ from protocols import profiles
 from protocols.homomorphic import parameters
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
-from protocols.masking.parameters import reveal_quorum
-from protocols.profiles import MaskingProfile, SurvivorCheck
-from rbla_secure.choices import Screen, SecureSumMode
+from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
+from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
+from rbla_secure.choices import PreStepName, Rest, RowOrder, Screen, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.protection import noisy
@@ -14,6 +14,7 @@ from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness import quorum
 from rbla_secure.robustness.grouping import group_sizes
+from rbla_secure.robustness.names import least_holders
 
 WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
 
@@ -71,6 +72,23 @@ def band_buckets(config: Config) -> list[tuple[Band, int]]:
     ]
 
 
+def band_voters(config: Config) -> list[tuple[Band, int]]:
+    """Every rank band and how many have a vote in it: buckets where there are any, or else single holders."""
+    if config.robustness.pre_step is PreStepName.BUCKETING:
+        return band_buckets(config)
+    return bands_and_holders(config)
+
+
+def largest_f(config: Config, voters: int) -> int | None:
+    """The most attackers against whom the plan's filter opens a band of so many votes; None if not even against none."""
+    wanted = config.robustness
+
+    def needed(f: int) -> int:
+        return least_holders(wanted.filter, f=f, privacy_quorum=config.min_holders, pre_step=wanted.pre_step)
+
+    return max((f for f in range(voters + 1) if needed(f) <= voters), default=None)
+
+
 def band_groups(config: Config) -> list[tuple[Band, tuple[int, ...]]]:
     """Every rank band and the sizes of the groups of a round that hold it; no sizes where clients are not grouped."""
     clients, size = _clients_of_ranks(config), config.robustness.group_size
@@ -103,8 +121,15 @@ def sample_level(config: Config) -> SampledGaussian | None:
 
 
 def row_quorum(config: Config) -> int:
-    """Holders with which a band may open: against hostile ones, and against sums over too few."""
-    return quorum.band_quorum(config.robustness.f, config.min_holders)
+    """Holders with which a band may open: against hostile ones, and against sums over too few.
+
+    As many as the filter needs, where there is one: rules that leave holders out need more. Behind bucketing it counts buckets, of
+    which there are no more than holders.
+    """
+    wanted = config.robustness
+    return least_holders(
+        wanted.filter, f=wanted.f, privacy_quorum=config.min_holders, pre_step=wanted.pre_step
+    )
 
 
 def closed_for_good(config: Config) -> tuple[str, ...]:
@@ -122,6 +147,67 @@ def band_quorum(config: Config, holders: int) -> int:
 def group_quorum(config: Config, size: int) -> int:
     """Survivors with which a group of so many clients opens."""
     return _opening_quorum(config, size, config.min_holders)
+
+
+def class_quorum(config: Config) -> int:
+    """Survivors of one rank with which a sum that others lie about may open; 0 where no class of view counts.
+
+    Clients that drop the rows beyond their rank compute from different functions: one and the same adapter can be dead for
+    some ranks and alive for others. So the clients of one rank form a class, and a sum opens only if of every class no
+    member, or a quorum of them, is in it. Clients that fold these rows in compute from one function; a group lies inside one
+    rank anyway; and a server that follows the protocol sends no such adapter.
+    """
+    if config.lora.rest is Rest.FOLDED or config.robustness.group_size:
+        return 0
+    match config.secure_sum:
+        case SecureSumMode.PLAIN:
+            return 0
+        case SecureSumMode.MASKING:
+            return row_quorum(config) if masking_profile(config).adversary is Adversary.MALICIOUS else 0
+        case SecureSumMode.HOMOMORPHIC:
+            return row_quorum(config)
+
+
+def class_opening_quorum(config: Config, size: int) -> int:
+    """Survivors of a class of so many clients that a client wants to see on its list, if it sees any."""
+    quorum, profile, members = class_quorum(config), masking_profile(config), members_per_round(config)
+    masked = config.secure_sum is SecureSumMode.MASKING
+    if not quorum or not masked or profile.survivor_check is not SurvivorCheck.REVEAL_QUORUM or size < quorum:
+        return quorum
+    return class_reveal_quorum(
+        class_members=size,
+        quorum=quorum,
+        members=members,
+        threshold=threshold(config),
+        corrupt=profile.corrupt(members),
+    )
+
+
+def tier_protection(config: Config) -> dict[str, str]:
+    """By tier: what keeps a server from opening a sum in which its clients' updates are few among zeros.
+
+    Such a server sends an adapter that is dead for some clients and alive for others.
+    """
+    found = {}
+    for name, tier in sorted(config.tiers.items()):
+        size = _clients_of_ranks(config)[tier.rank]
+        if config.secure_sum is SecureSumMode.PLAIN:
+            found[name] = "NOT protected: plain shows every update"
+        elif config.robustness.group_size:
+            found[name] = "protected: summed with clients of its own rank alone"
+        elif config.lora.rest is Rest.FOLDED:
+            turns = config.training.rows is RowOrder.IN_TURNS
+            found[name] = "protected: all clients " + (
+                "compute from one function" if turns else "start a round from one function"
+            )
+        elif not class_quorum(config):
+            found[name] = (
+                f"NOT protected against a server that lies (masking.profile={config.masking.profile})"
+            )
+        else:
+            least = class_opening_quorum(config, size)
+            found[name] = f"protected: opens over none or {least} and more of the {size} clients of its rank"
+    return found
 
 
 def _opening_quorum(config: Config, holders: int, least: int) -> int:

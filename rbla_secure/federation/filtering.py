@@ -1,43 +1,43 @@
 """From what a round's sum shows to totals that a few hostile clients cannot turn. Run by the server.
 
-In the clear a filter looks at every single update, after validity (whole, in range, the weight that the plan allows) and
-the clip, which the server repeats: what a client says of its own norm counts for nothing. Where the sum shows groups, a
+In the clear a filter looks at every single update, after validity and clip (`client_updates.py`). Where the sum shows groups, a
 rule of bounded influence stands between the groups' averages. Reasons go to metrics, events and output.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
-import numpy.typing as npt
 
 from protocols.interface import SumResult
+from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.choices import FilterName, Weighting
-from rbla_secure.config import Config
+from rbla_secure.choices import FilterName
+from rbla_secure.federation.client_updates import decoded, updates_of
 from rbla_secure.federation.filter_options import options
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.step_bound import single_limits
+from rbla_secure.federation.step_check import impossible
+from rbla_secure.federation.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.bands import held_bands
-from rbla_secure.lora.update import BandTotal, RealVector, l2_norm
-from rbla_secure.privacy.quantize import STATISTICS, dequantize, dequantize_public
+from rbla_secure.lora.update import BandTotal, RealVector
+from rbla_secure.privacy.quantize import dequantize, dequantize_public, dequantize_weighted
 from rbla_secure.robustness.across_groups import GroupTotals, filter_groups
 from rbla_secure.robustness.grouping import Group
 from rbla_secure.robustness.names import build
 from rbla_secure.robustness.rules.directional import cosines
 from rbla_secure.robustness.tiers import tier_scores
-from rbla_secure.robustness.updates import BandUpdates, Updates
+from rbla_secure.robustness.updates import Updates
 from rbla_secure.robustness.verdicts import Filtered, Verdict
 
 # Training on public examples, for filters that compare with it: (adapter, round) -> rows.
 Reference = Callable[[Adapter, int], Rows]
 # Why a band that nobody uploads stays closed.
 NEVER = "fewer clients hold it than its quorum"
-# A weight counts at most this many times the median of all.
-WEIGHT_CAP = 2.0
 
 
 @final
@@ -51,7 +51,7 @@ class Judged:
         verdicts: By client, or by group of clients, what was thought of it.
         voters: By band of the totals: how many clients they cover.
         groups: By name, the clients of each group that was summed.
-        flags: By name of a group: 1 where it is among the f most suspicious of the round, else 0.
+        flags: By name of a group: 1 where it is among the f most suspicious of the round or its sum is impossible, else 0.
     """
 
     totals: Mapping[int, BandTotal]
@@ -88,21 +88,34 @@ class Filtering:
         """What is kept of one round's sums over groups, or of its single inputs."""
         if self.plan.grouped:
             return self._judge_groups(session, sums)
-        return self._judge_clients(session, sums, adapter)
+        inputs = {client: sums.inputs[client] for client in sums.survivors}
+        return self.judge_inputs(session, inputs, adapter)
 
-    def _judge_clients(self, session: Session, sums: SumResult, adapter: Adapter) -> Judged:
+    def judge_inputs(
+        self, session: Session, inputs: Mapping[ClientId, Mapping[int, IntegerVector]], adapter: Adapter
+    ) -> Judged:
+        """What the filter keeps of single inputs.
+
+        The one way from integers to verdicts: the server calls it with what clients sent, and an attacker that knows the rule
+        with what they would send, so that what it foresees is what happens.
+
+        Args:
+            session: Of the round.
+            inputs: By client and segment, the integers of :func:`rbla_secure.federation.contribution.contribution`.
+            adapter: That the round began with.
+        """
         config, refused = self.plan.config, {}
-        inputs = {}
-        for client in sums.survivors:
-            found = _decoded(self.plan, session, client, sums.inputs[client])
+        valid = {}
+        for client in sorted(inputs):
+            found = decoded(self.plan, session, client, inputs[client])
             if isinstance(found, Verdict):
                 refused[client] = found
             else:
-                inputs[client] = found
-        if not inputs:
+                valid[client] = found
+        if not valid:
             closed = dict.fromkeys(range(len(self.plan.bands)), "no valid update")
             return Judged(totals={}, closed=closed, verdicts=refused, voters={})
-        updates = _updates(self.plan, inputs)
+        updates = updates_of(self.plan, valid)
         reference = self._reference(session, adapter)
         if reference is not None and not _has_direction(reference):
             closed = dict.fromkeys(updates.bands, "the reference of fl-trust has no direction")
@@ -114,17 +127,21 @@ class Filtering:
             pre_step=config.robustness.pre_step,
             options=options(config, reference=reference),
         )
-        filtered = wanted.apply(updates, previous=self._previous(), seed=_seed(session, sums))
+        filtered = wanted.apply(updates, previous=self._previous(), seed=_seed(session, inputs))
         never = range(len(session.segments), len(self.plan.bands))
         return _judged(filtered, updates, refused, dict.fromkeys(never, NEVER))
 
     def _judge_groups(self, session: Session, sums: SumResult) -> Judged:
         groups = self.plan.groups_of(session)
-        found = [
-            GroupTotals(group=group, bands=_group_totals(self.plan, session, index, group, sums))
-            for index, group in enumerate(groups)
-            if index in sums.sums
-        ]
+        found, refused = [], {}
+        for index, group in enumerate(groups):
+            if index not in sums.sums:
+                continue
+            bands, reason = _group_totals(self.plan, session, index, group, sums)
+            if reason:
+                refused[group.name] = Verdict(accepted=False, score=None, reason=reason)
+            else:
+                found.append(GroupTotals(group=group, bands=bands))
         wanted = self.plan.config.robustness
         filtered = filter_groups(found, f=wanted.f, rule=wanted.group_rule)
         names = {group.name: group.members for group in groups}
@@ -141,10 +158,13 @@ class Filtering:
         return Judged(
             totals=filtered.totals,
             closed=closed,
-            verdicts=filtered.verdicts,
+            verdicts={**filtered.verdicts, **refused},
             voters=voters,
             groups=names,
-            flags=_flags(found, self._previous(), filtered, f=wanted.f),
+            flags={
+                **_flags(found, self._previous(), filtered, f=wanted.f),
+                **dict.fromkeys(refused, 1.0),
+            },
         )
 
     def _previous(self) -> dict[int, RealVector] | None:
@@ -153,7 +173,7 @@ class Filtering:
         if steps is None:
             return None
         rate = self.plan.config.server_learning_rate
-        return {index: step[:-STATISTICS] / rate for index, step in steps.items()}
+        return {index: step[: len(step) - self.plan.statistics] / rate for index, step in steps.items()}
 
     def _reference(self, session: Session, adapter: Adapter) -> dict[int, RealVector] | None:
         if self.plan.config.robustness.filter is not FilterName.FL_TRUST or self.reference is None:
@@ -164,68 +184,10 @@ class Filtering:
         }
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Decoded:
-    """A valid input as real numbers: unweighted, clipped, by band."""
-
-    weight: float
-    bands: Mapping[int, RealVector]
-
-
 def _has_direction(vectors: Mapping[int, RealVector]) -> bool:
     """Whether something can be held against it: finite and not zero."""
     return all(np.isfinite(each).all() for each in vectors.values()) and any(
         each.any() for each in vectors.values()
-    )
-
-
-def _decoded(
-    plan: Plan, session: Session, client: ClientId, uploaded: Mapping[int, npt.NDArray[np.int64]]
-) -> _Decoded | Verdict:
-    """An input after validity and clip, or why it is none."""
-    levels, scale = plan.quantizer.levels, plan.quantizer.scale
-    held = {band.index for band in plan.held_bands(client)}
-    inputs = {index: values for index, values in uploaded.items() if index in held}
-    if any(values.any() for index, values in uploaded.items() if index not in inputs):
-        return Verdict(accepted=False, score=None, reason="validity: values in rows that it does not hold")
-    weights = {index: int(values[-STATISTICS]) for index, values in inputs.items()}
-    claimed = set(weights.values())
-    if len(claimed) != 1:
-        return Verdict(accepted=False, score=None, reason="validity: its bands claim different weights")
-    weight = claimed.pop() / levels
-    if not _weight_allowed(plan.config, weight):
-        return Verdict(accepted=False, score=None, reason=f"validity: weight {weight:.3g} is not the plan's")
-    bands = {index: values[:-STATISTICS] / (scale * weight) for index, values in inputs.items()}
-    norm = float(np.hypot.reduce([l2_norm(values) for values in bands.values()]))
-    # Rounding may lengthen an honest update, up to here: what its client has clipped is left as it is.
-    dimension = sum(len(values) for values in bands.values())
-    limit = plan.quantizer.rounded_norm_bound(plan.clip_norm_of(session) * weight, dimension) / (
-        scale * weight
-    )
-    factor = min(1.0, limit / norm) if norm else 1.0
-    return _Decoded(weight=weight, bands={index: values * factor for index, values in bands.items()})
-
-
-def _weight_allowed(config: Config, weight: float) -> bool:
-    return weight == 1.0 if config.weights is Weighting.UNIFORM else 0 < weight <= 1
-
-
-def _updates(plan: Plan, inputs: Mapping[ClientId, _Decoded]) -> Updates:
-    clients = tuple(sorted(inputs))
-    weights = np.array([inputs[client].weight for client in clients])
-    cap = WEIGHT_CAP * float(np.median(weights))
-    bands = {}
-    for band in plan.bands:  # those that can never open were not uploaded
-        holders = [i for i, client in enumerate(clients) if plan.ranks[client] >= band.stop]
-        if holders and band.index in inputs[clients[holders[0]]].bands:
-            values = np.stack([inputs[clients[i]].bands[band.index] for i in holders])
-            bands[band.index] = BandUpdates(holders=np.array(holders, dtype=np.intp), values=values)
-    return Updates(
-        clients=clients,
-        ranks=np.array([plan.ranks[client] for client in clients], dtype=np.int64),
-        weights=np.minimum(weights, cap),
-        bands=bands,
     )
 
 
@@ -247,24 +209,29 @@ def _judged(
 
 def _group_totals(
     plan: Plan, session: Session, index: int, group: Group, sums: SumResult
-) -> Mapping[int, BandTotal]:
-    """One group's sum, cut into its bands."""
+) -> tuple[Mapping[int, BandTotal], str]:
+    """One group's sum, cut into its bands, and why no honest members could have it; empty if they could.
+
+    All members hold all of its bands, so whoever spoils one of them could have spoilt any: the group is refused as a whole.
+    """
     bands = held_bands(plan.bands, group.rank)
     ends = np.cumsum([plan.band_length(band) for band in bands])
     cut = dict(zip((band.index for band in bands), np.split(sums.sums[index], ends[:-1]), strict=True))
     members = len(set(group.members).intersection(sums.survivors))
+    counts = dict.fromkeys(cut, members)
+    if refused := refused_claims(plan, cut, counts):
+        return {}, _first(plan, refused)
     if plan.mechanism_of(session) is not None:
-        return dequantize_public(cut, plan.quantizer, weights=dict.fromkeys(cut, float(members)))
-    totals = dequantize(cut, plan.quantizer, holders=dict.fromkeys(cut, members))
-    return {
-        index: replace(total, weight=_sound_weight(plan, total.weight, members))
-        for index, total in totals.items()
-    }
+        totals = dequantize_public(cut, plan.quantizer, weights=dict.fromkeys(cut, float(members)))
+    else:
+        to_real = dequantize_weighted if plan.weighted else dequantize
+        totals = to_real(cut, plan.quantizer, holders=counts)
+    return totals, _first(plan, impossible(totals, single_limits(plan)))
 
 
-def _sound_weight(plan: Plan, claimed: float, members: int) -> float:
-    """What a group weighs: as its members are known to, or no more than they may. A claim is a member's to make up."""
-    return float(members) if plan.config.weights is Weighting.UNIFORM else min(claimed, float(members))
+def _first(plan: Plan, refused: Mapping[int, str]) -> str:
+    """One reason for a group: that of its lowest refused band; empty if there is none."""
+    return next((f"group sum: {plan.bands[i]}: {refused[i]}" for i in sorted(refused)), "")
 
 
 def _flags(
@@ -292,7 +259,7 @@ def _cosine(each: GroupTotals, previous: Mapping[int, RealVector]) -> float:
     return float(cosines(own[None, :], reference=step)[0]) if step.any() else 0.0
 
 
-def _seed(session: Session, sums: SumResult) -> int:
+def _seed(session: Session, inputs: Mapping[ClientId, Mapping[int, IntegerVector]]) -> int:
     """What a filter draws by: it depends on every input, so that no client knows it when it sends its own.
 
     It depends on nothing that differs between repetitions or attempts, or a resumed run would decide otherwise.
@@ -300,8 +267,8 @@ def _seed(session: Session, sums: SumResult) -> int:
     digest = hashlib.sha256(
         b"rbla-secure filter\x00" + session.config_digest + session.round.to_bytes(8, "big")
     )
-    for client in sums.survivors:
+    for client in sorted(inputs):
         digest.update(client.encode() + b"\x00")
-        for index in sorted(sums.inputs[client]):
-            digest.update(sums.inputs[client][index].tobytes())
+        for index in sorted(inputs[client]):
+            digest.update(inputs[client][index].tobytes())
     return int.from_bytes(digest.digest()[:7], "big")

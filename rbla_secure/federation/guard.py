@@ -96,5 +96,10 @@ class Guard:
         return found
 
     def _best(self, before: Adapter) -> Adapter:
-        """The remembered adapter of the highest public accuracy; the one before the step where none is remembered."""
-        return max(self._window, key=lambda entry: entry[1])[0] if self._window else before
+        """The remembered adapter of the highest public accuracy; the one before the step where none is remembered.
+
+        Of equals the newest. So a round goes back by two steps at most, which is what clients accept: it only goes back to
+        x past adapters that are worse, and one of these that was itself gone back to would have had to be better than x.
+        """
+        newest_first = list(reversed(self._window))
+        return max(newest_first, key=lambda entry: entry[1])[0] if newest_first else before

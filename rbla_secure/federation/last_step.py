@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
-from rbla_secure.privacy.quantize import STATISTICS
 
 
 @final
@@ -42,7 +41,7 @@ class LastStep:
         """The step as the bands carry it, with zeros in the place of their statistics; None if there was none yet."""
         if self._change is None:
             return None
-        tail = np.zeros(STATISTICS)
+        tail = np.zeros(self.plan.statistics)
         return {
             band.index: np.concatenate(
                 [self._change[band.start : band.stop, self.plan.columns].reshape(-1), tail]

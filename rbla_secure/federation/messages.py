@@ -17,24 +17,27 @@ class StageRequest:
     Args:
         session: The session's canonical bytes.
         payload: The secure sum's own request.
-        adapter: At the input stage: the global adapter, sliced to the client's rank; empty at all others.
+        adapter: At the input stage: the rows of the global adapter that the plan gives the client; empty at all others.
+        digests: There: of the bands that are not sent, in order.
     """
 
     session: bytes
     payload: bytes
     adapter: bytes = b""
+    digests: bytes = b""
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        return (
-            Writer(MessageType.STAGE_REQUEST).blob(self.session).blob(self.payload).blob(self.adapter).done()
-        )
+        writer = Writer(MessageType.STAGE_REQUEST).blob(self.session).blob(self.payload)
+        return writer.blob(self.adapter).blob(self.digests).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
         reader = Reader(data, MessageType.STAGE_REQUEST)
-        message = cls(session=reader.blob(), payload=reader.blob(), adapter=reader.blob())
+        message = cls(
+            session=reader.blob(), payload=reader.blob(), adapter=reader.blob(), digests=reader.blob()
+        )
         reader.end()
         return message
 

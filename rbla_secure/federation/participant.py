@@ -1,14 +1,18 @@
 """A participant: one organisation's side of the federation. Holds the only copy of what its data taught it.
 
 Every request is checked against the participant's own plan before anything is computed: the session must be the one
-the plan gives for its cohort, round and attempt must move forward, the adapter must have the participant's own rank.
+that the plan gives for its round, cohort included; round and attempt must move forward; the adapter must be one to which
+honest rounds can have led (`plausibility.py`). A participant takes nothing of the server's choosing that the plan determines.
 
-A round takes a participant's input once. Training and rounding follow from the round, so that of two sums of one round
-over different survivors the difference would be somebody's update, to the bit. Whether an input that was sent is in a sum
-only the server knows: so it is the sending that counts, not the reveal, which a server can do without asking everyone.
+A round takes a participant's input once, and none at or below it ever again. Training and rounding follow from the round, so
+that of two sums of one round over different survivors the difference would be somebody's update, to the bit. Whether an
+input that was sent is in a sum only the server knows: so it is the sending that counts, not the reveal, which a server can do
+without asking everyone. The check stands where a session opens and again where an input is asked for: sessions of several
+rounds and attempts may be open at once.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
@@ -18,16 +22,22 @@ from protocols.errors import ProtocolError
 from protocols.interface import SecureSum, SegmentInput, SumClient
 from protocols.masking.secure_sum import Masking
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Weighting
+from rbla_secure.choices import Rest
 from rbla_secure.errors import RblaSecureError, RefusalError
+from rbla_secure.federation.broadcast import Broadcast, model_bindings, read_broadcast
 from rbla_secure.federation.components import Seeds, component_seeds
-from rbla_secure.federation.contribution import Contribute, contribution, noise_key
+from rbla_secure.federation.contribution import Contribute, contribution, noise_key, weight_of
+from rbla_secure.federation.derived import members_per_round
+from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
 
-# (adapter at the participant's rank, seed) -> rows after local training
+_LOG = logging.getLogger(__name__)
+
+# (adapter at the participant's rank, with the rows beyond it to fold in; seed) -> rows after local training
 LocalTraining = Callable[[Adapter, int], Rows]
 
 
@@ -57,6 +67,7 @@ class Participant:
         train: Local training on its private data.
         examples: How many private examples it has.
         contribute: What turns its change into summands; only an evaluation gives another one than the honest.
+        memory: Of the rounds that have its input; by default as long-lived as the participant.
     """
 
     def __init__(
@@ -68,16 +79,17 @@ class Participant:
         train: LocalTraining,
         examples: int,
         contribute: Contribute = contribution,
+        memory: Memory | None = None,
     ) -> None:
         self._contribute = contribute
         self._name = name
         self._plan = plan
         self._secure_sum = secure_sum
         self._train = train
-        self._weight = self._plan.quantizer.round_weight(_weight(plan, examples))
+        self._weight = weight_of(plan, examples)
         self._open: dict[bytes, _Open] = {}
         self._newest: Session | None = None
-        self._given: Session | None = None  # the last one that has this participant's input
+        self._memory = memory if memory is not None else Memory(plan)
 
     def handle(self, request: bytes) -> bytes:
         """Answer a request, or refuse it with the name of the reason. Never raises on purpose."""
@@ -109,20 +121,26 @@ class Participant:
     def _answer(self, current: _Open, message: StageRequest) -> bytes:
         if not message.adapter:
             return current.client.reply(message.payload)
-        broadcast = self._check_adapter(message.adapter)
+        broadcast = read_broadcast(self._plan, self._name, message.adapter, message.digests)
         if current.seeds is None:
             # The input was given: the secure sum repeats its answer or refuses, and nothing is trained or noised again.
             return current.client.contribute(message.payload, {})
+        number = current.session.round
+        self._memory.check_not_given(number)
+        self._memory.accept(broadcast, number)
         inputs = self._inputs(current.session, broadcast, current.seeds)
         reply = current.client.contribute(message.payload, inputs)
-        self._given, current.seeds = current.session, None
+        self._memory.give(number)
+        current.seeds = None
         return reply
 
     def _enter(self, data: bytes) -> _Open:
         """The session a request belongs to. A new one ends all but the round before it, with their secrets."""
         if data in self._open:
             return self._open[data]
-        session = Session.from_bytes(data)
+        session = Session.from_bytes(
+            data, most_members=members_per_round(self._plan.config), most_segments=self._plan.most_segments
+        )
         self._check_session(session)
         seeds = component_seeds(self._plan, session, self._name)
         client = self._client(session, seeds)
@@ -144,10 +162,6 @@ class Participant:
 
     def _check_session(self, session: Session) -> None:
         plan, last = self._plan, self._newest
-        if unknown := [client for client in session.members if client not in plan.ranks]:
-            raise RefusalError(f"{unknown[0]} is not enrolled")
-        if self._name not in session.members:
-            raise RefusalError(f"the cohort lacks {self._name}")
         if last is not None and session.run != last.run:
             raise RefusalError("the session belongs to another run")
         if last is not None and (session.round, session.attempt) <= (last.round, last.attempt):
@@ -155,7 +169,7 @@ class Participant:
                 f"round {session.round} attempt {session.attempt} must come after "
                 f"round {last.round} attempt {last.attempt}"
             )
-        self._check_not_given(session)
+        self._memory.check_not_given(session.round)
         expected = plan.session(
             run=session.run,
             round_number=session.round,
@@ -163,53 +177,44 @@ class Participant:
             cohort=session.members,
             clip_norm=plan.clip_norm_of(session),
         )
+        if self._name not in session.members:
+            raise RefusalError(f"{self._name} is not in the cohort of round {session.round}")
         if session != expected:
             raise RefusalError(
-                "the session's terms (threshold, quorums, segments, bound or plan) are not the plan's"
+                "the session's terms (threshold, quorums, segments, ranks, bound or plan) are not the plan's"
             )
-
-    def _check_not_given(self, session: Session) -> None:
-        given = self._given
-        if given is not None and session.round == given.round:
-            raise RefusalError(
-                f"round {session.round} has had this participant's input in attempt {given.attempt}: "
-                f"attempt {session.attempt} could show the difference to another sum of the round"
-            )
-
-    def _check_adapter(self, data: bytes) -> Adapter:
-        adapter = Adapter.from_bytes(self._plan.layout, data)
-        expected = self._plan.broadcast_rank(self._name)
-        if adapter.rank != expected:
-            raise RefusalError(f"the adapter's rank {adapter.rank} must be {expected}")
-        return adapter
 
     def _inputs(
-        self, session: Session, broadcast: Adapter, seeds: Seeds | None = None
+        self, session: Session, broadcast: Broadcast, seeds: Seeds | None = None
     ) -> dict[int, SegmentInput]:
         """Train, then bound, pack, quantize and add noise: the client's way from private data to integers."""
-        plan, config = self._plan, self._plan.config
-        adapter = broadcast.sliced(plan.ranks[self._name])
-        trained = self._train(adapter, derive_seed(config.seed, "training", session.round, self._name))
-        change = trained.astype(np.float64) - adapter.rows
+        plan = self._plan
+        change = self._change(session, broadcast)
         key = noise_key(plan, session, self._name)
         integers = self._contribute(
             plan, session, self._name, change, weight=self._weight, noise_key=key, seeds=seeds
         )
-        bindings = model_bindings(plan, session, broadcast)
+        bindings = model_bindings(session, broadcast.digests)
         return {i: SegmentInput(values=values, binding=bindings[i]) for i, values in integers.items()}
 
+    def _change(self, session: Session, broadcast: Broadcast) -> UpdateRows:
+        """What training changes in the rows that this participant holds; zero in those that can never be opened.
 
-def model_bindings(plan: Plan, session: Session, adapter: Adapter) -> Mapping[int, bytes]:
-    """By segment: the digest of all rows up to its end, which every holder of it was sent.
-
-    Clients that were sent different rows do not share masks, so a model aimed at one client opens nothing.
-    """
-    ends = {segment.index: plan.segment_rank(session, segment.index) for segment in session.segments}
-    known = {end: adapter.sliced(end).digest() for end in set(ends.values()) if end <= adapter.rank}
-    return {index: known[end] for index, end in ends.items() if end in known}
-
-
-def _weight(plan: Plan, examples: int) -> float:
-    if plan.config.weights is Weighting.UNIFORM:
-        return 1.0
-    return min(1.0, examples / plan.config.examples_cap)
+        Raises:
+            RefusalError: Training failed. Under noise it counts as no change instead: a refusal would show the server that
+                the data made it so.
+        """
+        plan, held = self._plan, self._plan.ranks[self._name]
+        trained = plan.trained_rank(self._name)
+        folds = plan.config.lora.rest is Rest.FOLDED
+        model = broadcast.adapter.folded(trained) if folds else broadcast.adapter.sliced(trained)
+        change = np.zeros((held, plan.layout.row_length))
+        try:
+            rows = self._train(model, derive_seed(plan.config.seed, "training", session.round, self._name))
+            change[:trained] = rows.astype(np.float64) - model.rows
+        except Exception as error:  # noqa: BLE001  # whatever it raises costs this client the round, never the run
+            _LOG.exception("%s: local training failed in round %d", self._name, session.round)
+            if plan.mechanism is None:
+                raise RefusalError(f"local training failed: {type(error).__name__}") from None
+            change[:] = 0.0
+        return change

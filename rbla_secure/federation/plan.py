@@ -24,12 +24,23 @@ from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.profiles import Adversary
 from protocols.session import ClientId, ExtraReveal, Segment, Session
-from rbla_secure.choices import Adjacency, Factors, FilterName, Screen, SecureSumMode, Upload
+from rbla_secure.choices import (
+    Adjacency,
+    Factors,
+    FilterName,
+    Rest,
+    Screen,
+    SecureSumMode,
+    Upload,
+    Weighting,
+)
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RefusalError
-from rbla_secure.federation.cohort import roster
+from rbla_secure.federation.cohort import roster, sample_cohort
 from rbla_secure.federation.derived import (
+    band_groups,
     bands_and_holders,
+    class_quorum,
     encryption_profile,
     masking_profile,
     members_per_round,
@@ -40,12 +51,13 @@ from rbla_secure.federation.derived import (
 )
 from rbla_secure.federation.protection import adaptive, build_mechanism, clip_norms, colluders, noisy
 from rbla_secure.federation.refusals import check_config
-from rbla_secure.lora.adapter import AdapterLayout
+from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
-from rbla_secure.privacy.quantize import STATISTICS, Quantizer
+from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness.grouping import Group, draw_groups
+from rbla_secure.seeding import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +100,28 @@ class Plan:
     def max_rank(self) -> int:
         """Rank of the global adapter."""
         return self.bands[-1].stop
+
+    @cached_property
+    def initial_adapter(self) -> Adapter:
+        """The adapter before round 1: it follows from the seed, so that everybody can check it to the bit."""
+        seed = derive_seed(self.config.seed, "initial adapter")
+        return Adapter.initial(self.layout, rank=self.max_rank, seed=seed)
+
+    def cohort(self, round_number: int) -> tuple[ClientId, ...]:
+        """Who takes part in a round, increasing: it follows from tiers, seed and round, and nobody chooses it.
+
+        Whoever of them is not there has dropped out: thresholds, quorums and the number of colluders are those of the
+        whole cohort.
+
+        Raises:
+            RefusalError: The plan has no such round. (A server that could name any number could try rounds until it
+                likes the cohort and its groups.)
+        """
+        if not 1 <= round_number <= self.config.rounds:
+            raise RefusalError(
+                f"round {round_number} must lie in 1..{self.config.rounds}, the rounds of the plan"
+            )
+        return sample_cohort(self.config.tiers, seed=self.config.seed, round_number=round_number)
 
     @cached_property
     def quantizer(self) -> Quantizer:
@@ -206,7 +240,7 @@ class Plan:
             max_norm=longest / self.quantizer.levels + STEP,
             min_cosine=wanted.min_cosine,
             release=Release(wanted.screening.value),
-            ignored_tail=STATISTICS,
+            ignored_tail=self.statistics,
         )
 
     @property
@@ -238,7 +272,7 @@ class Plan:
         run: bytes,
         round_number: int,
         attempt: int,
-        cohort: tuple[ClientId, ...],
+        cohort: tuple[ClientId, ...] | None = None,
         clip_norm: float | None = None,
     ) -> Session:
         """The terms of one round's secure sum: one segment per band, its holders as members.
@@ -249,9 +283,16 @@ class Plan:
             run: Identity of the run.
             round_number: From 1.
             attempt: From 1.
-            cohort: Who takes part.
+            cohort: Who somebody says takes part, to be held against the plan's own.
             clip_norm: One of the plan's; by default the largest. It is part of the session's digest.
+
+        Raises:
+            RefusalError: The cohort is not the one that the plan gives for this round, or there is no such round.
         """
+        planned = self.cohort(round_number)
+        if cohort is not None and cohort != planned:
+            raise RefusalError(_other_cohort(cohort, planned, round_number))
+        cohort = planned
         if self.grouped:
             groups = self._groups(round_number, cohort)
             segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
@@ -268,6 +309,7 @@ class Plan:
             config_digest=self._round_digest(self.clip_norms[0] if clip_norm is None else clip_norm),
             ring_bits=self.config.quantization.ring_bits,
             ranks=tuple(self.ranks[client] for client in cohort),
+            class_quorum=class_quorum(self.config),
         )
 
     @cached_property
@@ -275,6 +317,13 @@ class Plan:
         """The bands with enough holders in a whole cohort; those of the highest ranks may lack them."""
         quorum = row_quorum(self.config)
         return tuple(band for band, count in bands_and_holders(self.config) if count >= quorum)
+
+    @cached_property
+    def most_segments(self) -> int:
+        """How many segments a session can have at most."""
+        if not self.grouped:
+            return len(self.bands)
+        return sum(len(sizes) for _, sizes in band_groups(self.config)[:1])
 
     @property
     def grouped(self) -> bool:
@@ -286,10 +335,6 @@ class Plan:
         if not self.grouped:
             return ()
         return self._groups(session.round, session.members)
-
-    def segment_rank(self, session: Session, index: int) -> int:
-        """How many rows of the adapter the members of a segment were all sent."""
-        return self.groups_of(session)[index].rank if self.grouped else self.bands[index].stop
 
     def _groups(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Group, ...]:
         """Drawn by seed, round and cohort alone: a server cannot try runs and attempts until it likes the groups.
@@ -323,14 +368,38 @@ class Plan:
         )
 
     def broadcast_rank(self, client: ClientId) -> int:
-        """How many rows of the global adapter a client is sent: its own, or where uploads are padded all."""
-        return self.max_rank if self.config.upload is Upload.PADDED else self.ranks[client]
+        """How many rows of the global adapter a client is sent: all, or where what is beyond is dropped its own.
+
+        Where uploads are padded, so that ranks do not show, everybody is sent all rows even so.
+        """
+        if self.config.lora.rest is Rest.FOLDED or self.config.upload is Upload.PADDED:
+            return self.max_rank
+        return self.ranks[client]
+
+    def trained_rank(self, client: ClientId) -> int:
+        """How many rows a client trains: its own, but none of bands that can never open."""
+        return min(self.ranks[client], self.bands_that_open[-1].stop)
 
     def band_length(self, band: Band) -> int:
         """Values and statistics of a band; with noise there are no statistics, but for the count of band 0."""
         if self.mechanism is not None:
             return self.mechanism.bands[band.index].length
-        return band.height * int(self.columns.sum()) + STATISTICS
+        return band.height * int(self.columns.sum()) + self.statistics
+
+    @property
+    def weighted(self) -> bool:
+        """Whether clients claim weights of their own, which are added up; without, each surviving holder counts one."""
+        return self.config.weights is Weighting.EXAMPLES
+
+    @property
+    def least_weight(self) -> float:
+        """The smallest weight that a client can have, on the grid."""
+        return self.quantizer.round_weight(self.config.least_weight) if self.weighted else 1.0
+
+    @property
+    def statistics(self) -> int:
+        """How many integers follow the values of a band: none with noise, which leaves nothing else to depend on data."""
+        return 0 if self.mechanism is not None else statistics(weighted=self.weighted)
 
     @property
     def _input_bound(self) -> int:
@@ -347,3 +416,14 @@ class Plan:
 
     def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
         return tuple(client for client in cohort if self.ranks[client] >= band.stop)
+
+
+def _other_cohort(named: tuple[ClientId, ...], planned: tuple[ClientId, ...], round_number: int) -> str:
+    """What is wrong with a cohort, in words."""
+    missing, strangers = set(planned) - set(named), set(named) - set(planned)
+    found = [f"it lacks {min(missing)}"] if missing else []
+    found += [f"{min(strangers)} is not in it"] if strangers else []
+    return (
+        f"the cohort of round {round_number} is not the plan's ({' and '.join(found) or 'another order'}): it follows from "
+        "tiers, seed and round; whoever is not there has dropped out"
+    )

@@ -30,7 +30,7 @@ class RoundRecord(_Record):
     where adaptive clipping counts them. `bytes_up_per_client` is the mean over the cohort, `bytes_up_by_rank` over its clients
     of one rank. `adapter` is the SHA-256 of the rows after the round. `rejected` says of which client or group the filter kept
     nothing and why, `groups` who was summed together, `flags` which of the groups looked most suspicious, `checks` what
-    was decided of the step other than to accept it.
+    was decided of the step other than to accept it, and claims of clients that cannot be and were not told.
     """
 
     round: int
@@ -104,6 +104,7 @@ class RoundSeconds(_Record):
 
 def _judgement(outcome: RoundOutcome) -> dict[str, Any]:
     checks = [check.reason for check in outcome.checks if check.action is not Action.ACCEPT]
+    checks += outcome.remarks
     judged = outcome.judged
     if judged is None:
         return {"rejected": {}, "groups": {}, "flags": {}, "checks": checks}

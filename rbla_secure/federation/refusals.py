@@ -12,17 +12,17 @@ from protocols.masking.parameters import COMPLETE_UP_TO
 from protocols.profiles import SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS
-from rbla_secure.choices import AverageRule, Mechanism, Screen, SecureSumMode, Weighting
+from rbla_secure.choices import AverageRule, Mechanism, Rest, RowOrder, Screen, SecureSumMode, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.budget import check_budget, check_sample_budget
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import (
     bands_and_holders,
+    class_quorum,
     encryption_profile,
     masking_profile,
     members_per_round,
-    row_quorum,
     sample_level,
     threshold,
 )
@@ -31,6 +31,7 @@ from rbla_secure.federation.recovery import refuse_without_noise
 from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
+from rbla_secure.robustness.quorum import band_quorum
 
 
 def check_config(config: Config) -> None:
@@ -51,6 +52,8 @@ def check_config(config: Config) -> None:
         _check_encryption(config)
     # Before the noise, which is counted by the sizes of groups.
     check_robustness(config)
+    _check_classes(config)
+    _check_turns(config)
     _check_noise(config)
     _check_sample_level(config)
 
@@ -142,11 +145,14 @@ def _check_capacity(config: Config) -> None:
         raise PlanError(f"quantization.ring-bits={ring} must be one of {', '.join(map(str, RING_BITS))}")
     if _grid_is_chosen(config):
         return
-    limit = capacity(members_per_round(config), bits=ring)
+    members = members_per_round(config)
+    limit = capacity(members, bits=ring)
     if _levels(config) > limit:
+        wider = [bits for bits in RING_BITS if _levels(config) <= capacity(members, bits=bits)]
         raise PlanError(
-            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: "
-            f"the sum of {members_per_round(config)} clients would leave the {ring}-bit ring"
+            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: the sum of {members} "
+            f"clients would take more than half of the {ring}-bit ring, and one that went wrong could pass for right"
+            + (f"; quantization.ring-bits={wider[0]} has room" if wider else "")
         )
 
 
@@ -176,11 +182,43 @@ def _check_tiers(config: Config) -> None:
                 f"min-holders={config.min_holders} must be <= {sum(holding.values())}, the clients per round of rank "
                 f">= {band.stop} (tiers {', '.join(sorted(holding))}): {band} could never open"
             )
-    if (most := members_per_round(config)) < (quorum := row_quorum(config)):
+    if (most := members_per_round(config)) < (quorum := band_quorum(config.robustness.f, config.min_holders)):
         raise PlanError(
             f"robustness.f={config.robustness.f} asks for {quorum} holders of a band, and a round has {most} clients "
             "in all: nothing could ever open"
         )
+
+
+def _check_turns(config: Config) -> None:
+    """Rows in turns make all ranks compute alike, which takes folded rows; and steps with noise are counted by the round."""
+    if config.training.rows is RowOrder.TOGETHER:
+        return
+    if config.lora.rest is Rest.DROPPED:
+        raise PlanError(
+            "training.rows=in-turns must have lora.rest=folded: clients that drop rows compute from different functions in "
+            "whatever order they train"
+        )
+    if config.sample_level.noise_multiplier:
+        raise PlanError(
+            "training.rows=in-turns must be together with sample-level.noise-multiplier above 0: each turn would take as many "
+            "steps as a round is accounted for"
+        )
+
+
+def _check_classes(config: Config) -> None:
+    """A class of view that is too small for its quorum would be left out of every round."""
+    quorum = class_quorum(config)
+    ranks = {tier.rank for tier in config.tiers.values()}
+    for rank in sorted(ranks) if quorum else ():
+        names = sorted(name for name, tier in config.tiers.items() if tier.rank == rank)
+        size = sum(cohort_size(config.tiers[name]) for name in names)
+        if size < quorum:
+            raise PlanError(
+                f"lora.rest=dropped: the {size} clients a round of rank {rank} (tiers {', '.join(names)}) compute from a "
+                f"function of their own and are fewer than {quorum}, below which no sum shows them: they would be left out "
+                "of every round; use lora.rest=folded, more clients of this rank, or (against a server that follows the "
+                "protocol alone) masking.profile=semi-honest"
+            )
 
 
 def _check_threshold(config: Config) -> None:

@@ -6,7 +6,7 @@ data, so the division is post-processing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -34,10 +34,12 @@ class Released:
     Args:
         totals: By band: noisy sums with public weights.
         unclipped: The noisy share of clients whose updates were not clipped; None where they are not counted.
+        refused: By band, why its sum cannot be that of honest clients.
     """
 
     totals: Mapping[int, BandTotal]
     unclipped: float | None
+    refused: Mapping[int, str] = field(default_factory=dict)
 
 
 def release(plan: Plan, session: Session, mechanism: GaussianMechanism, sums: SumResult) -> Released:

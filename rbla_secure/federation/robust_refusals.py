@@ -6,14 +6,13 @@ from rbla_secure.choices import Clipping, FilterName, Mechanism, PreStepName, Se
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RobustnessError
 from rbla_secure.federation.cohort import cohort_size, tier_clients
-from rbla_secure.federation.derived import band_buckets, bands_and_holders, row_quorum
+from rbla_secure.federation.derived import band_voters, bands_and_holders, largest_f, row_quorum
 from rbla_secure.federation.filter_options import options
 from rbla_secure.federation.protection import noisy
-from rbla_secure.lora.bands import rank_bands
-from rbla_secure.robustness.filters import Filter
+from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
 from rbla_secure.robustness.names import build
-from rbla_secure.robustness.selection import Selection
+from rbla_secure.robustness.quorum import band_quorum
 
 
 def check_robustness(config: Config) -> None:
@@ -47,30 +46,39 @@ def _check_filter(config: Config) -> None:
             f"robustness.filter={wanted.filter} must have noise-multiplier=0: noise on single updates blinds every filter, "
             "and which updates were kept is not covered by any epsilon"
         )
-    built = _built(config)
+    _check_parameters(config)
+    failing = [
+        (band, count)
+        for (band, count), (_, holders) in zip(band_voters(config), bands_and_holders(config), strict=True)
+        # What has no quorum whatever the filter is uploaded by nobody, and warned of.
+        if holders >= band_quorum(wanted.f, config.min_holders) and count < row_quorum(config)
+    ]
+    if failing:
+        raise PlanError(_too_few(config, *min(failing, key=lambda each: each[1])))
+
+
+def _too_few(config: Config, band: Band, count: int) -> str:
+    """Why the filter could not open a band that others would open, and what would do."""
+    wanted = config.robustness
     bucketing = wanted.pre_step is PreStepName.BUCKETING
-    voters = band_buckets(config) if bucketing else bands_and_holders(config)
-    everybody = voters[0][1]
-    for (band, count), (_, holders) in zip(voters, bands_and_holders(config), strict=True):
-        if holders < row_quorum(config):
-            continue  # nobody uploads it: warned of, whatever the filter
-        # What is rejected costs a band least where the worst are among those that do not hold it.
-        rejected = max(0, wanted.f - (everybody - count)) if isinstance(built, Selection) else 0
-        if count < built.quorum or count - rejected < built.privacy_quorum:
-            what = f"buckets of {wanted.bucket_size}" if bucketing else "holders"
-            raise PlanError(
-                f"robustness.f={wanted.f} must be smaller with robustness.filter={wanted.filter} and "
-                f"robustness.pre-step={wanted.pre_step}, or min-holders={config.min_holders}: {band} has {count} {what} per "
-                f"round, of which {rejected} or more are rejected, and could never open: {built.quorum} must be there and "
-                f"{built.privacy_quorum} be kept"
-            )
+    what = f"buckets of {wanted.bucket_size}" if bucketing else "holders"
+    stands = largest_f(config, count)
+    smaller = f"robustness.f={stands}, " if stands is not None else ""
+    plain = wanted.filter is FilterName.TRIMMED_MEAN and wanted.pre_step is PreStepName.NONE
+    other = "" if plain else "robustness.filter=trimmed-mean without a pre-step (2f + 1 holders), "
+    return (
+        f"robustness.f={wanted.f} is too many for robustness.filter={wanted.filter} with "
+        f"robustness.pre-step={wanted.pre_step} and min-holders={config.min_holders}: {band} has {count} {what} per round "
+        f"and needs {row_quorum(config)}, or those that are left could be hostile in their majority. What would do: {smaller}"
+        f"{other}or {row_quorum(config) - count} more clients of a round that hold it"
+    )
 
 
-def _built(config: Config) -> Filter:
-    """The filter of a run, without its pre-step: what it needs is known before anybody trains."""
+def _check_parameters(config: Config) -> None:
+    """What the filter needs beside holders is known before anybody trains."""
     wanted = config.robustness
     try:
-        return build(
+        build(
             wanted.filter,
             f=wanted.f,
             privacy_quorum=config.min_holders,

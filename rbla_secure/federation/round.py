@@ -20,6 +20,8 @@ from rbla_secure.federation.filtering import NEVER, Filtering, Judged
 from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import Released, nothing_opened, release
+from rbla_secure.federation.step_check import check_average
+from rbla_secure.federation.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import (
     GroupAverage,
@@ -30,7 +32,7 @@ from rbla_secure.lora.average import (
     zero_pad_average,
 )
 from rbla_secure.lora.bands import spread
-from rbla_secure.privacy.quantize import dequantize
+from rbla_secure.privacy.quantize import dequantize, dequantize_weighted
 from rbla_secure.robustness.after import Decision
 
 # Told who is about to be summed, or about to train.
@@ -46,10 +48,11 @@ class RoundOutcome:
         survivors: The clients whose inputs were summed, or with a filter judged: `judged` says whose count in the average.
         dropped: By client that fell silent or was turned away, the stage at which it did.
         refusals: By client, why it declined or why its answer was turned away.
-        refused_bands: By band, why it stayed closed; its rows are unchanged.
+        refused_bands: By band, why it stayed closed, or why its sum cannot be that of honest clients; its rows are unchanged.
         holders: By opened band, how many clients its sum covers.
-        cut_off: Mean share of coordinates beyond the per-coordinate bound, over clients and bands; None if aborted, or
-            if noise hides it.
+        cut_off: Mean share of coordinates beyond the per-coordinate bound, over clients and bands, as they claim it: a number
+            for people, in [0, 1]. None if aborted, if noise hides it, or if no band's claim is possible.
+        remarks: Claims that cannot be and that nothing follows from.
         unclipped: Noisy share of clients whose updates were not clipped; None where they are not counted.
         judged: What a filter thought of the clients, or of their groups; None where everybody is averaged.
         checks: What was decided of the step once it was known.
@@ -67,6 +70,7 @@ class RoundOutcome:
     unclipped: float | None = None
     judged: Judged | None = None
     checks: tuple[Decision, ...] = ()
+    remarks: tuple[str, ...] = ()
     transcript: Transcript = field(default_factory=Transcript)
     aborted: str = ""
 
@@ -109,8 +113,8 @@ def run_round(
     stages = conversation.stages
     rest = stages[stages.index(conversation.input_stage) :]
     riding = _before_input(upcoming) if upcoming is not None else ()
-    at_once = _shows_at_once(plan)
-    if at_once:
+    told = _shows_at_once(plan)
+    if told:
         before_reveal(conversation.session.members)
     if not conversation.aborted:
         before_training(conversation.session.members)
@@ -122,8 +126,9 @@ def run_round(
         if early is not None and upcoming is not None:
             turns.append(Turn(conversation=upcoming, stage=early))
         hold(exchange, turns)
-        if stage == conversation.input_stage and not at_once and not conversation.aborted:
+        if not told and conversation.contributors is not None:
             before_reveal(conversation.contributors)
+            told = True
     sums = conversation.result(adapter)
     if sums is None:
         if plan.config.privacy.adjacency is Adjacency.ZERO_OUT:
@@ -132,23 +137,36 @@ def run_round(
 
     # The integers of what opened become totals of bands; a filter judges what they are made of first.
     released, judged = _totals(plan, conversation.session, sums, filtering, adapter)
-    holders = judged.voters if judged else _holders(conversation.session, sums)
 
-    # Totals become one average over exactly the holders of each row, and the average moves the adapter.
+    # Totals become one average over exactly the holders of each row; what honest clients cannot have made stays out of it.
     averaged = average(plan, spread(released.totals, plan.bands, plan.columns))
-    moved = apply_average(adapter, averaged, learning_rate=plan.config.server_learning_rate)
+    checked = check_average(plan, conversation.session, released.totals, averaged)
+    totals = {i: total for i, total in released.totals.items() if i not in checked.refused}
+    holders = {
+        i: count
+        for i, count in (judged.voters if judged else _holders(conversation.session, sums)).items()
+        if i in totals
+    }
+
+    # The average moves the adapter.
+    moved = apply_average(adapter, checked.average, learning_rate=plan.config.server_learning_rate)
     kept, checks = guard.judge(adapter, moved) if guard is not None else (moved, [])
 
     return _outcome(
         conversation,
         kept,
         survivors=sums.survivors,
-        refused_bands=_refused_bands(plan, conversation.session, sums, judged),
+        refused_bands={
+            **_refused_bands(plan, conversation.session, sums, judged),
+            **released.refused,
+            **checked.refused,
+        },
         holders=holders,
-        cut_off=_mean_cut_off(released.totals, holders),
+        cut_off=_mean_cut_off(totals, holders),
         unclipped=released.unclipped,
         judged=judged,
         checks=tuple(checks),
+        remarks=_impossible_shares(plan, totals),
     )
 
 
@@ -162,8 +180,13 @@ def _totals(
         return Released(totals=judged.totals, unclipped=None), judged
     if mechanism is not None:
         return release(plan, session, mechanism, sums), None
-    totals = dequantize(sums.sums, plan.quantizer, holders=_holders(session, sums))
-    return Released(totals=totals, unclipped=None), None
+    holders = _holders(session, sums)
+    refused = refused_claims(plan, sums.sums, holders)
+    left = {index: summed for index, summed in sums.sums.items() if index not in refused}
+    to_real = dequantize_weighted if plan.weighted else dequantize
+    return Released(
+        totals=to_real(left, plan.quantizer, holders=holders), unclipped=None, refused=refused
+    ), None
 
 
 def _holders(session: Session, sums: SumResult) -> dict[int, int]:
@@ -207,6 +230,7 @@ def _outcome(
     unclipped: float | None = None,
     judged: Judged | None = None,
     checks: tuple[Decision, ...] = (),
+    remarks: tuple[str, ...] = (),
 ) -> RoundOutcome:
     return RoundOutcome(
         adapter=adapter,
@@ -219,6 +243,7 @@ def _outcome(
         unclipped=unclipped,
         judged=judged,
         checks=checks,
+        remarks=remarks,
         transcript=conversation.transcript,
         aborted="" if survivors or refused_bands else conversation.aborted,
     )
@@ -232,10 +257,24 @@ def _shows_at_once(plan: Plan) -> bool:
 
 
 def _mean_cut_off(totals: Totals, holders: Mapping[int, int]) -> float | None:
-    """Over all coordinates that were summed: a band counts as often as it has values and holders."""
-    shares = {index: total.cut_off for index, total in totals.items() if total.cut_off is not None}
-    if len(shares) < len(totals):
+    """Over all coordinates that were summed: a band counts as often as it has values and holders.
+
+    Claims outside [0, 1] are nobody's share and do not count.
+    """
+    told = {index: total.cut_off for index, total in totals.items() if total.cut_off is not None}
+    shares = {index: share for index, share in told.items() if 0.0 <= share <= 1.0}
+    if len(told) < len(totals) or (told and not shares):
         return None
-    weights = {index: len(total.weighted_sum) * holders[index] for index, total in totals.items()}
+    weights = {index: len(totals[index].weighted_sum) * holders[index] for index in shares}
     everything = sum(weights.values())
     return sum(share * weights[index] for index, share in shares.items()) / everything if everything else 0.0
+
+
+def _impossible_shares(plan: Plan, totals: Totals) -> tuple[str, ...]:
+    """The claims of coordinates cut off that are not told."""
+    return tuple(
+        f"{plan.bands[index]}: its holders claim that {total.cut_off:.6g} of their values were cut off, which must be in "
+        "[0, 1]: one of them lies, and the share is not told"
+        for index, total in sorted(totals.items())
+        if total.cut_off is not None and not 0.0 <= total.cut_off <= 1.0
+    )

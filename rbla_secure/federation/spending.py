@@ -1,7 +1,8 @@
 """A run's ledgers at work. Run by the server.
 
 That of clients is checked before a round is trained and written before its sums are revealed; that of single examples is
-written before anybody trains.
+written before anybody trains. What either has now stands in the audit log before it comes to that: from then on an entry
+that was taken out again is missed.
 """
 
 from collections.abc import Collection
@@ -9,12 +10,15 @@ from typing import final
 
 from protocols.session import ClientId, Session
 from rbla_secure.choices import Mechanism
+from rbla_secure.federation.audit_log import AuditLog
 from rbla_secure.federation.checkpoint import Progress, RunFolder
+from rbla_secure.federation.log_entries import of_spending
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views
 from rbla_secure.lora.bands import held_bands
-from rbla_secure.privacy.ledger import Entry, Ledger, Observer, Spent, Terms
+from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Observer, Spent, Terms
 from rbla_secure.privacy.noise import GaussianMechanism
+from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
 from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
@@ -26,10 +30,12 @@ class Spending:
     Args:
         plan: With a mechanism.
         ledger: Of the run.
+        log: Of the run.
     """
 
-    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+    def __init__(self, plan: Plan, ledger: Ledger, log: AuditLog) -> None:
         self._plan = plan
+        self._log = log
         self.ledger = ledger
 
     @classmethod
@@ -37,14 +43,16 @@ class Spending:
         """The spending of a run so far; None without noise.
 
         Raises:
-            PrivacyError: The ledger is missing, damaged or lacks a round that was revealed.
+            PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, or lacks a round that was
+                revealed.
         """
         if plan.mechanism is None:
             return None
         # A group's sum is revealed even where too few groups are left for their bands.
         revealed = [record.round for record in progress.records if record.holders or record.flags]
         terms = terms_of(plan, folder.run_id)
-        return cls(plan, Ledger.open(folder.path, terms, spent_rounds=revealed))
+        known = folder.history.ledgers.get(FILE)
+        return cls(plan, Ledger.open(folder.path, terms, spent_rounds=revealed, known=known), folder.log)
 
     def check(self, session: Session) -> None:
         """Refuse a round that would exceed the budget even if nobody dropped out; called before it is trained.
@@ -60,7 +68,7 @@ class Spending:
         Raises:
             BudgetError: It would exceed the budget.
         """
-        self.ledger.record(self._entry(session, contributors))
+        self._log.append(of_spending(session, FILE, self.ledger.record(self._entry(session, contributors))))
 
     def _entry(self, session: Session, contributors: Collection[ClientId]) -> Entry:
         mechanism = self._plan.mechanism_of(session)
@@ -139,10 +147,12 @@ class SampleSpending:
     Args:
         mechanism: Of every client and round.
         ledger: Of the run.
+        log: Of the run.
     """
 
-    def __init__(self, mechanism: SampledGaussian, ledger: SampleLedger) -> None:
+    def __init__(self, mechanism: SampledGaussian, ledger: SampleLedger, log: AuditLog) -> None:
         self._mechanism = mechanism
+        self._log = log
         self.ledger = ledger
 
     @classmethod
@@ -150,7 +160,8 @@ class SampleSpending:
         """The spending of a run so far; None without noise at sample level.
 
         Raises:
-            PrivacyError: The ledger is missing, damaged or lacks a round that was trained.
+            PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, or lacks a round that was
+                trained.
         """
         if plan.sample_level is None:
             return None
@@ -162,7 +173,9 @@ class SampleSpending:
             max_epsilon=config.sample_level.max_epsilon,
             simulation=config.privacy.simulation,
         )
-        return cls(plan.sample_level, SampleLedger.open(folder.path, terms, trained_rounds=trained))
+        known = folder.history.ledgers.get(SAMPLES_FILE)
+        ledger = SampleLedger.open(folder.path, terms, trained_rounds=trained, known=known)
+        return cls(plan.sample_level, ledger, folder.log)
 
     def spend(self, session: Session, clients: Collection[ClientId]) -> None:
         """Write down what the training of these clients spends; called before they are asked to.
@@ -173,4 +186,4 @@ class SampleSpending:
         entry = Trained.of(
             self._mechanism, round_number=session.round, attempt=session.attempt, clients=clients
         )
-        self.ledger.record(entry)
+        self._log.append(of_spending(session, SAMPLES_FILE, self.ledger.record(entry)))

@@ -7,6 +7,10 @@ a row operation: a client of rank r holds the first r rows, a rank band is a ran
     row s  =  [ A_1[s, :] | B_1[:, s] | A_2[s, :] | B_2[:, s] | ... ]
 
 The scaling alpha / r is one constant of the whole federation, so a slice of the rows is a valid adapter as it stands.
+
+A client of rank r trains the first r rows. What becomes of the others in its round is the federation's choice: dropped
+(:meth:`Adapter.sliced`: the client computes another function than one of larger rank), or folded
+(:meth:`Adapter.folded`: they stay part of the function and are not trained).
 """
 
 import hashlib
@@ -80,22 +84,24 @@ class Adapter:
 
     Args:
         layout: The meaning of the columns.
-        rows: Shape (rank, row_length), float32, finite. Taken as read-only.
+        rows: Shape (rank, row_length), float32, finite. Taken as read-only. What is trained, averaged and stored:
+            rank, digest, bytes and factors are those of these rows alone.
+        rest: Shape (k >= 1, row_length), as `rows`, or None. Rows of the model beyond `rows` that are part of the
+            function and are not trained (:mod:`rbla_secure.lora.fold`). Whoever must vouch for the function, not for
+            the rows, takes the digest of :meth:`whole`.
+
+    Raises:
+        AdapterError: Shape, type or values of `rows` or `rest` are not as said.
     """
 
     layout: AdapterLayout
     rows: Rows
+    rest: Rows | None = None
 
     def __post_init__(self) -> None:
-        if self.rows.shape[1:] != (self.layout.row_length,) or not len(self.rows):
-            raise AdapterError(
-                f"rows of shape {self.rows.shape} must be (rank >= 1, {self.layout.row_length})"
-            )
-        if self.rows.dtype != np.float32:
-            raise AdapterError(f"rows of type {self.rows.dtype} must be float32")
-        if not np.isfinite(self.rows).all():
-            raise AdapterError("rows must be finite")
-        self.rows.flags.writeable = False
+        _check(self.rows, self.layout, "rows", "rank")
+        if self.rest is not None:
+            _check(self.rest, self.layout, "rest", "k")
 
     @classmethod
     def initial(cls, layout: AdapterLayout, *, rank: int, seed: int) -> Self:
@@ -117,10 +123,20 @@ class Adapter:
         return len(self.rows)
 
     def sliced(self, rank: int) -> "Adapter":
-        """The first `rank` rows: what a client of that rank holds."""
-        if not 1 <= rank <= self.rank:
-            raise AdapterError(f"rank={rank} must lie in 1..{self.rank}")
-        return Adapter(layout=self.layout, rows=self.rows[:rank])
+        """The first `rank` rows and nothing else: what a client of that rank holds where other rows are dropped."""
+        return Adapter(layout=self.layout, rows=self.rows[: self._checked(rank)])
+
+    def folded(self, rank: int) -> "Adapter":
+        """The same function with the first `rank` rows to train and all others as the rest (None: there are none)."""
+        own, beyond = self.rows[: self._checked(rank)], self.rows[rank:]
+        rest = beyond if self.rest is None else np.concatenate([beyond, self.rest])
+        return Adapter(layout=self.layout, rows=own, rest=rest if len(rest) else None)
+
+    def whole(self) -> "Adapter":
+        """The same function with every row as a row: the inverse of :meth:`folded`."""
+        if self.rest is None:
+            return self
+        return Adapter(layout=self.layout, rows=np.concatenate([self.rows, self.rest]))
 
     def lora_A(self, name: str) -> Rows:
         """A of one layer, shape (rank, in_features)."""
@@ -131,7 +147,7 @@ class Adapter:
         return self.rows[:, self.layout.columns[name][1]].T
 
     def digest(self) -> bytes:
-        """SHA-256 of the rows (little-endian float32) and their shape."""
+        """SHA-256 of the rows (little-endian float32) and their shape; a rest is not in it."""
         shape = np.asarray(self.rows.shape, dtype="<u8").tobytes()
         return hashlib.sha256(b"rbla-secure adapter\x00" + shape + self.to_bytes()).digest()
 
@@ -151,3 +167,19 @@ class Adapter:
             raise AdapterError(f"{len(data)} adapter bytes must be a positive multiple of {width}")
         rows = np.frombuffer(data, dtype="<f4").reshape(-1, layout.row_length)
         return cls(layout=layout, rows=rows.astype(np.float32))
+
+    def _checked(self, rank: int) -> int:
+        if not 1 <= rank <= self.rank:
+            raise AdapterError(f"rank={rank} must lie in 1..{self.rank}")
+        return rank
+
+
+def _check(rows: Rows, layout: AdapterLayout, name: str, length: str) -> None:
+    """Refuse rows of another shape or type, or that are not finite; make them read-only."""
+    if rows.shape[1:] != (layout.row_length,) or not len(rows):
+        raise AdapterError(f"{name} of shape {rows.shape} must be ({length} >= 1, {layout.row_length})")
+    if rows.dtype != np.float32:
+        raise AdapterError(f"{name} of type {rows.dtype} must be float32")
+    if not np.isfinite(rows).all():
+        raise AdapterError(f"{name} must be finite")
+    rows.flags.writeable = False

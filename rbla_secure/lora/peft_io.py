@@ -1,6 +1,6 @@
 """PEFT models and PEFT's adapter files, from and to rank rows.
 
-The only file of this package that imports torch and peft. An adapter that left here loads with PEFT alone:
+An adapter that left here loads with PEFT alone:
 
     base_model.model.<path>.lora_A.weight   (rank, in_features)
     base_model.model.<path>.lora_B.weight   (out_features, rank)
@@ -106,14 +106,22 @@ def write_rows(model: PeftModel, adapter: Adapter) -> None:
     """Give an attached adapter the values of `adapter`.
 
     Raises:
-        AdapterError: The ranks differ.
+        AdapterError: The ranks differ, or the adapter has a rest, without which the model is another function:
+            :func:`rbla_secure.lora.fold.computing` adds it.
     """
+    _check_no_rest(adapter)
     with torch.no_grad():
         for shape, lora_A, lora_B in _weights(model, adapter.layout):
             if len(lora_A) != adapter.rank:
                 raise AdapterError(f"rank={adapter.rank} must be the model's rank {len(lora_A)}")
             lora_A.copy_(torch.tensor(adapter.lora_A(shape.name)))
             lora_B.copy_(torch.tensor(adapter.lora_B(shape.name)))
+
+
+def adapted_layers(model: PeftModel, layout: AdapterLayout) -> Iterator[tuple[LinearShape, nn.Module]]:
+    """Every layer of the layout and PEFT's module in its place, whose `base_layer` is the frozen original."""
+    for layer in layout.layers:
+        yield layer, model.get_submodule(_PREFIX + layer.name)
 
 
 def freeze_lora_A(model: PeftModel, layout: AdapterLayout) -> None:
@@ -131,7 +139,7 @@ def read_rows(model: PeftModel, layout: AdapterLayout) -> Rows:
     parts = []
     for _, lora_A, lora_B in _weights(model, layout):
         parts += [lora_A.detach(), lora_B.detach().T]
-    rows: Rows = torch.cat(parts, dim=1).numpy()
+    rows: Rows = torch.cat(parts, dim=1).float().numpy()
     return rows
 
 
@@ -145,7 +153,11 @@ def save_adapter(folder: Path, adapter: Adapter, *, card: str) -> None:
         folder: Created if missing; files of an earlier adapter are replaced.
         adapter: Full or sliced.
         card: The text of README.md.
+
+    Raises:
+        AdapterError: The adapter has a rest, which the format cannot hold: save the whole.
     """
+    _check_no_rest(adapter)
     tensors = {}
     for layer in adapter.layout.layers:
         key_A, key_B = _keys(layer.name)
@@ -177,6 +189,13 @@ def load_adapter(folder: Path) -> Adapter:
         key_A, key_B = _keys(name)
         parts += [tensors[key_A], tensors[key_B].T]
     return Adapter(layout=AdapterLayout(layers=layers, scaling=scaling), rows=np.concatenate(parts, axis=1))
+
+
+def _check_no_rest(adapter: Adapter) -> None:
+    if adapter.rest is not None:
+        raise AdapterError(
+            f"an adapter with a rest of {len(adapter.rest)} rows must be whole here: without them it is another function"
+        )
 
 
 def _alpha(layout: AdapterLayout, rank: int) -> int | float:

@@ -103,9 +103,9 @@ class BandTotal:
 
     Args:
         weighted_sum: Sum of weight * rows, flattened row by row, float64.
-        weight: Sum of the weights.
-        cut_off: Weightless mean share of coordinates that did not fit the per-coordinate bound; None where noise hides
-            what depends on the data.
+        weight: Sum of the weights: the public count of surviving holders where all weights are one.
+        cut_off: Weightless mean share of coordinates that did not fit the per-coordinate bound, as the clients claim it:
+            nothing follows from it. None where noise hides what depends on the data.
     """
 
     weighted_sum: RealVector

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.privacy.ledger_state import LedgerState, check_state
 from rbla_secure.privacy.noise import Release
 
 FILE = "privacy.json"
@@ -113,19 +114,28 @@ class Ledger:
         self._entries = list(entries)
 
     @classmethod
-    def open(cls, folder: Path, terms: Terms, *, spent_rounds: Sequence[int] = ()) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        terms: Terms,
+        *,
+        spent_rounds: Sequence[int] = (),
+        known: LedgerState | None = None,
+    ) -> Self:
         """The ledger of a run folder; a new one only for a run that has not revealed anything.
 
         Args:
             folder: Of the run.
             terms: That the ledger must have been opened with.
             spent_rounds: Rounds whose results are in the folder, each of which must be in the ledger.
+            known: What the audit log holds of the ledger; None if nothing.
 
         Raises:
-            PrivacyError: The ledger is missing, damaged, of other terms, or lacks a round.
+            PrivacyError: The ledger is missing, damaged, of other terms, lacks a round, or is not the one that is known.
         """
         path = folder / FILE
         ledger = cls.read(folder) if path.exists() else cls(path, terms)
+        check_state(path, ledger, known=known)
         if ledger.terms != terms:
             raise PrivacyError(
                 f"{path} was opened under other terms: restore config.toml, run.json or the ledger"
@@ -157,17 +167,28 @@ class Ledger:
         """Every attempt so far."""
         return tuple(self._entries)
 
-    def record(self, entry: Entry) -> None:
+    def state_after(self, count: int) -> LedgerState:
+        """What is to be known of its first entries."""
+        return LedgerState.of(self._text(self._entries[:count]), count)
+
+    def _text(self, entries: Sequence[Entry]) -> str:
+        return _File(format=1, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
+
+    def record(self, entry: Entry) -> LedgerState:
         """Write an attempt down; when this returns, it is on the disk.
+
+        Returns:
+            The state of the ledger, for the audit log.
 
         Raises:
             BudgetError: It would exceed the budget; the ledger is unchanged, and the caller must not reveal.
         """
         self.check(entry)
         entries = (*self._entries, entry)
-        text = _File(format=1, terms=self.terms, entries=entries).model_dump_json(indent=1)
-        write_atomic(self._path, text.encode() + b"\n")
+        text = self._text(entries)
+        write_atomic(self._path, text.encode())
         self._entries.append(entry)
+        return LedgerState.of(text, len(entries))
 
     def check(self, entry: Entry) -> None:
         """Refuse an attempt that would exceed the budget.

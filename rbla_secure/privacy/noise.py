@@ -210,7 +210,8 @@ class DistributedDiscreteGaussian(GaussianMechanism):
     def _check(self) -> None:
         if self.members * self.input_bound > capacity(1, bits=self.ring_bits):
             raise PrivacyError(
-                f"{self.members} inputs of up to {self.input_bound} with their noise leave the {self.ring_bits}-bit ring"
+                f"{self.members} inputs of up to {self.input_bound} with their noise take more than half of the "
+                f"{self.ring_bits}-bit ring"
             )
         if (least := min(min(self.component_stds(band)) for band in range(len(self.bands)))) < MIN_SHARE:
             parted = any(band.recovered for band in self.bands)
@@ -233,9 +234,9 @@ class DistributedDiscreteGaussian(GaussianMechanism):
         ring_bits: int,
         count_noise: float = 0.0,
     ) -> Self:
-        """The mechanism on the finest grid whose sums cannot leave the ring.
+        """The mechanism on the finest grid whose sums stay within half of the ring.
 
-        A client's integer is at most levels + 10 share standard deviations, and n of those stay below half of the
+        A client's integer is at most levels + 10 share standard deviations, and n of those stay below a quarter of the
         modulus; n * levels + 10 sigma is less than that.
 
         Raises:

@@ -1,8 +1,14 @@
 """Fixed point: real vectors become the integers that every secure sum adds, and sums become real again.
 
 A coordinate in [-bound, bound] is scaled by (2^(bits-1) - 1) / bound and rounded to one of its two neighbours at
-random, so that its expectation is exact; what exceeds the bound is cut off and counted. Each band carries two more
-integers: the client's weight and the share of its coordinates that were cut off, both in units of 1 / levels.
+random, so that its expectation is exact; what exceeds the bound is cut off and counted. Without noise each band carries
+statistics behind its values, in units of 1 / levels: where weights differ the client's weight, and always the share of
+its coordinates that were cut off.
+
+**Statistics are claims.** Behind masks nobody sees whose they are, so a modified client adds to their sum what it likes.
+Where all weights are one there is therefore no weight to add: the denominator is the public count of surviving holders.
+Where they differ, a sum that no honest weights add up to is refused (`federation/weight_claims.py`). The share cut off
+decides nothing: it is a number for people, kept to [0, 1], and as true as the least honest client.
 
 Stochastic rounding can lengthen a vector. Conditional rounding (Kairouz, Liu, Steinke 2021, arXiv 2102.06387,
 Algorithm 1 and Proposition 22) draws again until the length is at most the bound of equation `rounded_norm_bound`,
@@ -21,8 +27,6 @@ from protocols.ring import IntegerVector
 from rbla_secure.errors import UpdateError
 from rbla_secure.lora.update import BandTotal, PackedUpdate, RealVector, l2_norm
 
-# What every band carries behind its values: the weight and the share of coordinates cut off.
-STATISTICS = 2
 # beta of Kairouz et al. 2021, section 5: a draw is accepted with probability at least 1 - beta.
 _LOG_INVERSE_BETA = 0.5
 # (1 - acceptance)^200 is below 2^-128 even at the smallest acceptance, 1 - exp(-1/2).
@@ -55,7 +59,11 @@ class Quantizer:
 
     def round_weight(self, weight: float) -> float:
         """The nearest weight on the grid, so that weighted sums and weight sums agree; only zero becomes zero."""
-        return max(1, round(weight * self.levels)) / self.levels if weight else 0.0
+        return self.weight_units(weight) / self.levels if weight else 0.0
+
+    def weight_units(self, weight: float) -> int:
+        """A positive weight in integer units, never zero."""
+        return max(1, round(weight * self.levels))
 
     def rounded_norm_bound(self, norm: float, dimension: int) -> float:
         """The L2 norm, in integer units, that conditional rounding of a vector of this L2 norm never exceeds.
@@ -68,19 +76,29 @@ class Quantizer:
         return min(scaled + root, math.sqrt(scaled**2 + dimension / 4 + spread))
 
 
-def quantize(update: PackedUpdate, quantizer: Quantizer, stream: UniformStream) -> dict[int, IntegerVector]:
+def statistics(*, weighted: bool) -> int:
+    """How many integers a band without noise carries behind its values: [weight,] share of coordinates cut off."""
+    return 2 if weighted else 1
+
+
+def quantize(
+    update: PackedUpdate, quantizer: Quantizer, stream: UniformStream, *, weighted: bool = False
+) -> dict[int, IntegerVector]:
     """The integers of a client's bands, statistics appended. Run by the client.
 
     Args:
         update: Weighted and cut into bands.
         quantizer: The plan's grid.
         stream: Randomness of the rounding: 32 bits a coordinate and draw.
+        weighted: Whether the weight is among the statistics; without it every client's is one.
 
     Guarantees: the values of all bands together have an L2 norm of at most
     ``quantizer.rounded_norm_bound(update.norm_bound, dimension)``; every integer lies in [-levels, levels].
     """
     return {
-        index: np.append(part, _statistics(update.bands[index], update.weight, quantizer))
+        index: np.append(
+            part, _statistics(update.bands[index], update.weight, quantizer)[0 if weighted else 1 :]
+        )
         for index, part in quantize_values(update, quantizer, stream).items()
     }
 
@@ -105,7 +123,9 @@ def quantize_values(
 def dequantize(
     sums: Mapping[int, IntegerVector], quantizer: Quantizer, *, holders: Mapping[int, int]
 ) -> dict[int, BandTotal]:
-    """Totals per band from integer sums. Run by the server.
+    """Totals per band from integer sums over clients of weight one. Run by the server.
+
+    Nothing that a client sends is divided by: the weight of a band is its number of surviving holders, which is public.
 
     Args:
         sums: By band index: the sum of the holders' integers.
@@ -114,9 +134,27 @@ def dequantize(
     """
     return {
         index: BandTotal(
-            weighted_sum=summed[:-STATISTICS] / quantizer.scale,
+            weighted_sum=summed[:-1] / quantizer.scale,
+            weight=float(holders[index]),
+            cut_off=_share(summed, quantizer, holders[index]),
+        )
+        for index, summed in sums.items()
+    }
+
+
+def dequantize_weighted(
+    sums: Mapping[int, IntegerVector], quantizer: Quantizer, *, holders: Mapping[int, int]
+) -> dict[int, BandTotal]:
+    """Totals per band from sums over clients of unequal weight. Run by the server.
+
+    Arguments as :func:`dequantize`. Pre-condition: the sums of weights are among those that honest clients can claim
+    (`federation/weight_claims.py`); here they are divided by.
+    """
+    return {
+        index: BandTotal(
+            weighted_sum=summed[:-2] / quantizer.scale,
             weight=float(summed[-2]) / quantizer.levels,
-            cut_off=float(summed[-1]) / quantizer.levels / holders[index],
+            cut_off=_share(summed, quantizer, holders[index]),
         )
         for index, summed in sums.items()
     }
@@ -136,6 +174,11 @@ def dequantize_public(
         index: BandTotal(weighted_sum=summed / quantizer.scale, weight=weights[index], cut_off=None)
         for index, summed in sums.items()
     }
+
+
+def _share(summed: IntegerVector, quantizer: Quantizer, holders: int) -> float:
+    """The mean share of coordinates cut off, as claimed; outside [0, 1] if somebody made it up badly."""
+    return float(summed[-1]) / quantizer.levels / holders
 
 
 def _statistics(values: RealVector, weight: float, quantizer: Quantizer) -> list[int]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.privacy.ledger_state import LedgerState, check_state
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 FILE = "privacy-samples.json"
@@ -88,19 +89,28 @@ class SampleLedger:
         self._entries = list(entries)
 
     @classmethod
-    def open(cls, folder: Path, terms: SampleTerms, *, trained_rounds: Sequence[int] = ()) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        terms: SampleTerms,
+        *,
+        trained_rounds: Sequence[int] = (),
+        known: LedgerState | None = None,
+    ) -> Self:
         """The ledger of a run folder; a new one only for a run in which nobody has trained.
 
         Args:
             folder: Of the run.
             terms: That the ledger must have been opened with.
             trained_rounds: Rounds whose results are in the folder, each of which must be in the ledger.
+            known: What the audit log holds of the ledger; None if nothing.
 
         Raises:
-            PrivacyError: The ledger is missing, damaged, of other terms, or lacks a round.
+            PrivacyError: The ledger is missing, damaged, of other terms, lacks a round, or is not the one that is known.
         """
         path = folder / FILE
         ledger = cls.read(folder) if path.exists() else cls(path, terms)
+        check_state(path, ledger, known=known)
         if ledger.terms != terms:
             raise PrivacyError(
                 f"{path} was opened under other terms: restore config.toml, run.json or the ledger"
@@ -132,8 +142,18 @@ class SampleLedger:
         """Every attempt so far."""
         return tuple(self._entries)
 
-    def record(self, entry: Trained) -> None:
+    def state_after(self, count: int) -> LedgerState:
+        """What is to be known of its first entries."""
+        return LedgerState.of(self._text(self._entries[:count]), count)
+
+    def _text(self, entries: Sequence[Trained]) -> str:
+        return _File(format=1, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
+
+    def record(self, entry: Trained) -> LedgerState:
         """Write an attempt down; when this returns, it is on the disk.
+
+        Returns:
+            The state of the ledger, for the audit log.
 
         Raises:
             BudgetError: It would exceed the budget; the ledger is unchanged, and nobody may train.
@@ -145,9 +165,10 @@ class SampleLedger:
                 f"sample-level.max-epsilon={limit:g} at delta={self.terms.delta:g}: nobody has trained for it"
             )
         entries = (*self._entries, entry)
-        text = _File(format=1, terms=self.terms, entries=entries).model_dump_json(indent=1)
-        write_atomic(self._path, text.encode() + b"\n")
+        text = self._text(entries)
+        write_atomic(self._path, text.encode())
         self._entries.append(entry)
+        return LedgerState.of(text, len(entries))
 
     def epsilon(self) -> float:
         """Epsilon so far of the client that trained most."""

@@ -32,8 +32,9 @@ from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
 # Indices of some examples -> the sum of their losses; each example's loss may depend on no other example.
 SummedLoss = Callable[[torch.Tensor], torch.Tensor]
 
-# Examples at a time: their gradients (examples x trained values, float64) stay small.
-CHUNK = 64
+# Examples at a time. A matrix product may round a row differently in a batch of another size or at another place of it, and
+# a pre-activation near zero then flips: the gradient of one example would depend on who stands beside it. So each stands alone.
+CHUNK = 1
 # A norm computed in float64 may be too small by its last digits; the factor keeps the clipped one below the bound.
 _SAFETY = 1 - 2.0**-40
 _WORDS = 2.0**32

@@ -171,6 +171,10 @@ class ConsoleReport:
             "rank bands", ("band", "holders per round", "quorum", "drop-outs it survives"), plan_bands
         )
 
+    def tiers(self, rows: Iterable[Sequence[str]]) -> None:
+        """Per tier: whether a server that sends a bad model can have single updates of it opened."""
+        self._table("tiers, and a server that sends a model that is dead for others", ("tier", ""), rows)
+
     def account(self, lines: Iterable[str], ratios: Iterable[Sequence[str]] = ()) -> None:
         """What is, or would be, spent of privacy."""
         for text in lines:
@@ -217,7 +221,7 @@ class CellReport:
         """A cell that is done."""
         self._bar.update(self._task, advance=1, total=total, description=f"{cell.defence}, {cell.attack}")
         told = f"accuracy {cell.accuracy:.3f}, trigger {cell.success:.3f}"
-        text = f"{cell.defence}, {cell.attack}, seed {cell.seed}: {cell.refused or told}"
+        text = f"{cell.defence}, {cell.attack}, seed {cell.seed}: {f'not tested: {cell.not_tested}' if cell.not_tested else told}"
         if not self._console.is_terminal:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -6,7 +6,8 @@ from typing import final
 
 from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.config import Config
-from rbla_secure.federation.derived import band_buckets, band_groups, bands_and_holders, group_quorum
+from rbla_secure.federation.derived import band_groups, band_voters, group_quorum, largest_f
+from rbla_secure.robustness.names import MEASURED
 
 
 @final
@@ -18,30 +19,27 @@ class BandDefence:
         band: Its rows.
         voters: What stands for one vote in it: its holders, or the buckets or groups of a round.
         group_sizes: Of the groups that hold it; none where clients are not grouped.
+        largest_f: The most hostile votes against which it opens and the others have the majority of what is averaged.
     """
 
     band: str
     voters: int
     group_sizes: tuple[int, ...]
-
-    @property
-    def largest_f(self) -> int:
-        """The most hostile votes that leave the others in the majority."""
-        return max(0, (self.voters - 1) // 2)
+    largest_f: int
 
 
 def band_defences(config: Config) -> list[BandDefence]:
     """Every band of a plan."""
     groups = band_groups(config)
-    if config.robustness.pre_step is PreStepName.BUCKETING:
-        voters = [count for _, count in band_buckets(config)]
-    elif config.robustness.group_size:
+    if config.robustness.group_size:
         voters = [len(sizes) for _, sizes in groups]
+        stands = [max(0, (count - 1) // 2) for count in voters]
     else:
-        voters = [count for _, count in bands_and_holders(config)]
+        voters = [count for _, count in band_voters(config)]
+        stands = [largest_f(config, count) or 0 for count in voters]
     return [
-        BandDefence(band=str(band), voters=count, group_sizes=sizes)
-        for (band, sizes), count in zip(groups, voters, strict=True)
+        BandDefence(band=str(band), voters=count, group_sizes=sizes, largest_f=f)
+        for (band, sizes), count, f in zip(groups, voters, stands, strict=True)
     ]
 
 
@@ -69,7 +67,8 @@ def defence_lines(config: Config) -> list[str]:
         groups = ", ".join(f"{each.voters} in {each.band}" for each in bands)
         found.append(f"groups per round: {groups}; a band opens with {groups_needed(config)} of them")
     stands = ", ".join(f"{each.largest_f} in {each.band}" for each in bands)
-    return [*found, f"largest f that each band stands: {stands}"]
+    found.append(f"largest f that each band stands: {stands}")
+    return found if wanted.filter is FilterName.NONE else [*found, MEASURED]
 
 
 def defence_object(config: Config) -> dict[str, object]:

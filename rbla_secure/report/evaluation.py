@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rbla_secure.evaluation.defences import CONFIGURED, Defence
 from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName
 from rbla_secure.evaluation.suite import MAX_LOSS, MAX_SUCCESS, Cell, Summed, summed, worst
+from rbla_secure.robustness.names import MEASURED
 
 Table = Mapping[tuple[str, AttackName], Summed]
 
@@ -37,7 +38,7 @@ def in_plain_words(rows: Sequence[Defence], cells: Sequence[Cell], *, share: flo
         return [f"This configuration was not evaluated: {reason}."]
     attacked = {attack: each for attack, each in own.items() if attack is not AttackName.NONE}
     withstood = [attack for attack, each in attacked.items() if each.withstood(attack)]
-    failed = [attack for attack in attacked if attack not in withstood]
+    failed = [attack for attack, each in attacked.items() if each.failed(attack)]
     measure = (
         f"With {share:.0%} of the clients attacking, at most {MAX_LOSS:.0%} of accuracy lost and a trigger that works for at "
         f"most {MAX_SUCCESS:.0%} counts as withstood."
@@ -45,9 +46,9 @@ def in_plain_words(rows: Sequence[Defence], cells: Sequence[Cell], *, share: flo
     lines = [measure, "Withstood: " + (", ".join(withstood) or "nothing") + "."]
     lines += [f"Not withstood: {attack}: {_told(attacked[attack], attack)}." for attack in failed]
     lines += [
-        f"Refused before anything was trained: {attack}: {each.refused}."
+        f"Not tested, so neither withstood nor not: {attack}: {each.not_tested}."
         for attack, each in attacked.items()
-        if each.refused
+        if each.not_tested
     ]
     better = _better(rows, found, failed)
     if failed and better:
@@ -56,8 +57,10 @@ def in_plain_words(rows: Sequence[Defence], cells: Sequence[Cell], *, share: flo
         lines.append("None of the defences tried here withstands all of these.")
     lines.append(
         "What was not tried is not covered: attackers who know more, are more, or are patient. The adaptive attack is one "
-        "such attempt, not the best one possible."
+        "such attempt, not the best one possible: it adapts to whom a rule rejects, and sends medians and trimmed means, which "
+        "reject nobody, the whole backdoor."
     )
+    lines.append(MEASURED)
     return lines
 
 
@@ -83,8 +86,8 @@ def _attacks(found: Table) -> list[AttackName]:
 def _text(each: Summed | None, attack: AttackName) -> str:
     if each is None:
         return "-"
-    if each.refused:
-        return "refused"
+    if each.not_tested:
+        return "not tested"
     if attack in BACKDOORS or attack is AttackName.NONE:
         return f"{each.accuracy * 100:.1f} / {each.success * 100:.0f}"
     return f"{each.accuracy * 100:.1f}"
@@ -92,7 +95,10 @@ def _text(each: Summed | None, attack: AttackName) -> str:
 
 def _told(each: Summed, attack: AttackName) -> str:
     told = f"{each.loss * 100:.1f} points of accuracy lost"
-    return f"{told}, and the trigger works for {each.success:.0%}" if attack in BACKDOORS else told
+    if attack not in BACKDOORS:
+        return told
+    most = f" (up to {each.highest:.0%})" if each.highest > each.success else ""
+    return f"{told}, and the trigger works for {each.success:.0%}{most}"
 
 
 def _worst(found: Table, name: str) -> str:
@@ -131,8 +137,8 @@ def _heat_map(
 def _tile(each: Summed | None, value: float, full: float) -> str:
     if each is None:
         return "<td></td>"
-    if each.refused:
-        return f'<td class="refused" title="{html.escape(each.refused)}">refused</td>'
+    if each.not_tested:
+        return f'<td class="refused" title="{html.escape(each.not_tested)}">not tested</td>'
     # From white over orange to red; the number is there as well, so color is not all there is.
     part = min(1.0, value / full)
     color = f"hsl({30 - 30 * part:.0f} 90% {100 - 50 * part:.0f}%)"

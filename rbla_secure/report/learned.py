@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from protocols.homomorphic.screening import Release
 from protocols.profiles import Adversary
-from rbla_secure.choices import SecureSumMode
+from rbla_secure.choices import Rest, SecureSumMode, Upload
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import masking_profile, row_quorum, threshold
 from rbla_secure.federation.plan import Plan
@@ -140,9 +140,13 @@ def _collusion(plan: Plan, smallest: int) -> Learned:
 
 
 def _client(plan: Plan) -> Learned:
+    whole = plan.config.lora.rest is Rest.FOLDED or plan.config.upload is Upload.PADDED
+    model = (
+        f"the whole global adapter (rank {plan.max_rank})" if whole else "the global adapter at its own rank"
+    )
     return Learned(
         "each client",
-        f"the global adapter at its own rank (up to {plan.max_rank}); who took part",
+        f"{model}; who took part",
         "every other client's update, weight and examples",
     )
 

@@ -8,9 +8,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.choices import Adjacency, Mechanism
+from rbla_secure.federation.folder_checks import look_at_ledgers
 from rbla_secure.federation.forecast import Forecast, SampleForecast
-from rbla_secure.privacy.ledger import FILE, Ledger, Observer
-from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
+from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.sample_ledger import SampleLedger
 
 WORTHLESS = "SIMULATION: the noise followed from the seed, so these figures are worthless as protection"
@@ -47,15 +47,6 @@ class PrivacySummary(BaseModel):
             recovered=terms.recovered,
         )
 
-    @classmethod
-    def of_folder(cls, folder: Path) -> Self | None:
-        """The figures of a run folder; None without a ledger.
-
-        Raises:
-            PrivacyError: The ledger is damaged.
-        """
-        return cls.of(Ledger.read(folder)) if (folder / FILE).exists() else None
-
     def lines(self) -> list[str]:
         """The figures for people."""
         text = (
@@ -88,15 +79,8 @@ class SamplePrivacySummary(BaseModel):
     simulation: bool
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Self | None:
-        """The figures of a run folder; None without such a ledger.
-
-        Raises:
-            PrivacyError: The ledger is damaged.
-        """
-        if not (folder / SAMPLES_FILE).exists():
-            return None
-        ledger = SampleLedger.read(folder)
+    def of(cls, ledger: SampleLedger) -> Self:
+        """The figures of a ledger."""
         return cls(
             epsilon=ledger.epsilon(),
             delta=ledger.terms.delta,
@@ -111,6 +95,21 @@ class SamplePrivacySummary(BaseModel):
             f"{_figure(self.epsilon)} against everyone outside of their client"
         )
         return [text, WORTHLESS] if self.simulation else [text]
+
+
+def spent_in(folder: Path) -> tuple[PrivacySummary | None, SamplePrivacySummary | None]:
+    """The figures of a run folder, from ledgers that its audit log holds; None without a ledger.
+
+    Raises:
+        RunFolderError: It is no run folder, or was changed.
+        PrivacyError: A ledger is missing, damaged, or not the one that the log holds.
+        ConfigError: Its config.toml is damaged.
+    """
+    ledger, samples = look_at_ledgers(folder)
+    return (
+        PrivacySummary.of(ledger) if ledger is not None else None,
+        SamplePrivacySummary.of(samples) if samples is not None else None,
+    )
 
 
 def sample_forecast_lines(found: SampleForecast) -> list[str]:

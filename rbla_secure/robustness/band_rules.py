@@ -110,6 +110,10 @@ class GeometricMedian(BandRule):
 class Krum(Filter):
     """In each band, the rows of the holder with the smallest Krum score. Needs 2f + 3 holders.
 
+    Attackers whose updates agree are each other's nearest: their rows may be the ones that win, and are then all of the average.
+    More holders would not change that, so no majority of honest ones is claimed: what Blanchard et al. show is that
+    the winner lies near honest rows, in distance and not in direction.
+
     It publishes single clients' rows as the average. That is no secret only where every participant may see every
     update, which `privacy_quorum=1` says; Multi-Krum averages.
 
@@ -124,10 +128,10 @@ class Krum(Filter):
                 f"krum publishes one client's rows as the average: privacy_quorum={self.privacy_quorum} must be 1"
             )
 
-    @property
-    def quorum(self) -> int:
-        """The fewest holders of positive weight with which a band opens."""
-        return krum_quorum(self.f, self.privacy_quorum)
+    @classmethod
+    def least_holders(cls, f: int, privacy_quorum: int) -> int:
+        """As :meth:`Filter.least_holders`: 2f + 3, the paper's condition for its scores."""
+        return krum_quorum(f, privacy_quorum)
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
         """As :meth:`Filter.apply`."""

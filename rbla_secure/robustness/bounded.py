@@ -91,7 +91,8 @@ class FlTrust(Filter):
     """Updates count with the cosine to a trusted one, none below zero, and all with its length.
 
     Stands against any f as far as the reference is right; a small trusted data set loses its direction within a few rounds.
-    Where nobody points along the reference, all bands stay closed.
+    Who points against it is left out, and that may be every honest client: a band opens only if 2f + 1 of its holders are
+    trusted. They share the average by trust, so f attackers along a wrong reference outweigh honest clients whose cosine is small.
 
     Args:
         reference: By band index, the update computed on trusted data in this round, from the same broadcast adapter.
@@ -117,8 +118,8 @@ class FlTrust(Filter):
             weights = updates.weights[band.holders]
             weight = float((weights * trust[band.holders]).sum())
             trusted = int((weights * trust[band.holders] > 0).sum())
-            if trusted < self.privacy_quorum:
-                closed[index] = f"{trusted} trusted holders, privacy_quorum={self.privacy_quorum} needed"
+            if trusted < self.quorum:
+                closed[index] = f"{trusted} trusted holders, {self.quorum} needed against f={self.f}"
                 continue
             pulled = combine(weights * factors[band.holders], band.values)
             totals[index] = BandTotal(weighted_sum=pulled, weight=weight, cut_off=None)

@@ -1,7 +1,7 @@
 """Filters over single updates: from everybody's update to the totals that the average is taken of. Plain mode, server.
 
-A filter names what it stands against, opens only bands with a quorum of holders (:mod:`rbla_secure.robustness.quorum`),
-and answers with a verdict on every client. Three families:
+A filter names what it stands against, opens only bands with as many holders as it needs against that
+(:meth:`Filter.least_holders`), and answers with a verdict on every client. Three families:
 
 - *band rules* (:mod:`~rbla_secure.robustness.band_rules`) replace the mean of each band and reject nobody,
 - *bounded influence* (:mod:`~rbla_secure.robustness.bounded`) weighs or shortens whole updates,
@@ -47,10 +47,23 @@ class Filter(ABC):
     def __post_init__(self) -> None:
         band_quorum(self.f, self.privacy_quorum)
 
+    @classmethod
+    def least_holders(cls, f: int, privacy_quorum: int) -> int:
+        """The fewest holders of a band with which this kind of filter keeps its promise against f attackers among them.
+
+        2f + 1 where every holder counts and the rule bounds each of them, or where the rule is one of the middle. A filter
+        that leaves holders out, or copies one, says itself what it needs. The plan's check, the terms of a round and the filter in
+        that round all ask here.
+
+        Raises:
+            RobustnessError: f is negative or `privacy_quorum` is below 1.
+        """
+        return band_quorum(f, privacy_quorum)
+
     @property
     def quorum(self) -> int:
         """The fewest holders of positive weight with which a band opens."""
-        return band_quorum(self.f, self.privacy_quorum)
+        return self.least_holders(self.f, self.privacy_quorum)
 
     @abstractmethod
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from rbla_secure.errors import RobustnessError
 from rbla_secure.robustness.filters import Filter, Previous
+from rbla_secure.robustness.quorum import quorum_before_selection
 from rbla_secure.robustness.rules.matrix import check_positive
 from rbla_secure.robustness.rules.mixing import nearest_neighbor_mixing
 from rbla_secure.robustness.updates import BandUpdates, Updates
@@ -42,18 +43,32 @@ class NeighborMixing(PreStep):
     """In each band every holder's rows become the mean of the n - f nearest holders' (NNM), then `inner`.
 
     Verdicts of a selection behind it are on mixed rows, in which every client has a part in its neighbors'.
+
+    Each mixture leaves f holders out, so it needs as many as a selection does: of 2f + 1 the mean of the f + 1 nearest could be
+    attackers all but one, in every row that the filter behind sees. Of 3f + 1 every mixture has 2f + 1 parts, f + 1 of them
+    honest, and what a filter keeps of such rows has no larger share of attackers than they have.
     """
+
+    @property
+    def quorum(self) -> int:
+        """The fewest holders of positive weight with which a band opens."""
+        return self.holders_before(self.inner.quorum, f=self.f, privacy_quorum=self.privacy_quorum)
+
+    @staticmethod
+    def holders_before(inner: int, *, f: int, privacy_quorum: int) -> int:
+        """What a band needs before mixing where the filter behind needs `inner` holders."""
+        return max(inner, quorum_before_selection(f, privacy_quorum))
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
         """As :meth:`Filter.apply`."""
-        opened, _ = self.inner.opened(updates)
+        opened, closed = self.opened(updates)
         mixed = {
             index: BandUpdates(holders=band.holders, values=nearest_neighbor_mixing(band.values, f=self.f))
             for index, band in opened.items()
         }
-        bands = {**updates.bands, **mixed}
-        changed = Updates(clients=updates.clients, ranks=updates.ranks, weights=updates.weights, bands=bands)
-        return self.inner.apply(changed, previous=previous, seed=seed)
+        changed = Updates(clients=updates.clients, ranks=updates.ranks, weights=updates.weights, bands=mixed)
+        found = self.inner.apply(changed, previous=previous, seed=seed)
+        return Filtered(totals=found.totals, verdicts=found.verdicts, closed={**closed, **found.closed})
 
 
 @final
@@ -61,14 +76,19 @@ class NeighborMixing(PreStep):
 class Bucketing(PreStep):
     """Random buckets of `size` clients of one rank tier are averaged, and `inner` filters the buckets.
 
-    A bucket holds the bands of its tier. Up to f buckets may be bad, so a band now needs 2f + 1 *buckets*. A bucket weighs as much as
-    its members together, in units of a full bucket. A member's verdict is its bucket's.
+    A bucket holds the bands of its tier. Up to f buckets may be bad, so a band now needs as many *buckets* as `inner` needs holders.
+    A bucket weighs as much as its members together, in units of a full bucket. A member's verdict is its bucket's.
 
     Args:
         size: Clients per bucket; the last of a tier may be smaller.
     """
 
     size: int
+
+    @property
+    def quorum(self) -> int:
+        """The fewest buckets of positive weight with which a band opens."""
+        return self.inner.quorum
 
     def __post_init__(self) -> None:
         PreStep.__post_init__(self)

@@ -3,6 +3,10 @@
 A band with few holders is the weak point of averages by rank rows. Attackers that claim the highest rank own its rows;
 and a sum over one holder is that client's update in the clear. Both are closed by the same count, so it is one piece of
 code: against f attackers, all of whom may hold the band, 2f + 1 holders leave the honest in the majority.
+
+A rule that leaves holders out and averages the others needs that majority among those it *keeps*. Whom it leaves out is
+what attackers try to steer: of 2f + 1 holders it may leave out f honest ones, and of the f + 1 that are left f attack. So f more
+must be there before (:func:`quorum_before_selection`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,6 +30,19 @@ def band_quorum(f: int, privacy_quorum: int) -> int:
     if privacy_quorum < 1:
         raise RobustnessError(f"privacy_quorum={privacy_quorum} must be at least 1")
     return max(2 * f + 1, privacy_quorum)
+
+
+def quorum_before_selection(f: int, privacy_quorum: int) -> int:
+    """The quorum of a rule that leaves f holders of a band out and averages the rest: f above :func:`band_quorum`, 3f + 1 or more.
+
+    Whoever is left out, a whole quorum is kept: 2f + 1 holders, of whom at most f attack. Attackers are then fewer than half of
+    what is averaged, and no choice of theirs closes a band that has its holders. The count is one of clients, not of
+    weight: with weights by examples the share of f attackers also depends on what they claim (at most twice the median).
+
+    Raises:
+        RobustnessError: As :func:`band_quorum`.
+    """
+    return band_quorum(f, privacy_quorum) + f
 
 
 def closed_bands(

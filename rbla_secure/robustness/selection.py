@@ -3,6 +3,9 @@
 Scores are compared inside a rank tier (:mod:`rbla_secure.robustness.tiers`). Exactly f clients are rejected in every round,
 attackers or not: over-estimating f costs honest contributions, under-estimating it lets attackers through. Equal scores are
 drawn by the round's seed, so that nobody is rejected for its name.
+
+The f rejected may all be honest and hold one band, so a band needs f holders more than a quorum
+(:func:`rbla_secure.robustness.quorum.quorum_before_selection`); behind that, who is rejected decides nothing about which bands open.
 """
 
 from abc import abstractmethod
@@ -16,6 +19,7 @@ from rbla_secure.lora.update import BandTotal
 from rbla_secure.robustness import scores
 from rbla_secure.robustness.band_rules import krum_quorum
 from rbla_secure.robustness.filters import Filter, Previous, accept_all
+from rbla_secure.robustness.quorum import quorum_before_selection
 from rbla_secure.robustness.rules.matrix import check_positive, combine
 from rbla_secure.robustness.rules.spectral import COORDINATES
 from rbla_secure.robustness.scores import Bands
@@ -40,12 +44,20 @@ class Selection(Filter):
     def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores | None:
         """Shape (n,), high is suspicious, comparable between tiers; None if there is nothing to compare with yet."""
 
+    @classmethod
+    def least_holders(cls, f: int, privacy_quorum: int) -> int:
+        """As :meth:`Filter.least_holders`: 3f + 1, of which 2f + 1 are left when f are rejected."""
+        return quorum_before_selection(f, privacy_quorum)
+
     @final
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
-        """As :meth:`Filter.apply`. A band also stays closed if fewer than `privacy_quorum` accepted clients hold it."""
+        """As :meth:`Filter.apply`. Every band that opens keeps max(2f + 1, `privacy_quorum`) accepted holders or more."""
         opened, closed = self.opened(updates)
         if not opened:
-            verdicts = accept_all(updates, f"{self.name}: not judged, no band has a quorum")
+            reason = f"{self.name}: not judged, and nothing is averaged: no band has {self.quorum} holders"
+            verdicts = {
+                client: Verdict(accepted=False, score=None, reason=reason) for client in updates.clients
+            }
             return Filtered(totals={}, verdicts=verdicts, closed=closed)
         found = self.suspicion(updates, opened, previous=previous, seed=seed)
         if found is None:
@@ -54,14 +66,7 @@ class Selection(Filter):
         else:
             accepted = _without_worst(found, self.f, seed)
             verdicts = self._verdicts(updates, found, accepted)
-        totals: dict[int, BandTotal] = {}
-        for index, band in opened.items():
-            kept = int((accepted & (updates.weights > 0))[band.holders].sum())
-            # One at least, whatever the privacy quorum: a band of rejected clients has no average.
-            if kept >= self.privacy_quorum:
-                totals[index] = _mean_of(updates, band, accepted)
-            else:
-                closed[index] = f"{kept} accepted holders, privacy_quorum={self.privacy_quorum} needed"
+        totals = {index: _mean_of(updates, band, accepted) for index, band in opened.items()}
         return Filtered(totals=totals, verdicts=verdicts, closed=closed)
 
     def _verdicts(self, updates: Updates, found: Scores, accepted: Chosen) -> dict[str, Verdict]:
@@ -80,27 +85,39 @@ class Selection(Filter):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MultiKrum(Selection):
-    """Rejects those farthest from their nearest peers. Needs 2f + 3 holders per band; weak against colluders."""
+    """Rejects those farthest from their nearest peers. Weak against colluders.
+
+    Copies of one update are each other's nearest, so attackers that copy an honest client have others of its tier rejected:
+    nothing is claimed of that here.
+    """
 
     @property
     def name(self) -> str:
         """What it is called in verdicts."""
         return "multi-krum"
 
-    @property
-    def quorum(self) -> int:
-        """The fewest holders of positive weight with which a band opens."""
-        return krum_quorum(self.f, self.privacy_quorum)
+    @classmethod
+    def least_holders(cls, f: int, privacy_quorum: int) -> int:
+        """As :meth:`Selection.least_holders`, and the 2f + 3 of its scores."""
+        return max(quorum_before_selection(f, privacy_quorum), krum_quorum(f, privacy_quorum))
 
     def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores:  # noqa: ARG002
         """As :meth:`Selection.suspicion`."""
-        return tier_scores(scores.distances(updates, bands, f=self.f), tiers_of(updates, bands))
+        return tier_scores(
+            scores.distances(updates, bands, f=self.f),
+            tiers_of(updates, bands),
+            units=np.sqrt(scores.lengths_held(updates, bands)),
+        )
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DivideAndConquer(Selection):
     """Rejects those that pull most along the direction of largest variance. Blind to independent noise.
+
+    What clients have in common is that direction, so an attacker that follows an honest client at a distance has *that* client
+    rejected more often, without being rejected itself (measured: by half of all rounds). Nothing is claimed of whoever is followed;
+    nobody else is rejected more often (`tests/rbla_secure/robustness/test_copies.py`).
 
     Args:
         coordinates: How many coordinates of each band are looked at, drawn anew in every round.
@@ -127,6 +144,9 @@ class DivideAndConquer(Selection):
 class CosineToPrevious(Selection):
     """Rejects those that point least along the previous step. Judges nobody in round 1; slow drift leads it astray.
 
+    What another client sends enters a score through the middle and the spread of its tier alone, and these have a floor: no client
+    gets another rejected by moving towards it, up to what the tests call slack.
+
     A direction has no length: without a clip before it, one long update along the previous step moves the average anywhere.
     """
 
@@ -143,10 +163,12 @@ class CosineToPrevious(Selection):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TierDncCosine(Selection):
-    """The recommended filter: max(z of divide and conquer, z of the cosine to the previous step), the worst f rejected.
+    """Max(z of divide and conquer, z of the cosine to the previous step), the worst f rejected.
 
     The two see different attacks: small changes in common (ALIE) show in the top direction, independent noise and turned
-    signs against the previous step. In round 1 divide and conquer decides alone.
+    signs against the previous step. In round 1 divide and conquer decides alone, and what it does to clients that are
+    followed it does here too. Not recommended: an attacker that knows the rule stays inside it
+    (:data:`rbla_secure.robustness.names.RECOMMENDED` says what was measured).
 
     Args:
         coordinates: As in :class:`DivideAndConquer`.
@@ -191,7 +213,12 @@ def _spectral(updates: Updates, bands: Bands, *, seed: int, coordinates: int) ->
 def _cosine(updates: Updates, bands: Bands, previous: Previous) -> Scores | None:
     if previous is None or not any(previous[index].any() for index in bands if index in previous):
         return None
-    return tier_scores(-scores.cosines_to(updates, bands, previous), tiers_of(updates, bands))
+    compared = {index: band for index, band in bands.items() if index in previous and previous[index].any()}
+    return tier_scores(
+        -scores.cosines_to(updates, compared, previous),
+        tiers_of(updates, bands),
+        units=1 / np.sqrt(scores.lengths_held(updates, compared)),
+    )
 
 
 def _without_worst(found: Scores, f: int, seed: int) -> Chosen:

@@ -29,6 +29,8 @@ WEIGHTS_FILE = "model.safetensors"
 HIDDEN_UNITS = (128, 64)
 SIDE = 28
 
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 BASE_EPOCHS = 15
 BASE_BATCH_SIZE = 32
 BASE_LEARNING_RATE = 1e-3
@@ -104,14 +106,31 @@ def mirrored(examples: LabelledImages) -> LabelledImages:
 
 
 def base_digest(model: nn.Module) -> bytes:
-    """SHA-256 over the names, shapes and values of a model's state, in order of name."""
+    """SHA-256 over the names, shapes, types and little-endian values of a model's state, in order of name.
+
+    Any dense type: bfloat16, the 8-bit floats and the packed integers of quantized layers too.
+
+    Raises:
+        RunFolderError: A part of the state is no dense tensor, so its bytes say nothing.
+    """
     digest = hashlib.sha256(b"rbla-secure base\x00")
     for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().numpy()
-        head = json.dumps([name, list(values.shape), str(values.dtype)], separators=(",", ":")).encode()
+        data = _little_endian(name, tensor)
+        kind = str(tensor.dtype).removeprefix("torch.")
+        head = json.dumps([name, list(tensor.shape), kind], separators=(",", ":")).encode()
         digest.update(len(head).to_bytes(4, "big") + head)
-        digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
+        digest.update(data)
     return digest.digest()
+
+
+def chain_digest(model: nn.Sequential) -> bytes:
+    """SHA-256 over the layers of a chain and its state: of all that its folder says, the layers without weights included.
+
+    Raises:
+        RunFolderError: As :func:`save_base`.
+    """
+    layers = json.dumps([_describe(name, layer) for name, layer in model.named_children()], sort_keys=True)
+    return hashlib.sha256(b"rbla-secure base chain\x00" + base_digest(model) + layers.encode()).digest()
 
 
 def save_base(folder: Path, model: nn.Sequential) -> None:
@@ -189,6 +208,19 @@ Run in the folder that holds `base/` and `adapter/`. The model takes float32 ima
 ```python
 {snippet}```
 """
+
+
+def _little_endian(name: str, tensor: object) -> bytes:
+    if not isinstance(tensor, torch.Tensor) or tensor.is_quantized or tensor.layout is not torch.strided:
+        raise RunFolderError(
+            f"base state {name!r} of type {type(tensor).__name__} must be a dense tensor of plain values to have a digest"
+        )
+    values = tensor.detach().cpu().contiguous()
+    if values.is_complex():
+        values = torch.view_as_real(values.resolve_conj())
+    # numpy has no bfloat16 and no 8-bit float: integers of the same width have the same bytes.
+    integers = values.resolve_neg().flatten().view(_INTEGERS[values.element_size()]).numpy()
+    return integers.astype(integers.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _initial_linear(wide: int, narrow: int, generator: torch.Generator) -> nn.Linear:

@@ -1,7 +1,10 @@
 """Local training: what one client does with the global adapter and its own examples in one round."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
@@ -9,9 +12,11 @@ from torch.nn import functional
 
 from rbla_secure.choices import Factors, Optimizer
 from rbla_secure.config import TrainingConfig
-from rbla_secure.errors import DataError
+from rbla_secure.errors import DataError, PrivacyError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, Rows
-from rbla_secure.lora.peft_io import attach, freeze_lora_A, read_rows, write_rows
+from rbla_secure.lora.fold import computing
+from rbla_secure.lora.peft_io import attach, freeze_lora_A, read_rows
+from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.datasets import LabelledImages
 
 
@@ -33,8 +38,17 @@ Descent = Callable[[nn.Module, torch.optim.Optimizer, SummedLoss, int, int], Non
 class LocalTrainer:
     """Trains adapters of any rank on one frozen base. A client runs it; nothing here sees another client.
 
-    Guarantees: :meth:`train` depends on its arguments alone, not on what was trained before, and leaves torch's
-    global random generator as it was.
+    Guarantees: :meth:`train` depends on its arguments alone, not on what was trained before or is being trained, and
+    leaves torch's global random generator and every bit of the base as they were, also where it raises or diverges.
+    Parameters, gradients and the optimizer's state are those of the adapter's own rank, whatever its rest.
+
+    In turns (`turns`): the rows of one rank band after another are trained, each for the whole of the configured epochs
+    or batches, while all other rows are folded, the bands below as they were just trained and those above as they
+    were sent. Then the rows of a band after training are the same function of (whole adapter, examples, seed) for
+    every client that holds the band, whatever its rank, to the bit. Without turns that is so for the first step
+    alone: a client of larger rank has then moved rows that others keep frozen, so an adapter can be made that leaves
+    low bands without any gradient for low ranks and brings them to life for the largest (:mod:`rbla_secure.lora.fold`).
+    Cost: as many passes over the examples as the client holds bands.
 
     Args:
         base: The frozen base model. Copied once for every rank.
@@ -42,6 +56,10 @@ class LocalTrainer:
         config: Epochs or batches, batch size and optimizer.
         factors: Which factors are trained; a frozen lora_A stays as it is to the bit.
         descent: Takes the steps instead of plain batches, such as with noise on every one of them.
+        turns: The ends of the federation's rank bands, increasing; empty trains all rows together.
+
+    Raises:
+        PrivacyError: Turns are wanted of steps with noise: each turn would take as many as a round is accounted for.
     """
 
     def __init__(
@@ -52,19 +70,26 @@ class LocalTrainer:
         *,
         factors: Factors = Factors.BOTH,
         descent: Descent | None = None,
+        turns: Sequence[int] = (),
     ) -> None:
+        if descent is not None and turns:
+            raise PrivacyError(
+                f"turns={tuple(turns)} must be empty with steps that are accounted for by the round"
+            )
         self._base = base
         self._layout = layout
         self._config = config
         self._factors = factors
         self._descent = descent
+        self._turns = tuple(turns)
         self._models: dict[int, PeftModel] = {}
 
     def train(self, adapter: Adapter, examples: LabelledImages, *, seed: int) -> Rows:
-        """Train an adapter on examples with a fresh optimizer.
+        """Train an adapter on examples with a fresh optimizer, or in turns with a fresh one for each.
 
         Args:
-            adapter: Where training starts. Its rank is the client's rank.
+            adapter: Where training starts. Its rank is the client's rank; its rest, if any, is part of the function
+                and is not trained (:mod:`rbla_secure.lora.fold`).
             examples: The client's own, at least one.
             seed: Of the order of the examples.
 
@@ -74,18 +99,32 @@ class LocalTrainer:
 
         Raises:
             DataError: There are no examples.
+            AdapterError: The adapter's rest is too large to be folded.
         """
         if not len(examples):
             raise DataError("a client needs at least one example to train on")
-        model = self._model(adapter.rank)
-        write_rows(model, adapter)
         images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
+        rows = adapter.whole().rows.copy()
+        for start, stop in pairwise([0, *(end for end in self._turns if end < adapter.rank), adapter.rank]):
+            own, others = rows[start:stop].copy(), np.delete(rows, slice(start, stop), axis=0)
+            part = Adapter(layout=self._layout, rows=own, rest=others if len(others) else None)
+            of_turn = derive_seed(seed, "turn", start) if start else seed
+            rows[start:stop] = self._trained(part, images, labels, of_turn)
+            if not np.isfinite(rows[start:stop]).all():
+                break
+        return rows[: adapter.rank]
+
+    def _trained(self, adapter: Adapter, images: torch.Tensor, labels: torch.Tensor, seed: int) -> Rows:
+        with self._model(adapter.rank) as model, computing(model, adapter):
+            self._descend(model, images, labels, seed)
+            return read_rows(model, self._layout)
+
+    def _descend(self, model: PeftModel, images: torch.Tensor, labels: torch.Tensor, seed: int) -> None:
         if self._descent is None:
             batches = _batches(len(labels), self._config, seed)
             _descend(model, images, labels, batches=batches, config=self._config)
         else:
             self._descend_by(self._descent, model, images, labels, seed)
-        return read_rows(model, self._layout)
 
     def _descend_by(
         self, descent: Descent, model: PeftModel, images: torch.Tensor, labels: torch.Tensor, seed: int
@@ -98,14 +137,23 @@ class LocalTrainer:
 
         descent(network, optimizer, loss, len(labels), seed)
 
-    def _model(self, rank: int) -> PeftModel:
-        if rank not in self._models:
-            # Evaluation mode, in training too: a frozen base neither drops units nor updates running statistics.
-            model = attach(self._base, layout=self._layout, rank=rank).eval()
-            if self._factors is Factors.LORA_B:
-                freeze_lora_A(model, self._layout)
+    @contextmanager
+    def _model(self, rank: int) -> Iterator[PeftModel]:
+        """The model of a rank, to one user at a time: a call inside a call, or beside it, gets another."""
+        model = self._models.pop(rank, None)
+        if model is None:
+            model = self._attached(rank)
+        try:
+            yield model
+        finally:
             self._models[rank] = model
-        return self._models[rank]
+
+    def _attached(self, rank: int) -> PeftModel:
+        # Evaluation mode, in training too: a frozen base neither drops units nor updates running statistics.
+        model = attach(self._base, layout=self._layout, rank=rank).eval()
+        if self._factors is Factors.LORA_B:
+            freeze_lora_A(model, self._layout)
+        return model
 
 
 def _descend(

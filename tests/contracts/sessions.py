@@ -19,7 +19,7 @@ RUN = bytes(range(16))
 PLAN = hashlib.sha256(b"a plan").digest()
 MODEL = hashlib.sha256(b"a model").digest()
 OTHER_MODEL = hashlib.sha256(b"another model").digest()
-LARGEST_SUM = 2**31 - 1
+LARGEST_SUM = 2**30 - 1
 
 # No deadline, as no test is timed, and no database on disk. One method is run by the subclasses of a contract.
 PROPERTY = settings(
@@ -155,8 +155,8 @@ def sessions(
 
 
 def largest_sum(bits: int) -> int:
-    """The largest sum that a ring of so many bits holds."""
-    return 2 ** (bits - 1) - 1
+    """The largest sum that the inputs of a session in a ring of so many bits may have: just below half of the ring is used."""
+    return 2 ** (bits - 2) - 1
 
 
 def narrowed(session: Session, bits: int) -> Session:

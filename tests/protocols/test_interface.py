@@ -35,7 +35,7 @@ def test_roles_are_abstract(role: type) -> None:
     [
         (SecureSum, {"stages", "client", "server"}),
         (SumClient, {"reply", "contribute", "end"}),
-        (SumServer, {"requests", "receive", "close_stage", "result"}),
+        (SumServer, {"requests", "receive", "close_stage", "contributors", "result"}),
     ],
 )
 def test_a_role_leaves_no_part_out(role: type, names_of_parts: set[str]) -> None:

@@ -109,23 +109,23 @@ def test_sums_within_capacity_are_exact(data: st.DataObject, bits: int, summands
 @PROPERTY
 @given(summands=st.integers(1, 2**16))
 def test_capacity_is_the_largest_that_fits(bits: int, summands: int) -> None:
-    """At capacity the sum still fits below 2^(bits-1), and one more per summand would not."""
+    """At capacity all possible sums together are at most half of the ring, and with one more per summand they are not."""
     bound = capacity(summands, bits=bits)
 
-    assert summands * bound <= 2 ** (bits - 1) - 1 < summands * (bound + 1)
+    assert 2 * summands * bound + 1 <= 2 ** (bits - 1) < 2 * summands * (bound + 1) + 1
 
 
 def test_the_widest_ring_is_the_default() -> None:
     """Without a number of bits, capacity and lift are those of 32."""
-    assert capacity(1) == 2**31 - 1
+    assert capacity(1) == 2**30 - 1
     assert centred(np.array([2**31], dtype=np.uint32)).tolist() == [-(2**31)]
 
 
 @BITS
-def test_one_above_capacity_wraps(bits: int) -> None:
-    """Beyond the capacity the ring gives a wrong sum, which is why sessions refuse it."""
+def test_twice_the_capacity_wraps(bits: int) -> None:
+    """With the free bit used up as well, the ring gives a wrong sum."""
     summands = 4
-    bound = capacity(summands, bits=bits)
+    bound = 2 * capacity(summands, bits=bits) + 1
     too_large = np.array([bound + 1], dtype=np.int64)
 
     total = sum((to_ring(too_large) for _ in range(summands)), np.zeros(1, dtype=np.uint32))

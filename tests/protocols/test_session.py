@@ -146,7 +146,7 @@ def test_thresholds_above_half_are_accepted(count: int, threshold: int) -> None:
 @pytest.mark.parametrize("count", [2, 3, 4, 7, 99])
 def test_the_sum_must_fit_the_ring(count: int) -> None:
     """The largest bound that cannot wrap is accepted; one more raises CapacityError."""
-    largest = (2**31 - 1) // count
+    largest = (2**30 - 1) // count
 
     session = make_session(count, input_bound=largest)
 
@@ -158,8 +158,8 @@ def test_the_sum_must_fit_the_ring(count: int) -> None:
 @pytest.mark.parametrize("bits", [16, 20, 24, 32])
 @pytest.mark.parametrize("count", [2, 3, 4, 7, 99])
 def test_the_sum_must_fit_its_ring(count: int, bits: int) -> None:
-    """The largest bound is that of the session's own ring."""
-    largest = (2 ** (bits - 1) - 1) // count
+    """The largest bound is that of the session's own ring, with one bit to spare."""
+    largest = (2 ** (bits - 2) - 1) // count
 
     session = make_session(count, input_bound=largest, ring_bits=bits)
 

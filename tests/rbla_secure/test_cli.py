@@ -36,7 +36,7 @@ REFUSALS = [
     (["--set", "min-holders=11"], "min-holders=11 must be <= 10"),
     (["--set", "masking.threshold=11"], "masking.threshold=11 must be <= 10, the clients per round"),
     (["--set", "masking.threshold=5"], "masking.threshold=5 must be >= 6 for 10 clients per round"),
-    (["--set", "quantization.bits=32"], "quantization.bits=32 must be <= 28: the sum of 10 clients"),
+    (["--set", "quantization.bits=32"], "quantization.bits=32 must be <= 27: the sum of 10 clients"),
     (["--set", "tiers.phone.cohort=3"], "tiers.phone.cohort=3 must be <= tiers.phone.clients=2"),
     (["--set", "average=fedavg"], "average=fedavg must have equal ranks: the tiers have 4 different ones"),
     (
@@ -134,6 +134,10 @@ def test_a_sound_configuration_is_explained_to_machines(
             {"band": "rows 5-8", "holders": 6, "quorum": 4, "groups": 0, "largest_f": 2},
             {"band": "rows 9-16", "holders": 4, "quorum": 3, "groups": 0, "largest_f": 1},
         ],
+        "tiers": dict.fromkeys(
+            ["datacenter", "laptop", "phone", "workstation"],
+            "protected: all clients start a round from one function",
+        ),
         "robustness": {
             "f": 0,
             "filter": "none",

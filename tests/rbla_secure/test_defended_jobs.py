@@ -21,6 +21,7 @@ from rbla_secure.tasks.base_model import train_base
 from rbla_secure.tasks.datasets import LabelledImages
 from rbla_secure.tasks.dealing import load_data
 from rbla_secure.tasks.training import LocalTrainer
+from tests.support.run_folders import go_back_to
 from tests.support.tiny_job import adapter_sha256, job, metrics, write_images
 
 # One tier of twelve: four groups of three, which stand one attacker.
@@ -118,10 +119,7 @@ def test_a_defended_job_resumes_to_the_same_bytes(
     assert main(["run", "--out", str(whole), *job(images, rounds=5, **{"dropout_rate": 0.0, **defence})]) == 0
     part = tmp_path / "part"
     shutil.copytree(whole, part)
-    for path in (part / "checkpoints").glob("round-*.safetensors"):
-        if int(path.stem.split("-")[1]) > kept:
-            path.unlink()
-    shutil.rmtree(part / "adapter")
+    go_back_to(part, kept)
 
     assert main(["resume", str(part)]) == 0
 

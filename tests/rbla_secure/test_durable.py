@@ -7,7 +7,14 @@ from typing import NoReturn
 
 import pytest
 
-from rbla_secure.durable import append_line, append_lines, replace_folder, whole_lines, write_atomic
+from rbla_secure.durable import (
+    append_line,
+    append_lines,
+    drop_torn_line,
+    replace_folder,
+    whole_lines,
+    write_atomic,
+)
 
 
 class CrashError(Exception):
@@ -104,12 +111,49 @@ def test_lines_that_are_appended_together_are_flushed_together(
 ) -> None:
     """Several lines cost one flush, and come back in their order."""
     path, flushes = tmp_path / "lines", []
+    path.touch()
     monkeypatch.setattr(os, "fsync", lambda _descriptor: flushes.append(path.read_bytes()))
 
     append_lines(path, ["first", "second", ""])
 
     assert flushes == [b"first\nsecond\n\n"]
     assert whole_lines(path) == ["first", "second", ""]
+
+
+def test_the_name_of_a_new_file_is_flushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: what relies on the first line finds the file after a crash."""
+    flushed = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+    )
+
+    append_line(tmp_path / "lines", "first")
+    append_line(tmp_path / "lines", "second")
+
+    assert flushed == ["lines", tmp_path.name, "lines"]
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        (b"a\nb\n", b"a\nb\n"),
+        (b"a\nb", b"a\n"),
+        (b"a\n\xc5", b"a\n"),
+        (b"half", b""),
+        (b"", b""),
+        (b"\n", b"\n"),
+    ],
+)
+def test_a_torn_last_line_is_cut_off(tmp_path: Path, content: bytes, left: bytes) -> None:
+    """Whole lines stay, and a missing file is none."""
+    path = tmp_path / "lines"
+    path.write_bytes(content)
+
+    drop_torn_line(path)
+    drop_torn_line(tmp_path / "missing")
+
+    assert path.read_bytes() == left
+    assert names(tmp_path) == ["lines"]
 
 
 @pytest.mark.parametrize("torn", [b"half", b"\xc5", b'{"round": 1', b"\x00"])

@@ -32,7 +32,7 @@ def test_an_evaluation_leaves_table_page_and_numbers(
         "evaluation.html",
     }
     assert told == again
-    assert {cell["defence"] for cell in told["cells"]} == {"as configured", "mean", "tier-dnc-cosine, quorum"}
+    assert {cell["defence"] for cell in told["cells"]} == {"as configured", "mean", "trimmed-mean, quorum"}
     assert {cell["attack"] for cell in told["cells"]} > {"none", "sign-flip", "rank-inflation"}
     assert any(line.startswith("Withstood") for line in told["summary"])
 

@@ -41,7 +41,7 @@ def rows_after(folder: Path, number: int) -> np.ndarray[Any, np.dtype[np.float32
         {},
         {"gamma": 1.0, "weights": "examples", "examples_cap": 20},
         {"average": "zero-pad", "task__partition": "iid", "training__optimizer": "sgd"},
-        {"masking__profile": "semi-honest", "quantization__ring_bits": 20},
+        {"masking__profile": "semi-honest", "quantization__bits": 15, "quantization__ring_bits": 20},
         {"masking__profile": "consistency", "upload": "padded"},
     ],
 )
@@ -64,6 +64,7 @@ def test_all_secure_sums_end_in_the_same_adapter(tmp_path: Path, images: Path, d
     """At their common capacity plain, masking and homomorphic write the same bytes, drop-outs and refused bands included."""
     changes: dict[str, object] = {
         "rounds": 6,
+        "quantization__bits": 15,
         "quantization__ring_bits": 20,
         "masking__profile": "semi-honest",
         "min_holders": 4,

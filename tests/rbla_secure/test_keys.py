@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from protocols.clock import Clock
 from protocols.errors import (
     CertificateError,
     EnrolmentError,
@@ -21,7 +23,8 @@ from protocols.errors import (
     SignatureError,
 )
 from protocols.identity import TrustStore
-from rbla_secure import cli, keys
+from protocols.primitives.secret import Secret
+from rbla_secure import cli, key_folders, keys
 from rbla_secure.cli import main
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import KeyFolderError
@@ -32,6 +35,7 @@ from rbla_secure.key_folders import (
     load_trust_store,
     read_key,
     read_passphrase,
+    take_passphrase,
 )
 from rbla_secure.keys import CLOCK_SKEW_SECONDS, DAY_SECONDS, LIST_DAYS
 
@@ -247,8 +251,82 @@ def test_lists_from_before_a_revocation_are_refused(office: Path, run: Command) 
     assert current == after
     with pytest.raises(EnrolmentError, match="revocation list number 1 is older than number 2"):
         current.updated(now=NOW, revocations=before.revocations)
-    with pytest.raises(EnrolmentError, match="roster number 3 is older than number 4"):
+    with pytest.raises(EnrolmentError, match="roster number 3 is older than number 5"):
         current.updated(now=NOW, roster=before.roster)
+
+
+def test_a_revocation_list_cannot_be_held_back_alone(office: Path, run: Command) -> None:
+    """Whoever is given the newest roster with the list from before a revocation refuses: the roster names the new one.
+
+    The control is the roster from before: with it the old list is believed, which is why revoke signs a new one.
+    """
+    list_before, roster_before = (
+        (office / "revocations.crl").read_bytes(),
+        (office / "roster.bin").read_bytes(),
+    )
+    run("revoke", "--dir", office, "--client", "alice")
+    roster_after, list_after = (office / "roster.bin").read_bytes(), (office / "revocations.crl").read_bytes()
+
+    (office / "revocations.crl").write_bytes(list_before)
+    with pytest.raises(EnrolmentError, match="roster 4 must be used with revocation list 2"):
+        trust_of(office)
+    (office / "roster.bin").write_bytes(roster_before)
+    trust_of(office).check("alice")
+    (office / "revocations.crl").write_bytes(list_after)
+    with pytest.raises(RevokedError):
+        trust_of(office).check("alice")
+    (office / "roster.bin").write_bytes(roster_after)
+    with pytest.raises(RevokedError):
+        trust_of(office).check("alice")
+
+
+def test_every_roster_names_the_list_in_force(office: Path, run: Command) -> None:
+    """After enrol, revoke and renew the roster asks for the very list that lies beside it."""
+    for command in (
+        ("revoke", "--dir", office, "--client", "alice"),
+        ("enrol", "--dir", office, "--client", "carol", "--rank", 2),
+        ("renew", "--dir", office),
+        ("revoke", "--dir", office, "--client", "bob"),
+    ):
+        run(*command)
+        trust = load_trust_store(office, authority=load_authority(office), now=NOW)
+        assert trust.roster.least_revocations == trust.revocations.number
+
+
+@pytest.mark.parametrize("command", ["revoke", "renew"])
+def test_a_crash_between_two_lists_leaves_a_pair_that_holds(
+    office: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The revocation list is written first: if the roster is not, what lies there is believed, and alice is not."""
+
+    def crash(*_arguments: object, **_more: object) -> None:
+        raise OSError(5, "crash")
+
+    monkeypatch.setattr(keys._Office, "write_roster", crash)
+    who = ["--client", "alice"] if command == "revoke" else []
+
+    assert main(["keys", command, "--dir", str(office), *who]) == 1
+
+    monkeypatch.undo()
+    trust = trust_of(office)
+    assert (trust.roster.number, trust.revocations.number) == (3, 2)
+    trust.check("bob")
+    if command == "revoke":
+        with pytest.raises(RevokedError):
+            trust.check("alice")
+
+
+def test_a_view_from_a_folder_reads_the_clock(office: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a moment the view of a folder asks the system's clock at every check, and notices what expires."""
+    wall = [float(NOW)]
+    monkeypatch.setattr(key_folders, "SYSTEM_CLOCK", Clock(lambda: wall[0], lambda: 0.0))
+    trust = load_trust_store(office, authority=load_authority(office))
+
+    trust.check("alice")
+    wall[0] += LIST_DAYS * DAY_SECONDS + 1
+
+    with pytest.raises(EnrolmentError, match="roster 3 expired 1 seconds ago"):
+        trust.check("alice")
 
 
 def test_renewed_lists_are_newer_and_in_force_longer(
@@ -257,13 +335,13 @@ def test_renewed_lists_are_newer_and_in_force_longer(
     """Expired lists are refused by name; renew signs them again under higher numbers, revocations kept."""
     run("revoke", "--dir", office, "--client", "alice")
     later = NOW + (LIST_DAYS + 1) * DAY_SECONDS
-    with pytest.raises(EnrolmentError, match="roster 3 expired"):
+    with pytest.raises(EnrolmentError, match="roster 4 expired"):
         trust_of(office, later)
     monkeypatch.setattr(cli, "_now", lambda: later)
 
     listing = run("renew", "--dir", office)
 
-    assert (listing["roster"], listing["revocations"]) == (4, 3)
+    assert (listing["roster"], listing["revocations"]) == (5, 3)
     trust = trust_of(office, later)
     trust.check("bob")
     with pytest.raises(RevokedError):
@@ -303,6 +381,8 @@ def test_private_keys_are_for_their_owner_alone(office: Path, tmp_path: Path, ru
         secrets = list(folder.rglob("*.key"))
         assert len(secrets) == (3 if folder == office else 2)
         assert {mode(path) for path in secrets} == {0o600}
+        others_write = [path for path in [folder, *folder.rglob("*")] if mode(path) & 0o022]
+        assert not others_write
 
 
 @posix
@@ -350,10 +430,11 @@ def test_a_passphrase_protects_the_authority(
     monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
     run(*enrol, "by-variable")
     monkeypatch.setenv(PASSPHRASE_VARIABLE, "wrong")
-    assert "KeyFileError" in refusal(*enrol, "x")
-    assert "the passphrase is wrong" in refusal(*enrol, "x")
+    message = refusal(*enrol, "x")
+    assert "KeyFileError" in message
+    assert "the passphrase is wrong" in message
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "wrong")
     run(*enrol, "file-first", "--passphrase-file", file)
-    monkeypatch.delenv(PASSPHRASE_VARIABLE)
     assert "a passphrase is needed" in refusal(*enrol, "x")
 
     assert b"ENCRYPTED" in (folder / "authority.key").read_bytes()
@@ -402,13 +483,51 @@ def test_a_passphrase_is_read_from_file_first(tmp_path: Path) -> None:
     """A file goes before the variable, its line end does not count, and it does not print."""
     file = write_passphrase(tmp_path, " with spaces \r\n")
 
-    passphrase = read_passphrase(file, "variable")
+    passphrase = read_passphrase(file, Secret(b"variable"))
 
     assert passphrase is not None
     assert bytes(passphrase) == b" with spaces "
     assert "spaces" not in f"{passphrase}{passphrase!r}"
-    assert bytes(read_passphrase(None, "variable") or b"") == b"variable"
-    assert read_passphrase(None, "") is read_passphrase(None) is None
+    assert read_passphrase(None, Secret(b"variable")) == b"variable"
+    assert read_passphrase(None) is None
+
+
+def test_a_passphrase_leaves_the_environment(
+    monkeypatch: pytest.MonkeyPatch, run: Command, tmp_path: Path
+) -> None:
+    """Whatever the command is, a process started during or after it does not find the passphrase in its environment."""
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
+    show = [sys.executable, "-c", f"import os; print(os.environ.get({PASSPHRASE_VARIABLE!r}))"]
+    heard = []
+    monkeypatch.setattr(
+        keys,
+        "create_authority",
+        lambda _folder, **given: heard.append((given["passphrase"], subprocess.check_output(show))) or Told(),
+    )
+    assert subprocess.check_output(show).decode().strip() == PASSPHRASE  # control: before, it is inherited
+
+    run("create-authority", "--dir", tmp_path / "a")
+
+    assert heard == [(PASSPHRASE.encode(), b"None\n")]
+    assert subprocess.check_output(show) == b"None\n"
+
+
+@dataclass
+class Told:
+    """What a command says of an authority."""
+
+    name: str = ""
+    fingerprint: str = ""
+
+
+def test_an_empty_variable_is_no_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is taken once; an empty one says nothing."""
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
+    assert take_passphrase() == PASSPHRASE.encode()
+    assert take_passphrase() is None
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "")
+    assert take_passphrase() is None
+    assert PASSPHRASE_VARIABLE not in os.environ
 
 
 # --- refusals ---

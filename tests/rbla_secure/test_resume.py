@@ -12,6 +12,7 @@ import pytest
 
 from rbla_secure.cli import main
 from rbla_secure.federation.audit_log import EventKind, read_events
+from tests.support.run_folders import die_before_the_end_of, go_back_to
 from tests.support.tiny_job import adapter_sha256, die_at_sync, files, job, start, write_images
 
 ROUNDS = 4
@@ -102,43 +103,13 @@ def test_a_process_that_is_killed_goes_on(
     check_same(folder, reference)
 
 
-# A run of four rounds flushes 69 times: 8 for the new folder, 6 for the base, 4 when progress is read, 8 for the attempts
-# at rounds 1 and 2 with their events, 5 for each round (2 for metrics and timings, 2 for its checkpoint, 1 for its event),
-# after each but the last two 4 for the attempt at the round after the next, 6 for stages in which somebody dropped out, 8
-# for the result and 1 for the last event.
+# A run of four rounds flushes 61 times: 8 for the new folder, 6 for the base and 1 for its event, 3 and 2 for the attempts at
+# rounds 1 and 2 with their events, 7 for round 1 (2 each for the files of metrics and timings, which are new, 2 for its
+# checkpoint, 1 for its event) and 5 for every other, after each but the last two 2 for the attempt at the round after the
+# next, stages in which somebody dropped out, 8 for the result and 1 for the last event.
 @pytest.mark.parametrize(
     "sync",
-    [
-        1,
-        3,
-        4,
-        5,
-        7,
-        8,
-        9,
-        10,
-        14,
-        15,
-        18,
-        21,
-        22,
-        23,
-        25,
-        27,
-        28,
-        30,
-        31,
-        32,
-        33,
-        37,
-        38,
-        44,
-        54,
-        55,
-        60,
-        66,
-        69,
-    ],
+    [1, 3, 5, 7, 8, 9, 10, *range(13, 21), 22, 23, 24, 25, 27, 28, 29, 30, 31, 34, 36, 38, 52, 53, 60, 61],
 )
 def test_a_kill_at_a_flush_costs_nothing(
     tmp_path: Path, arguments: list[str], reference: Path, sync: int
@@ -156,6 +127,53 @@ def test_a_kill_at_a_flush_costs_nothing(
     assert process.exitcode == -signal.SIGKILL
     check_same(folder, reference)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.fixture(scope="module")
+def noisy(images: Path) -> list[str]:
+    """A run of two rounds with noise at both levels, so that both ledgers are written."""
+    noise = {
+        "noise_multiplier": 4,
+        "privacy__colluders": 0,
+        "training__steps": 3,
+        "sample_level__noise_multiplier": 2,
+        "sample_level__sample_rate": 0.2,
+    }
+    return job(images, rounds=2, **noise)
+
+
+# The session of round 2, each ledger of round 1 with its event, and the event that ends the round.
+@pytest.mark.parametrize("sync", [20, *range(21, 27), 33])
+def test_a_kill_around_a_ledger_forgets_nothing(
+    tmp_path: Path, noisy: list[str], sync: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed just before any one flush, and again while it resumes, a run with ledgers goes on, and every entry stays."""
+    folder = tmp_path / "run"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rbla_secure.job", "tests.support.tiny_job"])
+    kept: list[int] = []
+    for number, command in ((sync, ["run", "--out", str(folder), *noisy]), (3, ["resume", str(folder)])):
+        process = context.Process(target=die_at_sync, args=(number, command))
+        process.start()
+        process.join()
+        kept.append(entries_of(folder))
+
+    assert main(["resume", str(folder)]) == 0
+
+    kept.append(entries_of(folder))
+    assert process.exitcode == -signal.SIGKILL
+    assert kept == sorted(kept)
+    assert kept[-1] >= 4
+    spent = [e.details for e in read_events(folder / "events.jsonl") if e.kind is EventKind.PRIVACY_SPENT]
+    assert len(spent) == kept[-1]
+    assert main(["account", str(folder)]) == 0
+    assert "privacy spent in" in capsys.readouterr().out
+
+
+def entries_of(folder: Path) -> int:
+    """How many entries both ledgers have."""
+    ledgers = [folder / name for name in ("privacy.json", "privacy-samples.json")]
+    return sum(len(json.loads(path.read_bytes())["entries"]) for path in ledgers if path.exists())
 
 
 def test_a_run_that_is_killed_again_and_again_arrives(
@@ -207,13 +225,15 @@ def test_a_crash_between_metrics_and_checkpoint_costs_one_round(
     check_same(folder, reference)
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_checkpoint_that_is_lost_is_made_again(tmp_path: Path, reference: Path, number: int) -> None:
-    """Going back by deleting the last checkpoints leads to the same end."""
+@pytest.mark.parametrize("number", range(1, ROUNDS + 1))
+@pytest.mark.parametrize("leave", [die_before_the_end_of, go_back_to])
+def test_from_the_end_of_any_round_the_run_goes_on(
+    tmp_path: Path, reference: Path, number: int, leave: Callable[[Path, int], None]
+) -> None:
+    """Killed just before or just after the log is told of a round's end, with its line and checkpoint on the disk."""
     folder = tmp_path / "run"
     shutil.copytree(reference, folder)
-    for lost in range(ROUNDS, ROUNDS - number, -1):
-        (folder / "checkpoints" / f"round-{lost:04d}.safetensors").unlink()
+    leave(folder, number)
 
     begun(folder, [])
 

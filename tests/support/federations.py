@@ -36,7 +36,7 @@ def make_config(**changes: Any) -> Config:
         {
             "tiers": TIERS,
             "dropout_rate": 0.0,
-            "rounds": 3,
+            "rounds": 9,
             "secure_sum": "plain",
             "clip_norm": 1.0,
             "quantization": {"bits": 16, "bound": 0.1},
@@ -47,7 +47,14 @@ def make_config(**changes: Any) -> Config:
 
 def make_plan(**changes: Any) -> Plan:
     """Its plan on a base model of two layers."""
-    return Plan.build(make_config(**changes), layout=LAYOUT, base_digest=BASE)
+    plan = Plan.build(make_config(**changes), layout=LAYOUT, base_digest=BASE)
+    return beginning_with(plan, make_adapter(plan))
+
+
+def beginning_with(plan: Plan, adapter: Adapter) -> Plan:
+    """A plan whose run begins with this adapter, so that participants believe it, instead of the one of its seed."""
+    plan.__dict__["initial_adapter"] = adapter
+    return plan
 
 
 def make_session(plan: Plan, *, round_number: int = 1, attempt: int = 1, run: bytes = RUN) -> Session:
@@ -56,9 +63,11 @@ def make_session(plan: Plan, *, round_number: int = 1, attempt: int = 1, run: by
     return plan.session(run=run, round_number=round_number, attempt=attempt, cohort=cohort)
 
 
-def make_adapter(plan: Plan, *, seed: int = 0) -> Adapter:
-    """A global adapter in which no value is zero."""
-    rows = np.random.default_rng(seed).standard_normal((plan.max_rank, plan.layout.row_length))
+def make_adapter(plan: Plan, *, seed: int | None = None) -> Adapter:
+    """A global adapter in which no value is zero; by default the one that :func:`make_plan` lets runs begin with."""
+    rows = np.random.default_rng(plan.config.seed if seed is None else seed).standard_normal(
+        (plan.max_rank, plan.layout.row_length)
+    )
     return Adapter(layout=plan.layout, rows=rows.astype(np.float32))
 
 

@@ -5,9 +5,16 @@ from typing import ClassVar, final
 
 from protocols.errors import KeyAgreementError, RosterError, SealError
 from protocols.masking import checks
-from protocols.masking.messages import KeyAdvertisement, KeyDirectory, SealedShares, sealed_bundle_size
+from protocols.masking.messages import (
+    KeyAdvertisement,
+    KeyDirectory,
+    SealedShares,
+    bundle_commitments_size,
+    sealed_bundle_size,
+)
 from protocols.masking.server.masked_input import MaskInput
 from protocols.masking.server.stage import Stage
+from protocols.masking.server.tracing import Dealings
 from protocols.masking.terms import Terms
 from protocols.primitives.agreement import check_public_key
 from protocols.session import ClientId
@@ -58,7 +65,7 @@ class AdvertiseKeys(Stage):
 
 @final
 class ShareKeys(Stage):
-    """Routes sealed shares, which it cannot open."""
+    """Routes sealed shares, which it cannot open, and keeps the commitments to them."""
 
     name: ClassVar[str] = "share_keys"
 
@@ -69,6 +76,7 @@ class ShareKeys(Stage):
         self._share_graph = terms.share_graph(self._nonces)
         self._mask_graphs = [terms.mask_graph(segment, self._nonces) for segment in self.session.segments]
         self._sealed: dict[int, Mapping[int, bytes]] = {}
+        self._dealt: dict[int, Mapping[int, bytes]] = {}
         self._everyone: bytes | None = None
 
     @property
@@ -97,10 +105,15 @@ class ShareKeys(Stage):
         name = self._check_sender(position, message)
         if set(message.sealed) != self._share_graph[position]:
             raise RosterError(f"{name}: sealed shares must be for every neighbour in the share graph")
-        size = sealed_bundle_size([segment.extra_secrets for segment in self.session.segments_of(name)])
+        if set(message.commitments) != self.terms.keepers(self._share_graph[position], position):
+            raise RosterError(f"{name}: commitments to shares must be for everyone who keeps some")
+        extra = [segment.extra_secrets for segment in self.session.segments_of(name)]
+        size, committed = sealed_bundle_size(extra), bundle_commitments_size(extra)
         if any(len(blob) != size for blob in message.sealed.values()):
             raise SealError(f"{name}: a sealed bundle must have {size} bytes")
-        self._sealed[position] = message.sealed
+        if any(len(blob) != committed for blob in message.commitments.values()):
+            raise SealError(f"{name}: the commitments to a bundle must have {committed} bytes")
+        self._sealed[position], self._dealt[position] = message.sealed, message.commitments
 
     def close(self) -> Stage:
         """Fix who masks: those whose shares have arrived."""
@@ -111,6 +124,7 @@ class ShareKeys(Stage):
             view=checks.view_of(self.terms, self._nonces, sorted(self.answered)),
             mask_keys=keys,
             sealed=self._sealed,
+            dealings=Dealings(self.terms, advertisements=self._advertisements, dealt=self._dealt),
             share_graph=self._share_graph,
             mask_graphs=self._mask_graphs,
         )

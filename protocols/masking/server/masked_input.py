@@ -12,8 +12,10 @@ from protocols.masking.server.opening import MaskedSums
 from protocols.masking.server.reveal import RevealShares
 from protocols.masking.server.stage import Stage
 from protocols.masking.server.survivors import AgreeSurvivors
+from protocols.masking.server.tracing import Dealings
 from protocols.masking.terms import Graph, Terms
 from protocols.profiles import SurvivorCheck
+from protocols.ring import RingVector
 
 
 @final
@@ -29,6 +31,7 @@ class MaskInput(Stage):
         view: bytes,
         mask_keys: Mapping[int, Mapping[int, bytes]],
         sealed: Mapping[int, Mapping[int, bytes]],
+        dealings: Dealings,
         share_graph: Graph,
         mask_graphs: list[Graph],
     ) -> None:
@@ -37,9 +40,11 @@ class MaskInput(Stage):
         self._view_signatures: dict[int, bytes] = {}
         self._mask_keys = mask_keys
         self._sealed = sealed
+        self._dealings = dealings
         self._share_graph = share_graph
         self._mask_graphs = mask_graphs
-        self._sums = [np.zeros(segment.length, dtype=np.uint32) for segment in self.session.segments]
+        # One accumulator per class and segment: a class that turns out too small is left out, whoever else was added.
+        self._sums: dict[tuple[int | None, int], RingVector] = {}
 
     @property
     def expected(self) -> frozenset[int]:
@@ -48,13 +53,18 @@ class MaskInput(Stage):
 
     def request(self, position: int) -> bytes:
         """Who takes part, and the bundles sealed to one client."""
-        senders = self._share_graph[position] & self._mask_keys.keys()
+        senders = self._senders(position)
         return ShareDelivery(
             context=self.terms.context,
             recipient=position,
             participants=tuple(self._mask_keys),
             sealed={sender: self._sealed[sender][position] for sender in senders},
+            digests=self._dealings.digests(senders, position),
         ).to_bytes()
+
+    def _senders(self, position: int) -> frozenset[int]:
+        """Whose bundles a client is delivered."""
+        return self._share_graph[position] & self._mask_keys.keys()
 
     def receive(self, position: int, reply: bytes) -> None:
         """Check a whole upload, then add it."""
@@ -66,29 +76,62 @@ class MaskInput(Stage):
         if message.ring_bits != self.session.ring_bits:
             raise InputError(f"{name}: ring_bits={message.ring_bits} must be {self.session.ring_bits}")
         checks.verify_view(self.terms, self._view, position=position, signature=message.view_signature)
+        self._dealings.dispute(position, message.disputed, delivered=self._senders(position))
         if message.view_signature:
             self._view_signatures[position] = message.view_signature
         for index, vector in message.segments.items():
-            self._sums[index] += vector
+            key = (self._class_of(position), index)
+            if key not in self._sums:
+                self._sums[key] = np.zeros(len(vector), dtype=np.uint32)
+            self._sums[key] += vector
+
+    def _class_of(self, position: int) -> int | None:
+        """The rank that sets a client's class of view apart; None where all count together."""
+        return self.session.ranks[position - 1] if self.session.class_quorum else None
 
     def close(self) -> Stage:
-        """Fix the one list of survivors."""
+        """Fix the one list of survivors: without the members of classes that are too small to be opened."""
         self._check_enough()
+        self._leave_out_thin_classes()
         survivors = SurvivorList(
             context=self.terms.context,
             survivors=tuple(sorted(self.answered)),
             dropped=tuple(sorted(self.expected - self.answered)),
-            view_signatures=self._view_signatures,
+            view_signatures={p: s for p, s in self._view_signatures.items() if p in self.answered},
         )
         masked = MaskedSums(
             terms=self.terms,
             survivors=survivors,
             mask_keys=self._mask_keys,
+            dealings=self._dealings,
             share_graph=self._share_graph,
             mask_graphs=self._mask_graphs,
-            sums=self._sums,
+            sums=self._summed(),
         )
         reveal = RevealShares(masked)
         if self.terms.profile.survivor_check is SurvivorCheck.SIGNED_LIST:
             return AgreeSurvivors(self.terms, survivors, reveal)
         return reveal
+
+    def _leave_out_thin_classes(self) -> None:
+        """Members of a class with too few survivors count as dropped, in all segments: their uploads stay masked.
+
+        Raises:
+            BelowThresholdError: Too few are left.
+        """
+        for thin in self.terms.thin_classes(self.answered):
+            self.answered -= set(thin)
+            for segment in self.session.segments:
+                self._sums.pop((self._class_of(thin[0]), segment.index), None)
+        self._check_enough()
+
+    def _summed(self) -> list[RingVector]:
+        """The sum of every segment over its classes."""
+        sums: list[RingVector] = []
+        for segment in self.session.segments:
+            parts = [vector for (_, index), vector in self._sums.items() if index == segment.index]
+            total = parts[0] if parts else np.zeros(segment.length, dtype=np.uint32)
+            for vector in parts[1:]:
+                total += vector
+            sums.append(total)
+        return sums

@@ -7,13 +7,15 @@ from typing import final
 
 from protocols.errors import ShareError
 from protocols.interface import SumResult, reason_to_reject
+from protocols.masking.commitments import EXTRA, SELF_MASK
 from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import RevealedShares, SurvivorList
+from protocols.masking.server.tracing import Dealings
 from protocols.masking.terms import Graph, Terms
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import Recovery
-from protocols.ring import RingVector, centred
+from protocols.ring import IntegerVector, RingVector, centred
 from protocols.session import ClientId, Segment
 
 
@@ -26,6 +28,7 @@ class MaskedSums:
         terms: Of the session.
         survivors: Whose uploads are in the sums, and who masked with them but did not upload.
         mask_keys: The public mask keys of all of these, by position and segment.
+        dealings: What they committed to.
         share_graph: Who keeps shares for whom.
         mask_graphs: By segment: who masks with whom.
         sums: By segment; opened in place.
@@ -34,6 +37,7 @@ class MaskedSums:
     terms: Terms
     survivors: SurvivorList
     mask_keys: Mapping[int, Mapping[int, bytes]]
+    dealings: Dealings
     share_graph: Graph
     mask_graphs: list[Graph]
     sums: list[RingVector]
@@ -55,16 +59,38 @@ class MaskedSums:
         return self.terms.given_out(segment, frozenset(self.survivors.survivors))
 
     def keepers(self, owner: int) -> frozenset[int]:
-        """Who keeps shares of a client's secrets; the other way round, whose secrets a client keeps shares of."""
+        """Who keeps shares of a client's secrets."""
         return self.terms.keepers(self.share_graph[owner], owner)
+
+    def wards(self, holder: int) -> frozenset[int]:
+        """Of whose secrets a client has shares that it can use."""
+        return self.keepers(holder) - self.dealings.disputed_by(holder)
 
     def _positions(self, clients: tuple[ClientId, ...]) -> frozenset[int]:
         return frozenset(map(self.terms.session.position, clients))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Secrets:
+    """What was recovered of one segment.
+
+    Args:
+        seeds: By survivor.
+        mask_keys: By member that masked but did not upload.
+        extra: By (survivor, segment, number).
+    """
+
+    seeds: Mapping[int, Secret]
+    mask_keys: Mapping[int, PrivateKey]
+    extra: Mapping[tuple[int, int, int], Secret]
+
+
 @final
 class Opening:
     """Opens masked sums with the shares that clients revealed.
+
+    Only right shares are used: those that fit the commitments of who dealt them. So a secret that does not fit its own
+    commitment, or the public key, convicts its dealer; the segment stays closed, and the others open.
 
     Args:
         masked: The sums; opened in place, so an opening is made once.
@@ -82,6 +108,7 @@ class Opening:
         self._masked = masked
         self._terms = masked.terms
         self._session = masked.terms.session
+        self._dealings = masked.dealings
         self._revealed = revealed
         self._offered = offered
 
@@ -90,25 +117,68 @@ class Opening:
 
         Args:
             bindings: By segment index; all of them.
-
-        Raises:
-            ShareError: The shares of a client do not give the secret they should.
         """
         sums, refused = {}, {}
         extra: dict[tuple[ClientId, int, int], Secret] = {}
         for segment in self._session.segments:
-            reason = self._reason_to_refuse(segment)
-            if not reason:
-                self._unmask(segment, bindings[segment.index])
-                summed = centred(self._masked.sums[segment.index], bits=self._session.ring_bits)
-                reason = reason_to_reject(self._session, summed, present=len(self._masked.present(segment)))
-            if reason:
-                refused[segment.index] = reason
+            try:
+                secrets = self._recover(segment)
+                sums[segment.index] = self._unmask(segment, secrets, bindings[segment.index])
+            except _ClosedError as error:
+                refused[segment.index] = str(error)
             else:
-                sums[segment.index] = summed
-                extra |= self._recover_extra(segment)
-        survivors = tuple(self._session.client_at(position) for position in self._masked.survivors.survivors)
-        return SumResult(survivors=survivors, sums=sums, refused=refused, extra_secrets=extra)
+                extra |= {(self._name(p), index, n): value for (p, index, n), value in secrets.extra.items()}
+        return SumResult(
+            survivors=tuple(map(self._name, self._masked.survivors.survivors)),
+            sums=sums,
+            refused=refused,
+            extra_secrets=extra,
+            faults=self._dealings.faults(),
+            disputes=self._dealings.disputes(),
+        )
+
+    def _recover(self, segment: Segment) -> _Secrets:
+        """All secrets that open a segment; every dealer whose shares give others is noted, not only the first."""
+        if reason := self._reason_to_refuse(segment):
+            raise _ClosedError(reason)
+        present, gone = sorted(self._masked.present(segment)), sorted(self._masked.gone(segment))
+        found = {peer: self._recover_survivor(peer, segment) for peer in present}
+        keys = {peer: self._recover_mask_key(peer, segment) for peer in gone}
+        bad = [peer for peer, secret in (*found.items(), *keys.items()) if secret is None]
+        for dealer in bad:
+            self._dealings.convict(dealer, segment.index)
+        if bad:
+            raise _ClosedError(
+                f"the shares that {self._name(bad[0])} dealt do not give the secrets it committed to"
+            )
+        numbers = self._masked.given_out(segment)
+        own = {peer: secrets for peer, secrets in found.items() if secrets is not None}
+        return _Secrets(
+            seeds={peer: secrets[0] for peer, secrets in own.items()},
+            mask_keys={peer: key for peer, key in keys.items() if key is not None},
+            extra={
+                (peer, segment.index, number): secret
+                for peer, secrets in own.items()
+                for number, secret in zip(numbers, secrets[1:], strict=True)
+            },
+        )
+
+    def _unmask(self, segment: Segment, secrets: _Secrets, binding: bytes) -> IntegerVector:
+        """The sum of a segment."""
+        index, graph = segment.index, self._masked.mask_graphs[segment.index]
+        present = self._masked.present(segment)
+        # The secrets of the masks that survivors added towards dropped clients and that nothing cancelled.
+        uncancelled = {
+            (gone, peer): key.agree(self._masked.mask_keys[peer][index])
+            for gone, key in secrets.mask_keys.items()
+            for peer in sorted(graph[gone] & present)
+        }
+        masks = SegmentMasks(context=self._terms.context, segment=index, binding=binding)
+        masks.remove(self._masked.sums[index], secrets.seeds, uncancelled)
+        summed = centred(self._masked.sums[index], bits=self._session.ring_bits)
+        if reason := reason_to_reject(self._session, summed, present=len(present)):
+            raise _ClosedError(reason)
+        return summed
 
     def _reason_to_refuse(self, segment: Segment) -> str:
         """Why a segment stays closed; empty when it opens."""
@@ -117,56 +187,61 @@ class Opening:
         if len(holding) < quorum:
             return f"{len(holding)} surviving holders, quorum {quorum}"
         wards = self._masked.present(segment) | self._masked.gone(segment)
-        fewest = min(len(self._helpers(owner, segment)) for owner in wards)
+        fewest, owner = min((len(self._helpers(owner, segment)), owner) for owner in wards)
         if fewest < self._terms.share_threshold:
-            return f"{fewest} clients let it open, threshold {self._terms.share_threshold}"
+            return (
+                f"{fewest} clients let it open, threshold {self._terms.share_threshold}: "
+                f"so many revealed right shares of {self._name(owner)}"
+            )
         return ""
 
     def _helpers(self, owner: int, segment: Segment) -> tuple[int, ...]:
-        """Who has revealed shares of a client's secrets of a segment."""
-        holders = self._masked.keepers(owner) & self._revealed.keys()
-        return tuple(sorted(p for p in holders if segment.index in self._offered[p]))
+        """Who has revealed right shares of a client's secrets of a segment."""
+        holders, index = self._masked.keepers(owner) & self._revealed.keys(), segment.index
+        return tuple(
+            sorted(
+                holder
+                for holder in holders
+                if index in self._offered[holder]
+                and owner not in self._dealings.disputed_by(holder)
+                and self._dealings.usable(holder, owner, index)
+            )
+        )
 
     def _recovery(self, owner: int, segment: Segment) -> Recovery:
         """How to recover a client's secrets; computed once for all who share among the same helpers."""
         return _recovery_over(self._helpers(owner, segment)[: self._terms.share_threshold])
 
-    def _unmask(self, segment: Segment, binding: bytes) -> None:
-        index, graph = segment.index, self._masked.mask_graphs[segment.index]
-        present = self._masked.present(segment)
-        seeds = {}
-        for peer in sorted(present):
-            recovery = self._recovery(peer, segment)
-            shares = {h: self._revealed[h].self_mask_shares[peer, index] for h in recovery.coefficients}
-            seeds[peer] = _recover(self._session.client_at(peer), recovery, shares)
-        # The secrets of the masks that survivors added towards dropped clients and that nothing cancelled.
-        uncancelled = {}
-        for gone in sorted(self._masked.gone(segment)):
-            key = self._recover_mask_key(gone, segment)
-            for peer in sorted(graph[gone] & present):
-                uncancelled[gone, peer] = key.agree(self._masked.mask_keys[peer][index])
-        masks = SegmentMasks(context=self._terms.context, segment=index, binding=binding)
-        masks.remove(self._masked.sums[index], seeds, uncancelled)
+    def _recover_survivor(self, peer: int, segment: Segment) -> tuple[Secret, ...] | None:
+        """A survivor's seed and those of its extra secrets that are given out; None if one is not as committed to."""
+        index, recovery, revealed = segment.index, self._recovery(peer, segment), self._revealed
+        shares = [(SELF_MASK, {h: revealed[h].self_mask_shares[peer, index] for h in recovery.coefficients})]
+        shares += [
+            (EXTRA + n, {h: revealed[h].extra_shares[peer, index, n] for h in recovery.coefficients})
+            for n in self._masked.given_out(segment)
+        ]
+        found = []
+        for number, given in shares:
+            secret = _combined(recovery, given)
+            if secret is None or not self._dealings.fits(secret, owner=peer, segment=index, number=number):
+                return None
+            found.append(secret)
+        return tuple(found)
 
-    def _recover_mask_key(self, gone: int, segment: Segment) -> PrivateKey:
-        name, recovery = self._session.client_at(gone), self._recovery(gone, segment)
+    def _recover_mask_key(self, gone: int, segment: Segment) -> PrivateKey | None:
+        """The mask key of a client that dropped out; None if it is not the one it advertised."""
+        recovery = self._recovery(gone, segment)
         shares = {h: self._revealed[h].mask_key_shares[gone, segment.index] for h in recovery.coefficients}
-        key = PrivateKey(_recover(name, recovery, shares))
-        if key.public != self._masked.mask_keys[gone][segment.index]:
-            raise ShareError(f"{name}: the shares revealed for it do not give the key it advertised")
-        return key
+        secret = _combined(recovery, shares)
+        key = PrivateKey(secret) if secret is not None else None
+        return key if key is not None and key.public == self._masked.mask_keys[gone][segment.index] else None
 
-    def _recover_extra(self, segment: Segment) -> dict[tuple[ClientId, int, int], Secret]:
-        """The extra secrets that the segment's rule gives out. Nothing shows whether a holder's share was wrong."""
-        found: dict[tuple[ClientId, int, int], Secret] = {}
-        numbers = self._masked.given_out(segment)
-        for peer in sorted(self._masked.present(segment)) if numbers else ():
-            name, recovery = self._session.client_at(peer), self._recovery(peer, segment)
-            for number in numbers:
-                key = (peer, segment.index, number)
-                shares = {h: self._revealed[h].extra_shares[key] for h in recovery.coefficients}
-                found[name, segment.index, number] = _recover(name, recovery, shares)
-        return found
+    def _name(self, position: int) -> ClientId:
+        return self._session.client_at(position)
+
+
+class _ClosedError(Exception):
+    """A segment stays closed: says why."""
 
 
 @lru_cache(maxsize=4096)
@@ -174,8 +249,9 @@ def _recovery_over(helpers: tuple[int, ...]) -> Recovery:
     return Recovery.over(helpers)
 
 
-def _recover(owner: ClientId, recovery: Recovery, shares: Mapping[int, bytes]) -> Secret:
+def _combined(recovery: Recovery, shares: Mapping[int, bytes]) -> Secret | None:
+    """The secret of these shares; None if they belong to none."""
     try:
         return recovery.combine(shares)
-    except ShareError as error:
-        raise ShareError(f"{owner}: the shares revealed for it: {error}") from None
+    except ShareError:
+        return None

@@ -40,13 +40,16 @@ class RevealShares(Stage):
         return self._request
 
     def receive(self, position: int, reply: bytes) -> None:
-        """Keep one client's shares: of all its wards in whole segments."""
+        """Keep one client's shares: of all its wards in whole segments.
+
+        A wrong share is no reason to refuse the others: it is not used, and its sender is named in the result.
+        """
         message = RevealedShares.from_bytes(reply)
         name = self._check_sender(position, message)
         offered = frozenset(index for _, index in (*message.mask_key_shares, *message.self_mask_shares))
         if strangers := [index for index in offered if index >= len(self.session.segments)]:
             raise ShareError(f"{name}: segment {min(strangers)} does not exist")
-        wards = self._masked.keepers(position)
+        wards = self._masked.wards(position)
         segments = [self.session.segments[index] for index in offered]
         if set(message.self_mask_shares) != {
             (p, s.index) for s in segments for p in wards & self._masked.present(s)
@@ -75,6 +78,7 @@ class RevealShares(Stage):
             *message.extra_shares.values(),
         ):
             _check_share(name, share)
+        self._masked.dealings.check(message)
         self._revealed[position] = message
         self._offered[position] = offered
 

@@ -5,14 +5,19 @@ honest ones, which are its own members' honest changes (or everybody's, where th
 
     lambda * backdoor + (1 - lambda) * honest + t * previous step
 
-where "honest" is a member's own or the average of all it knows of, with the largest lambda at which every member is accepted. Norm that the clip leaves goes along the previous global step:
-that raises the cosine on which rules look that compare with it (adaptive attacks on defences: Tramer et al. 2020, arXiv
+where "honest" is a member's own or the average of all it knows of, with the largest lambda at which every member is accepted. Where
+the rule never keeps them all (one that picks a single client, or rejects some of them for their own data), one that is kept
+will do, and where it keeps none of them whatever they send, the backdoor is sent as it is: an attack is mounted in every round.
+A rule that judges nobody is met with the whole backdoor; nothing cleverer is tried against medians and trimmed means.
+
+Norm that the clip leaves goes along the previous global step: that raises the cosine on which rules look that compare with it (adaptive attacks on defences: Tramer et al. 2020, arXiv
 2002.08347; bisection against a known rule: Fang et al. 2020, USENIX Security; Shejwalkar and Houmansadr 2021, NDSS).
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -33,11 +38,13 @@ class Disguise:
     """What an adaptive coalition sends.
 
     Args:
-        strength: lambda, in [0, 1]; 0 where the rule accepts not even the honest changes of all members.
+        strength: lambda, in (0, 1].
+        accepted: How many members the rule keeps at that strength, as far as they can foresee; 0 where it would keep none at any.
         changes: By member, with a norm of at most the clip norm.
     """
 
     strength: float
+    accepted: int
     changes: Changes
 
 
@@ -50,7 +57,7 @@ def disguise(
     accepts: Accepts,
     clip_norm: float,
 ) -> Disguise:
-    """Find the largest mixture that is accepted of every member.
+    """Find the largest mixture that is accepted of every member, or else of one.
 
     Four kinds of mixtures are tried, and the one with the largest share of the backdoor is sent: over each member's own
     honest change or over the average of all that are known (the middle of what the rule accepts), with the norm that
@@ -61,34 +68,50 @@ def disguise(
         backdoor: By member, after training on examples with the trigger.
         stand_ins: For the honest clients of the round, by names that no member has.
         step: The previous global step, at the largest rank; None in the first round.
-        accepts: The rule; asked `TRIALS` + 1 times for each kind.
+        accepts: The rule; asked `TRIALS` + 2 times for each kind, twice as often where it never keeps all.
         clip_norm: Of the round.
 
     Pre-conditions: what is accepted at some strength is accepted at every smaller one. Where it is not, the strength
-    found is one that is accepted, or 0, but need not be the largest.
+    found is one that is accepted but need not be the largest.
     """
     bounded = {name: _at_most(change, clip_norm) for name, change in stand_ins.items()}
     known = [_at_most(change, clip_norm) for change in (*honest.values(), *stand_ins.values())]
     common = {name: _average(known, rank=len(change)) for name, change in honest.items()}
-    found: list[Disguise] = []
-    for cover in (honest, common):
-        for along in (step, None) if step is not None else (None,):
+    mixtures: list[Callable[[float], dict[ClientId, UpdateRows]]] = [
+        partial(_mixtures, cover, backdoor, step=along, clip_norm=clip_norm)
+        for cover in (honest, common)
+        for along in ((step, None) if step is not None else (None,))
+    ]
 
-            def at(
-                strength: float, cover: Changes = cover, along: UpdateRows | None = along
-            ) -> dict[ClientId, UpdateRows]:
-                return {
-                    name: _mixture(change, backdoor[name], strength, step=along, clip_norm=clip_norm)
-                    for name, change in cover.items()
-                }
+    def kept(changes: Changes) -> int:
+        verdicts = accepts({**bounded, **changes})
+        return sum(verdicts[name] for name in honest)
 
-            def passes(strength: float, at: Callable[[float], dict[ClientId, UpdateRows]] = at) -> bool:
-                verdicts = accepts({**bounded, **at(strength)})
-                return all(verdicts[name] for name in honest)
+    for wanted in dict.fromkeys((len(honest), 1)):
+        found = [_strongest(at, kept, wanted) for at in mixtures]
+        best = max(found, key=lambda each: each.strength)
+        if best.strength > 0:
+            return best
+    changes = mixtures[-1](1.0)
+    return Disguise(strength=1.0, accepted=kept(changes), changes=changes)
 
-            strength = largest(passes, upper=1.0, halvings=TRIALS)
-            found.append(Disguise(strength=strength, changes=at(strength)))
-    return max(found, key=lambda each: each.strength)
+
+def _strongest(
+    at: Callable[[float], dict[ClientId, UpdateRows]], kept: Callable[[Changes], int], wanted: int
+) -> Disguise:
+    """Of one kind of mixture, the strongest of which so many members are kept; of strength 0 where there is none."""
+    strength = largest(lambda each: kept(at(each)) >= wanted, upper=1.0, halvings=TRIALS)
+    return Disguise(strength=strength, accepted=kept(at(strength)), changes=at(strength))
+
+
+def _mixtures(
+    cover: Changes, backdoor: Changes, strength: float, *, step: UpdateRows | None, clip_norm: float
+) -> dict[ClientId, UpdateRows]:
+    """Every member's."""
+    return {
+        name: _mixture(change, backdoor[name], strength, step=step, clip_norm=clip_norm)
+        for name, change in cover.items()
+    }
 
 
 def _average(changes: Sequence[UpdateRows], *, rank: int) -> UpdateRows:

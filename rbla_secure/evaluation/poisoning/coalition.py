@@ -80,6 +80,7 @@ class Coalition:
             others=others,
         )
         self._accepts = accepts
+        self.strengths: list[float] = []  # of the adaptive attack, round by round
         self._current: _Round | None = None
         self._known: Adapter | None = None
         self._before: Adapter | None = None
@@ -105,20 +106,21 @@ class Coalition:
         that hands the global adapter on after every step makes the order irrelevant.
         """
         largest = max(member.rank for member in self._means.members.values())
-        self._learn(adapter.sliced(min(largest, adapter.rank)))
+        self._learn(self._means.federation.sent(adapter, largest).whole())
 
     def _answer(self, client: ClientId, adapter: Adapter, seed: int) -> Rows:
-        broadcast = self._learn(adapter)
+        broadcast = self._learn(adapter.whole())
         current = self._current
         # Another adapter is another round, and so is another seed for the same client: the round before was aborted.
         if current is None or current.broadcast is not broadcast or current.asked.get(client, seed) != seed:
             knowledge = Knowledge(
                 means=self._means, broadcast=broadcast, step=self._step(broadcast), seed=seed
             )
-            sent = craft(self._means.attack, knowledge, self._accepts)
+            sent = craft(self._means.attack, knowledge, self._accepts, self.strengths.append)
             current = self._current = _Round(broadcast=broadcast, sent=sent)
         current.asked[client] = seed
-        rows: Rows = (adapter.rows + current.sent[client]).astype(np.float32)
+        # Rows of bands that can never open are nobody's to move.
+        rows: Rows = (adapter.rows + current.sent[client][: adapter.rank]).astype(np.float32)
         return rows
 
     def _learn(self, adapter: Adapter) -> Adapter:

@@ -16,14 +16,19 @@ from rbla_secure.seeding import derive_seed
 Sent = dict[ClientId, UpdateRows]
 
 
-def craft(attack: AttackName, knowledge: Knowledge, accepts: Accepts | None) -> Sent:
-    """What every member sends in a round, at its rank or that of the adapter that is known.
+def craft(
+    attack: AttackName,
+    knowledge: Knowledge,
+    accepts: Accepts | None,
+    noted: Callable[[float], None] = lambda _: None,
+) -> Sent:
+    """What every member sends in a round, at its rank or that of the adapter that is known; `noted` is told how strong it is.
 
     Raises:
         UpdateError: The attack does not craft changes, or the adaptive attack lacks a rule.
     """
     if attack is AttackName.ADAPTIVE:
-        return _adaptive(knowledge, accepts)
+        return _adaptive(knowledge, accepts, noted)
     if attack not in _CRAFTS:
         raise UpdateError(f"attack={attack} crafts no change: it is mounted by examples")
     return _CRAFTS[attack](knowledge)
@@ -104,7 +109,7 @@ def _row_stuffing(knowledge: Knowledge) -> Sent:
     return {client: lora_rows.stuffed(honest[client], backdoor[client], clip_norm=norm) for client in honest}
 
 
-def _adaptive(knowledge: Knowledge, accepts: Accepts | None) -> Sent:
+def _adaptive(knowledge: Knowledge, accepts: Accepts | None, noted: Callable[[float], None]) -> Sent:
     if accepts is None:
         raise UpdateError("the adaptive attack needs the rule it adapts to")
     found = disguise(
@@ -115,6 +120,7 @@ def _adaptive(knowledge: Knowledge, accepts: Accepts | None) -> Sent:
         accepts=accepts,
         clip_norm=knowledge.means.federation.clip_norm,
     )
+    noted(found.strength)
     return dict(found.changes)
 
 

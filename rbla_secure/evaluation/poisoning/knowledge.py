@@ -12,16 +12,17 @@ from typing import final
 import numpy as np
 
 from protocols.session import ClientId
+from rbla_secure.choices import Rest
 from rbla_secure.evaluation.poisoning.lora_rows import train_rows_from
-from rbla_secure.evaluation.poisoning.names import OMNISCIENT, AttackName
-from rbla_secure.evaluation.poisoning.triggers import corner_patch, flipped_labels, poisoned, quarter_patch
+from rbla_secure.evaluation.poisoning.names import OMNISCIENT, AttackName, TriggerName
+from rbla_secure.evaluation.poisoning.triggers import flipped_labels, poisoned, quarter_trigger, whole_trigger
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.datasets import LabelledImages
 
 Changes = Mapping[ClientId, UpdateRows]
-# (adapter at the client's rank, its examples, seed) -> rows after training
+# (adapter at the client's rank, the others folded or dropped; its examples; seed) -> rows after training
 Training = Callable[[Adapter, LabelledImages, int], Rows]
 # (the round's adapter as the coalition knows it, a seed of the round) -> honest changes of all others
 Others = Callable[[Adapter, int], Changes]
@@ -67,12 +68,21 @@ class Federation:
         clip_norm: Of an update.
         captured_from: Rows from here on are held by members alone: the rank of the largest honest client.
         seed: Of the coalition's own choices.
+        rest: What becomes of the rows beyond a client's rank.
+        trigger: Of backdoors.
     """
 
     clients: int
     clip_norm: float
     captured_from: int = 0
     seed: int = 0
+    rest: Rest = Rest.DROPPED
+    trigger: TriggerName = TriggerName.CORNER
+
+    def sent(self, adapter: Adapter, rank: int) -> Adapter:
+        """What a client of a rank trains from: its rows of an adapter, the others folded or dropped."""
+        own = min(rank, adapter.rank)
+        return adapter.folded(own) if self.rest is Rest.FOLDED else adapter.sliced(own)
 
 
 @final
@@ -102,7 +112,10 @@ class Means:
         if self.attack is AttackName.LABEL_FLIP:
             return flipped_labels(examples)
         distributed = self.attack is AttackName.DBA
-        trigger = quarter_patch(list(self.members).index(client)) if distributed else corner_patch()
+        where = self.federation.trigger
+        trigger = (
+            quarter_trigger(where, list(self.members).index(client)) if distributed else whole_trigger(where)
+        )
         seed = derive_seed(self.federation.seed, "poisoned", client)
         return poisoned(examples, trigger, seed=seed, share=self.strength.poisoned)
 
@@ -114,7 +127,7 @@ class Knowledge:
 
     Args:
         means: Of the coalition.
-        broadcast: The round's adapter, at the largest rank that is known.
+        broadcast: The round's adapter with all rows that are known, none of them folded.
         step: The last global step, the broadcast's shape; None in the first round.
         seed: Of the round.
     """
@@ -126,7 +139,7 @@ class Knowledge:
 
     def adapter_of(self, client: ClientId) -> Adapter:
         """What a member is sent."""
-        return self.broadcast.sliced(min(self.means.members[client].rank, self.broadcast.rank))
+        return self.means.federation.sent(self.broadcast, self.means.members[client].rank)
 
     def honest(self, turn: int = 0) -> dict[ClientId, UpdateRows]:
         """Every member's change after training on its own examples; another turn, another order of them."""

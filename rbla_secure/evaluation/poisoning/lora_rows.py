@@ -41,7 +41,8 @@ def train_rows_from(
     """
     rows = adapter.rows
     for turn in range(PASSES):
-        trained = train(Adapter(layout=adapter.layout, rows=rows.copy()), seed + turn).copy()
+        start_of_turn = Adapter(layout=adapter.layout, rows=rows.copy(), rest=adapter.rest)
+        trained = train(start_of_turn, seed + turn).copy()
         trained[:start] = adapter.rows[:start]
         rows = trained
     return rows.astype(np.float64) - adapter.rows

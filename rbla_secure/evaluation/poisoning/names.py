@@ -25,6 +25,13 @@ class AttackName(StrEnum):
     ADAPTIVE = "adaptive"
 
 
+class TriggerName(StrEnum):
+    """Which pixels the trigger of a backdoor turns white (`triggers.py`)."""
+
+    CORNER = "corner"
+    SCATTERED = "scattered"
+
+
 # Their aim is a trigger that works, not a model that does not.
 BACKDOORS = frozenset(
     {

@@ -31,5 +31,7 @@ def unclipped_contribution(
     rows = np.sign(change) * plan.quantizer.bound
     update = BoundedUpdate(rows=rows, weight=weight, clip_norm=l2_norm(rows))
     stream = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))
-    integers = quantize(pack(update, plan.bands, plan.columns), plan.quantizer, stream)
+    integers = quantize(
+        pack(update, plan.bands, plan.columns), plan.quantizer, stream, weighted=plan.weighted
+    )
     return by_segment(plan, session, client, integers)

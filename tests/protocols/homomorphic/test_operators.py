@@ -163,6 +163,7 @@ def expiring() -> TrustStore:
         number=2,
         issued_at=NOW,
         expires_at=TRUST.roster.expires_at,
+        least_revocations=1,
         entries=map(RosterEntry.of, certificates.values()),
     )
     return TRUST.updated(now=NOW + 20, roster=roster, certificates=[short])

@@ -442,19 +442,6 @@ def test_memory_is_hidden_before_there_is_a_key(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
-def test_a_child_is_handed_no_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the environment it gets what an interpreter needs, and nothing that it has no use for."""
-    monkeypatch.setenv("RBLA_SECURE_PASSPHRASE", "correct horse")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "staple")
-    channel = ProcessChannel("worker", "worker")
-    environment = Path(f"/proc/{pid_of(channel)}/environ").read_bytes()
-    channel.close()
-
-    assert b"PYTHONPATH=" in environment
-    assert b"horse" not in environment
-    assert b"staple" not in environment
-
-
 def test_a_child_takes_in_no_request_beyond_its_limit() -> None:
     """A length of four gigabytes ends it before anything is read, and costs its caller one call."""
     channel = ProcessChannel("worker", "worker", call_seconds=30)

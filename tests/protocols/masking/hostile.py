@@ -289,11 +289,15 @@ class HostileServer:
     def delivery(self, recipient: int, participants: Iterable[int] | None = None) -> ShareDelivery:
         """What was sealed to one client, with the participants it is told of."""
         told = tuple(sorted(self.present if participants is None else participants))
+        others, digest = [p for p in told if p != recipient], self.terms.commitments.digest
         return ShareDelivery(
             context=self.terms.context,
             recipient=recipient,
             participants=told,
-            sealed={p: self.sealed[p].sealed[recipient] for p in told if p != recipient},
+            sealed={p: self.sealed[p].sealed[recipient] for p in others},
+            digests={
+                p: digest(self.sealed[p].commitments[recipient], owner=p, holder=recipient) for p in others
+            },
         )
 
     def upload(self, position: int, participants: Iterable[int]) -> None:

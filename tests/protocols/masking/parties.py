@@ -132,11 +132,19 @@ class ReproducibleMasking(EveryonesMasking):
         return MaskingClient(terms, me, identity_of(terms, me), stream(f"{self._seed} {me}"))
 
 
-def advertise(session: Session | Terms, seed: str = "") -> tuple[dict[int, Advertised], KeyDirectory]:
-    """Everyone's first state, and the directory of all their keys."""
+def advertise(
+    session: Session | Terms, seed: str = "", *, extra: Mapping[int, ExtraSecrets] | None = None
+) -> tuple[dict[int, Advertised], KeyDirectory]:
+    """Everyone's first state, and the directory of all their keys; extra secrets by position."""
     terms = as_terms(session)
     taken = [
-        create_key_advertisement(terms, member, identity_of(terms, member), stream(f"{seed} keys {member}"))
+        create_key_advertisement(
+            terms,
+            member,
+            identity_of(terms, member),
+            stream(f"{seed} keys {member}"),
+            extra_secrets=(extra or {}).get(terms.session.position(member)),
+        )
         for member in terms.session.members
     ]
     states = {step.state.me: step.state for step in taken}
@@ -155,15 +163,10 @@ def share(
     states: Mapping[int, Advertised],
     directory: KeyDirectory,
     seed: str = "",
-    *,
-    extra: Mapping[int, ExtraSecrets] | None = None,
 ) -> tuple[dict[int, Shared], dict[int, ShareDelivery]]:
     """Everyone's second state, and what is delivered to each."""
     taken = {
-        me: create_sealed_shares(
-            state, directory, stream(f"{seed} {me}"), extra_secrets=(extra or {}).get(me)
-        )
-        for me, state in states.items()
+        me: create_sealed_shares(state, directory, stream(f"{seed} {me}")) for me, state in states.items()
     }
     messages = {me: step.message for me, step in taken.items()}
     return {me: step.state for me, step in taken.items()}, deliveries_of(session, messages)
@@ -171,12 +174,18 @@ def share(
 
 def deliveries_of(session: Session | Terms, messages: Mapping[int, SealedShares]) -> dict[int, ShareDelivery]:
     """For each sender what all others have sealed to it."""
+    digest = as_terms(session).commitments.digest
     return {
         me: ShareDelivery(
             context=as_terms(session).context,
             recipient=me,
             participants=tuple(sorted(messages)),
             sealed={sender: message.sealed[me] for sender, message in messages.items() if sender != me},
+            digests={
+                sender: digest(message.commitments[me], owner=sender, holder=me)
+                for sender, message in messages.items()
+                if sender != me
+            },
         )
         for me in messages
     }
@@ -244,9 +253,11 @@ def without(delivery: ShareDelivery, *senders: int) -> ShareDelivery:
         delivery,
         participants=tuple(p for p in delivery.participants if p not in senders),
         sealed={s: blob for s, blob in delivery.sealed.items() if s not in senders},
+        digests={s: digest for s, digest in delivery.digests.items() if s not in senders},
     )
 
 
 def with_sealed(delivery: ShareDelivery, sealed: Mapping[int, bytes]) -> ShareDelivery:
     """A delivery in which some senders' bundles are others; the list of participants stays."""
-    return replace(delivery, sealed={**delivery.sealed, **sealed})
+    digests = {**dict.fromkeys(sealed, bytes(32)), **delivery.digests}
+    return replace(delivery, sealed={**delivery.sealed, **sealed}, digests=digests)

@@ -307,20 +307,18 @@ BAD_DELIVERIES: dict[str, tuple[type[ProtocolError], Change]] = {
     "a stranger takes part": (RosterError, lambda: participating(1, 2, 3, 4, 5, 6)),
     "position zero takes part": (RosterError, lambda: participating(0, 1, 2, 3, 4, 5)),
     "another session": (ContextError, lambda: replace(DELIVERIES[ME], context=OTHER_TERMS.context)),
-    "an empty bundle": (SealError, lambda: delivered({2: b""})),
-    "a bundle cut short": (SealError, lambda: delivered({2: DELIVERIES[ME].sealed[2][:-1]})),
-    "a bundle with a byte more": (SealError, lambda: delivered({2: DELIVERIES[ME].sealed[2] + b"\x00"})),
-    "a bundle of another sender": (SealError, lambda: delivered({2: DELIVERIES[ME].sealed[3]})),
-    "a bundle for another recipient": (SealError, lambda: delivered({2: DELIVERIES[3].sealed[2]})),
-    "my own bundle for the peer, reflected": (SealError, lambda: delivered({2: DELIVERIES[2].sealed[ME]})),
-    "a bundle sealed in another session": (SealError, lambda: delivered({2: from_another_session()})),
-    "a bundle that is no bundle": (SealError, lambda: delivered({2: sealed_by_2(b"garbage")})),
-    "an empty plaintext": (SealError, lambda: delivered({2: sealed_by_2(b"")})),
-    "a bundle without segment shares": (SealError, lambda: delivered({2: bundle_for(())})),
-    "a bundle that lacks a segment": (SealError, lambda: delivered({2: bundle_for((0,))})),
-    "a bundle with one segment too many": (SealError, lambda: delivered({2: bundle_for((0, 1, 2))})),
-    "a bundle with another segment": (SealError, lambda: delivered({2: bundle_for((0, 2))})),
-    "a bundle with an extra secret": (SealError, lambda: delivered({2: bundle_for((0, 1), extra=1)})),
+    "a bundle without a digest": (
+        RosterError,
+        lambda: replace(DELIVERIES[ME], digests={s: d for s, d in DELIVERIES[ME].digests.items() if s != 2}),
+    ),
+    "a digest without a bundle": (
+        RosterError,
+        lambda: replace(DELIVERIES[ME], digests={**DELIVERIES[ME].digests, ME: bytes(32)}),
+    ),
+    "bundles of which too few can be used": (
+        SealError,
+        lambda: delivered(dict.fromkeys((2, 3, 5), b"")),
+    ),
 }
 
 
@@ -336,13 +334,63 @@ def test_bad_deliveries_are_refused(fault: str) -> None:
     assert caught.type is error
 
 
-def test_the_planted_bundles_are_refused_for_their_content_alone() -> None:
-    """A bundle of the right segments, sealed by the same helper as the bad ones, is accepted."""
-    good = delivered({2: bundle_for((0, 1))})
+BAD_BUNDLES: dict[str, Change] = {
+    "an empty bundle": lambda: delivered({2: b""}),
+    "a bundle cut short": lambda: delivered({2: DELIVERIES[ME].sealed[2][:-1]}),
+    "a bundle with a byte more": lambda: delivered({2: DELIVERIES[ME].sealed[2] + b"\x00"}),
+    "a bundle of another sender": lambda: delivered({2: DELIVERIES[ME].sealed[3]}),
+    "a bundle for another recipient": lambda: delivered({2: DELIVERIES[3].sealed[2]}),
+    "my own bundle for the peer, reflected": lambda: delivered({2: DELIVERIES[2].sealed[ME]}),
+    "a bundle sealed in another session": lambda: delivered({2: from_another_session()}),
+    "a bundle that is no bundle": lambda: delivered({2: sealed_by_2(b"garbage")}),
+    "an empty plaintext": lambda: delivered({2: sealed_by_2(b"")}),
+    "a bundle without segment shares": lambda: delivered({2: bundle_for(())}),
+    "a bundle that lacks a segment": lambda: delivered({2: bundle_for((0,))}),
+    "a bundle with one segment too many": lambda: delivered({2: bundle_for((0, 1, 2))}),
+    "a bundle with another segment": lambda: delivered({2: bundle_for((0, 2))}),
+    "a bundle with an extra secret": lambda: delivered({2: bundle_for((0, 1), extra=1)}),
+    "a bundle of other shares": lambda: delivered({2: bundle_for((0, 1))}),
+    "a bundle of another's shares": lambda: delivered({2: sealed_by_2(MASKED[ME].bundles[3].to_bytes())}),
+    "a digest of other commitments": lambda: replace(
+        DELIVERIES[ME], digests={**DELIVERIES[ME].digests, 2: bytes(32)}
+    ),
+    "another's digest": lambda: replace(
+        DELIVERIES[ME], digests={**DELIVERIES[ME].digests, 2: DELIVERIES[ME].digests[3]}
+    ),
+    "a digest for another holder": lambda: replace(
+        DELIVERIES[ME], digests={**DELIVERIES[ME].digests, 2: DELIVERIES[3].digests[2]}
+    ),
+}
 
-    state, _ = create_masked_input(SHARED[ME], good, INPUTS["client-01"])
 
-    assert state.bundles[2].segments[1].mask_key == bytes(33)
+@pytest.mark.parametrize("fault", BAD_BUNDLES)
+def test_a_bundle_that_cannot_be_used_is_put_aside_and_its_dealer_named(fault: str) -> None:
+    """The client uploads what it would have uploaded, says whose bundle it is, and reveals no share of that dealer."""
+    bad = BAD_BUNDLES[fault]()
+
+    state, upload = create_masked_input(SHARED[ME], bad, INPUTS["client-01"])
+    _, revealed = create_revealed_shares(state, survivor_list(SESSION, (1, 2, 3, 4, 5)))
+
+    right = create_masked_input(SHARED[ME], DELIVERIES[ME], INPUTS["client-01"]).message
+    assert (upload.disputed, right.disputed) == ((2,), ())
+    assert replace(upload, disputed=()).to_bytes() == right.to_bytes()
+    assert {owner for owner, _ in revealed.self_mask_shares} == {1, 3, 4, 5}
+
+
+def test_a_made_up_bundle_fits_with_its_own_digest() -> None:
+    """The planted bundles are put aside for what is in them: one that fits its digest, from the same helper, is kept."""
+    shares = ShareBundle(
+        segments=dict.fromkeys((0, 1), SegmentShares(mask_key=Secret(bytes(33)), self_mask=Secret(bytes(33))))
+    )
+    made = TERMS.commitments.bundle(shares, owner=2, holder=ME)
+    digests = {**DELIVERIES[ME].digests, 2: TERMS.commitments.digest(made, owner=2, holder=ME)}
+
+    state, upload = create_masked_input(
+        SHARED[ME], replace(delivered({2: bundle_for((0, 1))}), digests=digests), INPUTS["client-01"]
+    )
+
+    assert state.bundles[2] == shares
+    assert upload.disputed == ()
 
 
 def test_someone_who_did_not_advertise_takes_no_part() -> None:
@@ -354,11 +402,13 @@ def test_someone_who_did_not_advertise_takes_no_part() -> None:
         create_masked_input(state, DELIVERIES[ME], INPUTS["client-01"])
 
 
-def test_a_change_of_any_byte_of_a_bundle_is_refused() -> None:
-    """Flipping one bit in any byte of one sealed bundle raises a SealError that names its sender."""
+def test_a_change_of_any_byte_of_a_bundle_puts_it_aside() -> None:
+    """Flipping one bit in any byte of one sealed bundle makes the client dispute that bundle and no other."""
     for place in range(len(DELIVERIES[ME].sealed[2])):
-        with pytest.raises(SealError, match="client-02"):
-            create_masked_input(SHARED[ME], tampered(place), INPUTS["client-01"])
+        state, upload = create_masked_input(SHARED[ME], tampered(place), INPUTS["client-01"])
+
+        assert upload.disputed == (2,)
+        assert set(state.bundles) == {1, 3, 4, 5}
 
 
 def test_inputs_are_checked_before_they_are_masked() -> None:
@@ -515,7 +565,7 @@ def bad_requests(stage: str, play: Play) -> list[bytes]:
             replace(delivery, recipient=2).to_bytes(),
             without(delivery, 2, 3, 4).to_bytes(),
             replace(delivery, participants=(1, 2, 3, 4)).to_bytes(),
-            with_sealed(delivery, {5: bundle}).to_bytes(),
+            with_sealed(delivery, {2: bundle, 3: bundle, 5: bundle}).to_bytes(),
         ]
     survivors = SurvivorList.from_bytes(right)
     return [

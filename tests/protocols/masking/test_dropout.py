@@ -163,7 +163,7 @@ def fork_stage(stage: Any) -> Any:
         elif isinstance(value, MaskedSums):
             setattr(twin, name, replace(value, sums=[summed.copy() for summed in value.sums]))
         elif name == "_sums":
-            setattr(twin, name, [summed.copy() for summed in value])
+            setattr(twin, name, {key: summed.copy() for key, summed in value.items()})
         elif isinstance(value, (dict, set)):
             setattr(twin, name, value.copy())
     return twin

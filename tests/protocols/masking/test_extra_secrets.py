@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.errors import InputError, SessionError, ShareError
-from protocols.masking.client import ExtraSecrets, create_sealed_shares
+from protocols.masking.client import ExtraSecrets, create_key_advertisement
 from protocols.masking.messages import RevealedShares
 from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.masking.terms import Terms
@@ -114,11 +114,11 @@ def combined(shares: dict[int, bytes]) -> int:
 
 def shared_extras(session: Session) -> Any:
     """Everyone's bundles after masking."""
-    advertised, keys = advertise(session)
     extra: dict[int, ExtraSecrets] = {
         place: secrets_for(session, me) for place, me in enumerate(session.members, start=1)
     }
-    shared, deliveries = share(session, advertised, keys, extra=extra)
+    advertised, keys = advertise(session, extra=extra)
+    shared, deliveries = share(session, advertised, keys)
     return mask(session, shared, deliveries, make_inputs(session))[0]
 
 
@@ -160,21 +160,18 @@ def test_extra_secrets_fit_their_segments(fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", BAD_EXTRA)
-def test_the_step_that_shares_them_refuses_the_same(fault: str) -> None:
+def test_the_step_that_commits_to_them_refuses_the_same(fault: str) -> None:
     """Whoever calls the step itself is told so there."""
-    advertised, keys = advertise(KEPT)
-
     with pytest.raises(InputError, match="segment"):
-        create_sealed_shares(advertised[1], keys, extra_secrets=BAD_EXTRA[fault])
+        create_key_advertisement(as_terms(KEPT), "client-01", extra_secrets=BAD_EXTRA[fault])
 
 
 def test_a_member_of_other_segments_has_no_extra_secrets_there() -> None:
     """A client that gives secrets for a segment it does not belong to raises InputError."""
-    advertised, keys = advertise(KEPT)
     secrets = {**secrets_for(KEPT, "client-05"), 2: [ONE]}
 
     with pytest.raises(InputError, match="segment 2"):
-        create_sealed_shares(advertised[5], keys, extra_secrets=secrets)
+        create_key_advertisement(as_terms(KEPT), "client-05", extra_secrets=secrets)
 
 
 def test_extra_secrets_go_once_they_are_shared() -> None:

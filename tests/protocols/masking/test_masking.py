@@ -15,6 +15,7 @@ from protocols.interface import SegmentInput
 from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import MaskedInput
 from protocols.masking.secure_sum import Masking
+from protocols.masking.server import opening
 from protocols.masking.terms import Terms
 from protocols.primitives.secret import Secret
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
@@ -393,8 +394,9 @@ def test_what_is_removed_is_what_did_not_cancel(data: st.DataObject, count: int,
 
 
 @pytest.mark.parametrize("odd", names(3))
-def test_clients_bound_to_different_models_do_not_cancel(odd: str) -> None:
-    """One client that was given another model turns the sum, where the bound lets it open at all, into noise."""
+def test_clients_bound_to_different_models_do_not_cancel(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One client that was given another model turns the sum into noise, as a server sees that does not refuse it."""
+    monkeypatch.setattr(opening, "reason_to_reject", lambda *_args, **_terms: "")
     session = make_session(3, segment(0, WORDS, names(3)), input_bound=LARGEST_SUM // 3)
     inputs = constant_inputs(session, 5)
     inputs[odd] = constant_inputs(session, 5, OTHER_MODEL)[odd]
@@ -407,15 +409,16 @@ def test_clients_bound_to_different_models_do_not_cancel(odd: str) -> None:
 
 @pytest.mark.parametrize("odd", names(3))
 def test_noise_is_refused_where_the_bound_leaves_room(odd: str) -> None:
-    """Below the ring's capacity a sum that did not cancel is recognised: the segment stays closed and says why."""
-    session = make_session(3, segment(0, 10, names(3)), segment(1, 10, names(3)))
-    inputs = constant_inputs(session, 5)
-    inputs[odd][0] = constant_inputs(session, 5, OTHER_MODEL)[odd][0]
+    """A sum that did not cancel is recognised up to the largest bound: the segment stays closed and says why."""
+    for bound in (1000, LARGEST_SUM // 3):
+        session = make_session(3, segment(0, 64, names(3)), segment(1, 10, names(3)), input_bound=bound)
+        inputs = constant_inputs(session, 5)
+        inputs[odd][0] = constant_inputs(session, 5, OTHER_MODEL)[odd][0]
 
-    result = run_session(Masking(), session, inputs, bindings=same_bindings(session))
+        result = run_session(Masking(), session, inputs, bindings=same_bindings(session))
 
-    assert result.sums[1].tolist() == [15] * 10
-    assert "leaves [-3000, 3000]" in result.refused[0]
+        assert result.sums[1].tolist() == [15] * 10
+        assert f"leaves [-{3 * bound}, {3 * bound}]" in result.refused[0]
 
 
 def test_what_the_server_holds_of_a_refused_segment_is_not_its_sum() -> None:

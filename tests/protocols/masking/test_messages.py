@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.errors import WireError
+from protocols.masking.commitments import Commitments
 from protocols.masking.messages import (
     KeyAdvertisement,
     KeyDirectory,
@@ -23,6 +24,7 @@ from protocols.masking.messages import (
     SignedSurvivors,
     SurvivorList,
     SurvivorSignatures,
+    bundle_commitments_size,
     sealed_bundle_size,
 )
 from protocols.primitives.sealed import seal
@@ -44,6 +46,7 @@ NONCES = st.binary(min_size=16, max_size=16)
 SIGNATURES = st.binary(min_size=64, max_size=64)
 OPTIONAL = st.one_of(st.just(b""), SIGNATURES)
 MASK_KEYS = st.dictionaries(U16, KEYS, max_size=3)
+COMMITMENTS = st.dictionaries(U16, st.lists(NONCES, max_size=3).map(tuple), max_size=3)
 PAIRS = st.dictionaries(st.tuples(U16, U16), SHARES, max_size=3)
 SEGMENT_SHARES = st.builds(
     SegmentShares, mask_key=SHARES, self_mask=SHARES, extra=st.lists(SHARES, max_size=2).map(tuple)
@@ -64,6 +67,7 @@ def directories(draw: st.DrawFn) -> KeyDirectory:
             mask_keys=draw(MASK_KEYS),
             sealing_key=draw(KEYS),
             nonce=nonces[sender],
+            commitments=draw(COMMITMENTS),
             signature=draw(OPTIONAL),
         )
         for sender in listed
@@ -79,18 +83,27 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
         mask_keys=MASK_KEYS,
         sealing_key=KEYS,
         nonce=NONCES,
+        commitments=COMMITMENTS,
         signature=OPTIONAL,
     ),
     KeyDirectory: directories(),
     ShareBundle: st.builds(ShareBundle, segments=st.dictionaries(U16, SEGMENT_SHARES, max_size=3)),
-    SealedShares: st.builds(SealedShares, context=CONTEXTS, sender=U16, sealed=BLOBS),
-    ShareDelivery: st.builds(ShareDelivery, context=CONTEXTS, recipient=U16, participants=SETS, sealed=BLOBS),
+    SealedShares: st.builds(SealedShares, context=CONTEXTS, sender=U16, sealed=BLOBS, commitments=BLOBS),
+    ShareDelivery: st.builds(
+        ShareDelivery,
+        context=CONTEXTS,
+        recipient=U16,
+        participants=SETS,
+        sealed=BLOBS,
+        digests=st.dictionaries(U16, KEYS, max_size=3),
+    ),
     MaskedInput: st.builds(
         MaskedInput,
         context=CONTEXTS,
         sender=U16,
         segments=st.dictionaries(U16, VECTORS, max_size=3),
         ring_bits=RINGS,
+        disputed=SETS,
         view_signature=OPTIONAL,
     ),
     SurvivorList: st.builds(
@@ -146,9 +159,11 @@ def blob(data: bytes) -> bytes:
 
 
 def entry(sender: int, *segments: int, signature: bytes = b"") -> bytes:
-    """An advertisement with a mask key for each of these segments."""
+    """An advertisement with a mask key for each of these segments, and one commitment more than its number."""
     keys = b"".join(bytes([number + 100]) * 32 for number in segments)
-    return begin(32, sender=sender) + b"s" * 32 + b"n" * 16 + places(*segments) + keys + signature
+    made = b"".join(u16(number + 1) + b"c" * 16 * (number + 1) for number in segments)
+    keys = places(*segments) + keys + places(*segments) + made
+    return begin(32, sender=sender) + b"s" * 32 + b"n" * 16 + keys + signature
 
 
 def sets_of(first: Sequence[int]) -> dict[type[Any], list[bytes]]:
@@ -166,15 +181,26 @@ def sets_of(first: Sequence[int]) -> dict[type[Any], list[bytes]]:
             begin(33, sender=None) + places(1, 2) + nonces + u16(2) + blob(entry(a, 0)) + blob(entry(b)),
         ],
         ShareBundle: [b"RS\x02\x22" + places(a, b) + bare + ONE + TWO + b"\x02" + TWO + ONE],
-        SealedShares: [begin(35) + places(a, b) + blobs],
+        SealedShares: [
+            begin(35) + places() + places(a, b) + blobs,
+            begin(35) + places(a, b) + blobs + places(1, 2) + blobs,
+        ],
         ShareDelivery: [
-            begin(36) + places(a, b) + places(),
-            begin(36) + places(1, 2, 7) + places(a, b) + blobs,
+            begin(36) + places(a, b) + places() + places(),
+            begin(36) + places(1, 2, 7) + places() + places(a, b) + b"d" * 32 + b"e" * 32,
+            begin(36) + places(1, 2, 7) + places(a, b) + blobs + places(1, 2) + b"d" * 32 + b"e" * 32,
         ],
         MaskedInput: [
-            begin(37) + b"\x20" + places(a, b) + vectors + b"S" * 64,
-            begin(37) + b"\x14" + places(a, b) + u32(3) + b"\x01\x20\x00\x03\x00\xf0\xff\x0f" + u32(0),
-            begin(37) + b"\x20" + places(a, b) + vectors,
+            begin(37) + b"\x20" + places(a, b) + vectors + places(3, 4) + b"S" * 64,
+            begin(37)
+            + b"\x14"
+            + places(a, b)
+            + u32(3)
+            + b"\x01\x20\x00\x03\x00\xf0\xff\x0f"
+            + u32(0)
+            + places(),
+            begin(37) + b"\x20" + places() + places(a, b),
+            begin(37) + b"\x20" + places(a, b) + vectors + places(),
         ],
         SurvivorList: [
             begin(38, sender=None) + places(a, b) + places() + places(),
@@ -213,7 +239,7 @@ def test_what_is_encoded_decodes_to_the_same(kind: type[Any], data: st.DataObjec
 
     assert decoded.to_bytes() == message.to_bytes()
     if kind is MaskedInput:
-        for field in ("context", "sender", "ring_bits", "view_signature"):
+        for field in ("context", "sender", "ring_bits", "disputed", "view_signature"):
             assert getattr(decoded, field) == getattr(message, field)
         assert {i: v.tolist() for i, v in decoded.segments.items()} == {
             i: [word % 2**message.ring_bits for word in v.tolist()] for i, v in message.segments.items()
@@ -238,6 +264,7 @@ def test_fields_land_in_their_places() -> None:
     unsigned, signed = map(KeyAdvertisement.from_bytes, written[KeyAdvertisement])
     directory = KeyDirectory.from_bytes(sample(KeyDirectory))
     bundle = ShareBundle.from_bytes(Secret(sample(ShareBundle)))
+    shares = SealedShares.from_bytes(sample(SealedShares))
     delivery = ShareDelivery.from_bytes(sample(ShareDelivery))
     uploads = list(map(MaskedInput.from_bytes, written[MaskedInput]))
     survivors = SurvivorList.from_bytes(sample(SurvivorList))
@@ -247,7 +274,12 @@ def test_fields_land_in_their_places() -> None:
 
     keys = {1: b"e" * 32, 2: b"f" * 32}
     assert unsigned == KeyAdvertisement(
-        context=CONTEXT, sender=7, mask_keys=keys, sealing_key=b"s" * 32, nonce=b"n" * 16
+        context=CONTEXT,
+        sender=7,
+        mask_keys=keys,
+        sealing_key=b"s" * 32,
+        nonce=b"n" * 16,
+        commitments={1: (b"c" * 16,) * 2, 2: (b"c" * 16,) * 3},
     )
     assert signed == replace(unsigned, signature=b"S" * 64)
     assert directory.nonces == {1: b"\x01" * 16, 2: b"\x02" * 16}
@@ -260,13 +292,20 @@ def test_fields_land_in_their_places() -> None:
         2: SegmentShares(mask_key=Secret(ONE), self_mask=Secret(TWO), extra=(Secret(TWO), Secret(ONE))),
     }
     assert (delivery.recipient, delivery.participants) == (7, (1, 2, 7))
-    assert delivery.sealed == {1: b"x", 2: b"yz"}
+    assert delivery.sealed == shares.sealed == shares.commitments == {1: b"x", 2: b"yz"}
+    assert delivery.digests == {1: b"d" * 32, 2: b"e" * 32}
     assert [{index: v.tolist() for index, v in upload.segments.items()} for upload in uploads] == [
         {1: [5], 2: []},
         {1: [0x02001, 0x00030, 0xFFFF0], 2: []},
+        {},
         {1: [5], 2: []},
     ]
-    assert [(u.ring_bits, u.view_signature) for u in uploads] == [(32, b"S" * 64), (20, b""), (32, b"")]
+    assert [(u.ring_bits, u.disputed, u.view_signature) for u in uploads] == [
+        (32, (3, 4), b"S" * 64),
+        (20, (), b""),
+        (32, (1, 2), b""),
+        (32, (), b""),
+    ]
     assert (survivors.survivors, survivors.dropped, survivors.view_signatures) == ((3,), (1, 2), {})
     assert (seen.survivors, seen.dropped) == ((3,), ())
     assert seen.view_signatures == {1: b"\x0a" * 64, 2: b"\x0b" * 64}
@@ -381,12 +420,12 @@ def test_an_upload_is_packed(bits: int, size: int) -> None:
         context=CONTEXT, sender=1, segments={0: np.ones(5, dtype=np.uint32)}, ring_bits=bits
     )
 
-    assert len(message.to_bytes()) == 4 + 32 + 2 + 1 + (2 + 2) + 4 + size
+    assert len(message.to_bytes()) == 4 + 32 + 2 + 1 + (2 + 2) + 4 + size + 2
 
 
 @pytest.mark.parametrize("extra", [(), (0,), (0, 0), (3,), (0, 2, 255)])
 def test_the_size_of_a_sealed_bundle_is_known(extra: tuple[int, ...]) -> None:
-    """The size that the server asks of a bundle is that of a sealed one with so many extra secrets."""
+    """The sizes that the server asks of a bundle and its commitments are those of one with so many extra secrets."""
     share = Secret(bytes(33))
     shares = {
         index: SegmentShares(mask_key=share, self_mask=share, extra=(share,) * number)
@@ -395,7 +434,9 @@ def test_the_size_of_a_sealed_bundle_is_known(extra: tuple[int, ...]) -> None:
 
     sealed = seal(Secret(bytes(16)), ShareBundle(segments=shares).to_bytes(), context=CONTEXT)
 
+    made = Commitments(CONTEXT).bundle(ShareBundle(segments=shares), owner=1, holder=2)
     assert sealed_bundle_size(extra) == len(sealed)
+    assert bundle_commitments_size(extra) == len(made)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])
@@ -406,8 +447,10 @@ def test_keys_of_another_size_are_not_sent(size: int) -> None:
         "mask_keys": {0: bytes(32)},
         "sealing_key": bytes(32),
         "nonce": bytes(16),
+        "commitments": {0: (bytes(16),)},
     }
     for field, value in [
+        ("commitments", {0: (bytes(16), bytes(size))}),
         ("context", bytes(size)),
         ("mask_keys", {0: bytes(size)}),
         ("mask_keys", {0: bytes(32), 1: bytes(size)}),

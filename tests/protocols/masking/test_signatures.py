@@ -149,6 +149,9 @@ def test_a_view_names_everyone_who_takes_part() -> None:
         told,
         participants=told.participants[:-1],
         sealed={sender: blob for sender, blob in told.sealed.items() if sender != told.participants[-1]},
+        digests={
+            sender: digest for sender, digest in told.digests.items() if sender != told.participants[-1]
+        },
     )
 
     misled = play.clients[FIRST].contribute(fewer.to_bytes(), INPUTS[FIRST])
@@ -253,7 +256,12 @@ def test_a_client_without_a_certificate_is_out() -> None:
 def test_a_client_that_believes_another_roster_is_in_another_session() -> None:
     """What is signed under another enrolment raises an error by name, at the first message."""
     later = TRUST.roster.issue(
-        AUTHORITY.key, number=2, issued_at=NOW, expires_at=NOW + 1000, entries=TRUST.roster.entries
+        AUTHORITY.key,
+        number=2,
+        least_revocations=1,
+        issued_at=NOW,
+        expires_at=NOW + 1000,
+        entries=TRUST.roster.entries,
     )
     play, other = trusting(TRUST), trusting(TRUST.updated(now=NOW + 1, roster=later))
 

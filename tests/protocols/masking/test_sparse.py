@@ -199,6 +199,7 @@ def test_a_client_with_too_few_keepers_does_not_upload(left: int) -> None:
         delivery,
         participants=tuple(p for p in delivery.participants if p not in gone),
         sealed={sender: blob for sender, blob in delivery.sealed.items() if sender not in gone},
+        digests={sender: digest for sender, digest in delivery.digests.items() if sender not in gone},
     )
 
     if left >= SHARES:
@@ -259,8 +260,9 @@ def test_a_client_costs_as_many_masks_as_it_has_partners() -> None:
 
     last = MEMBERS[-1]
     bundle = 12 + 4 + 2 + (2 + 33 + 33 + 1) + 16  # nonce, header, count, one segment, tag
-    assert transcript.received[last, "share_keys"] == 4 + 32 + 2 + 2 + DEGREE * (2 + 4 + bundle)
-    upload = 4 + 32 + 2 + 1 + 2 + 2 + 4 + 3 * 4
+    committed = 2 + DEGREE * (2 + 4 + 2 * 16)
+    assert transcript.received[last, "share_keys"] == 4 + 32 + 2 + 2 + DEGREE * (2 + 4 + bundle) + committed
+    upload = 4 + 32 + 2 + 1 + 2 + 2 + 4 + 3 * 4 + 2
     assert transcript.received[last, "mask_input"] == upload
     assert transcript.received[last, "reveal_shares"] < 4 + 32 + 2 + 2 * 4 + 3 * DEGREE * (2 + 2 + 33)
 

@@ -24,6 +24,7 @@ from protocols import errors
 from protocols.identity import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import SegmentInput, SumResult
 from protocols.masking.messages import (
+    KeyAdvertisement,
     KeyDirectory,
     MaskedInput,
     RevealedShares,
@@ -176,7 +177,7 @@ def as_recorded(result: SumResult) -> dict[str, Any]:
         "sums": {str(index): values.tolist() for index, values in result.sums.items()},
         "refused": sorted(result.refused),
         "extra_secrets": {
-            " ".join(map(str, key)): value.hex() for key, value in result.extra_secrets.items()
+            " ".join(map(str, key)): bytes(value).hex() for key, value in result.extra_secrets.items()
         },
     }
 
@@ -208,11 +209,16 @@ def test_the_recorded_context_is_that_of_the_terms(name: str) -> None:
     assert context.hex() == record["session"]["context"]
     assert bound.hex() == record["context"]
     assert hashlib.sha256(b"rbla-secure session\x00" + data).digest() == context
-    # A roster ends in its signature, which the digest leaves out.
-    content = bytes.fromhex(record["identities"]["roster"])[:-64] if "identities" in record else None
-    roster = hashlib.sha256(b"rbla-secure roster\x00" + content).digest() if content else bytes(32)
-    text = b"rbla-secure masking\x00" + context + roster + record["profile"].encode()
+    believed = trust_by_hand(record["identities"]) if "identities" in record else bytes(32)
+    text = b"rbla-secure masking\x00" + context + believed + record["profile"].encode()
     assert hashlib.sha256(text).digest() == bound
+
+
+def trust_by_hand(identities: dict[str, Any]) -> bytes:
+    """The digest of a roster, less the signature in which it ends, and of revocation list number 1."""
+    roster = hashlib.sha256(b"rbla-secure roster\x00" + bytes.fromhex(identities["roster"])[:-64]).digest()
+    revocations = hashlib.sha256(bytes.fromhex(identities["revocations"])).digest()
+    return hashlib.sha256(b"rbla-secure trust\x00" + roster + (1).to_bytes(8, "big") + revocations).digest()
 
 
 @EACH
@@ -378,9 +384,62 @@ def test_uploads_are_those_of_an_independent_implementation(name: str, number: i
     for values in upload.values():
         packed = sum(value << bits * place for place, value in enumerate(values))
         layout += len(values).to_bytes(4, "little") + packed.to_bytes(-(-bits * len(values) // 8), "little")
+    layout += bytes(2)  # no bundle is disputed
     if "identities" in record:
         layout += signature_by_hand(record, member, b"participants", view_by_hand(record))
     assert recorded[38:] == layout  # behind header, context and sender
+
+
+def commitment_by_hand(
+    record: Mapping[str, Any], label: bytes, numbers: tuple[int, ...], value: bytes
+) -> bytes:
+    """Sixteen bytes of SHA-256 over the label, the context, whose it is and which, and the value."""
+    parts = (b"rbla-secure v1 commitment to a " + label, bytes.fromhex(record["context"]))
+    text = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+    text += b"".join(number.to_bytes(2, "big") for number in numbers)
+    return hashlib.sha256(text + value).digest()[:16]
+
+
+@EACH
+def test_commitments_to_secrets_are_those_of_an_independent_implementation(name: str) -> None:
+    """Every advertisement commits to the client's seed of each segment, and then to its extra secrets."""
+    record = SESSIONS[name]
+    for position, member in enumerate(record["session"]["members"], start=1):
+        seeds, extra = draws_by_hand(record, member)["seeds"], record["extra_secrets"].get(member, {})
+        data = bytes.fromhex(record["stages"]["advertise_keys"]["replies"][member])
+        by_hand = len(seeds).to_bytes(2, "little") + b"".join(int(i).to_bytes(2, "little") for i in seeds)
+        for index, seed in seeds.items():
+            secrets = [seed, *map(bytes.fromhex, extra.get(index, []))]
+            by_hand += len(secrets).to_bytes(2, "little")
+            for number, value in enumerate(
+                secrets, start=1
+            ):  # 0 is the mask key, which its public key commits to
+                by_hand += commitment_by_hand(record, b"secret", (position, int(index), number), value)
+
+        assert data[: -SIGNATURE_SIZE if "identities" in record else None].endswith(by_hand)
+
+
+@EACH
+def test_commitments_to_shares_are_those_of_an_independent_implementation(name: str) -> None:
+    """Every share that is revealed has its commitment, in its place, among those its dealer gave."""
+    record = SESSIONS[name]
+    members, parts = record["session"]["members"], record["session"]["segments"]
+    seen = 0
+    for holder, reply in record["stages"]["reveal_shares"]["replies"].items():
+        reveal, keeper = RevealedShares.from_bytes(bytes.fromhex(reply)), members.index(holder) + 1
+        shares = {(*key, 0): share for key, share in reveal.mask_key_shares.items()}
+        shares |= {(*key, 1): share for key, share in reveal.self_mask_shares.items()}
+        shares |= {(p, index, 2 + extra): share for (p, index, extra), share in reveal.extra_shares.items()}
+        for (owner, index, number), share in shares.items():
+            dealer = members[owner - 1]
+            dealt = SealedShares.from_bytes(bytes.fromhex(record["stages"]["share_keys"]["replies"][dealer]))
+            before = sum(2 + p["extra_secrets"] for p in parts[:index] if dealer in p["members"])
+            at = 16 * (before + number)
+            made = commitment_by_hand(record, b"share", (owner, keeper, index, number), share)
+            seen += 1
+
+            assert dealt.commitments[keeper][at : at + 16] == made
+    assert seen > 20
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
@@ -424,7 +483,7 @@ def new_record(
     parts: list[dict[str, Any]], *, bits: int, silent: dict[str, str], **terms: Any
 ) -> dict[str, Any]:
     """Terms and inputs of a recorded session."""
-    bound = (2 ** (bits - 1) - 1) // 5
+    bound = (2 ** (bits - 2) - 1) // 5
     inputs = {
         member: {
             str(index): [
@@ -506,7 +565,7 @@ def consistency_record() -> dict[str, Any]:
         "roster": authority.view.roster.to_bytes().hex(),
         "revocations": authority.view.revocations.der.hex(),
         "certificates": [authority.identity(member).certificate.der.hex() for member in MEMBERS],
-        "signing_keys": {member: authority.identity(member).key.secret.hex() for member in MEMBERS},
+        "signing_keys": {member: bytes(authority.identity(member).key.secret).hex() for member in MEMBERS},
     }
     record = new_record(parts, bits=20, silent={"client-03": "mask_input"}, threshold=4)
     return {"profile": "consistency", "identities": identities, **record}
@@ -588,8 +647,19 @@ def spoilt_directories(message: bytes, *, signed: bool) -> Cases:
             entries(mine, replace(peer, context=bytes(32)), *listed[2:]),
             "ContextError",
         ),
+        "other commitments for the recipient": (
+            entries(replace(mine, commitments=peer.commitments), *listed[1:]),
+            "RosterError",
+        ),
     }
+    for why, made in spoilt_commitments(peer.commitments).items():
+        cases[why] = (entries(mine, replace(peer, commitments=made), *listed[2:]), "RosterError")
     if signed:
+        other_seed = {**peer.commitments, 0: (bytes(16), *peer.commitments[0][1:])}
+        cases["another commitment than signed"] = (
+            entries(mine, replace(peer, commitments=other_seed), *listed[2:]),
+            "SignatureError",
+        )
         for why, signature in (
             ("unsigned", b""),
             ("signed by another", other.signature),
@@ -600,16 +670,29 @@ def spoilt_directories(message: bytes, *, signed: bool) -> Cases:
     return cases
 
 
+def spoilt_commitments(good: Mapping[int, tuple[bytes, ...]]) -> dict[str, dict[int, tuple[bytes, ...]]]:
+    """Other commitments than one for each seed and extra secret."""
+    return {
+        "no commitments": {},
+        "no commitments for a segment": {i: made for i, made in good.items() if i != 1},
+        "a commitment missing": {**good, 0: good[0][:-1]},
+        "a commitment too many": {**good, 0: (*good[0], bytes(16))},
+        "commitments for a segment too many": {**good, 9: good[1]},
+    }
+
+
 def spoilt_deliveries(message: bytes, other: bytes) -> Cases:
     """What is wrong with the content of the delivery to client-01; `other` is that to client-02."""
     delivery, reflected = ShareDelivery.from_bytes(message), ShareDelivery.from_bytes(other).sealed[1]
-    sealed, listed = dict(delivery.sealed), delivery.participants
+    sealed, digests, listed = dict(delivery.sealed), dict(delivery.digests), delivery.participants
 
     def bundles(changed: Mapping[int, bytes], participants: tuple[int, ...] = listed) -> bytes:
-        return replace(delivery, sealed={**sealed, **changed}, participants=participants).to_bytes()
+        both, shown = {**sealed, **changed}, {**dict.fromkeys(changed, bytes(32)), **digests}
+        return replace(delivery, sealed=both, digests=shown, participants=participants).to_bytes()
 
-    flipped = sealed[2][:-1] + bytes([sealed[2][-1] ^ 1])
-    few = replace(delivery, sealed={2: sealed[2]}, participants=(1, 2)).to_bytes()
+    # One bundle that is of no use is put aside; two leave too few to recover anything.
+    flipped = {p: sealed[p][:-1] + bytes([sealed[p][-1] ^ 1]) for p in (2, 3)}
+    few = replace(delivery, sealed={2: sealed[2]}, digests={2: digests[2]}, participants=(1, 2)).to_bytes()
     return {
         "for another": (other, "RosterError"),
         "from the recipient": (bundles({1: sealed[2]}), "RosterError"),
@@ -620,10 +703,22 @@ def spoilt_deliveries(message: bytes, other: bytes) -> Cases:
             replace(delivery, sealed={p: blob for p, blob in sealed.items() if p != 2}).to_bytes(),
             "RosterError",
         ),
+        "a bundle without a digest": (
+            replace(delivery, digests={p: digest for p, digest in digests.items() if p != 2}).to_bytes(),
+            "RosterError",
+        ),
+        "a digest without a bundle": (
+            replace(delivery, digests={**digests, 1: bytes(32)}).to_bytes(),
+            "RosterError",
+        ),
+        "digests exchanged": (
+            replace(delivery, digests={**digests, 2: digests[3], 3: digests[2]}).to_bytes(),
+            "SealError",
+        ),
         "a bundle of no participant": (bundles({}, (1, *listed[2:])), "RosterError"),
         "below the threshold": (few, "BelowThresholdError"),
-        "a tampered bundle": (bundles({2: flipped}), "SealError"),
-        "a reflected bundle": (bundles({2: reflected}), "SealError"),
+        "tampered bundles": (bundles(flipped), "SealError"),
+        "reflected bundles": (bundles({2: reflected, 3: reflected}), "SealError"),
         "bundles exchanged": (bundles({2: sealed[3], 3: sealed[2]}), "SealError"),
     }
 
@@ -728,6 +823,10 @@ def spoilt_reveals(message: bytes) -> Cases:
 def spoilt_replies(stage: str, message: bytes, other: bytes) -> Cases:
     """What is wrong with the content of a reply of client-01; `other` is the reply of client-02."""
     cases = {"from another": (other, "RosterError")}
+    if stage == "advertise_keys":
+        keys = KeyAdvertisement.from_bytes(message)
+        for why, made in spoilt_commitments(keys.commitments).items():
+            cases[why] = (replace(keys, commitments=made).to_bytes(), "RosterError")
     if stage == "share_keys":
         shares = SealedShares.from_bytes(message)
         sealed = dict(shares.sealed)
@@ -738,6 +837,16 @@ def spoilt_replies(stage: str, message: bytes, other: bytes) -> Cases:
             replace(shares, sealed={**sealed, 2: sealed[2][:-1]}).to_bytes(),
             "SealError",
         )
+        made = dict(shares.commitments)
+        for why, changed, error in (
+            ("commitments for nobody", {}, "RosterError"),
+            ("no commitments for a keeper", {p: c for p, c in made.items() if p != 2}, "RosterError"),
+            ("no commitments for itself", {p: c for p, c in made.items() if p != 1}, "RosterError"),
+            ("commitments for a stranger", {**made, 9: made[2]}, "RosterError"),
+            ("a short commitment", {**made, 2: made[2][:-1]}, "SealError"),
+            ("a commitment too many", {**made, 1: made[1] + bytes(16)}, "SealError"),
+        ):
+            cases[why] = (replace(shares, commitments=changed).to_bytes(), error)
     if stage == "mask_input":
         upload = MaskedInput.from_bytes(message)
         parts, bits = dict(upload.segments), upload.ring_bits
@@ -747,6 +856,8 @@ def spoilt_replies(stage: str, message: bytes, other: bytes) -> Cases:
             ("a short segment", {**parts, 1: parts[1][:-1]}),
         ):
             cases[why] = (replace(upload, segments=changed).to_bytes(), "InputError")
+        for why, disputed in (("with itself", (1,)), ("with a stranger", (9,))):
+            cases[f"a dispute {why}"] = (replace(upload, disputed=disputed).to_bytes(), "RosterError")
         cases["another ring"] = (replace(upload, ring_bits=24).to_bytes(), "InputError")
         place = 4 + 32 + 2  # header, context, sender
         cases["no such ring"] = (message[:place] + bytes([bits - 1]) + message[place + 1 :], "WireError")

@@ -1,11 +1,16 @@
-"""X25519 through our wrapper gives the values of RFC 7748 and refuses keys of small order."""
+"""X25519 through our wrapper gives the values of RFC 7748, and refuses keys of small order and second encodings."""
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.errors import KeyAgreementError
-from protocols.primitives.agreement import PRIVATE_KEY_SIZE, PUBLIC_KEY_SIZE, PrivateKey
+from protocols.primitives.agreement import PRIVATE_KEY_SIZE, PUBLIC_KEY_SIZE, PrivateKey, check_public_key
 from protocols.primitives.secret import Secret
+from tests.contracts.sessions import PROPERTY
 
+FIELD = 2**255 - 19
 BASE_POINT = bytes([9]) + bytes(31)
 
 # RFC 7748, section 5.2: scalar, u-coordinate, product.
@@ -48,10 +53,12 @@ def private_key(text: str) -> PrivateKey:
 
 @pytest.mark.parametrize(("scalar", "point", "product"), SCALAR_PRODUCTS)
 def test_agreement_is_the_product_of_rfc_7748(scalar: str, point: str, product: str) -> None:
-    """The two known products of RFC 7748 section 5.2 come out."""
-    secret = private_key(scalar).agree(bytes.fromhex(point))
+    """The two known products of RFC 7748 section 5.2 come out, for the canonical form of the second's u-coordinate."""
+    u = (int.from_bytes(bytes.fromhex(point), "little") % 2**255 % FIELD).to_bytes(32, "little")
 
-    assert secret.hex() == product
+    secret = private_key(scalar).agree(u)
+
+    assert bytes(secret).hex() == product
 
 
 def test_a_thousand_iterations_give_the_value_of_rfc_7748() -> None:
@@ -83,7 +90,7 @@ def test_both_sides_agree_on_the_secret_of_rfc_7748() -> None:
 
     secrets = {alice.agree(bytes.fromhex(BOB_PUBLIC)), bob.agree(bytes.fromhex(ALICE_PUBLIC))}
 
-    assert {secret.hex() for secret in secrets} == {SHARED}
+    assert {bytes(secret).hex() for secret in secrets} == {SHARED}
     assert all(isinstance(secret, Secret) for secret in secrets)
 
 
@@ -96,6 +103,46 @@ def test_public_keys_of_small_order_are_refused(public: str, top_bit: int) -> No
 
     with pytest.raises(KeyAgreementError):
         private_key(ALICE).agree(bytes(key))
+
+
+def second_names(u: int) -> list[bytes]:
+    """Every other encoding of a u-coordinate that RFC 7748 has receivers accept."""
+    numbers = [u + FIELD] if u + FIELD < 2**255 else []
+    return [n.to_bytes(32, "little") for number in [u, *numbers] for n in (number, number + 2**255)][1:]
+
+
+@pytest.mark.parametrize("u", [2, 3, 9, 18, 19, 2**200 + 7, FIELD - 2])
+def test_a_second_encoding_of_a_key_is_refused(u: int) -> None:
+    """Every other encoding of a u raises KeyAgreementError; the library alone would agree on the same secret (control)."""
+    name = u.to_bytes(32, "little")
+    careless = X25519PrivateKey.from_private_bytes(bytes.fromhex(ALICE))
+
+    check_public_key(name)
+    shared = private_key(ALICE).agree(name)
+
+    assert second_names(u)
+    for other in second_names(u):
+        assert careless.exchange(X25519PublicKey.from_public_bytes(other)) == shared
+        with pytest.raises(KeyAgreementError, match="canonical"):
+            check_public_key(other)
+        with pytest.raises(KeyAgreementError, match="canonical"):
+            private_key(ALICE).agree(other)
+
+
+@pytest.mark.parametrize("number", [FIELD, FIELD + 2, 2**255 - 1, 2**255 + 9, 2**256 - 1])
+def test_the_edges_of_the_field_are_refused(number: int) -> None:
+    """From p upwards everything raises KeyAgreementError; p - 2 is a key."""
+    with pytest.raises(KeyAgreementError, match="canonical"):
+        check_public_key(number.to_bytes(32, "little"))
+
+    check_public_key((FIELD - 2).to_bytes(32, "little"))
+
+
+@PROPERTY
+@given(secret=st.binary(min_size=32, max_size=32))
+def test_no_honest_key_is_refused(secret: bytes) -> None:
+    """Whatever the private key is, the public key that the library writes is canonical and can be agreed with."""
+    check_public_key(PrivateKey(Secret(secret)).public)
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 33, 64])

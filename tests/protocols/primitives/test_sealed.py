@@ -107,5 +107,5 @@ def test_an_error_shows_no_key_and_no_content() -> None:
 
     assert caught.value.__cause__ is None
     for hidden in (KEY, PLAINTEXT):
-        assert hidden.hex() not in str(caught.value)
+        assert bytes(hidden).hex() not in str(caught.value)
         assert repr(bytes(hidden))[2:-1] not in str(caught.value)

@@ -1,8 +1,16 @@
 """Secrets never show their content, neither alone nor inside the state that holds them."""
 
+import copy
 import itertools
-from collections.abc import Iterable
+import logging
+import operator
+import pickle
+import pprint
+import reprlib
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 import pytest
 
@@ -32,7 +40,7 @@ EXTRA_SESSION = make_session(4, segment(0, 5, names(4), extra_secrets=2), segmen
 
 def shows(text: str, content: bytes) -> bool:
     """Whether a text contains some bytes, as hex in either case or as Python writes them."""
-    return content.hex() in text.lower() or repr(bytes(content))[2:-1] in text
+    return bytes(content).hex() in text.lower() or repr(bytes(content))[2:-1] in text
 
 
 def secrets_in(value: object) -> Iterable[bytes]:
@@ -72,6 +80,148 @@ def test_no_text_form_shows_the_content(text: str) -> None:
     assert "never" not in text
 
 
+# Everything that can be made of a secret without naming bytes: by operators of either side, by methods, by copies.
+MADE: dict[str, Callable[[Secret], bytes]] = {
+    "slice": lambda secret: secret[2:],
+    "whole slice": lambda secret: secret[:],
+    "backwards": lambda secret: secret[::-1],
+    "sum": lambda secret: secret + b"public",
+    "sum from the left": lambda secret: b"public" + secret,
+    "sum with a bytearray": lambda secret: bytearray(b"public") + secret,
+    "sum of two": lambda secret: secret + secret,
+    "in-place sum": lambda secret: operator.iadd(b"public", secret),
+    "repetition": lambda secret: secret * 2,
+    "repetition from the left": lambda secret: 2 * secret,
+    "percent": lambda secret: b"key %s" % secret,
+    "as a pattern": lambda secret: (secret + b"%d") % 5,
+    "as a separator": lambda secret: secret.join([b"a", b"b"]),
+    "replaced": lambda secret: secret.replace(b"me", b"you"),
+    "translated": lambda secret: secret.translate(None, b"!"),
+    "without its head": lambda secret: secret.removeprefix(b"\x00"),
+    "without its tail": lambda secret: secret.removesuffix(b"\x80"),
+    "stripped": lambda secret: secret.strip(b"\x80"),
+    "stripped left": lambda secret: secret.lstrip(b"\x00"),
+    "stripped right": lambda secret: secret.rstrip(b"\x80"),
+    "centred": lambda secret: secret.center(40),
+    "to the left": lambda secret: secret.ljust(40),
+    "to the right": lambda secret: secret.rjust(40),
+    "filled": lambda secret: secret.zfill(40),
+    "without tabs": lambda secret: secret.expandtabs(),
+    "lower": lambda secret: secret.lower(),
+    "upper": lambda secret: secret.upper(),
+    "swapped": lambda secret: secret.swapcase(),
+    "capitalized": lambda secret: secret.capitalize(),
+    "title": lambda secret: secret.title(),
+    "split": lambda secret: secret.split(b" ")[1],
+    "split from the right": lambda secret: secret.rsplit(b" ", 1)[0],
+    "lines": lambda secret: secret.splitlines()[0],
+    "partition": lambda secret: secret.partition(b" ")[2],
+    "partition from the right": lambda secret: secret.rpartition(b" ")[0],
+    "copy": copy.copy,
+    "deep copy": copy.deepcopy,
+    "smallest of many": lambda secret: min([secret, secret + b"x"]),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_made_of_a_secret_is_secret(name: str) -> None:
+    """Slices, sums, joins and whatever else the methods of bytes return have the right bytes, and print none of them."""
+    made, plain = MADE[name](Secret(CONTENT)), MADE[name](CONTENT)  # type: ignore[arg-type]  # the same of plain bytes
+
+    assert type(made) is Secret
+    assert made == plain
+    assert shows(repr(plain), plain)  # plain bytes do print
+    assert not shows(f"{made}{made!r}{[made]}", plain)
+
+
+def test_every_method_of_bytes_was_thought_of() -> None:
+    """Whatever method of bytes returns bytes or text on this Python keeps the secret or is refused."""
+    arguments: dict[str, tuple[Any, ...]] = {
+        **dict.fromkeys(("__add__", "__mod__", "split", "rsplit", "partition", "rpartition"), (b" ",)),
+        **dict.fromkeys(("removeprefix", "removesuffix"), (b"\x00",)),
+        **dict.fromkeys(("center", "ljust", "rjust", "zfill", "__mul__", "__rmul__"), (40,)),
+        "__getitem__": (slice(1, None),),
+        "replace": (b"m", b"M"),
+        "join": ([b"a", b"b"],),
+        "translate": (None,),
+        "__format__": ("",),
+        "__reduce_ex__": (4,),
+    }
+    # These are how bytes are asked for on purpose, or belong to the class and not to its content.
+    aside = {
+        "__bytes__",
+        "__getnewargs__",
+        "__buffer__",
+        "__class__",
+        "__dir__",
+        "__doc__",
+        "__getattribute__",
+    }
+    plain = b"%s never print me!"
+
+    for name in sorted(set(dir(bytes)) - aside):
+        method = getattr(Secret(plain), name)
+        if not callable(method):
+            continue
+        try:
+            found = method(*arguments.get(name, ()))
+        except TypeError:
+            continue
+        for part in found if type(found) in (list, tuple) else [found]:
+            assert not isinstance(part, bytes) or type(part) is Secret, name
+            assert "never" not in f"{part}", name
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda secret: secret.hex(),
+        lambda secret: secret.hex(":"),
+        lambda secret: secret.decode(),
+        lambda secret: secret.decode("latin-1"),
+        lambda secret: secret[0],
+        list,
+        tuple,
+        sorted,
+        lambda secret: [*secret],
+        lambda secret: list(reversed(secret)),
+        lambda secret: bytes(byte ^ 1 for byte in secret),
+        lambda secret: dict(enumerate(secret)),
+        pickle.dumps,
+        lambda secret: pickle.dumps({"state": [secret]}),
+        lambda secret: f"{secret:>40}",
+        lambda secret: f"{secret:x}",
+    ],
+)
+def test_what_would_show_a_secret_unasked_is_refused(show: Callable[[Secret], object]) -> None:
+    """Hex, decoding, numbers, iteration and pickles raise TypeError, whose text and traceback show nothing."""
+    secret = Secret(CONTENT)
+
+    with pytest.raises(TypeError) as caught:
+        show(secret)
+
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert not shows("".join(report.format()), CONTENT)
+    assert "never" not in "".join(report.format())
+
+
+def test_printers_and_logs_show_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    """Logging, pretty printers and the report of a failed comparison show its size alone."""
+    secret = Secret(CONTENT)
+    logging.getLogger(__name__).warning("state %s %r %s", secret, [secret], {"key": secret[1:]})
+    texts = [caplog.text, pprint.pformat([secret, secret[2:]]), reprlib.repr(secret), ascii(secret)]
+
+    assert not [text for text in texts if shows(text, CONTENT) or "never" in text]
+    assert all("<Secret of" in text for text in texts)
+
+
+def test_a_copy_of_a_state_keeps_its_secrets_secret() -> None:
+    """Copying what holds secrets copies no secret into plain bytes: bytes never change, so it is the same object."""
+    state = {"keys": [Secret(CONTENT)]}
+
+    assert copy.deepcopy(state)["keys"][0] is state["keys"][0]
+
+
 def test_a_secret_is_bytes() -> None:
     """A secret computes like the bytes it holds."""
     secret = Secret(CONTENT)
@@ -79,6 +229,8 @@ def test_a_secret_is_bytes() -> None:
     assert secret == CONTENT
     assert len(secret) == len(CONTENT)
     assert hash(secret) == hash(CONTENT)
+    assert type(bytes(secret)) is bytes
+    assert int.from_bytes(secret, "big") == int.from_bytes(CONTENT, "big")
 
 
 def test_random_secrets_take_exactly_the_bytes_they_are_given() -> None:
@@ -123,8 +275,8 @@ def test_no_state_of_a_signed_session_shows_a_secret() -> None:
     """The same with identities, extra secrets and a signed survivor list."""
     terms = signed_terms(EXTRA_SESSION, CONSISTENCY)
     extra = {me: {0: [Secret(bytes([me, number]) * 16) for number in range(2)]} for me in range(1, 5)}
-    advertised, directory = advertise(terms)
-    shared, deliveries = share(terms, advertised, directory, extra=extra)
+    advertised, directory = advertise(terms, extra=extra)
+    shared, deliveries = share(terms, advertised, directory)
     masked, uploads = mask(terms, shared, deliveries, make_inputs(EXTRA_SESSION))
     agreed, _ = agree(terms, masked, survivor_list(terms, (1, 2, 3, 4), uploads=uploads))
 

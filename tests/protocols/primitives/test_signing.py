@@ -193,4 +193,4 @@ def test_a_key_does_not_print() -> None:
     key = SigningKey(SECRET)
 
     assert repr(key) == str(key) == "<SigningKey>"
-    assert SECRET.hex() not in f"{key!r}{key}{key.secret!r}"
+    assert bytes(SECRET).hex() not in f"{key!r}{key}{key.secret!r}"

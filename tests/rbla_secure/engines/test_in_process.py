@@ -7,6 +7,7 @@ import pytest
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.round import RoundOutcome, prepare_round
+from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
     MEMBERS,
@@ -80,7 +81,7 @@ def test_whose_input_counts_does_not_depend_on_the_protocol(stages: tuple[str, .
 
 
 def hold(rate: float, *, round_number: int) -> tuple[Faults, RoundOutcome]:
-    plan = make_plan(secure_sum="masking")
+    plan = make_plan(secure_sum="masking", rounds=20)
     given = faults(rate)
     engine = InProcess(make_participants(plan), faults=given, stopwatch=Stopwatch())
     return given, play_round(plan, make_adapter(plan), engine, round_number=round_number)
@@ -103,7 +104,7 @@ def test_a_client_is_silent_from_its_stage_on() -> None:
 
 def test_a_fault_silences_one_round_of_a_message() -> None:
     """Where a message holds parcels of two rounds, a client may answer the one and not the other."""
-    plan = make_plan(secure_sum="masking")
+    plan = make_plan(secure_sum="masking", rounds=5)
     given = faults(0.5)
     engine = InProcess(make_participants(plan), faults=given, stopwatch=Stopwatch())
     rounds = [open_round(plan, round_number=number) for number in (4, 5)]
@@ -157,3 +158,24 @@ def test_the_engine_carries_the_bytes_as_they_are() -> None:
     assert [answer.client for answer in answers] == list(messages)
     assert answers == given
     assert stopwatch.seconds("clients") > 0
+
+
+def test_a_client_that_takes_too_long_is_silent() -> None:
+    """An answer has a time limit: training that never ends costs its client the round, and nobody else anything."""
+    plan = make_plan(secure_sum="plain")
+
+    def forever(adapter: Adapter, seed: int) -> Rows:  # noqa: ARG001
+        while True:
+            pass
+
+    for limit, hurried in ((0.2, {"small-01": forever}), (60.0, {})):
+        people = make_participants(plan, train=hurried)
+        given = faults(0.0, stages=("upload",), input_stage="upload")
+        engine = InProcess(people, faults=given, stopwatch=Stopwatch(), stage_seconds=limit)
+
+        outcome = play_round(plan, make_adapter(plan), engine)
+
+        assert [name for name in MEMBERS if name not in outcome.survivors] == list(hurried)
+        assert outcome.refusals.get("small-01", "") == (
+            "RefusalError: local training failed: TimeLimitError" if hurried else ""
+        )

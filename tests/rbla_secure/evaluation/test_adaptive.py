@@ -33,9 +33,23 @@ def test_the_largest_accepted_mixture_is_sent() -> None:
 
 
 def test_a_rule_that_accepts_anything_gets_the_whole_backdoor() -> None:
-    """And one that accepts nothing gets honest changes."""
-    assert found(2.0).strength == 1.0
-    assert found(-1.0).strength == 0.0
+    """One that accepts nothing gets it too: there is nothing to hide, and an attack that is not mounted tests nothing."""
+    for limit, accepted in ((2.0, 2), (-1.0, 0)):
+        disguised = found(limit)
+        assert (disguised.strength, disguised.accepted) == (1.0, accepted)
+        np.testing.assert_allclose(disguised.changes["a"], BACKDOOR["a"])
+
+
+def test_where_not_all_can_be_accepted_one_will_do() -> None:
+    """A rule that keeps one client alone, as Krum does, is met with the strongest mixture that is kept of one."""
+
+    def accepts(changes: Changes) -> dict[str, bool]:
+        return {name: name == "b" and bool(change[0, 1] <= 0.3) for name, change in changes.items()}
+
+    disguised = disguise(HONEST, BACKDOOR, stand_ins={}, step=None, accepts=accepts, clip_norm=1.0)
+
+    assert disguised.strength == pytest.approx(0.3, abs=2**-10)
+    assert disguised.accepted == 1
 
 
 def test_one_member_refused_is_all_members_refused() -> None:

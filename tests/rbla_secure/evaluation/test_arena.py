@@ -1,14 +1,17 @@
 """Attacked runs of the federation's own rounds: what the quorum closes, in the mode it is run in, and what is reported."""
 
+from typing import Any
+
 import pytest
 
 from rbla_secure.choices import FilterName
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import PlanError
-from rbla_secure.evaluation import known_rule
 from rbla_secure.evaluation.arena import Grounds, Outcome, attacked_run
+from rbla_secure.evaluation.known_rule import KnownRule
 from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.unclipped import unclipped_contribution
+from rbla_secure.federation import step_check
 from rbla_secure.tasks.training import use_one_thread
 
 # A fifth of thirty clients attacks; all bands but those of attackers alone have more holders than twice six.
@@ -49,15 +52,16 @@ def test_rank_inflation_owns_its_rows_without_the_quorum(grounds: Grounds) -> No
     assert attacked(grounds, AttackName.RANK_INFLATION).success >= 0.9
 
     filtered = attacked(
-        grounds, AttackName.RANK_INFLATION, "robustness.filter=tier-dnc-cosine", "robustness.f=2"
+        grounds, AttackName.RANK_INFLATION, "robustness.filter=tier-dnc-cosine", "robustness.f=1"
     )
     assert filtered.success >= 0.9
+    assert filtered.attacks_seen == 6 * 8
     assert filtered.bands_closed == 0
 
 
 def test_rank_inflation_is_stopped_by_the_quorum(grounds: Grounds) -> None:
     """With 2f + 1 holders asked for, the captured rows stay closed and the trigger does not work."""
-    for settings in (("robustness.f=6",), ("robustness.f=6", "robustness.filter=tier-dnc-cosine")):
+    for settings in (("robustness.f=6",), ("robustness.f=6", "robustness.filter=trimmed-mean")):
         outcome = attacked(grounds, AttackName.RANK_INFLATION, *settings)
 
         assert outcome.success <= 0.1
@@ -88,14 +92,14 @@ def test_groups_are_the_same_in_the_clear() -> None:
 
 
 def test_rejections_are_told_apart(grounds: Grounds) -> None:
-    """Of 30 clients 6 are rejected in every round; how many of them attack is reported, and ranks of the others."""
+    """Of 30 clients 5 are rejected in every round; how many of them attack is reported, and ranks of the others."""
     outcome = attacked(
-        grounds, AttackName.SIGN_FLIP, "rounds=4", "robustness.filter=tier-dnc-cosine", "robustness.f=6"
+        grounds, AttackName.SIGN_FLIP, "rounds=4", "robustness.filter=tier-dnc-cosine", "robustness.f=5"
     )
 
     assert outcome.attackers_rejected is not None
     assert outcome.honest_rejected is not None
-    assert 6 * outcome.attackers_rejected + 24 * outcome.honest_rejected == pytest.approx(6)
+    assert 6 * outcome.attackers_rejected + 24 * outcome.honest_rejected == pytest.approx(5)
     assert outcome.attackers_rejected > 0.6
     assert set(outcome.rejected_by_rank) == {"2", "4", "8", "16"}
 
@@ -105,11 +109,15 @@ def test_the_adaptive_attack_runs_the_rule_it_attacks(
 ) -> None:
     """It asks the filter of the plan, and is rejected less often than a backdoor that does not."""
     asked: list[FilterName] = []
-    build = known_rule.build
-    monkeypatch.setattr(
-        known_rule, "build", lambda name, **options: asked.append(name) or build(name, **options)
-    )  # type: ignore[func-returns-value]
-    settings = ("rounds=5", "robustness.filter=tier-dnc-cosine", "robustness.f=6")
+    accepts = KnownRule.accepts
+
+    def noted(rule: KnownRule, changes: Any) -> Any:
+        assert rule.filtering is not None
+        asked.append(rule.filtering.plan.config.robustness.filter)
+        return accepts(rule, changes)
+
+    monkeypatch.setattr(KnownRule, "accepts", noted)
+    settings = ("rounds=5", "robustness.filter=tier-dnc-cosine", "robustness.f=5")
 
     adaptive = attacked(grounds, AttackName.ADAPTIVE, *settings)
     simple = attacked(grounds, AttackName.BACKDOOR, *settings)
@@ -132,17 +140,25 @@ def test_a_configuration_that_is_refused_without_an_attack_is_an_error(grounds: 
         attacked(grounds, AttackName.NONE, "robustness.group-size=20")
 
 
-def test_a_client_without_a_clip_has_one_group_and_no_more(grounds: Grounds) -> None:
-    """It fills the grid: one sum over everybody is lost to it, a median over groups is not."""
+def test_a_client_without_a_clip_has_one_group_and_no_more(
+    grounds: Grounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fills the grid: one sum over everybody is refused for it round after round, a median over groups learns on.
+
+    A server that takes whatever it adds up to loses the model to it.
+    """
     wide = ("rounds=4", "quantization.bound=1.0", "quantization.bits=20")
     alone = {"share": 1 / 30, "grounds": grounds, "contribute": unclipped_contribution}
 
-    lost = attacked_run(config(*wide), AttackName.SIGN_FLIP, **alone)  # type: ignore[arg-type]
+    closed = attacked_run(config(*wide), AttackName.SIGN_FLIP, **alone)  # type: ignore[arg-type]
     held = attacked_run(
         config(*wide, "robustness.group-size=3", "robustness.f=1"),
         AttackName.SIGN_FLIP,
         **alone,  # type: ignore[arg-type]
     )
 
-    assert lost.accuracy < 0.3
-    assert held.accuracy > 0.5
+    monkeypatch.setattr(step_check, "impossible", lambda *_: {})
+    lost = attacked_run(config(*wide), AttackName.SIGN_FLIP, **alone)  # type: ignore[arg-type]
+
+    assert closed.bands_closed == 1.0
+    assert lost.accuracy < closed.accuracy - 0.05 < 0.5 < held.accuracy

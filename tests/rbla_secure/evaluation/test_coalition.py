@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from rbla_secure.choices import Rest
 from rbla_secure.errors import UpdateError
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Strength
@@ -119,6 +120,41 @@ def test_a_round_is_crafted_once() -> None:
     assert trainer.calls == 6, "the same adapter with another seed: the round before was aborted"
     sent(who, Adapter(layout=LAYOUT, rows=START.rows + np.float32(1)), seed=8)
     assert trainer.calls == 9
+
+
+@pytest.mark.parametrize("attack", list(AttackName))
+def test_where_rows_are_folded_members_train_from_the_whole_function(attack: AttackName) -> None:
+    """Whoever is asked first, all rows are known; a member trains at its own rank with the others as the rest."""
+    trainer = Trainer()
+
+    def train(adapter: Adapter, data: LabelledImages, seed: int) -> np.ndarray:
+        np.testing.assert_array_equal(adapter.whole().rows[adapter.rank :], START.rows[adapter.rank :])
+        assert (adapter.rest is None) == (adapter.rank == START.rank)
+        assert adapter.rank in RANKS.values()
+        return trainer(adapter, data, seed)
+
+    federation = Federation(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
+    who = coalition(attack, train=train, federation=federation)
+
+    asked = {name: who.train_of(name)(START.folded(rank), 7) for name, rank in RANKS.items()}
+
+    assert {name: rows.shape[0] for name, rows in asked.items()} == RANKS
+    observed = coalition(attack, federation=federation)
+    observed.observe(START)
+    for name, rank in RANKS.items():
+        assert observed.train_of(name)(START.folded(rank), 7).tobytes() == asked[name].tobytes()
+
+
+def test_where_rows_are_folded_the_first_that_is_asked_knows_them_all() -> None:
+    """Three members are trained once, at their own ranks: nobody makes more rows known later."""
+    trainer = Trainer()
+    federation = Federation(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
+    who = coalition(AttackName.SIGN_FLIP, trainer, federation=federation)
+
+    for name, rank in RANKS.items():
+        assert who.train_of(name)(START.folded(rank), 1).shape == (rank, LAYOUT.row_length)
+
+    assert trainer.calls == 3
 
 
 def test_without_the_global_adapter_a_larger_member_makes_the_rest_known() -> None:

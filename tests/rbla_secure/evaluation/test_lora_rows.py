@@ -34,6 +34,22 @@ def test_training_captured_rows_leaves_the_others() -> None:
     np.testing.assert_array_equal(seen[1][0][:2], start.rows[:2])
 
 
+def test_training_captured_rows_keeps_the_rest() -> None:
+    """Every pass is on the whole function, as the first."""
+    start = Adapter.initial(LAYOUT, rank=4, seed=0).folded(3)
+    seen = []
+
+    def train(adapter: Adapter, _: int) -> np.ndarray:
+        seen.append(adapter.rest)
+        return adapter.rows + np.float32(1)
+
+    train_rows_from(train, start, start=2, seed=10)
+
+    assert len(seen) == PASSES
+    for rest in seen:
+        np.testing.assert_array_equal(rest, start.rest)
+
+
 def test_stuffed_rows_are_orthogonal_to_the_honest_ones() -> None:
     """The busy half is honest to the bit, the quiet half carries a backdoor that no honest row has a part in."""
     generator = np.random.default_rng(0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rbla_secure.errors import DataError
+from rbla_secure.evaluation.poisoning.names import TriggerName
 from rbla_secure.evaluation.poisoning.triggers import (
     Trigger,
     attack_success,
@@ -11,8 +12,10 @@ from rbla_secure.evaluation.poisoning.triggers import (
     flipped_labels,
     poisoned,
     quarter_patch,
+    quarter_trigger,
     stamp,
     triggered,
+    whole_trigger,
 )
 from rbla_secure.tasks.datasets import LabelledImages
 
@@ -89,3 +92,22 @@ def test_what_a_trigger_refuses() -> None:
         Trigger(pixels=np.array([0]), target=10)
     with pytest.raises(DataError, match="other classes"):
         triggered(examples([0, 0]), corner_patch())
+
+
+@pytest.mark.parametrize("name", TriggerName)
+def test_the_quarters_of_a_trigger_are_the_whole(name: TriggerName) -> None:
+    quarters = [set(quarter_trigger(name, number).pixels.tolist()) for number in range(4)]
+
+    assert set.union(*quarters) == set(whole_trigger(name).pixels.tolist())
+    assert sum(map(len, quarters)) == len(whole_trigger(name).pixels)
+    assert set(quarter_trigger(name, 5).pixels.tolist()) == quarters[1]
+
+
+def test_the_scattered_trigger_lies_where_digits_have_ink_and_the_corner_does_not() -> None:
+    """Why there are two: forty pixels of the middle twenty rows and columns, and sixteen of the last four."""
+    rows, columns = np.divmod(whole_trigger(TriggerName.SCATTERED).pixels, 28)
+
+    assert len(rows) == 40
+    assert rows.min() >= 4
+    assert columns.max() < 24
+    assert whole_trigger(TriggerName.CORNER).pixels.min() >= 24 * 28

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbla_secure.errors import RunFolderError
-from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind, read_events
+from rbla_secure.federation.audit_log import AuditLog, Entry, Event, EventKind, read_events
 from tests.support.federations import MEMBERS, make_plan, make_session
 from tests.support.properties import PROPERTY
 
@@ -128,6 +128,21 @@ def test_any_text_is_one_line_of_ascii(tmp_path: Path, reason: str) -> None:
     assert read_events(tmp_path / "events.jsonl")[1].details["reason"] == reason
 
 
+def test_what_could_not_be_read_back_is_not_written(path: Path) -> None:
+    """An event that the reader of the log refuses never reaches the file."""
+    before = path.read_bytes()
+
+    def refuse(event: Event) -> None:
+        if event.number == 7:
+            raise RunFolderError("no")
+
+    log = AuditLog(path, observe=refuse)
+    with pytest.raises(RunFolderError):
+        log.append(refusal(), refusal())
+
+    assert path.read_bytes() == before
+
+
 # Tampering.
 
 
@@ -167,6 +182,10 @@ FAULTS: dict[str, tuple[Callable[[list[str]], list[str]], int]] = {
     "an unknown kind": (lambda lines: [*lines[:4], changed(lines[4], kind="nothing")], 5),
     "an empty line": (lambda lines: [*lines[:3], "", *lines[3:]], 4),
     "no JSON": (lambda lines: [*lines[:4], "{"], 5),
+    "a figure without a word in JSON": (
+        lambda lines: [*lines[:4], lines[4].replace('"rounds":3', '"rounds":NaN')],
+        5,
+    ),
     "a carriage return": (lambda lines: [*lines[:4], lines[4] + "\r"], 5),
 }
 
@@ -266,11 +285,17 @@ def cut_at(data: bytes) -> Iterator[bytes]:
 
 
 def test_every_crash_while_lines_are_written_leaves_a_chain(path: Path) -> None:
-    """Cut anywhere behind its first line, the log opens with the lines that were whole."""
+    """Cut anywhere behind its first line, the log opens with the lines that were whole; the torn one goes with the next."""
     data = path.read_bytes()
 
     for left in cut_at(data):
         path.write_bytes(left)
+        whole = left[: left.rindex(b"\n") + 1]
 
-        assert len(AuditLog(path)) == left.count(b"\n")
-        assert path.read_bytes() == data[: left.rindex(b"\n") + 1]
+        log = AuditLog(path)
+        assert len(log) == left.count(b"\n")
+        assert path.read_bytes() == left
+        log.append(refusal())
+
+        assert path.read_bytes().startswith(whole)
+        assert path.read_bytes().count(b"\n") == len(read_events(path)) == whole.count(b"\n") + 1

@@ -16,10 +16,10 @@ from rbla_secure.errors import ConfigError, RblaSecureError, RunFolderError
 from rbla_secure.federation.audit_log import Entry, EventKind, read_events
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.lora.adapter import Adapter
-from tests.support.federations import make_adapter, make_config, make_plan
+from tests.support.federations import make_adapter, make_config, make_plan, make_session
 from tests.support.records import make_record, make_seconds
 
-PLAN = make_plan()
+PLAN = make_plan(rounds=20_000)
 
 
 def adapter_after(number: int) -> Adapter:
@@ -27,15 +27,35 @@ def adapter_after(number: int) -> Adapter:
 
 
 def save_round(folder: RunFolder, number: int) -> None:
+    """A round from its session to its end."""
     adapter = adapter_after(number)
     record = make_record(round=number, adapter=adapter.digest().hex())
-    folder.save(PLAN, adapter, record, make_seconds(round=number))
+    attempt = folder.next_attempt(number)
+    session = make_session(PLAN, run=folder.run_id, round_number=number, attempt=attempt)
+    folder.log.append(Entry.of_session(session, EventKind.SESSION_OPENED))
+    folder.save(PLAN, session, adapter, record, make_seconds(round=number))
+
+
+class CrashError(Exception):
+    """Stands for the end of the process."""
+
+
+def die_before_the_event(folder: RunFolder, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round whose line and checkpoint are on the disk, and whose end the log was not told of any more."""
+
+    def crash(*_arguments: object) -> Iterator[Entry]:
+        raise CrashError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rbla_secure.federation.checkpoint.of_round", crash)
+        with pytest.raises(CrashError):
+            save_round(folder, number)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
     """A run folder with three rounds."""
-    made = RunFolder.create(tmp_path / "run", make_config())
+    made = RunFolder.create(tmp_path / "run", make_config(rounds=20_000))
     for number in (1, 2, 3):
         save_round(made, number)
     yield made
@@ -96,7 +116,7 @@ def test_the_adapters_of_all_rounds_are_there_in_order(folder: RunFolder) -> Non
 
 def test_a_new_run_has_no_adapters(tmp_path: Path) -> None:
     """Neither all nor the last."""
-    made = RunFolder.create(tmp_path / "run", make_config())
+    made = RunFolder.create(tmp_path / "run", make_config(rounds=20_000))
 
     found = [*made.adapters(PLAN), *made.last_adapters(PLAN, 3)]
 
@@ -129,20 +149,16 @@ def test_a_checkpoint_of_another_plan_is_refused(folder: RunFolder) -> None:
     assert snapshot(folder) == before
 
 
-def test_a_round_beyond_four_digits_is_the_last(folder: RunFolder) -> None:
+def test_a_round_beyond_four_digits_is_the_last(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds are compared as numbers and not as names."""
-    for number in (9999, 10000):
-        adapter = adapter_after(number)
-        (folder.path / "checkpoints" / f"round-{number:04d}.safetensors").write_bytes(
-            save({"rows": adapter.rows}, metadata=identity_of(folder))
-        )
-    lines = [
-        make_record(round=number, adapter=adapter_after(number).digest().hex()).model_dump_json()
-        for number in range(1, 10001)
-    ]
-    (folder.path / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+    for number in range(4, 10001):
+        save_round(folder, number)
+    folder.close()
 
-    progress = folder.load(PLAN)
+    again = RunFolder.open(folder.path)
+    progress = again.load(PLAN)
+    again.close()
 
     assert progress.round == 10000
     assert progress.adapter is not None
@@ -203,9 +219,6 @@ def test_a_crash_while_an_empty_folder_is_filled_does_not_block_it(
     path.mkdir()
     left = flush
 
-    class CrashError(Exception):
-        pass
-
     def crash(_descriptor: int) -> None:
         nonlocal left
         left -= 1
@@ -230,9 +243,9 @@ def test_a_log_that_was_tampered_with_is_refused_and_lets_go_of_the_folder(folde
     folder.close()
     path = folder.path / "events.jsonl"
     good = path.read_bytes()
-    path.write_bytes(good.replace(b"run-created", b"run-resumed"))
+    path.write_bytes(good.replace(b"session-opened", b"dropped", 1))
 
-    with pytest.raises(RunFolderError, match=r"events\.jsonl line 2: it does not follow the line before it"):
+    with pytest.raises(RunFolderError, match=r"events\.jsonl line 3: it does not follow the line before it"):
         RunFolder.open(folder.path)
     path.write_bytes(good)
 
@@ -345,12 +358,11 @@ def test_a_torn_metrics_line_of_an_unfinished_round_is_dropped(folder: RunFolder
     assert (folder.path / "metrics.jsonl").read_bytes() == whole
 
 
-def test_a_metrics_line_too_many_is_cut_away(folder: RunFolder) -> None:
-    """A round whose checkpoint is missing did not happen: its lines go, and saving it again gives one line."""
+def test_a_metrics_line_too_many_is_cut_away(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round that the log does not hold did not happen: its lines go, and saving it again gives one line."""
     metrics, timings = (folder.path / name for name in ("metrics.jsonl", "timings.jsonl"))
     whole = metrics.read_bytes()
-    save_round(folder, 4)
-    checkpoint(folder, 4).unlink()
+    die_before_the_event(folder, 4, monkeypatch)
 
     progress = folder.load(PLAN)
     cut = metrics.read_bytes()
@@ -377,10 +389,15 @@ def test_a_metrics_line_too_few_is_refused(folder: RunFolder) -> None:
 @pytest.mark.parametrize("order", [[2, 1, 3], [1, 1, 2, 3], [1, 3], [2, 3], [1, 2, 2], []])
 def test_metrics_out_of_order_are_refused(folder: RunFolder, order: list[int]) -> None:
     """There is one line per finished round, in order."""
+    rule = (
+        r"must have one line for each of the rounds 1\.\.3"
+        if len(order) < 3
+        else r"line [123] is not the one"
+    )
     lines = (folder.path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (folder.path / "metrics.jsonl").write_text("".join(lines[number - 1] for number in order))
 
-    with pytest.raises(RunFolderError, match=r"one line for each of the rounds 1\.\.3"):
+    with pytest.raises(RunFolderError, match=rule):
         folder.load(PLAN)
 
 
@@ -393,7 +410,7 @@ def test_a_damaged_line_is_named(folder: RunFolder, name: str, line: str) -> Non
     (folder.path / name).write_text("".join(each + "\n" for each in lines))
     before = snapshot(folder)
 
-    with pytest.raises(RunFolderError, match=rf"{name} line 2 is damaged"):
+    with pytest.raises(RunFolderError, match=rf"{name} line 2 is (damaged|not the one)"):
         folder.load(PLAN)
 
     assert snapshot(folder) == before
@@ -430,30 +447,34 @@ def not_finite() -> bytes:
     ],
 )
 def test_a_damaged_checkpoint_is_named(folder: RunFolder, content: bytes) -> None:
-    """A checkpoint that is torn, malformed or another adapter is refused, and the message says how to go on."""
+    """A checkpoint that is torn, malformed or another adapter is refused, and the message says what to do."""
     checkpoint(folder, 3).write_bytes(content)
     before = snapshot(folder)
 
-    with pytest.raises(
-        RunFolderError, match=r"round-0003\.safetensors .*delete it to go on from the round before"
-    ):
+    with pytest.raises(RunFolderError, match=r"round-0003\.safetensors .*: restore it from a copy"):
         folder.load(PLAN)
 
     assert snapshot(folder) == before
 
 
 def test_the_advice_for_a_damaged_checkpoint_helps(folder: RunFolder) -> None:
-    """Deleting the damaged checkpoint goes back to the round before."""
+    """The file from a copy is taken; without one the run does not go back."""
+    good = checkpoint(folder, 3).read_bytes()
     checkpoint(folder, 3).write_bytes(b"damaged")
     with pytest.raises(RunFolderError):
         folder.load(PLAN)
-
     checkpoint(folder, 3).unlink()
+    with pytest.raises(
+        RunFolderError, match=r"round-0003\.safetensors is missing, but events\.jsonl holds round 3"
+    ):
+        folder.load(PLAN)
+
+    checkpoint(folder, 3).write_bytes(good)
     progress = folder.load(PLAN)
 
-    assert progress.round == 2
+    assert progress.round == 3
     assert progress.adapter is not None
-    assert progress.adapter.digest() == adapter_after(2).digest()
+    assert progress.adapter.digest() == adapter_after(3).digest()
 
 
 def test_a_checkpoint_that_was_never_renamed_does_not_count(folder: RunFolder) -> None:
@@ -487,9 +508,6 @@ def test_a_crash_before_the_checkpoint_costs_the_round_alone(
     """Metrics come first, so that a crash in between leaves a line too many, which the next start cuts away."""
     whole = (folder.path / "metrics.jsonl").read_bytes()
 
-    class CrashError(Exception):
-        pass
-
     def crash(_path: Path, _data: bytes) -> None:
         raise CrashError
 
@@ -510,8 +528,17 @@ def attempts(folder: RunFolder) -> list[dict[str, int]]:
     return [json.loads(line) for line in (folder.path / "attempts.jsonl").read_text().splitlines()]
 
 
-def test_attempts_are_numbered_round_by_round(folder: RunFolder) -> None:
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[RunFolder]:
+    """A run folder without rounds."""
+    made = RunFolder.create(tmp_path / "empty", make_config())
+    yield made
+    made.close()
+
+
+def test_attempts_are_numbered_round_by_round(empty: RunFolder) -> None:
     """Each attempt at a round has the next number, and is on the disk before it begins."""
+    folder = empty
     numbers = [folder.next_attempt(number) for number in (1, 1, 2, 1, 2)]
 
     assert numbers == [1, 2, 1, 3, 2]
@@ -531,8 +558,9 @@ def test_attempts_go_on_after_the_folder_is_opened_again(folder: RunFolder) -> N
     assert number == 2
 
 
-def test_a_torn_attempt_does_not_swallow_the_next_one(folder: RunFolder) -> None:
+def test_a_torn_attempt_does_not_swallow_the_next_one(empty: RunFolder) -> None:
     """A line that a crash cut short never opened a session; it goes, and the next line stands by itself."""
+    folder = empty
     folder.next_attempt(1)
     with (folder.path / "attempts.jsonl").open("ab") as file:
         file.write(b'{"round": 1, "atte')

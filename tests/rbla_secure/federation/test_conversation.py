@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.masking.messages import RevealedShares
+from protocols.masking.messages import RevealedShares, SealedShares
+from protocols.primitives.secret import Secret
 from protocols.session import ClientId
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Answer, Parcel
@@ -177,8 +178,8 @@ def test_a_round_that_is_over_still_carries_the_next() -> None:
     assert second.adapter.to_bytes() != adapter.to_bytes()
 
 
-def test_a_share_that_does_not_fit_ends_the_round_by_name() -> None:
-    """When what was revealed for a dropped client is not its key, the round has no result, and no error escapes."""
+def test_a_share_that_does_not_fit_costs_nobody_the_round() -> None:
+    """When what one client reveals for a dropped one is no share of its key, the round goes on and says who it was."""
     plan = make_plan(secure_sum="masking", tiers={"lab": {"rank": 1, "clients": 6}})
 
     def spoil(client: ClientId, parcel: Parcel) -> list[Answer]:
@@ -196,6 +197,52 @@ def test_a_share_that_does_not_fit_ends_the_round_by_name() -> None:
 
     outcome = play_round(plan, adapter, exchange)
 
-    assert outcome.aborted.startswith("lab-01: the shares revealed for it")
-    assert outcome.adapter is adapter
-    assert outcome.survivors == ()
+    assert outcome.aborted == ""
+    assert outcome.refused_bands == {}
+    assert outcome.survivors == tuple(f"lab-0{number}" for number in range(2, 7))
+    assert outcome.refusals == {
+        "lab-02": "ShareError: revealed a wrong share of the mask key of lab-01 in segment 0"
+    }
+
+
+WRONG_SHARES = "ShareError: revealed a wrong share of the self-mask seed of large-01 in segment 0, and 8 more wrong shares"
+NO_USE = "SealError: cannot use the share bundles of large-02: one of each pair does not follow the protocol"
+
+
+def moved(share: bytes) -> Secret:
+    """A share with its last bit turned."""
+    plain = bytes(share)
+    return Secret(plain[:-1] + bytes([plain[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("profile", ["semi-honest", "one-answer", "consistency"])
+@pytest.mark.parametrize("stage", ["share_keys", "reveal_shares"])
+def test_who_spoils_shares_is_told_with_the_round(profile: str, stage: str) -> None:
+    """A wrong share, or a bundle of no use, changes no sum and stands in the round's refusals."""
+    plan = masked_plan(profile)
+
+    def lie(client: ClientId, parcel: Parcel) -> list[Answer]:
+        answer = decode_answer(parcel.data)
+        if not isinstance(answer, StageReply) or (client, parcel.stage) != ("large-02", stage):
+            return keep_answer(client, parcel)
+        payload = answer.payload
+        if stage == "reveal_shares":
+            message = RevealedShares.from_bytes(payload)
+            shares = {key: moved(share) for key, share in message.self_mask_shares.items()}
+            payload = replace(message, self_mask_shares=shares).to_bytes()
+        else:
+            dealt = SealedShares.from_bytes(payload)
+            spoilt = {**dealt.commitments, 4: bytes(len(dealt.commitments[4]))}
+            payload = replace(dealt, commitments=spoilt).to_bytes()
+        return [answer_with(client, parcel, StageReply(payload=payload).to_bytes())]
+
+    adapter = make_adapter(plan)
+    honest = play_round(plan, adapter, InMemory(make_participants(plan)))
+    outcome = play_round(plan, adapter, InMemory(make_participants(plan), answers=lie))
+
+    assert outcome.adapter.digest() == honest.adapter.digest()
+    assert outcome.survivors == MEMBERS
+    assert outcome.refused_bands == {}
+    assert outcome.refusals == (
+        {"large-02": WRONG_SHARES} if stage == "reveal_shares" else {"small-01": NO_USE}
+    )

@@ -18,7 +18,7 @@ from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.stopwatch import Stopwatch
-from tests.support.federations import InMemory, make_participants, make_plan
+from tests.support.federations import BASE, LAYOUT, InMemory, make_participants, make_plan
 from tests.support.identities import server_sum
 
 
@@ -92,7 +92,10 @@ def test_a_run_begins_with_one_seeded_adapter(tmp_path: Path) -> None:
     run, again = Run(tmp_path / "one"), Run(tmp_path / "two")
     other = Run(tmp_path / "three", seed=1)
 
-    starts = [each.coordinator().initial_adapter() for each in (run, again, other)]
+    plans = [Plan.build(each.plan.config, layout=LAYOUT, base_digest=BASE) for each in (run, again, other)]
+    starts = [plan.initial_adapter for plan in plans]
+
+    assert run.coordinator().initial_adapter() is run.plan.initial_adapter
 
     assert starts[0].digest() == starts[1].digest() != starts[2].digest()
     assert starts[0].rank == 3

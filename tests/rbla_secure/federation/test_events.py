@@ -1,18 +1,22 @@
 """What happens in a run stands in its audit log: every session, refusal, drop-out, closed band and round."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
 import pytest
 
+from protocols.masking.messages import RevealedShares
+from protocols.primitives.secret import Secret
 from protocols.session import ClientId, Session
 from rbla_secure.federation.audit_log import AuditLog, Event, EventKind, read_events
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
-from rbla_secure.federation.messages import StageRequest
+from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
 from rbla_secure.federation.plan import Plan
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
@@ -88,6 +92,8 @@ def test_a_run_with_faults_tells_them_all(tmp_path: Path) -> None:
 
     events = events_of(folder)
     adapters = [record.adapter for record in progress.records]
+    lines = (folder.path / "metrics.jsonl").read_bytes().splitlines()
+    digests = [hashlib.sha256(line).hexdigest() for line in lines]
     diverged = ("dropped", {"client": "small-02", "stage": "mask_input"})
     refusal = {"client": "small-02", "by": "client", "error": "UpdateError"}
     first, second, third, fourth = (of_round(events, number) for number in (1, 2, 3, 4))
@@ -103,6 +109,7 @@ def test_a_run_with_faults_tells_them_all(tmp_path: Path) -> None:
     assert first[3][1] == {
         "survivors": [client for client in MEMBERS if client != "small-02"],
         "adapter": adapters[0],
+        "metrics": digests[0],
     }
 
     # The spoilt upload is turned away by the server.
@@ -119,6 +126,7 @@ def test_a_run_with_faults_tells_them_all(tmp_path: Path) -> None:
     assert third[-1][0] == "round-aborted"
     assert "0 of 6 clients answered" in str(third[-1][1]["reason"])
     assert third[-1][1]["adapter"] == adapters[2] == adapters[1]
+    assert [told[-1][1]["metrics"] for told in (first, second, third, fourth)] == digests
 
     # One holder too few: the thin band stays closed.
     assert [kind for kind, _ in fourth] == [
@@ -135,11 +143,25 @@ def test_a_run_with_faults_tells_them_all(tmp_path: Path) -> None:
     assert {event.attempt for event in events[1:]} == {1}
 
 
-def test_a_refusal_in_the_metrics_is_one_in_the_log(tmp_path: Path) -> None:
-    """Both tell the same of every client and round."""
-    folder = RunFolder.create(tmp_path / "run", PLAN.config)
+def lie_in_round_2(client: ClientId, parcel: Parcel) -> list[Answer]:
+    """One client reveals wrong shares."""
+    if (client, parcel.round, parcel.stage) != ("small-03", 2, "reveal_shares"):
+        return keep_answer(client, parcel)
+    answer = decode_answer(parcel.data)
+    assert isinstance(answer, StageReply)
+    message = RevealedShares.from_bytes(answer.payload)
+    wrong = {key: Secret(bytes(33)) for key in message.self_mask_shares}
+    payload = replace(message, self_mask_shares=wrong).to_bytes()
+    return [answer_with(client, parcel, StageReply(payload=payload).to_bytes())]
 
-    progress = run(folder, Faulty(PLAN))
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_a_refusal_in_the_metrics_is_one_in_the_log(tmp_path: Path, lying: bool) -> None:  # noqa: FBT001
+    """Both tell the same of every client and round, also of what came out when the sums were opened."""
+    folder = RunFolder.create(tmp_path / "run", PLAN.config)
+    liars = InMemory(make_participants(PLAN), answers=lie_in_round_2)
+
+    progress = run(folder, liars if lying else Faulty(PLAN))
 
     told: dict[int, dict[str, str]] = {number: {} for number in range(1, ROUNDS + 1)}
     out: dict[int, dict[str, str]] = {number: {} for number in range(1, ROUNDS + 1)}
@@ -224,7 +246,7 @@ def test_whoever_goes_on_says_from_where(tmp_path: Path) -> None:
 
     events = events_of(again)
     (resumed,) = (event for event in events if event.kind is EventKind.RUN_RESUMED)
-    assert resumed.details == {"rounds": 2, "adapter": progress.records[1].adapter}
+    assert resumed.details == {"rounds": 2, "adapter": progress.records[1].adapter, "unopened": []}
     opened = [(event.round, event.attempt) for event in events if event.kind is EventKind.SESSION_OPENED]
     assert opened == [(1, 1), (2, 1), (3, 1), (4, 1), (3, 2), (4, 2)]
 

@@ -58,11 +58,11 @@ def test_a_long_reason_is_cut(letter: str) -> None:
 
 def test_a_request_is_a_known_answer() -> None:
     """Magic, version, type, then each part behind its length."""
-    message = StageRequest(session=b"ab", payload=b"", adapter=b"c")
+    message = StageRequest(session=b"ab", payload=b"", adapter=b"c", digests=b"d")
 
     data = message.to_bytes()
 
-    assert data == HEAD + b"\x02" + b"\x02\0\0\0ab" + b"\0\0\0\0" + b"\x01\0\0\0c"
+    assert data == HEAD + b"\x02" + b"\x02\0\0\0ab" + b"\0\0\0\0" + b"\x01\0\0\0c" + b"\x01\0\0\0d"
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_an_error_that_is_no_name_is_refused(error: str) -> None:
         b"",
         b"RS",
         HEAD,
-        b"XX\x01\x03\0\0\0\0",  # magic
-        b"RS\x02\x03\0\0\0\0",  # version
+        b"XX\x02\x03\0\0\0\0",  # magic
+        b"RS\x01\x03\0\0\0\0",  # version
         HEAD + b"\x02" + bytes(12),  # a request is no answer
         HEAD + b"\x03\0\0\0\0\0",  # trailing byte
         HEAD + b"\x03\xff\xff\xff\xff",  # a length beyond the bytes at hand

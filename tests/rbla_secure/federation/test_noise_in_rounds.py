@@ -18,6 +18,7 @@ from tests.support.federations import (
     LARGE,
     MEMBERS,
     InMemory,
+    beginning_with,
     diverge,
     make_adapter,
     make_config,
@@ -36,7 +37,8 @@ INPUT = {"plain": "upload", "masking": "mask_input"}
 
 def noisy_plan(mode: str = "plain", *, privacy: Mapping[str, Any] | None = None, **changes: Any) -> Plan:
     fields = {"noise_multiplier": 1.5, "privacy": {"colluders": 0, **(privacy or {})}, **changes}
-    return Plan.build(make_config(secure_sum=mode, **fields), layout=LAYOUT, base_digest=BASE)
+    plan = Plan.build(make_config(secure_sum=mode, **fields), layout=LAYOUT, base_digest=BASE)
+    return beginning_with(plan, make_adapter(plan))
 
 
 def still(adapter: Adapter, _seed: int) -> Rows:

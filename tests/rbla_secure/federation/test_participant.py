@@ -41,7 +41,7 @@ from tests.support.identities import client_sum, make_authority
 from tests.support.properties import PROPERTY
 from tests.support.reachable import secrets_of
 
-PLAN = make_plan()
+PLAN = make_plan(rounds=9)
 SESSION = make_session(PLAN)
 ADAPTER = make_adapter(PLAN)
 LEVELS = 32767  # of 16 bits
@@ -66,7 +66,7 @@ class Backwards(Exchange):
 
 
 def request(
-    session: Session = SESSION, *, payload: bytes = b"", rank: int = 1, adapter: bytes | None = None
+    session: Session = SESSION, *, payload: bytes = b"", rank: int = 3, adapter: bytes | None = None
 ) -> bytes:
     rows = ADAPTER.sliced(rank).to_bytes() if adapter is None else adapter
     return StageRequest(session=session.to_bytes(), payload=payload, adapter=rows).to_bytes()
@@ -95,12 +95,12 @@ def test_a_participant_sends_what_it_learnt(name: str, rank: int) -> None:
     trained = drift(ADAPTER.sliced(rank), derive_seed(0, "training", 1, name))
     change = trained.astype(np.float64) - ADAPTER.rows[:rank]
 
-    integers = sent(participant(name).handle(request(rank=rank)))
+    integers = sent(participant(name).handle(request()))
 
     assert sorted(integers) == ([0] if rank == 1 else [0, 1])
-    values = np.concatenate([integers[index][:-2] for index in sorted(integers)])
+    values = np.concatenate([integers[index][:-1] for index in sorted(integers)])
     assert values * STEP == pytest.approx(change.ravel(), abs=STEP)
-    assert {tuple(part[-2:]) for part in integers.values()} == {(LEVELS, 0)}
+    assert {int(part[-1]) for part in integers.values()} == {0}
 
 
 def test_a_long_update_is_clipped() -> None:
@@ -111,16 +111,18 @@ def test_a_long_update_is_clipped() -> None:
 
     integers = sent(participant("large-01", train=leap).handle(request(rank=3)))
 
-    values = np.concatenate([integers[index][:-2] for index in (0, 1)]) * STEP
+    values = np.concatenate([integers[index][:-1] for index in (0, 1)]) * STEP
     assert np.linalg.norm(values) <= 1.0
     # One clip over all 33 equal values; each is cut off at the bound of a coordinate.
     assert values == pytest.approx(np.full(33, 0.1), abs=STEP)
     assert [int(integers[index][-1]) for index in (0, 1)] == [LEVELS, LEVELS]
 
 
-@pytest.mark.parametrize(("examples", "share"), [(0, 0.0), (1, 0.01), (50, 0.5), (100, 1.0), (10_000, 1.0)])
+@pytest.mark.parametrize(
+    ("examples", "share"), [(0, 1 / 16), (1, 1 / 16), (50, 0.5), (100, 1.0), (10_000, 1.0)]
+)
 def test_examples_weigh_up_to_their_cap(examples: int, share: float) -> None:
-    """With weights by examples, a client's weight is its share of the cap, at most one."""
+    """With weights by examples, a client's weight is its share of the cap, at most one and at least the least weight."""
     plan = make_plan(weights="examples", examples_cap=100)
 
     integers = sent(participant(plan=plan, examples=examples).handle(request(make_session(plan))))
@@ -130,10 +132,13 @@ def test_examples_weigh_up_to_their_cap(examples: int, share: float) -> None:
 
 @pytest.mark.parametrize("examples", [1, 10_000])
 def test_uniform_weights_do_not_tell_the_number_of_examples(examples: int) -> None:
-    """By default everyone weighs the same."""
+    """By default everyone weighs the same, and no weight is sent."""
+    plan = make_plan()
+
     integers = sent(participant(examples=examples).handle(request()))
 
-    assert integers[0][-2] == LEVELS
+    assert integers[0].tolist() == sent(participant(examples=100).handle(request()))[0].tolist()
+    assert len(integers[0]) == plan.layout.row_length + 1
 
 
 def test_the_same_request_gets_the_same_reply() -> None:
@@ -235,9 +240,21 @@ def test_terms_that_are_not_the_plans_are_refused(change: Callable[[Session], Se
 
     refused = refusal(me.handle(request(session)))
 
-    assert refused.error == "RefusalError"
-    assert "not the plan's" in refused.reason
+    assert refused.error in {"RefusalError", "SessionError"}
+    assert "not the plan's" in refused.reason or "at most 2" in refused.reason
     assert sent(me.handle(request()))
+
+
+def test_a_round_that_the_plan_does_not_have_is_refused() -> None:
+    """A server cannot try round numbers until it likes the cohort and the groups that follow from them."""
+    session = replace(SESSION, round=10)
+
+    refused = refusal(participant().handle(request(session)))
+
+    assert (refused.error, refused.reason) == (
+        "RefusalError",
+        "round 10 must lie in 1..9, the rounds of the plan",
+    )
 
 
 def over(segment: Segment, members: tuple[str, ...]) -> Segment:
@@ -248,9 +265,9 @@ def over(segment: Segment, members: tuple[str, ...]) -> Segment:
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        (("large-01", "large-02", "large-03", "small-02", "small-03"), "the cohort lacks small-01"),
-        ((*MEMBERS, "zzz-01"), "zzz-01 is not enrolled"),
-        (("Large-01", *MEMBERS[1:]), "Large-01 is not enrolled"),
+        (("large-01", "large-02", "large-03", "small-02", "small-03"), "it lacks small-01"),
+        (("large-02", "large-03", *SMALL), "it lacks large-01"),
+        (("Large-01", *MEMBERS[1:]), "it lacks large-01 and Large-01 is not in it"),
     ],
 )
 def test_a_cohort_that_does_not_fit_the_roster_is_refused(members: tuple[str, ...], reason: str) -> None:
@@ -260,11 +277,26 @@ def test_a_cohort_that_does_not_fit_the_roster_is_refused(members: tuple[str, ..
         over(segment, tuple(name for name in segment.members if name in members))
         for segment in SESSION.segments
     ]
-    session = replace(SESSION, members=members, segments=tuple(parts))
+    ranks = tuple(PLAN.ranks.get(member, 3) for member in members)
+    session = replace(SESSION, members=members, segments=tuple(parts), ranks=ranks)
 
     refused = refusal(me.handle(request(session)))
 
-    assert (refused.error, refused.reason) == ("RefusalError", reason)
+    assert refused.error == "RefusalError"
+    assert refused.reason == (
+        f"the cohort of round 1 is not the plan's ({reason}): it follows from tiers, seed and round; whoever is not there has "
+        "dropped out"
+    )
+
+
+def test_more_members_than_the_plan_has_are_not_even_read() -> None:
+    """How many there can be is known before a session is parsed."""
+    members = (*MEMBERS, "zzz-01")
+    session = replace(SESSION, members=members, ranks=(*SESSION.ranks, 1), threshold=5)
+
+    refused = refusal(participant().handle(request(session)))
+
+    assert (refused.error, refused.reason) == ("RosterError", "7 members must be at most 6")
 
 
 @pytest.mark.parametrize("members", [("large-01", "small-01"), LARGE, ("small-01", "small-02", "small-03")])
@@ -284,7 +316,7 @@ def test_a_cohort_below_the_plan_is_refused(members: tuple[str, ...]) -> None:
 
     refused = refusal(participant(members[0]).handle(request(session, rank=small.ranks[members[0]])))
 
-    assert refused.error in {"RefusalError", "ThresholdError", "QuorumError"}
+    assert refused.error in {"RefusalError", "ThresholdError", "QuorumError"}  # whichever is seen first
 
 
 @pytest.mark.parametrize(
@@ -319,14 +351,15 @@ def test_rounds_and_attempts_only_move_forward(
 def test_one_attempt_has_one_cohort() -> None:
     """The same round and attempt with other members is refused: two sums would show their difference."""
     plan = make_plan(tiers={"lab": {"rank": 1, "clients": 6, "cohort": 4}})
-    first, second = (
-        plan.session(run=RUN, round_number=1, attempt=1, cohort=tuple(f"lab-{n:02d}" for n in numbers))
-        for numbers in ((1, 2, 3, 4), (1, 2, 3, 5))
-    )
-    me = participant("lab-01", plan=plan)
-    reply(me.handle(request(first)))
+    first = plan.session(run=RUN, round_number=1, attempt=1)
+    (absent, *_) = set(plan.ranks) - set(first.members)
+    others = tuple(sorted({*first.members[:-1], absent}))
+    parts = tuple(replace(part, members=others, holders=others) for part in first.segments)
+    me = participant(first.members[0], plan=plan)
+    rows = make_adapter(plan).to_bytes()
+    reply(me.handle(request(first, adapter=rows)))
 
-    refused = refusal(me.handle(request(second)))
+    refused = refusal(me.handle(request(replace(first, members=others, segments=parts), adapter=rows)))
 
     assert refused.reason == "round 1 attempt 1 must come after round 1 attempt 1"
 
@@ -346,7 +379,7 @@ def test_a_session_stays_open_while_the_next_round_begins() -> None:
 @pytest.mark.parametrize(("number", "attempt"), [(1, 2), (3, 1), (7, 4)])
 def test_an_old_session_is_over_once_a_new_one_began(number: int, attempt: int) -> None:
     """After another attempt at its round, or a round beyond the next, a session's requests are refused."""
-    plan = make_plan(secure_sum="masking")
+    plan = make_plan(secure_sum="masking", rounds=9)
     me = participant(plan=plan)
     old = request(make_session(plan, round_number=1), adapter=b"")
     reply(me.handle(old))
@@ -364,7 +397,7 @@ class Neighbours:
     """A participant whose keys for round 2 ride along with round 1."""
 
     def __init__(self, profile: str) -> None:
-        self.plan = make_plan(secure_sum="masking", masking={"profile": profile})
+        self.plan = make_plan(secure_sum="masking", masking={"profile": profile}, rounds=9)
         people = make_participants(self.plan)
         self.exchange = InMemory(people)
         self.me = people["large-01"]
@@ -497,18 +530,20 @@ def test_a_padded_upload_has_zeros_beyond_the_participants_rank(upload: str) -> 
     plan = make_plan(upload=upload)
     banded = sent(participant().handle(request()))
 
-    integers = sent(
-        participant(plan=plan).handle(request(make_session(plan), rank=plan.broadcast_rank("small-01")))
-    )
+    integers = sent(participant(plan=plan).handle(request(make_session(plan))))
 
     assert integers[0].tobytes() == banded[0].tobytes()
     assert sorted(integers) == ([0, 1] if upload == "padded" else [0])
     assert not any(integers[index].any() for index in integers if index)
 
 
-def test_a_padded_federation_is_sent_all_rows() -> None:
-    """There a client's adapter must have the largest rank, though it trains at its own."""
-    plan = make_plan(upload="padded")
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"upload": "padded"}, {"upload": "padded", "lora": {"rest": "dropped"}}],
+)
+def test_a_client_is_sent_all_rows_and_trains_its_own(changes: Mapping[str, Any]) -> None:
+    """Where the rest is folded or uploads are padded, the adapter must have the largest rank."""
+    plan = make_plan(**changes)
     ranks: list[int] = []
 
     def train(adapter: Adapter, seed: int) -> Rows:
@@ -550,14 +585,25 @@ def test_another_run_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rank"), [("small-01", 2), ("small-01", 3), ("large-01", 1), ("large-01", 2)]
+    ("name", "rank", "rest"),
+    [
+        ("small-01", 1, "folded"),
+        ("small-01", 2, "folded"),
+        ("large-01", 2, "folded"),
+        ("small-01", 2, "dropped"),
+        ("small-01", 3, "dropped"),
+        ("large-01", 1, "dropped"),
+    ],
 )
-def test_an_adapter_of_another_rank_is_refused(name: str, rank: int) -> None:
-    """A participant trains at its enrolled rank and no other."""
-    refused = refusal(participant(name).handle(request(rank=rank)))
+def test_an_adapter_of_another_rank_is_refused(name: str, rank: int, rest: str) -> None:
+    """A participant is sent all rows, or where the rest is dropped those of its enrolled rank, and no others."""
+    plan = make_plan(lora={"rest": rest})
+    me = participant(name, plan=plan)
+
+    refused = refusal(me.handle(request(make_session(plan), rank=rank)))
 
     assert refused.error == "RefusalError"
-    assert f"rank {rank} must be {PLAN.ranks[name]}" in refused.reason
+    assert f"rank {rank} must be {plan.broadcast_rank(name)}" in refused.reason
 
 
 @pytest.mark.parametrize("adapter", [b"x", bytes(43), bytes(45), np.full(11, np.nan, "<f4").tobytes()])
@@ -574,7 +620,7 @@ def test_a_malformed_adapter_is_refused(adapter: bytes) -> None:
 @pytest.mark.filterwarnings("ignore:divide by zero")
 def test_training_that_diverges_is_refused_by_its_client(train: LocalTraining, name: str) -> None:
     """NaN or infinity out of local training never enters a sum: the client says so and stays out."""
-    refused = refusal(participant(name, train=train).handle(request(rank=PLAN.ranks[name])))
+    refused = refusal(participant(name, train=train).handle(request()))
 
     assert refused.error == "UpdateError"
     assert "not finite" in refused.reason
@@ -629,7 +675,7 @@ def test_random_bytes_are_answered_with_a_refusal(data: bytes) -> None:
 )
 def test_a_damaged_request_never_raises(position: int, value: int, cut: int, name: str) -> None:
     """A request with one byte changed, or cut short anywhere, is answered, and mostly refused."""
-    good = request(rank=PLAN.ranks[name])
+    good = request()
     changed = bytearray(good)
     changed[position % len(good)] ^= value
 
@@ -648,7 +694,7 @@ def test_no_byte_of_the_terms_can_be_changed(position: int, value: int) -> None:
     reply(me.handle(request()))
     data = bytearray(make_session(PLAN, round_number=2).to_bytes())
     data[position % len(data)] ^= value
-    message = StageRequest(session=bytes(data), payload=b"", adapter=ADAPTER.sliced(1).to_bytes())
+    message = StageRequest(session=bytes(data), payload=b"", adapter=ADAPTER.to_bytes())
 
     answer = decode_answer(me.handle(message.to_bytes()))
 

@@ -21,7 +21,6 @@ from rbla_secure.federation.derived import band_quorum, bands_and_holders, thres
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
-from rbla_secure.privacy.quantize import STATISTICS
 from tests.support.federations import (
     BASE,
     LARGE,
@@ -39,6 +38,10 @@ from tests.support.properties import PROPERTY
 
 def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
     return make_config(tiers={"lab": {"rank": 2, "clients": clients, "cohort": cohort}}, **changes)
+
+
+# Why the sum of a session must leave room in the ring.
+PASSES = ", and one that went wrong could pass for right"
 
 
 @pytest.mark.parametrize(
@@ -126,15 +129,20 @@ def one_tier(clients: int, *, cohort: int = 0, **changes: Any) -> Config:
         ),
         (
             {"quantization": {"bits": 31}},
-            "quantization.bits=31 must be <= 29: the sum of 6 clients would leave the 32-bit ring",
+            "quantization.bits=31 must be <= 28: the sum of 6 clients would take more than half of the 32-bit ring"
+            + PASSES,
         ),
         (
             {"quantization": {"bits": 16, "ring_bits": 16}},
-            "quantization.bits=16 must be <= 13: the sum of 6 clients would leave the 16-bit ring",
+            "quantization.bits=16 must be <= 12: the sum of 6 clients would take more than half of the 16-bit ring"
+            + PASSES
+            + "; quantization.ring-bits=20 has room",
         ),
         (
             {"quantization": {"bits": 22, "ring_bits": 24}},
-            "quantization.bits=22 must be <= 21: the sum of 6 clients would leave the 24-bit ring",
+            "quantization.bits=22 must be <= 20: the sum of 6 clients would take more than half of the 24-bit ring"
+            + PASSES
+            + "; quantization.ring-bits=32 has room",
         ),
         (
             {"quantization": {"bits": 8, "ring_bits": 18}},
@@ -220,11 +228,11 @@ def test_cohorts_that_a_profile_allows_are_accepted(profile: str, clients: int) 
 @pytest.mark.parametrize(
     ("clients", "bits", "profile", "message"),
     [
-        (17, 16, "bfv-2x20", "quantization.bits=16 must be <= 15 for 17 clients per round"),
-        (17, 16, "bfv-2x20", "whose fields have 20 bits; bfv-2x29 would do"),
-        (33, 15, "bfv-2x20", "quantization.bits=15 must be <= 14 for 33 clients per round"),
-        (17, 8, "bfv-3x12", "quantization.bits=8 must be <= 7 for 17 clients"),
-        (17, 8, "bfv-3x12", "12 bits; bfv-2x20, bfv-2x29 would do"),
+        (13, 16, "bfv-2x20", "quantization.bits=16 must be <= 15 for 13 clients per round"),
+        (13, 16, "bfv-2x20", "whose fields have 20 bits; bfv-2x29 would do"),
+        (25, 15, "bfv-2x20", "quantization.bits=15 must be <= 14 for 25 clients per round"),
+        (13, 8, "bfv-3x12", "quantization.bits=8 must be <= 7 for 13 clients"),
+        (13, 8, "bfv-3x12", "12 bits; bfv-2x20, bfv-2x29 would do"),
         (
             1152,
             8,
@@ -286,7 +294,7 @@ def test_no_honest_update_is_longer_than_the_screening_allows() -> None:
     rule = plan.screening
 
     assert rule is not None
-    assert (rule.min_cosine, rule.release, rule.ignored_tail) == (-0.25, Release.VALUES, STATISTICS)
+    assert (rule.min_cosine, rule.release, rule.ignored_tail) == (-0.25, Release.VALUES, 1)
     clipped = plan.config.clip_norm / plan.quantizer.bound
     assert clipped < rule.max_norm < 1.01 * clipped
     assert plan.charge.screening == rule
@@ -307,11 +315,11 @@ def test_a_least_cosine_without_screening_is_refused() -> None:
 @pytest.mark.parametrize("ring_bits", [16, 20, 24, 32])
 @pytest.mark.parametrize("clients", [3, 6, 10, 100])
 def test_the_bits_that_fit_a_ring_are_the_most(ring_bits: int, clients: int) -> None:
-    """In every ring the message gives the largest number of bits whose sum does not wrap."""
-    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2 ** (ring_bits - 1))
+    """In every ring the message gives the largest number of bits whose sum stays within half of it."""
+    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2 ** (ring_bits - 2))
     check_config(one_tier(clients, quantization={"bits": most, "ring_bits": ring_bits}))
 
-    with pytest.raises(PlanError, match=rf"must be <= {most}: .* leave the {ring_bits}-bit ring"):
+    with pytest.raises(PlanError, match=rf"must be <= {most}: .* half of the {ring_bits}-bit ring"):
         check_config(one_tier(clients, quantization={"bits": most + 1, "ring_bits": ring_bits}))
 
 
@@ -334,7 +342,7 @@ def test_a_higher_rank_counts_for_the_bands_below() -> None:
 
 @pytest.mark.parametrize("clients", [3, 5, 6, 7, 9, 10, 100])
 def test_the_bits_that_a_refusal_names_are_accepted(clients: int) -> None:
-    """The largest number of bits is the one that the message gives: with it the sum fits, with one more it wraps."""
+    """The largest number of bits is the one that the message gives: with it the sum fits, with one more it does not."""
     with pytest.raises(PlanError) as refusal:
         check_config(one_tier(clients, quantization={"bits": 32}))
     (limit,) = re.findall(r"must be <= (\d+):", str(refusal.value))
@@ -343,13 +351,13 @@ def test_the_bits_that_a_refusal_names_are_accepted(clients: int) -> None:
     with pytest.raises(PlanError, match="bits"):
         check_config(one_tier(clients, quantization={"bits": int(limit) + 1}))
 
-    assert clients * (2 ** (int(limit) - 1) - 1) < 2**31 <= clients * (2 ** int(limit) - 1)
+    assert clients * (2 ** (int(limit) - 1) - 1) < 2**30 <= clients * (2 ** int(limit) - 1)
 
 
 @pytest.mark.parametrize("clients", [4, 8, 16, 64])
 def test_the_bits_that_a_refusal_names_are_the_most(clients: int) -> None:
     """The message gives the largest accepted number of bits for a power of two of clients as well."""
-    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2**31)
+    most = max(bits for bits in range(2, 33) if clients * (2 ** (bits - 1) - 1) < 2**30)
     check_config(one_tier(clients, quantization={"bits": most}))
 
     with pytest.raises(PlanError, match=f"must be <= {most}:"):
@@ -418,7 +426,7 @@ def can_be_kept(changes: dict[str, Any]) -> bool:
         and thinnest >= changes["min_holders"]
         and least_threshold(profile if masked else "semi-honest", members) <= needed <= members
         and ring_bits in (16, 20, 24, 32)
-        and members * (2 ** (changes["quantization"]["bits"] - 1) - 1) < 2 ** (ring_bits - 1)
+        and members * (2 ** (changes["quantization"]["bits"] - 1) - 1) < 2 ** (ring_bits - 2)
     )
 
 
@@ -438,12 +446,12 @@ def test_exactly_what_cannot_be_kept_is_refused(changes: dict[str, Any]) -> None
         assert len(session.members) / 2 < session.threshold <= len(session.members)
         assert server_sum(plan).server(session).requests()
         for segment, (band, holders) in zip(session.segments, bands_and_holders(config), strict=True):
-            assert segment.length == band.height * LAYOUT.row_length + 2
+            assert segment.length == band.height * LAYOUT.row_length + plan.statistics
             assert len(segment.holders) == holders >= band_quorum(config, holders) >= segment.quorum
 
 
 def test_a_session_follows_from_plan_and_cohort() -> None:
-    """Segments are the bands, their members its holders, their length its values and two statistics."""
+    """Segments are the bands, their members its holders, their length its values and one statistic."""
     plan = make_plan(secure_sum="masking")
 
     session = plan.session(run=RUN, round_number=4, attempt=2, cohort=MEMBERS)
@@ -456,8 +464,8 @@ def test_a_session_follows_from_plan_and_cohort() -> None:
         threshold=4,
         input_bound=32767,
         segments=(
-            Segment(index=0, length=11 + 2, members=MEMBERS, quorum=3),
-            Segment(index=1, length=2 * 11 + 2, members=LARGE, quorum=3),
+            Segment(index=0, length=11 + 1, members=MEMBERS, quorum=3),
+            Segment(index=1, length=2 * 11 + 1, members=LARGE, quorum=3),
         ),
         config_digest=plan.digest,
         ring_bits=32,
@@ -475,7 +483,9 @@ def test_a_padded_session_has_everyone_in_every_band() -> None:
     assert [segment.holders for segment in session.segments] == [MEMBERS, LARGE]
     assert session.ring_bits == 20
     assert {plan.broadcast_rank(client) for client in MEMBERS} == {3}
-    assert {make_plan().broadcast_rank(client) for client in SMALL} == {1}
+    assert {make_plan().broadcast_rank(client) for client in SMALL} == {3}
+    dropped = make_plan(lora={"rest": "dropped"})
+    assert {client: dropped.broadcast_rank(client) for client in MEMBERS} == dict(dropped.ranks)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, Release
 from rbla_secure.stopwatch import Stopwatch
-from tests.support.federations import RUN, InMemory, diverge, make_config
+from tests.support.federations import RUN, InMemory, beginning_with, diverge, make_config
 from tests.support.identities import NOW, client_sum, server_sum
 from tests.support.noise_law import has_std, tells_wrong_scales
 
@@ -37,7 +37,8 @@ MODES = ["plain", "masking", "homomorphic"]
 
 
 def make_plan(**changes: Any) -> Plan:
-    return Plan.build(make_config(**{**NOISY, **changes}), layout=LAYOUT, base_digest=bytes(32))
+    plan = Plan.build(make_config(**{**NOISY, **changes}), layout=LAYOUT, base_digest=bytes(32))
+    return beginning_with(plan, zeros(plan))
 
 
 def still(adapter: Adapter, seed: int) -> Rows:  # noqa: ARG001
@@ -76,7 +77,7 @@ def play(
     train: Any = still,
 ) -> RoundOutcome:
     """One round from a zero adapter."""
-    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=tuple(plan.ranks))
+    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=plan.cohort(1))
     authority = None
     if plan.config.secure_sum == "homomorphic":
         services.append(HomomorphicRoles(plan))
@@ -205,7 +206,7 @@ def test_simulated_noise_is_the_same_in_every_secure_sum(services: list[Homomorp
 def test_under_noise_no_statistic_of_the_data_is_sent(services: list[HomomorphicRoles]) -> None:
     """Weights and cut-off shares are gone from uploads: every integer is a noised coordinate, and a NaN does not show."""
     plan = make_plan(secure_sum="masking")
-    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=tuple(plan.ranks))
+    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=plan.cohort(1))
 
     outcome = play(plan, services, train=diverge)
 
@@ -341,7 +342,7 @@ def test_a_resumed_run_forgets_nothing(tmp_path: Path) -> None:
     whole = ledger.read_bytes()
     ledger.unlink()
 
-    with pytest.raises(PrivacyError, match="lacks round 1"):
+    with pytest.raises(PrivacyError, match=r"is missing with the 2 entries that events\.jsonl holds"):
         run.go_on()
 
     ledger.write_bytes(whole)

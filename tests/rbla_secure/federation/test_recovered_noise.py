@@ -40,6 +40,7 @@ from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
     BASE,
     InMemory,
+    beginning_with,
     make_adapter,
     make_config,
     make_participants,
@@ -82,7 +83,8 @@ def make_plan(
             **changes,
         }
     )
-    return Plan.build(config, layout=LAYOUT, base_digest=BASE)
+    plan = Plan.build(config, layout=LAYOUT, base_digest=BASE)
+    return beginning_with(plan, make_adapter(plan))
 
 
 def mechanism_of(plan: Plan) -> GaussianMechanism:
@@ -505,7 +507,7 @@ def test_seeds_come_from_the_system_and_do_not_print() -> None:
     assert again[0] != component_seeds(simulated, make_session(simulated, round_number=2), "large-01")
     assert "<Secret of 32 bytes>" in repr(drawn[0])
     assert not _shows(repr(drawn[0]).encode(), drawn[0])
-    assert _shows(drawn[0][1][0].hex().encode(), drawn[0])
+    assert _shows(bytes(drawn[0][1][0]).hex().encode(), drawn[0])
 
 
 def test_seeds_are_dropped_with_the_input_and_appear_nowhere(
@@ -563,7 +565,7 @@ def _shows(data: bytes, seeds: Seeds) -> bool:
         for seed in own
         for form in (
             bytes(seed),
-            seed.hex().encode(),
+            bytes(seed).hex().encode(),
             base64.b64encode(seed)[:40],
             bytes.__repr__(seed)[2:-1].encode(),
         )

@@ -9,10 +9,17 @@ import pytest
 from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.derived import band_groups, warnings
+from rbla_secure.report.defences import band_defences
 from rbla_secure.robustness.grouping import draw_groups
 from tests.support.defended import TIERS, defended_round, make_plan
 from tests.support.federations import InMemory, make_adapter, make_config, make_participants
 
+SELECTING = {
+    FilterName.MULTI_KRUM,
+    FilterName.DIVIDE_AND_CONQUER,
+    FilterName.COSINE_TO_PREVIOUS,
+    FilterName.TIER_DNC_COSINE,
+}
 COMBINATIONS = [(name, step) for name in FilterName if name is not FilterName.NONE for step in PreStepName]
 
 
@@ -23,8 +30,8 @@ def refusal(**changes: Any) -> str:
 
 
 def runs(name: FilterName, step: PreStepName, min_holders: int) -> bool:
-    """Krum publishes single rows, and both Krums need 2f + 3 votes, where three buckets hold the last rows."""
-    if step is PreStepName.BUCKETING and name in {FilterName.KRUM, FilterName.MULTI_KRUM}:
+    """Krum publishes single rows and needs 2f + 3 votes, selections need 3f + 1, where three buckets hold the last rows."""
+    if step is PreStepName.BUCKETING and name in {FilterName.KRUM, *SELECTING}:
         return False
     return name is not FilterName.KRUM or min_holders == 1
 
@@ -69,19 +76,51 @@ def test_every_other_filter_runs(
         ({"robustness": {"filter": "krum"}}, ["robustness.filter=krum", "min-holders=3", "must be 1"]),
         (
             {"robustness": {"filter": "multi-krum", "f": 2}, "tiers": {"all": {"rank": 2, "clients": 6}}},
-            ["robustness.f=2", "robustness.filter=multi-krum", "6 holders", "7 must be there"],
+            [
+                "robustness.f=2",
+                "robustness.filter=multi-krum",
+                "rows 1-2 has 6 holders",
+                "needs 7",
+                "robustness.f=1",
+            ],
         ),
         (
             {"robustness": {"filter": "multi-krum", "pre_step": "bucketing"}},
-            ["robustness.pre-step=bucketing", "rows 2-3 has 3 buckets of 2", "5 must be there"],
+            ["robustness.pre-step=bucketing", "rows 2-3 has 3 buckets of 2", "needs 5"],
         ),
         (
             {"robustness": {"filter": "trimmed-mean", "pre_step": "bucketing", "bucket_size": 5}},
-            ["rows 1-1 has 2 buckets of 5", "3 must be there"],
+            ["rows 2-3 has 1 buckets of 5", "needs 3"],
         ),
         (
             {"robustness": {"filter": "tier-dnc-cosine"}, "tiers": {"all": {"rank": 2, "clients": 3}}},
-            ["3 holders", "1 or more are rejected", "3 be kept"],
+            [
+                "rows 1-2 has 3 holders",
+                "needs 4",
+                "robustness.f=0",
+                "robustness.filter=trimmed-mean",
+                "1 more",
+            ],
+        ),
+        (
+            {
+                "robustness": {"filter": "cosine-to-previous", "f": 2},
+                "tiers": {"all": {"rank": 2, "clients": 6}},
+            },
+            [
+                "rows 1-2 has 6 holders",
+                "needs 7",
+                "robustness.f=1",
+                "robustness.filter=trimmed-mean",
+                "1 more",
+            ],
+        ),
+        (
+            {
+                "robustness": {"filter": "trimmed-mean", "f": 2, "pre_step": "neighbor-mixing"},
+                "tiers": {"top": {"rank": 4, "clients": 5}, "low": {"rank": 2, "clients": 2}},
+            },
+            ["rows 3-4 has 5 holders", "needs 7", "robustness.f=1", "without a pre-step", "2 more"],
         ),
         ({"robustness": {"pre_step": "bucketing"}}, ["robustness.pre-step=bucketing", "robustness.filter"]),
         ({"robustness": {"f": 30}}, ["robustness.f=30", "asks for 61 holders", "nothing could ever open"]),
@@ -219,3 +258,59 @@ def test_the_figures_of_the_warning_are_those_that_were_measured() -> None:
         "masked, or homomorphic with the key: sum over 40",
     ):
         assert f"{measured[view]:.2f}" in line
+
+
+@pytest.mark.parametrize("name", SELECTING)
+@pytest.mark.parametrize("f", [1, 2, 3])
+def test_a_selection_is_planned_with_three_f_and_one_holders_and_refused_below(
+    name: FilterName, f: int
+) -> None:
+    """By holders of the thinnest band that others would open; one that nobody could open is warned of, as ever."""
+    least = max(3 * f + 1, 2 * f + 3 if name is FilterName.MULTI_KRUM else 0)
+
+    def plan(top: int, **changes: Any) -> Any:
+        tiers = {"top": {"rank": 4, "clients": top}, "low": {"rank": 2, "clients": 20}}
+        return make_plan(tiers=tiers, robustness={"filter": name.value, "f": f}, **changes)
+
+    assert [band.stop for band in plan(least).bands_that_open] == [2, 4]
+    for holders in range(2 * f + 1, least):
+        with pytest.raises(PlanError, match=rf"rows 3-4 has {holders} holders .* and needs {least}"):
+            plan(holders)
+    thin = plan(2 * f, min_holders=2)
+    assert [band.stop for band in thin.bands_that_open] == [2]
+    assert any("rows 3-4" in text and "never opens" in text for text in warnings(thin.config))
+
+
+@pytest.mark.parametrize("name", ["tier-dnc-cosine", "cosine-to-previous"])
+def test_drop_outs_below_what_a_selection_needs_leave_the_band_closed(name: str) -> None:
+    """Four of five holders are enough against one attacker, and three are not, though three would be for a median."""
+    plan = make_plan(robustness={"filter": name})
+    adapter = make_adapter(plan)
+
+    for gone, opened in ((("large-05",), {0, 1}), (("large-04", "large-05"), {0})):
+        exchange = InMemory(make_participants(plan), silent_from=dict.fromkeys(gone, "upload"))
+        outcome = defended_round(plan, adapter, exchange)
+        assert set(outcome.holders) == opened
+
+
+def test_check_says_how_many_each_band_stands_under_this_filter() -> None:
+    """Ten and five holders: four and two attackers with a median, three and one with a selection, none less with three buckets."""
+    found = {
+        (name, step): [
+            each.largest_f
+            for each in band_defences(make_config(tiers=TIERS, robustness={"filter": name, "pre_step": step}))
+        ]
+        for name, step in (
+            ("trimmed-mean", "none"),
+            ("tier-dnc-cosine", "none"),
+            ("trimmed-mean", "neighbor-mixing"),
+            ("tier-dnc-cosine", "bucketing"),
+        )
+    }
+
+    assert found == {
+        ("trimmed-mean", "none"): [4, 2],
+        ("tier-dnc-cosine", "none"): [3, 1],
+        ("trimmed-mean", "neighbor-mixing"): [3, 1],
+        ("tier-dnc-cosine", "bucketing"): [1, 0],
+    }

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from protocols.session import ClientId
+from rbla_secure.federation.broadcast import band_digests
 from rbla_secure.federation.exchange import Answer, Parcel
+from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.participant import LocalTraining
 from rbla_secure.federation.plan import Plan
@@ -322,23 +324,49 @@ def test_an_answer_of_another_session_is_turned_away() -> None:
 
 
 @pytest.mark.parametrize(
+    ("client", "row"), [("small-01", 0), ("small-01", 2), ("large-01", 0), ("large-01", 2)]
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_that_no_honest_rounds_lead_to_is_refused(mode: str, client: ClientId, row: int) -> None:
+    """A client that is sent other rows, even such as it only folds in, says so and is out of the round."""
+    plan = make_plan(secure_sum=mode)
+
+    def tamper(name: ClientId, parcel: Parcel) -> bytes:
+        return change_adapter(parcel.data, row=row) if name == client else parcel.data
+
+    _, outcome = play(plan, requests=tamper)
+    _, reference = play(plan, silent_from={client: INPUT_STAGE[mode]})
+
+    assert "the one that follows from the plan's seed" in outcome.refusals[client]
+    assert outcome.adapter.to_bytes() == reference.adapter.to_bytes()
+
+
+def believe_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Participants that train on whatever model they are sent."""
+    monkeypatch.setattr(Memory, "accept", lambda *_arguments: None)
+
+
+@pytest.mark.parametrize(
     ("client", "row", "closed"),
     [
         ("small-01", 0, [0]),
+        # Rows beyond its rank, which it folds in: what it sends in the band that it holds depends on them.
+        ("small-01", 2, [0]),
         ("large-01", 0, [0, 1]),
-        # A difference in the rows of the upper band binds that band alone.
-        ("large-01", 2, [1]),
+        # Rows of the upper band alone: the lower one depends on them too.
+        ("large-01", 2, [0, 1]),
     ],
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_a_model_aimed_at_one_client_opens_nothing_it_holds(
-    mode: str, client: ClientId, row: int, closed: list[int]
+    monkeypatch: pytest.MonkeyPatch, mode: str, client: ClientId, row: int, closed: list[int]
 ) -> None:
-    """If one client is sent other rows, every band that depends on them stays closed and says why; the rest opens.
+    """If one client is sent another model and believes it, every band that it uploads stays closed; the rest opens.
 
     In the clear the server compares what the clients were bound to. With masks, those of the deceived client do not
     cancel: the sum is noise, which the range of honest sums tells from a result.
     """
+    believe_anything(monkeypatch)
     plan = make_plan(secure_sum=mode)
 
     def tamper(name: ClientId, parcel: Parcel) -> bytes:
@@ -358,8 +386,9 @@ def test_a_model_aimed_at_one_client_opens_nothing_it_holds(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_model_changed_for_all_on_the_way_moves_nothing(mode: str) -> None:
-    """When everybody alike was sent other rows than the server's own, every band they touch stays closed."""
+def test_a_model_changed_for_all_on_the_way_moves_nothing(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """When everybody alike was sent other rows than the server's own and believed them, every band stays closed."""
+    believe_anything(monkeypatch)
     plan = make_plan(secure_sum=mode)
 
     before, outcome = play(plan, requests=lambda _client, parcel: change_adapter(parcel.data))
@@ -389,10 +418,11 @@ def test_other_terms_for_one_client_are_refused(mode: str) -> None:
     assert outcome.adapter.to_bytes() == reference.adapter.to_bytes()
 
 
+@pytest.mark.parametrize("rest", ["folded", "dropped"])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_client_is_sent_its_own_rank_and_no_more(mode: str) -> None:
-    """The adapter travels at the input stage alone, cut to the rank of its receiver."""
-    plan = make_plan(secure_sum=mode)
+def test_every_client_is_sent_what_the_plan_gives_it(mode: str, rest: str) -> None:
+    """The adapter travels at the input stage alone: all rows, or cut to its receiver's rank with digests of the others."""
+    plan = make_plan(secure_sum=mode, lora={"rest": rest})
     adapter = make_adapter(plan)
     exchange = InMemory(make_participants(plan))
 
@@ -402,8 +432,16 @@ def test_every_client_is_sent_its_own_rank_and_no_more(mode: str) -> None:
         (stage, client): StageRequest.from_bytes(request).adapter for stage, client, request in exchange.seen
     }
     rows = {(stage, client): len(data) // 44 for (stage, client), data in carried.items() if data}
-    assert rows == {(INPUT_STAGE[mode], client): 3 if client in LARGE else 1 for client in MEMBERS}
+    whole = {client: rest == "folded" or client in LARGE for client in MEMBERS}
+    assert rows == {(INPUT_STAGE[mode], client): 3 if whole[client] else 1 for client in MEMBERS}
     assert all(adapter.to_bytes().startswith(data) for data in carried.values())
+    digests = [
+        (client, StageRequest.from_bytes(request).digests)
+        for stage, client, request in exchange.seen
+        if stage == INPUT_STAGE[mode]
+    ]
+    others = band_digests(plan, adapter)[1]
+    assert digests == [(client, b"" if whole[client] else others) for client, _ in digests]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -442,13 +480,15 @@ def test_what_is_cut_off_is_a_mean_over_coordinates_and_holders() -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0])
-def test_a_round_of_clients_without_weight_moves_nothing(gamma: float) -> None:
-    """When no holder of a band weighs anything, its rows are absent."""
-    plan = make_plan(weights="examples", gamma=gamma)
-    adapter = make_adapter(plan)
-    participants = make_participants(plan, examples=0)
+def test_clients_without_examples_have_the_least_weight(gamma: float) -> None:
+    """Equal weights cancel: a round of the least weights is a round of ones, up to the rounding of small values."""
+    least, one = (make_plan(weights=name, gamma=gamma) for name in ("examples", "uniform"))
+    adapter = make_adapter(least)
 
-    outcome = play_round(plan, adapter, InMemory(participants))
+    outcomes = [
+        play_round(plan, adapter, InMemory(make_participants(plan, examples=0))) for plan in (least, one)
+    ]
 
-    assert outcome.adapter.to_bytes() == adapter.to_bytes()
-    assert outcome.aborted == ""
+    assert [outcome.refused_bands for outcome in outcomes] == [{}, {}]
+    difference = outcomes[0].adapter.rows.astype(np.float64) - outcomes[1].adapter.rows
+    assert np.abs(difference).max() <= 17 * STEP

@@ -211,3 +211,65 @@ def test_a_layout_needs_layers_of_distinct_names() -> None:
         AdapterLayout(layers=(), scaling=1.0)
     with pytest.raises(AdapterError, match="distinct"):
         AdapterLayout(layers=(layer, layer), scaling=1.0)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_folded_adapter_keeps_every_row_and_trains_the_first(rank: int) -> None:
+    """Rank, digest, bytes and factors are those of the own rows; the whole is the adapter that was folded, to the bit."""
+    full = adapter(3)
+
+    part = full.folded(rank)
+
+    sliced = full.sliced(rank)
+    assert (part.rank, part.digest(), part.to_bytes()) == (rank, sliced.digest(), sliced.to_bytes())
+    assert np.array_equal(part.lora_A("layer0"), sliced.lora_A("layer0"))
+    assert np.array_equal(part.lora_B("layer0"), sliced.lora_B("layer0"))
+    assert (0 if part.rest is None else len(part.rest)) == 3 - rank
+    assert part.whole().digest() == full.digest()
+    assert part.sliced(rank).rest is None
+
+
+def test_folding_again_keeps_the_order_of_the_rows() -> None:
+    """A rest grows at its front; folding at the whole rank leaves it as it is."""
+    full = adapter(3)
+
+    twice, same = full.folded(2).folded(1), full.folded(2).folded(2)
+
+    assert twice.whole().digest() == full.digest()
+    assert twice.rank == 1
+    assert same.whole().digest() == full.digest()
+    assert full.whole() is full
+
+
+@pytest.mark.parametrize("rank", [-1, 0, 4])
+def test_folding_outside_the_rows_is_refused(rank: int) -> None:
+    """A client trains at least one row and at most all."""
+    with pytest.raises(AdapterError, match=rf"rank={rank} must lie in 1\.\.3"):
+        adapter(3).folded(rank)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_rest_that_is_not_finite_is_refused(value: float) -> None:
+    """The rest is part of the function as the rows are."""
+    rest = adapter(2).rows.copy()
+    rest[1, 10] = value
+
+    with pytest.raises(AdapterError, match="rest must be finite"):
+        Adapter(layout=LAYOUT, rows=adapter(2).rows, rest=rest)
+
+
+@pytest.mark.parametrize("shape", [(0, 11), (2, 10), (11,), (2, 11, 1)])
+def test_a_rest_of_another_shape_or_type_is_refused(shape: tuple[int, ...]) -> None:
+    """No rest is None; one that is there has rows as long as the layout says, of float32."""
+    with pytest.raises(AdapterError, match=r"rest of shape .* must be \(k >= 1, 11\)"):
+        Adapter(layout=LAYOUT, rows=adapter(2).rows, rest=np.zeros(shape, dtype=np.float32))
+    with pytest.raises(AdapterError, match="rest of type float64 must be float32"):
+        Adapter(layout=LAYOUT, rows=adapter(2).rows, rest=np.zeros((1, 11)))  # type: ignore[arg-type]
+
+
+def test_a_rest_cannot_be_written() -> None:
+    """What a client computes from does not change under the digest of the whole."""
+    part = Adapter(layout=LAYOUT, rows=adapter(1).rows, rest=adapter(2).rows.copy())
+
+    with pytest.raises(ValueError, match="read-only"):
+        part.rest[0, 0] = 1.0

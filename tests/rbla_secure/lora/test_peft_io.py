@@ -377,3 +377,30 @@ def test_a_half_precision_adapter_is_refused_by_name(saved: Path) -> None:
 
     with pytest.raises(AdapterError, match=r"of type BF16 .* must be F32"):
         load_adapter(saved)
+
+
+def test_an_adapter_with_a_rest_is_neither_written_nor_saved_without_it(
+    tmp_path: Path, layout: AdapterLayout
+) -> None:
+    """Its own rows alone are another function: whoever wants them slices, whoever wants the function takes the whole."""
+    part = random_adapter(layout, rank=3).folded(2)
+    model = attach(small_model(), layout=layout, rank=2)
+
+    with pytest.raises(AdapterError, match="rest of 1 rows must be whole"):
+        write_rows(model, part)
+    with pytest.raises(AdapterError, match="rest of 1 rows must be whole"):
+        save_adapter(tmp_path, part, card="")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_read_as_float32_from_a_base_of_any_type(layout: AdapterLayout) -> None:
+    """PEFT attaches float64 rows to a float64 base; they come back as the rows that were written."""
+    adapter = random_adapter(layout, rank=2)
+    for kind in (torch.float64, torch.bfloat16):
+        model = attach(small_model().to(kind), layout=layout, rank=2)
+        write_rows(model, adapter)
+
+        rows = read_rows(model, layout)
+
+        assert rows.dtype == np.float32
+        assert np.array_equal(rows, adapter.rows)

@@ -115,7 +115,7 @@ def test_the_slack_is_negligible_but_counted() -> None:
 def test_no_sum_can_leave_the_ring(
     bits: int, members: int, multiplier: float, clip_norm: float, bound: float
 ) -> None:
-    """Signals at their bound plus ten standard deviations of every share stay below half of the modulus."""
+    """Signals at their bound plus ten standard deviations of every share stay below a quarter of the modulus."""
     bands = (BandShares(length=100, uploaders=members, counted=members),)
     try:
         mechanism = fitted(
@@ -136,10 +136,10 @@ def test_no_sum_can_leave_the_ring(
 
 
 def test_the_grid_is_the_finest_that_fits() -> None:
-    """One bit more would leave the ring."""
+    """One bit more would take more than half of the ring."""
     mechanism = fitted()
 
-    with pytest.raises(PrivacyError, match="leave the 32-bit ring"):
+    with pytest.raises(PrivacyError, match="more than half of the 32-bit ring"):
         replace(mechanism, quantizer=Quantizer(bits=mechanism.quantizer.bits + 1, bound=0.06))
 
 

@@ -16,7 +16,7 @@ from rbla_secure.errors import UpdateError
 from rbla_secure.lora.bands import pack, rank_bands
 from rbla_secure.lora.update import ClientUpdate, PackedUpdate
 from rbla_secure.privacy.clipping import clip
-from rbla_secure.privacy.quantize import Quantizer, dequantize, quantize
+from rbla_secure.privacy.quantize import Quantizer, dequantize, dequantize_weighted, quantize
 from tests.support.properties import PROPERTY
 
 KEY = bytes(range(16))
@@ -50,7 +50,7 @@ def stream(number: int = 0) -> UniformStream:
 
 def values_of(integers: dict[int, IntegerVector]) -> IntegerVector:
     """All bands without their statistics, one after the other."""
-    return np.concatenate([integers[index][:-2] for index in sorted(integers)])
+    return np.concatenate([integers[index][:-1] for index in sorted(integers)])
 
 
 def norm(integers: Iterable[int]) -> float:
@@ -95,7 +95,7 @@ def test_every_integer_is_within_the_levels(
     grid: Quantizer, values: list[float], weight: float, key: bytes
 ) -> None:
     """Values, weight and cut-off share alike fit the bits that the plan reserves."""
-    integers = quantize(packed(values, weight=weight), grid, UniformStream(key))
+    integers = quantize(packed(values, weight=weight), grid, UniformStream(key), weighted=True)
 
     levels = 2 ** (grid.bits - 1) - 1
     assert integers[0].dtype == np.int64
@@ -235,8 +235,10 @@ def test_weights_and_their_sums_agree_exactly(bits: int, weights: list[float]) -
     levels = 2 ** (bits - 1) - 1
 
     rounded = [grid.round_weight(weight) for weight in weights]
-    integers = [quantize(packed([0.0], weight=weight), grid, stream())[0] for weight in rounded]
-    total = dequantize({0: sum(integers)}, grid, holders={0: len(weights)})[0]
+    integers = [
+        quantize(packed([0.0], weight=weight), grid, stream(), weighted=True)[0] for weight in rounded
+    ]
+    total = dequantize_weighted({0: sum(integers)}, grid, holders={0: len(weights)})[0]
 
     units = [int(vector[-2]) for vector in integers]
     assert rounded == [unit / levels for unit in units]
@@ -259,10 +261,10 @@ def test_the_sum_of_integers_is_the_sum_of_updates(grid: Quantizer, seed: int, w
     rounded = [grid.round_weight(weight) for weight in weights]
 
     integers = [
-        quantize(packed(weight * vector, weight=weight), grid, stream(seed + number))[0]
+        quantize(packed(weight * vector, weight=weight), grid, stream(seed + number), weighted=True)[0]
         for number, (weight, vector) in enumerate(zip(rounded, vectors, strict=True))
     ]
-    total = dequantize({0: sum(integers)}, grid, holders={0: len(weights)})[0]
+    total = dequantize_weighted({0: sum(integers)}, grid, holders={0: len(weights)})[0]
 
     expected = sum(weight * vector for weight, vector in zip(rounded, vectors, strict=True))
     step = grid.bound / (2 ** (grid.bits - 1) - 1)
@@ -290,8 +292,10 @@ def test_each_band_carries_its_own_statistics() -> None:
         bands={1: np.array([1.0, -1.0, 5.0, 0.0]), 0: np.array([0.0, 1.0])}, weight=1.0, norm_bound=10.0
     )
 
-    integers = quantize(update, grid, stream())
+    integers = quantize(update, grid, stream(), weighted=True)
+    unweighted = quantize(update, grid, stream())
 
+    assert unweighted[0].tolist() == [0, 32767, 0]
     assert integers[0].tolist() == [0, 32767, 32767, 0]
     assert integers[1].tolist() == [32767, -32767, 32767, 0, 32767, round(32767 / 4)]
 
@@ -300,6 +304,6 @@ def test_a_client_without_weight_adds_nothing() -> None:
     """Zero weight gives zeros everywhere, whatever the randomness."""
     grid = Quantizer(bits=8, bound=1.0)
 
-    integers = quantize(packed([0.0] * 5, norm_bound=0.0, weight=0.0), grid, stream())
+    integers = quantize(packed([0.0] * 5, norm_bound=0.0, weight=0.0), grid, stream(), weighted=True)
 
     assert integers[0].tolist() == [0] * 7

@@ -3,10 +3,12 @@
 import copy
 import math
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +20,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from protocols.primitives.prg import KEY_SIZE, UniformStream
 from rbla_secure.errors import PrivacyError
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.lora.fold import computing
+from rbla_secure.lora.peft_io import attach, find_linear, write_rows
 from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.sample_level import clipped_sum, poisson_batch, train_privately
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
@@ -149,13 +154,53 @@ def test_the_clipped_sum_is_that_of_an_autograd_loop(
     assert float(expected.abs().max()) > 1e-3
 
 
-def test_more_examples_than_a_chunk_give_the_same_sum(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks bound memory and change nothing: integers add up in any order."""
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_folded_rest_keeps_the_gradients_of_single_examples(
+    kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With frozen rows in the weights or beside them, Opacus gives what one backward pass per example gives."""
     without_noise(monkeypatch)
-    whole = one_step(mlp(), mechanism(sample_rate=1.0))
-    monkeypatch.setattr(sample_level, "CHUNK", 5)
+    torch.manual_seed(0)
+    data = torch.randn(EXAMPLES, 12)
+    base = nn.Sequential(OrderedDict(one=nn.Linear(12, 16), bend=nn.Tanh(), two=nn.Linear(16, 4))).to(kind)
+    layout = find_linear(base, scaling=2.0)
+    rows = np.random.default_rng(0).normal(scale=0.3, size=(5, layout.row_length)).astype(np.float32)
+    adapter = Adapter(layout=layout, rows=rows)
+    model = attach(base, layout=layout, rank=2).eval()
+    case = Case(model, lambda i: model(data[i].to(kind)).float(), torch.randint(4, (EXAMPLES,)))
+    found = mechanism(clip_norm=0.3, sample_rate=1.0)
+    with computing(model, adapter.folded(2)):
+        expected = autograd_sum(case, torch.arange(EXAMPLES), 0.3) / EXAMPLES
+        stepped = one_step(case, found)
+    write_rows(model, adapter.sliced(2))
+    without = autograd_sum(case, torch.arange(EXAMPLES), 0.3) / EXAMPLES
 
-    assert torch.equal(one_step(mlp(), mechanism(sample_rate=1.0)), whole)
+    assert float((stepped - expected).abs().max()) < 1e-5
+    assert float((without - expected).abs().max()) > 1e-3  # control: the rest matters
+
+
+def test_an_examples_gradient_is_the_same_whoever_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the unit: the integers of all are the sum of the integers of any two parts of them."""
+    without_noise(monkeypatch)
+    found = mechanism(sample_rate=1.0)
+    set_gradients = sample_level._set_gradients
+    seen: list[npt.NDArray[np.float64]] = []
+    monkeypatch.setattr(
+        sample_level, "_set_gradients", lambda values, flat: (seen.append(flat), set_gradients(values, flat))
+    )
+
+    def integers(chosen: list[int]) -> npt.NDArray[np.float64]:
+        monkeypatch.setattr(sample_level, "poisson_batch", lambda *_: torch.tensor(chosen))
+        one_step(mlp(), found)
+        return np.rint(seen.pop() / found.unit * EXAMPLES)
+
+    everyone = list(range(EXAMPLES))
+    whole = integers(everyone)
+
+    assert whole.any()
+    for part in (everyone[::2], everyone[: EXAMPLES // 3], everyone[:1]):
+        rest = [number for number in everyone if number not in part]
+        assert np.array_equal(integers(part) + integers(rest), whole)
 
 
 @given(

@@ -136,5 +136,5 @@ def test_clients_and_readers_stand_in_every_table() -> None:
     rows = [table(mode, {"rows 1-1": 6}) for mode in ("plain", "masking", "homomorphic")]
 
     for each in rows:
-        assert "at its own rank (up to 3)" in each["each client"].saw
+        assert "the whole global adapter (rank 3)" in each["each client"].saw
         assert "no noise was added" in each["reader of the run folder"].hidden

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.errors import RobustnessError
 from rbla_secure.robustness import scores
-from rbla_secure.robustness.names import RECOMMENDED, FilterOptions, build
+from rbla_secure.robustness.names import FilterOptions, build
 from rbla_secure.robustness.pre_steps import NeighborMixing
 from rbla_secure.robustness.rules.clipping import centered_clipping, norm_bound
 from rbla_secure.robustness.rules.coordinatewise import coordinate_median, trimmed_mean
@@ -27,6 +27,13 @@ from tests.support.properties import PROPERTY
 
 MIXED = [2] * 12 + [4] * 10 + [8] * 10
 SEEDS = st.integers(0, 2**32 - 1)
+# Those that reject f clients and average the others.
+SELECTING = (
+    FilterName.MULTI_KRUM,
+    FilterName.DIVIDE_AND_CONQUER,
+    FilterName.COSINE_TO_PREVIOUS,
+    FilterName.TIER_DNC_COSINE,
+)
 
 
 def step_of(updates: Updates) -> dict[int, Any]:
@@ -166,7 +173,7 @@ def test_a_band_below_its_quorum_is_absent(name: FilterName) -> None:
     found = run(name, updates, f=2, previous=step_of(draw([4] * 12 + [8] * 2, 2)))
 
     assert set(found.totals) == {0}
-    needed = 7 if name in {FilterName.KRUM, FilterName.MULTI_KRUM} else 5
+    needed = 7 if name in {FilterName.KRUM, *SELECTING} else 5
     assert found.closed == {1: f"2 holders, {needed} needed against f=2"}
 
 
@@ -211,7 +218,7 @@ def test_without_a_filter_one_client_moves_the_average_anywhere() -> None:
 
 
 def test_a_direction_alone_bounds_no_length() -> None:
-    """Why clipping stands before the cosine to the previous step, and why it is not recommended alone."""
+    """Why clipping stands before the cosine to the previous step, and why it needs another score beside it."""
     previous = step_of(draw(MIXED, 7))
     along = {
         i: BandUpdates(holders=b.holders, values=b.values.copy()) for i, b in draw(MIXED, 6).bands.items()
@@ -222,10 +229,10 @@ def test_a_direction_alone_bounds_no_length() -> None:
     updates = Updates(clients=honest.clients, ranks=honest.ranks, weights=honest.weights, bands=along)
 
     fooled = run(FilterName.COSINE_TO_PREVIOUS, updates, previous=previous)
-    recommended = run(RECOMMENDED, updates, previous=previous)
+    other = run(FilterName.TIER_DNC_COSINE, updates, previous=previous)
 
     assert np.abs(average(fooled.totals[0])).max() > 1e20
-    assert np.abs(average(recommended.totals[0])).max() < 10.0
+    assert np.abs(average(other.totals[0])).max() < 10.0
 
 
 @pytest.mark.parametrize("name", [FilterName.DIVIDE_AND_CONQUER, FilterName.TIER_DNC_COSINE])
@@ -273,25 +280,27 @@ def test_a_reason_names_rule_score_and_limit() -> None:
 
 
 def test_a_band_whose_accepted_holders_are_too_few_stays_closed() -> None:
-    """Seven hold the band, so against f = 3 it may open; three of them are rejected, and five must remain."""
-    updates = changed(draw([2] * 20 + [4] * 7, 1), [20, 21, 22], shift=20.0)
-    chosen = build(FilterName.DIVIDE_AND_CONQUER, f=3, privacy_quorum=5)
+    """Whoever is rejected: eight must be left and three may go, so ten holders are one too few, and eleven are enough."""
+    for count, closed in ((10, {1: "10 holders, 11 needed against f=3"}), (11, {})):
+        updates = changed(draw([2] * 20 + [4] * count, 1), [20, 21, 22], shift=20.0)
+        found = build(FilterName.DIVIDE_AND_CONQUER, f=3, privacy_quorum=8).apply(
+            updates, previous=None, seed=1
+        )
 
-    found = chosen.apply(updates, previous=None, seed=1)
-
-    assert rejected(found) == [20, 21, 22]
-    assert found.closed == {1: "4 accepted holders, privacy_quorum=5 needed"}
+        assert rejected(found) == [20, 21, 22]
+        assert found.closed == closed
+        assert found.totals.keys() == {0, 1} - closed.keys()
 
 
 def test_accepted_holders_of_no_weight_do_not_count() -> None:
-    updates = draw([2] * 20 + [4] * 7, 1, weights=[1.0] * 24 + [1.0, 0.0, 0.0])
+    updates = draw([2] * 20 + [4] * 8, 1, weights=[1.0] * 24 + [1.0, 1.0, 0.0, 0.0])
 
     found = build(FilterName.DIVIDE_AND_CONQUER, f=2, privacy_quorum=5).apply(
         changed(updates, [20, 21], shift=20.0), previous=None, seed=1
     )
 
     assert rejected(found) == [20, 21]
-    assert found.closed == {1: "3 accepted holders, privacy_quorum=5 needed"}
+    assert found.closed == {1: "6 holders, 7 needed against f=2"}
 
 
 def test_the_cosine_is_that_of_all_bands_together_that_the_previous_step_has() -> None:
@@ -320,7 +329,7 @@ def test_the_cosine_is_that_of_all_bands_together_that_the_previous_step_has() -
 def test_equal_scores_are_drawn_by_the_seed() -> None:
     updates = changed(draw([2] * 9, 1), range(9), factor=0.0)
 
-    chosen = {tuple(rejected(run(RECOMMENDED, updates, f=1, seed=seed))) for seed in range(40)}
+    chosen = {tuple(rejected(run(FilterName.TIER_DNC_COSINE, updates, f=1, seed=seed))) for seed in range(40)}
 
     assert len(chosen) > 4
 
@@ -354,7 +363,7 @@ def test_trust_follows_the_reference_and_closes_bands_that_nobody_deserves() -> 
     found = run(FilterName.FL_TRUST, against)
 
     assert rejected(found) == list(range(22, 32))
-    assert found.closed == {2: "0 trusted holders, privacy_quorum=3 needed"}
+    assert found.closed == {2: "0 trusted holders, 7 needed against f=3"}
 
 
 def test_buckets_stay_inside_a_tier_and_pass_their_verdict_on() -> None:

@@ -1,5 +1,6 @@
 """The base can be rebuilt from its folder alone, and the card's snippet loads what a run leaves behind."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -258,3 +259,67 @@ def test_card_has_front_matter_facts_and_snippet() -> None:
     assert "base_model: base\n" in front
     assert "| rounds | 20 |\n| a\\|b | two lines |\n" in body
     assert f"```python\n{LOADING_SNIPPET}```" in body
+
+
+EVERY_TYPE = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.complex64,
+    torch.complex128,
+    torch.int8,
+    torch.uint8,
+    torch.int64,
+    torch.bool,
+]
+
+
+class Holder(nn.Module):
+    """A state of one tensor."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+
+@pytest.mark.parametrize("kind", EVERY_TYPE, ids=str)
+def test_the_digest_covers_every_type_to_the_bit(kind: torch.dtype) -> None:
+    """Each type has a digest of its own, which a changed bit, a changed shape and another type of the same bytes change."""
+    value = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).to(kind)
+    changed = value.clone()
+    changed[1, 1] = 1
+
+    same_bytes = torch.int16 if kind.itemsize == 2 else torch.uint8
+    others = (
+        value,
+        changed,
+        value.flatten(),
+        value.view(same_bytes) if kind is not same_bytes else value.bool(),
+    )
+
+    assert len({base_digest(Holder(other)) for other in others}) == 4
+    assert base_digest(Holder(value.T)) == base_digest(Holder(value.T.contiguous()))
+    assert base_digest(Holder(torch.zeros((), dtype=kind))) != base_digest(Holder(torch.zeros(0, dtype=kind)))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.int64, np.bool_, np.complex64])
+def test_the_digest_of_a_type_that_numpy_knows_is_a_known_answer(kind: type) -> None:
+    """SHA-256 over a label and for each tensor a JSON head with its length, and its little-endian bytes."""
+    values = np.array([[0, 1, 1], [1, 0, 1]]).astype(kind)
+    head = f'["value",[2,3],"{values.dtype}"]'.encode()
+
+    digest = base_digest(Holder(torch.tensor(values)))
+
+    expected = b"rbla-secure base\x00" + len(head).to_bytes(4, "big") + head + values.tobytes()
+    assert digest == hashlib.sha256(expected).digest()
+
+
+def test_a_state_without_plain_values_has_no_digest() -> None:
+    """What is no dense tensor is refused by name, never skipped."""
+    sparse = Holder(torch.eye(2).to_sparse())
+
+    with pytest.raises(RunFolderError, match="'value' of type Tensor must be a dense tensor"):
+        base_digest(sparse)

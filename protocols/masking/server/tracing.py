@@ -1,0 +1,139 @@
+"""What the server knows of who dealt what, and whom it names when shares do not fit. The argument: ../commitments.py."""
+
+from collections.abc import Collection, Mapping
+from typing import final
+
+from protocols.errors import RosterError
+from protocols.masking.commitments import EXTRA, MASK_KEY, SELF_MASK
+from protocols.masking.messages import COMMITMENT_SIZE, KeyAdvertisement, RevealedShares
+from protocols.masking.terms import Terms
+from protocols.session import ClientId
+
+
+@final
+class Dealings:
+    """The commitments of one session, the disputes about them, and the faults that follow from both.
+
+    Args:
+        terms: Of the session.
+        advertisements: By position: commitments to secrets, and public mask keys.
+        dealt: By dealer and holder: the commitments to all shares of the one that the other keeps.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        advertisements: Mapping[int, KeyAdvertisement],
+        dealt: Mapping[int, Mapping[int, bytes]],
+    ) -> None:
+        self._terms = terms
+        self._advertised = {p: entry.commitments for p, entry in advertisements.items()}
+        self._dealt = dealt
+        self._places = {dealer: _places(terms, dealer) for dealer in dealt}
+        self._disputes: dict[int, frozenset[int]] = {}
+        self._wrong: dict[int, list[tuple[int, int, int]]] = {}
+        self._misdealt: dict[int, str] = {}
+
+    def digests(self, dealers: Collection[int], holder: int) -> dict[int, bytes]:
+        """What a holder is to compare, by dealer."""
+        digest = self._terms.commitments.digest
+        return {
+            dealer: digest(self._dealt[dealer][holder], owner=dealer, holder=holder) for dealer in dealers
+        }
+
+    def dispute(self, holder: int, dealers: Collection[int], *, delivered: Collection[int]) -> None:
+        """Note whose bundles a holder cannot use.
+
+        Raises:
+            RosterError: It was not delivered one of theirs.
+        """
+        if strangers := set(dealers) - set(delivered):
+            name = self._terms.session.client_at(holder)
+            raise RosterError(f"{name}: disputes a bundle of position {min(strangers)} that it did not get")
+        if dealers:
+            self._disputes[holder] = frozenset(dealers)
+
+    def disputed_by(self, holder: int) -> frozenset[int]:
+        """The dealers of whom a holder will reveal no share."""
+        return self._disputes.get(holder, frozenset())
+
+    def check(self, message: RevealedShares) -> None:
+        """Compare every share that a holder reveals with its commitment. Wrong ones are kept in mind and not used."""
+        kinds = ((MASK_KEY, message.mask_key_shares), (SELF_MASK, message.self_mask_shares))
+        revealed = [(*key, number, share) for number, shares in kinds for key, share in shares.items()]
+        revealed += [(p, index, EXTRA + extra, s) for (p, index, extra), s in message.extra_shares.items()]
+        holder, commit = message.sender, self._terms.commitments.share
+        self._wrong[holder] = [
+            (owner, index, number)
+            for owner, index, number, share in revealed
+            if commit(share, owner=owner, holder=holder, segment=index, number=number)
+            != self._commitment(owner, holder, index, number)
+        ]
+
+    def usable(self, holder: int, owner: int, segment: int) -> bool:
+        """Whether all shares that a holder has revealed of an owner's secrets of a segment, if any, are right."""
+        wrong = self._wrong[holder]
+        return not (wrong and any(entry[:2] == (owner, segment) for entry in wrong))
+
+    def fits(self, secret: bytes, *, owner: int, segment: int, number: int) -> bool:
+        """Whether a recovered seed or extra secret is the one that its owner has committed to."""
+        made = self._terms.commitments.secret(secret, owner=owner, segment=segment, number=number)
+        return made == self._advertised[owner][segment][number - SELF_MASK]
+
+    def convict(self, dealer: int, segment: int) -> None:
+        """Note that shares which fit a dealer's commitments do not give what it committed to."""
+        self._misdealt.setdefault(
+            dealer, f"dealt shares of segment {segment} that do not give the secrets it committed to"
+        )
+
+    def faults(self) -> dict[ClientId, str]:
+        """Who did not follow the protocol, and what it did: certain if no more clients are corrupt than :meth:`_most`."""
+        found = {dealer: [reason] for dealer, reason in self._misdealt.items()}
+        for holder, wrong in self._wrong.items():
+            if wrong:
+                found.setdefault(holder, []).append(self._describe(wrong))
+        pairs = [
+            pair
+            for holder, dealers in self._disputes.items()
+            for d in dealers
+            for pair in ((holder, d), (d, holder))
+        ]
+        for position in {one for one, _ in pairs}:
+            others = {other for one, other in pairs if one == position}
+            if len(others) > self._most():
+                found.setdefault(position, []).append(
+                    f"is in dispute about share bundles with {len(others)} clients, more than the {self._most()} "
+                    "that may be dishonest"
+                )
+        return {self._terms.session.client_at(p): "; ".join(found[p]) for p in sorted(found)}
+
+    def disputes(self) -> dict[ClientId, tuple[ClientId, ...]]:
+        """By holder: the dealers whose bundles it could not use. One of each pair is at fault; which, nobody can tell."""
+        name = self._terms.session.client_at
+        return {name(h): tuple(map(name, sorted(self._disputes[h]))) for h in sorted(self._disputes)}
+
+    def _most(self) -> int:
+        """So many clients may lie before an honest one is named for its disputes: the profile's corrupt ones, at least one."""
+        return max(1, self._terms.profile.corrupt(len(self._terms.session.members)))
+
+    def _commitment(self, owner: int, holder: int, segment: int, number: int) -> bytes:
+        at = COMMITMENT_SIZE * (self._places[owner][segment] + number)
+        return self._dealt[owner][holder][at : at + COMMITMENT_SIZE]
+
+    def _describe(self, wrong: list[tuple[int, int, int]]) -> str:
+        owner, index, number = min(wrong)
+        what = {MASK_KEY: "mask key", SELF_MASK: "self-mask seed"}.get(
+            number, f"extra secret {number - EXTRA}"
+        )
+        more = f", and {len(wrong) - 1} more wrong shares" if len(wrong) > 1 else ""
+        return f"revealed a wrong share of the {what} of {self._terms.session.client_at(owner)} in segment {index}{more}"
+
+
+def _places(terms: Terms, dealer: int) -> dict[int, int]:
+    """By segment of a dealer: how many commitments stand before those of the segment."""
+    places, at = {}, 0
+    for segment in terms.session.segments_of(terms.session.client_at(dealer)):
+        places[segment.index] = at
+        at += EXTRA + segment.extra_secrets
+    return places

@@ -1,0 +1,229 @@
+"""How far honest clients can move the global adapter in one round. Pure functions of the plan, the same for everyone.
+
+The server refuses averages that are longer (`step_check.py`), a client an adapter that has moved further since the last one it
+was given (`movement.py`). Whatever one hostile client adds behind its masks, the adapter moves by no more than these limits.
+
+**Without filter and noise.** A client's whole update x_k, cut and rounded, has an L2 norm of at most C: the rounded norm bound at
+the plan's largest clip norm, over the grid's scale. (Weights: w x_k is what is rounded, to at most R(w C) / s, so x_k is
+longest at the least weight l.) The average of band b is a convex combination sum_k p_kb x_kb, p_kb = w_k / W_b, so by Jensen
+|avg_b|^2 <= sum_k p_kb |x_kb|^2. One band is thus at most C long. Over the open bands b_1 < ... < b_m, W_b only falls, and
+
+    sum_b |avg_b|^2 <= sum_k w_k / W_top(k) * sum_b |x_kb|^2 <= C^2 sum_i mu_i / W_i,
+    mu_i / W_i = mu_i / (mu_i + W_{i+1}) <= m_i / (m_i + l q),   the last term is 1,
+
+where top(k) is the highest open band that k holds, mu_i the weight of all whose highest is b_i, m_i their number, and q the
+quorum of a band: W_{i+1} >= l q, mu_i <= m_i. Drop-outs only make m_i smaller, and x / (x + l q) grows with x. Where bands stay
+closed, the clients of neighboring classes count as one: the function is concave and 0 at 0, hence (a + b) / (a + b + l q) <=
+a / (a + l q) + b / (b + l q), and the sum over all classes of the plan bounds every case:
+
+    |step|^2 <= C^2 (1 + sum over all bands but the last of M_b / (M_b + l q))   =: C^2 K
+
+with M_b clients of a cohort whose highest band is b. A coordinate of an average is at most bound / l, as each integer is at most
+`levels`. Zero padding and gamma multiply by shares <= 1. The default job has K = 1 + 3 * 2/5: sqrt(K) = 1.48.
+
+**Filters** see updates that the server has clipped to the same C. Means over a selection, and of shortened updates: as above,
+with q the least number that is kept. Median and trimmed mean (f of v values on either side; the median trims (v - 1) // 2):
+if the result t of a coordinate is above 0, the v - 2f kept values have a mean of t and the f above are no less than the largest
+of them, so the squares of all v add up to (v - f) t^2 at least: |avg|^2 <= v / (v - f) * mean |x|^2, a factor below 2. Krum, the
+geometric median and centered clipping give points of the convex hull in every band (the last one also of its previous step,
+itself within the limit), but other ones in each: C per band, so K = number of bands; so does mixing with neighbors.
+fl-trust takes the length of its reference, which nothing bounds: infinity. **Groups**: the average of a group is such a mean, at
+most C over all its bands, and groups stand for clients above, without weights and with at least 2f + 1 of them.
+
+**Noise** of standard deviation a_b on each coordinate of an average (`_noise_std`) is sub-Gaussian. So is discrete noise N_Z(0, V)
+(Canonne, Kamath, Steinke 2020, arXiv 2004.00010): completing the square, E exp(u X) = exp(u^2 V / 2) times the sum over the integers
+of exp(-(x - u V)^2 / 2V) over that of exp(-x^2 / 2V), and by Poisson summation a shift only lowers such a sum. By Hsu, Kakade,
+Zhang 2012 (arXiv 1110.2842, Theorem 2.1; for Gaussians Laurent and Massart 2000, Lemma 1), with S = sum d_b a_b^2 and a = max a_b,
+but for a probability of exp(-t)
+
+    |noise|^2 <= S + 2 sqrt(t sum d_b a_b^4) + 2 a^2 t <= (sqrt(S) + a sqrt(2 t))^2,       t = 40 ln 2,
+
+and no coordinate exceeds a_b sqrt(2 (t + ln 2 d_b)) but for the same. So each limit fails an honest round with at most 2^-40; a round
+has two of them for each band, one for all, and as many for each of its groups.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, final
+
+from rbla_secure.choices import AcrossRule, FilterName, Mechanism, PreStepName
+from rbla_secure.config import RobustnessConfig
+from rbla_secure.federation.derived import band_buckets, band_groups, bands_and_holders, row_quorum
+from rbla_secure.federation.filter_options import options
+from rbla_secure.federation.guard import WINDOW
+from rbla_secure.federation.plan import Plan
+
+# The logarithm of how rarely the noise of an honest round exceeds one limit: 2^-40.
+_TAIL: Final = 40 * math.log(2)
+# What sums in float64 may be off, relative; far above it.
+_ARITHMETIC: Final = 1 + 1e-6
+# Half a unit in the last place of float32, relative: what a row value is off after a step.
+_ROUNDING: Final = 2.0**-24
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AverageLimits:
+    """What the average of honest clients cannot exceed, in units of an update, before the server's learning rate.
+
+    Args:
+        bands: By index, the L2 norm of one band; 0 for one that never opens.
+        coordinates: By index, the magnitude of one coordinate.
+        total: The L2 norm over all bands.
+    """
+
+    bands: tuple[float, ...]
+    coordinates: tuple[float, ...]
+    total: float
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    """What stands between updates and their average.
+
+    Args:
+        stretch: v / (v - f) above: the most by which it exceeds the mean of squares.
+        whole: Whether each update counts with one share in all bands that it has.
+    """
+
+    stretch: float = 1.0
+    whole: bool = True
+
+
+def update_limit(plan: Plan, *, clip_norm: float | None = None) -> float:
+    """C: the L2 norm of one client's whole update as the sum shows it, over its weight.
+
+    Args:
+        plan: The terms.
+        clip_norm: Of one round; the largest of the plan if not given.
+    """
+    dimension, least = plan.max_rank * int(plan.columns.sum()), plan.least_weight
+    longest = plan.quantizer.rounded_norm_bound(least * (clip_norm or plan.clip_norms[0]), dimension)
+    found = longest / (plan.quantizer.scale * least)
+    if plan.config.robustness.filter is FilterName.NORM_BOUND:
+        return min(found, options(plan.config).bound or math.inf)
+    return found
+
+
+def single_limits(plan: Plan) -> AverageLimits:
+    """Those of a mean in which every update counts with one share in all of its bands: of one group."""
+    return _limits(plan, plan.clip_norms[0], stretch=1.0, overlap=1.0)
+
+
+def average_limits(plan: Plan, *, clip_norm: float | None = None) -> AverageLimits:
+    """Those of a round's average; of any round if its clip norm is not given."""
+    rule = _rule(plan.config.robustness, grouped=plan.grouped)
+    overlap = _overlap(plan) if rule.whole else float(len(plan.bands_that_open))
+    return _limits(plan, clip_norm or plan.clip_norms[0], stretch=rule.stretch, overlap=overlap)
+
+
+def step_limit(plan: Plan) -> float:
+    """The largest L2 norm, over all rows, by which one honest round moves the global adapter, before float32 rounding.
+
+    With a check of public accuracy a round may also go back by `WINDOW` - 1 steps (`guard.py`). Infinite under fl-trust.
+    """
+    return in_one_round(plan, average_limits(plan).total)
+
+
+def in_one_round(plan: Plan, limit: float) -> float:
+    """From a limit of an average to how far a round moves what it limits: rows, a band of them or one value."""
+    moved = plan.config.server_learning_rate * limit
+    if cap := plan.config.robustness.max_step_norm:
+        moved = min(moved, cap * _ARITHMETIC)
+    return moved * (WINDOW - 1) if plan.config.robustness.max_accuracy_drop else moved
+
+
+def over_rounds(each: float, size: float, *, rounds: int) -> float:
+    """How far so many rounds move something, float32 rounding included: each step adds 2^-24 of every value.
+
+    Args:
+        each: How far one round moves it, which may go back by `WINDOW` - 1 steps; what no round moves is not rounded either.
+        size: Its L2 norm, or magnitude, before the first of these rounds.
+        rounds: How many.
+    """
+    furthest = rounds * each
+    rounding = rounds * (WINDOW - 1) * _ROUNDING
+    return furthest + rounding * (size + furthest) * math.exp(2 * rounding) if each else 0.0
+
+
+def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> AverageLimits:
+    signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), int(plan.columns.sum())
+    coordinate = plan.quantizer.bound / plan.least_weight
+    opening = {band.index for band in plan.bands_that_open}
+    if plan.config.robustness.filter is FilterName.FL_TRUST:
+        signal = coordinate = math.inf  # the length of the reference, which is not clipped
+    bands, coordinates = [], []
+    for band in plan.bands:
+        length, std = band.height * width, _noise_std(plan, band.index, clip_norm)
+        longest = min(signal, math.sqrt(length) * coordinate)
+        longest += math.sqrt(stretch) * std * (math.sqrt(length) + math.sqrt(2 * _TAIL))
+        furthest = coordinate + std * math.sqrt(2 * (_TAIL + math.log(2 * length)))
+        bands.append(longest * _ARITHMETIC if band.index in opening else 0.0)
+        coordinates.append(furthest * _ARITHMETIC if band.index in opening else 0.0)
+    noise = _noise_norm(plan, clip_norm) * (math.sqrt(stretch * overlap) if plan.grouped else 1.0)
+    total = min((math.sqrt(overlap) * signal + noise) * _ARITHMETIC, math.hypot(*bands))
+    return AverageLimits(bands=tuple(bands), coordinates=tuple(coordinates), total=total)
+
+
+def _overlap(plan: Plan) -> float:
+    """K: how many times C^2 the squares of all bands can add up to."""
+    config, wanted = plan.config, plan.config.robustness
+    least, quorum = plan.least_weight, row_quorum(config)
+    if plan.grouped:
+        voters = [len(sizes) for _, sizes in band_groups(config)]
+        least, quorum = 1.0, 2 * wanted.f + 1
+    elif wanted.pre_step is PreStepName.BUCKETING:
+        voters = [count for _, count in band_buckets(config)]
+        least, quorum = least / wanted.bucket_size, config.min_holders
+    else:
+        voters = [count for _, count in bands_and_holders(config)]
+        # A filter may keep fewer than the quorum that was there.
+        quorum = quorum if wanted.filter is FilterName.NONE else config.min_holders
+    voters = voters[: len(plan.bands_that_open)]
+    classes = [here - above for here, above in pairwise(voters)]
+    return 1 + sum(count / (count + least * quorum) for count in classes)
+
+
+def _rule(wanted: RobustnessConfig, *, grouped: bool) -> _Rule:
+    trimmed = (2 * wanted.f + 1) / (wanted.f + 1)
+    if grouped:
+        return _Rule(stretch=2.0 if wanted.group_rule is AcrossRule.COORDINATE_MEDIAN else trimmed)
+    mixed = wanted.pre_step is PreStepName.NEIGHBOR_MIXING
+    match wanted.filter:
+        case FilterName.COORDINATE_MEDIAN:
+            return _Rule(stretch=2.0, whole=not mixed)
+        case FilterName.TRIMMED_MEAN:
+            return _Rule(stretch=trimmed, whole=not mixed)
+        case FilterName.KRUM | FilterName.GEOMETRIC_MEDIAN | FilterName.CENTERED_CLIPPING:
+            return _Rule(whole=False)
+        case _:
+            return _Rule(whole=not mixed)
+
+
+def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
+    """a_b: of the noise on one coordinate of an average, in units of an update, at its largest.
+
+    With h surviving holders of H and N uploaders in a cohort at most h + N - H shares are in the sum, and it is divided by h:
+    sqrt(h + N - H) / h falls with h, so it is largest at the quorum. Components that were to be removed may still be in.
+    """
+    if plan.mechanism is None:
+        return 0.0
+    mechanism = replace(plan.mechanism, clip_norm=clip_norm)
+    unit = mechanism.share_std(index) / plan.quantizer.scale
+    if plan.grouped:
+        return unit / math.sqrt(plan.config.min_holders)
+    quorum = row_quorum(plan.config)
+    if plan.config.privacy.mechanism is Mechanism.CENTRAL:
+        return unit / quorum
+    _, holders = bands_and_holders(plan.config)[index]
+    return unit * math.sqrt(quorum + mechanism.bands[index].uploaders - holders) / quorum
+
+
+def _noise_norm(plan: Plan, clip_norm: float) -> float:
+    """Of the noise over all bands together, at its largest."""
+    width = int(plan.columns.sum())
+    stds = [(band.height * width, _noise_std(plan, band.index, clip_norm)) for band in plan.bands_that_open]
+    spread = math.sqrt(sum(length * std**2 for length, std in stds))
+    return spread + max((std for _, std in stds), default=0.0) * math.sqrt(2 * _TAIL)

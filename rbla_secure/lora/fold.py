@@ -1,0 +1,174 @@
+"""The rows beyond a client's rank, folded into its frozen weights while it trains its own.
+
+For a layer with frozen weight W, scaling c, a client's own rows (A, B) and the rest (A', B') of the global adapter:
+
+    whole adapter    y = W x + c [B B'] [A; A'] x
+    folded           y = (W + c B' A') x + c B A x
+
+Both are one function up to the rounding of floats, so clients of all ranks start a round from *one* function: a layer is
+dead for all of them or for none, and the gradient of a row is the same map of the data for everybody who trains it.
+Run by the client. (Prefix form of the folding in FSLoRA, arXiv 2501.19389, and Fed-PLoRA, arXiv 2602.16936.)
+
+Two ways, by what the frozen layer is:
+
+* A plain `nn.Linear` of float32 or float64: for the round, a stand-in takes the layer's place inside PEFT's module, with
+  W + c B' A' for its weight (computed in float64, rounded once), and afterwards the layer itself is put back. Nothing is
+  ever written to the layer or its weight: there is no subtraction that would have to undo rounding, and another module
+  that shares the layer or ties its weight computes as before, as it would beside an attached adapter.
+* Anything else. In bfloat16 or float16 the sum would round most of the fold away (a change below 2^-9 or 2^-12 of a
+  weight is lost), and a quantized weight cannot be added to: the rest is added to the layer's output by a hook,
+  computed in float32 at least and cast to the output's type. Its rows are constants; gradients flow through them to the
+  layer's input.
+
+Costs, beside training at the client's own rank: a second copy of the adapted layers' weights while the round lasts and
+one product B' A' a layer (first way), or two products with the rest's rows for every input (second way). No parameter,
+no state of an optimizer and no gradient comes with the rest.
+
+What it does not give:
+
+* Where all own rows are trained together, equal functions hold at the *first* local step. After it a client of rank 16
+  has moved rows that a client of rank 2 keeps frozen. A server that may choose the adapter can make low rows that have
+  exactly zero gradients for everybody at the first step and come alive only for those who trained higher rows
+  (`benchmarks/fold_isolation.py`: at a distance of 2.5 from the seeded first adapter, so a bound on how far an adapter
+  may move in a round delays it by a round or two and no more). Training in turns closes it
+  (:class:`rbla_secure.tasks.training.LocalTrainer`): the fold then has the same edge for all holders of a band.
+* Equal up to rounding is equal for values of ordinary size only. Values that cancel exactly across the fold's edge (1e20
+  in a row of the own, -1e20 in one of the rest) are added in another order by clients of other ranks, who then compute
+  from different functions. In turns the order is the same for all holders of a band; otherwise only a bound on the
+  adapter's values excludes it. A fold that is not finite is refused here.
+* A model may be dead for the data of all clients but one: the fold knows nothing of data.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+from peft import PeftModel
+from torch import nn
+from torch.nn import functional
+
+from rbla_secure.errors import AdapterError
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.lora.peft_io import adapted_layers, write_rows
+
+# Values of a weight that are folded at a time: their float64 copies stay in a cache of 1 MiB.
+BLOCK: Final = 1 << 16
+
+_EXACT = {torch.float32, torch.float64}
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Terms:
+    """Frozen rank-one terms of one linear layer.
+
+    Args:
+        layer: The layer's name, for messages.
+        down: A, shape (k, in_features), float32.
+        up: B, shape (out_features, k), float32.
+        scaling: The factor of B A.
+    """
+
+    layer: str
+    down: torch.Tensor
+    up: torch.Tensor
+    scaling: float
+
+
+@contextmanager
+def computing(model: PeftModel, adapter: Adapter) -> Iterator[None]:
+    """For a while, let a model compute the function of an adapter, its own rows attached and its rest folded.
+
+    Guarantees: the frozen layers are the same objects with the same bits afterwards, however the block ends; what is
+    trained are the adapter's own rows alone; terms of the rest that are zero change no bit.
+
+    Args:
+        model: Of :func:`rbla_secure.lora.peft_io.attach`, at the adapter's rank.
+        adapter: With or without a rest.
+
+    Raises:
+        AdapterError: The ranks differ, or the fold is not finite.
+    """
+    write_rows(model, adapter.sliced(adapter.rank))
+    with ExitStack() as undo:
+        for layer, terms in _rest(model, adapter):
+            undo.enter_context(folded(layer, terms))
+        yield
+
+
+@contextmanager
+def folded(layer: nn.Module, terms: Terms) -> Iterator[None]:
+    """For a while, add frozen terms to what a layer computes. Folds of one layer add up and end in reverse order.
+
+    Args:
+        layer: A module of PEFT around a frozen `base_layer`, or any module from (..., in) to (..., out) features.
+        terms: What is added.
+
+    Raises:
+        AdapterError: A folded weight is not finite.
+    """
+    base = getattr(layer, "base_layer", None)
+    if type(base) is nn.Linear and "weight" in base._parameters and base.weight.dtype in _EXACT:  # noqa: SLF001
+        with _stand_in(layer, base, terms):
+            yield
+    else:
+        with _added_to_output(layer, terms):
+            yield
+
+
+def _rest(model: PeftModel, adapter: Adapter) -> Iterator[tuple[nn.Module, Terms]]:
+    if adapter.rest is None:
+        return
+    beyond, scaling = Adapter(layout=adapter.layout, rows=adapter.rest), adapter.layout.scaling
+    for shape, layer in adapted_layers(model, adapter.layout):
+        down, up = torch.tensor(beyond.lora_A(shape.name)), torch.tensor(beyond.lora_B(shape.name))
+        if down.any() and up.any():
+            yield layer, Terms(layer=shape.name, down=down, up=up, scaling=scaling)
+
+
+@contextmanager
+def _stand_in(layer: nn.Module, base: nn.Linear, terms: Terms) -> Iterator[None]:
+    """Another linear layer in the place of the frozen one: all of it is shared but the weight."""
+    weight = nn.Parameter(_folded_weight(base.weight.detach(), terms), requires_grad=False)
+    other = copy.copy(base)
+    other._parameters = base._parameters | {"weight": weight}  # noqa: SLF001  # a shallow copy shares the dictionary
+    try:
+        layer.base_layer = other
+        yield
+    finally:
+        layer.base_layer = base
+
+
+def _folded_weight(weight: torch.Tensor, terms: Terms) -> torch.Tensor:
+    """W + c B A, computed in float64 in blocks of rows and rounded once."""
+    down, up = (part.to(weight.device, torch.float64) for part in (terms.down, terms.up))
+    found = torch.empty_like(weight)
+    height = max(1, BLOCK // weight.shape[1])
+    for start in range(0, len(weight), height):
+        block = slice(start, start + height)
+        found[block] = torch.addmm(weight[block].double(), up[block], down, alpha=terms.scaling)
+    if not all(extreme.isfinite() for extreme in found.aminmax()):  # a NaN is both
+        raise AdapterError(
+            f"the adapter's rest must leave the weight of layer {terms.layer!r} finite: refuse it"
+        )
+    return found
+
+
+@contextmanager
+def _added_to_output(layer: nn.Module, terms: Terms) -> Iterator[None]:
+    """The terms as frozen extra rows, for layers whose weight cannot take them."""
+
+    def add(_: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        kind = torch.promote_types(output.dtype, torch.float32)
+        down, up = (part.to(output.device, kind) for part in (terms.down, terms.up))
+        added = functional.linear(functional.linear(inputs[0].to(kind), down), up)
+        return (output.to(kind) + terms.scaling * added).to(output.dtype)
+
+    handle = layer.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()

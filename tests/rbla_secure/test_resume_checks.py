@@ -1,0 +1,433 @@
+"""Whoever edits, exchanges, shortens or removes a file of a run folder is refused by name, and nothing is written.
+
+Each case edits a copy of a finished run, or of one that was left unfinished, in one way, and opens it. The control is that the
+same copy, untouched, goes on. What the checks cannot see is here as well, as a test that it goes unseen: the whole
+chain written anew together with the files that it names, and everything cut back to an earlier state.
+"""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbla_secure.cli import main
+from rbla_secure.config import load_config
+from rbla_secure.errors import RunFolderError
+from rbla_secure.federation.audit_log import EventKind, read_events
+from rbla_secure.federation.checkpoint import RunFolder
+from rbla_secure.federation.history import History
+from tests.support.federations import make_config
+from tests.support.folder_edits import (
+    Edit,
+    at,
+    edit_base,
+    entries,
+    figures,
+    lines_of,
+    poison,
+    shaped,
+    text_of,
+    told,
+    without,
+)
+from tests.support.refused_edits import EDITS, LEDGERS, ROUNDS
+from tests.support.run_folders import (
+    cut_back,
+    die_before_the_end_of,
+    go_back_to,
+    keep_lines,
+    result_at,
+    rewrite_events,
+    snapshot,
+)
+from tests.support.tiny_job import adapter_sha256, job, write_images
+
+NOISE = {
+    "noise_multiplier": 4,
+    "privacy__colluders": 0,
+    "training__steps": 3,
+    "sample_level__noise_multiplier": 2,
+    "sample_level__sample_rate": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Finished runs: one, another one of the same plan, one of another seed, and one with noise at both levels."""
+    folder = tmp_path_factory.mktemp("runs")
+    images = write_images(folder)
+    changes: dict[str, dict[str, Any]] = {"run": {}, "twin": {}, "other": {"seed": 5}, "noisy": NOISE}
+    for name, each in changes.items():
+        assert main(["run", "--out", str(folder / name), *job(images, rounds=ROUNDS, **each)]) == 0
+    return {name: folder / name for name in changes}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, runs: Mapping[str, Path]) -> Path:
+    """A copy of a finished run."""
+    return copy_of(runs["run"], tmp_path)
+
+
+def copy_of(run: Path, into: Path) -> Path:
+    """A copy that may be edited, beside links to the other runs."""
+    for other in run.parent.iterdir():
+        if other.is_dir() and other.name != run.name:
+            (into / other.name).symlink_to(other)
+    return Path(shutil.copytree(run, into / "copy"))
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_is_refused_by_name_and_nothing_is_written(
+    tmp_path: Path, runs: Mapping[str, Path], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """One line says which file is wrong and what to do, and the folder is as the edit left it."""
+    run, edit, words = EDITS[name]
+    folder = copy_of(runs[run], tmp_path)
+    edit(folder)
+    before = snapshot(folder)
+    capsys.readouterr()
+
+    code = main(["resume", str(folder)])
+
+    error = capsys.readouterr().err
+    assert code == 1
+    assert words in error
+    assert error.count("\n") == 1
+    assert snapshot(folder) == before
+    if "adapter" in before:
+        assert "0.999" not in (folder / "adapter" / "README.md").read_text()
+
+
+UNTOUCHED = ("run", "twin", "other", "noisy")
+
+
+@pytest.mark.parametrize("name", UNTOUCHED)
+def test_an_untouched_copy_goes_on(tmp_path: Path, runs: Mapping[str, Path], name: str) -> None:
+    """The control: none of the checks refuses what nobody edited."""
+    folder = copy_of(runs[name], tmp_path)
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert adapter_sha256(folder) == adapter_sha256(runs[name])
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("name", ["another secure sum", "another identity", "no noise any more", "no log"])
+def test_an_unfinished_run_is_held_against_its_log_too(
+    tmp_path: Path, runs: Mapping[str, Path], capsys: pytest.CaptureFixture[str], name: str, number: int
+) -> None:
+    """Before the first checkpoint as well: what would be trained next is named by the log alone."""
+    run, edit, words = EDITS[name]
+    folder = copy_of(runs[run], tmp_path)
+    die_before_the_end_of(folder, number + 1)
+    for left in ("metrics.jsonl", "timings.jsonl"):
+        keep_lines(folder / left, number)
+    (folder / at(number + 1)).unlink()
+    edit(folder)
+    before = snapshot(folder)
+
+    code = main(["resume", str(folder)])
+
+    assert code == 1
+    assert words in capsys.readouterr().err
+    assert snapshot(folder) == before
+
+
+def test_the_careless_party_believes_the_folder(
+    folder: Path, runs: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the poisoned checkpoint: without the comparison it is exported as the run's result."""
+    go_back_to(folder, 3)
+    digest, named = poison(folder, 3), History.adapter_after
+    monkeypatch.setattr(
+        History, "adapter_after", lambda self, number: digest if number == 3 else named(self, number)
+    )
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert adapter_sha256(folder) != adapter_sha256(runs["run"])
+
+
+def test_the_careless_party_prints_an_edited_figure(folder: Path) -> None:
+    """The control of the edited metrics: without the digest the model card tells of them."""
+    figures(ROUNDS, accuracy=0.999)(folder)
+    digest = hashlib.sha256((folder / "metrics.jsonl").read_bytes().splitlines()[-1]).hexdigest()
+    rewrite_events(folder, told("round-finished", ROUNDS, metrics=digest))
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert "0.999" in (folder / "adapter" / "README.md").read_text()
+
+
+# What is no edit.
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        text_of("config.toml", lambda text: "# mine\n\n" + text.replace(" = ", "  =  ")),
+        lines_of("timings.jsonl", lambda lines: [shaped(line, training=1.5) for line in lines]),
+        without("timings.jsonl"),
+        lines_of("timings.jsonl", lambda lines: lines[1:]),
+        text_of("metrics.jsonl", lambda text: text + '{"round":5,"accu'),
+        text_of("events.jsonl", lambda text: text + '{"attempt":nu'),
+        text_of("attempts.jsonl", lambda text: text + '{"round": 5, "at'),
+        lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 2}']),
+        lambda folder: (folder / "notes.txt").write_text("mine"),
+        lambda folder: (folder / "checkpoints" / "round-00003.safetensors").write_text("mine"),
+        lambda folder: (folder / "checkpoints" / ".round-0005.safetensors.tmp").write_text("torn"),
+        without("lock"),
+        without("adapter"),
+        without("base"),
+    ],
+    ids=[
+        "spaces in config.toml", "other timings", "no timings", "timings of fewer rounds", "torn metrics", "torn log",
+        "torn attempts", "an attempt without its session", "a file of somebody", "a name that is none of ours",
+        "a checkpoint that was never renamed", "no lock", "no result", "no base",
+    ],
+)  # fmt: skip
+def test_what_is_no_evidence_or_a_crash_leaves_is_taken(
+    folder: Path, runs: Mapping[str, Path], edit: Edit
+) -> None:
+    """The run goes on to the same result: config.toml counts by what it says, seconds prove nothing, a base is made again."""
+    edit(folder)
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert adapter_sha256(folder) == adapter_sha256(runs["run"])
+    assert (folder / "metrics.jsonl").read_bytes() == (runs["run"] / "metrics.jsonl").read_bytes()
+    assert main(["resume", str(folder)]) == 0
+
+
+@pytest.mark.parametrize("number", [1, 3, ROUNDS])
+def test_what_the_log_does_not_hold_is_not_believed(
+    folder: Path, runs: Mapping[str, Path], number: int
+) -> None:
+    """A round whose end the log was not told of is run again, whatever its checkpoint and its line say meanwhile."""
+    die_before_the_end_of(folder, number)
+    figures(number, accuracy=0.999, adapter=poison(folder, number))(folder)
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert adapter_sha256(folder) == adapter_sha256(runs["run"])
+    assert (folder / "metrics.jsonl").read_bytes() == (runs["run"] / "metrics.jsonl").read_bytes()
+
+
+def test_a_base_that_the_log_does_not_name_is_made_again(folder: Path, runs: Mapping[str, Path]) -> None:
+    """Killed between the base and its event, a run does not train on what lies there."""
+    cut_back(folder, 1, rounds=0)
+    for name in ("attempts.jsonl", "metrics.jsonl", "timings.jsonl"):
+        (folder / name).unlink()
+    edit_base(folder)
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert adapter_sha256(folder) == adapter_sha256(runs["run"])
+
+
+def test_a_lost_base_that_comes_out_otherwise_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another machine may train another base: it is compared before it is written."""
+    without("base")(folder)
+    monkeypatch.setattr("rbla_secure.tasks.base_model.BASE_EPOCHS", 1)
+    capsys.readouterr()
+
+    assert main(["resume", str(folder)]) == 1
+
+    assert "base is not the base that events.jsonl names" in capsys.readouterr().err
+    assert not (folder / "base").exists()
+
+
+def test_an_attempt_that_came_to_no_session_is_adopted_once(folder: Path) -> None:
+    """The log holds it from the next resumption on: from then on it is missed like any other."""
+    lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 2}'])(folder)
+    assert main(["resume", str(folder)]) == 0
+    resumed = [e for e in read_events(folder / "events.jsonl") if e.kind is EventKind.RUN_RESUMED]
+
+    lines_of("attempts.jsonl", lambda lines: lines[:-1])(folder)
+
+    assert [event.details["unopened"] for event in resumed] == [[4, 2]]
+    assert main(["resume", str(folder)]) == 1
+
+
+@pytest.mark.parametrize("ledger", LEDGERS)
+def test_an_entry_that_a_crash_left_is_adopted_once(
+    tmp_path: Path, runs: Mapping[str, Path], ledger: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed between ledger and log, the entry counts, and from the next resumption on it is missed like any other."""
+    folder = copy_of(runs["noisy"], tmp_path)
+    entries(ledger, lambda found: found.append({**found[-1], "attempt": 2}))(folder)
+
+    assert main(["resume", str(folder)]) == 0
+    spent = [
+        event.details["entries"]
+        for event in read_events(folder / "events.jsonl")
+        if event.kind is EventKind.PRIVACY_SPENT and event.details["ledger"] == ledger
+    ]
+    entries(ledger, lambda found: found.pop())(folder)
+    capsys.readouterr()
+
+    assert spent == [1, 2, 3, 4, 5]
+    assert main(["resume", str(folder)]) == 1
+    assert f"{ledger} has 4 of the 5 entries that events.jsonl holds" in capsys.readouterr().err
+
+
+def test_spending_is_in_the_log_before_it_is_spent(runs: Mapping[str, Path]) -> None:
+    """Killed at any moment of a round, an entry whose sums may have been seen cannot be taken out again."""
+    events = read_events(runs["noisy"] / "events.jsonl")
+
+    for number in range(1, ROUNDS + 1):
+        kinds = [
+            (str(event.details.get("ledger", event.kind)))
+            for event in events
+            if event.round == number and event.kind in {EventKind.PRIVACY_SPENT, EventKind.ROUND_FINISHED}
+        ]
+        assert kinds == ["privacy-samples.json", "privacy.json", "round-finished"]
+
+
+# Who looks.
+
+
+@pytest.mark.parametrize("name", [name for name in EDITS if name.startswith("privacy")])
+def test_account_refuses_a_ledger_that_is_not_the_logs(
+    tmp_path: Path, runs: Mapping[str, Path], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """What was spent is told from the ledger that the log holds, or not at all; more entries only count more."""
+    run, edit, words = EDITS[name]
+    folder = copy_of(runs[run], tmp_path)
+    edit(folder)
+    capsys.readouterr()
+
+    code = main(["account", str(folder)])
+
+    error = capsys.readouterr().err
+    if name.endswith("two entries more"):
+        assert code == 0
+    else:
+        assert code == 1
+        assert words in error
+
+
+@pytest.mark.parametrize(
+    "name", ["no noise any more", "another identity", "no log", "an empty log", "log of another run"]
+)
+def test_account_looks_at_runs_alone(
+    tmp_path: Path, runs: Mapping[str, Path], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A folder whose configuration, identity or log was exchanged has no account."""
+    run, edit, words = EDITS[name]
+    folder = copy_of(runs[run], tmp_path)
+    edit(folder)
+
+    assert main(["account", str(folder)]) == 1
+
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [lambda _path: None, lambda path: (path / "mine").write_text("1")])
+def test_account_of_what_is_no_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Edit
+) -> None:
+    """A folder without a run is not one in which nothing was spent."""
+    make(tmp_path)
+
+    assert main(["account", str(tmp_path)]) == 1
+
+    assert "is no run folder: config.toml is missing" in capsys.readouterr().err
+
+
+def test_account_writes_nothing(tmp_path: Path, runs: Mapping[str, Path]) -> None:
+    """Not even a lock: a run may be looked at while it goes on, and by who may only read."""
+    folder = copy_of(runs["noisy"], tmp_path)
+    (folder / "lock").unlink()
+    text_of("events.jsonl", lambda text: text + '{"attempt":nu')(folder)
+    before = snapshot(folder)
+
+    assert main(["account", str(folder)]) == 0
+
+    assert snapshot(folder) == before
+    assert not (folder / "lock").exists()
+
+
+# Two processes.
+
+
+def test_of_two_that_go_on_with_a_run_one_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name, and it has written nothing."""
+    held = RunFolder.open(folder)
+    before = snapshot(folder)
+
+    code = main(["resume", str(folder)])
+
+    held.close()
+    assert code == 1
+    assert "is in use by another process" in capsys.readouterr().err
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_of_many_that_make_one_folder_one_wins(tmp_path: Path, there: bool) -> None:  # noqa: FBT001
+    """The others are refused by name, and the winner's folder is whole."""
+    path = tmp_path / "run"
+    if there:
+        path.mkdir()
+    start = threading.Barrier(8)
+    made: list[RunFolder] = []
+    refused: list[str] = []
+
+    def make() -> None:
+        start.wait()
+        try:
+            made.append(RunFolder.create(path, make_config()))
+        except RunFolderError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    (winner,) = made
+    winner.close()
+    again = RunFolder.open(path)
+    again.close()
+    assert len(refused) == 7
+    assert again.run_id == winner.run_id
+    assert all("in use" in text or "must not exist" in text or "meanwhile" in text for text in refused)
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+
+
+# What goes unseen, and is stated: whoever holds the folder can write all of it anew.
+
+
+@pytest.mark.parametrize("name", ["run", "noisy"])
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_a_folder_that_is_cut_back_as_a_whole_looks_like_a_crash(
+    tmp_path: Path, runs: Mapping[str, Path], name: str, number: int
+) -> None:
+    """With the end of the log, everything that it held goes unmissed: only its head, known elsewhere, tells."""
+    folder = copy_of(runs[name], tmp_path)
+    go_back_to(folder, number) if number else die_before_the_end_of(folder, 1)
+
+    assert main(["resume", str(folder)]) == 0
+
+
+def test_the_rules_of_a_folder_are_those_of_the_log(runs: Mapping[str, Path]) -> None:
+    """What the first lines say is what the folder was made with: identity, configuration, base."""
+    created, base, *_ = read_events(runs["run"] / "events.jsonl")
+
+    assert created.details == {
+        "run": json.loads((runs["run"] / "run.json").read_text())["run"],
+        "config": load_config(runs["run"] / "config.toml").digest().hex(),
+    }
+    assert base.kind is EventKind.BASE_MADE
+    assert result_at(runs["run"], 1) > 1

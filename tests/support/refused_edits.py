@@ -1,0 +1,437 @@
+"""Edits of a run folder that are refused, each with the words of its refusal."""
+
+import json
+import os
+import shutil
+
+from tests.support.folder_edits import (
+    Edit,
+    at,
+    both,
+    chain,
+    drop_a_layer,
+    edit_base,
+    entries,
+    exchange,
+    figures,
+    from_run,
+    left_out,
+    lines_of,
+    log_ends,
+    poison,
+    poison_with_figures,
+    replaced,
+    rollback,
+    shaped,
+    text_of,
+    to_link,
+    told,
+    unfinished,
+    without,
+)
+from tests.support.run_folders import go_back_to, keep_events
+
+ROUNDS = 4  # of the run that is edited
+LEDGERS = ("privacy.json", "privacy-samples.json")
+CUT = "its end was cut off"
+# By what is edited: the run that is copied (`noisy` has both ledgers), the edit, the words.
+EDITS: dict[str, tuple[str, Edit, str]] = {
+    # Configuration and identity.
+    "another secure sum": (
+        "run",
+        replaced("config.toml", 'secure-sum = "masking"', 'secure-sum = "plain"'),
+        "config.toml is not the configuration that the run was created with, says events.jsonl: restore it; other",
+    ),
+    "no noise any more": (
+        "noisy",
+        replaced("config.toml", "noise-multiplier = 4.0", "noise-multiplier = 0.0"),
+        "config.toml is not the configuration",
+    ),
+    "more rounds": (
+        "run",
+        replaced("config.toml", "rounds = 4", "rounds = 6"),
+        "other settings need a new run",
+    ),
+    "config of another run": (
+        "run",
+        from_run("config.toml", "other"),
+        "config.toml is not the configuration",
+    ),
+    "no config": ("run", without("config.toml"), "is no run folder: config.toml is missing"),
+    "another identity": (
+        "run",
+        lambda folder: (folder / "run.json").write_text(json.dumps({"run": "ab" * 16})),
+        "run.json names run abababababababababababababababab, but events.jsonl is of run",
+    ),
+    "identity of another run": ("run", from_run("run.json", "twin"), "restore whichever was changed"),
+    "no identity": ("run", without("run.json"), "run.json is missing or damaged: restore it"),
+    # The base.
+    "other weights in the base": (
+        "run",
+        edit_base,
+        "base is not the base that events.jsonl names: restore it",
+    ),
+    "a layer less in the base": ("run", drop_a_layer, "base is not the base that events.jsonl names"),
+    "base of another run": (
+        "run",
+        from_run("base/model.safetensors", "other"),
+        "base is not the base that events.jsonl names",
+    ),
+    # The log.
+    "no log": ("run", without("events.jsonl"), "events.jsonl is missing"),
+    "an empty log": (
+        "run",
+        text_of("events.jsonl", lambda _: ""),
+        "events.jsonl is empty: a run's first event",
+    ),
+    "a log of one torn line": (
+        "run",
+        text_of("events.jsonl", lambda text: text[:40]),
+        "events.jsonl is empty: a run's first event",
+    ),
+    "log of another run": ("run", from_run("events.jsonl", "twin"), "but events.jsonl is of run"),
+    "log and identity of another run": (
+        "run",
+        both(from_run("events.jsonl", "twin"), from_run("run.json", "twin")),
+        "was written in another run",
+    ),
+    "log of another seed": ("run", from_run("events.jsonl", "other"), "but events.jsonl is of run"),
+    "a line of the log changed": (
+        "run",
+        replaced("events.jsonl", '"kind":"session-opened"', '"kind":"dropped"'),
+        "events.jsonl line 4: it does not follow the line before it",
+    ),
+    "the log's first line alone": ("run", lambda folder: keep_events(folder, 1), CUT),
+    "the log's first two lines alone": ("run", lambda folder: keep_events(folder, 2), CUT),
+    "the log ends before a session": (
+        "run",
+        log_ends(after="session-opened", number=ROUNDS, keep=0),
+        CUT,
+    ),
+    "the log ends before the last result": (
+        "run",
+        log_ends(after="round-finished", number=ROUNDS, keep=0),
+        f"adapter is there, but events.jsonl knows 3 of 4 rounds: {CUT}",
+    ),
+    # A chain that was written anew in part, so that every digest in it fits.
+    "chain: another configuration": (
+        "run",
+        chain(told("run-created", config="00" * 32)),
+        "config.toml is not the configuration",
+    ),
+    "chain: other survivors": (
+        "run",
+        chain(told("round-finished", 1, survivors=[])),
+        "metrics.jsonl line 1 tells of another end than events.jsonl does",
+    ),
+    "chain: another adapter": (
+        "run",
+        chain(told("round-finished", 2, adapter="00" * 32)),
+        "metrics.jsonl line 2 tells of another end than events.jsonl does",
+    ),
+    "chain: other metrics": (
+        "run",
+        chain(told("round-finished", 2, metrics="00" * 32)),
+        "metrics.jsonl line 2 is not the one whose digest",
+    ),
+    "chain: no digest of metrics": (
+        "run",
+        chain(told("round-finished", 2, metrics=None)),
+        "round-finished does not belong there: round-finished must say metrics",
+    ),
+    "chain: a short digest": (
+        "run",
+        chain(told("round-finished", 2, metrics="00")),
+        "metrics must be a SHA-256",
+    ),
+    "chain: a round left out": (
+        "run",
+        chain(left_out("round-finished", 2)),
+        "round-finished does not belong there: the round after 1 is 2",
+    ),
+    "chain: a session left out": ("run", chain(left_out("session-opened", 2)), "was never opened"),
+    "chain: a session twice": (
+        "run",
+        chain(lambda events: [*events, {**events[2], "attempt": 1}]),
+        "attempt 1 at round 1 is not a new one",
+    ),
+    "chain: created twice": (
+        "run",
+        chain(lambda events: [*events, dict(events[0])]),
+        "a run is created once",
+    ),
+    "chain: never created": ("run", chain(lambda events: events[1:]), "a run is created once"),
+    "chain: two bases": ("run", chain(lambda events: [*events, dict(events[1])]), "a run has one base"),
+    "chain: another base": (
+        "run",
+        chain(told("base-made", base="00" * 32)),
+        "base is not the base that events.jsonl names",
+    ),
+    "chain: finished early": ("run", chain(told("run-finished", rounds=3)), "the run had 4 rounds then"),
+    "chain: a spending left out": (
+        "noisy",
+        chain(left_out("privacy-spent", 2)),
+        "privacy-samples.json must have 2 entries now",
+    ),
+    "chain: no spending at all": (
+        "noisy",
+        chain(lambda events: [each for each in events if each["kind"] != "privacy-spent"]),
+        "privacy.json has 4 entries, of which events.jsonl holds 0",
+    ),
+    # Metrics.
+    "accuracy of the first round": (
+        "run",
+        figures(1, accuracy=0.999),
+        "metrics.jsonl line 1 is not the one whose digest events.jsonl holds for round 1: restore it",
+    ),
+    "accuracy of the last round": (
+        "run",
+        figures(ROUNDS, accuracy=0.999),
+        "metrics.jsonl line 4 is not the one",
+    ),
+    "another spelling of the same line": (
+        "run",
+        lines_of("metrics.jsonl", lambda lines: [*lines[:3], json.dumps(json.loads(lines[3]))]),
+        "metrics.jsonl line 4 is not the one",
+    ),
+    "a key twice": (
+        "run",
+        replaced("metrics.jsonl", '{"round":1,', '{"round":1,"round":1,'),
+        "metrics.jsonl line 1 is not the one",
+    ),
+    "a line twice": (
+        "run",
+        lines_of("metrics.jsonl", lambda lines: [*lines[:2], lines[1], *lines[2:]]),
+        "metrics.jsonl line 3 is not the one",
+    ),
+    "the last line twice": (
+        "run",
+        lines_of("metrics.jsonl", lambda lines: [*lines, lines[3]]),
+        f"metrics.jsonl line 5: events.jsonl knows 4 rounds, so {CUT} or the line was put in",
+    ),
+    "a line for a round to come": (
+        "run",
+        lines_of("metrics.jsonl", lambda lines: [*lines, shaped(lines[3], round=5)]),
+        "metrics.jsonl line 5: events.jsonl knows 4 rounds",
+    ),
+    "two lines exchanged": (
+        "run",
+        lines_of("metrics.jsonl", lambda lines: [lines[1], lines[0], *lines[2:]]),
+        "metrics.jsonl line 1 is not the one",
+    ),
+    "the last line lost": (
+        "run",
+        lines_of("metrics.jsonl", lambda lines: lines[:3]),
+        "metrics.jsonl must have one line for each of the rounds 1..4 and has 3: restore it",
+    ),
+    "the last line without its end": (
+        "run",
+        text_of("metrics.jsonl", lambda text: text[:-1]),
+        "metrics.jsonl must have one line for each of the rounds 1..4 and has 3",
+    ),
+    "no metrics": ("run", without("metrics.jsonl"), "metrics.jsonl must have one line for each"),
+    "metrics of another run": (
+        "run",
+        from_run("metrics.jsonl", "other"),
+        "metrics.jsonl line 1 is not the one",
+    ),
+    "unfinished: two lines of the next round": (
+        "run",
+        unfinished(lines_of("metrics.jsonl", lambda lines: [*lines, lines[2]]), after=2),
+        "metrics.jsonl line 3: events.jsonl knows 2 rounds",
+    ),
+    "unfinished: no record in the next line": (
+        "run",
+        unfinished(lines_of("metrics.jsonl", lambda lines: [*lines[:2], "{}"]), after=2),
+        "metrics.jsonl line 3: events.jsonl knows 2 rounds",
+    ),
+    # Checkpoints.
+    "a poisoned checkpoint": (
+        "run",
+        lambda folder: poison(folder, ROUNDS),
+        "round-0004.safetensors is not the adapter that events.jsonl names for round 4: restore it from a copy",
+    ),
+    "a poisoned checkpoint with fitting metrics": (
+        "run",
+        poison_with_figures(ROUNDS),
+        "metrics.jsonl line 4 is not the one",
+    ),
+    "a poisoned checkpoint of an early round": (
+        "run",
+        lambda folder: poison(folder, 1),
+        "round-0001.safetensors is not the adapter that events.jsonl names for round 1",
+    ),
+    "rolled back to a poisoned checkpoint with fitting metrics": (
+        "run",
+        both(rollback(of=ROUNDS, to=2), poison_with_figures(2)),
+        "metrics.jsonl must have one line for each of the rounds 1..4 and has 2",
+    ),
+    "two checkpoints exchanged": (
+        "run",
+        exchange(at(1), at(2)),
+        "round-0002.safetensors is not the adapter that events.jsonl names for round 2",
+    ),
+    "an early checkpoint in the place of the last": (
+        "run",
+        lambda folder: shutil.copy(folder / at(1), folder / at(ROUNDS)),
+        "round-0004.safetensors is not the adapter that events.jsonl names for round 4",
+    ),
+    "a checkpoint of another run with the same plan": (
+        "run",
+        from_run(at(ROUNDS), "twin"),
+        "round-0004.safetensors was written in another run or under another plan",
+    ),
+    "a checkpoint of another plan": (
+        "run",
+        from_run(at(ROUNDS), "other"),
+        "round-0004.safetensors was written in another run or under another plan",
+    ),
+    "the last checkpoint lost": (
+        "run",
+        without(at(ROUNDS)),
+        "round-0004.safetensors is missing, but events.jsonl holds round 4: restore it from a copy (a run never goes back",
+    ),
+    "the last two checkpoints lost": (
+        "run",
+        both(without(at(4)), without(at(3))),
+        "round-0003.safetensors is missing",
+    ),
+    "an early checkpoint lost": ("run", without(at(1)), "round-0001.safetensors is missing"),
+    "no checkpoints": ("run", without("checkpoints"), "checkpoints is missing"),
+    "a checkpoint for a round to come": (
+        "run",
+        lambda folder: shutil.copy(folder / at(4), folder / at(5)),
+        f"round-0005.safetensors is there, but events.jsonl knows 4 rounds: {CUT} or the file was put there",
+    ),
+    "a checkpoint for round 0": (
+        "run",
+        lambda folder: shutil.copy(folder / at(4), folder / at(0)),
+        "round-0000.safetensors is there, but events.jsonl knows 4 rounds",
+    ),
+    "unfinished: a checkpoint of the round after the next": (
+        "run",
+        unfinished(lambda folder: shutil.copy(folder / at(1), folder / at(4)), after=2),
+        "round-0004.safetensors is there, but events.jsonl knows 2 rounds",
+    ),
+    "everything but the log rolled back": (
+        "noisy",
+        both(rollback(of=ROUNDS, to=2, ledgers=True), without("adapter")),
+        "metrics.jsonl must have one line for each of the rounds 1..4 and has 2",
+    ),
+    # Attempts.
+    "no attempts": ("run", without("attempts.jsonl"), "attempts.jsonl is missing with the 4 attempts"),
+    "an attempt left out": (
+        "run",
+        lines_of("attempts.jsonl", lambda lines: lines[1:]),
+        "attempts.jsonl line 1 must be attempt 1 at round 1, says events.jsonl",
+    ),
+    "the last attempt left out": (
+        "run",
+        lines_of("attempts.jsonl", lambda lines: lines[:-1]),
+        "attempts.jsonl line 4 must be attempt 1 at round 4",
+    ),
+    "another attempt": (
+        "run",
+        replaced("attempts.jsonl", '"attempt": 1', '"attempt": 2'),
+        "attempts.jsonl line 1 must be attempt 1 at round 1",
+    ),
+    "two attempts more": (
+        "run",
+        lines_of(
+            "attempts.jsonl",
+            lambda lines: [*lines, '{"round": 5, "attempt": 1}', '{"round": 5, "attempt": 2}'],
+        ),
+        "attempts.jsonl line 6: events.jsonl knows 4 attempts and a crash leaves one more at most",
+    ),
+    "an attempt that is none": (
+        "run",
+        replaced("attempts.jsonl", '"attempt": 1', '"attempt": "1"'),
+        "attempts.jsonl line 1 is damaged: attempts could be numbered twice",
+    ),
+    # Links: two runs could write one file.
+    **{
+        f"a link in the place of {name}": (
+            "run",
+            to_link(name),
+            f"{name} must be a file of its own and no link",
+        )
+        for name in (
+            "config.toml",
+            "run.json",
+            "events.jsonl",
+            "attempts.jsonl",
+            "metrics.jsonl",
+            "timings.jsonl",
+            "lock",
+            at(2),
+        )
+    },
+    **{
+        f"a link in the place of {name}": (
+            "run",
+            to_link(name),
+            f"{name} must be a folder of its own and no link",
+        )
+        for name in ("checkpoints", "base", "adapter")
+    },
+    "a link that leads nowhere": (
+        "run",
+        both(lambda folder: go_back_to(folder, 2), to_link("timings.jsonl", empty=True)),
+        "timings.jsonl must be a file of its own and no link",
+    ),
+    "a pipe in the place of a file": (
+        "run",
+        both(without("metrics.jsonl"), lambda folder: os.mkfifo(folder / "metrics.jsonl")),
+        "metrics.jsonl must be a file of its own",
+    ),
+}
+for ledger in LEDGERS:
+    EDITS |= {
+        f"{ledger}: lost": (
+            "noisy",
+            without(ledger),
+            f"{ledger} is missing with the 4 entries that events.jsonl holds: spent privacy would be forgotten; restore",
+        ),
+        f"{ledger}: the last entry left out": (
+            "noisy",
+            entries(ledger, lambda found: found.pop()),
+            f"{ledger} has 3 of the 4 entries that events.jsonl holds",
+        ),
+        f"{ledger}: the first entry left out": (
+            "noisy",
+            entries(ledger, lambda found: found.pop(0)),
+            f"{ledger} has 3 of the 4 entries that events.jsonl holds",
+        ),
+        f"{ledger}: emptied": (
+            "noisy",
+            entries(ledger, lambda found: found.clear()),
+            f"{ledger} has 0 of the 4",
+        ),
+        f"{ledger}: as many entries, one of them altered": (
+            "noisy",
+            entries(ledger, lambda found: found[1].update(clients=found[1]["clients"][:1])),
+            f"{ledger}: its terms or its first 4 entries are not those that events.jsonl holds; restore it",
+        ),
+        f"{ledger}: two entries exchanged": (
+            "noisy",
+            entries(ledger, lambda found: found.reverse()),
+            f"{ledger}: its terms or its first 4 entries are not those",
+        ),
+        f"{ledger}: other terms": (
+            "noisy",
+            replaced(ledger, '"max_epsilon": 0.0', '"max_epsilon": 9.0'),
+            f"{ledger}: its terms or its first 4 entries are not those",
+        ),
+        f"{ledger}: two entries more": (
+            "noisy",
+            entries(ledger, lambda found: found.extend(found[:2])),
+            f"{ledger} has 6 entries, of which events.jsonl holds 4 and a crash can leave one more",
+        ),
+        f"{ledger}: torn": ("noisy", text_of(ledger, lambda text: text[:-5]), f"{ledger} is damaged"),
+        f"{ledger}: a link": ("noisy", to_link(ledger), f"{ledger} must be a file of its own and no link"),
+        f"{ledger}: of another run": (
+            "noisy",
+            replaced(ledger, '"run": "', '"run": "00'),
+            f"{ledger}: its terms or its first 4 entries are not those",
+        ),
+    }

@@ -1,0 +1,211 @@
+"""The claims of threat_model.md about servers that choose the model, weights that are claimed, and shares that are wrong."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from protocols.masking.messages import RevealedShares
+from protocols.primitives.secret import Secret
+from protocols.profiles import CONSISTENCY, ONE_ANSWER, MaskingProfile
+from protocols.run import run_session
+from rbla_secure.cli import main
+from rbla_secure.config import Config
+from rbla_secure.errors import EvaluationError, PlanError, RefusalError
+from rbla_secure.evaluation.mounted import mounted
+from rbla_secure.federation.broadcast import Broadcast, band_digests
+from rbla_secure.federation.derived import tier_protection
+from rbla_secure.federation.memory import Memory
+from rbla_secure.federation.round import RoundOutcome
+from rbla_secure.federation.step_bound import step_limit
+from rbla_secure.federation.weight_claims import refused_claims
+from rbla_secure.lora.adapter import Adapter
+from tests.contracts.sessions import make_inputs, make_session, same_bindings
+from tests.protocols.masking.parties import EveryonesMasking
+from tests.support.federations import make_adapter, make_config, make_plan
+from tests.support.model_world import LARGE, World, believe_anything, count_all_ranks_together
+from tests.support.run_folders import snapshot
+from tests.support.tiny_job import job, write_images
+
+MALICIOUS = ["one-answer", "consistency"]
+TIERS = {"small": {"rank": 2, "clients": 9}, "large": {"rank": 4, "clients": 4}}
+
+
+@pytest.mark.parametrize("profile", MALICIOUS)
+@pytest.mark.parametrize(
+    ("rest", "classes", "isolated"),
+    [("dropped", "none", [0]), ("dropped", "of view", []), ("folded", "none", [])],
+)
+def test_claim_40_one_model_isolates_no_client(
+    monkeypatch: pytest.MonkeyPatch, profile: str, rest: str, classes: str, isolated: list[int]
+) -> None:
+    """Dead at rank 2, alive at 4, the others of rank 4 dropped: only without classes and folds the low band opens to one."""
+    believe_anything(monkeypatch)
+    if classes == "none":
+        count_all_ranks_together(monkeypatch)
+    world = World(masking={"profile": profile}, lora={"rest": rest}, tiers=TIERS)
+
+    result = world.play(world.model(dead_in=0, alive_in=2), drop=LARGE[1:])
+
+    assert world.isolated(result, "large-01") == isolated
+
+
+def test_claim_40_a_plan_whose_classes_cannot_be_whole_is_refused_and_check_says_who_is_protected() -> None:
+    """Two clients of a rank are no class; folded, they are protected; semi-honest, they are not."""
+    tiers = {"few": {"rank": 2, "clients": 2}, "many": {"rank": 4, "clients": 8}}
+
+    def config(profile: str, rest: str) -> Config:
+        return make_config(
+            secure_sum="masking", masking={"profile": profile}, lora={"rest": rest}, tiers=tiers
+        )
+
+    with pytest.raises(PlanError, match=r"the 2 clients a round of rank 2 .* are fewer than 3"):
+        make_plan(**config("one-answer", "dropped").model_dump())
+    assert set(tier_protection(config("one-answer", "folded")).values()) == {
+        "protected: all clients start a round from one function"
+    }
+    semi_honest = tier_protection(config("semi-honest", "dropped"))
+    assert all(text.startswith("NOT protected against a server that lies") for text in semi_honest.values())
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_claim_41_a_model_that_honest_rounds_cannot_have_made_is_not_trained_on(number: int) -> None:
+    """One bit in round 1, a step and a hundredth for each later round, one value beyond its bound: refused."""
+    plan = make_plan(rounds=9, quantization={"bits": 16, "bound": 1.0})
+    start, reach = plan.initial_adapter, step_limit(plan) * (number - 1)
+    direction = np.ones(start.rows.shape) / np.sqrt(start.rows.size)
+
+    def offered(rows: Any) -> Broadcast:
+        adapter = Adapter(layout=plan.layout, rows=rows.astype(np.float32))
+        return Broadcast(adapter=adapter, digests=band_digests(plan, adapter))
+
+    value = start.rows.copy()
+    value[1, 3] += np.float32(1.01 * (number - 1) + 1e-6)
+    for bad in (start.rows + (1.01 * reach + 1e-3) * direction, value):
+        with pytest.raises(RefusalError):
+            Memory(plan).accept(offered(bad), number)
+    Memory(plan).accept(offered(start.rows + 0.7 * reach * direction), number)
+
+
+def test_claim_42_a_claim_of_weight_moves_nothing() -> None:
+    """Uniform weights are not sent; with weights by examples an impossible sum closes its band, any other changes 16-fold."""
+    uniform, weighted = make_plan(), make_plan(weights="examples")
+    levels = weighted.quantizer.levels
+
+    def claimed(total: int) -> dict[int, str]:
+        return refused_claims(weighted, {0: np.array([0, 0, 0, total, 0], dtype=np.int64)}, {0: 6})
+
+    assert uniform.statistics == 1  # the share of cut-off coordinates, which is only printed
+    assert weighted.least_weight == pytest.approx(1 / 16, abs=1e-4)  # rounded up to the grid
+    for impossible in (-5, 0, 1, round(6 * levels / 16) - 6, 6 * levels + 1):
+        assert "claim a weight of" in claimed(impossible)[0]
+    assert claimed(6 * levels) == claimed(6 * round(weighted.least_weight * levels)) == {}
+
+
+@pytest.mark.parametrize("profile", [ONE_ANSWER, CONSISTENCY], ids=lambda profile: profile.name)
+def test_claim_43_a_wrong_share_is_set_aside_and_its_sender_named(profile: MaskingProfile) -> None:
+    """The sum is that of the honest inputs, to the integer, and the result says who lied about whose share."""
+    session = make_session(6, threshold=profile.threshold(6))
+    inputs = make_inputs(session)
+
+    def lie(client: str, stage: str, reply: bytes) -> bytes:
+        if (client, stage) != ("client-02", "reveal_shares"):
+            return reply
+        message = RevealedShares.from_bytes(reply)
+        flipped = {
+            key: Secret(bytes(share)[:1] + bytes([bytes(share)[1] ^ 1]) + bytes(share)[2:])
+            for key, share in message.self_mask_shares.items()
+        }
+        return RevealedShares(
+            context=message.context,
+            sender=message.sender,
+            mask_key_shares=message.mask_key_shares,
+            self_mask_shares=flipped,
+        ).to_bytes()
+
+    result = run_session(
+        EveryonesMasking(profile), session, inputs, bindings=same_bindings(session), tamper=lie
+    )
+
+    want = sum(inputs[member][0].values for member in session.members)
+    assert np.array_equal(result.sums[0], want)
+    assert list(result.faults) == ["client-02"]
+
+
+def _finished_run(tmp_path: Path) -> Path:
+    """A small run through the command line."""
+    folder = tmp_path / "run"
+    assert main(["run", *job(write_images(tmp_path), rounds=2), "--out", str(folder)]) == 0
+    return folder
+
+
+def _poisoned(folder: Path) -> None:
+    """Another adapter in the last checkpoint, and the metrics line that names it to match."""
+    path = folder / "checkpoints" / "round-0002.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        metadata, rows = file.metadata(), np.array(file.get_tensor("rows")) + np.float32(0.25)
+    save_file({"rows": rows}, path, metadata=metadata)
+    shape = np.asarray(rows.shape, dtype="<u8").tobytes()
+    digest = hashlib.sha256(b"rbla-secure adapter\x00" + shape + rows.astype("<f4").tobytes()).hexdigest()
+    _edit(folder / "metrics.jsonl", lambda lines: [lines[0], _with(lines[1], "adapter", digest)])
+
+
+def _with(line: str, key: str, value: object) -> str:
+    return json.dumps({**json.loads(line), key: value}, separators=(",", ":"))
+
+
+def _edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    path.write_text("".join(line + "\n" for line in change(path.read_text().splitlines())))
+
+
+FOLDER_EDITS: dict[str, Callable[[Path], object]] = {
+    "config.toml": lambda folder: _edit(
+        folder / "config.toml", lambda lines: [line.replace('"masking"', '"plain"') for line in lines]
+    ),
+    "run.json": lambda folder: (folder / "run.json").write_text(json.dumps({"run": "ab" * 16})),
+    "metrics.jsonl": lambda folder: _edit(
+        folder / "metrics.jsonl", lambda lines: [_with(lines[0], "accuracy", 0.999), *lines[1:]]
+    ),
+    "round-0002": _poisoned,
+    "events.jsonl": lambda folder: (folder / "events.jsonl").write_text(""),
+}
+
+
+@pytest.mark.parametrize("name", list(FOLDER_EDITS))
+def test_claim_45_a_folder_that_differs_from_its_log_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Each edit ends `resume` with exit code 1 and leaves every file as it was; untouched, the run goes on."""
+    folder = _finished_run(tmp_path)
+    assert main(["resume", str(folder)]) == 0
+    FOLDER_EDITS[name](folder)
+    before = snapshot(folder)
+    capsys.readouterr()
+
+    code = main(["resume", str(folder)])
+
+    assert code == 1
+    assert snapshot(folder) == before
+    # A poisoned checkpoint is found by the line that was edited to name it.
+    assert name in (told := capsys.readouterr().err) or "metrics.jsonl" in told
+
+
+def test_claim_46_an_attack_that_did_not_happen_is_not_scored() -> None:
+    """An attacker that was refused, or of whom nothing was summed, ends the evaluation by name."""
+    outcome = RoundOutcome(
+        adapter=make_adapter(make_plan()), survivors=("honest",), refusals={"bad": "X: no"}
+    )
+
+    def silenced(_client: str, _number: int) -> bool:
+        return False
+
+    with pytest.raises(EvaluationError, match=r"attacker bad was refused \(X: no\)"):
+        mounted(outcome, 1, ("bad",), ("honest",), silenced)
+    assert mounted(replace(outcome, survivors=("bad", "honest")), 1, ("bad",), ("honest",), silenced) == 1
