@@ -73,7 +73,7 @@ class HomomorphicRoles:
         return {name: channel.call(HELLO) for name, channel in self.keyed.items()}
 
     def configure(self, trust: TrustStore) -> None:
-        """As the operators: tell the services whom to believe from now on, and that it is `trust.now`.
+        """As the operators: tell the services whom to believe from now on, and that it is `trust.moment`.
 
         Raises:
             ServiceError: A service is gone.

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from protocols.errors import EnrolmentError, StageError
+from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.processes import ProcessChannel
-from protocols.homomorphic.server import Roles
+from protocols.homomorphic.service_messages import Setup
 from protocols.identity import ThrowawayAuthority
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.participant import Participant
@@ -42,9 +44,9 @@ class Federation:
     roles: Roles
 
     @classmethod
-    def start(cls, *, verifier: bool) -> "Federation":
+    def start(cls, *, verifier: bool, rest: str = "folded") -> "Federation":
         """Services in processes of their own, enrolled and set up."""
-        plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": verifier})
+        plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": verifier}, lora={"rest": rest})
         services = HomomorphicRoles(plan)
         authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services.public_keys())
         return cls(plan, services, authority, services.set_up(authority.view))
@@ -169,3 +171,78 @@ def test_a_dead_verifier_ends_the_round_by_name() -> None:
     federation.services.close()
     assert outcome.aborted.startswith("the verifier: verifier: it was ended by SIGKILL")
     assert outcome.adapter.to_bytes() == make_adapter(federation.plan).to_bytes()
+
+
+def test_a_round_takes_two_exchanges(federation: Federation) -> None:
+    """Everybody commits in the exchange that carries key and adapter, and uploads in the next one, which carries no rows."""
+    exchange = InMemory(federation.participants(""))
+    secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
+    conversation = Conversation(federation.plan, make_session(federation.plan), secure_sum)
+    prepare_round(conversation, exchange)
+    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+
+    stages = [{parcel.stage for parcels in sent.values() for parcel in parcels} for sent in exchange.sent]
+    assert stages == [{"commit_input"}, {"upload_input"}]
+    assert outcome.survivors == conversation.contributors == MEMBERS
+    receipts = [size for (_, stage), size in outcome.transcript.received.items() if stage == "commit_input"]
+    assert max(receipts) < 1000
+    lists = [size for (_, stage), size in outcome.transcript.sent.items() if stage == "upload_input"]
+    assert max(lists) < 2000
+
+
+@pytest.mark.parametrize("stage", ["commit_input", "upload_input"])
+def test_whoever_falls_silent_at_either_stage_is_in_no_sum(federation: Federation, stage: str) -> None:
+    """A client that commits and does not upload counts as little as one that never answered."""
+    gone = SMALL[0]
+    exchange = InMemory(federation.participants(""), silent_from={gone: stage})
+    secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
+    conversation = Conversation(federation.plan, make_session(federation.plan), secure_sum)
+    prepare_round(conversation, exchange)
+
+    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+
+    assert outcome.survivors == conversation.contributors == (*LARGE, *SMALL[1:])
+    assert outcome.dropped == {gone: stage}
+
+
+@pytest.mark.parametrize("verifier", [False, True])
+def test_where_rows_are_dropped_a_rank_of_few_is_left_out(verifier: bool) -> None:  # noqa: FBT001
+    """With two of three clients of a rank left, below the quorum of three, none of them is in a sum, in any band."""
+    federation = Federation.start(verifier=verifier, rest="dropped")
+    exchange = InMemory(federation.participants(""), silent_from={LARGE[0]: "upload_input"})
+    secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
+    session = make_session(federation.plan)
+    conversation = Conversation(federation.plan, session, secure_sum)
+    prepare_round(conversation, exchange)
+
+    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+
+    federation.services.close()
+    assert federation.plan.charge.class_quorum == session.class_quorum == 3
+    # Three of six are left, and the threshold is four: nothing opens, and nothing is asked for.
+    assert outcome.survivors == ()
+    assert outcome.aborted.startswith("upload_input: 3 of 6 clients answered")
+
+
+def test_the_aggregators_channels_set_nothing_up(federation: Federation) -> None:
+    """A setup that comes by them is refused by name; the operators' newer lists are taken, older ones are not."""
+    setup = Setup(charge=federation.plan.charge, trust=federation.authority.view)
+
+    for channel in (federation.roles.decryptor, federation.roles.verifier):
+        if channel is not None:
+            with pytest.raises(StageError, match="set up by its own operator"):
+                channel.call(setup.to_bytes())
+
+    federation.services.configure(federation.authority.trust(NOW + 60))
+    other = ThrowawayAuthority.create(
+        federation.plan.ranks, now=NOW, services=federation.services.public_keys()
+    )
+    with pytest.raises((StageError, EnrolmentError)):
+        federation.services.configure(other.view)
+
+
+def test_sessions_beyond_the_plan_are_refused_before_they_are_read(federation: Federation) -> None:
+    """The charge knows how many members and segments there can be."""
+    charge = federation.plan.charge
+
+    assert (charge.most_members, charge.most_segments) == (len(MEMBERS), len(federation.plan.bands))
