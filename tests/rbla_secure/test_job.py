@@ -113,7 +113,8 @@ def test_an_encrypted_run_tells_the_cost_of_its_services(
         assert uploads < costs["verifier"]["bytes_to"] < 1.3 * uploads
 
 
-def test_screening_lets_an_honest_run_pass(tmp_path: Path, images: Path) -> None:
+@pytest.mark.parametrize("verifier", ["false", "true"])
+def test_screening_lets_an_honest_run_pass(tmp_path: Path, images: Path, verifier: str) -> None:
     """With every update screened for norm and direction, nobody is turned away and the adapter is the same."""
     keys: dict[str, object] = {"secure_sum": "homomorphic", "training__learning_rate": 0.003}
     plain = run(tmp_path / "plain", images, **keys)
@@ -123,6 +124,7 @@ def test_screening_lets_an_honest_run_pass(tmp_path: Path, images: Path) -> None
         images,
         homomorphic__screening="verdicts",
         homomorphic__min_cosine=-0.9,
+        homomorphic__verifier=verifier,
         **keys,
     )
 
