@@ -404,6 +404,20 @@ def test_before_a_list_is_fixed_nothing_is_added_or_opened() -> None:
             call()
 
 
+def test_a_server_takes_no_ciphertexts_before_it_has_asked_for_them() -> None:
+    """What comes between the commitments and the fixed list is refused by name, and may come again."""
+    meeting = Meeting.of(TWO_BANDS)
+    made = meeting.made(FIRST)
+    meeting.server.receive(FIRST, made.receipt.to_bytes())
+    meeting.commit(SECOND, THIRD)
+    meeting.server.close_stage()
+
+    with pytest.raises(StageError, match="the list of inputs is not fixed"):
+        meeting.server.receive(FIRST, made.to_bytes())
+    meeting.server.requests()
+    meeting.server.receive(FIRST, made.to_bytes())
+
+
 def test_sums_are_over_a_part_of_the_list_and_never_beyond_it() -> None:
     """Whoever drops out after the commitments may be missing; whoever came later is refused by verifier and decryptor."""
     playing = begin(charge=CHARGE, fix=False)

@@ -27,6 +27,7 @@ from protocols.primitives.revocations import RevocationList, issue_revocations
 from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.roster import Roster, RosterEntry
 from protocols.session import Segment, Session
+from protocols.wire import MessageType, Writer
 from tests.contracts.sessions import make_inputs, make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import (
     AUTHORITY,
@@ -242,6 +243,8 @@ def test_a_service_keeps_its_operators_time() -> None:
 
 # --- what is parsed ---
 
+MEMBERS_COUNTED = 4 + 16 + 4 + 4 + 2 + 4 + 1 + 32 + 2  # bytes of a session up to the number of its members
+
 
 def test_sessions_are_capped_before_they_are_read() -> None:
     """A service refuses more members or segments than its charge knows by their numbers alone."""
@@ -255,6 +258,12 @@ def test_sessions_are_capped_before_they_are_read() -> None:
     with pytest.raises(SessionError, match="2 segments must be at most 1"):
         channel.call(SessionRequest(session=two).to_bytes())
     channel.call(SessionRequest(session=SESSION).to_bytes())
+
+    # What is not even there is not waited for: all that follows the number of members is missing.
+    counted = make_session(5).to_bytes()[:MEMBERS_COUNTED]
+    request = Writer(MessageType.SERVICE_SESSION).blob(counted).blob(b"").text("").unsigned(0, 2).done()
+    with pytest.raises(RosterError, match="5 members must be at most 4"):
+        channel.call(request)
 
 
 def test_what_a_service_says_of_a_refusal_is_short() -> None:
