@@ -36,7 +36,7 @@ REFUSALS = [
     (["--set", "min-holders=11"], "min-holders=11 must be <= 10"),
     (["--set", "masking.threshold=11"], "masking.threshold=11 must be <= 10, the clients per round"),
     (["--set", "masking.threshold=5"], "masking.threshold=5 must be >= 6 for 10 clients per round"),
-    (["--set", "quantization.bits=32"], "quantization.bits=32 must be <= 28: the sum of 10 clients"),
+    (["--set", "quantization.bits=32"], "quantization.bits=32 must be <= 27: the sum of 10 clients"),
     (["--set", "tiers.phone.cohort=3"], "tiers.phone.cohort=3 must be <= tiers.phone.clients=2"),
     (["--set", "average=fedavg"], "average=fedavg must have equal ranks: the tiers have 4 different ones"),
     (

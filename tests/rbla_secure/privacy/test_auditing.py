@@ -30,11 +30,14 @@ def attack(fault: Fault, upload: str = "banded") -> Audit:
 
 @pytest.mark.parametrize("upload", ["banded", "padded"])
 def test_the_pipeline_keeps_its_claim_and_the_claim_is_tight(upload: str) -> None:
-    """The audit does not refute the claim, and comes within three tenths of it: there is no noise to spare either."""
+    """The audit does not refute the claim, and comes within four tenths of it: there is no noise to spare either.
+
+    Over pairs of seeds the bound that so many runs give spreads by about a tenth around seven tenths of the claim.
+    """
     result = attack(Fault.NONE, upload)
 
     result.check(claim(upload))
-    assert result.mu > 0.7 / claim(upload).noise_multiplier
+    assert result.mu > 0.6 / claim(upload).noise_multiplier
     assert 0 < result.epsilon(1e-5) < epsilon([claim(upload)], 1e-5)
 
 
