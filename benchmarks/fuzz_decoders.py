@@ -264,7 +264,9 @@ def _messages(draw: Callable[[int], bytes]) -> dict[type, list[object]]:
             ),
             KeyDirectory(context=context, nonces={}, advertisements=()),
         ],
-        SealedShares: [SealedShares(context=context, sender=4, sealed=blobs, commitments=blobs)],
+        SealedShares: [
+            SealedShares(context=context, sender=4, sealed=blobs, commitments=dict.fromkeys(blobs, draw(32)))
+        ],
         ShareDelivery: [
             ShareDelivery(
                 context=context,

@@ -23,6 +23,7 @@ from protocols.homomorphic import scheme
 from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.parameters import BFV_2X20
 from protocols.homomorphic.processes import ProcessChannel
+from protocols.homomorphic.receipts import FixedInputs
 from protocols.homomorphic.screening import Release, Screening
 from protocols.homomorphic.terms import Services
 from protocols.interface import SecureSum, SegmentInput
@@ -273,6 +274,23 @@ def test_claim_30_what_is_let_out_is_a_verdict_or_rounded() -> None:
         else:
             assert screened.norm is not None
             assert screened.norm == round(screened.norm, 3) > 0
+
+
+def test_claim_44_no_ciphertext_leaves_a_client_before_the_list_is_fixed() -> None:
+    """A commitment holds no ciphertext; what differs from it later is refused; a changed list makes no client upload."""
+    meeting = Meeting.of(TWO_BANDS, charge_for(services=VERIFIED))
+    meeting.fix()
+    honest = EncryptedInput.from_bytes(meeting.upload(FIRST))
+    other = EncryptedInput.from_bytes(meeting.upload(SECOND))
+    fixed = FixedInputs.from_bytes(meeting.server.requests()[LAST])
+
+    assert not any(data[:64] in honest.receipt.to_bytes() for data in honest.ciphertexts.values())
+    with pytest.raises(CiphertextError):
+        meeting.server.receive(FIRST, replace(honest, ciphertexts=other.ciphertexts).to_bytes())
+    for changed in (replace(fixed, decryptor=bytes(64)), replace(fixed, verifier=bytes(64))):
+        with pytest.raises(SignatureError):
+            meeting.client(LAST).reply(changed.to_bytes())
+    assert meeting.client(LAST).reply(fixed.to_bytes())
 
 
 def test_the_limits_that_are_stated_are_real() -> None:

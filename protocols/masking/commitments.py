@@ -36,7 +36,7 @@ before any input, and not the second; so a dishonest client would lose nothing.
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, final
 
 from protocols.masking.messages import COMMITMENT_SIZE, SegmentShares, ShareBundle
@@ -46,6 +46,9 @@ from protocols.primitives.kdf import purpose
 MASK_KEY: Final = 0
 SELF_MASK: Final = 1
 EXTRA: Final = 2
+
+# Whose secret, of which segment, the number of the secret, and the share.
+Share = tuple[int, int, int, bytes]
 
 
 @final
@@ -71,18 +74,22 @@ class Commitments:
         values = [(SELF_MASK, seed), *enumerate(extra, start=EXTRA)]
         return tuple(self.secret(v, owner=owner, segment=segment, number=number) for number, v in values)
 
-    def share(self, value: bytes, *, owner: int, holder: int, segment: int, number: int) -> bytes:
-        """The commitment to one share."""
-        text = self._share + struct.pack(">4H", owner, holder, segment, number) + value
-        return hashlib.sha256(text).digest()[:COMMITMENT_SIZE]
+    def shares(self, shares: Iterable[Share], *, holder: int) -> list[bytes]:
+        """The commitments to shares that one holder keeps; in one go, for there are thousands."""
+        sha256, numbers, label = hashlib.sha256, struct.Struct(">4H").pack, self._share
+        return [
+            sha256(label + numbers(owner, holder, segment, number) + value).digest()[:COMMITMENT_SIZE]
+            for owner, segment, number, value in shares
+        ]
 
     def bundle(self, bundle: ShareBundle, *, owner: int, holder: int) -> bytes:
         """The commitments to all shares of one bundle, in the order of its bytes."""
-        return b"".join(
-            self.share(share, owner=owner, holder=holder, segment=index, number=number)
+        shares = (
+            (owner, index, number, share)
             for index in sorted(bundle.segments)
             for number, share in enumerate(_in_order(bundle.segments[index]))
         )
+        return b"".join(self.shares(shares, holder=holder))
 
     def digest(self, commitments: bytes, *, owner: int, holder: int) -> bytes:
         """What a holder compares: a digest of all commitments to its shares of one owner's secrets."""

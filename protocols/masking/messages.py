@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeVar, final
 
+from protocols.errors import WireError
 from protocols.primitives import sealed
 from protocols.primitives.agreement import PUBLIC_KEY_SIZE
 from protocols.primitives.secret import Secret
@@ -198,7 +199,8 @@ class SealedShares:
         context: Of the session.
         sender: Its position.
         sealed: By share-graph neighbour.
-        commitments: By keeper of its shares, itself where it is one: to all shares it keeps, one behind the other.
+        commitments: By keeper of its shares, itself where it is one: to all shares it keeps, one behind the other. Each
+            keeper has as many.
     """
 
     context: bytes
@@ -209,7 +211,7 @@ class SealedShares:
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = _begin(MessageType.SEALED_SHARES, self.context).unsigned(self.sender, 2)
-        return _write_blobs(_write_blobs(writer, self.sealed), self.commitments).done()
+        return _write_alike(_write_blobs(writer, self.sealed), self.commitments).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -219,7 +221,7 @@ class SealedShares:
             context=reader.fixed(DIGEST_SIZE),
             sender=reader.unsigned(2),
             sealed=_read_blobs(reader),
-            commitments=_read_blobs(reader),
+            commitments=_read_alike(reader),
         )
         reader.end()
         return message
@@ -247,10 +249,9 @@ class ShareDelivery:
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
         writer = _begin(MessageType.SHARE_DELIVERY, self.context).unsigned(self.recipient, 2)
-        _write_blobs(writer.positions(self.participants), self.sealed).positions(sorted(self.digests))
-        for position in sorted(self.digests):
-            writer.fixed(self.digests[position], DIGEST_SIZE)
-        return writer.done()
+        return _write_alike(
+            _write_blobs(writer.positions(self.participants), self.sealed), self.digests
+        ).done()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -261,7 +262,7 @@ class ShareDelivery:
             recipient=reader.unsigned(2),
             participants=reader.positions(),
             sealed=_read_blobs(reader),
-            digests={position: reader.fixed(DIGEST_SIZE) for position in reader.positions()},
+            digests=_read_alike(reader),
         )
         reader.end()
         return message
@@ -486,6 +487,22 @@ def _write_blobs(writer: Writer, blobs: Mapping[int, bytes]) -> Writer:
 
 def _read_blobs(reader: Reader) -> dict[int, bytes]:
     return {position: reader.blob() for position in reader.positions()}
+
+
+def _write_alike(writer: Writer, values: Mapping[int, bytes]) -> Writer:
+    """Values of one and the same size, in one piece."""
+    positions = sorted(values)
+    if len({len(value) for value in values.values()}) > 1:
+        raise WireError("values that travel in one piece must have the same size")
+    return writer.positions(positions).blob(b"".join([values[position] for position in positions]))
+
+
+def _read_alike(reader: Reader) -> dict[int, bytes]:
+    positions, whole = reader.positions(), reader.blob()
+    size = len(whole) // len(positions) if positions else 0
+    if size * len(positions) != len(whole):
+        raise WireError(f"{len(whole)} bytes must be {len(positions)} values of the same size")
+    return {position: whole[at * size : (at + 1) * size] for at, position in enumerate(positions)}
 
 
 def bundle_commitments_size(extra_secrets: Sequence[int]) -> int:

@@ -192,6 +192,16 @@ class Masking(SecureSum):
     Claims: nothing beyond each open segment's sum over its survivors, and who took part, is learnt by a server together
     with up to `profile.corrupt(n)` clients; against a server of which kind, the profile says.
 
+    What clients can do against the sums, where the server follows the protocol and knows who sends what to it:
+
+    * No wrong share, revealed or dealt, changes a sum. As long as t clients reveal right shares of everyone in a segment, it
+      opens, whatever all others reveal; who revealed a wrong one is named (`SumResult.faults`).
+    * One client can close every segment that it is a member of. By shares it deals: then it is named, for certain where
+      its own commitments convict it or more clients dispute its shares than may be corrupt. By a garbled upload:
+      then nobody can be named, for masks hide what each upload is; with L elements it passes for a sum with
+      probability 2^-L at most.
+    * n - t + 1 clients that fall silent, or that deal bundles of no use to all, end the session.
+
     Args:
         profile: Security parameters.
         trust: Whose signatures count; needed by every profile against a malicious server.

@@ -101,19 +101,16 @@ def _services(plan: Plan, sums: str) -> list[Learned]:
     )
     if not plan.config.homomorphic.verifier:
         lying = Learned(
-            "server that lies", "any client's update: it can have it decrypted as if it were the sum", "-"
+            "server that lies",
+            "any client's update, one in each band: it can have it decrypted as if it were the sum",
+            "-",
         )
         return [decryptor, lying, together]
     verifier = Learned("verifier", "ciphertexts; who took part", f"every sum; {everything}")
     lying = Learned(
         "server that lies", f"the same sums, each over {_least(plan)} holders or more", everything
     )
-    shown = Learned(
-        "client that a server or verifier shows the others' ciphertexts",
-        "the update of one client of its choice in every band: it can cancel the others",
-        "the others' updates",
-    )
-    return [decryptor, verifier, lying, shown, together]
+    return [decryptor, verifier, lying, together]
 
 
 def _collusion(plan: Plan, smallest: int) -> Learned:

@@ -5,5 +5,6 @@
 
 Uploads are added to one accumulator per segment as they arrive, so memory does not grow with the number of clients.
 A reply is checked whole before any of it counts: whoever sent it has answered, or has not. What every client would
-refuse is refused here first, so that it costs its sender the round and nobody else.
+refuse is refused here first, so that it costs its sender the round and nobody else. Who dealt what, and whose shares turn
+out wrong, is kept in tracing.py: such shares are left out, and whoever is at fault is named in the result.
 """

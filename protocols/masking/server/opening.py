@@ -111,6 +111,7 @@ class Opening:
         self._dealings = masked.dealings
         self._revealed = revealed
         self._offered = offered
+        self._helping: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def open(self, bindings: Mapping[int, bytes]) -> SumResult:
         """Remove the masks of every segment that enough clients let open. Called once.
@@ -196,17 +197,12 @@ class Opening:
         return ""
 
     def _helpers(self, owner: int, segment: Segment) -> tuple[int, ...]:
-        """Who has revealed right shares of a client's secrets of a segment."""
-        holders, index = self._masked.keepers(owner) & self._revealed.keys(), segment.index
-        return tuple(
-            sorted(
-                holder
-                for holder in holders
-                if index in self._offered[holder]
-                and owner not in self._dealings.disputed_by(holder)
-                and self._dealings.usable(holder, owner, index)
-            )
-        )
+        """Who has revealed right shares of a client's secrets of a segment; worked out once."""
+        key = (owner, segment.index)
+        if key not in self._helping:
+            holders = (self._masked.keepers(owner) & self._revealed.keys()) - self._dealings.unusable(*key)
+            self._helping[key] = tuple(sorted(p for p in holders if segment.index in self._offered[p]))
+        return self._helping[key]
 
     def _recovery(self, owner: int, segment: Segment) -> Recovery:
         """How to recover a client's secrets; computed once for all who share among the same helpers."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import final
 
 from protocols.errors import RosterError
-from protocols.masking.commitments import EXTRA, MASK_KEY, SELF_MASK
+from protocols.masking.commitments import EXTRA, MASK_KEY, SELF_MASK, Share
 from protocols.masking.messages import COMMITMENT_SIZE, KeyAdvertisement, RevealedShares
 from protocols.masking.terms import Terms
 from protocols.session import ClientId
@@ -61,20 +61,32 @@ class Dealings:
     def check(self, message: RevealedShares) -> None:
         """Compare every share that a holder reveals with its commitment. Wrong ones are kept in mind and not used."""
         kinds = ((MASK_KEY, message.mask_key_shares), (SELF_MASK, message.self_mask_shares))
-        revealed = [(*key, number, share) for number, shares in kinds for key, share in shares.items()]
-        revealed += [(p, index, EXTRA + extra, s) for (p, index, extra), s in message.extra_shares.items()]
-        holder, commit = message.sender, self._terms.commitments.share
-        self._wrong[holder] = [
-            (owner, index, number)
-            for owner, index, number, share in revealed
-            if commit(share, owner=owner, holder=holder, segment=index, number=number)
-            != self._commitment(owner, holder, index, number)
+        shares: list[Share] = [
+            (owner, index, number, share)
+            for number, given in kinds
+            for (owner, index), share in given.items()
         ]
+        shares += [(p, index, EXTRA + extra, s) for (p, index, extra), s in message.extra_shares.items()]
+        holder, dealt, places = message.sender, self._dealt, self._places
+        wrong = [
+            (owner, index, number)
+            for (owner, index, number, _), made in zip(
+                shares, self._terms.commitments.shares(shares, holder=holder), strict=True
+            )
+            if not dealt[owner][holder].startswith(made, COMMITMENT_SIZE * (places[owner][index] + number))
+        ]
+        if wrong:
+            self._wrong[holder] = wrong
 
-    def usable(self, holder: int, owner: int, segment: int) -> bool:
-        """Whether all shares that a holder has revealed of an owner's secrets of a segment, if any, are right."""
-        wrong = self._wrong[holder]
-        return not (wrong and any(entry[:2] == (owner, segment) for entry in wrong))
+    def unusable(self, owner: int, segment: int) -> set[int]:
+        """The holders that revealed a wrong share of an owner's secrets of a segment, or cannot use its bundle."""
+        disputing = {holder for holder, dealers in self._disputes.items() if owner in dealers}
+        lying = {
+            holder
+            for holder, wrong in self._wrong.items()
+            if any(entry[:2] == (owner, segment) for entry in wrong)
+        }
+        return disputing | lying
 
     def fits(self, secret: bytes, *, owner: int, segment: int, number: int) -> bool:
         """Whether a recovered seed or extra secret is the one that its owner has committed to."""
@@ -91,8 +103,7 @@ class Dealings:
         """Who did not follow the protocol, and what it did: certain if no more clients are corrupt than :meth:`_most`."""
         found = {dealer: [reason] for dealer, reason in self._misdealt.items()}
         for holder, wrong in self._wrong.items():
-            if wrong:
-                found.setdefault(holder, []).append(self._describe(wrong))
+            found.setdefault(holder, []).append(self._describe(wrong))
         pairs = [
             pair
             for holder, dealers in self._disputes.items()
@@ -116,10 +127,6 @@ class Dealings:
     def _most(self) -> int:
         """So many clients may lie before an honest one is named for its disputes: the profile's corrupt ones, at least one."""
         return max(1, self._terms.profile.corrupt(len(self._terms.session.members)))
-
-    def _commitment(self, owner: int, holder: int, segment: int, number: int) -> bytes:
-        at = COMMITMENT_SIZE * (self._places[owner][segment] + number)
-        return self._dealt[owner][holder][at : at + COMMITMENT_SIZE]
 
     def _describe(self, wrong: list[tuple[int, int, int]]) -> str:
         owner, index, number = min(wrong)

@@ -357,7 +357,6 @@ BAD_REVEALS = {
     "of the dropped": lambda shares: {**shares.extra_shares, (6, 0, 2): Secret(bytes(33))},
     "of a stranger": lambda shares: {**shares.extra_shares, (7, 0, 2): Secret(bytes(33))},
     "of no segment": lambda shares: {**shares.extra_shares, (1, 3, 0): Secret(bytes(33))},
-    "outside the field": lambda shares: {**shares.extra_shares, (1, 0, 2): Secret(b"\xff" * 33)},
 }
 
 

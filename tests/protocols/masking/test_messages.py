@@ -46,6 +46,10 @@ NONCES = st.binary(min_size=16, max_size=16)
 SIGNATURES = st.binary(min_size=64, max_size=64)
 OPTIONAL = st.one_of(st.just(b""), SIGNATURES)
 MASK_KEYS = st.dictionaries(U16, KEYS, max_size=3)
+# Of one size, as they travel in one piece.
+ALIKE = st.integers(0, 20).flatmap(
+    lambda size: st.dictionaries(U16, st.binary(min_size=size, max_size=size), max_size=3)
+)
 COMMITMENTS = st.dictionaries(U16, st.lists(NONCES, max_size=3).map(tuple), max_size=3)
 PAIRS = st.dictionaries(st.tuples(U16, U16), SHARES, max_size=3)
 SEGMENT_SHARES = st.builds(
@@ -88,14 +92,14 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     ),
     KeyDirectory: directories(),
     ShareBundle: st.builds(ShareBundle, segments=st.dictionaries(U16, SEGMENT_SHARES, max_size=3)),
-    SealedShares: st.builds(SealedShares, context=CONTEXTS, sender=U16, sealed=BLOBS, commitments=BLOBS),
+    SealedShares: st.builds(SealedShares, context=CONTEXTS, sender=U16, sealed=BLOBS, commitments=ALIKE),
     ShareDelivery: st.builds(
         ShareDelivery,
         context=CONTEXTS,
         recipient=U16,
         participants=SETS,
         sealed=BLOBS,
-        digests=st.dictionaries(U16, KEYS, max_size=3),
+        digests=ALIKE,
     ),
     MaskedInput: st.builds(
         MaskedInput,
@@ -171,6 +175,7 @@ def sets_of(first: Sequence[int]) -> dict[type[Any], list[bytes]]:
     a, b = first
     blobs = u32(1) + b"x" + u32(2) + b"yz"
     vectors = u32(1) + u32(5) + u32(0)
+    digests = u32(64) + b"d" * 32 + b"e" * 32
     signatures = b"\x0a" * 64 + b"\x0b" * 64
     nonces = b"\x01" * 16 + b"\x02" * 16
     bare = ONE + TWO + b"\x00"
@@ -182,13 +187,13 @@ def sets_of(first: Sequence[int]) -> dict[type[Any], list[bytes]]:
         ],
         ShareBundle: [b"RS\x02\x22" + places(a, b) + bare + ONE + TWO + b"\x02" + TWO + ONE],
         SealedShares: [
-            begin(35) + places() + places(a, b) + blobs,
-            begin(35) + places(a, b) + blobs + places(1, 2) + blobs,
+            begin(35) + places() + places(a, b) + u32(6) + b"onetwo",
+            begin(35) + places(a, b) + blobs + places(1, 2) + u32(6) + b"onetwo",
         ],
         ShareDelivery: [
-            begin(36) + places(a, b) + places() + places(),
-            begin(36) + places(1, 2, 7) + places() + places(a, b) + b"d" * 32 + b"e" * 32,
-            begin(36) + places(1, 2, 7) + places(a, b) + blobs + places(1, 2) + b"d" * 32 + b"e" * 32,
+            begin(36) + places(a, b) + places() + places() + u32(0),
+            begin(36) + places(1, 2, 7) + places() + places(a, b) + digests,
+            begin(36) + places(1, 2, 7) + places(a, b) + blobs + places(1, 2) + digests,
         ],
         MaskedInput: [
             begin(37) + b"\x20" + places(a, b) + vectors + places(3, 4) + b"S" * 64,
@@ -292,7 +297,8 @@ def test_fields_land_in_their_places() -> None:
         2: SegmentShares(mask_key=Secret(ONE), self_mask=Secret(TWO), extra=(Secret(TWO), Secret(ONE))),
     }
     assert (delivery.recipient, delivery.participants) == (7, (1, 2, 7))
-    assert delivery.sealed == shares.sealed == shares.commitments == {1: b"x", 2: b"yz"}
+    assert delivery.sealed == shares.sealed == {1: b"x", 2: b"yz"}
+    assert shares.commitments == {1: b"one", 2: b"two"}
     assert delivery.digests == {1: b"d" * 32, 2: b"e" * 32}
     assert [{index: v.tolist() for index, v in upload.segments.items()} for upload in uploads] == [
         {1: [5], 2: []},
@@ -477,3 +483,14 @@ def test_decoded_shares_are_secrets() -> None:
     assert len(shares) == 11
     assert all(type(share) is Secret for share in shares)
     assert type(bundle.to_bytes()) is Secret
+
+
+def test_commitments_of_different_sizes_do_not_travel() -> None:
+    """They are sent in one piece, of which each keeper has the same share: others raise WireError, sent or received."""
+    message = SealedShares(context=CONTEXT, sender=1, sealed={}, commitments={1: bytes(16), 2: bytes(17)})
+
+    with pytest.raises(WireError, match="same size"):
+        message.to_bytes()
+    for places_and_blob in (places(1, 2) + blob(bytes(33)), places() + blob(b"x")):
+        with pytest.raises(WireError, match="of the same size"):
+            SealedShares.from_bytes(begin(35) + places() + places_and_blob)

@@ -260,7 +260,7 @@ def test_a_client_costs_as_many_masks_as_it_has_partners() -> None:
 
     last = MEMBERS[-1]
     bundle = 12 + 4 + 2 + (2 + 33 + 33 + 1) + 16  # nonce, header, count, one segment, tag
-    committed = 2 + DEGREE * (2 + 4 + 2 * 16)
+    committed = 2 + 4 + DEGREE * (2 + 2 * 16)
     assert transcript.received[last, "share_keys"] == 4 + 32 + 2 + 2 + DEGREE * (2 + 4 + bundle) + committed
     upload = 4 + 32 + 2 + 1 + 2 + 2 + 4 + 3 * 4 + 2
     assert transcript.received[last, "mask_input"] == upload

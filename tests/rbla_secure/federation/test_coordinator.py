@@ -110,7 +110,8 @@ def test_every_round_has_the_cohort_of_its_number(tmp_path: Path) -> None:
     run.go_on()
 
     assert [record.cohort for record in run.observed] == [
-        list(sample_cohort(run.plan.config.tiers, seed=0, round_number=number)) for number in (1, 2, 3)
+        list(sample_cohort(run.plan.config.tiers, seed=0, round_number=number))
+        for number in range(1, run.plan.config.rounds + 1)
     ]
 
 
@@ -193,7 +194,7 @@ def test_a_finished_run_has_nothing_left(tmp_path: Path) -> None:
 
     assert again.records == first.records
     assert again.adapter.digest() == first.adapter.digest()
-    assert len(run.observed) == 3
+    assert len(run.observed) == run.plan.config.rounds
 
 
 def test_the_seconds_of_rounds_add_up(tmp_path: Path) -> None:

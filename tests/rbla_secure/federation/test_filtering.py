@@ -145,7 +145,9 @@ def test_the_quorum_is_one_number_everywhere() -> None:
     assert lying["server that lies"] == "the same sums, each over 5 holders or more"
     assert noisy.mechanism is not None
     alone = views(noisy.config, noisy.mechanism, present={0: quorum, 1: quorum}, colluding=0).server
-    assert forecast(noisy, noisy.mechanism).lying_server == pytest.approx(epsilon([alone] * 3, 1e-5))
+    assert forecast(noisy, noisy.mechanism).lying_server == pytest.approx(
+        epsilon([alone] * noisy.config.rounds, 1e-5)
+    )
 
 
 def test_a_malicious_server_is_left_with_sums_over_the_quorum() -> None:

@@ -228,7 +228,7 @@ def test_on_a_terminal_there_is_a_bar() -> None:
         make_config(), lambda report: report.round(make_record(), make_seconds()), terminal=True, width=120
     )
 
-    assert "1/3" in text
+    assert f"1/{make_config().rounds}" in text
     assert "accuracy 0.500" in text
 
 
