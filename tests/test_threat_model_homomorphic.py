@@ -206,7 +206,7 @@ def test_claim_28_a_worker_that_dies_costs_one_client_its_place() -> None:
 @pytest.mark.parametrize("silent", [(), (SECOND,)])
 def test_claim_29_all_secure_sums_give_the_same_integers(silent: tuple[str, ...]) -> None:
     """The same inputs and drop-outs, band by band: plain, masked, encrypted, and encrypted with a verifier."""
-    session = replace(THREE_BANDS, input_bound=100_000)
+    session = replace(THREE_BANDS, input_bound=90_000)
     inputs = make_inputs(session)
     modes: Mapping[str, SecureSum] = {
         "plain": Plain(),

@@ -71,6 +71,8 @@ class Conversation:
             return {}
         parcels = {}
         digests = band_digests(self._plan, adapter) if adapter is not None else ()
+        if digests:
+            self._server.expect(model_bindings(self.session, digests))
         rows = self._rows(adapter)
         for client, payload in requests.items():
             request = StageRequest(
