@@ -100,8 +100,12 @@ def _services(plan: Plan, sums: str) -> list[Learned]:
         "server and decryptor together", "every update of every client", "the clients' examples"
     )
     if not plan.config.homomorphic.verifier:
+        parts = len(plan.bands_that_open)
         lying = Learned(
-            "server that lies", "any client's update: it can have it decrypted as if it were the sum", "-"
+            "server that lies",
+            "in every band and round the update of a client of its choice, decrypted as if it were the sum: up to "
+            f"{parts} different {'clients' if parts > 1 else 'client'} by one request",
+            "the others' updates of that round",
         )
         return [decryptor, lying, together]
     verifier = Learned("verifier", "ciphertexts; who took part", f"every sum; {everything}")
@@ -109,9 +113,9 @@ def _services(plan: Plan, sums: str) -> list[Learned]:
         "server that lies", f"the same sums, each over {_least(plan)} holders or more", everything
     )
     shown = Learned(
-        "client that a server or verifier shows the others' ciphertexts",
-        "the update of one client of its choice in every band: it can cancel the others",
-        "the others' updates",
+        "server that lies, with clients that it shows all ciphertexts",
+        f"the same sums less their own parts: of {_least(plan)} holders, all but one of whom tell it theirs, the last one's",
+        "more than those differences: ciphertexts are sent once all of them are committed to",
     )
     return [decryptor, verifier, lying, shown, together]
 

@@ -168,8 +168,8 @@ def test_both_signatures_are_wanted_where_there_is_a_verifier() -> None:
 
     alone = Meeting.of(WHOLE)
     alone.fix()
+    superfluous = FixedInputs.from_bytes(alone.server.requests()[FIRST])
     with pytest.raises(SignatureError, match="where there is no verifier"):
-        superfluous = FixedInputs.from_bytes(alone.server.requests()[FIRST])
         alone.client(FIRST).reply(replace(superfluous, verifier=bytes(64)).to_bytes())
 
 

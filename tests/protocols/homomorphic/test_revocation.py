@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from protocols.errors import (
+    CertificateError,
     ContextError,
     EnrolmentError,
-    CertificateError,
     ProtocolError,
     QuorumError,
     RevokedError,
