@@ -22,7 +22,7 @@ from protocols.errors import (
 )
 from protocols.homomorphic import checks, polynomials
 from protocols.homomorphic.client import create_encrypted_input, signed
-from protocols.homomorphic.commitments import Commitments, check_no_copies
+from protocols.homomorphic.commitments import check_no_copies
 from protocols.homomorphic.messages import EncryptedInput, digest_of
 from protocols.homomorphic.receipts import CommittedInputs, FixedInputs
 from protocols.homomorphic.terms import Services, Terms
@@ -39,6 +39,7 @@ from tests.protocols.homomorphic.parties import (
     service_identity,
 )
 from tests.protocols.homomorphic.test_decryptor import SESSION, Round, begin, honest
+from tests.protocols.homomorphic.test_revocation import ranked_round
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 WHOLE = make_session(4, segment(0, 20, MEMBERS, 3))
@@ -127,12 +128,6 @@ def test_a_client_that_saw_the_others_ciphertexts_can_use_them_no_more(services:
         meeting.server.receive(member, uploads[member])
 
     assert meeting.sums(same_bindings(WHOLE)) == honest(WHOLE, FIRST, SECOND, THIRD)
-
-
-def relisted(meeting: Meeting, *messages: EncryptedInput) -> CommittedInputs:
-    """A list of these receipts."""
-    receipts = sorted((message.receipt for message in messages), key=lambda receipt: receipt.sender)
-    return CommittedInputs(context=meeting.key.context, key_id=meeting.key.key_id, receipts=tuple(receipts))
 
 
 @BOTH
@@ -378,7 +373,7 @@ def test_a_second_receipt_of_one_client_is_refused() -> None:
         meeting.server.receive(LAST, late)
 
 
-def test_a_list_over_two_models_is_not_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_over_two_models_is_not_signed() -> None:
     """Clients bound to one model are never summed with one that is bound to another, whatever the aggregator wants."""
     playing = verified_round()
     whole = playing.committed
@@ -388,9 +383,6 @@ def test_a_list_over_two_models_is_not_signed(monkeypatch: pytest.MonkeyPatch) -
     for fix in services_of(playing).values():
         with pytest.raises(InputError, match="bound to different models"):
             fix(mixed)
-
-    monkeypatch.setattr(Commitments, "fix", lambda *_arguments: b"signed")
-    assert playing.decryptor.fix_inputs(mixed) == b"signed"
 
 
 def test_the_server_refuses_commitments_to_another_model_at_once() -> None:
@@ -440,8 +432,6 @@ RANKED = make_session(6, segment(0, 20, names(6), 2), ranks=(2, 2, 2, 4, 4, 4), 
 
 def test_no_sum_shows_a_thin_class() -> None:
     """Over every set of contributors of a cohort of two classes of three: it opens if of each there are none or two."""
-    from tests.protocols.homomorphic.test_revocation import ranked_round  # noqa: PLC0415
-
     playing = ranked_round(RANKED)
     session = playing.session
     terms = playing.terms
