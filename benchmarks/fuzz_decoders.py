@@ -28,12 +28,11 @@ from protocols.homomorphic.messages import (
     DecryptedSums,
     EncryptedInput,
     EncryptedSum,
-    InputReceipt,
-    PartReceipt,
     RoundKey,
     SumSignature,
 )
 from protocols.homomorphic.parameters import BFV_2X20
+from protocols.homomorphic.receipts import CommittedInputs, FixedInputs, InputReceipt
 from protocols.homomorphic.screening import MODULI, SLOTS, Screening
 from protocols.homomorphic.screening_messages import (
     EvaluationKeys,
@@ -375,14 +374,22 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
             context=context,
             sender=sender,
             key_id=key_id,
-            parts={i: PartReceipt(binding=draw(32), digest=draw(32)) for i in (0, 2)},
+            binding=draw(32),
+            digests={i: draw(32) for i in (0, 2)},
+            copy_digest=draw(32),
             signature=draw(64),
         )
         for sender in (1, 4)
     ]
+    committed = CommittedInputs(context=context, key_id=key_id, receipts=tuple(receipts))
+    fixed = replace(committed.listed(), decryptor=signature)
     key = RoundKey(context=context, key=draw(200), screening_key=draw(90), signature=signature)
     encrypted = EncryptedSum(
-        context=context, key_id=key_id, receipts=tuple(receipts), ciphertexts={0: draw(100), 3: draw(9)}
+        context=context,
+        key_id=key_id,
+        inputs_digest=draw(32),
+        contributors=(1, 4),
+        ciphertexts={0: draw(100), 3: draw(9)},
     )
     services = {name: SigningKey(Secret(draw(32))).public for name in ("decryptor", "verifier")}
     trust = ThrowawayAuthority.create({"anna": 8}, now=NOW, services=services, random_bytes=draw).view
@@ -398,6 +405,8 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
     ]
     yield _target("RoundKey", RoundKey.from_bytes, key)
     yield _target("InputReceipt", InputReceipt.from_bytes, *receipts)
+    yield _target("CommittedInputs", CommittedInputs.from_bytes, committed)
+    yield _target("FixedInputs", FixedInputs.from_bytes, fixed, replace(fixed, verifier=draw(64)))
     yield _target(
         "EncryptedInput",
         EncryptedInput.from_bytes,
@@ -432,7 +441,15 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
     yield _target(
         "ScreeningNumbers",
         ScreeningNumbers.from_bytes,
-        ScreeningNumbers(context=context, sender=3, squared_norm=draw(20), projection=draw(20)),
+        ScreeningNumbers(
+            context=context,
+            sender=3,
+            copy_digest=key_id,
+            reference=draw(32),
+            squared_norm=draw(20),
+            projection=draw(20),
+        ),
+        ScreeningNumbers(context=context, squared_norm=draw(20), projection=b"", signature=signature),
     )
     yield _target(
         "ScreeningResult",

@@ -252,7 +252,9 @@ class Plan:
             config_digests=frozenset(map(self._round_digest, self.clip_norms)),
             least_quorum=row_quorum(self.config),
             screening=self.screening,
+            class_quorum=class_quorum(self.config),
             most_members=members_per_round(self.config),
+            most_segments=self.most_segments,
         )
 
     @cached_property
