@@ -23,7 +23,7 @@ import numpy as np
 
 from protocols.errors import ProtocolError
 from protocols.homomorphic import polynomials
-from protocols.homomorphic.charge import Charge
+from protocols.homomorphic.decryptor import Charge
 from protocols.homomorphic.messages import (
     DecryptedSums,
     EncryptedInput,
@@ -376,10 +376,13 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
             key_id=key_id,
             binding=draw(32),
             digests={i: draw(32) for i in (0, 2)},
+            copy_digest=draw(32),
             signature=draw(64),
         )
         for sender in (1, 4)
     ]
+    committed = CommittedInputs(context=context, key_id=key_id, receipts=tuple(receipts))
+    fixed = replace(committed.listed(), decryptor=signature)
     key = RoundKey(context=context, key=draw(200), screening_key=draw(90), signature=signature)
     encrypted = EncryptedSum(
         context=context,
@@ -388,8 +391,6 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
         contributors=(1, 4),
         ciphertexts={0: draw(100), 3: draw(9)},
     )
-    committed = CommittedInputs(context=context, key_id=key_id, receipts=tuple(receipts))
-    fixed = replace(committed.listed(), decryptor=draw(64))
     services = {name: SigningKey(Secret(draw(32))).public for name in ("decryptor", "verifier")}
     trust = ThrowawayAuthority.create({"anna": 8}, now=NOW, services=services, random_bytes=draw).view
     charges = [
@@ -399,9 +400,6 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
             config_digests=frozenset({context, key_id}),
             least_quorum=3,
             screening=screening,
-            class_quorum=2,
-            most_members=40,
-            most_segments=5,
         )
         for verifier, screening in (("", None), ("verifier", Screening(max_norm=2.0, ignored_tail=2)))
     ]
@@ -437,21 +435,21 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
     yield _target(
         "ScreeningCopy",
         ScreeningCopy.from_bytes,
-        ScreeningCopy(context=context, sender=2, copy=draw(40), direction=None),
+        ScreeningCopy(context=context, copy=draw(40), direction=None),
         ScreeningCopy(context=context, copy=draw(40), direction=direction),
     )
     yield _target(
         "ScreeningNumbers",
         ScreeningNumbers.from_bytes,
-        ScreeningNumbers(context=context, sender=3, squared_norm=draw(20), projection=draw(20)),
         ScreeningNumbers(
             context=context,
-            squared_norm=draw(20),
-            projection=b"",
-            copy_digest=draw(32),
+            sender=3,
+            copy_digest=key_id,
             reference=draw(32),
-            signature=signature,
+            squared_norm=draw(20),
+            projection=draw(20),
         ),
+        ScreeningNumbers(context=context, squared_norm=draw(20), projection=b"", signature=signature),
     )
     yield _target(
         "ScreeningResult",
@@ -466,7 +464,7 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
         "SessionRequest",
         SessionRequest.from_bytes,
         SessionRequest(session=_session(3, draw), key=key),
-        SessionRequest(session=_session(3, draw), profile="bfv-2x20", part=8),
+        SessionRequest(session=_session(3, draw), profile="bfv-2x20"),
     )
     yield _target(
         "DecryptRequest",
@@ -477,7 +475,7 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
         "StoredSums",
         StoredSums.from_bytes,
         StoredSums(context=context, ciphertexts={0: draw(70), 9: draw(5)}),
-        StoredSums(context=context, ciphertexts={}, last=True, part=8),
+        StoredSums(context=context, ciphertexts={}, last=True),
     )
     yield Target(
         name="polynomials.decode",

@@ -11,9 +11,11 @@ import pytest
 
 from protocols.errors import (
     CiphertextError,
+    CommitmentError,
     EnrolmentError,
     KeyUseError,
     QuorumError,
+    RevokedError,
     ScreeningError,
     ServiceError,
     SignatureError,
@@ -50,10 +52,20 @@ from tests.protocols.homomorphic.parties import (
     server_of,
     terms_of,
 )
+from tests.protocols.homomorphic.test_commitments import RANKED, WHOLE, cancelling
 from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
 from tests.protocols.homomorphic.test_decryptor import begin
 from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS, send
 from tests.protocols.homomorphic.test_malformed import SESSION as THREE_BANDS
+from tests.protocols.homomorphic.test_revocation import (
+    NEW,
+    OLD,
+    contribution_of,
+    decryptor_service,
+    ranked_round,
+    server_with,
+)
+from tests.protocols.homomorphic.test_screening_attacks import Attack
 from tests.protocols.homomorphic.test_services import recorded, secret_parts
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
@@ -76,6 +88,15 @@ def test_claim_23_no_client_can_play_a_decryptor() -> None:
 
     with pytest.raises(EnrolmentError, match="not as a service"):
         terms_of(THREE_BANDS, charge)
+
+
+def test_claim_23_nobody_meets_a_member_that_it_knows_to_be_revoked() -> None:
+    """Decryptor and clients check every member by their own lists; the aggregator's older one completes nothing."""
+    with pytest.raises(ServiceError, match="RevokedError"):
+        server_with(OLD, decryptor_service(NEW)).requests()
+    requests = server_with(OLD, decryptor_service(OLD)).requests()
+    with pytest.raises(RevokedError):
+        contribution_of(FIRST, NEW, requests[FIRST])
 
 
 @pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])
@@ -116,6 +137,16 @@ def test_claim_25_the_decryptor_counts_the_holders_itself() -> None:
 
     with pytest.raises(QuorumError):
         playing.decryptor.decrypt(playing.summed(FIRST, SECOND, LAST, segments=(0,)))
+
+
+def test_claim_25_the_decryptor_counts_the_classes_itself() -> None:
+    """A sum with one client of a rank in it stays encrypted; with none or two of each it opens."""
+    playing = ranked_round(RANKED)
+    members = RANKED.members
+
+    with pytest.raises(QuorumError, match="class_quorum=2"):
+        playing.decryptor.decrypt(playing.summed(*members[:4]))
+    playing.decryptor.decrypt(playing.summed(*members[1:5]))
 
 
 def test_claim_26_with_a_verifier_a_lie_is_not_decrypted() -> None:
@@ -276,21 +307,39 @@ def test_claim_30_what_is_let_out_is_a_verdict_or_rounded() -> None:
             assert screened.norm == round(screened.norm, 3) > 0
 
 
-def test_claim_44_no_ciphertext_leaves_a_client_before_the_list_is_fixed() -> None:
-    """A commitment holds no ciphertext; what differs from it later is refused; a changed list makes no client upload."""
-    meeting = Meeting.of(TWO_BANDS, charge_for(services=VERIFIED))
-    meeting.fix()
-    honest = EncryptedInput.from_bytes(meeting.upload(FIRST))
-    other = EncryptedInput.from_bytes(meeting.upload(SECOND))
-    fixed = FixedInputs.from_bytes(meeting.server.requests()[LAST])
+def test_claim_30_with_a_verifier_nobody_chooses_what_is_opened() -> None:
+    """Products with directions of the aggregator's choosing, shown as the numbers of every client: no coordinate comes out."""
+    assert Attack.begin(VERIFIED).leaked() == 0
 
-    assert not any(data[:64] in honest.receipt.to_bytes() for data in honest.ciphertexts.values())
-    with pytest.raises(CiphertextError):
-        meeting.server.receive(FIRST, replace(honest, ciphertexts=other.ciphertexts).to_bytes())
-    for changed in (replace(fixed, decryptor=bytes(64)), replace(fixed, verifier=bytes(64))):
+
+@pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])
+def test_claim_44_no_input_is_made_from_anothers_ciphertexts(services: Services) -> None:
+    """Who is shown the others' ciphertexts has committed to its own: another upload or receipt of it is refused."""
+    meeting = Meeting.of(WHOLE, charge_for(services=services))
+    uploads = {member: meeting.upload(member) for member in MEMBERS}
+    shown = {member: EncryptedInput.from_bytes(uploads[member]) for member in (SECOND, THIRD)}
+    forged = cancelling(meeting, shown)
+
+    with pytest.raises(CommitmentError):
+        meeting.server.receive(LAST, forged.to_bytes())
+    with pytest.raises(StageError):
+        meeting.server.receive(LAST, forged.receipt.to_bytes())
+    for member in MEMBERS[:3]:
+        meeting.server.receive(member, uploads[member])
+
+    part = WHOLE.segments[0]
+    assert meeting.sums(same_bindings(WHOLE)) == {0: plain_sum(meeting.inputs, part, MEMBERS[:3])}
+
+
+def test_claim_44_no_ciphertext_leaves_before_the_list_is_fixed() -> None:
+    """A list that decryptor and verifier have not both signed gets nothing out of a client; a second one neither."""
+    meeting = Meeting.of(WHOLE, charge_for(services=VERIFIED))
+    meeting.fix()
+    listed = FixedInputs.from_bytes(meeting.server.requests()[FIRST])
+
+    for odd in (replace(listed, verifier=bytes(64)), replace(listed, decryptor=listed.verifier)):
         with pytest.raises(SignatureError):
-            meeting.client(LAST).reply(changed.to_bytes())
-    assert meeting.client(LAST).reply(fixed.to_bytes())
+            meeting.client(FIRST).reply(odd.to_bytes())
 
 
 def test_the_limits_that_are_stated_are_real() -> None:

@@ -100,17 +100,24 @@ def _services(plan: Plan, sums: str) -> list[Learned]:
         "server and decryptor together", "every update of every client", "the clients' examples"
     )
     if not plan.config.homomorphic.verifier:
+        parts = len(plan.bands_that_open)
         lying = Learned(
             "server that lies",
-            "any client's update, one in each band: it can have it decrypted as if it were the sum",
-            "-",
+            "in every band and round the update of a client of its choice, decrypted as if it were the sum: up to "
+            f"{parts} different {'clients' if parts > 1 else 'client'} by one request",
+            "the others' updates of that round",
         )
         return [decryptor, lying, together]
     verifier = Learned("verifier", "ciphertexts; who took part", f"every sum; {everything}")
     lying = Learned(
         "server that lies", f"the same sums, each over {_least(plan)} holders or more", everything
     )
-    return [decryptor, verifier, lying, together]
+    shown = Learned(
+        "server that lies, with clients that it shows all ciphertexts",
+        f"the same sums less their own parts: of {_least(plan)} holders, all but one of whom tell it theirs, the last one's",
+        "more than those differences: ciphertexts are sent once all of them are committed to",
+    )
+    return [decryptor, verifier, lying, shown, together]
 
 
 def _collusion(plan: Plan, smallest: int) -> Learned:

@@ -398,6 +398,7 @@ class SecureSumContract(ABC):
         play, twin = self.started(), self.started(make_session(attempt=2))
         play.play_before(stage)
         twin.play_before(stage)
+        play.server.requests()  # both servers have asked: the replies come when they are waited for
         foreign = twin.answers(stage)
         play.server.requests()  # a server may fix who is in when it asks
 

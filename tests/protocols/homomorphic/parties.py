@@ -195,8 +195,8 @@ class Meeting:
 
     @property
     def key(self) -> RoundKey:
-        """The round key, before the commits are closed."""
-        return RoundKey.from_bytes(self.server.requests()[self.session.members[0]])
+        """The round key."""
+        return self.server._round_key()
 
     def client(self, member: ClientId) -> HomomorphicClient:
         """A member's side; always the same one."""
