@@ -201,8 +201,8 @@ def reason_to_reject(session: Session, summed: IntegerVector, *, present: int) -
     """Why a sum cannot be the sum of so many inputs; empty if it can. Run by the server on every opened segment.
 
     Masks that do not cancel (another model, an upload masked or garbled in any other way than agreed) leave elements that
-    are uniform over the ring. The honest range is at most half of it (:func:`protocols.ring.capacity`; three quarters of
-    an encrypted field), so that L elements pass with probability 2^-L at most: one in a million for 20 elements. Many
+    are uniform over the ring. The honest range is at most half of it (:func:`protocols.ring.capacity`), so that L elements
+    pass with probability 2^-L at most: one in a million for 20 elements. Of an encrypted field it is three quarters: (3/4)^L. Many
     inputs below their bound make it far less: (2 n x + 1) / 2^b for each element. What it cannot see is an input beyond
     its bound that was masked as agreed, as long as the sum stays in the range of honest ones: masks hide who exceeds.
     """
