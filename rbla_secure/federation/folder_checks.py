@@ -2,7 +2,7 @@
 
 The log is the only witness. What it says is compared with every other file by digest, and a difference is refused by file
 name with what to do; nothing is written before. What a crash can leave beside what the log holds, in the order in which a
-process writes, is accepted and is no more than:
+process writes, is accepted; how many items are too many is checked, not what the last of them says:
 
     an attempt without its session   attempts.jsonl is written before the session is opened: one line too many
     a ledger's last entry            it is written before the log is told, and nothing is revealed before that: one too many
@@ -13,7 +13,8 @@ So a checkpoint, a line or an entry that is missing was taken away, and a second
 was cut off. Going back to an earlier round is refused: its ledgers count what was revealed, and its clients have given the
 rounds after it their input. Seconds (timings.jsonl) are no evidence and are not compared.
 
-Caveat: see `audit_log.py`. Whoever holds the folder can write all of it anew.
+Caveats: see `audit_log.py`: whoever holds the folder can write all of it anew. Whoever can write to it after a crash decides what
+the ledger's entry says that the log does not hold yet, and with it how much privacy a resumed run believes it has spent.
 """
 
 import re

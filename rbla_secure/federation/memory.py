@@ -7,6 +7,9 @@ second attempt would.
 
     STATE/given-<first 16 hex digits of the plan's digest>.safetensors      the last adapter; the rounds as metadata
 
+It is read once and not locked: one process at a time may use it. And it is the plan's to the byte: a plan of the same seed that
+differs in what changes no training, its number of rounds say, is remembered apart and trains to the same bits.
+
 Nothing in it is secret: the adapter is the server's, the rounds are public.
 """
 

@@ -3,10 +3,10 @@
 The first adapter follows from the seed, to the bit. Every later one is the last one plus the steps of the rounds since, each
 within the limits of `step_bound.py`: in every value, in every band and in all rows together. Values that never travel, and rows of
 bands that never open, have not moved at all. A lying server that wants one layer's inputs dead, or a row turned against one
-client, needs values far from those of training: limited value by value it takes many rounds, in each of which the clients of
-all ranks are moved alike.
+client, needs values far from those of training, and is kept from them in the first rounds.
 
-Caveat: it bounds how fast a model goes bad, not that it does.
+Caveats: it bounds how far a model has gone bad by a round, not that it does. The limit goes by the number of the round, not by
+rounds that took place: whoever is asked for the first time in a late round allows all steps at once.
 """
 
 from dataclasses import dataclass

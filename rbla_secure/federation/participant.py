@@ -2,7 +2,8 @@
 
 Every request is checked against the participant's own plan before anything is computed: the session must be the one
 that the plan gives for its round, cohort included; round and attempt must move forward; the adapter must be one to which
-honest rounds can have led (`plausibility.py`). A participant takes nothing of the server's choosing that the plan determines.
+honest rounds can have led (`plausibility.py`). Of what the plan determines a participant takes nothing of the server's choosing;
+under adaptive clipping the plan gives a ladder of clip norms, and the server names one of them.
 
 A round takes a participant's input once, and none at or below it ever again. Training and rounding follow from the round, so
 that of two sums of one round over different survivors the difference would be somebody's update, to the bit. Whether an

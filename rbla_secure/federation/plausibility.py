@@ -12,8 +12,8 @@ model. What helps is that a model has a past:
 * The adapter before one round is one adapter: another attempt at it brings the same.
 
 Claim and limit. From the first round on, the model lies inside a ball around the seeded first adapter that grows by one
-honest step a round. A patient server can still grow a bad model in as many rounds as its distance takes
-(`benchmarks/results/model_attacks.md` says how few those are on the default job), and this check cannot tell. What is left
+honest step a round. A server can still send a bad model in the first round whose number allows its distance, patiently or by starting
+there (`benchmarks/results/model_attacks.md` says how early that is on the default job), and this check cannot tell. What is left
 then is noise.
 """
 

@@ -17,7 +17,7 @@ from rbla_secure.errors import PrivacyError
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerState:
-    """How many entries a ledger has, and the SHA-256 of its file with them, hex."""
+    """How many entries a ledger has, and the SHA-256 of its contents as they are read with them, hex."""
 
     entries: int
     digest: str
