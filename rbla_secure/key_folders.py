@@ -10,7 +10,8 @@
 
 The authority's folder belongs on a machine that is not the aggregator's. authority.pem, roster.bin, revocations.crl and
 certificates/ are public and go to every party after each change; whoever has seen newer lists refuses older ones. They are
-signed, so that it does not matter who keeps them. authority.pem is what everything is checked against: it is refused where
+signed, so that it does not matter who keeps a party's copy. Those in the authority's own folder `keys` works on as it finds them:
+nobody else may write there. authority.pem is what everything is checked against: it is refused where
 others could change it (:mod:`rbla_secure.trust_anchors`).
 """
 

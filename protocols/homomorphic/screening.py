@@ -6,9 +6,10 @@ and tells a verdict, or the values to three decimals. One verdict per client and
 and no client counts in a sum that was not screened.
 
 What the two numbers are, nothing in a ciphertext says. So where there is a verifier, it alone computes them: from the copy
-that the client's receipt names, and from a direction that no aggregator names, the mean of the sums that the decryptor
-opened last; it signs them, and the decryptor opens nothing else. An aggregator then learns the two numbers and no other.
-Clients that collude with it have as much of a say in that direction as in the last sum: they can pull it, not set it.
+that the client's receipt names, and from the mean of the sums that the decryptor opened last; it signs them, and the decryptor
+opens nothing else. An aggregator then learns the two numbers and no other. Clients have a say in that direction: one whose
+values are out of range sets it, also where the server refuses that sum, and so do a quorum of them in a band of which
+an aggregator has nothing else opened. Under `values` the cosines then tell one coordinate of every update.
 
 Without a verifier the aggregator computes them, and may have any two numbers opened in their place: whatever it likes of
 whomever it likes. What bounds it: two values per client and session, a cosine in [-1, 1] and a norm up to the largest,

@@ -124,7 +124,7 @@ class KeyedService(Service):
     """A decryptor or verifier that makes its own identity key, is enrolled, and is then set up by its operator.
 
     Its time is its operator's too: what the setup says, and from then on by this machine's monotonic clock, so that lists
-    and certificates expire during a run.
+    and certificates expire during a run: between sessions, as an open one keeps the time at which it was opened.
 
     Args:
         name: Under which the authority enrols it.

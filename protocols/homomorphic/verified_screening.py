@@ -1,4 +1,4 @@
-"""What a verifier does where updates are screened: it computes the numbers itself, from what nobody can choose.
+"""What a verifier does where updates are screened: it computes the numbers itself, from what no aggregator names.
 
 The copy is the one that the client's receipt names on the fixed list. The direction is the mean of the sums that the
 decryptor opened last, band by band; the verifier knows them by the decryptor's signature and by the sum that it has signed

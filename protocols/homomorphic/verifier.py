@@ -59,7 +59,7 @@ class _Signed:
 
 @final
 class Verifier:
-    """Follows the sessions of one run, one after the other, and signs one list and one sum of each.
+    """Follows the sessions of one run, one after the other, and signs one list and one sum of each, unless it is started anew in between.
 
     Args:
         charge: What it serves.
