@@ -23,9 +23,9 @@ RECOMMENDED = FilterName.TRIMMED_MEAN
 # The figures are those of benchmarks/results/robustness.json (a test compares them).
 MEASURED = (
     "No filter tried here withstands an attacker that adapts. Measured with two of ten clients attacking on four seeds: under "
-    "trimmed-mean with the quorum the trigger works for 2 to 4 % where it lies where digits have no ink, and for 68 to 98 % where it "
-    "does not. Under tier-dnc-cosine, which was recommended before and is not any more, it works for 98 to 100 % and for "
-    "97 to 99 % (with bands of seven holders or more, which it needs against two)."
+    "trimmed-mean with the quorum the trigger works for 2 to 2 % where it lies where digits have no ink, and for 70 to 98 % where it "
+    "does not. Under tier-dnc-cosine, which was recommended before and is not any more, it works for 91 to 100 % and for "
+    "98 to 99 % (with bands of seven holders or more, which it needs against two)."
 )
 
 
