@@ -16,11 +16,12 @@ from rbla_secure.federation.filtering import Reference
 from rbla_secure.federation.guard import Guard, PublicTests, wants_checks
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.privacy.sample_level import train_privately
 from rbla_secure.seeding import derive_key, derive_seed
 from rbla_secure.tasks.datasets import LabelledImages
 from rbla_secure.tasks.dealing import Data
 from rbla_secure.tasks.scoring import Scorer
-from rbla_secure.tasks.training import Descent, LocalTrainer, SummedLoss
+from rbla_secure.tasks.training import Descent, LocalTrainer, MadeUpLoss, SummedLoss
 
 
 def trainer_of(plan: Plan, base: nn.Module) -> LocalTrainer:
@@ -74,17 +75,31 @@ def guard_of(plan: Plan, base: nn.Module, data: Data, remembered: Sequence[Adapt
 def private_descent(config: Config) -> Descent | None:
     """Local steps with noise on every one of them, where the configuration wants privacy of single examples.
 
-    Batches and noise come from the operating system, or in a run marked as simulation from the public seed.
+    Batches and noise come from the operating system, or in a run marked as simulation from the public seed. What a step is
+    divided by is the plan's batch size, the same for everybody.
     """
     mechanism = sample_level(config)
     if mechanism is None:
         return None
-    # The library takes seconds to import: only where it is wanted.
-    from rbla_secure.privacy.sample_level import train_privately  # noqa: PLC0415
 
-    def descent(network: nn.Module, optimizer: Optimizer, loss: SummedLoss, examples: int, seed: int) -> None:
+    def descent(
+        network: nn.Module,
+        optimizer: Optimizer,
+        loss: SummedLoss,
+        made_up: MadeUpLoss,
+        examples: int,
+        seed: int,
+    ) -> None:
         key = derive_key(seed, "steps") if config.privacy.simulation else SYSTEM_RANDOM(KEY_SIZE)
-        stream = UniformStream(key)
-        train_privately(network, optimizer, loss, mechanism=mechanism, examples=examples, stream=stream)
+        train_privately(
+            network,
+            optimizer,
+            loss,
+            made_up=made_up,
+            mechanism=mechanism,
+            batch_size=config.training.batch_size,
+            examples=examples,
+            stream=UniformStream(key),
+        )
 
     return descent

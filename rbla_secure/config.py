@@ -217,7 +217,10 @@ class TrainingConfig(_Table):
 
     epochs: Count = 1
     steps: CountOrZero = Field(0, description="when above 0: so many batches instead of epochs")
-    batch_size: Count = 32
+    batch_size: Count = Field(
+        32,
+        description="with noise inside clients: what a step's sum is divided by, whatever is drawn; public, best near sample-rate x examples",
+    )
     optimizer: Optimizer = Optimizer.ADAM
     learning_rate: Positive = 0.005
     momentum: Share = Field(0.0, description="used by sgd")

@@ -172,7 +172,6 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.assembly",
         "rbla_secure.job",
     },
-    "opacus": {"rbla_secure.privacy.sample_level"},
     "peft": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",

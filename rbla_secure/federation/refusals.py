@@ -3,8 +3,6 @@
 Nothing here needs a model or data.
 """
 
-import importlib.util
-
 from protocols import profiles
 from protocols.errors import ProtocolError
 from protocols.homomorphic import parameters, scheme
@@ -121,16 +119,12 @@ def _check_sample_level(config: Config) -> None:
     if not config.training.steps:
         raise PlanError(
             "training.steps=0 must be above 0 with sample-level.noise-multiplier: each step draws its own batch, so "
-            "there are no epochs"
+            "there are no epochs, and their number would tell how many examples a client has"
         )
     if config.weights is Weighting.EXAMPLES:
         raise PlanError(
             "weights=examples must be uniform with sample-level.noise-multiplier: a weight would tell how many examples "
             "a client has, to the one"
-        )
-    if importlib.util.find_spec("opacus") is None:
-        raise PlanError(
-            "sample-level.noise-multiplier needs the package opacus: pip install 'rbla-secure[dp]'"
         )
     try:
         sample_level(config)

@@ -1,27 +1,34 @@
-"""DP-SGD inside a client, on any torch module: Opacus gives the gradients of single examples, this file does the rest.
+"""DP-SGD inside a client, on any torch module: one backward pass for each example, clipping, noise, a step.
 
-The only file that imports Opacus (its hooks, without wrapping the model). What has gone wrong silently elsewhere is closed
-here, each by a line with a test that fails without it:
+Examples of one client are neighbours in one machine's floating-point arithmetic. What has gone wrong silently elsewhere is
+closed here, each by a line with a test that fails without it:
 
-* A layer that mixes examples (batch normalisation in training mode, also a frozen one) makes per-example gradients
-  wrong: only modules that hold trained values are in training mode, and a trained batch normalisation is refused.
+* A matrix product rounds a row differently in a batch of another size or at another place of it, and a pre-activation near
+  zero then flips: the presence of one example changes the gradients of others by more than any noise is scaled for. So each
+  example is computed in a batch of its own, and its gradient has the same bits whoever else is there. Nothing can mix
+  examples either (batch normalisation, padding), and whatever has an ordinary backward pass can be trained.
+* The whole model is in evaluation mode, and torch's random numbers begin anew for every example. A model that computes a
+  made-up example differently the second time keeps a state that examples would share, and is refused.
+* The divisor of a step is public. Noise of integers divided by a client's own count lies on a grid that tells the count.
 * An empty Poisson batch is a step like any other: noise alone. Nothing is made up to fill it.
-* An example whose gradient is not finite counts as zero; otherwise one record would turn all of the model into NaN.
-* The sampling rate is used as it is: batches are drawn by it, the sum is divided by rate x examples, not by whole numbers.
-* An optimizer or hooks that hold other parameters than the model's (a copy, a moved model) are refused.
+* An example whose gradient is not finite counts as zero; otherwise one record would turn all of the model into NaN. So does
+  one whose loss or gradient cannot be computed: an error that leaves the client tells that the record is there. What is
+  wrong with the model itself shows on the made-up example, before any data is looked at.
+* The sampling rate is used as it is: batches are drawn by it, not by whole numbers.
+* An optimizer that holds other parameters than the model's (a copy, a moved model) is refused.
+
+Not covered: how long training takes, which grows with the batches.
 """
 
-import warnings
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from opacus.grad_sample import GradSampleHooks
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from protocols.primitives.prg import UniformStream
 from protocols.ring import IntegerVector
@@ -29,12 +36,14 @@ from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
 
-# Indices of some examples -> the sum of their losses; each example's loss may depend on no other example.
-SummedLoss = Callable[[torch.Tensor], torch.Tensor]
+_LOG = logging.getLogger(__name__)
 
-# Examples at a time. A matrix product may round a row differently in a batch of another size or at another place of it, and
-# a pre-activation near zero then flips: the gradient of one example would depend on who stands beside it. So each stands alone.
-CHUNK = 1
+# Indices of some examples -> the sum of their losses. It is asked for one at a time, and must copy it out of its data: views
+# of another place in memory may be rounded differently.
+SummedLoss = Callable[[torch.Tensor], torch.Tensor]
+# -> the loss of an example that is nobody's, through the same model.
+MadeUpLoss = Callable[[], torch.Tensor]
+
 # A norm computed in float64 may be too small by its last digits; the factor keeps the clipped one below the bound.
 _SAFETY = 1 - 2.0**-40
 _WORDS = 2.0**32
@@ -45,37 +54,48 @@ def train_privately(
     optimizer: torch.optim.Optimizer,
     loss: SummedLoss,
     *,
+    made_up: MadeUpLoss,
     mechanism: SampledGaussian,
+    batch_size: float,
     examples: int,
     stream: UniformStream,
 ) -> None:
     """Take a round's steps of DP-SGD. Run by the client.
 
+    Whether it raises depends on the model and the made-up example alone. Examples that cannot be computed are counted in
+    the client's own log and nowhere else.
+
     Args:
-        model: Its trained values are those that require gradients. Left in evaluation mode.
+        model: On the CPU. Its trained values are those that require gradients. Left in evaluation mode.
         optimizer: Over exactly these values; anything that reads gradients, as post-processing.
         loss: Of the client's own examples.
+        made_up: A public loss, for finding out whether the model can be trained.
         mechanism: Clip norm, noise, sampling rate and steps.
-        examples: How many the client has; public.
+        batch_size: What a step's noisy sum is divided by; public, so never taken from the data.
+        examples: How many the client has, 0 or more; does not leave here.
         stream: Of the batches and the noise: from the operating system, or the steps protect nothing.
 
     Raises:
-        PrivacyError: The optimizer does not hold the model's values, a layer mixes examples, or a trained value
-            has no gradient of its own for every example.
+        PrivacyError: The batch size is not a number above 0, the optimizer does not hold the model's values, a trained value
+            has no gradient, or the model computes the made-up example differently the second time.
     """
+    if not 0 < batch_size < np.inf:
+        raise PrivacyError(f"batch_size={batch_size} must be above 0 and finite")
     values = _trained_values(model, optimizer)
     dimension = sum(value.numel() for value in values)
-    with _per_example_gradients(model):
+    model.eval()
+    with _fresh_draws() as fresh:
+        _check_made_up(values, made_up, fresh)
+        gradients = _OwnGradients(values, loss, fresh)
         for _ in range(mechanism.steps):
             summed = np.zeros(dimension, dtype=np.int64)
-            for chunk in torch.split(poisson_batch(examples, mechanism.sample_rate, stream), CHUNK):
-                if len(chunk):
-                    summed += clipped_sum(_gradients(values, loss, chunk), mechanism)
+            for example in poisson_batch(examples, mechanism.sample_rate, stream)[:, None]:
+                summed += clipped_sum(gradients.of(example), mechanism)
             noisy = summed + discrete_gaussian(mechanism.noise_std(dimension), dimension, stream)
-            step = mechanism.unit / (mechanism.sample_rate * examples)
-            _set_gradients(values, noisy.astype(np.float64) * step)
+            _set_gradients(values, noisy.astype(np.float64) * (mechanism.unit / batch_size))
             optimizer.step()
-            optimizer.zero_grad()
+            _forget(values)
+    gradients.log_failures()
 
 
 def poisson_batch(examples: int, rate: float, stream: UniformStream) -> torch.Tensor:
@@ -93,7 +113,8 @@ def clipped_sum(gradients: npt.NDArray[np.float64], mechanism: SampledGaussian) 
         mechanism: Clip norm and unit.
 
     Returns:
-        Shape (trained values,). One example's part has an L2 norm of at most ``mechanism.sensitivity``.
+        Shape (trained values,). One example's part has an L2 norm of at most ``mechanism.sensitivity``, and is the same
+        whatever the other rows are.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.sqrt(np.einsum("ij,ij->i", gradients, gradients))
@@ -101,9 +122,40 @@ def clipped_sum(gradients: npt.NDArray[np.float64], mechanism: SampledGaussian) 
     longer = norms > mechanism.clip_norm
     factors = np.where(longer, UNITS / np.where(longer, norms, 1.0), UNITS / mechanism.clip_norm) * _SAFETY
     gradients *= factors[:, None]
-    # Sums of so many integers below 2^53 are exact in float64.
+    # Sums of so many integers below 2^53 are exact in float64, in any order.
     summed: IntegerVector = np.rint(gradients, out=gradients).sum(axis=0).astype(np.int64)
     return summed
+
+
+@final
+class _OwnGradients:
+    """Gradients of single examples, each computed alone; counts those that failed."""
+
+    def __init__(self, values: Sequence[nn.Parameter], loss: SummedLoss, fresh: Callable[[], None]) -> None:
+        self._values = values
+        self._loss = loss
+        self._fresh = fresh
+        self._failures: list[str] = []
+
+    def of(self, example: torch.Tensor) -> npt.NDArray[np.float64]:
+        """Shape (1, trained values); zeros where the gradient cannot be computed."""
+        try:
+            self._fresh()
+            return _flat(self._values, _backward(self._values, self._loss(example)))[None]
+        except Exception as error:  # noqa: BLE001  # that it fails is about the example: nobody else may see it
+            self._failures.append(f"{type(error).__name__}: {error}")
+            return np.zeros((1, sum(value.numel() for value in self._values)))
+        finally:
+            _forget(self._values)
+
+    def log_failures(self) -> None:
+        """Tell the client, whose data it is."""
+        if self._failures:
+            _LOG.warning(
+                "the gradients of %d drawn examples could not be computed and counted as zero; the first: %s",
+                len(self._failures),
+                self._failures[0],
+            )
 
 
 def _trained_values(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -113,72 +165,63 @@ def _trained_values(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
         raise PrivacyError(
             "the optimizer must hold exactly the model's trained values: make it after the model has been moved or copied"
         )
+    _forget(values)
     return values
 
 
 @contextmanager
-def _per_example_gradients(model: nn.Module) -> Iterator[None]:
-    """Opacus's hooks for a while, with only those modules in training mode that hold trained values."""
-    _let_no_layer_mix_examples(model)
+def _fresh_draws() -> Iterator[Callable[[], None]]:
+    """A function that lets torch's global random generator begin anew; afterwards the generator is as it was."""
+    state = torch.get_rng_state()
     try:
-        hooks = GradSampleHooks(model, loss_reduction="sum")
-    except (NotImplementedError, ValueError) as error:
-        raise PrivacyError(f"the model has no gradients of single examples: {error}") from None
-    try:
-        yield
+        yield lambda: torch.set_rng_state(state)
     finally:
-        hooks.cleanup()
-        model.eval()
+        torch.set_rng_state(state)
 
 
-def _let_no_layer_mix_examples(model: nn.Module) -> None:
-    model.eval()
-    for name, module in model.named_modules():
-        if not any(value.requires_grad for value in module.parameters(recurse=False)):
-            continue
-        if isinstance(module, _BatchNorm):
+def _check_made_up(values: Sequence[nn.Parameter], made_up: MadeUpLoss, fresh: Callable[[], None]) -> None:
+    """Refuse a model that could not be trained on any example, without looking at one."""
+    seen = []
+    for _ in range(2):
+        fresh()
+        try:
+            found = _backward(values, made_up())
+            seen.append(_flat(values, found).tobytes())
+        except Exception as error:  # noqa: BLE001  # whatever torch raises, it is said in one way
+            raise PrivacyError(f"the model gives no gradient of a single example: {error}") from None
+        finally:
+            _forget(values)
+        if any(gradient is None for gradient in found):
             raise PrivacyError(
-                f"{name} is a trained batch normalisation, which mixes examples: freeze or replace it"
+                "a trained value has no gradient of its own for an example: its layer was not used; freeze it"
             )
-        module.training = True
-
-
-def _gradients(
-    values: Sequence[nn.Parameter], loss: SummedLoss, chunk: torch.Tensor
-) -> npt.NDArray[np.float64]:
-    """Shape (examples of the chunk, trained values)."""
-    try:
-        with warnings.catch_warnings():
-            # The first layer's input needs no gradient, and its hook is told so on every call.
-            warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-            loss(chunk).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
-        rows = np.empty((len(chunk), sum(value.numel() for value in values)))
-        at = 0
-        for value in values:
-            rows[:, at : at + value.numel()] = _own_gradient(value, len(chunk))
-            at += value.numel()
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise PrivacyError(f"the model has no gradients of single examples: {error}") from None
-    finally:
-        for value in values:
-            _forget(value)
-    return rows
-
-
-def _own_gradient(value: Any, examples: int) -> npt.NDArray[np.float32]:
-    gradient = getattr(value, "grad_sample", None)
-    if not isinstance(gradient, torch.Tensor) or len(gradient) != examples:
+    if seen[0] != seen[1]:
         raise PrivacyError(
-            "a trained value has no gradient of its own for every example: its layer was not used, or is of a kind "
-            "that Opacus does not know"
+            "the model computes one example differently the second time: a layer keeps state or draws numbers that are not "
+            "torch's, and examples would share them; replace it"
         )
-    rows: npt.NDArray[np.float32] = gradient.reshape(examples, -1).float().numpy()
-    return rows
 
 
-def _forget(value: Any) -> None:
-    value.grad_sample = None
-    value.grad = None
+def _backward(values: Sequence[nn.Parameter], loss: torch.Tensor) -> list[torch.Tensor | None]:
+    loss.backward()  # type: ignore[no-untyped-call]  # torch declares no types here
+    return [value.grad for value in values]
+
+
+def _flat(
+    values: Sequence[nn.Parameter], gradients: Sequence[torch.Tensor | None]
+) -> npt.NDArray[np.float64]:
+    """Shape (trained values,); zeros for a value that an example does not use."""
+    parts = [
+        (value.detach().new_zeros(value.numel()) if gradient is None else gradient.reshape(-1)).double()
+        for value, gradient in zip(values, gradients, strict=True)
+    ]
+    flat: npt.NDArray[np.float64] = torch.cat(parts).numpy()
+    return flat
+
+
+def _forget(values: Sequence[nn.Parameter]) -> None:
+    for value in values:
+        value.grad = None
 
 
 def _set_gradients(values: Sequence[nn.Parameter], flat: npt.NDArray[np.float64]) -> None:

@@ -31,8 +31,11 @@ def use_one_thread() -> None:
 
 # Indices of some examples -> the sum of their losses.
 SummedLoss = Callable[[torch.Tensor], torch.Tensor]
-# (network, optimizer, loss, number of examples, seed): takes a round's steps and leaves nothing but the trained values.
-Descent = Callable[[nn.Module, torch.optim.Optimizer, SummedLoss, int, int], None]
+# -> the loss of a blank image, through the same network.
+MadeUpLoss = Callable[[], torch.Tensor]
+# (network, optimizer, loss, loss of nobody's example, number of examples, seed): takes a round's steps and leaves nothing but
+# the trained values.
+Descent = Callable[[nn.Module, torch.optim.Optimizer, SummedLoss, MadeUpLoss, int, int], None]
 
 
 class LocalTrainer:
@@ -90,7 +93,8 @@ class LocalTrainer:
         Args:
             adapter: Where training starts. Its rank is the client's rank; its rest, if any, is part of the function
                 and is not trained (:mod:`rbla_secure.lora.fold`).
-            examples: The client's own, at least one.
+            examples: The client's own, at least one. A descent of its own may do without: that there are none must not
+                show where the number of examples is to be hidden.
             seed: Of the order of the examples.
 
         Returns:
@@ -98,10 +102,10 @@ class LocalTrainer:
             or infinity: the caller refuses them.
 
         Raises:
-            DataError: There are no examples.
+            DataError: There are no examples to take plain batches of.
             AdapterError: The adapter's rest is too large to be folded.
         """
-        if not len(examples):
+        if not len(examples) and self._descent is None:
             raise DataError("a client needs at least one example to train on")
         images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
         rows = adapter.whole().rows.copy()
@@ -135,7 +139,10 @@ class LocalTrainer:
         def loss(chosen: torch.Tensor) -> torch.Tensor:
             return functional.cross_entropy(network(images[chosen]), labels[chosen], reduction="sum")
 
-        descent(network, optimizer, loss, len(labels), seed)
+        def made_up() -> torch.Tensor:
+            return functional.cross_entropy(network(images.new_zeros(1, images.shape[1])), labels.new_zeros(1))
+
+        descent(network, optimizer, loss, made_up, len(labels), seed)
 
     @contextmanager
     def _model(self, rank: int) -> Iterator[PeftModel]:

@@ -14,7 +14,7 @@ from rbla_secure.lora.peft_io import attach, find_linear, write_rows
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, build_mlp
 from rbla_secure.tasks.datasets import LabelledImages
-from rbla_secure.tasks.training import Descent, LocalTrainer, SummedLoss, use_one_thread
+from rbla_secure.tasks.training import Descent, LocalTrainer, MadeUpLoss, SummedLoss, use_one_thread
 
 use_one_thread()  # byte-for-byte claims hold for one number of threads
 
@@ -171,14 +171,26 @@ def test_a_call_inside_a_call_disturbs_neither(inner: int) -> None:
     nested: list[np.ndarray] = []
 
     def descent(
-        _: nn.Module, optimizer: torch.optim.Optimizer, loss: SummedLoss, count: int, seed: int
+        _: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: SummedLoss,
+        __: MadeUpLoss,
+        count: int,
+        seed: int,
     ) -> None:
         plain_steps(optimizer, loss, count)
         if seed == 1:
             nested.append(local.train(moved(seed=6).folded(inner), examples(seed=2), seed=2))
         plain_steps(optimizer, loss, count)
 
-    def alone(_: nn.Module, optimizer: torch.optim.Optimizer, loss: SummedLoss, count: int, __: int) -> None:
+    def alone(
+        _: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: SummedLoss,
+        __: MadeUpLoss,
+        count: int,
+        ___: int,
+    ) -> None:
         plain_steps(optimizer, loss, count)
         plain_steps(optimizer, loss, count)
 
@@ -199,7 +211,12 @@ def test_training_costs_what_the_own_rank_costs() -> None:
     counts: list[tuple[int, int]] = []
 
     def descent(
-        network: nn.Module, optimizer: torch.optim.Optimizer, loss: SummedLoss, count: int, _: int
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: SummedLoss,
+        _: MadeUpLoss,
+        count: int,
+        __: int,
     ) -> None:
         seen.append(Operations())
         with seen[-1]:
