@@ -292,7 +292,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone(build: Callable[[], Case]) -> N
         loss,
         made_up=case.made_up,
         mechanism=found,
-        batch_size=1.0,
+        batch_size=found.sample_rate * EXAMPLES,
         examples=EXAMPLES,
         stream=stream(),
     )
