@@ -12,6 +12,7 @@ from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps, noise_multiplier_of_steps
 from rbla_secure.privacy.sample_ledger import FILE, SampleLedger, SampleTerms, Trained
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+from tests.support import privacy_loss
 
 DELTA = 1e-5
 MECHANISM = SampledGaussian(noise_multiplier=1.0, clip_norm=1.0, sample_rate=0.1, steps=10)
@@ -33,6 +34,34 @@ def test_epsilon_is_that_of_an_independent_accountant(multiplier: float, rate: f
     assert epsilon_of_steps([steps(multiplier, rate, count)], DELTA) == pytest.approx(
         other.get_epsilon(DELTA), rel=0.01
     )
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "rate", "count", "delta"),
+    [
+        (1.0, 0.1, 100, 1e-5),
+        (1.0, 0.01, 1000, 1e-5),
+        (0.8, 0.05, 400, 1e-5),
+        (2.0, 0.5, 60, 1e-5),
+        (0.6, 0.02, 500, 1e-6),
+        (4.0, 0.9, 200, 1e-6),
+        (1.5, 0.2, 1, 1e-5),
+        (0.5, 0.05, 10, 1e-3),
+        (10.0, 0.3, 1000, 1e-8),
+        (3.0, 1.0, 30, 1e-5),
+    ],
+)
+def test_epsilon_is_that_of_our_own_convolutions(multiplier: float, rate: float, count: int, delta: float) -> None:
+    """To a ten-thousandth, found without the library; and half a per cent less noise is told apart: the control."""
+    width = 3e-4
+    upper = privacy_loss.epsilon(multiplier, rate, count, delta, width=width)
+    lower = privacy_loss.epsilon(multiplier, rate, count, delta, width=width, upper=False)
+
+    ours, louder = (epsilon_of_steps([steps(z, rate, count)], delta) for z in (multiplier, multiplier * 0.995))
+
+    assert lower < ours < upper
+    assert ours == pytest.approx((upper + lower) / 2, rel=1e-4)
+    assert louder > ours * 1.001
 
 
 def test_epsilon_where_all_examples_are_in_every_batch_is_the_exact_one() -> None:
