@@ -89,6 +89,7 @@ SAMPLE_LEVEL = (
     "quantization.bits=20",
     "quantization.bound=0.5",
     f"sample-level.sample-rate={SAMPLE_RATE}",
+    "training.batch-size=59",  # sample rate x the examples of an average client
     "sample-level.clip-norm=0.3",
 )
 

@@ -21,7 +21,7 @@ from rbla_secure.seeding import derive_key, derive_seed
 from rbla_secure.tasks.datasets import LabelledImages
 from rbla_secure.tasks.dealing import Data
 from rbla_secure.tasks.scoring import Scorer
-from rbla_secure.tasks.training import Descent, LocalTrainer, MadeUpLoss, SummedLoss
+from rbla_secure.tasks.training import Descent, LocalTrainer, Losses
 
 
 def trainer_of(plan: Plan, base: nn.Module) -> LocalTrainer:
@@ -82,23 +82,16 @@ def private_descent(config: Config) -> Descent | None:
     if mechanism is None:
         return None
 
-    def descent(
-        network: nn.Module,
-        optimizer: Optimizer,
-        loss: SummedLoss,
-        made_up: MadeUpLoss,
-        examples: int,
-        seed: int,
-    ) -> None:
+    def descent(network: nn.Module, optimizer: Optimizer, losses: Losses, seed: int) -> None:
         key = derive_key(seed, "steps") if config.privacy.simulation else SYSTEM_RANDOM(KEY_SIZE)
         train_privately(
             network,
             optimizer,
-            loss,
-            made_up=made_up,
+            losses.of,
+            made_up=losses.made_up,
             mechanism=mechanism,
             batch_size=config.training.batch_size,
-            examples=examples,
+            examples=losses.count,
             stream=UniformStream(key),
         )
 

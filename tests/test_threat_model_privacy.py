@@ -31,6 +31,8 @@ from tests.rbla_secure.federation.test_private_rounds import (
     play,
 )
 from tests.rbla_secure.federation.test_private_rounds import services as services  # noqa: PLC0414  # a fixture
+from tests.rbla_secure.privacy import test_number_of_examples as number
+from tests.rbla_secure.privacy import test_one_example_at_a_time as alone
 from tests.support.federations import RUN, InMemory, make_config
 from tests.support.noise_law import has_std
 
@@ -157,6 +159,32 @@ def test_claim_34_an_example_moves_a_step_by_no_more_than_the_noise_is_scaled_fo
 
     assert float(np.square(difference).sum()) ** 0.5 <= mechanism.sensitivity(40)
     assert mechanism.noise_std(40) >= mechanism.sensitivity(40)
+
+
+def test_claim_34_nobody_elses_gradient_depends_on_an_example() -> None:
+    """A victim whose only unit is off alone and on beside a newcomer: side by side the step moves by twice the sensitivity."""
+    alone.test_a_newcomer_switches_nobody_elses_gradient_on()
+    alone.test_an_example_has_the_same_bits_whoever_stands_beside_it("rank-16", 1)
+
+
+def test_claim_34_what_cannot_be_computed_counts_as_zero(caplog: pytest.LogCaptureFixture) -> None:
+    """A careless client fails on a label that no class has, and so names the record; ours trains on, with or without it."""
+    alone.test_a_failing_example_is_told_to_its_client_alone(caplog)
+    number.test_a_record_that_cannot_be_computed_stops_nothing()
+    number.test_a_client_without_examples_takes_steps_of_noise()
+
+
+def test_claim_34_the_number_of_examples_shows_in_no_number() -> None:
+    """Divided by a client's own count, noise of integers lies on a grid that tells it; ours tells the plan's batch size."""
+    number.test_the_divisor_of_a_step_does_not_tell_the_number_of_examples()
+    for settings in ({"weights": "examples"}, {"training": {"steps": 0}}):
+        wanted: dict[str, Any] = {
+            "training": {"steps": 2},
+            "sample_level": {"noise_multiplier": 1.0},
+            **settings,
+        }
+        with pytest.raises(PlanError, match="how many examples a client has"):
+            make_plan(noise_multiplier=0, **wanted)
 
 
 def test_claim_34_training_is_written_down_before_it_is_asked_for(tmp_path: Path) -> None:

@@ -93,9 +93,13 @@ def sample_forecast(config: Config) -> SampleForecast:
     part = SampledSteps(noise_multiplier=wanted.noise_multiplier, sample_rate=wanted.sample_rate, steps=steps)
     neighbours = (
         "a neighbouring federation is one in which one example of one client is not there or counts as zero; who takes "
-        "part, ranks and how many examples each client has are public"
+        "part and ranks are public"
     )
-    assumptions = [neighbours, "a client draws its batches in secret, each example on its own"]
+    assumptions = [
+        neighbours,
+        "a client draws its batches in secret, each example on its own",
+        "nobody outside of a client measures how long it trains, which grows with its batches",
+    ]
     if config.privacy.simulation:
         assumptions.append(f"SIMULATION: {WORTHLESS}")
     return SampleForecast(

@@ -2,8 +2,9 @@
 
 DP-SGD (Abadi et al. 2016, arXiv 1607.00133, Algorithm 1): each example of a client is in a step's batch with probability q,
 independently and in secret; its gradient is clipped to C; the clipped gradients are added, noise of standard deviation
-z C is added to the sum, and the result is divided by the expected batch size q n. What leaves the client has been
-through this, so masking, averaging and every later round are post-processing. Examples of different clients are
+z C is added to the sum, and the result is divided. The divisor is a public number, not the expected batch size q n that the
+algorithm is written with: n is the client's own, and would tell whether an example is there. What leaves the client has
+been through this, so masking, averaging and every later round are post-processing. Examples of different clients are
 different examples: over clients the epsilons compose in parallel, and the largest one holds (McSherry 2009, Theorem 4).
 
 **Integers from end to end.** A unit is C / 2^22. Each clipped gradient is rounded to units before it is added, which
@@ -13,7 +14,8 @@ lengthens it by at most sqrt(d) / 2 units, so that one example moves the exact i
 
 and noise N_Z(0, (z D)^2 + s^2) makes each step, up to a slack below 1e-30 d, post-processing of a continuous Gaussian
 mechanism of multiplier z (the argument of noise.py, which s belongs to). No floating-point addition stands between the
-gradients and the noise, so the attacks on those do not apply (Mironov 2012).
+gradients and the noise, so the attacks on those do not apply (Mironov 2012). That D bounds what one example moves takes
+more: the gradient of every *other* example must be the same to the bit with and without it (sample_level.py).
 """
 
 import math

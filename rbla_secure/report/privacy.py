@@ -91,8 +91,9 @@ class SamplePrivacySummary(BaseModel):
     def lines(self) -> list[str]:
         """The figures for people."""
         text = (
-            f"privacy of single examples spent in {self.attempts} attempts, delta {self.delta:g}: epsilon "
-            f"{_figure(self.epsilon)} against everyone outside of their client"
+            f"privacy of single examples (one is there, or not, or counts as zero) spent in {self.attempts} attempts, delta "
+            f"{self.delta:g}: epsilon {_figure(self.epsilon)} against everyone outside of their client who does not "
+            "measure how long it trains"
         )
         return [text, WORTHLESS] if self.simulation else [text]
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import final
 
 import numpy as np
 import torch
@@ -31,11 +33,26 @@ def use_one_thread() -> None:
 
 # Indices of some examples -> the sum of their losses.
 SummedLoss = Callable[[torch.Tensor], torch.Tensor]
-# -> the loss of a blank image, through the same network.
-MadeUpLoss = Callable[[], torch.Tensor]
-# (network, optimizer, loss, loss of nobody's example, number of examples, seed): takes a round's steps and leaves nothing but
-# the trained values.
-Descent = Callable[[nn.Module, torch.optim.Optimizer, SummedLoss, MadeUpLoss, int, int], None]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """A client's examples as a descent sees them: through the network, as numbers to go down on.
+
+    Args:
+        of: The sum over some examples.
+        made_up: That of a blank image, which is nobody's, through the same network.
+        count: How many examples there are.
+    """
+
+    of: SummedLoss
+    made_up: Callable[[], torch.Tensor]
+    count: int
+
+
+# (network, optimizer, losses, seed): takes a round's steps and leaves nothing but the trained values.
+Descent = Callable[[nn.Module, torch.optim.Optimizer, Losses, int], None]
 
 
 class LocalTrainer:
@@ -140,9 +157,11 @@ class LocalTrainer:
             return functional.cross_entropy(network(images[chosen]), labels[chosen], reduction="sum")
 
         def made_up() -> torch.Tensor:
-            return functional.cross_entropy(network(images.new_zeros(1, images.shape[1])), labels.new_zeros(1))
+            return functional.cross_entropy(
+                network(images.new_zeros(1, images.shape[1])), labels.new_zeros(1)
+            )
 
-        descent(network, optimizer, loss, made_up, len(labels), seed)
+        descent(network, optimizer, Losses(of=loss, made_up=made_up, count=len(labels)), seed)
 
     @contextmanager
     def _model(self, rank: int) -> Iterator[PeftModel]:

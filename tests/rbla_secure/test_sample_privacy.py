@@ -14,6 +14,7 @@ from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps
 from rbla_secure.privacy.sample_ledger import FILE, SampleLedger
+from rbla_secure.tasks.training import Losses
 from tests.support.tiny_job import job, write_images
 
 STEPS = 4
@@ -141,8 +142,12 @@ def test_noise_is_fresh_unless_the_run_is_a_simulation() -> None:
         torch.nn.init.zeros_(layer.bias)
         inputs = torch.ones(20, 3)
         optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
-        made_up = lambda: layer(torch.ones(1, 3)).square().sum()  # noqa: E731
-        descent(layer, optimizer, lambda chosen: layer(inputs[chosen]).square().sum(), made_up, 20, 7)
+        losses = Losses(
+            of=lambda chosen: layer(inputs[chosen]).square().sum(),
+            made_up=lambda: layer(torch.ones(1, 3)).square().sum(),
+            count=20,
+        )
+        descent(layer, optimizer, losses, 7)
         return layer.weight.detach().numpy()
 
     assert not np.array_equal(trained(), trained())

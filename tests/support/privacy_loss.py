@@ -92,7 +92,9 @@ def _of_step(z: float, q: float, width: float, *, removed: bool, upper: bool) ->
     return Losses(first, mass)
 
 
-def epsilon(z: float, q: float, steps: int, delta: float, *, width: float = 1e-4, upper: bool = True) -> float:
+def epsilon(
+    z: float, q: float, steps: int, delta: float, *, width: float = 1e-4, upper: bool = True
+) -> float:
     """A bound on the epsilon of so many steps, from above or from below; the larger of adding and removing."""
     return max(
         _of_step(z, q, width, removed=removed, upper=upper).times(steps).epsilon(delta, width)

@@ -17,7 +17,7 @@ from rbla_secure.privacy.sample_level import train_privately
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
 from rbla_secure.tasks.base_model import build_mlp
 from rbla_secure.tasks.datasets import LabelledImages
-from rbla_secure.tasks.training import LocalTrainer
+from rbla_secure.tasks.training import LocalTrainer, Losses
 
 RATE, FEATURES = 0.25, 400
 COUNTS = range(100, 140)
@@ -63,7 +63,10 @@ def ours(model: nn.Module, examples: int) -> None:
     descent = private_descent(config())
     assert descent is not None
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    descent(model, optimizer, loss_of(model), lambda: model(torch.ones(1, FEATURES)).sum(), examples, 0)
+    made_up = torch.ones(1, FEATURES)
+    descent(
+        model, optimizer, Losses(of=loss_of(model), made_up=lambda: model(made_up).sum(), count=examples), 0
+    )
 
 
 def read_off(step: Step, examples: int) -> int:

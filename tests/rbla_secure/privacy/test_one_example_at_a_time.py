@@ -53,7 +53,9 @@ class World:
 
     def made_up(self) -> torch.Tensor:
         found = self.model(torch.zeros_like(self.data[:1]))
-        return functional.cross_entropy(getattr(found, "logits", found).float(), torch.zeros(1, dtype=torch.int64))
+        return functional.cross_entropy(
+            getattr(found, "logits", found).float(), torch.zeros(1, dtype=torch.int64)
+        )
 
     def gradients(self, *order: int) -> Rows:
         with self.open():
@@ -196,7 +198,9 @@ def test_an_example_has_the_same_bits_whoever_stands_beside_it(name: str, count:
         assert world.gradients(*everyone[::-1])[-1].tobytes() == alone
         for others in (1, 2, 3, 6):
             assert world.gradients(*everyone[1 : others + 1], 0)[-1].tobytes() == alone
-        world.spoilt = dict(zip(everyone[1:], (math.nan, math.inf, 1e38, IndexError("11"), MemoryError()), strict=False))
+        world.spoilt = dict(
+            zip(everyone[1:], (math.nan, math.inf, 1e38, IndexError("11"), MemoryError()), strict=False)
+        )
         assert world.gradients(*everyone[1:], 0)[-1].tobytes() == alone
         world.spoilt = {}
         for place in (1, 5, ENOUGH - 1):
@@ -281,9 +285,12 @@ def test_a_newcomer_switches_nobody_elses_gradient_on() -> None:
     """In one batch the victim's gradient appears with the newcomer's: twice what the noise is scaled for. Alone it stays zero."""
     with threads(1):
         world = kink()
-        careless = [clipped_sum(in_one_batch(world.model, world.loss, each), MECHANISM) for each in ([0], [0, 1])]
+        careless = [
+            clipped_sum(in_one_batch(world.model, world.loss, each), MECHANISM) for each in ([0], [0, 1])
+        ]
         ours = [
-            clipped_sum(in_steps(world.model, world.loss, world.made_up, each), MECHANISM) for each in ([0], [0, 1])
+            clipped_sum(in_steps(world.model, world.loss, world.made_up, each), MECHANISM)
+            for each in ([0], [0, 1])
         ]
 
     def moved(sums: list[np.ndarray]) -> float:
@@ -304,7 +311,10 @@ def test_a_failing_example_is_told_to_its_client_alone(caplog: pytest.LogCapture
         rows = world.gradients(0, 1, 2, 3, 4)
 
     assert [bool(row.any()) for row in rows] == [True, False, False, True, False]
-    assert "3 drawn examples could not be computed and counted as zero; the first: RuntimeError: shape" in caplog.text
+    assert (
+        "3 drawn examples could not be computed and counted as zero; the first: RuntimeError: shape"
+        in caplog.text
+    )
 
 
 def counting() -> nn.Module:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -250,7 +249,7 @@ def test_noise_has_the_claimed_scale(multiplier: float) -> None:
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_a_batch_norm_does_not_mix_examples(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_norm_does_not_mix_examples(*, trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frozen or trained. In training mode, which a library lets pass where it is frozen, it would: by how much, is the control."""
     without_noise(monkeypatch)
     found = mechanism(sample_rate=1.0, clip_norm=0.05)

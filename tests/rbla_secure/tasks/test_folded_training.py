@@ -14,7 +14,7 @@ from rbla_secure.lora.peft_io import attach, find_linear, write_rows
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, build_mlp
 from rbla_secure.tasks.datasets import LabelledImages
-from rbla_secure.tasks.training import Descent, LocalTrainer, MadeUpLoss, SummedLoss, use_one_thread
+from rbla_secure.tasks.training import Descent, LocalTrainer, Losses, use_one_thread
 
 use_one_thread()  # byte-for-byte claims hold for one number of threads
 
@@ -72,9 +72,9 @@ def trainer(
     return LocalTrainer(base, layout, config, factors=factors, descent=descent, turns=turns)
 
 
-def plain_steps(optimizer: torch.optim.Optimizer, loss: SummedLoss, count: int) -> None:
-    for batch in torch.split(torch.arange(count), 8):
-        (loss(batch) / len(batch)).backward()
+def plain_steps(optimizer: torch.optim.Optimizer, losses: Losses) -> None:
+    for batch in torch.split(torch.arange(losses.count), 8):
+        (losses.of(batch) / len(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -170,29 +170,15 @@ def test_a_call_inside_a_call_disturbs_neither(inner: int) -> None:
     local: LocalTrainer
     nested: list[np.ndarray] = []
 
-    def descent(
-        _: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss: SummedLoss,
-        __: MadeUpLoss,
-        count: int,
-        seed: int,
-    ) -> None:
-        plain_steps(optimizer, loss, count)
+    def descent(_: nn.Module, optimizer: torch.optim.Optimizer, losses: Losses, seed: int) -> None:
+        plain_steps(optimizer, losses)
         if seed == 1:
             nested.append(local.train(moved(seed=6).folded(inner), examples(seed=2), seed=2))
-        plain_steps(optimizer, loss, count)
+        plain_steps(optimizer, losses)
 
-    def alone(
-        _: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss: SummedLoss,
-        __: MadeUpLoss,
-        count: int,
-        ___: int,
-    ) -> None:
-        plain_steps(optimizer, loss, count)
-        plain_steps(optimizer, loss, count)
+    def alone(_: nn.Module, optimizer: torch.optim.Optimizer, losses: Losses, __: int) -> None:
+        plain_steps(optimizer, losses)
+        plain_steps(optimizer, losses)
 
     local = trainer(descent=descent)
     for rank in {3, inner}:  # from now on there is a model to take
@@ -210,17 +196,10 @@ def test_training_costs_what_the_own_rank_costs() -> None:
     seen: list[Operations] = []
     counts: list[tuple[int, int]] = []
 
-    def descent(
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss: SummedLoss,
-        _: MadeUpLoss,
-        count: int,
-        __: int,
-    ) -> None:
+    def descent(network: nn.Module, optimizer: torch.optim.Optimizer, losses: Losses, __: int) -> None:
         seen.append(Operations())
         with seen[-1]:
-            plain_steps(optimizer, loss, count)
+            plain_steps(optimizer, losses)
         trained = sum(value.numel() for value in network.parameters() if value.requires_grad)
         state = sum(part.numel() for each in optimizer.state.values() for part in each.values())
         counts.append((trained, state))
