@@ -121,6 +121,7 @@ class LocalTrainer:
         Raises:
             DataError: There are no examples to take plain batches of.
             AdapterError: The adapter's rest is too large to be folded.
+            PrivacyError: From a descent with noise: the network has no gradients that it could use, with any examples.
         """
         if not len(examples) and self._descent is None:
             raise DataError("a client needs at least one example to train on")

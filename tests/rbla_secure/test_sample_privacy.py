@@ -53,7 +53,20 @@ def test_a_run_spends_what_account_foretold(
     assert run["epsilon"] is None
     assert before["sample_level"]["epsilon"] == run["sample_privacy"]["epsilon"] == of_rounds(3)  # type: ignore[index]
     assert after["sample_level"] == run["sample_privacy"]
-    assert "privacy of single examples" in (tmp_path / "run" / "adapter" / "README.md").read_text()
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert "privacy of single examples (one is there, or not, or counts as zero) spent in 3 attempts" in card
+    assert "everyone outside of their client who does not measure how long it trains" in card
+
+
+def test_what_the_claim_rests_on_is_printed(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who is a neighbour and what is not covered; the number of examples is not among what must be public."""
+    assert main(["account", *job(images), *NOISY]) == 0
+
+    printed = capsys.readouterr().out
+
+    assert "one example of one client is not there or counts as zero" in printed
+    assert "nobody outside of a client measures how long it trains" in printed
+    assert "how many examples" not in printed
 
 
 def test_both_levels_together_have_both_ledgers(

@@ -48,11 +48,11 @@ def in_steps(model: nn.Module, loss: Loss, made_up: Callable[[], torch.Tensor], 
     return np.concatenate(seen)
 
 
-def in_one_batch(model: nn.Module, loss: Loss, order: Sequence[int]) -> Rows:
-    """The careless party: the same by the hooks of Opacus, all examples side by side."""
-    model.eval()
+def in_one_batch(model: nn.Module, loss: Loss, order: Sequence[int], *, mixing: bool = False) -> Rows:
+    """The careless party: the same by the hooks of Opacus, all examples side by side; in training mode layers may mix them."""
+    model.train(mixing)
     for module in model.modules():
-        module.training = any(value.requires_grad for value in module.parameters(recurse=False))
+        module.training |= any(value.requires_grad for value in module.parameters(recurse=False))
     hooks = GradSampleHooks(model, loss_reduction="sum")
     values = trained_values(model)
     try:

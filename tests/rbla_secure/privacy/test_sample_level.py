@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opacus.grad_sample import GradSampleHooks
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
@@ -26,6 +25,7 @@ from rbla_secure.lora.peft_io import attach, find_linear, write_rows
 from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.sample_level import clipped_sum, poisson_batch, train_privately
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
+from tests.support.single_examples import in_one_batch
 
 EXAMPLES = 24
 
@@ -122,21 +122,8 @@ def autograd_sum(case: Case, indices: torch.Tensor, clip_norm: float) -> torch.T
 
 
 def opacus_sum(case: Case, indices: torch.Tensor, clip_norm: float, *, mixing: bool = False) -> torch.Tensor:
-    """The same by a library, in one batch: its hooks want training mode, where some layers mix the examples."""
-    case.model.train() if mixing else case.model.eval()
-    for module in case.model.modules():
-        module.training |= any(value.requires_grad for value in module.parameters(recurse=False))
-    hooks = GradSampleHooks(case.model, loss_reduction="sum")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-            case.loss(indices).backward()
-        parts = [value.grad_sample.reshape(len(indices), -1) for value in case.values()]  # type: ignore[attr-defined]
-    finally:
-        hooks.cleanup()
-        for value in case.values():
-            value.grad = value.grad_sample = None  # type: ignore[attr-defined]
-    rows = torch.cat(parts, dim=1)
+    """The same by a library, in one batch."""
+    rows = torch.from_numpy(in_one_batch(case.model, case.loss, indices.tolist(), mixing=mixing))
     return (rows * (clip_norm / rows.norm(dim=1, keepdim=True)).clamp(max=1.0)).sum(dim=0)
 
 
