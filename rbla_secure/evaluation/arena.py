@@ -37,6 +37,7 @@ from rbla_secure.federation.filtering import Filtering, Reference
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import counts_before
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -234,7 +235,7 @@ class _Run:
             run=bytes(RUN_ID_SIZE),
             round_number=number,
             attempt=1,
-            clip_norm=clip_norm(plan, [each.unclipped for each in earlier]),
+            clip_norm=clip_norm(plan, [each.unclipped for each in earlier[: counts_before(number)]]),
         )
         self._session, self._adapter = session, adapter
         self._rule.enter(session, adapter)

@@ -53,6 +53,7 @@ from rbla_secure.federation.protection import adaptive, build_mechanism, clip_no
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
+from rbla_secure.privacy.clipping import nearest_norm
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
@@ -164,6 +165,11 @@ class Plan:
     def clip_norms(self) -> tuple[float, ...]:
         """Every norm that a round may clip to, falling."""
         return clip_norms(self.config)
+
+    @cached_property
+    def first_clip_norm(self) -> float:
+        """The norm of the rounds that have heard no count yet; the only one without adaptive clipping."""
+        return nearest_norm(self.config.clip_norm, self.clip_norms)
 
     def mechanism_of(self, session: Session) -> GaussianMechanism | None:
         """The noise of one round, at its own clip norm."""
@@ -286,7 +292,7 @@ class Plan:
             round_number: From 1.
             attempt: From 1.
             cohort: Who somebody says takes part, to be held against the plan's own.
-            clip_norm: One of the plan's; by default the largest. It is part of the session's digest.
+            clip_norm: One of the plan's; by default the first round's. It is part of the session's digest.
 
         Raises:
             RefusalError: The cohort is not the one that the plan gives for this round, or there is no such round.
@@ -308,7 +314,7 @@ class Plan:
             threshold=threshold(self.config),
             input_bound=self._input_bound,
             segments=segments,
-            config_digest=self._round_digest(self.clip_norms[0] if clip_norm is None else clip_norm),
+            config_digest=self._round_digest(self.first_clip_norm if clip_norm is None else clip_norm),
             ring_bits=self.config.quantization.ring_bits,
             ranks=tuple(self.ranks[client] for client in cohort),
             class_quorum=class_quorum(self.config),

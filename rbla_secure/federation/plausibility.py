@@ -30,10 +30,11 @@ from rbla_secure.lora.adapter import Adapter
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """The adapter that a client was sent last, and before which round."""
+    """What a client accepted last: the adapter, before which round, and the norm that this round clips to."""
 
     round: int
     adapter: Adapter
+    clip_norm: float
 
 
 def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, last: Sent | None) -> None:
@@ -54,17 +55,14 @@ def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, last
         if broadcast.digests != band_digests(plan, first):
             raise RefusalError("the adapter of round 1 is not the one that follows from the plan's seed")
         return
-    before = last or Sent(round=1, adapter=first.sliced(adapter.rank))
-    if before.round > round_number:
-        raise RefusalError(
-            f"this client was sent the adapter of round {before.round}, after round {round_number}"
-        )
-    if before.round == round_number:
-        if adapter.to_bytes() != before.adapter.to_bytes():
+    before, since = (last.adapter, last.round) if last is not None else (first.sliced(adapter.rank), 1)
+    if since > round_number:
+        raise RefusalError(f"this client was sent the adapter of round {since}, after round {round_number}")
+    if since == round_number:
+        if adapter.to_bytes() != before.to_bytes():
             raise RefusalError(f"round {round_number} began with another adapter in an earlier attempt")
         return
-    rounds = round_number - before.round
-    Movement(before=before.adapter.rows, after=adapter.rows, rounds=rounds).check(plan)
+    Movement(before=before.rows, after=adapter.rows, rounds=round_number - since).check(plan)
 
 
 def _check_fixed_bands(plan: Plan, broadcast: Broadcast) -> None:
