@@ -16,7 +16,7 @@ named is at fault:
 * A holder whose share misses its commitment: it has let the very commitment pass on delivery, so it has seen a share
   that fits. An honest one reveals that.
 * A dealer, if shares that all fit its own commitments do not give the secret it committed to.
-* A client in dispute with more others than may be corrupt. Two honest clients have no dispute, so that one of those
+* A client in dispute with more others than may lie. Two honest clients have no dispute, so that one of those
   others is honest (the dispute control of Beerliova-Trubiniova and Hirt, TCC 2006).
 
 **Binding.** Sixteen bytes: a share or secret that fits another's commitment is a second preimage, 2^128 tries (one
