@@ -20,7 +20,7 @@ from protocols.run import run_session
 from rbla_secure.cli import main
 from rbla_secure.config import Config
 from rbla_secure.errors import EvaluationError, PlanError, RefusalError
-from rbla_secure.evaluation.mounted import mounted
+from rbla_secure.evaluation.mounted import check_each_seen, mounted
 from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.derived import tier_protection
 from rbla_secure.federation.memory import Memory
@@ -249,4 +249,10 @@ def test_claim_46_an_attack_that_did_not_happen_is_not_scored() -> None:
 
     with pytest.raises(EvaluationError, match=r"attacker bad was refused \(X: no\)"):
         mounted(outcome, 1, ("bad",), ("honest",), silenced)
-    assert mounted(replace(outcome, survivors=("bad", "honest")), 1, ("bad",), ("honest",), silenced) == 1
+    assert mounted(replace(outcome, survivors=("bad", "honest")), 1, ("bad",), ("honest",), silenced) == {
+        "bad"
+    }
+    shared = replace(outcome, survivors=("worse",), refusals={"bad": "X: no", "honest": "X: no"})
+    assert mounted(shared, 1, ("bad", "worse"), ("honest",), silenced) == {"worse"}
+    with pytest.raises(EvaluationError, match="attacker bad was refused and no update of it reached a sum"):
+        check_each_seen(shared.refusals.keys() - {"honest"}, {"worse"}, rounds=1)
