@@ -76,9 +76,10 @@ class Commitments:
 
     def shares(self, shares: Iterable[Share], *, holder: int) -> list[bytes]:
         """The commitments to shares that one holder keeps; in one go, for there are thousands."""
-        sha256, numbers, label = hashlib.sha256, struct.Struct(">4H").pack, self._share
+        sha256, numbers, label, join = hashlib.sha256, struct.Struct(">4H").pack, self._share, b"".join
+        # Joined, not added: to add to a secret makes one more secret each time.
         return [
-            sha256(label + numbers(owner, holder, segment, number) + value).digest()[:COMMITMENT_SIZE]
+            sha256(join((label, numbers(owner, holder, segment, number), value))).digest()[:COMMITMENT_SIZE]
             for owner, segment, number, value in shares
         ]
 

@@ -17,6 +17,7 @@ rounding changes by a unit of the grid at most. So do two rounds of one plan tha
 rounds tell, which nothing but noise limits.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Self, final
 
@@ -27,6 +28,7 @@ from rbla_secure.federation.clip_check import check_clip_norm
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.plausibility import Sent, check_plausible
 from rbla_secure.federation.state_folder import Remembered, StateFolder
+from rbla_secure.federation.step_bound import AverageLimits, average_limits
 
 
 @final
@@ -120,7 +122,9 @@ class Memory:
             RefusalError: Honest rounds cannot have led to it; or it cannot be written down, and is then not accepted.
         """
         norm = self._plan.first_clip_norm if clip_norm is None else clip_norm
-        check_plausible(self._plan, broadcast, round_number=round_number, last=self._last)
+        check_plausible(
+            self._plan, broadcast, round_number=round_number, last=self._last, limits=self._limits
+        )
         self.check_clip_norm(round_number, norm)
         if self._last is None or self._last.round != round_number:
             self._keep(self.given, Sent(round=round_number, adapter=broadcast.adapter, clip_norm=norm))
@@ -135,6 +139,11 @@ class Memory:
         if self._last is None or self._last.round != round_number:
             raise ValueError(f"round {round_number}: its model must be accepted before its input is given")
         self._keep(round_number, self._last)
+
+    @cached_property
+    def _limits(self) -> AverageLimits:
+        """They follow from the plan, and are the same in every round."""
+        return average_limits(self._plan)
 
     def _keep(self, given: int, last: Sent) -> None:
         if self._state is not None:

@@ -152,7 +152,8 @@ class Participant:
         session = Session.from_bytes(
             data, most_members=members_per_round(self._plan.config), most_segments=self._plan.most_segments
         )
-        self._check_session(session)
+        # The plan's own, which is the same: what was worked out of it is not worked out again.
+        session = self._planned(session)
         seeds = component_seeds(self._plan, session, self._name)
         client = self._client(session, seeds)
         for key, other in list(self._open.items()):
@@ -171,7 +172,12 @@ class Participant:
             )
         return self._secure_sum.client(session, self._name, extra_secrets=seeds)
 
-    def _check_session(self, session: Session) -> None:
+    def _planned(self, session: Session) -> Session:
+        """The session as the plan has it.
+
+        Raises:
+            RefusalError: It is another one than the plan's, or does not come after the last one.
+        """
         plan, last = self._plan, self._newest
         if last is not None and session.run != last.run:
             raise RefusalError("the session belongs to another run")
@@ -196,6 +202,7 @@ class Participant:
                 "the session's terms (threshold, quorums, segments, ranks, bound or plan) are not the plan's"
             )
         self._memory.check_clip_norm(session.round, clip_norm)
+        return expected
 
     def _inputs(
         self, session: Session, broadcast: Broadcast, seeds: Seeds | None = None

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,10 @@ from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness.grouping import Group, draw_groups
 from rbla_secure.seeding import derive_seed
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_KEPT: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,17 @@ class Plan:
             raise RefusalError(
                 f"round {round_number} must lie in 1..{self.config.rounds}, the rounds of the plan"
             )
-        return sample_cohort(self.config.tiers, seed=self.config.seed, round_number=round_number)
+        if round_number not in self._cohorts:
+            _make_room(self._cohorts)
+            self._cohorts[round_number] = sample_cohort(
+                self.config.tiers, seed=self.config.seed, round_number=round_number
+            )
+        return self._cohorts[round_number]
+
+    @cached_property
+    def _cohorts(self) -> dict[int, tuple[ClientId, ...]]:
+        """Of the last rounds that were asked for: they are asked for again and again."""
+        return {}
 
     @cached_property
     def quantizer(self) -> Quantizer:
@@ -300,7 +314,20 @@ class Plan:
         planned = self.cohort(round_number)
         if cohort is not None and cohort != planned:
             raise RefusalError(_other_cohort(cohort, planned, round_number))
-        cohort = planned
+        norm = self.first_clip_norm if clip_norm is None else clip_norm
+        key = (run, round_number, attempt, norm)
+        if key not in self._sessions:
+            _make_room(self._sessions)
+            self._sessions[key] = self._session(run, round_number, attempt, norm)
+        return self._sessions[key]
+
+    @cached_property
+    def _sessions(self) -> dict[tuple[bytes, int, int, float], Session]:
+        """The last ones that were asked for."""
+        return {}
+
+    def _session(self, run: bytes, round_number: int, attempt: int, clip_norm: float) -> Session:
+        cohort = self.cohort(round_number)
         if self.grouped:
             groups = self._groups(round_number, cohort)
             segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
@@ -314,7 +341,7 @@ class Plan:
             threshold=threshold(self.config),
             input_bound=self._input_bound,
             segments=segments,
-            config_digest=self._round_digest(self.first_clip_norm if clip_norm is None else clip_norm),
+            config_digest=self._round_digest(clip_norm),
             ring_bits=self.config.quantization.ring_bits,
             ranks=tuple(self.ranks[client] for client in cohort),
             class_quorum=class_quorum(self.config),
@@ -424,6 +451,12 @@ class Plan:
 
     def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
         return tuple(client for client in cohort if self.ranks[client] >= band.stop)
+
+
+def _make_room(kept: dict[Key, Value]) -> None:
+    """Forget the oldest, so that no more are kept than the sessions that are open at once."""
+    while len(kept) >= _KEPT:
+        del kept[next(iter(kept))]
 
 
 def _other_cohort(named: tuple[ClientId, ...], planned: tuple[ClientId, ...], round_number: int) -> str:

@@ -24,6 +24,7 @@ from rbla_secure.errors import RefusalError
 from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.movement import Movement
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.step_bound import AverageLimits
 from rbla_secure.lora.adapter import Adapter
 
 
@@ -37,7 +38,9 @@ class Sent:
     clip_norm: float
 
 
-def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, last: Sent | None) -> None:
+def check_plausible(
+    plan: Plan, broadcast: Broadcast, *, round_number: int, last: Sent | None, limits: AverageLimits
+) -> None:
     """Refuse an adapter that honest rounds cannot have led to.
 
     Args:
@@ -45,6 +48,7 @@ def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, last
         broadcast: What it is sent before a round: all rows of the global adapter, or the first ones and digests of the rest.
         round_number: Of that round.
         last: What it accepted last; None before the first time.
+        limits: Of the plan's averages.
 
     Raises:
         RefusalError: It names the rule, with the numbers.
@@ -62,11 +66,13 @@ def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, last
         if adapter.to_bytes() != before.to_bytes():
             raise RefusalError(f"round {round_number} began with another adapter in an earlier attempt")
         return
-    Movement(before=before.rows, after=adapter.rows, rounds=round_number - since).check(plan)
+    Movement(before=before.rows, after=adapter.rows, rounds=round_number - since).check(plan, limits)
 
 
 def _check_fixed_bands(plan: Plan, broadcast: Broadcast) -> None:
     moving = len(plan.bands_that_open)
+    if moving == len(plan.bands):
+        return
     if broadcast.digests[moving:] != band_digests(plan, plan.initial_adapter)[moving:]:
         raise RefusalError(
             f"rows from {plan.bands[moving].start + 1} on of the adapter have moved, and nobody trains them: their bands can "
