@@ -211,28 +211,13 @@ class TrustStore:
         return certificate
 
     def verify(self, client: ClientId, purpose: bytes, message: bytes, signature: bytes) -> None:
-        """Refuse a signature that this party, believed now, did not make for this purpose.
+        """Refuse a signature that this client, believed now, did not make for this purpose.
 
         Raises:
             SignatureError: It does not verify.
             IdentityError: As :meth:`check`.
         """
-        self._verify(self.check(client), purpose, message, signature)
-
-    def verify_client(
-        self, client: ClientId, purpose: bytes, message: bytes, signature: bytes, *, rank: int | None
-    ) -> None:
-        """The same of a client that takes part, which no service and no other rank may do; one look at the clock for both.
-
-        Raises:
-            SignatureError: It does not verify.
-            IdentityError: As :meth:`check_client`.
-        """
-        self._verify(self.check_client(client, rank=rank), purpose, message, signature)
-
-    @staticmethod
-    def _verify(certificate: Certificate, purpose: bytes, message: bytes, signature: bytes) -> None:
-        client = certificate.client
+        certificate = self.check(client)
         try:
             signing.verify(certificate.public_key, signature, signed_bytes(purpose, message))
         except SignatureError as error:

@@ -71,9 +71,8 @@ def check_receipt(terms: Terms, receipt: InputReceipt, *, key_id: bytes) -> None
         )
     if (receipt.binding == NO_BINDING) == bool(held):
         raise InputError(f"{name}: a binding must be there exactly if the client holds a segment")
-    terms.trust.verify_client(
-        name, INPUT_PURPOSE, receipt.signed_part(), receipt.signature, rank=terms.session.rank_of(name)
-    )
+    terms.trust.check_client(name, rank=terms.session.rank_of(name))
+    terms.trust.verify(name, INPUT_PURPOSE, receipt.signed_part(), receipt.signature)
 
 
 def check_fixed(terms: Terms, message: FixedInputs, *, mine: InputReceipt) -> None:

@@ -97,7 +97,8 @@ def _verify(terms: Terms, position: int, purpose: bytes, message: bytes, signatu
     if terms.trust is not None:
         # At every signature, not only at the first: in a sparse graph a client sees advertisements of its neighbours
         # alone, and who expires in the middle of a session counts no more.
-        terms.trust.verify_client(name, purpose, message, signature, rank=terms.session.rank_of(name))
+        terms.check_member(name)
+        terms.trust.verify(name, purpose, message, signature)
     elif signature:
         raise SignatureError(f"{name}: a signature that nobody can verify, in a session without identities")
 

@@ -85,11 +85,11 @@ class Commitments:
 
     def bundle(self, bundle: ShareBundle, *, owner: int, holder: int) -> bytes:
         """The commitments to all shares of one bundle, in the order of its bytes."""
-        shares = (
+        shares = [
             (owner, index, number, share)
             for index in sorted(bundle.segments)
             for number, share in enumerate(_in_order(bundle.segments[index]))
-        )
+        ]
         return b"".join(self.shares(shares, holder=holder))
 
     def digest(self, commitments: bytes, *, owner: int, holder: int) -> bytes:
