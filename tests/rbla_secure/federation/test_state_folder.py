@@ -123,6 +123,21 @@ def test_a_restart_does_not_widen_what_is_believed(opened: Opener) -> None:
         opened(plan).accept(sent(plan, far), 6)
 
 
+@pytest.mark.parametrize("run", [RUN, bytes(16)], ids=["the same run", "another run"])
+def test_a_late_first_session_is_measured_from_the_last_model(opened: Opener, run: bytes) -> None:
+    """Rounds that a client missed count as steps since the model that it accepted last, in whatever process and run."""
+    plan = make_plan(rounds=9, quantization={"bits": 16, "bound": 1.0})
+    third = moved(plan, 1.9 * step_limit(plan))
+    back = moved(plan, 1.9 * step_limit(plan), seed=5)
+    assert isinstance(answer(plan, client(plan, opened(plan)), 3, adapter=third), StageReply)
+
+    fresh = answer(plan, client(plan, Memory(plan)), 5, adapter=back, run=run)
+    found = answer(plan, client(plan, opened(plan)), 5, adapter=back, run=run)
+
+    assert isinstance(fresh, StageReply)
+    assert "in 2 rounds, more than" in refusal(found)
+
+
 def test_a_model_of_a_round_that_failed_is_remembered(opened: Opener) -> None:
     """An input that the secure sum refused leaves the model behind: after a restart no other one begins the round."""
     plan = make_plan(rounds=9, quantization={"bits": 16, "bound": 1.0})
