@@ -20,8 +20,11 @@ Guarantees, tested for every implementation by one conformance class:
 * A segment whose sum exceeds what its survivors could add up to stays closed: something in it did not cancel.
 * Calls and messages out of order raise StageError; malformed, foreign or repeated messages raise their named error
   and change nothing.
+* Calls of one client from several threads wait for each other: each sees the state that the one before left. Two requests that
+  come at the same moment are two requests in a row, of which the second gets no second answer.
 """
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -76,7 +79,13 @@ class SumResult:
 
 
 class SumClient(ABC):
-    """One client's side of one session. Holds the session's secrets; lives as long as the session."""
+    """One client's side of one session. Holds the session's secrets; lives as long as the session.
+
+    Every method of a subclass takes its turn: it holds `_turn` from its first look at the state to its last change.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.RLock()
 
     @abstractmethod
     def reply(self, request: bytes) -> bytes:

@@ -47,6 +47,7 @@ class MaskingClient(SumClient):
         *,
         extra_secrets: steps.ExtraSecrets | None = None,
     ) -> None:
+        super().__init__()
         terms.session.position(me)
         check_extra_secrets(terms.session.segments_of(me), extra_secrets or {})
         self._terms = terms
@@ -63,31 +64,35 @@ class MaskingClient(SumClient):
 
         A client that has answered repeats the identical answer to the identical request and gives no other one.
         """
-        if self._replied is not None and request == self._replied[0]:
-            return self._replied[1]
-        if self._contributed is not None and request == self._contributed[0]:
-            raise StageError("that request is answered by contribute")
-        self._state, answer = self._step(request)
-        self._replied = (request, answer)
-        return answer
+        with self._turn:
+            if self._replied is not None and request == self._replied[0]:
+                return self._replied[1]
+            if self._contributed is not None and request == self._contributed[0]:
+                raise StageError("that request is answered by contribute")
+            self._state, answer = self._step(request)
+            self._replied = (request, answer)
+            return answer
 
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
         """Answer the request of mask_input."""
-        if self._contributed is not None and request == self._contributed[0]:
+        with self._turn:
+            if self._contributed is not None and request == self._contributed[0]:
+                return self._contributed[1]
+            if self._replied is not None and request == self._replied[0]:
+                raise StageError("that request is answered by reply")
+            if not isinstance(self._state, steps.Shared):
+                raise StageError("mask_input comes after share_keys and once only")
+            delivery = ShareDelivery.from_bytes(request)
+            self._state, masked = steps.create_masked_input(self._state, delivery, inputs, self._identity)
+            self._contributed = (request, masked.to_bytes())
             return self._contributed[1]
-        if self._replied is not None and request == self._replied[0]:
-            raise StageError("that request is answered by reply")
-        if not isinstance(self._state, steps.Shared):
-            raise StageError("mask_input comes after share_keys and once only")
-        delivery = ShareDelivery.from_bytes(request)
-        self._state, masked = steps.create_masked_input(self._state, delivery, inputs, self._identity)
-        self._contributed = (request, masked.to_bytes())
-        return self._contributed[1]
 
     def end(self) -> None:
-        """Drop every secret of the session; whatever is asked after that is out of order."""
-        self._state = steps.Revealed(terms=self._terms, me=self._terms.session.position(self._me), refused=())
-        self._replied = self._contributed = self._extra_secrets = None
+        """Drop every secret of the session, after a step that is at work; whatever is asked after that is out of order."""
+        with self._turn:
+            me = self._terms.session.position(self._me)
+            self._state = steps.Revealed(terms=self._terms, me=me, refused=())
+            self._replied = self._contributed = self._extra_secrets = None
 
     def _step(self, request: bytes) -> tuple[_State, bytes]:
         match self._state:

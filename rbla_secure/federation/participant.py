@@ -13,6 +13,7 @@ rounds and attempts may be open at once.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
@@ -61,6 +62,8 @@ class _Open:
 class Participant:
     """Answers the stages of the sessions it is in: those of one round, and of the next one whose keys ride along.
 
+    Requests that come from several threads are answered one after the other: what a round may have once, it has once.
+
     Args:
         name: The participant's id in the plan's roster.
         plan: The participant's own copy of the plan.
@@ -91,6 +94,7 @@ class Participant:
         self._secure_sum = secure_sum
         self._train = train
         self._weight = weight_of(plan, examples)
+        self._turn = threading.RLock()
         self._open: dict[bytes, _Open] = {}
         self._newest: Session | None = None
         self._memory = memory if memory is not None else Memory(plan)
@@ -112,17 +116,19 @@ class Participant:
             ProtocolError: Whatever the secure sum refuses.
         """
         message = StageRequest.from_bytes(request)
-        current = self._enter(message.session)
-        if current.last is None or current.last[0] != request:
-            current.last = (request, self._answer(current, message))
-        return current.last[1]
+        with self._turn:
+            current = self._enter(message.session)
+            if current.last is None or current.last[0] != request:
+                current.last = (request, self._answer(current, message))
+            return current.last[1]
 
     def end(self) -> None:
         """Drop the secrets of all sessions and let go of the state folder: the run is over."""
-        for current in self._open.values():
-            current.client.end()
-        self._open.clear()
-        self._memory.close()
+        with self._turn:
+            for current in self._open.values():
+                current.client.end()
+            self._open.clear()
+            self._memory.close()
 
     def _answer(self, current: _Open, message: StageRequest) -> bytes:
         if not message.adapter:
