@@ -12,7 +12,14 @@ from protocols.errors import (
     RosterError,
     SignatureError,
 )
-from protocols.homomorphic.messages import KEY_PURPOSE, EncryptedInput, EncryptedSum, RoundKey, digest_of
+from protocols.homomorphic.messages import (
+    KEY_PURPOSE,
+    DecryptedSums,
+    EncryptedInput,
+    EncryptedSum,
+    RoundKey,
+    digest_of,
+)
 from protocols.homomorphic.receipts import (
     FIXED_PURPOSE,
     INPUT_PURPOSE,
@@ -22,6 +29,8 @@ from protocols.homomorphic.receipts import (
     InputReceipt,
 )
 from protocols.homomorphic.terms import Terms
+from protocols.interface import reason_to_reject
+from protocols.ring import IntegerVector
 from protocols.session import Segment
 
 
@@ -183,6 +192,58 @@ def reason_to_keep_closed(terms: Terms, segment: Segment, present: AbstractSet[i
     holding = terms.holding(segment, frozenset(present))
     if holding < segment.quorum:
         return f"{holding} surviving holders, quorum {segment.quorum}"
+    return ""
+
+
+def check_whole(terms: Terms, present: AbstractSet[int], message: EncryptedSum) -> None:
+    """Refuse a sum of a session that screens updates if it leaves out a band that may be opened.
+
+    What is opened is what the next updates are held against: an aggregator that chose the bands would choose the direction. Which
+    clients it is over, it chooses all the same, as far as threshold, quorums and classes let it.
+
+    Raises:
+        CiphertextError: It does.
+    """
+    if terms.screening is None:
+        return
+    for segment in terms.session.segments:
+        if segment.index not in message.ciphertexts and not reason_to_keep_closed(terms, segment, present):
+            raise CiphertextError(
+                f"segment {segment.index}: its sum is missing: where updates are screened every band that meets its quorum "
+                "is opened, or none"
+            )
+
+
+def check_lengths(terms: Terms, message: DecryptedSums) -> None:
+    """Refuse opened sums of segments that do not exist, or of another length than their ciphertexts have slots.
+
+    Raises:
+        ContextError: There is one.
+    """
+    profile, segments = terms.profile, terms.session.segments
+    for index, words in message.sums.items():
+        if index >= len(segments):
+            raise ContextError(f"segment {index} does not exist")
+        if len(words) != profile.ciphertexts(segments[index].length) * profile.values_per_ciphertext:
+            raise ContextError(f"segment {index}: the decryptor has answered with another length")
+
+
+def reason_to_discard(
+    terms: Terms, segment: Segment, present: AbstractSet[int], summed: IntegerVector
+) -> str:
+    """Why an opened sum counts for nothing; empty if it counts. The server applies it, and the verifier to the direction.
+
+    Args:
+        terms: Of the session.
+        segment: The segment.
+        present: Positions of the contributors.
+        summed: What was opened, with what fills up the last ciphertext.
+    """
+    contributors = len(terms.present(segment, frozenset(present)))
+    if reason := reason_to_reject(terms.session, summed, present=contributors):
+        return reason
+    if summed[segment.length :].any():
+        return "what fills up its last ciphertext is not zero: a member did not follow the protocol"
     return ""
 
 

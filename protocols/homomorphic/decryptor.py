@@ -157,7 +157,8 @@ class Decryptor:
         Raises:
             KeyUseError: There is no such key, or it was used.
             StageError: No list of inputs was fixed.
-            ContextError, RosterError, CommitmentError, CiphertextError: The message is of another session or list.
+            ContextError, RosterError, CommitmentError, CiphertextError: The message is of another session or list,
+                or where updates are screened leaves out a band that may be opened.
             SignatureError: The verifier has not signed these sums.
             BelowThresholdError: Fewer contributors than the threshold.
             QuorumError: A segment has fewer holders among them than its quorum, or a class fewer members than its own.
@@ -214,6 +215,7 @@ class Decryptor:
             segment = terms.session.segments[index]
             if reason := checks.reason_to_keep_closed(terms, segment, present):
                 raise QuorumError(f"segment {index}: {reason}")
+        checks.check_whole(terms, present, message)
 
     def _decode(self, segment: Segment, data: bytes) -> polynomials.Polynomials:
         profile = self._charge.profile

@@ -26,8 +26,7 @@ from protocols.homomorphic.screening import Screened
 from protocols.homomorphic.service_messages import type_of
 from protocols.homomorphic.terms import Terms
 from protocols.homomorphic.updates_screening import UpdatesScreening
-from protocols.interface import SumResult, SumServer, check_binding, reason_to_reject
-from protocols.ring import IntegerVector
+from protocols.interface import SumResult, SumServer, check_binding
 from protocols.session import ClientId, Segment
 from protocols.wire import MessageType
 
@@ -145,7 +144,7 @@ class HomomorphicServer(SumServer):
             if segment.index in refused:
                 continue
             summed = decrypted.integers(segment.index)
-            if reason := self._reason_to_reject(segment, summed):
+            if reason := checks.reason_to_discard(self._terms, segment, self._present, summed):
                 refused[segment.index] = reason
             else:
                 sums[segment.index] = summed[: segment.length]
@@ -220,13 +219,6 @@ class HomomorphicServer(SumServer):
         if models != {bindings[other.index] for other in self._session.segments}:
             return "its members were bound to another model than the server"
         return ""
-
-    def _reason_to_reject(self, segment: Segment, summed: IntegerVector) -> str:
-        present = len(self._terms.present(segment, self._present))
-        reason = reason_to_reject(self._session, summed, present=present)
-        if not reason and summed[segment.length :].any():
-            reason = "what fills up its last ciphertext is not zero: a member did not follow the protocol"
-        return reason
 
     def _decrypted(self, wanted: frozenset[int]) -> DecryptedSums:
         """The decryptor's signed answer about these segments."""

@@ -157,11 +157,12 @@ class Verifier:
         Raises:
             StageError: No session is open, or its sum was signed.
             RosterError: The contributors are not those of the inputs.
-            CiphertextError: A sum is another one.
+            CiphertextError: A sum is another one; or where updates are screened, one is missing.
             ContextError, KeyUseError, CommitmentError: The sum is of another session, key or list.
         """
         following = self._following()
         present = following.commitments.check_sum(message)
+        checks.check_whole(following.terms, present, message)
         own = following.adder.sums(present)
         for index, ciphertexts in message.ciphertexts.items():
             if own.get(index) != ciphertexts:

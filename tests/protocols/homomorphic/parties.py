@@ -1,14 +1,14 @@
 """The homomorphic mode in one process: services behind local channels, and one authority that has enrolled everybody."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input
+from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input, signed
 from protocols.homomorphic.decryptor import Decryptor
-from protocols.homomorphic.messages import EncryptedInput, RoundKey
+from protocols.homomorphic.messages import EncryptedInput, RoundKey, digest_of
 from protocols.homomorphic.parameters import BFV_2X20, EncryptionProfile
 from protocols.homomorphic.screener import Screener
 from protocols.homomorphic.screening import Screening
@@ -74,6 +74,22 @@ def make_verifier(charge: Charge | None = None) -> Verifier:
 def terms_of(session: Session, charge: Charge | None = None) -> Terms:
     """A session under a charge."""
     return (charge or charge_for()).terms(session, TRUST)
+
+
+def refitted(
+    terms: Terms, message: EncryptedInput, ciphertexts: Mapping[int, bytes], copy: bytes | None = None
+) -> EncryptedInput:
+    """A member's input with other bytes in it, under a receipt of its own that fits them."""
+    copy = message.copy if copy is None else copy
+    receipt = replace(
+        message.receipt,
+        digests={index: digest_of(data) for index, data in ciphertexts.items()},
+        copy_digest=digest_of(copy),
+    )
+    me = terms.session.client_at(receipt.sender)
+    return EncryptedInput(
+        receipt=signed(receipt, AUTHORITY.identity(me)), ciphertexts=dict(ciphertexts), copy=copy
+    )
 
 
 @final
