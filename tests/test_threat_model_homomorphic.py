@@ -55,6 +55,8 @@ from tests.protocols.homomorphic.parties import (
 from tests.protocols.homomorphic.test_commitments import RANKED, WHOLE, cancelling
 from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
 from tests.protocols.homomorphic.test_decryptor import begin
+from tests.protocols.homomorphic.test_ended_sessions import handed_in, of
+from tests.protocols.homomorphic.test_ended_sessions import view as taking_back
 from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS, send
 from tests.protocols.homomorphic.test_malformed import SESSION as THREE_BANDS
 from tests.protocols.homomorphic.test_revocation import (
@@ -66,6 +68,7 @@ from tests.protocols.homomorphic.test_revocation import (
     server_with,
 )
 from tests.protocols.homomorphic.test_screening_attacks import Attack
+from tests.protocols.homomorphic.test_service_time import SHORT, timed, with_short_certificate
 from tests.protocols.homomorphic.test_services import recorded, secret_parts
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
@@ -147,6 +150,28 @@ def test_claim_25_the_decryptor_counts_the_classes_itself() -> None:
     with pytest.raises(QuorumError, match="class_quorum=2"):
         playing.decryptor.decrypt(playing.summed(*members[:4]))
     playing.decryptor.decrypt(playing.summed(*members[1:5]))
+
+
+@pytest.mark.parametrize("revoked", [LAST, "decryptor"])
+def test_claim_25_other_lists_end_the_open_session(revoked: str) -> None:
+    """Also where they take back the decryptor itself: it forgets the key before it refuses anything."""
+    meeting = Meeting.of(THREE_BANDS, charge_for(services=VERIFIED))
+    meeting.take(*MEMBERS)
+
+    handed_in(of(meeting, "decryptor"), taking_back(revoked))
+
+    with pytest.raises(ServiceError, match="there is no key"):
+        meeting.sums(same_bindings(THREE_BANDS))
+
+
+def test_claim_25_who_has_expired_meanwhile_is_in_no_sum() -> None:
+    """The decryptor's time runs on while its session is open."""
+    meeting, clocks, _ = timed(with_short_certificate(LAST))
+    meeting.take(*MEMBERS)
+    clocks["decryptor"].passed += SHORT
+
+    with pytest.raises(ServiceError, match=f"the decryptor: CertificateError: .*{LAST}"):
+        meeting.sums(same_bindings(meeting.session))
 
 
 def test_claim_26_with_a_verifier_a_lie_is_not_decrypted() -> None:

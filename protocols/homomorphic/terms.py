@@ -1,7 +1,7 @@
 """A session under an encryption profile: what all roles of the homomorphic mode derive from it alike."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -63,8 +63,22 @@ class Terms:
         for name in self.services.names:
             if name in self.session.members:
                 raise RosterError(f"{name} serves the session and cannot be a member of it")
+        self.check_parties(range(1, len(self.session.members) + 1))
+
+    def check_parties(self, positions: Iterable[int]) -> None:
+        """Refuse services and members that cannot be believed now: time has passed since the session was opened.
+
+        Args:
+            positions: Of the members that count.
+
+        Raises:
+            EnrolmentError: A service is not enrolled as one, or a member is, or with another rank than the session gives it.
+            IdentityError: One of them is unknown, revoked or expired, or a list is.
+        """
+        for name in self.services.names:
             check_service(self.trust, name)
-        for member in self.session.members:
+        for position in positions:
+            member = self.session.client_at(position)
             self.trust.check_client(member, rank=self.session.rank_of(member))
 
     @cached_property

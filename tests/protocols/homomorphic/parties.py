@@ -18,7 +18,7 @@ from protocols.homomorphic.service_messages import Setup
 from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services, Terms
 from protocols.homomorphic.verifier import Verifier
-from protocols.identity import Identity, ThrowawayAuthority
+from protocols.identity import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.primitives.signing import SigningKey
 from protocols.session import ClientId, Session
@@ -71,9 +71,9 @@ def make_verifier(charge: Charge | None = None) -> Verifier:
     return Verifier(charge or charge_for(services=VERIFIED), TRUST, service_identity("verifier"))
 
 
-def terms_of(session: Session, charge: Charge | None = None) -> Terms:
-    """A session under a charge."""
-    return (charge or charge_for()).terms(session, TRUST)
+def terms_of(session: Session, charge: Charge | None = None, trust: TrustStore = TRUST) -> Terms:
+    """A session under a charge, for whoever believes these."""
+    return (charge or charge_for()).terms(session, trust)
 
 
 def refitted(
@@ -168,7 +168,7 @@ def client_of(terms: Terms, me: ClientId) -> HomomorphicClient:
     secure_sum = Homomorphic(
         terms.profile,
         terms.services,
-        trust=TRUST,
+        trust=terms.trust,
         identity=AUTHORITY.identity(me),
         screening=terms.screening,
     )
@@ -195,19 +195,31 @@ class Meeting:
     inputs: Inputs
     clients: dict[ClientId, HomomorphicClient] = field(default_factory=dict)
     fixed: bool = False
+    trust: TrustStore = TRUST
 
     @classmethod
-    def of(cls, session: Session, charge: Charge | None = None, inputs: Inputs | None = None) -> "Meeting":
+    def of(
+        cls,
+        session: Session,
+        charge: Charge | None = None,
+        inputs: Inputs | None = None,
+        trust: TrustStore = TRUST,
+    ) -> "Meeting":
         """Everyone set up, nobody asked yet."""
         charge = charge or charge_for()
         roles = local_roles(charge)
-        server = server_of(terms_of(session, charge), roles)
-        return cls(session, charge, roles, server, inputs or make_inputs(session))
+        server = server_of(terms_of(session, charge, trust), roles)
+        return cls(session, charge, roles, server, inputs or make_inputs(session), trust=trust)
+
+    def use(self, roles: Roles) -> None:
+        """Begin with other services."""
+        self.roles = roles
+        self.server = server_of(self.terms, roles)
 
     @property
     def terms(self) -> Terms:
         """Of the session."""
-        return terms_of(self.session, self.charge)
+        return terms_of(self.session, self.charge, self.trust)
 
     @property
     def key(self) -> RoundKey:

@@ -211,7 +211,7 @@ def test_opened_sums_of_another_length_are_refused_by_name(index: int, length: i
     """A decryptor that signs what cannot be a sum ends no verifier."""
     terms = terms_of(ONE_BAND, CHARGE)
 
-    with pytest.raises(ContextError, match="another length|does not exist"):
+    with pytest.raises(ContextError, match=r"another length|does not exist"):
         reference_of(
             terms, frozenset(range(1, 9)), bytes(32), opened_as(terms, np.zeros(length, np.int64), index)
         )
