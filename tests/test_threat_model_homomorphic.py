@@ -55,6 +55,7 @@ from tests.protocols.homomorphic.parties import (
 from tests.protocols.homomorphic.test_commitments import RANKED, WHOLE, cancelling
 from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
 from tests.protocols.homomorphic.test_decryptor import begin
+from tests.protocols.homomorphic.test_dying_workers import Assassin, asks_for_sums
 from tests.protocols.homomorphic.test_ended_sessions import handed_in, of
 from tests.protocols.homomorphic.test_ended_sessions import view as taking_back
 from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS, send
@@ -257,6 +258,24 @@ def test_claim_28_a_worker_that_dies_costs_one_client_its_place() -> None:
     assert meeting.sums(same_bindings(THREE_BANDS)) == {
         part.index: plain_sum(meeting.inputs, part, (FIRST, SECOND, LAST)) for part in THREE_BANDS.segments
     }
+    worker.close()
+
+
+def test_claim_28_a_worker_that_dies_over_the_sums_is_replaced() -> None:
+    """Killed when the sums are fetched, it costs nobody anything; killed again, it costs the round by name."""
+    worker = Assassin(ProcessChannel("worker", "worker", restarts=True))
+    for times in (1, 2):
+        meeting = Meeting.of(THREE_BANDS)
+        meeting.use(replace(meeting.roles, worker=worker))
+        meeting.take(*MEMBERS)
+        worker.strike(asks_for_sums, times)
+        if times > 1:
+            with pytest.raises(ServiceError, match="the round is lost"):
+                meeting.sums(same_bindings(THREE_BANDS))
+            continue
+        assert meeting.sums(same_bindings(THREE_BANDS)) == {
+            part.index: plain_sum(meeting.inputs, part, MEMBERS) for part in THREE_BANDS.segments
+        }
     worker.close()
 
 

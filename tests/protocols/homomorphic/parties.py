@@ -71,9 +71,9 @@ def make_verifier(charge: Charge | None = None) -> Verifier:
     return Verifier(charge or charge_for(services=VERIFIED), TRUST, service_identity("verifier"))
 
 
-def terms_of(session: Session, charge: Charge | None = None, trust: TrustStore = TRUST) -> Terms:
-    """A session under a charge, for whoever believes these."""
-    return (charge or charge_for()).terms(session, trust)
+def terms_of(session: Session, charge: Charge | None = None, trust: TrustStore | None = None) -> Terms:
+    """A session under a charge, for whoever believes these; by default what everybody believes at first."""
+    return (charge or charge_for()).terms(session, trust or TRUST)
 
 
 def refitted(
@@ -195,7 +195,7 @@ class Meeting:
     inputs: Inputs
     clients: dict[ClientId, HomomorphicClient] = field(default_factory=dict)
     fixed: bool = False
-    trust: TrustStore = TRUST
+    trust: TrustStore | None = None
 
     @classmethod
     def of(
@@ -203,7 +203,7 @@ class Meeting:
         session: Session,
         charge: Charge | None = None,
         inputs: Inputs | None = None,
-        trust: TrustStore = TRUST,
+        trust: TrustStore | None = None,
     ) -> "Meeting":
         """Everyone set up, nobody asked yet."""
         charge = charge or charge_for()
