@@ -52,7 +52,7 @@ from tests.protocols.homomorphic.parties import (
     server_of,
     terms_of,
 )
-from tests.protocols.homomorphic.test_commitments import RANKED, WHOLE, cancelling
+from tests.protocols.homomorphic.test_classes import RANKED
 from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
 from tests.protocols.homomorphic.test_decryptor import begin
 from tests.protocols.homomorphic.test_dying_workers import Assassin, asks_for_sums
@@ -60,6 +60,7 @@ from tests.protocols.homomorphic.test_ended_sessions import handed_in, of
 from tests.protocols.homomorphic.test_ended_sessions import view as taking_back
 from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS, send
 from tests.protocols.homomorphic.test_malformed import SESSION as THREE_BANDS
+from tests.protocols.homomorphic.test_malleability import ORDERS, WHOLE, cancelling, committing
 from tests.protocols.homomorphic.test_revocation import (
     NEW,
     OLD,
@@ -373,6 +374,21 @@ def test_claim_44_no_input_is_made_from_anothers_ciphertexts(services: Services)
 
     part = WHOLE.segments[0]
     assert meeting.sums(same_bindings(WHOLE)) == {0: plain_sum(meeting.inputs, part, MEMBERS[:3])}
+
+
+@pytest.mark.parametrize("committed", ORDERS)
+def test_claim_44_whoever_repeats_a_receipt_loses_its_own_place(committed: str) -> None:
+    """First or second, it has nothing to upload; the one that it was copied from is in the sum."""
+    meeting = Meeting.of(WHOLE, charge_for(services=VERIFIED))
+    made = committing(meeting, ORDERS[committed])
+    with pytest.raises(CiphertextError):
+        meeting.server.receive(LAST, made[LAST].to_bytes())
+    for member in MEMBERS[:3]:
+        meeting.server.receive(member, made[member].to_bytes())
+
+    assert meeting.sums(same_bindings(WHOLE)) == {
+        0: plain_sum(meeting.inputs, WHOLE.segments[0], MEMBERS[:3])
+    }
 
 
 def test_claim_44_no_ciphertext_leaves_before_the_list_is_fixed() -> None:

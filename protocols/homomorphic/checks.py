@@ -18,7 +18,6 @@ from protocols.homomorphic.messages import (
     EncryptedInput,
     EncryptedSum,
     RoundKey,
-    digest_of,
 )
 from protocols.homomorphic.receipts import (
     FIXED_PURPOSE,
@@ -128,7 +127,7 @@ def check_input(terms: Terms, message: EncryptedInput, *, key_id: bytes, committ
         raise CiphertextError(f"{name}: ciphertexts must be for exactly the segments of the receipt")
     for index, ciphertexts in message.ciphertexts.items():
         check_size(terms, terms.session.segments[index], ciphertexts)
-        if digest_of(ciphertexts) != receipt.digests[index]:
+        if not receipt.names(index, ciphertexts):
             raise CiphertextError(f"{name}: the ciphertexts of segment {index} are not those of its receipt")
 
 
@@ -143,7 +142,7 @@ def check_copy(terms: Terms, receipt: InputReceipt, copy: bytes) -> None:
         raise CiphertextError(
             f"{name}: {len(copy)} bytes of a copy for screening must be {terms.copy_size(name)}"
         )
-    if digest_of(copy) != receipt.copy_digest:
+    if not receipt.names_copy(copy):
         raise CiphertextError(f"{name}: the copy for screening is not that of its receipt")
 
 

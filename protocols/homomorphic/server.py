@@ -18,7 +18,6 @@ from typing import final
 from protocols.errors import BelowThresholdError, InputError, ServiceError, StageError
 from protocols.homomorphic import checks
 from protocols.homomorphic.calls import Calls, Roles
-from protocols.homomorphic.commitments import check_no_copies
 from protocols.homomorphic.guarded_adder import GuardedSums
 from protocols.homomorphic.messages import DecryptedSums, EncryptedInput, EncryptedSum, RoundKey
 from protocols.homomorphic.receipts import CommittedInputs, FixedInputs, InputReceipt
@@ -100,7 +99,7 @@ class HomomorphicServer(SumServer):
         """Take a receipt, or the ciphertexts that it stands for.
 
         Raises:
-            CommitmentError: Ciphertexts were committed to by somebody else already, or not at all.
+            CommitmentError, CiphertextError: Ciphertexts are not those that their sender has committed to.
             ScreeningError: The input was screened out.
             ServiceError: The worker died over it, or the verifier did not take it.
         """
@@ -156,7 +155,6 @@ class HomomorphicServer(SumServer):
         receipt = InputReceipt.from_bytes(reply)
         checks.check_member(self._terms, position, receipt)
         checks.check_receipt(self._terms, receipt, key_id=self._round_key().key_id)
-        check_no_copies(self._terms, (*self._receipts.values(), receipt))
         if self._expected is not None and receipt.digests and receipt.binding != self._expected:
             raise InputError(f"{client}: was bound to another model than the server")
         self._receipts[position] = receipt

@@ -8,8 +8,9 @@ from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.charge import Charge
 from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input, signed
 from protocols.homomorphic.decryptor import Decryptor
-from protocols.homomorphic.messages import EncryptedInput, RoundKey, digest_of
+from protocols.homomorphic.messages import EncryptedInput, RoundKey
 from protocols.homomorphic.parameters import BFV_2X20, EncryptionProfile
+from protocols.homomorphic.receipts import commitment_to, commitment_to_copy
 from protocols.homomorphic.screener import Screener
 from protocols.homomorphic.screening import Screening
 from protocols.homomorphic.secure_sum import Homomorphic
@@ -83,8 +84,11 @@ def refitted(
     copy = message.copy if copy is None else copy
     receipt = replace(
         message.receipt,
-        digests={index: digest_of(data) for index, data in ciphertexts.items()},
-        copy_digest=digest_of(copy),
+        digests={
+            index: commitment_to(terms.context, message.receipt.sender, index, data)
+            for index, data in ciphertexts.items()
+        },
+        copy_digest=commitment_to_copy(terms.context, message.receipt.sender, copy),
     )
     me = terms.session.client_at(receipt.sender)
     return EncryptedInput(

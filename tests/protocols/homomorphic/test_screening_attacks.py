@@ -13,7 +13,7 @@ import pytest
 
 from protocols.errors import CommitmentError, ProtocolError, ScreeningError, SignatureError
 from protocols.homomorphic import polynomials
-from protocols.homomorphic.messages import EncryptedInput, digest_of
+from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.number_opening import NumberOpening
 from protocols.homomorphic.screening import (
     CIPHERTEXT_MODULI,
@@ -35,7 +35,7 @@ from protocols.homomorphic.screening_scheme import Evaluator, screening_key
 from protocols.homomorphic.service_messages import SCREENING
 from protocols.homomorphic.services import Channel
 from protocols.homomorphic.terms import Services
-from tests.contracts.sessions import make_session, names, same_bindings, segment
+from tests.contracts.sessions import MODEL, make_session, names, same_bindings, segment
 from tests.protocols.homomorphic.parties import (
     ALONE,
     VERIFIED,
@@ -238,7 +238,7 @@ CHANGES: dict[str, tuple[Change, type[ProtocolError]]] = {
         ),
         SignatureError,
     ),
-    "of another copy": (lambda _, found: replace(found, copy_digest=digest_of(b"another")), CommitmentError),
+    "of another copy": (lambda _, found: replace(found, copy_digest=MODEL), CommitmentError),
     "another reference": (lambda _, found: replace(found, reference=bytes([1]) * 32), SignatureError),
 }
 
