@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
-from protocols.errors import EnrolmentError, RosterError, SessionError
+from protocols.errors import EnrolmentError, IdentityError, RosterError, SessionError
 from protocols.homomorphic import screening
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.polynomials import size_of
@@ -79,7 +79,12 @@ class Terms:
             check_service(self.trust, name)
         for position in positions:
             member = self.session.client_at(position)
-            self.trust.check_client(member, rank=self.session.rank_of(member))
+            try:
+                self.trust.check_client(member, rank=self.session.rank_of(member))
+            except IdentityError as error:
+                raise type(error)(
+                    f"{error}: no sum with {member} in it is opened: leave it out of the cohort"
+                ) from None
 
     @cached_property
     def context(self) -> bytes:
