@@ -61,12 +61,12 @@ from tests.protocols.homomorphic.test_ended_sessions import view as taking_back
 from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS, send
 from tests.protocols.homomorphic.test_malformed import SESSION as THREE_BANDS
 from tests.protocols.homomorphic.test_malleability import ORDERS, WHOLE, cancelling, committing
+from tests.protocols.homomorphic.test_ranks import ranked_round
 from tests.protocols.homomorphic.test_revocation import (
     NEW,
     OLD,
     contribution_of,
     decryptor_service,
-    ranked_round,
     server_with,
 )
 from tests.protocols.homomorphic.test_screening_attacks import Attack

@@ -29,7 +29,7 @@ from tests.contracts.sessions import make_inputs, make_session, names, plain_sum
 from tests.protocols.homomorphic import parties
 from tests.protocols.homomorphic.parties import ALONE, NOW, VERIFIED, Meeting, charge_for
 from tests.protocols.homomorphic.test_decryptor import Round, begin
-from tests.protocols.homomorphic.test_revocation import ranked_round
+from tests.protocols.homomorphic.test_ranks import ranked_round
 
 # Three clients of rank 8 and four of rank 4. All hold band 0; padded, all upload band 1, which the first three hold.
 SEVEN = names(7)

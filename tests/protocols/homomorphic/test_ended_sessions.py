@@ -119,6 +119,27 @@ def test_a_newer_list_ends_the_session_at_hand(name: str, revoked: str) -> None:
         meeting.sums(same_bindings(SESSION))
 
 
+def test_a_verifier_whose_session_was_ended_adds_nothing_more() -> None:
+    """Nor does the aggregator, without it."""
+    meeting = Meeting.of(SESSION, CHARGE)
+    meeting.take(*MEMBERS[:3])
+    handed_in(of(meeting, "verifier"), view(LAST))
+
+    with pytest.raises(ServiceError, match="the verifier: StageError"):
+        meeting.take(LAST)
+
+
+def test_a_decryptor_whose_session_was_ended_fixes_nothing_more() -> None:
+    """Before the list of inputs is fixed as after."""
+    meeting = Meeting.of(SESSION, CHARGE)
+    meeting.commit(*MEMBERS)
+    meeting.server.close_stage()
+    handed_in(of(meeting, "decryptor"), view(names(24)[-1]))
+
+    with pytest.raises(ServiceError, match="the decryptor: KeyUseError: there is no key"):
+        meeting.server.requests()
+
+
 @SERVICE
 def test_a_service_that_was_taken_back_serves_nobody(name: str) -> None:
     """It has taken up the list: no later session is opened either, until a list says otherwise."""

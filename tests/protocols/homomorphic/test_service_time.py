@@ -164,6 +164,30 @@ def opening(service: KeyedService, round_number: int) -> RoundKey:
     return RoundKey.from_bytes(service.answer(request.to_bytes()))
 
 
+@SERVICE
+def test_between_sessions_a_list_expires_too_and_a_newer_one_brings_it_back(name: str) -> None:
+    """Once its revocation list has expired it serves nobody, until its operator has a newer one."""
+    clocks = {each: Seconds() for each in VERIFIED.names}
+    services = services_with(with_short_list(), clocks)
+    second = request_for(name, services, 2)
+    clocks[name].passed += SHORT
+    with pytest.raises(CertificateError, match="revocation list 2"):
+        services[name].answer(second)
+
+    services[name].set_up(Setup(charge=CHARGE, trust=with_short_list(number=3, valid_for=DAY)))
+    if name == "verifier":  # whose key must be of the newer list as well
+        services["decryptor"].set_up(Setup(charge=CHARGE, trust=with_short_list(number=3, valid_for=DAY)))
+    services[name].answer(request_for(name, services, 3))
+
+
+def request_for(name: str, services: dict[str, KeyedService], round_number: int) -> bytes:
+    """What begins a round at a service."""
+    session = replace(SESSION, round=round_number)
+    if name == "decryptor":
+        return SessionRequest(session=session).to_bytes()
+    return SessionRequest(session=session, key=opening(services["decryptor"], round_number)).to_bytes()
+
+
 def test_the_same_setup_again_puts_no_time_back() -> None:
     """Lists that have expired by the service's time stay so, whatever moment its operator's setup names."""
     clock = Seconds()
