@@ -70,6 +70,14 @@ from tests.protocols.homomorphic.test_revocation import (
     server_with,
 )
 from tests.protocols.homomorphic.test_screening_attacks import Attack
+from tests.protocols.homomorphic.test_screening_direction import (
+    ONE_BAND,
+    Rounds,
+    along,
+    lying_round,
+    one_clients_round,
+)
+from tests.protocols.homomorphic.test_screening_direction import TWO_BANDS as DIRECTED
 from tests.protocols.homomorphic.test_service_time import SHORT, timed, with_short_certificate
 from tests.protocols.homomorphic.test_services import recorded, secret_parts
 
@@ -355,6 +363,20 @@ def test_claim_30_what_is_let_out_is_a_verdict_or_rounded() -> None:
 def test_claim_30_with_a_verifier_nobody_chooses_what_is_opened() -> None:
     """Products with directions of the aggregator's choosing, shown as the numbers of every client: no coordinate comes out."""
     assert Attack.begin(VERIFIED).leaked() == 0
+
+
+def test_claim_30_a_sum_that_the_server_discards_gives_no_direction() -> None:
+    """A value of one client that closes its band points no cosine of the next round anywhere."""
+    rounds = Rounds(ONE_BAND)
+    assert list(one_clients_round(rounds, along(500_000))) == [0]
+
+    assert all(told == 0.0 for told, _ in rounds.read().values())
+
+
+def test_claim_30_no_band_that_could_be_opened_is_left_out_of_the_direction() -> None:
+    """An aggregator that asks for the colluders' band alone gets nothing opened."""
+    with pytest.raises(ServiceError, match="its sum is missing"):
+        lying_round(Rounds(DIRECTED), bands=(1,), contributors=DIRECTED.members[1:])
 
 
 @pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])

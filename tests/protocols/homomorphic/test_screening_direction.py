@@ -144,7 +144,7 @@ def message_with(meeting: Meeting, member: str, values: npt.NDArray[np.int64]) -
     return refitted(terms, honest, {0: polynomials.encode(pairs, terms.profile.ciphertext_moduli)})
 
 
-def round_with_one_client(rounds: Rounds, values: npt.NDArray[np.int64]) -> Mapping[int, str]:
+def one_clients_round(rounds: Rounds, values: npt.NDArray[np.int64]) -> Mapping[int, str]:
     """An honest server's first round, in which one client sends these; which bands it refused."""
     meeting = rounds.next(seed=1)
     forged = message_with(meeting, CORRUPT, values)
@@ -168,7 +168,7 @@ def test_where_a_discarded_sum_is_a_direction_one_client_has_a_coordinate_of_eve
     """The control: the server refuses the sum and moves nothing, and reads one coordinate of all clients in the next round."""
     monkeypatch.setattr(verifier, "reference_of", careless)
     rounds = Rounds(ONE_BAND)
-    assert "its sum leaves" in round_with_one_client(rounds, along(500_000))[0]
+    assert "its sum leaves" in one_clients_round(rounds, along(500_000))[0]
 
     for told, true in rounds.read().values():
         assert told == pytest.approx(true, abs=2e-3)
@@ -177,7 +177,7 @@ def test_where_a_discarded_sum_is_a_direction_one_client_has_a_coordinate_of_eve
 def test_a_discarded_sum_gives_no_direction() -> None:
     """The same attack on ours: the next updates are held against nothing, and pass by their norms."""
     rounds = Rounds(ONE_BAND)
-    assert "its sum leaves" in round_with_one_client(rounds, along(500_000))[0]
+    assert "its sum leaves" in one_clients_round(rounds, along(500_000))[0]
 
     meeting = rounds.next(seed=2)
     meeting.take(*MEMBERS)
@@ -325,7 +325,7 @@ def misses(rounds: Rounds) -> npt.NDArray[np.float64]:
 def test_one_client_within_its_bound_tells_the_server_no_coordinate() -> None:
     """One in eight that sends the input bound at one coordinate: the others' mean hides it as well as a guess does."""
     rounds = Rounds(ONE_BAND)
-    assert not round_with_one_client(rounds, along(BOUND))
+    assert not one_clients_round(rounds, along(BOUND))
 
     assert np.sqrt((misses(rounds)[:-1] ** 2).mean()) > 0.5 * SPREAD / BOUND / np.sqrt(3)
 
@@ -333,7 +333,7 @@ def test_one_client_within_its_bound_tells_the_server_no_coordinate() -> None:
 def test_one_client_that_fills_the_range_of_the_sum_has_a_coordinate_read_roughly() -> None:
     """The stated limit: a sum that honest clients could have is a direction; a coordinate of a spread of 0.046 is read to 0.01."""
     rounds = Rounds(ONE_BAND)
-    assert not round_with_one_client(rounds, along(7 * BOUND))
+    assert not one_clients_round(rounds, along(7 * BOUND))
 
     root = np.sqrt((misses(rounds)[:-1] ** 2).mean())
     assert 2e-3 < root < 0.01
