@@ -61,7 +61,7 @@ class SumResult:
         refused: By segment index: why a segment stayed closed.
         inputs: By survivor and segment, what a sum in the clear was asked to keep; empty in every other one.
         extra_secrets: By (survivor, open segment, number from 0): the secrets that the segment's rule gives out. Secret.
-        faults: By client that provably did not follow the protocol: what it did.
+        faults: By client that provably did not follow the protocol: what it did. As :attr:`SumServer.faults`.
         disputes: By client: whose messages to it were no use to it, it says; of each such pair one is at fault, and it
             cannot be told which.
     """
@@ -115,6 +115,16 @@ class SumServer(ABC):
 
         A server that is not told finds out when it asks for the result.
         """
+
+    @property
+    def faults(self) -> Mapping[ClientId, str]:
+        """By client that provably did not follow the protocol: what it did. Also where the session ends without a result."""
+        return {}
+
+    @property
+    def disputes(self) -> Mapping[ClientId, tuple[ClientId, ...]]:
+        """By client: whose messages to it were no use to it, it says; of each such pair one is at fault. As :attr:`faults`."""
+        return {}
 
     @property
     @abstractmethod

@@ -184,7 +184,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
         "rbla_secure.federation.checkpoint",
-        "rbla_secure.federation.memory",
+        "rbla_secure.federation.state_folder",
     },
     "pydantic": {
         "rbla_secure.config",

@@ -14,6 +14,7 @@ from protocols.masking.server.masked_input import MaskInput
 from protocols.masking.server.reveal import RevealShares
 from protocols.masking.server.stage import Stage
 from protocols.masking.server.survivors import AgreeSurvivors
+from protocols.masking.server.tracing import Dealings
 from protocols.masking.terms import Terms
 from protocols.primitives.secret import SYSTEM_RANDOM, RandomBytes
 from protocols.profiles import SEMI_HONEST, MaskingProfile, SurvivorCheck
@@ -135,6 +136,7 @@ class MaskingServer(SumServer):
         self._session = terms.session
         self._stage: Stage | None = AdvertiseKeys(terms)
         self._last: RevealShares | None = None
+        self._dealings: Dealings | None = None
         self._contributors: tuple[ClientId, ...] | None = None
 
     def requests(self) -> Mapping[ClientId, bytes]:
@@ -158,12 +160,23 @@ class MaskingServer(SumServer):
     def close_stage(self) -> None:
         """Enter the next stage."""
         stage, self._stage = self._current(), None
+        self._dealings = stage.dealings
         # A stage that cannot close has ended the session: nothing of it can be asked for any more.
         self._stage = stage.close()
         if isinstance(stage, MaskInput):
             self._contributors = tuple(map(self._session.client_at, sorted(stage.answered)))
         if isinstance(stage, RevealShares):
             self._last = stage
+
+    @property
+    def faults(self) -> Mapping[ClientId, str]:
+        """Who is at fault as of the last stage that was closed, or of the opening."""
+        return self._dealings.faults() if self._dealings is not None else {}
+
+    @property
+    def disputes(self) -> Mapping[ClientId, tuple[ClientId, ...]]:
+        """Who says of whom that its bundles are no use, as of the last stage that was closed."""
+        return self._dealings.disputes() if self._dealings is not None else {}
 
     @property
     def contributors(self) -> tuple[ClientId, ...] | None:
@@ -196,8 +209,8 @@ class Masking(SecureSum):
 
     * No wrong share, revealed or dealt, changes a sum. As long as t clients reveal right shares of everyone in a segment, it
       opens, whatever all others reveal; who revealed a wrong one is named (`SumResult.faults`).
-    * One client can close every segment that it is a member of. By shares it deals: then it is named, for certain where
-      its own commitments convict it or more clients dispute its shares than may be corrupt. By a garbled upload:
+    * One client can close every segment that it is a member of. By shares it deals: then it is named where its own
+      commitments convict it, or more clients dispute its shares than may lie, and as one of a pair where fewer do. By a garbled upload:
       then nobody can be named, for masks hide what each upload is; with L elements it passes for a sum with
       probability 2^-L at most.
     * n - t + 1 clients that fall silent, or that deal bundles of no use to all, end the session.

@@ -13,6 +13,7 @@ from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import counts_before
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.spending import SampleSpending, Spending
@@ -118,7 +119,7 @@ class Coordinator:
             run=self.folder.run_id,
             round_number=number,
             attempt=self.folder.next_attempt(number),
-            clip_norm=clip_norm(self.plan, [line.unclipped for line in records[: max(0, number - 2)]]),
+            clip_norm=clip_norm(self.plan, [line.unclipped for line in records[: counts_before(number)]]),
         )
         self.folder.log.append(
             Entry.of_session(

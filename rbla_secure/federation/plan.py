@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,11 +53,16 @@ from rbla_secure.federation.protection import adaptive, build_mechanism, clip_no
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
+from rbla_secure.privacy.clipping import nearest_norm
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness.grouping import Group, draw_groups
 from rbla_secure.seeding import derive_seed
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_KEPT: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,17 @@ class Plan:
             raise RefusalError(
                 f"round {round_number} must lie in 1..{self.config.rounds}, the rounds of the plan"
             )
-        return sample_cohort(self.config.tiers, seed=self.config.seed, round_number=round_number)
+        if round_number not in self._cohorts:
+            _make_room(self._cohorts)
+            self._cohorts[round_number] = sample_cohort(
+                self.config.tiers, seed=self.config.seed, round_number=round_number
+            )
+        return self._cohorts[round_number]
+
+    @cached_property
+    def _cohorts(self) -> dict[int, tuple[ClientId, ...]]:
+        """Of the last rounds that were asked for: they are asked for again and again."""
+        return {}
 
     @cached_property
     def quantizer(self) -> Quantizer:
@@ -164,6 +179,11 @@ class Plan:
     def clip_norms(self) -> tuple[float, ...]:
         """Every norm that a round may clip to, falling."""
         return clip_norms(self.config)
+
+    @cached_property
+    def first_clip_norm(self) -> float:
+        """The norm of the rounds that have heard no count yet; the only one without adaptive clipping."""
+        return nearest_norm(self.config.clip_norm, self.clip_norms)
 
     def mechanism_of(self, session: Session) -> GaussianMechanism | None:
         """The noise of one round, at its own clip norm."""
@@ -286,7 +306,7 @@ class Plan:
             round_number: From 1.
             attempt: From 1.
             cohort: Who somebody says takes part, to be held against the plan's own.
-            clip_norm: One of the plan's; by default the largest. It is part of the session's digest.
+            clip_norm: One of the plan's; by default the first round's. It is part of the session's digest.
 
         Raises:
             RefusalError: The cohort is not the one that the plan gives for this round, or there is no such round.
@@ -294,7 +314,20 @@ class Plan:
         planned = self.cohort(round_number)
         if cohort is not None and cohort != planned:
             raise RefusalError(_other_cohort(cohort, planned, round_number))
-        cohort = planned
+        norm = self.first_clip_norm if clip_norm is None else clip_norm
+        key = (run, round_number, attempt, norm)
+        if key not in self._sessions:
+            _make_room(self._sessions)
+            self._sessions[key] = self._session(run, round_number, attempt, norm)
+        return self._sessions[key]
+
+    @cached_property
+    def _sessions(self) -> dict[tuple[bytes, int, int, float], Session]:
+        """The last ones that were asked for."""
+        return {}
+
+    def _session(self, run: bytes, round_number: int, attempt: int, clip_norm: float) -> Session:
+        cohort = self.cohort(round_number)
         if self.grouped:
             groups = self._groups(round_number, cohort)
             segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
@@ -308,7 +341,7 @@ class Plan:
             threshold=threshold(self.config),
             input_bound=self._input_bound,
             segments=segments,
-            config_digest=self._round_digest(self.clip_norms[0] if clip_norm is None else clip_norm),
+            config_digest=self._round_digest(clip_norm),
             ring_bits=self.config.quantization.ring_bits,
             ranks=tuple(self.ranks[client] for client in cohort),
             class_quorum=class_quorum(self.config),
@@ -418,6 +451,12 @@ class Plan:
 
     def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
         return tuple(client for client in cohort if self.ranks[client] >= band.stop)
+
+
+def _make_room(kept: dict[Key, Value]) -> None:
+    """Forget the oldest, so that no more are kept than the sessions that are open at once."""
+    while len(kept) >= _KEPT:
+        del kept[next(iter(kept))]
 
 
 def _other_cohort(named: tuple[ClientId, ...], planned: tuple[ClientId, ...], round_number: int) -> str:

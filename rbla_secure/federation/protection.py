@@ -75,6 +75,14 @@ def adaptive(config: Config) -> bool:
     return config.privacy.clipping is Clipping.ADAPTIVE
 
 
+def counts_before(round_number: int) -> int:
+    """How many rounds' counts of unclipped clients the clip norm of a round has heard at most: of all but the one before.
+
+    That one is not over when the keys of the round go out.
+    """
+    return max(0, round_number - 2)
+
+
 def clip_range(config: Config) -> tuple[float, float]:
     """The smallest and the largest norm of adaptive clipping."""
     least = config.privacy.min_clip or config.clip_norm * _LEAST_CLIP

@@ -79,6 +79,20 @@ def followed_norm(
     return norm
 
 
+def reach(counts: int, *, quantile: float, rate: float) -> tuple[float, float]:
+    """How far so many counts move the clip norm of :func:`followed_norm` at most, whatever they are.
+
+    Args:
+        counts: How many.
+        quantile: The share that is aimed at.
+        rate: How fast.
+
+    Returns:
+        The natural logarithms of the factors, both at least 0: by how much it can fall, by how much it can rise.
+    """
+    return counts * rate * (1 - quantile), counts * rate * quantile
+
+
 def nearest_norm(wanted: float, norms: Sequence[float]) -> float:
     """The norm of a falling geometric grid that is nearest to the wanted one, by ratio; the ends beyond it."""
     return min(norms, key=lambda norm: abs(math.log(norm / wanted)))

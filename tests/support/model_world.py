@@ -14,13 +14,13 @@ import torch
 from protocols.interface import SumResult
 from protocols.session import ClientId
 from rbla_secure.federation import conversation as conversations
+from rbla_secure.federation import memory
 from rbla_secure.federation import participant as participants
 from rbla_secure.federation import plan as plans
 from rbla_secure.federation.broadcast import band_digests, encode_rest
 from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Parcel
-from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
@@ -153,7 +153,7 @@ class World:
 
 def believe_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Participants that train on whatever model they are sent."""
-    monkeypatch.setattr(Memory, "accept", lambda *_arguments: None)
+    monkeypatch.setattr(memory, "check_plausible", lambda *_arguments, **_more: None)
 
 
 def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
