@@ -10,7 +10,9 @@
 
 The authority's folder belongs on a machine that is not the aggregator's. authority.pem, roster.bin, revocations.crl and
 certificates/ are public and go to every party after each change; whoever has seen newer lists refuses older ones. They are
-signed, so that it does not matter who keeps a party's copy. Those in the authority's own folder `keys` works on as it finds them:
+signed, so that it does not matter who keeps a party's copy. Those in the authority's own folder must fit each other before
+`keys` signs anything (:meth:`PublicLists.check_agreement`): a list put back from a copy, or a certificate that lies under
+another name, would have the wrong one revoked or a revocation forgotten. All of them put back together fit, and go unnoticed:
 nobody else may write there. authority.pem is what everything is checked against: it is refused where
 others could change it (:mod:`rbla_secure.trust_anchors`).
 """
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import final
 
 from protocols.clock import SYSTEM_CLOCK
-from protocols.errors import KeyFileError, ProtocolError
+from protocols.errors import EnrolmentError, KeyFileError, ProtocolError
 from protocols.identity import Identity, TrustStore
 from protocols.primitives.certificates import (
     AuthorityCertificate,
@@ -60,6 +62,29 @@ class PublicLists:
     roster: Roster
     revocations: RevocationList
     certificates: Mapping[ClientId, Certificate]
+
+    def check_agreement(self, *, but: ClientId = "") -> None:
+        """Refuse lists of different times, and certificates that are not the ones on the roster.
+
+        Args:
+            but: A client whose certificate is about to be replaced, so that it does not matter which one is there.
+
+        Raises:
+            EnrolmentError: Names the file that does not fit.
+        """
+        least, number = self.roster.least_revocations, self.revocations.number
+        if number < least:
+            raise EnrolmentError(
+                f"{REVOCATIONS_FILE} is revocation list {number}, and {self.roster.name} was signed beside list {least}: "
+                "revocations would be forgotten; restore the newest list from a copy"
+            )
+        for client, certificate in self.certificates.items():
+            if client != but and not (certificate.client == client and self.roster.lists(certificate)):
+                raise EnrolmentError(
+                    f"{CERTIFICATES_FOLDER}/{client}.pem, of client {certificate.client!r} with serial "
+                    f"{certificate.serial:x}, is not the certificate of {client!r} on {self.roster.name}: restore it from "
+                    "a copy, or enrol the client anew"
+                )
 
 
 def load_identity(folder: Path, *, passphrase: Secret | None = None) -> Identity:

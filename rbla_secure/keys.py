@@ -47,6 +47,7 @@ from rbla_secure.key_folders import (
     load_authority,
     load_certificate,
     load_public_lists,
+    naming,
     read_key,
     read_private_file,
 )
@@ -173,16 +174,18 @@ def enrol(
         now: Unix seconds.
 
     Raises:
-        EnrolmentError: The client is enrolled already.
+        EnrolmentError: The client is enrolled already; or the folder's lists and certificates do not fit each other.
         CertificateError: Id, rank or validity break the rules, or the authority expired.
         KeyFileError: The authority's key cannot be read, or a passphrase cannot be used.
         KeyFolderError: A folder is not what it must be.
     """
     check_client_id(client)
     with _open_office(folder, passphrase, now) as office:
-        lists = load_public_lists(folder, office.authority)
+        lists = office.lists(but=client)
         known = lists.certificates.get(client)
-        if known and _state(known, revoked=known.serial in lists.revocations.serials, now=now) in _IN_FORCE:
+        # A certificate that is not the one on the roster counts nowhere: what a crash of an earlier enrolment left, say.
+        listed = known is not None and lists.roster.lists(known)
+        if known and listed and office.state(known, lists) in _IN_FORCE:
             raise EnrolmentError(f"client {client!r} is already enrolled; revoke it first")
         own = SigningKey.generate()
         certificate = office.certify(client, rank, own.public, days)
@@ -209,14 +212,14 @@ def revoke(folder: Path, *, client: ClientId, passphrase: Secret | None, now: in
     the old roster, with which the new list may be used.
 
     Raises:
-        EnrolmentError: The client is unknown.
+        EnrolmentError: The client is unknown; or the folder's lists and certificates do not fit each other.
         RevokedError: It was revoked before.
         CertificateError: The authority expired.
         KeyFileError: The authority's key cannot be read.
         KeyFolderError: The folder is not what it must be.
     """
     with _open_office(folder, passphrase, now) as office:
-        lists = load_public_lists(folder, office.authority)
+        lists = office.lists()
         lists.roster.entry(client)
         certificate = lists.certificates[client]
         if certificate.serial in lists.revocations.serials:
@@ -229,12 +232,13 @@ def renew_lists(folder: Path, *, passphrase: Secret | None, now: int) -> Authori
     """Sign roster and revocation list again, with new numbers, for LIST_DAYS from now.
 
     Raises:
+        EnrolmentError: The folder's lists and certificates do not fit each other.
         CertificateError: The authority expired.
         KeyFileError: The authority's key cannot be read.
         KeyFolderError: The folder is not what it must be.
     """
     with _open_office(folder, passphrase, now) as office:
-        lists = load_public_lists(folder, office.authority)
+        lists = office.lists()
         office.write_both(lists, serials=lists.revocations.serials)
     return list_clients(folder, now=now)
 
@@ -247,7 +251,7 @@ def list_clients(folder: Path, *, now: int) -> AuthorityRecord:
         KeyFolderError: A file is missing.
     """
     authority = load_authority(folder)
-    lists = load_public_lists(folder, authority)
+    lists = _agreeing_lists(folder, authority)
     revoked = lists.revocations.serials
     return AuthorityRecord(
         name=authority.name,
@@ -311,6 +315,13 @@ class _Office:
     def _lists_until(self) -> int:
         return min(self.authority.not_after, self.now + LIST_DAYS * DAY_SECONDS)
 
+    def lists(self, *, but: ClientId = "") -> PublicLists:
+        """What it has signed so far, if its files agree; `but` is a client whose certificate is being replaced."""
+        return _agreeing_lists(self.folder, self.authority, but=but)
+
+    def state(self, certificate: Certificate, lists: PublicLists) -> KeyState:
+        return _state(certificate, revoked=certificate.serial in lists.revocations.serials, now=self.now)
+
     def certify(self, client: ClientId, rank: int, public_key: bytes, days: int) -> Certificate:
         return issue_certificate(
             self.key,
@@ -362,6 +373,13 @@ def _open_office(folder: Path, passphrase: Secret | None, now: int) -> Iterator[
             raise KeyFileError(f"{folder / AUTHORITY_KEY} is not the key of authority {authority.name!r}")
         authority.check_valid_at(now)
         yield _Office(folder=folder, authority=authority, key=key, now=now)
+
+
+def _agreeing_lists(folder: Path, authority: AuthorityCertificate, *, but: ClientId = "") -> PublicLists:
+    lists = load_public_lists(folder, authority)
+    with naming(folder):
+        lists.check_agreement(but=but)
+    return lists
 
 
 @contextmanager

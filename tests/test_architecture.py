@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.identity",
     },
     "protocols.homomorphic": {
+        "protocols.clock",
         "protocols.errors",
         "protocols.ring",
         "protocols.wire",

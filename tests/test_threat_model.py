@@ -1087,6 +1087,25 @@ def test_claim_18_older_lists_than_the_known_ones_are_refused() -> None:
     assert known.updated(now=known.now + 1, roster=known.roster).roster == known.roster
 
 
+def test_claim_18_the_authority_signs_nothing_beside_an_older_list(tmp_path: Path) -> None:
+    """The list from before a revocation is put back into the authority's folder: no command goes on from it."""
+    office, common = tmp_path / "office", {"passphrase": None, "now": NOW}
+    keys.create_authority(office, name="test", days=30, **common)
+    for client in ("a-01", "a-02"):
+        keys.enrol(office, client=client, rank=2, days=10, out=None, client_passphrase=None, **common)
+    older = (office / "revocations.crl").read_bytes()
+    keys.revoke(office, client="a-01", **common)
+    newest = (office / "revocations.crl").read_bytes()
+
+    (office / "revocations.crl").write_bytes(older)
+    with pytest.raises(EnrolmentError, match=r"revocations\.crl is revocation list 1, and roster 4"):
+        keys.renew_lists(office, **common)
+    (office / "revocations.crl").write_bytes(newest)
+    (office / "certificates" / "a-02.pem").write_bytes((office / "certificates" / "a-01.pem").read_bytes())
+    with pytest.raises(EnrolmentError, match=r"a-02\.pem, of client 'a-01'"):
+        keys.revoke(office, client="a-02", **common)
+
+
 @pytest.mark.parametrize("passphrase", [None, Secret(b"correct horse battery staple")], ids=repr)
 def test_claim_19_a_private_key_is_its_owners_alone(tmp_path: Path, passphrase: Secret | None) -> None:
     """Its file has mode 0600 and is encrypted if a passphrase was given; one that others can open is not read."""

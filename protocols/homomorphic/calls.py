@@ -154,11 +154,7 @@ class Calls:
             raise ContextError("the decryptor has answered about another sum")
         decryptor = self._terms.services.decryptor
         self._terms.trust.verify(decryptor, RESULT_PURPOSE, answer.signed_part(), answer.signature)
-        profile, segments = self._terms.profile, self._terms.session.segments
-        for index in answer.sums:
-            expected = profile.ciphertexts(segments[index].length) * profile.values_per_ciphertext
-            if len(answer.sums[index]) != expected:
-                raise ContextError(f"segment {index}: the decryptor has answered with another length")
+        checks.check_lengths(self._terms, answer)
         return answer
 
 

@@ -16,8 +16,15 @@ from typing import final
 from protocols.errors import InputError, StageError
 from protocols.homomorphic import checks, polynomials, scheme, screening, screening_scheme
 from protocols.homomorphic.fields import to_slots
-from protocols.homomorphic.messages import EncryptedInput, RoundKey, digest_of
-from protocols.homomorphic.receipts import INPUT_PURPOSE, NO_BINDING, FixedInputs, InputReceipt
+from protocols.homomorphic.messages import EncryptedInput, RoundKey
+from protocols.homomorphic.receipts import (
+    INPUT_PURPOSE,
+    NO_BINDING,
+    FixedInputs,
+    InputReceipt,
+    commitment_to,
+    commitment_to_copy,
+)
 from protocols.homomorphic.terms import Terms
 from protocols.identity import Identity
 from protocols.interface import SegmentInput, SumClient, check_inputs
@@ -46,13 +53,14 @@ def create_encrypted_input(
         for index, given in inputs.items()
     }
     copy = _copy(terms, me, key, inputs)
+    context, sender = terms.context, terms.session.position(me)
     receipt = InputReceipt(
-        context=terms.context,
-        sender=terms.session.position(me),
+        context=context,
+        sender=sender,
         key_id=key.key_id,
         binding=_binding(me, inputs),
-        digests={index: digest_of(data) for index, data in ciphertexts.items()},
-        copy_digest=digest_of(copy),
+        digests={index: commitment_to(context, sender, index, data) for index, data in ciphertexts.items()},
+        copy_digest=commitment_to_copy(context, sender, copy),
     )
     return EncryptedInput(receipt=signed(receipt, identity), ciphertexts=ciphertexts, copy=copy)
 

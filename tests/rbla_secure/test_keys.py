@@ -280,6 +280,113 @@ def test_a_revocation_list_cannot_be_held_back_alone(office: Path, run: Command)
         trust_of(office).check("alice")
 
 
+# --- an authority's folder in which somebody else has put things ---
+
+
+def as_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An authority that believes its folder: the control."""
+    monkeypatch.setattr(key_folders.PublicLists, "check_agreement", lambda _lists, **_but: None)
+
+
+@pytest.mark.parametrize(
+    "command", [("renew",), ("revoke", "--client", "carol"), ("enrol", "--client", "dora", "--rank", 2)]
+)
+def test_a_revocation_list_that_is_put_back_stops_the_authority(
+    office: Path,
+    run: Command,
+    refusal: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[object, ...],
+) -> None:
+    """The list from before bob's revocation lies there: nothing is signed, or bob would be believed again (the control)."""
+    run("enrol", "--dir", office, "--client", "carol", "--rank", 2)
+    path = office / "revocations.crl"
+    before = path.read_bytes()
+    run("revoke", "--dir", office, "--client", "bob")
+    newest = path.read_bytes()
+    path.write_bytes(before)
+    files = {each: each.read_bytes() for each in office.rglob("*") if each.is_file()}
+
+    message = refusal(command[0], "--dir", office, *command[1:])
+
+    assert "revocations.crl is revocation list 1, and roster 5 was signed beside list 2" in message
+    assert {each: each.read_bytes() for each in office.rglob("*") if each.is_file()} == files
+    assert "restore the newest list" in refusal("list", "--dir", office)
+    path.write_bytes(newest)
+    assert run("list", "--dir", office)["revocations"] == 2
+    path.write_bytes(before)
+    as_on_paper(monkeypatch)
+    run(command[0], "--dir", office, *command[1:])
+    if command[0] != "enrol":  # which signs a roster that is used with list 1 again
+        assert trust_of(office).revocations.number == 2
+    trust_of(office).check("bob")
+
+
+def test_another_clients_certificate_under_a_name_is_not_revoked(
+    office: Path, run: Command, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alice's certificate as bob.pem: revoking bob would revoke alice and leave bob in force (the control)."""
+    path = office / "certificates" / "bob.pem"
+    good = path.read_bytes()
+    path.write_bytes((office / "certificates" / "alice.pem").read_bytes())
+
+    for command in (("revoke", "--client", "bob"), ("revoke", "--client", "alice"), ("renew",), ("list",)):
+        message = refusal(command[0], "--dir", office, *command[1:])
+        assert "certificates/bob.pem, of client 'alice' with serial" in message
+        assert "is not the certificate of 'bob' on roster 3" in message
+
+    as_on_paper(monkeypatch)
+    run("revoke", "--dir", office, "--client", "bob")
+    path.write_bytes(good)
+    trust_of(office).check("bob")
+    with pytest.raises(RevokedError):
+        trust_of(office).check("alice")
+
+
+def test_a_clients_own_older_certificate_is_not_revoked_in_the_place_of_the_one_in_force(
+    office: Path, run: Command, refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    """Bob was enrolled anew, and his first certificate is put back: revoking it would leave the second in force."""
+    path = office / "certificates" / "bob.pem"
+    first = path.read_bytes()
+    run("revoke", "--dir", office, "--client", "bob")
+    run("enrol", "--dir", office, "--client", "bob", "--rank", 8, "--out", tmp_path / "bob")
+    second = path.read_bytes()
+    path.write_bytes(first)
+
+    assert "is not the certificate of 'bob' on roster 5" in refusal(
+        "revoke", "--dir", office, "--client", "bob"
+    )
+
+    path.write_bytes(second)
+    run("revoke", "--dir", office, "--client", "bob")
+    with pytest.raises(RevokedError):
+        trust_of(office).check("bob")
+
+
+def test_an_enrolment_that_a_crash_cut_short_can_be_repeated(
+    office: Path, run: Command, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A new certificate without its roster is named by every other command, and replaced by enrolling again."""
+    run("revoke", "--dir", office, "--client", "bob")
+
+    def crash(*_arguments: object, **_more: object) -> None:
+        raise OSError(5, "crash")
+
+    enrol = ["enrol", "--dir", office, "--client", "bob", "--rank", 8, "--out"]
+    first = {"client": "bob", "rank": 8, "days": 9, "passphrase": None, "client_passphrase": None, "now": NOW}
+    with monkeypatch.context() as patch:
+        patch.setattr(keys._Office, "write_roster", crash)
+        with pytest.raises(OSError, match="crash"):
+            keys.enrol(office, out=tmp_path / "first", **first)
+
+    assert "enrol the client anew" in refusal("renew", "--dir", office)
+    run(*enrol, tmp_path / "second")
+
+    assert trust_of(office).check("bob") == load_identity(tmp_path / "second").certificate
+    assert run("list", "--dir", office)["clients"][1]["state"] == "valid"
+
+
 def test_every_roster_names_the_list_in_force(office: Path, run: Command) -> None:
     """After enrol, revoke and renew the roster asks for the very list that lies beside it."""
     for command in (

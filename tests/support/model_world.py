@@ -96,8 +96,9 @@ class World:
         *,
         aimed: Mapping[ClientId, Adapter] | None = None,
         drop: tuple[ClientId, ...] = (),
+        drop_at: str = "",
     ) -> SumResult | None:
-        """A round on a model, with others for some; `drop` are said to have fallen silent after they uploaded."""
+        """A round on a model, with others for some; `drop` are said to have been silent at a stage, by default that of inputs."""
         plan = self.plan
         network = InMemory(
             self.people, requests=lambda client, parcel: self._aim(aimed or {}, client, parcel)
@@ -109,7 +110,7 @@ class World:
 
         def losing(messages: Any) -> Any:
             for answer in deliver(messages):
-                if answer.client not in drop or answer.parcel.stage != self.talk.input_stage:
+                if answer.client not in drop or answer.parcel.stage != (drop_at or self.talk.input_stage):
                     yield answer
 
         network.send = losing  # type: ignore[method-assign]
