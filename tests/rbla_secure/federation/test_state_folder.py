@@ -528,20 +528,10 @@ def test_a_folder_that_refuses_files_is_a_refusal_by_name(tmp_path: Path, opened
     assert "this client's state folder cannot be written (" in refusal(answer(plan, me))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_a_read_only_folder_is_refused(tmp_path: Path, opened: Opener) -> None:
-    """At the opening, by name."""
-    tmp_path.chmod(0o500)
-
-    with pytest.raises(RefusalError, match=r"cannot be used: Permission denied"):
-        opened(make_plan())
-    tmp_path.chmod(0o700)
-
-
 def test_a_folder_that_may_not_be_locked_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, opened: Opener
 ) -> None:
-    """As a read-only one is, for the superuser too; and a file in its place."""
+    """What a read-only one says to everybody but the superuser; and a file in its place."""
     monkeypatch.setattr(state_folder, "lock", _denied)
     with pytest.raises(RefusalError, match=r"cannot be used: Permission denied; it must be a folder"):
         opened(make_plan())
