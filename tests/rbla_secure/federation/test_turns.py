@@ -4,7 +4,6 @@ from contextlib import nullcontext
 
 import pytest
 
-from rbla_secure.federation import participant as sides
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.participant import Participant
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -24,10 +23,9 @@ def test_one_input_is_given_to_two_requests_at_once(
         return drift(adapter, seed)
 
     name = next(iter(plan.ranks))
-    me: Participant = make_participants(plan, train={name: train})[name]
+    me: Participant = make_participants(plan, train={name: meeting(train)})[name]
     if careless:
         monkeypatch.setattr(me, "_turn", nullcontext())
-    monkeypatch.setattr(sides, "read_broadcast", meeting(sides.read_broadcast))
     request = StageRequest(
         session=make_session(plan).to_bytes(), payload=b"", adapter=plan.initial_adapter.to_bytes()
     ).to_bytes()
@@ -35,4 +33,4 @@ def test_one_input_is_given_to_two_requests_at_once(
     answers = at_once(*[lambda: me.handle(request)] * 2)
 
     assert len(trained) == (2 if careless else 1)
-    assert answers[0] == answers[1]
+    assert careless or answers[0] == answers[1]
