@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.errors import RunFolderError
-from rbla_secure.federation.audit_log import EventKind, read_events
+from rbla_secure.federation.audit_log import AuditLog, EventKind, read_events
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.history import History
 from tests.support.federations import make_config
@@ -30,6 +30,7 @@ from tests.support.folder_edits import (
     edit_base,
     entries,
     figures,
+    last_entry,
     lines_of,
     one_byte,
     poison,
@@ -45,6 +46,7 @@ from tests.support.run_folders import (
     die_before_the_end_of,
     die_before_the_log_of,
     go_back_to,
+    keep_entries,
     keep_lines,
     result_at,
     rewrite_events,
@@ -206,6 +208,52 @@ def test_the_careless_party_believes_an_entry_of_nobody(
     monkeypatch.undo()
     assert main(["account", str(folder)]) == 0
     assert '"nobody"' in (folder / "privacy.json").read_text()
+
+
+# An entry that a crash left, in every way in which a run can spend: its figures are those of the plan, to the last digit.
+MODES: dict[str, dict[str, object]] = {
+    "masking": {"dropout_rate": 0.1},
+    "plain": {"secure_sum": "plain"},
+    "homomorphic": {"secure_sum": "homomorphic"},
+    "groups": {"robustness__group_size": 3, "tiers__phone__clients": 3, "tiers__laptop__clients": 3,
+               "tiers__workstation__clients": 3, "tiers__datacenter__clients": 3},
+    "adaptive clipping": {"privacy__clipping": "adaptive", "noise_multiplier": 0.5, "privacy__clip_rate": 2.0},
+    "a trusted server": {"privacy__mechanism": "central"},
+    "add or remove": {"privacy__mechanism": "central", "privacy__adjacency": "add-or-remove"},
+    "recovered noise": {"privacy__recovered_dropout": 0.2, "masking__profile": "consistency"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_every_mode_the_entry_that_a_crash_left_is_that_of_its_session(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """Taken as it was left; with other figures, or of a part of those that it must name, it is refused."""
+    changes = {"noise_multiplier": 4, "privacy__colluders": 0, **MODES[mode]}
+    folder = tmp_path / "run"
+    arguments = job(write_images(tmp_path), rounds=ROUNDS, **changes)
+    assert main(["run", "--out", str(folder), *arguments]) == 0
+    die_before_the_log_of(folder, "privacy.json", 3)
+    left = (folder / "privacy.json").read_bytes()
+    at_once = mode in {"plain", "add or remove"}
+    refused = [last_entry("privacy.json", lambda entry: entry["reader"].update(noise_multiplier=99.0))]
+    if at_once:
+        refused.append(last_entry("privacy.json", lambda entry: entry["clients"].pop()))
+    for edit in refused:
+        edit(folder)
+        before = snapshot(folder)
+        capsys.readouterr()
+
+        assert main(["resume", str(folder)]) == 1
+
+        assert "privacy.json: its last entry is not in events.jsonl, and " in capsys.readouterr().err
+        assert snapshot(folder) == before
+        (folder / "privacy.json").write_bytes(left)
+
+    assert main(["resume", str(folder)]) == 0
+
+    found = [(e["round"], e["attempt"]) for e in json.loads((folder / "privacy.json").read_text())["entries"]]
+    assert found == [(1, 1), (2, 1), (3, 1), (3, 2), (4, 2)]
 
 
 # What is no edit.
@@ -372,6 +420,34 @@ def test_account_refuses_a_ledger_that_is_not_the_logs(
     else:
         assert code == 1
         assert words in error
+
+
+@pytest.mark.parametrize("case", [(1, 0, 1), (2, 0, 0), (3, 0, 0), (4, 0, 0), (3, 1, 1), (4, 3, 1)])
+def test_account_of_a_run_that_goes_on_meanwhile(
+    tmp_path: Path, runs: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, case: tuple[int, int, int]
+) -> None:
+    """The log had two rounds before the ledgers were read, and four afterwards: they may have any number from two on.
+
+    What they have is compared with what the log held when they had it.
+    """
+    kept, changed, code = case
+    folder, earlier = copy_of(runs["noisy"], tmp_path), Path(shutil.copytree(runs["noisy"], tmp_path / "was"))
+    go_back_to(earlier, 2)
+    for name in LEDGERS:
+        keep_entries(folder / name, kept)
+    if changed:
+        entries(LEDGERS[0], lambda found: found[changed - 1].update(attempt=9))(folder)
+    logs = iter([earlier / "events.jsonl", folder / "events.jsonl"])
+
+    def history_of(_folder: Path) -> History:
+        path = next(logs)
+        found = History(path)
+        AuditLog(path, observe=found.take)
+        return found
+
+    monkeypatch.setattr("rbla_secure.federation.ledger_checks._history", history_of)
+
+    assert main(["account", str(folder)]) == code
 
 
 @pytest.mark.parametrize(
