@@ -1,6 +1,6 @@
 """What a client can check of the clip norm that a server names under adaptive clipping. Run by the client.
 
-The norm follows noisy counts that only the server sees (`coordinator.clip_norm`), so a client cannot compute it. It can bound it:
+The norm follows noisy counts that only the server sees (`sessions.clip_norm`), so a client cannot compute it. It can bound it:
 one count moves the norm by a factor between exp(-rate (1 - quantile)) and exp(rate quantile), whatever was counted, for the
 share is cut to [0, 1] (:func:`rbla_secure.privacy.clipping.followed_norm`). The norm of round n has heard the counts of the
 rounds up to n - 2. So rounds 1 and 2 clip to the plan's first norm, and a later round to one within reach of the last that the
