@@ -266,7 +266,7 @@ def _of_sparse_graphs(config: Config) -> list[str]:
         f"{members} clients a round are more than {COMPLETE_UP_TO}: share and mask graphs are sparse, and what is claimed "
         f"holds against a server that follows the protocol alone, with at most {corrupt} clients corrupt and {dropped} "
         f"dropping out, whatever their ranks, but for a probability of 2^-{profile.security_bits} a session; clients mask "
-        f"each segment with {_partners(config, profile)} others"
+        f"each sum with {_partners(config, profile)} others"
     )
     if threshold(config) < members - dropped:
         text += f"; masking.threshold={members - dropped} ends a round in which more drop out"

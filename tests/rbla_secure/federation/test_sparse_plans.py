@@ -10,6 +10,12 @@ from protocols.profiles import SEMI_HONEST
 from rbla_secure.federation.derived import warnings
 from tests.support.federations import make_config, make_plan
 
+FOUR_LARGE = {
+    "a": {"rank": 2, "clients": 340},
+    "b": {"rank": 4, "clients": 5},
+    "c": {"rank": 8, "clients": 5},
+    "d": {"rank": 16, "clients": 150},
+}
 TIERS = {"low": {"rank": 2, "clients": 898}, "high": {"rank": 16, "clients": 101}}
 MASKED = {"secure_sum": "masking", "masking": {"profile": "semi-honest"}, "tiers": TIERS}
 
@@ -41,6 +47,7 @@ def test_a_large_cohort_is_told_what_holds() -> None:
         ({"upload": "padded"}, "46"),
         ({"robustness": {"group_size": 101}}, "100 to 112"),
         ({"tiers": {"one": {"rank": 2, "clients": 150}}}, "28"),
+        ({"tiers": FOUR_LARGE}, "42 to 68"),
     ],
     ids=str,
 )
@@ -52,7 +59,7 @@ def test_the_numbers_of_masks_are_those_of_the_session(changes: dict[str, Any], 
     nonces = {p: p.to_bytes(16, "big") for p in range(1, len(session.members) + 1)}
     degrees = {len(peers) for part in session.segments for peers in terms.mask_graph(part, nonces).values()}
 
-    told = re.search(r"each segment with (.+?) others", line(**changes))
+    told = re.search(r"each sum with (.+?) others", line(**changes))
 
     assert told is not None
     assert told[1] == partners
