@@ -339,7 +339,7 @@ def test_a_finished_run_can_be_resumed(
 def test_a_run_that_diverged_can_be_resumed(tmp_path: Path, images: Path) -> None:
     """However bad the model has become, its run folder stays readable."""
     folder = tmp_path / "run"
-    first = main(["run", "--json", "--out", str(folder), *job(images, rounds=1, server_learning_rate="1e30")])
+    first = main(["run", "--json", "--out", str(folder), *job(images, rounds=1, server_learning_rate="1e6")])
 
     again = main(["resume", "--json", str(folder)])
 
