@@ -309,12 +309,16 @@ def test_the_drop_outs_of_the_threat_model(members: int) -> None:
         assert most >= SEMI_HONEST.dropped(members)
 
 
-@pytest.mark.parametrize(("dropped", "power"), [(30, -29.98), (50, -13.63)])
-def test_what_more_drop_outs_do_to_a_hundred_and_one(dropped: int, power: float) -> None:
-    """Ten corrupt of 101 and so many dropped: the expected number of honest survivors whose partners are all gone."""
+@pytest.mark.parametrize(("dropped", "power", "apart"), [(30, -29.98, -24.32), (50, -13.63, -7.39)])
+def test_what_more_drop_outs_do_to_a_hundred_and_one(dropped: int, power: float, apart: float) -> None:
+    """Ten corrupt of 101 and so many dropped: the expected number of honest survivors whose partners are all gone.
+
+    And the bound on the probability that the graph falls apart at all.
+    """
     degree = mask_graph_degree(101, members=101, profile=SEMI_HONEST)
     gone = 10 + dropped
 
     expected = (101 - gone) * comb(gone, degree) / comb(100, degree)
 
     assert np.log2(expected) == pytest.approx(power, abs=0.01)
+    assert log_disconnected(101, gone, degree) / np.log(2) == pytest.approx(apart, abs=0.01)
