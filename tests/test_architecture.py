@@ -183,7 +183,7 @@ LIBRARIES: dict[str, set[str]] = {
     "safetensors": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
-        "rbla_secure.federation.checkpoint",
+        "rbla_secure.federation.checkpoint_file",
         "rbla_secure.federation.memory",
     },
     "pydantic": {
@@ -192,6 +192,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.report",
         "rbla_secure.evaluation.suite",
         "rbla_secure.privacy.ledger",
+        "rbla_secure.privacy.ledger_fields",
         "rbla_secure.privacy.sample_ledger",
     },
     "dp_accounting": {"rbla_secure.privacy.accounting"},

@@ -1193,7 +1193,7 @@ def _a_logged_run(folder: Path) -> list[str]:
     made = RunFolder.create(folder, plan.config)
     conversation = Conversation(plan, first_session(plan), server_sum(plan), log=made.log)
     prepare_round(conversation, InMemory(participants(plan), silent_from={"a-01": "share_keys"}))
-    made.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab"))
+    made.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab" * 32))
     made.close()
     return (folder / "events.jsonl").read_text().splitlines()
 
@@ -1226,7 +1226,7 @@ def test_claim_22_a_torn_line_is_no_tampering(tmp_path: Path) -> None:
     (folder / "events.jsonl").write_text("".join(line + "\n" for line in lines[:-1]) + lines[-1][:50])
 
     opened = RunFolder.open(folder)
-    opened.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab"))
+    opened.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab" * 32))
     opened.close()
 
     assert (folder / "events.jsonl").read_text().splitlines()[:-1] == lines[:-1]

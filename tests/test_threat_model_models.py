@@ -175,6 +175,18 @@ FOLDER_EDITS: dict[str, Callable[[Path], object]] = {
     ),
     "round-0002": _poisoned,
     "events.jsonl": lambda folder: (folder / "events.jsonl").write_text(""),
+    "attempts.jsonl": lambda folder: _edit(
+        folder / "attempts.jsonl", lambda lines: [*lines, '{"round": 3, "attempt": 1}']
+    ),
+    "architecture.json": lambda folder: _edit(
+        folder / "base" / "architecture.json", lambda lines: [line + " " for line in lines]
+    ),
+    "README.md": lambda folder: _edit(
+        folder / "adapter" / "README.md", lambda lines: [*lines, "Withstands everything."]
+    ),
+    "adapter_model.safetensors": lambda folder: (
+        folder / "adapter" / "adapter_model.safetensors"
+    ).write_bytes((folder / "adapter" / "adapter_model.safetensors").read_bytes()[:-1] + b"\x01"),
 }
 
 

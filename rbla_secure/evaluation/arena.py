@@ -32,13 +32,13 @@ from rbla_secure.evaluation.poisoning.placement import Placement, claimed_exampl
 from rbla_secure.evaluation.poisoning.triggers import triggered, whole_trigger
 from rbla_secure.federation.contribution import Contribute, contribution, weight_of
 from rbla_secure.federation.conversation import Conversation
-from rbla_secure.federation.coordinator import clip_norm
 from rbla_secure.federation.filtering import Filtering, Reference
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.sessions import clip_norm
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import UpdateRows

@@ -48,6 +48,11 @@ def noisy(config: Config) -> bool:
     return config.noise_multiplier > 0
 
 
+def shows_at_once(config: Config) -> bool:
+    """Whether something of the inputs shows from the input stage on: the uploads themselves, or that there was a round."""
+    return config.privacy.adjacency is Adjacency.ADD_OR_REMOVE or config.secure_sum is SecureSumMode.PLAIN
+
+
 def colluders(config: Config, profile: MaskingProfile, members: int) -> int:
     """Clients whose noise shares the server is taken to know."""
     return config.privacy.colluders if config.privacy.colluders >= 0 else profile.corrupt(members)
