@@ -226,6 +226,7 @@ class ProcessChannel(Channel):
                     child.wait(timeout=_LEAVE_SECONDS)
         finally:
             _kill_group(child.pid)
+            child.kill()
             code = child.wait()
         match error:
             case FrameError():

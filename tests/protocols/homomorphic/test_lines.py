@@ -6,7 +6,9 @@ one precaution that a test is about.
 
 import contextlib
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from typing import Any
 import pytest
 
 from protocols.errors import ServiceError
-from protocols.homomorphic import processes
+from protocols.homomorphic import child, processes
 from protocols.homomorphic.processes import LENGTH, NUMBER, Ending, ProcessChannel, send_frame
 from protocols.homomorphic.service_messages import HELLO
 from protocols.homomorphic.services import payload_of
@@ -391,6 +393,31 @@ def test_answers_that_nobody_fetches_do_not_keep_the_operator_waiting(decryptor:
     assert len(payload_of(decryptor.operate(HELLO))) == 32
 
 
+def test_an_answer_that_does_not_fit_the_line_goes_in_parts() -> None:
+    """A child hands over what there is room for and looks after its other line; the rest follows, and none of it is lost."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line = child._Line(theirs, lambda request: request * 2_000_000)
+        send_frame(ours, b"answer", number=7)
+        steps = threading.Thread(target=lambda: [line.go_on() for _ in range(20)], daemon=True)
+        steps.start()
+        steps.join(timeout=5)
+        waits = steps.is_alive()
+        assert not waits
+        assert line.events == selectors.EVENT_WRITE
+
+        found: list[bytes] = []
+        reader = threading.Thread(
+            target=lambda: found.append(processes.receive_frame(ours, time.monotonic() + 20, number=7))
+        )
+        reader.start()
+        while reader.is_alive():
+            if line.events == selectors.EVENT_WRITE:
+                line.go_on()
+        assert found == [b"answer" * 2_000_000]
+        assert line.events == selectors.EVENT_READ
+
+
 BLOCKING = """
 while True:
     ready, _, _ = select.select(lines, [], [])
@@ -559,7 +586,7 @@ def test_a_child_that_fetches_nothing_is_out_of_time() -> None:
 
 def test_a_frame_is_a_length_a_number_and_bytes() -> None:
     """Little-endian u32 and u64, as the documentation says."""
-    ours, theirs = processes.socket.socketpair()
+    ours, theirs = socket.socketpair()
     with ours, theirs:
         send_frame(ours, b"abc", number=2**40)
 
