@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import final
 
-from protocols.errors import ProtocolError, ServiceError
+from protocols.errors import ProtocolError
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.processes import ProcessChannel
 from protocols.homomorphic.service_messages import HELLO, REFERENCE, Setup
@@ -122,14 +122,15 @@ class HomomorphicRoles:
     def direction(self) -> bytes:
         """As the verifier's operator: what the next updates are held against, for services that are started again.
 
-        Empty where the checkpoints tell it; nothing (but bytes that say so) where the verifier is gone.
+        Empty where the checkpoints tell it; nothing (but bytes that say so) where the verifier is gone or says nothing that
+        could be kept: its round is over and counts all the same.
         """
         if not self.keep_a_direction:
             return b""
         verifier = self.processes[self.plan.charge.services.verifier]
         try:
             return Reference.from_bytes(payload_of(verifier.operate(REFERENCE))).to_bytes()
-        except ServiceError:
+        except ProtocolError:
             return NOTHING_YET.to_bytes()
 
     def recall(self, direction: bytes) -> None:

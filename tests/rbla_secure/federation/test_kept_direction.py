@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from protocols.errors import ServiceError
+from protocols.homomorphic.processes import ProcessChannel
+from protocols.homomorphic.service_messages import Answer
 from protocols.homomorphic.verified_screening import NOTHING_YET
 from rbla_secure.errors import RunFolderError
 from rbla_secure.federation import checkpoint
@@ -196,13 +198,17 @@ def test_where_checkpoints_tell_it_nothing_is_asked_for(homomorphic: dict[str, o
     assert all(process.pid is None for process in services.processes.values())
 
 
-def test_a_verifier_that_is_gone_leaves_nothing_to_keep() -> None:
+def test_a_verifier_that_is_gone_or_talks_nonsense_leaves_nothing_to_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its round counts all the same; the next one fails by its name."""
     plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": True, "screening": "verdicts"})
     services = HomomorphicRoles(plan)
     services.public_keys()
     services.processes["verifier"].close()
 
+    assert services.direction() == NOTHING_YET.to_bytes()
+    monkeypatch.setattr(ProcessChannel, "operate", lambda *_: Answer(payload=b"garbage").to_bytes())
     assert services.direction() == NOTHING_YET.to_bytes()
     with pytest.raises(ServiceError, match="verifier: it has died"):
         services.public_keys()
