@@ -135,14 +135,18 @@ def test_what_is_kept_is_the_mean_without_its_statistics() -> None:
     assert Reference.from_bytes(kept.to_bytes()).to_bytes() == kept.to_bytes()
 
 
-def test_where_nobody_was_shown_what_opened_nothing_is_kept() -> None:
-    """As the verifier holds the next updates against nothing, so does the one after it."""
-    first = meet()
-    first.take(*MEMBERS)
-    first.server._calls.show_opened = lambda _: None  # type: ignore[method-assign]
-    first.sums(same_bindings(SESSION))
+def test_where_nobody_was_shown_what_opened_last_nothing_is_kept() -> None:
+    """Nor is the direction of the sums before it: as the verifier holds the next updates against nothing, so does its successor."""
+    roles, _ = played()
+    second = meet(SECOND, roles=roles, inputs=updates(1))
+    second.take(*MEMBERS)
+    second.server._calls.show_opened = lambda _: None  # type: ignore[method-assign]
+    second.sums(same_bindings(SECOND))
 
-    assert operate(first.roles.verifier, REFERENCE) == NOTHING_YET.to_bytes()
+    assert operate(roles.verifier, REFERENCE) == NOTHING_YET.to_bytes()
+    third = meet(replace(SESSION, round=3), roles=roles, inputs=updates(2))
+    third.take(*MEMBERS)
+    assert [each.cosine for each in third.server.screened.values()] == [None] * 4
 
 
 def of_means(digest: bytes, *blobs: bytes) -> bytes:
