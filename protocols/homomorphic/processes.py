@@ -255,7 +255,8 @@ def _kill_group(leader: int) -> None:
     As long as a group has a member, its number is given to nobody else.
     """
     if sys.platform != "win32":  # where no service starts in a process of its own
-        with contextlib.suppress(ProcessLookupError):
+        # Where nobody but a dead leader is left in it, some systems say that it may not be killed.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
 
 
