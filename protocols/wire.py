@@ -61,6 +61,7 @@ class MessageType(IntEnum):
     STORED_SUMS = 86
     SERVICE_SCREENING = 87
     SCREENING_COPY = 88
+    SERVICE_REFERENCE = 89
 
 
 _HEAD_SIZE = 4

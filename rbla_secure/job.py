@@ -108,9 +108,12 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             filtering=Filtering.of(plan, last_step, reference_of(plan, base, data)),
             guard=guard_of(plan, base, data, folder.last_adapters(plan, WINDOW)),
             moved=last_step.took,
+            direction=services.direction if services is not None else lambda: b"",
         )
         if plan.screening is not None or coordinator.filtering is not None:
             last_step.recall(chain([coordinator.initial_adapter()], folder.adapters(plan)))
+        if services is not None:
+            services.recall(folder.direction())
         if progress.round:
             report.resumed(progress.round)
         done_before = len(progress.timings)

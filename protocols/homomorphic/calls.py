@@ -45,7 +45,7 @@ class Roles:
         worker: Adds; where it can die, it can be started again.
         screener: Computes on copies where no verifier does; None where the terms screen nothing.
         reference: By segment index: the public direction that a screener holds updates against, asked for once per
-            session; None where there is none yet. A verifier takes no direction from anybody.
+            session; None where there is none yet. A verifier takes no direction by this side.
     """
 
     decryptor: Channel

@@ -75,6 +75,16 @@ class Decryptor:
         self._fixed_round = 0
         self._last_opened = NO_REFERENCE
 
+    def recall(self, last_opened: bytes) -> None:
+        """Go on from the digest of what a decryptor of this run had opened last. Only its operator can call this.
+
+        Raises:
+            StageError: It has made a key already, and knows better.
+        """
+        if self._newest is not None:
+            raise StageError("a decryptor is told what was opened before only as long as it has made no key")
+        self._last_opened = last_opened
+
     def believe(self, trust: TrustStore) -> None:
         """Take up another view; a session that was begun under other lists is over, and its key forgotten."""
         if trust.digest != self._trust.digest:

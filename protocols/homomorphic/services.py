@@ -1,7 +1,8 @@
 """Decryptor, verifier and worker as services: bytes in, bytes out, refusals with their names.
 
 The aggregator reaches them by a `Channel` and cannot tell a service in its own process from one in another. A decryptor or
-verifier has a second side, for its own operator alone: by that it is told whom to believe and what time it is. Nothing
+verifier has a second side, for its own operator alone: by that it is told whom to believe, what time it is and, when it was
+started again, along which direction updates were screened last. Nothing
 that comes by the aggregator's channel can set or change it, so there is no race for who is first and nothing to replay.
 """
 
@@ -22,6 +23,7 @@ from protocols.homomorphic.receipts import CommittedInputs
 from protocols.homomorphic.screening_messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
 from protocols.homomorphic.service_messages import (
     HELLO,
+    REFERENCE,
     SCREENING,
     Answer,
     DecryptRequest,
@@ -31,6 +33,7 @@ from protocols.homomorphic.service_messages import (
     StoredSums,
     type_of,
 )
+from protocols.homomorphic.verified_screening import Reference
 from protocols.homomorphic.verifier import Verifier
 from protocols.identity import Identity, TrustStore
 from protocols.primitives.signing import SigningKey
@@ -147,7 +150,7 @@ class KeyedService(Service):
         """Answer one request of the aggregator."""
         if request == HELLO:
             return self._key.public
-        if type_of(request) == MessageType.SERVICE_SETUP:
+        if type_of(request) in {MessageType.SERVICE_SETUP, MessageType.SERVICE_REFERENCE}:
             raise StageError(f"{self._name} is set up by its own operator, not by the aggregator")
         if self._role is None or self._setup is None:
             raise StageError(f"{self._name} was not set up")
@@ -164,10 +167,12 @@ class KeyedService(Service):
                 return _ask_verifier(verifier, request, opening)
 
     def operate(self, request: bytes) -> bytes:
-        """The answer to its operator: it alone sets the service up."""
+        """The answer to its operator: it alone sets the service up, and has it go on after it was started again."""
         if request == HELLO:
             return Answer(payload=self._key.public).to_bytes()
         try:
+            if type_of(request) == MessageType.SERVICE_REFERENCE:
+                return Answer(payload=self._refer(request)).to_bytes()
             try:
                 setup = Setup.from_bytes(request)
             except ProtocolError:
@@ -199,6 +204,19 @@ class KeyedService(Service):
             self._begin(setup)
         else:
             self._renew(known, setup)
+
+    def _refer(self, request: bytes) -> bytes:
+        """A verifier's reference, if that is asked for; or take up the one that is told."""
+        match self._role:
+            case None:
+                raise StageError(f"{self._name} was not set up")
+            case Verifier() as verifier:
+                if request == REFERENCE:
+                    return verifier.reference.to_bytes()
+                verifier.recall(Reference.from_bytes(request))
+            case Decryptor() as decryptor:
+                decryptor.recall(Reference.from_bytes(request).digest)
+        return b""
 
     def _begin(self, setup: Setup) -> None:
         trust = replace(setup.trust, clock=self._clock)

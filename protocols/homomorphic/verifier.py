@@ -77,6 +77,23 @@ class Verifier:
         self._signed: _Signed | None = None
         self._reference: Reference = NOTHING_YET
 
+    @property
+    def reference(self) -> Reference:
+        """What the next session's updates are held against: nothing, as long as nobody has shown what became of the last sum."""
+        return self._reference if self._signed is None else NOTHING_YET
+
+    def recall(self, reference: Reference) -> None:
+        """Go on from what a verifier of this run held before it was started again. Only its operator can call this.
+
+        Raises:
+            StageError: It has followed a session already, and knows better.
+        """
+        if self._newest is not None:
+            raise StageError(
+                "a verifier is told what it held before only as long as it has followed no session"
+            )
+        self._reference = reference
+
     def believe(self, trust: TrustStore) -> None:
         """Take up another view; what was begun under other lists is over."""
         if trust.digest != self._trust.digest:
@@ -108,13 +125,11 @@ class Verifier:
         terms = charge.terms(session, self._trust)
         checks.check_round_key(terms, key)
         self._newest = session
-        # As long as nobody has shown what became of the last sum, updates are held against nothing.
-        reference = self._reference if self._signed is None else NOTHING_YET
         self._session = _Following(
             terms=terms,
             key_id=key.key_id,
             commitments=Commitments(terms, key.key_id, self._identity),
-            screening=VerifiedScreening(terms, self._identity, reference),
+            screening=VerifiedScreening(terms, self._identity, self.reference),
             adder=ClassedAdder(terms),
         )
 

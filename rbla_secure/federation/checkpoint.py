@@ -7,10 +7,11 @@
     metrics.jsonl         one line per finished round, the same in every repetition
     timings.jsonl         seconds per round
     privacy.json, privacy-samples.json   what privacy was spent, each where there is noise of its kind
-    checkpoints/          round-0007.safetensors: the global adapter after round 7
+    checkpoints/          round-0007.safetensors: the global adapter after round 7; round-0007.direction, of the last round alone and
+                          where a verifier screens: what it holds the next updates against (`kept_direction.py`)
     base/  adapter/       the frozen base; the result in PEFT's format
 
-The order of writes: line of metrics, line of timings, checkpoint, and then the event that ends the round. A round counts
+The order of writes: line of metrics, line of timings, checkpoint, direction, and then the event that ends the round. A round counts
 from the moment the audit log holds its digests, and a crash before that costs the round alone: what is left of it is
 taken away in the opposite order. Whatever is opened is held against the log first (`folder_checks.py`), and nothing is written
 before all of it was.
@@ -54,6 +55,7 @@ from rbla_secure.federation.folder_checks import (
 )
 from rbla_secure.federation.folder_lock import LOCK, lock, make_locked
 from rbla_secure.federation.history import History
+from rbla_secure.federation.kept_direction import direction_file, drop_directions, read_direction
 from rbla_secure.federation.ledger_checks import check_ledgers
 from rbla_secure.federation.log_entries import of_round, of_spending
 from rbla_secure.federation.plan import Plan
@@ -98,6 +100,7 @@ class RunFolder:
             self._counts = Counter(number for number, _ in self._attempts)
             read_metrics(path, self.history)
             check_checkpoints(path, self.history)
+            read_direction(path, self.history)
             check_result(path, self.config, self.history)
             check_ledgers(path, self.config, self.history)
         except (RblaSecureError, OSError):
@@ -189,15 +192,34 @@ class RunFolder:
         return attempt
 
     def save(
-        self, plan: Plan, session: Session, adapter: Adapter, record: RoundRecord, seconds: RoundSeconds
+        self,
+        plan: Plan,
+        session: Session,
+        adapter: Adapter,
+        record: RoundRecord,
+        seconds: RoundSeconds,
+        *,
+        direction: bytes = b"",
     ) -> None:
-        """Make a round durable, together with the digest of the plan it was run under; it counts with its last event."""
+        """Make a round durable, together with the digest of the plan it was run under; it counts with its last event.
+
+        Args:
+            plan: Of the run.
+            session: Of the round.
+            adapter: After the round.
+            record: Of the round.
+            seconds: Of the round.
+            direction: What services need to go on screening in another process; empty if nothing.
+        """
         line = record.model_dump_json()
         append_line(self.path / METRICS, line)
         append_line(self.path / TIMINGS, seconds.model_dump_json())
         data = checkpoint_bytes(adapter, self._metadata(plan, record.round))
         write_atomic(checkpoint(self.path, record.round), data)
-        self.log.append(*of_round(session, record, line))
+        if direction:
+            write_atomic(direction_file(self.path, record.round), direction)
+        self.log.append(*of_round(session, record, line, direction=direction))
+        drop_directions(self.path, record.round - 1)
 
     def _metadata(self, plan: Plan, number: int) -> dict[str, str]:
         return {"round": str(number), "run": self.run_id.hex(), "plan": plan.digest.hex()}
@@ -224,12 +246,21 @@ class RunFolder:
         So a crash in here leaves what a crash could have left before. For a folder that was loaded.
         """
         last = self.history.rounds
+        drop_directions(self.path, last - 1, last + 1)
         left = checkpoint(self.path, last + 1)
         if left.exists():
             left.unlink()
             sync_folder(left.parent)
         self._keep_lines(TIMINGS, lambda line: RoundSeconds.model_validate_json(line).round <= last)
         self._keep_lines(METRICS, lambda line: RoundRecord.model_validate_json(line).round <= last)
+
+    def direction(self) -> bytes:
+        """What was kept of the last round that counts for screening; empty if nothing was.
+
+        Raises:
+            RunFolderError: It is missing or not what the events say.
+        """
+        return read_direction(self.path, self.history)
 
     def say_resumed(self, progress: Progress) -> None:
         """Have the log say that another process goes on, from where, and what the last one left that it does not hold.

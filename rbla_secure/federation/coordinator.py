@@ -43,6 +43,7 @@ class Coordinator:
         filtering: The defence between sums and averages, if the plan has one.
         guard: The checks of every step, if the plan has any.
         moved: Told of the adapter before and after every round, before the next one takes inputs.
+        direction: What services need to go on screening in another process, asked for after every round; empty if nothing.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Coordinator:
     filtering: Filtering | None = None
     guard: Guard | None = None
     moved: Moved = lambda _before, _after: None
+    direction: Callable[[], bytes] = lambda: b""
 
     def initial_adapter(self) -> Adapter:
         """The adapter before round 1."""
@@ -92,7 +94,7 @@ class Coordinator:
             self.moved(last, adapter)
             if self.guard is not None:
                 self.guard.remember(adapter)
-            self.folder.save(self.plan, current.session, adapter, record, seconds)
+            self.folder.save(self.plan, current.session, adapter, record, seconds, direction=self.direction())
             records.append(record)
             timings.append(seconds)
             self.observe(record, seconds)

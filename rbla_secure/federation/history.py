@@ -38,6 +38,7 @@ class History:
         self.attempts: list[tuple[int, int]] = []
         self.states: dict[str, list[LedgerState]] = {}
         self.adapter_file = ""
+        self._directions: dict[int, str] = {}
         # Of the last process alone: by round, the sessions that it has opened and that have not ended.
         self._open: dict[int, OpenSession] = {}
 
@@ -89,6 +90,11 @@ class History:
             return None
         return self._open.get(number)
 
+    @property
+    def direction(self) -> str:
+        """Digest of what was kept of the last round for screening, hex; empty if nothing was."""
+        return self._directions.get(self.rounds, "")
+
     def adapter_after(self, number: int) -> str:
         """Digest of the adapter after a round, hex."""
         return str(self.results[number - 1].details["adapter"])
@@ -116,6 +122,8 @@ class History:
                 self._take_session(event)
             case EventKind.PRIVACY_SPENT:
                 self._take_spending(event)
+            case EventKind.DIRECTION_KEPT:
+                self._directions[self._expect_next(event)] = self._digest(event, "direction")
             case EventKind.ROUND_FINISHED | EventKind.ROUND_ABORTED:
                 self._take_result(event)
             case EventKind.RUN_FINISHED:
@@ -166,13 +174,11 @@ class History:
         self.states.setdefault(name, []).append(state)
 
     def _take_result(self, event: Event) -> None:
-        if event.round != self.rounds + 1:
-            raise self._fault(event, f"the round after {self.rounds} is {self.rounds + 1}")
-        self._expect_opened(event)
+        number = self._expect_next(event)
         self._digest(event, "adapter")
         self._digest(event, "metrics")
         self.results.append(event)
-        self._open.pop(event.round, None)
+        self._open.pop(number, None)
 
     def _take_export(self, event: Event) -> None:
         self._expect_rounds(event)
@@ -180,6 +186,13 @@ class History:
         if self.adapter_file not in {"", digest}:
             raise self._fault(event, "a run has one result")
         self.adapter_file = digest
+
+    def _expect_next(self, event: Event) -> int:
+        number = self.rounds + 1
+        if event.round != number:
+            raise self._fault(event, f"the round after {self.rounds} is {number}")
+        self._expect_opened(event)
+        return number
 
     def _expect_opened(self, event: Event) -> None:
         if (event.round, event.attempt) not in self._known:

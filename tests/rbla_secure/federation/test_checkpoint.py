@@ -45,7 +45,7 @@ class CrashError(Exception):
 def die_before_the_event(folder: RunFolder, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round whose line and checkpoint are on the disk, and whose end the log was not told of any more."""
 
-    def crash(*_arguments: object) -> Iterator[Entry]:
+    def crash(*_arguments: object, **_kept: object) -> Iterator[Entry]:
         raise CrashError
 
     with monkeypatch.context() as patch:
