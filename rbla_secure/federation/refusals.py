@@ -190,7 +190,10 @@ def _check_tiers(config: Config) -> None:
 
 
 def _check_turns(config: Config) -> None:
-    """Rows in turns make all ranks compute alike, which takes folded rows; and steps with noise are counted by the round."""
+    """Rows in turns make all ranks compute and send alike.
+
+    That takes folded rows, and nothing in a low band that depends on high ones; steps with noise are counted by the round.
+    """
     if config.training.rows is RowOrder.TOGETHER:
         return
     if config.lora.rest is Rest.DROPPED:
@@ -202,6 +205,11 @@ def _check_turns(config: Config) -> None:
         raise PlanError(
             "training.rows=in-turns must be together with sample-level.noise-multiplier above 0: each turn would take as many "
             "steps as a round is accounted for"
+        )
+    if adaptive(config):
+        raise PlanError(
+            "training.rows=in-turns must have privacy.clipping=flat or per-layer: each band is clipped alone, and a count of "
+            "clients that were not clipped would tell in the lowest band what the others learned"
         )
 
 
