@@ -4,6 +4,7 @@ Nothing here needs a model or data.
 """
 
 import importlib.util
+from typing import Final
 
 from protocols import profiles
 from protocols.errors import ProtocolError
@@ -32,6 +33,9 @@ from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.quorum import band_quorum
+
+# Where one sampled step in twenty spends an epsilon above 80, and the distribution of losses has some ten million values.
+_LEAST_COUNTED: Final = 0.1
 
 
 def check_config(config: Config) -> None:
@@ -136,6 +140,11 @@ def _check_sample_level(config: Config) -> None:
         sample_level(config)
     except PrivacyError as error:
         raise PlanError(f"sample-level: {error}") from None
+    if wanted.noise_multiplier < _LEAST_COUNTED:
+        raise PlanError(
+            f"sample-level.noise-multiplier={wanted.noise_multiplier:g} must be 0 or at least {_LEAST_COUNTED:g}: with less, "
+            "what sampled steps spend takes gigabytes to work out, and says nothing"
+        )
     check_sample_budget(config)
 
 

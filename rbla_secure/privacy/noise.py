@@ -124,8 +124,9 @@ class GaussianMechanism(ABC):
         """
         if not self.count_noise:
             return 0
-        inner = math.sqrt(1 / (1 / self.noise_multiplier**2 - 1 / (2 * self.count_noise) ** 2))
-        return max(1, math.floor(inner * self._update_bound / (2 * self.count_noise)))
+        # 1 / sqrt(1/z^2 - 1/(2 sigma_b)^2) over 2 sigma_b, in which no square of a small z vanishes.
+        ratio = self.noise_multiplier / (2 * self.count_noise)
+        return max(1, math.floor(self._update_bound * ratio / math.sqrt((1 - ratio) * (1 + ratio))))
 
     def sensitivity(self, relation: Adjacency) -> float:
         """The L2 distance that one client's integers can move the sum, in integer units.
