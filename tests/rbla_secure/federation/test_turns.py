@@ -141,6 +141,9 @@ def test_who_diverged_in_the_lowest_band_is_refused_whatever_its_rank(rank: int)
 
     with pytest.raises(UpdateError, match="not finite"):
         sent(rank, change)
+    # Under noise nobody is told: it sends what a client sends that has learned nothing.
+    for index, values in sent(rank, np.zeros_like(change), **NOISE).items():
+        np.testing.assert_array_equal(sent(rank, change, **NOISE)[index], values)
 
 
 def test_all_bands_together_are_no_longer_than_the_clip_norm() -> None:
@@ -152,6 +155,15 @@ def test_all_bands_together_are_no_longer_than_the_clip_norm() -> None:
     assert norms == pytest.approx([0.5 * plan.config.clip_norm] * 4, rel=1e-3)
     assert math.hypot(*norms) == pytest.approx(plan.config.clip_norm, rel=1e-3)
     assert update_limit(plan) >= math.hypot(*norms)
+
+
+def test_each_band_is_rounded_by_a_stream_of_its_own() -> None:
+    """Two bands of one row each with the same change are rounded independently."""
+    unit = 0.1 / 32767
+    first, second, *_ = sent(7, np.full_like(trained(7), 0.5 * unit)).values()
+
+    assert set(first) | set(second) == {0, 1}
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("bits", [3, 16])
