@@ -22,6 +22,7 @@ from rbla_secure.config import Config
 from rbla_secure.errors import EvaluationError, PlanError, RefusalError
 from rbla_secure.evaluation.mounted import check_each_seen, mounted
 from rbla_secure.federation.broadcast import Broadcast, band_digests
+from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.derived import tier_protection
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.round import RoundOutcome
@@ -31,7 +32,13 @@ from rbla_secure.lora.adapter import Adapter
 from tests.contracts.sessions import make_inputs, make_session, same_bindings
 from tests.protocols.masking.parties import EveryonesMasking
 from tests.support.federations import make_adapter, make_config, make_plan
-from tests.support.model_world import LARGE, World, believe_anything, count_all_ranks_together
+from tests.support.model_world import (
+    LARGE,
+    World,
+    believe_anything,
+    clip_all_bands_together,
+    count_all_ranks_together,
+)
 from tests.support.run_folders import snapshot
 from tests.support.tiny_job import job, write_images
 
@@ -56,6 +63,33 @@ def test_claim_40_one_model_isolates_no_client(
     result = world.play(world.model(dead_in=0, alive_in=2), drop=LARGE[1:])
 
     assert world.isolated(result, "large-01") == isolated
+
+
+@pytest.mark.parametrize("clip", ["each band", "all bands"])
+def test_claim_40_in_turns_what_is_sent_of_a_band_is_alike_at_every_rank(
+    monkeypatch: pytest.MonkeyPatch, clip: str
+) -> None:
+    """The same client with the same examples, of rank 2 and of rank 4: its lowest band's integers, clipped and rounded."""
+    if clip == "all bands":
+        clip_all_bands_together(monkeypatch)
+    found = []
+    for rank in (2, 4):
+        tiers = {
+            "one": {"rank": rank, "clients": 1},
+            "small": {"rank": 2, "clients": 2},
+            "large": {"rank": 4, "clients": 4},
+        }
+        world = World(tiers=tiers, training={"rows": "in-turns", "batch_size": 8, "learning_rate": 0.05})
+        world.play(world.plan.initial_adapter)
+        change = world.changes["one-01"]
+        sent = contribution(world.plan, world.session, "one-01", change, weight=1.0, noise_key=bytes(16))
+        found.append((change[:2], sent[0]))
+
+    (low, few), (high, many) = found
+
+    assert low.tobytes() == high.tobytes()
+    assert few.any()
+    assert np.array_equal(few, many) == (clip == "each band")
 
 
 def test_claim_40_a_plan_whose_classes_cannot_be_whole_is_refused_and_check_says_who_is_protected() -> None:

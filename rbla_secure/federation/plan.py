@@ -49,11 +49,18 @@ from rbla_secure.federation.derived import (
     services,
     threshold,
 )
-from rbla_secure.federation.protection import adaptive, build_mechanism, clip_norms, colluders, noisy
+from rbla_secure.federation.protection import (
+    adaptive,
+    bands_alone,
+    build_mechanism,
+    clip_norms,
+    colluders,
+    noisy,
+)
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
-from rbla_secure.privacy.clipping import nearest_norm
+from rbla_secure.privacy.clipping import nearest_norm, rounded_norm
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
@@ -175,6 +182,17 @@ class Plan:
             return self.layout.lora_B_columns
         return np.ones(self.layout.row_length, dtype=np.bool_)
 
+    @property
+    def bands_alone(self) -> bool:
+        """Whether each band of an update is clipped and rounded alone, to its part of the clip norm."""
+        return bands_alone(self.config)
+
+    def rounded_norm(self, clip_norm: float) -> float:
+        """The L2 norm, in integer units, that one client's update of a norm never exceeds after rounding."""
+        heights = [band.height for band in self.bands] if self.bands_alone else [self.max_rank]
+        width = int(self.columns.sum())
+        return rounded_norm(self.quantizer, clip_norm, [height * width for height in heights])
+
     @cached_property
     def clip_norms(self) -> tuple[float, ...]:
         """Every norm that a round may clip to, falling."""
@@ -254,8 +272,7 @@ class Plan:
         wanted = self.config.homomorphic
         if self.config.secure_sum is not SecureSumMode.HOMOMORPHIC or wanted.screening is Screen.OFF:
             return None
-        dimension = self.max_rank * int(self.columns.sum())
-        longest = self.quantizer.rounded_norm_bound(self.config.clip_norm, dimension)
+        longest = self.rounded_norm(self.config.clip_norm)
         return Screening(
             max_norm=longest / self.quantizer.levels + STEP,
             min_cosine=wanted.min_cosine,

@@ -10,7 +10,7 @@ from typing import final
 
 from protocols.homomorphic.parameters import by_name
 from protocols.profiles import MaskingProfile
-from rbla_secure.choices import Adjacency, Clipping, Mechanism, SecureSumMode, Upload, Weighting
+from rbla_secure.choices import Adjacency, Clipping, Mechanism, RowOrder, SecureSumMode, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.recovery import BandSize, check_recovery, recovered_shares
@@ -78,6 +78,14 @@ def sum_bits(config: Config) -> int:
 def adaptive(config: Config) -> bool:
     """Whether the clip norm follows a quantile of the updates' norms."""
     return config.privacy.clipping is Clipping.ADAPTIVE
+
+
+def bands_alone(config: Config) -> bool:
+    """Whether each rank band of an update is clipped and rounded alone: where rows are trained in turns.
+
+    What a band sends is then one function of model, examples and seed for all who hold it, as what it learns.
+    """
+    return config.training.rows is RowOrder.IN_TURNS
 
 
 def counts_before(round_number: int) -> int:
@@ -199,6 +207,7 @@ def build_mechanism(
         "bands": tuple(shares),
         "members": members,
         "count_noise": count_noise(config, members),
+        "bands_alone": bands_alone(config),
     }
     try:
         mechanism = _mechanism(config, common)

@@ -1,7 +1,9 @@
 """Bounding a client's whole update: all rows, all layers, lora_A and lora_B together.
 
 Whatever the rule, the whole update ends with an L2 norm of at most the clip norm: that is the sensitivity. Per layer,
-each of L layers is clipped to clip_norm / sqrt(L), whose squares add up to it. Adaptive clipping (Andrew et al. 2021,
+each of L layers is clipped to clip_norm / sqrt(L), whose squares add up to it. Where rows are trained in turns, each of the
+plan's m rank bands is clipped (and rounded) alone, to clip_norm / sqrt(m) whatever the rank of its client: one clip over all
+rows would shorten the low rows of whoever moved far in high ones, and so tell ranks apart. Adaptive clipping (Andrew et al. 2021,
 arXiv 1905.03871) follows a quantile of the norms: clients count, under the same noise, how many were not clipped.
 """
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from rbla_secure.errors import UpdateError
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, UpdateRows, l2_norm
+from rbla_secure.privacy.quantize import Quantizer
 
 
 def clip(update: ClientUpdate, *, clip_norm: float) -> BoundedUpdate:
@@ -53,6 +56,23 @@ def clip_per_layer(
         part = rows[:, lora_A.start : lora_B.stop]
         part *= _factor(part, limit)
     return BoundedUpdate(rows=rows, weight=update.weight, clip_norm=clip_norm)
+
+
+def part_norm(clip_norm: float, parts: int) -> float:
+    """To what length each of so many parts is clipped, if the whole is to be no longer than the clip norm."""
+    return clip_norm / math.sqrt(parts)
+
+
+def rounded_norm(quantizer: Quantizer, clip_norm: float, lengths: Sequence[int]) -> float:
+    """The L2 norm, in integer units, that a whole update never exceeds, each of its parts clipped and rounded alone.
+
+    Args:
+        quantizer: The plan's grid.
+        clip_norm: Of the whole.
+        lengths: How many values each part has; one for an update that is clipped and rounded as a whole.
+    """
+    limit = part_norm(clip_norm, len(lengths))
+    return math.hypot(*(quantizer.rounded_norm_bound(limit, length) for length in lengths))
 
 
 def is_unclipped(update: ClientUpdate, *, clip_norm: float) -> bool:

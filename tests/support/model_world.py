@@ -13,6 +13,7 @@ import torch
 
 from protocols.interface import SumResult
 from protocols.session import ClientId
+from rbla_secure.choices import RowOrder
 from rbla_secure.federation import conversation as conversations
 from rbla_secure.federation import memory
 from rbla_secure.federation import participant as participants
@@ -62,7 +63,9 @@ class World:
         )
         layout = find_linear(BASE, scaling=config.lora.scaling)
         self.plan = Plan.build(config, layout=layout, base_digest=base_digest(BASE))
-        self.trainer = LocalTrainer(BASE, layout, config.training)
+        in_turns = config.training.rows is RowOrder.IN_TURNS
+        turns = [band.stop for band in self.plan.bands] if in_turns else ()
+        self.trainer = LocalTrainer(BASE, layout, config.training, turns=turns)
         self.changes: dict[ClientId, npt.NDArray[np.float64]] = {}
         self.people = {name: self._participant(name) for name in self.plan.ranks}
         self.silent: dict[ClientId, str] = {}
@@ -154,6 +157,11 @@ class World:
 def believe_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Participants that train on whatever model they are sent."""
     monkeypatch.setattr(memory, "check_plausible", lambda *_arguments, **_more: None)
+
+
+def clip_all_bands_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parties that shorten, round and refuse an update as a whole, also where its bands were trained in turns."""
+    monkeypatch.setattr(plans, "bands_alone", lambda _config: False)
 
 
 def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
