@@ -97,7 +97,7 @@ class Search:
         """The clients' own check."""
         before = np.array(self.start.numpy())
         after = (before + move.detach().numpy()).astype(np.float32)
-        Movement(before=before, after=after, rounds=rounds).check(self.plan)
+        Movement(before=before, after=after, rounds=rounds).check(self.plan, average_limits(self.plan))
         return True
 
     def rounds(self, victim: int | None) -> int | None:

@@ -35,11 +35,11 @@ from rbla_secure.assembly import private_descent
 from rbla_secure.config import Config, load_config
 from rbla_secure.durable import write_atomic
 from rbla_secure.federation.contribution import contribution
-from rbla_secure.federation.coordinator import clip_norm
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import views
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import average
+from rbla_secure.federation.sessions import clip_norm
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import spread

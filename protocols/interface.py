@@ -20,8 +20,11 @@ Guarantees, tested for every implementation by one conformance class:
 * A segment whose sum exceeds what its survivors could add up to stays closed: something in it did not cancel.
 * Calls and messages out of order raise StageError; malformed, foreign or repeated messages raise their named error
   and change nothing.
+* Calls of one client from several threads wait for each other: each sees the state that the one before left. Two requests that
+  come at the same moment are two requests in a row, of which the second gets no second answer.
 """
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -61,7 +64,7 @@ class SumResult:
         refused: By segment index: why a segment stayed closed.
         inputs: By survivor and segment, what a sum in the clear was asked to keep; empty in every other one.
         extra_secrets: By (survivor, open segment, number from 0): the secrets that the segment's rule gives out. Secret.
-        faults: By client that provably did not follow the protocol: what it did.
+        faults: By client that provably did not follow the protocol: what it did. As :attr:`SumServer.faults`.
         disputes: By client: whose messages to it were no use to it, it says; of each such pair one is at fault, and it
             cannot be told which.
     """
@@ -76,7 +79,13 @@ class SumResult:
 
 
 class SumClient(ABC):
-    """One client's side of one session. Holds the session's secrets; lives as long as the session."""
+    """One client's side of one session. Holds the session's secrets; lives as long as the session.
+
+    Every method of a subclass takes its turn: it holds `_turn` from its first look at the state to its last change.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.RLock()
 
     @abstractmethod
     def reply(self, request: bytes) -> bytes:
@@ -115,6 +124,16 @@ class SumServer(ABC):
 
         A server that is not told finds out when it asks for the result.
         """
+
+    @property
+    def faults(self) -> Mapping[ClientId, str]:
+        """By client that provably did not follow the protocol: what it did. Also where the session ends without a result."""
+        return {}
+
+    @property
+    def disputes(self) -> Mapping[ClientId, tuple[ClientId, ...]]:
+        """By client: whose messages to it were no use to it, it says; of each such pair one is at fault. As :attr:`faults`."""
+        return {}
 
     @property
     @abstractmethod

@@ -64,6 +64,7 @@ class PlainClient(SumClient):
     """Sends its summands as they are."""
 
     def __init__(self, session: Session, me: ClientId) -> None:
+        super().__init__()
         self._session = session
         self._me = me
         self._position = session.position(me)
@@ -76,25 +77,27 @@ class PlainClient(SumClient):
 
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
         """Answer the request of upload."""
-        if self._ended:
-            raise StageError("the session is over for this client")
-        if request:
-            raise StageError("the request of upload must be empty")
-        if self._reply is None:
-            check_inputs(self._session, self._me, inputs)
-            self._reply = PlainInput(
-                context=self._session.context,
-                sender=self._position,
-                segments={index: to_ring(given.values) for index, given in inputs.items()},
-                bindings={index: given.binding for index, given in inputs.items()},
-                ring_bits=self._session.ring_bits,
-            ).to_bytes()
-        return self._reply
+        with self._turn:
+            if self._ended:
+                raise StageError("the session is over for this client")
+            if request:
+                raise StageError("the request of upload must be empty")
+            if self._reply is None:
+                check_inputs(self._session, self._me, inputs)
+                self._reply = PlainInput(
+                    context=self._session.context,
+                    sender=self._position,
+                    segments={index: to_ring(given.values) for index, given in inputs.items()},
+                    bindings={index: given.binding for index, given in inputs.items()},
+                    ring_bits=self._session.ring_bits,
+                ).to_bytes()
+            return self._reply
 
     def end(self) -> None:
         """Forget what was sent."""
-        self._reply = None
-        self._ended = True
+        with self._turn:
+            self._reply = None
+            self._ended = True
 
 
 @final

@@ -41,7 +41,7 @@ class MaskingProfile:
         survivor_check: What clients do about split survivor lists.
         corrupt_share: The largest share of the members that may collude with the server, in [0, 1).
         dropout_share: The largest share of the members that is expected to drop out, in [0, 1).
-        security_bits: A sparse graph exposes somebody with probability at most 2^-security_bits.
+        security_bits: The sparse graphs of a session expose somebody with probability at most 2^-security_bits.
         correctness_bits: A sparse graph cannot be unmasked with probability at most 2^-correctness_bits.
 
     Raises:

@@ -207,7 +207,14 @@ class Session:
 
     def segments_of(self, client: ClientId) -> tuple[Segment, ...]:
         """The segments to which a member contributes."""
-        return tuple(segment for segment in self.segments if client in segment.members)
+        if client not in self._segments_of:
+            self._segments_of[client] = tuple(s for s in self.segments if client in s.members)
+        return self._segments_of[client]
+
+    @cached_property
+    def _segments_of(self) -> dict[ClientId, tuple[Segment, ...]]:
+        """Those that were asked for: it is asked of every client by every other."""
+        return {}
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""

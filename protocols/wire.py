@@ -10,7 +10,7 @@ alone: a length beyond the bytes at hand is refused first.
 import struct
 from collections.abc import Sequence
 from enum import IntEnum, unique
-from itertools import pairwise
+from operator import lt
 from typing import Any, Self
 
 from protocols.errors import WireError
@@ -61,13 +61,18 @@ class MessageType(IntEnum):
     STORED_SUMS = 86
     SERVICE_SCREENING = 87
     SCREENING_COPY = 88
+    SERVICE_REFERENCE = 89
+
+
+_HEAD_SIZE = 4
+_HEADS = {message_type: MAGIC + bytes((VERSION, message_type)) for message_type in MessageType}
 
 
 class Writer:
     """Appends fields to one message."""
 
     def __init__(self, message_type: MessageType) -> None:
-        self._parts: list[bytes] = [MAGIC, bytes((VERSION, message_type))]
+        self._parts: list[bytes] = [_HEADS[message_type]]
 
     def unsigned(self, value: int, size: int) -> Self:
         """An unsigned integer of `size` bytes."""
@@ -117,7 +122,19 @@ class Reader:
     def __init__(self, data: bytes, message_type: MessageType) -> None:
         self._data = data
         self._at = 0
-        self._name = message_type.name.lower()
+        self._message_type = message_type
+        if data.startswith(_HEADS[message_type]):
+            self._at = _HEAD_SIZE
+        else:
+            self._refuse_head()
+
+    @property
+    def _name(self) -> str:
+        return self._message_type.name.lower()
+
+    def _refuse_head(self) -> None:
+        """Say which part of the beginning is another one."""
+        message_type = self._message_type
         if self._take(2) != MAGIC:
             raise WireError(f"{self._name}: does not begin with the magic bytes")
         if (version := self.unsigned(1)) != VERSION:
@@ -160,7 +177,7 @@ class Reader:
 
     def check_increasing(self, values: Sequence[Any]) -> None:
         """Refuse a list that stands for a set and is not strictly increasing."""
-        if any(not a < b for a, b in pairwise(values)):
+        if not all(map(lt, values, values[1:])):
             raise WireError(f"{self._name}: a set is not in strictly increasing order")
 
     def rest(self, sizes: Sequence[int]) -> bytes:
@@ -176,7 +193,8 @@ class Reader:
             raise WireError(f"{self._name}: {left} trailing bytes")
 
     def _take(self, size: int) -> bytes:
-        if size > len(self._data) - self._at:
-            raise WireError(f"{self._name}: ends {size - len(self._data) + self._at} bytes early")
-        self._at += size
-        return self._data[self._at - size : self._at]
+        start, end = self._at, self._at + size
+        if end > len(self._data):
+            raise WireError(f"{self._name}: ends {end - len(self._data)} bytes early")
+        self._at = end
+        return self._data[start:end]

@@ -95,7 +95,8 @@ class RowOrder(StrEnum):
 
     TOGETHER: all in every step. Clients of unequal rank start from one function, and part from it with the first step.
     IN_TURNS: one rank band after another, each for the whole of the configured epochs or batches, the other rows folded. What a
-        band learns is then the same function of model, examples and seed for all who hold it, to the bit.
+        band learns is then the same function of model, examples and seed for all who hold it, to the bit; and since each is
+        clipped and rounded alone, so is what is sent of it.
     """
 
     TOGETHER = "together"

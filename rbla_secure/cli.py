@@ -81,10 +81,13 @@ def _work(folder: RunFolder, options: argparse.Namespace) -> dict[str, object]:
 def _check(options: argparse.Namespace) -> dict[str, object]:
     config = load_config(options.config, options.set)
     check_config(config)
-    # The data set is read whole: what `run` would refuse is refused here.
-    from rbla_secure.tasks.datasets import load_images, split  # noqa: PLC0415
+    # What `run` would refuse is refused here: noise that no grid has room for, which takes the shape of the base, and data
+    # that are missing or too few. torch takes seconds to import: only once the configuration is sound.
+    from rbla_secure.job import planned  # noqa: PLC0415
+    from rbla_secure.tasks.dealing import load_data  # noqa: PLC0415
 
-    split(load_images(config.task), held_out=config.task.held_out, public=config.task.public, seed=0)
+    planned(config)
+    load_data(config)
     rows = band_rows(config)
     with ConsoleReport(_console(options), config) as report:
         report.checked(rows)

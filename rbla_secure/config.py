@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from rbla_secure.choices import (
     AcrossRule,
@@ -43,6 +43,28 @@ CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+# Lengths of updates, steps and noise, far beyond what any model has use for. Inside, no arithmetic leaves its range: squares of
+# lengths in integer units stay below 1e60, and the rows after 1e9 rounds below 1e25.
+SHORTEST, LONGEST = 1e-9, 1e9
+LARGEST_STEP = 1e6
+LEAST_NOISE, MOST_NOISE = 1e-6, 1e6
+
+
+def _zero_or(least: float) -> AfterValidator:
+    """Beyond the range of its field: nothing between 0, which turns something off, and the least value."""
+
+    def check(value: float) -> float:
+        if 0 < value < least:
+            raise ValueError(f"must be 0 or at least {least}")
+        return value
+
+    return AfterValidator(check)
+
+
+Length = Annotated[float, Field(ge=SHORTEST, le=LONGEST, allow_inf_nan=False)]
+LengthOrZero = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False), _zero_or(SHORTEST)]
+Noise = Annotated[float, Field(ge=0, le=MOST_NOISE, allow_inf_nan=False), _zero_or(LEAST_NOISE)]
 TierName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
@@ -82,9 +104,7 @@ class QuantizationConfig(_Table):
 
     bits: Annotated[int, Field(ge=2, le=32)] = 16
     ring_bits: Annotated[int, Field(ge=16, le=32)] = Field(32, description="of the sum: 16, 20, 24 or 32")
-    bound: Positive = Field(
-        0.06, description="largest magnitude of one coordinate; what is cut off is counted"
-    )
+    bound: Length = Field(0.06, description="largest magnitude of one coordinate; what is cut off is counted")
 
 
 class MaskingConfig(_Table):
@@ -135,15 +155,19 @@ class PrivacyConfig(_Table):
         False, description="noise follows from the seed: repeatable, and worthless as protection"
     )
     clipping: Clipping = Clipping.FLAT
-    min_clip: NotNegative = Field(
+    min_clip: LengthOrZero = Field(
         0.0, description="adaptive clipping: the smallest norm; 0 takes clip-norm / 16"
     )
-    max_clip: NotNegative = Field(0.0, description="adaptive clipping: the largest norm; 0 takes 4 clip-norm")
+    max_clip: LengthOrZero = Field(
+        0.0, description="adaptive clipping: the largest norm; 0 takes 4 clip-norm"
+    )
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="adaptive clipping: share of clients that shall stay unclipped"
     )
-    clip_rate: Positive = Field(0.2, description="adaptive clipping: how fast the norm follows")
-    count_noise: NotNegative = Field(
+    clip_rate: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = Field(
+        0.2, description="adaptive clipping: how fast the norm follows"
+    )
+    count_noise: Noise = Field(
         0.0, description="adaptive clipping: noise on the count of unclipped clients; 0 takes cohort / 20"
     )
 
@@ -155,7 +179,7 @@ class SampleLevelConfig(_Table):
         0.0,
         description="noise on the sum of a step's clipped gradients over what one example can move it; 0 is none",
     )
-    clip_norm: Positive = Field(1.0, description="L2 norm of one example's gradient")
+    clip_norm: Length = Field(1.0, description="L2 norm of one example's gradient")
     sample_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.05, description="probability of an example to be in a step's batch"
     )
@@ -248,7 +272,7 @@ class Config(_Table):
     secure_sum: SecureSumMode = SecureSumMode.MASKING
     average: AverageRule = AverageRule.RBLA
     gamma: Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)] = 0.0
-    server_learning_rate: Positive = 1.0
+    server_learning_rate: Annotated[float, Field(gt=0, le=LARGEST_STEP, allow_inf_nan=False)] = 1.0
     upload: Upload = Field(
         Upload.BANDED, description="padded uploads zeros for bands that a client does not hold"
     )
@@ -259,8 +283,8 @@ class Config(_Table):
         description="of a client when weights = examples, however few it has; a forged weight amplifies by 1 / this at most",
     )
     min_holders: Count = Field(3, description="a rank band opens only with so many surviving holders")
-    clip_norm: Positive = 1.5
-    noise_multiplier: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = Field(
+    clip_norm: Length = 1.5
+    noise_multiplier: Noise = Field(
         0.0,
         description="standard deviation of the noise on every sum over what one client can move it; 0 is none",
     )
@@ -361,6 +385,7 @@ def _explain_one(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"key {key!r} is missing"
     rule = fault["msg"].replace("Input should", "must", 1).replace("String should", "must", 1)
+    rule = rule.removeprefix("Value error, ")
     value = "{...}" if isinstance(fault["input"], Mapping) else repr(fault["input"])
     return f"{key}={value} {rule}"
 

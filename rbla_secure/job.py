@@ -1,12 +1,13 @@
 """The main job, top to bottom: data, base, plan, participants, rounds, adapter.
 
 Everything that a run computes is here or below; the command line only parses and prints. A killed job is run again by
-the same function on the same folder: what is already durable is read, the rest is done.
+the same function on the same folder: what is already durable is read and held against the audit log, and only then is
+anything written and the rest done.
 """
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -18,28 +19,32 @@ from protocols.identity import YEAR_SECONDS, ThrowawayAuthority, TrustStore
 from rbla_secure.assembly import guard_of, reference_of, trainer_of
 from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
-from rbla_secure.durable import replace_folder
+from rbla_secure.durable import replace_folder, write_atomic
 from rbla_secure.engines.in_process import Faults, InProcess
-from rbla_secure.federation.audit_log import Entry, EventKind
+from rbla_secure.errors import RunFolderError
+from rbla_secure.federation.audit_log import FILE_NAME, Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.derived import row_quorum
 from rbla_secure.federation.filtering import Filtering
+from rbla_secure.federation.folder_checks import ADAPTER, BASE
 from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.spending import check_spent
 from rbla_secure.lora.adapter import Adapter, Rows
-from rbla_secure.lora.peft_io import find_linear, save_adapter
+from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files, find_linear
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.learned import what_each_party_learned
-from rbla_secure.report.privacy import spent_in
+from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary, spent_in
 from rbla_secure.report.summary import ServiceCost, Summary
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import (
     base_digest,
+    base_files,
     build_mlp,
     chain_digest,
     load_base,
@@ -66,10 +71,16 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         config = folder.config
         data = load_data(config)
 
-        # The frozen base, and the plan that server and clients share.
+        # The frozen base, and the plan that server and clients share. A folder that is gone on with is compared with both
+        # to its last file before the first one is written.
         base = _base(folder, data.public)
         layout = find_linear(base, scaling=config.lora.scaling)
         plan = Plan.build(config, layout=layout, base_digest=base_digest(base))
+        progress = folder.load(plan)
+        check_spent(plan, folder, progress)
+        if folder.history.exported:
+            _check_exported(folder, _exported_files(folder, progress, spent_in(folder.path)))
+        base = _on_disk(folder, base)
         scorer = Scorer(base, layout, data.held_out)
         base_score = scorer.score(None)
         report.base(base_score.accuracy, base_score.loss, examples=len(data.held_out))
@@ -97,10 +108,12 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             filtering=Filtering.of(plan, last_step, reference_of(plan, base, data)),
             guard=guard_of(plan, base, data, folder.last_adapters(plan, WINDOW)),
             moved=last_step.took,
+            direction=services.direction if services is not None else lambda: b"",
         )
-        progress = folder.load(plan)
         if plan.screening is not None or coordinator.filtering is not None:
             last_step.recall(chain([coordinator.initial_adapter()], folder.adapters(plan)))
+        if services is not None:
+            services.recall(folder.direction())
         if progress.round:
             report.resumed(progress.round)
         done_before = len(progress.timings)
@@ -108,8 +121,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
 
         # The result, in PEFT's format.
         privacy, sample_privacy = spent_in(folder.path)
-        claims = [text for spent in (privacy, sample_privacy) if spent for text in spent.lines()]
-        digest = _export(folder.path / "adapter", progress, config, claims)
+        digest = _export(folder, _exported_files(folder, progress, (privacy, sample_privacy)))
         folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=progress.round, adapter_file=digest))
 
     here = progress.timings[done_before:]
@@ -135,20 +147,37 @@ def planned(config: Config) -> Plan:
 
 
 def _base(folder: RunFolder, public: LabelledImages) -> nn.Sequential:
-    """The base of a run: trained once, then read.
+    """The base of a run, read where it is there and the audit log names it, else trained. Nothing is written.
 
-    One that the audit log does not name yet, as a crash leaves it, is trained again; one that was lost comes back if it
-    comes out the same.
+    One that the log does not name yet, as a crash leaves it, is not believed. One that was lost comes back if it comes out
+    the same.
+
+    Raises:
+        RunFolderError: It is not the one that the log names, or its files say so in other bytes than a run writes.
     """
-    path = folder.path / "base"
+    path = folder.path / BASE
     if not folder.history.base or not path.exists():
         trained = train_base(public, seed=derive_seed(folder.config.seed, "base"))
-        if folder.history.base:
-            folder.hold_base(chain_digest(trained))
-        replace_folder(path, lambda empty: save_base(empty, trained))
+        folder.check_base(chain_digest(trained))
+        return trained
     base = load_base(path)
-    folder.hold_base(chain_digest(base))
+    folder.check_base(chain_digest(base))
+    for name, data in base_files(base).items():
+        if (path / name).read_bytes() != data:
+            raise RunFolderError(
+                f"{path / name} is not spelt as a run writes it, so something in it may be read otherwise: restore it from a "
+                "copy, or move base/ away to have it trained again"
+            )
     return base
+
+
+def _on_disk(folder: RunFolder, base: nn.Sequential) -> nn.Sequential:
+    """The base as its files have it, which are written first where they are not believed or not there."""
+    path = folder.path / BASE
+    if not folder.history.base or not path.exists():
+        replace_folder(path, lambda empty: save_base(empty, base))
+    folder.hold_base(chain_digest(base))
+    return load_base(path)
 
 
 def _services(plan: Plan) -> HomomorphicRoles | None:
@@ -228,14 +257,54 @@ def _pair(scorer: Scorer, adapter: Adapter) -> tuple[float, float]:
     return score.accuracy, score.loss
 
 
-def _export(folder: Path, progress: Progress, config: Config, claims: Sequence[str]) -> str:
-    """Write adapter/ and return the SHA-256 of its tensors' file."""
+def _exported_files(
+    folder: RunFolder, progress: Progress, spent: tuple[PrivacySummary | None, SamplePrivacySummary | None]
+) -> dict[str, bytes]:
+    """By name, what adapter/ must hold once all rounds are over: it follows from checkpoint, metrics, ledgers and plan."""
     adapter = progress.adapter
     if adapter is None:  # a run has at least one round, and every round leaves an adapter
         raise AssertionError("a finished run has an adapter")
-    card = model_card(_facts(adapter, progress, config, claims))
-    replace_folder(folder, lambda empty: save_adapter(empty, adapter, card=card))
-    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    claims = [text for summary in spent if summary for text in summary.lines()]
+    return adapter_files(adapter, card=model_card(_facts(adapter, progress, folder.config, claims)))
+
+
+def _check_exported(folder: RunFolder, files: Mapping[str, bytes]) -> None:
+    """Compare the result of a finished run with what it exports: weights, configuration and card, each to the byte.
+
+    A file that is missing is none that differs: it is written again. Files of other names are not compared.
+
+    Raises:
+        RunFolderError: A file is another one, or the log names another result than the last checkpoint gives.
+    """
+    if folder.history.adapter_file != hashlib.sha256(files[WEIGHTS_FILE]).hexdigest():
+        raise RunFolderError(
+            f"{folder.path / FILE_NAME} names an adapter_file that the checkpoint of the last round does not give: restore it "
+            "from a copy, or go on with the version of rbla-secure that exported it"
+        )
+    for name, data in files.items():
+        path = folder.path / ADAPTER / name
+        if path.exists() and path.read_bytes() != data:
+            raise RunFolderError(
+                f"{path} is not the one that the run exports: restore it from a copy, or move it away to have it written again"
+            )
+
+
+def _export(folder: RunFolder, files: Mapping[str, bytes]) -> str:
+    """Write adapter/, as far as it is not there from before, and return the SHA-256 of its tensors' file.
+
+    What lies there although the log does not name it is not believed and makes way as a whole.
+    """
+    path = folder.path / ADAPTER
+    if not folder.history.exported or not path.exists():
+        replace_folder(path, lambda empty: _write(empty, files))
+    else:
+        _write(path, {name: data for name, data in files.items() if not (path / name).exists()})
+    return hashlib.sha256(files[WEIGHTS_FILE]).hexdigest()
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        write_atomic(folder / name, data)
 
 
 def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequence[str]) -> dict[str, object]:

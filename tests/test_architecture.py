@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.identity",
     },
     "protocols.homomorphic": {
+        "protocols.clock",
         "protocols.errors",
         "protocols.ring",
         "protocols.wire",
@@ -181,8 +182,8 @@ LIBRARIES: dict[str, set[str]] = {
     "safetensors": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
-        "rbla_secure.federation.checkpoint",
-        "rbla_secure.federation.memory",
+        "rbla_secure.federation.checkpoint_file",
+        "rbla_secure.federation.state_folder",
     },
     "pydantic": {
         "rbla_secure.config",
@@ -190,6 +191,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.report",
         "rbla_secure.evaluation.suite",
         "rbla_secure.privacy.ledger",
+        "rbla_secure.privacy.ledger_fields",
         "rbla_secure.privacy.sample_ledger",
     },
     "dp_accounting": {"rbla_secure.privacy.accounting"},

@@ -1,6 +1,7 @@
 """A test for every numbered claim of threat_model.md, under the claim's number."""
 
 import ast
+import copy
 import math
 import re
 import secrets
@@ -57,6 +58,7 @@ from protocols.session import Session
 from rbla_secure import keys
 from rbla_secure.config import load_config
 from rbla_secure.errors import RefusalError, RunFolderError, UpdateError
+from rbla_secure.federation import memory
 from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind
 from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.checkpoint import RunFolder
@@ -71,7 +73,7 @@ from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.key_folders import load_identity
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import pack, rank_bands
-from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
+from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate
 from rbla_secure.privacy.clipping import clip
 from rbla_secure.privacy.quantize import Quantizer, quantize
 from rbla_secure.stopwatch import Stopwatch
@@ -230,6 +232,20 @@ def test_claim_01_the_check_of_uniformity_rejects_an_unmasked_upload() -> None:
     inputs = make_inputs(make_session(2, segment(0, 40_000, names(2))))
 
     assert not looks_uniform(to_ring(inputs["client-01"][0].values))
+
+
+def test_claim_01_corrupt_members_may_all_be_in_one_band() -> None:
+    """Two honest members of a band of 101, beside all 99 that 1000 members allow and more, mask with each other in every draw."""
+    members = names(1000)
+    session = make_session(1000, segment(0, 1, members[:101], 3), segment(1, 1, members, 3))
+    terms = as_terms(session)
+
+    for _ in range(20):
+        nonces = {position: secrets.token_bytes(16) for position in range(1, 1001)}
+        band, everyone = (terms.mask_graph(part, nonces) for part in session.segments)
+
+        assert 101 in band[100]
+        assert {len(peers) for peers in everyone.values()} == {48}
 
 
 def test_claim_02_fewer_shares_than_the_threshold_fit_every_secret() -> None:
@@ -499,7 +515,8 @@ def test_claim_08_a_model_aimed_at_one_client_is_bound_into_its_masks(
         return replace(message, adapter=bytes(adapter)).to_bytes()
 
     refused = play(plan, initial(plan), InMemory(participants(plan), requests=alter))
-    monkeypatch.setattr(Memory, "accept", lambda *_arguments: None)  # whatever it is sent, it believes
+    # Whatever it is sent, it believes.
+    monkeypatch.setattr(memory, "check_plausible", lambda *_arguments, **_more: None)
     honest = play(plan, initial(plan), InMemory(participants(plan)))
     attacked = play(plan, initial(plan), InMemory(participants(plan), requests=alter))
 
@@ -523,6 +540,8 @@ def test_claim_09_one_clients_integers_have_a_bounded_norm(scale: float) -> None
     values = np.concatenate([vector[:-1] for vector in integers.values()])
     assert np.linalg.norm(values) <= quantizer.rounded_norm_bound(0.5, rows.size)
     assert np.linalg.norm(values) <= 0.5 * quantizer.scale + math.sqrt(rows.size)
+    everything = np.concatenate(list(integers.values()))
+    assert np.linalg.norm(everything) <= quantizer.whole_norm_bound(0.5, rows.size, statistics=2)
 
 
 def test_claim_09_weights_above_one_and_unclipped_updates_cannot_be_built() -> None:
@@ -533,6 +552,12 @@ def test_claim_09_weights_above_one_and_unclipped_updates_cannot_be_built() -> N
         ClientUpdate(rows=rows, weight=1.5)
     with pytest.raises(UpdateError, match="clip_norm"):
         BoundedUpdate(rows=rows, weight=1.0, clip_norm=1.0)
+    with pytest.raises(UpdateError, match="weight"):
+        PackedUpdate(bands={0: rows[0]}, weight=2.0, norm_bound=2.0)
+    with pytest.raises(UpdateError, match="packed bands"):
+        PackedUpdate(bands={0: rows[0]}, weight=1.0, norm_bound=1.0)
+    with pytest.raises(ValueError, match="read-only"):
+        clip(ClientUpdate(rows=rows, weight=1.0), clip_norm=1.0).rows[0, 0] = 9.0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -709,6 +734,21 @@ def test_claim_12_secrets_do_not_print() -> None:
     for value in hidden:
         assert bytes(value).hex() not in text
         assert bytes(value).__repr__()[2:-1] not in text
+
+
+@pytest.mark.parametrize("read", [int, float, list, np.array, copy.copy, Secret.__getnewargs__])
+def test_claim_12_what_python_makes_of_a_secret_unasked_shows_nothing(
+    read: Callable[[Secret], object],
+) -> None:
+    """Numbers, lists, arrays and pickles are refused by an error without the bytes; a copy is the secret itself."""
+    hidden = Secret(b"1e5 never print me")
+
+    try:
+        text = f"{read(hidden)}"
+    except TypeError as error:
+        text = f"{error}"
+
+    assert "never" not in text
 
 
 FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
@@ -1212,7 +1252,7 @@ def _a_logged_run(folder: Path) -> list[str]:
     made = RunFolder.create(folder, plan.config)
     conversation = Conversation(plan, first_session(plan), server_sum(plan), log=made.log)
     prepare_round(conversation, InMemory(participants(plan), silent_from={"a-01": "share_keys"}))
-    made.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab"))
+    made.log.append(Entry.of_run(EventKind.STEP_CHECKED, reason="scaled"))
     made.close()
     return (folder / "events.jsonl").read_text().splitlines()
 
@@ -1245,7 +1285,7 @@ def test_claim_22_a_torn_line_is_no_tampering(tmp_path: Path) -> None:
     (folder / "events.jsonl").write_text("".join(line + "\n" for line in lines[:-1]) + lines[-1][:50])
 
     opened = RunFolder.open(folder)
-    opened.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab"))
+    opened.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab" * 32))
     opened.close()
 
     assert (folder / "events.jsonl").read_text().splitlines()[:-1] == lines[:-1]

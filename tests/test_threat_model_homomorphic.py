@@ -52,20 +52,33 @@ from tests.protocols.homomorphic.parties import (
     server_of,
     terms_of,
 )
-from tests.protocols.homomorphic.test_commitments import RANKED, WHOLE, cancelling
+from tests.protocols.homomorphic.test_classes import RANKED
 from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
 from tests.protocols.homomorphic.test_decryptor import begin
+from tests.protocols.homomorphic.test_dying_workers import Assassin, asks_for_sums
+from tests.protocols.homomorphic.test_ended_sessions import handed_in, of
+from tests.protocols.homomorphic.test_ended_sessions import view as taking_back
 from tests.protocols.homomorphic.test_malformed import CORPUS, KEYS, send
 from tests.protocols.homomorphic.test_malformed import SESSION as THREE_BANDS
+from tests.protocols.homomorphic.test_malleability import ORDERS, WHOLE, cancelling, committing
+from tests.protocols.homomorphic.test_ranks import ranked_round
 from tests.protocols.homomorphic.test_revocation import (
     NEW,
     OLD,
     contribution_of,
     decryptor_service,
-    ranked_round,
     server_with,
 )
 from tests.protocols.homomorphic.test_screening_attacks import Attack
+from tests.protocols.homomorphic.test_screening_direction import (
+    ONE_BAND,
+    Rounds,
+    along,
+    lying_round,
+    one_clients_round,
+)
+from tests.protocols.homomorphic.test_screening_direction import TWO_BANDS as DIRECTED
+from tests.protocols.homomorphic.test_service_time import SHORT, timed, with_short_certificate
 from tests.protocols.homomorphic.test_services import recorded, secret_parts
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
@@ -147,6 +160,28 @@ def test_claim_25_the_decryptor_counts_the_classes_itself() -> None:
     with pytest.raises(QuorumError, match="class_quorum=2"):
         playing.decryptor.decrypt(playing.summed(*members[:4]))
     playing.decryptor.decrypt(playing.summed(*members[1:5]))
+
+
+@pytest.mark.parametrize("revoked", [LAST, "decryptor"])
+def test_claim_25_other_lists_end_the_open_session(revoked: str) -> None:
+    """Also where they take back the decryptor itself: it forgets the key before it refuses anything."""
+    meeting = Meeting.of(THREE_BANDS, charge_for(services=VERIFIED))
+    meeting.take(*MEMBERS)
+
+    handed_in(of(meeting, "decryptor"), taking_back(revoked))
+
+    with pytest.raises(ServiceError, match="there is no key"):
+        meeting.sums(same_bindings(THREE_BANDS))
+
+
+def test_claim_25_who_has_expired_meanwhile_is_in_no_sum() -> None:
+    """The decryptor's time runs on while its session is open."""
+    meeting, clocks, _ = timed(with_short_certificate(LAST))
+    meeting.take(*MEMBERS)
+    clocks["decryptor"].passed += SHORT
+
+    with pytest.raises(ServiceError, match=f"the decryptor: CertificateError: .*{LAST}"):
+        meeting.sums(same_bindings(meeting.session))
 
 
 def test_claim_26_with_a_verifier_a_lie_is_not_decrypted() -> None:
@@ -235,6 +270,24 @@ def test_claim_28_a_worker_that_dies_costs_one_client_its_place() -> None:
     worker.close()
 
 
+def test_claim_28_a_worker_that_dies_over_the_sums_is_replaced() -> None:
+    """Killed when the sums are fetched, it costs nobody anything; killed again, it costs the round by name."""
+    worker = Assassin(ProcessChannel("worker", "worker", restarts=True))
+    for times in (1, 2):
+        meeting = Meeting.of(THREE_BANDS)
+        meeting.use(replace(meeting.roles, worker=worker))
+        meeting.take(*MEMBERS)
+        worker.strike(asks_for_sums, times)
+        if times > 1:
+            with pytest.raises(ServiceError, match="the round is lost"):
+                meeting.sums(same_bindings(THREE_BANDS))
+            continue
+        assert meeting.sums(same_bindings(THREE_BANDS)) == {
+            part.index: plain_sum(meeting.inputs, part, MEMBERS) for part in THREE_BANDS.segments
+        }
+    worker.close()
+
+
 @pytest.mark.parametrize("silent", [(), (SECOND,)])
 def test_claim_29_all_secure_sums_give_the_same_integers(silent: tuple[str, ...]) -> None:
     """The same inputs and drop-outs, band by band: plain, masked, encrypted, and encrypted with a verifier."""
@@ -312,6 +365,20 @@ def test_claim_30_with_a_verifier_nobody_chooses_what_is_opened() -> None:
     assert Attack.begin(VERIFIED).leaked() == 0
 
 
+def test_claim_30_a_sum_that_the_server_discards_gives_no_direction() -> None:
+    """A value of one client that closes its band points no cosine of the next round anywhere."""
+    rounds = Rounds(ONE_BAND)
+    assert list(one_clients_round(rounds, along(500_000))) == [0]
+
+    assert all(told == 0.0 for told, _ in rounds.read().values())
+
+
+def test_claim_30_no_band_that_could_be_opened_is_left_out_of_the_direction() -> None:
+    """An aggregator that asks for the colluders' band alone gets nothing opened."""
+    with pytest.raises(ServiceError, match="its sum is missing"):
+        lying_round(Rounds(DIRECTED), bands=(1,), contributors=DIRECTED.members[1:])
+
+
 @pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])
 def test_claim_44_no_input_is_made_from_anothers_ciphertexts(services: Services) -> None:
     """Who is shown the others' ciphertexts has committed to its own: another upload or receipt of it is refused."""
@@ -329,6 +396,21 @@ def test_claim_44_no_input_is_made_from_anothers_ciphertexts(services: Services)
 
     part = WHOLE.segments[0]
     assert meeting.sums(same_bindings(WHOLE)) == {0: plain_sum(meeting.inputs, part, MEMBERS[:3])}
+
+
+@pytest.mark.parametrize("committed", ORDERS)
+def test_claim_44_whoever_repeats_a_receipt_loses_its_own_place(committed: str) -> None:
+    """First or second, it has nothing to upload; the one that it was copied from is in the sum."""
+    meeting = Meeting.of(WHOLE, charge_for(services=VERIFIED))
+    made = committing(meeting, ORDERS[committed])
+    with pytest.raises(CiphertextError):
+        meeting.server.receive(LAST, made[LAST].to_bytes())
+    for member in MEMBERS[:3]:
+        meeting.server.receive(member, made[member].to_bytes())
+
+    assert meeting.sums(same_bindings(WHOLE)) == {
+        0: plain_sum(meeting.inputs, WHOLE.segments[0], MEMBERS[:3])
+    }
 
 
 def test_claim_44_no_ciphertext_leaves_before_the_list_is_fixed() -> None:

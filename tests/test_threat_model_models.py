@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from protocols.run import run_session
 from rbla_secure.cli import main
 from rbla_secure.config import Config
 from rbla_secure.errors import EvaluationError, PlanError, RefusalError
-from rbla_secure.evaluation.mounted import mounted
+from rbla_secure.evaluation.mounted import check_each_seen, mounted
 from rbla_secure.federation.broadcast import Broadcast, band_digests
+from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.derived import tier_protection
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.round import RoundOutcome
@@ -30,7 +32,13 @@ from rbla_secure.lora.adapter import Adapter
 from tests.contracts.sessions import make_inputs, make_session, same_bindings
 from tests.protocols.masking.parties import EveryonesMasking
 from tests.support.federations import make_adapter, make_config, make_plan
-from tests.support.model_world import LARGE, World, believe_anything, count_all_ranks_together
+from tests.support.model_world import (
+    LARGE,
+    World,
+    believe_anything,
+    clip_all_bands_together,
+    count_all_ranks_together,
+)
 from tests.support.run_folders import snapshot
 from tests.support.tiny_job import job, write_images
 
@@ -55,6 +63,33 @@ def test_claim_40_one_model_isolates_no_client(
     result = world.play(world.model(dead_in=0, alive_in=2), drop=LARGE[1:])
 
     assert world.isolated(result, "large-01") == isolated
+
+
+@pytest.mark.parametrize("clip", ["each band", "all bands"])
+def test_claim_40_in_turns_what_is_sent_of_a_band_is_alike_at_every_rank(
+    monkeypatch: pytest.MonkeyPatch, clip: str
+) -> None:
+    """The same client with the same examples, of rank 2 and of rank 4: its lowest band's integers, clipped and rounded."""
+    if clip == "all bands":
+        clip_all_bands_together(monkeypatch)
+    found = []
+    for rank in (2, 4):
+        tiers = {
+            "one": {"rank": rank, "clients": 1},
+            "small": {"rank": 2, "clients": 2},
+            "large": {"rank": 4, "clients": 4},
+        }
+        world = World(tiers=tiers, training={"rows": "in-turns", "batch_size": 8, "learning_rate": 0.05})
+        world.play(world.plan.initial_adapter)
+        change = world.changes["one-01"]
+        sent = contribution(world.plan, world.session, "one-01", change, weight=1.0, noise_key=bytes(16))
+        found.append((change[:2], sent[0]))
+
+    (low, few), (high, many) = found
+
+    assert low.tobytes() == high.tobytes()
+    assert few.any()
+    assert np.array_equal(few, many) == (clip == "each band")
 
 
 def test_claim_40_a_plan_whose_classes_cannot_be_whole_is_refused_and_check_says_who_is_protected() -> None:
@@ -92,6 +127,46 @@ def test_claim_41_a_model_that_honest_rounds_cannot_have_made_is_not_trained_on(
         with pytest.raises(RefusalError):
             Memory(plan).accept(offered(bad), number)
     Memory(plan).accept(offered(start.rows + 0.7 * reach * direction), number)
+
+
+def test_claim_11_a_clip_norm_that_no_counts_can_have_led_to_is_refused() -> None:
+    """Round 2 has heard none: of the whole ladder one norm is believed; round 9 has heard seven."""
+    plan = make_plan(noise_multiplier=0.3, privacy={"clipping": "adaptive", "simulation": True})
+
+    def believed(number: int) -> list[float]:
+        return [norm for norm in plan.clip_norms if _believes(Memory(plan), number, norm)]
+
+    assert believed(2) == [1.0]
+    assert believed(9) == [norm for norm in plan.clip_norms if abs(np.log(norm)) < 7 * 0.2 * 0.5 + 0.011]
+
+
+def _believes(memory: Memory, number: int, norm: float) -> bool:
+    try:
+        memory.check_clip_norm(number, norm)
+    except RefusalError:
+        return False
+    return True
+
+
+def test_claim_21_41_a_state_folder_is_one_clients_and_a_seed_one_plans(tmp_path: Path) -> None:
+    """What a client accepted and gave it knows after a restart; meanwhile nobody else has the folder."""
+    plan, other = make_plan(), make_plan(stage_seconds=7.0)
+    start = Broadcast(adapter=plan.initial_adapter, digests=band_digests(plan, plan.initial_adapter))
+    with closing(Memory.in_folder(plan, tmp_path, client="small-01")) as memory:
+        memory.accept(start, 1)
+        memory.give(1)
+        memory.accept(start, 2)
+        with pytest.raises(RefusalError, match="in use by another process, or by another client"):
+            Memory.in_folder(plan, tmp_path, client="small-02")
+
+    with closing(Memory.in_folder(plan, tmp_path, client="small-01")) as again:
+        with pytest.raises(RefusalError, match="round 1 has had this participant's input"):
+            again.check_not_given(1)
+        moved = Adapter(layout=plan.layout, rows=plan.initial_adapter.rows + np.float32(1e-4))
+        with pytest.raises(RefusalError, match="round 2 began with another adapter"):
+            again.accept(Broadcast(adapter=moved, digests=band_digests(plan, moved)), 2)
+    with pytest.raises(RefusalError, match="take a new seed"):
+        Memory.in_folder(other, tmp_path, client="small-01")
 
 
 def test_claim_42_a_claim_of_weight_moves_nothing() -> None:
@@ -175,6 +250,18 @@ FOLDER_EDITS: dict[str, Callable[[Path], object]] = {
     ),
     "round-0002": _poisoned,
     "events.jsonl": lambda folder: (folder / "events.jsonl").write_text(""),
+    "attempts.jsonl": lambda folder: _edit(
+        folder / "attempts.jsonl", lambda lines: [*lines, '{"round": 3, "attempt": 1}']
+    ),
+    "architecture.json": lambda folder: _edit(
+        folder / "base" / "architecture.json", lambda lines: [line + " " for line in lines]
+    ),
+    "README.md": lambda folder: _edit(
+        folder / "adapter" / "README.md", lambda lines: [*lines, "Withstands everything."]
+    ),
+    "adapter_model.safetensors": lambda folder: (
+        folder / "adapter" / "adapter_model.safetensors"
+    ).write_bytes((folder / "adapter" / "adapter_model.safetensors").read_bytes()[:-1] + b"\x01"),
 }
 
 
@@ -208,4 +295,10 @@ def test_claim_46_an_attack_that_did_not_happen_is_not_scored() -> None:
 
     with pytest.raises(EvaluationError, match=r"attacker bad was refused \(X: no\)"):
         mounted(outcome, 1, ("bad",), ("honest",), silenced)
-    assert mounted(replace(outcome, survivors=("bad", "honest")), 1, ("bad",), ("honest",), silenced) == 1
+    assert mounted(replace(outcome, survivors=("bad", "honest")), 1, ("bad",), ("honest",), silenced) == {
+        "bad"
+    }
+    shared = replace(outcome, survivors=("worse",), refusals={"bad": "X: no", "honest": "X: no"})
+    assert mounted(shared, 1, ("bad", "worse"), ("honest",), silenced) == {"worse"}
+    with pytest.raises(EvaluationError, match="attacker bad was refused and no update of it reached a sum"):
+        check_each_seen(shared.refusals.keys() - {"honest"}, {"worse"}, rounds=1)

@@ -1,5 +1,7 @@
 """A test for every numbered claim of threat_model.md about differential privacy, under the claim's number."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError
+from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.contribution import contribution, noise_key
 from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.roles import HomomorphicRoles
@@ -35,6 +38,7 @@ from tests.rbla_secure.privacy import test_number_of_examples as number
 from tests.rbla_secure.privacy import test_one_example_at_a_time as alone
 from tests.support.federations import RUN, InMemory, make_config
 from tests.support.noise_law import has_std
+from tests.support.run_folders import as_ledger, die_before_the_log_of
 
 ONE: ClientId = "large-01"
 
@@ -120,6 +124,41 @@ def test_claim_32_what_is_spent_is_written_and_the_budget_holds(tmp_path: Path) 
     (run.folder.path / FILE).unlink()
     with pytest.raises(PrivacyError):
         run.go_on()
+
+
+def gone_on_with(run: Run) -> None:
+    """Another process opens the folder and goes on."""
+    run.folder = RunFolder.open(run.folder.path)
+    try:
+        run.go_on()
+    finally:
+        run.folder.close()
+
+
+@pytest.mark.parametrize(
+    "figures", [{"slack": -4.0}, {"noise_multiplier": 1e6}, {"noise_multiplier": math.nan}]
+)
+def test_claim_32_the_entry_that_the_log_lacks_takes_nothing_back(
+    tmp_path: Path, figures: dict[str, float]
+) -> None:
+    """Killed between ledger and log, the entry counts; with figures of somebody's making the run does not go on."""
+    run = Run(tmp_path / "run", rounds=2, privacy={"colluders": 0})
+    run.go_on()
+    run.folder.close()
+    die_before_the_log_of(run.folder.path, FILE, 2)
+    path = run.folder.path / FILE
+    left = path.read_bytes()
+    content = json.loads(left)
+    for observer in ("server", "reader"):
+        content["entries"][-1][observer].update(figures)
+    path.write_bytes(as_ledger(content))
+
+    with pytest.raises(PrivacyError, match=FILE):
+        gone_on_with(run)
+    path.write_bytes(left)
+    gone_on_with(run)
+
+    assert [(e.round, e.attempt) for e in Ledger.read(run.folder.path).entries] == [(1, 1), (2, 1), (2, 2)]
 
 
 @pytest.mark.parametrize(

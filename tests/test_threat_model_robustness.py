@@ -13,6 +13,7 @@ from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.roles import HomomorphicRoles
+from tests.rbla_secure import test_restarted_screening as restarted
 from tests.rbla_secure.federation import test_filtering as clear
 from tests.rbla_secure.federation import test_groups as groups
 from tests.rbla_secure.federation.test_filtering import MODES
@@ -140,3 +141,19 @@ def test_claim_39_decisions_are_written_down_and_repeat(tmp_path: Path, defence:
     if defence["robustness"].get("filter") == "tier-dnc-cosine":
         assert len(rejected) == 4
         assert all("score" in reason and "limit" in reason for _, _, reason in rejected)
+
+
+def test_claim_39_a_resumed_run_screens_along_the_same_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a verifier that was started again: the same clients are screened out, and the same lines come out."""
+    images = restarted.write_images(tmp_path)
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    restarted.run(whole, images, verifier=True)
+    restarted.interrupted(part, images, monkeypatch, verifier=True)
+
+    assert restarted.main(["resume", str(part)]) == 0
+
+    assert restarted.screened_out(part) == restarted.screened_out(whole)
+    assert len(restarted.screened_out(whole)[1]) > 0
+    assert (part / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()

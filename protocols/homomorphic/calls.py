@@ -45,7 +45,7 @@ class Roles:
         worker: Adds; where it can die, it can be started again.
         screener: Computes on copies where no verifier does; None where the terms screen nothing.
         reference: By segment index: the public direction that a screener holds updates against, asked for once per
-            session; None where there is none yet. A verifier takes no direction from anybody.
+            session; None where there is none yet. A verifier takes no direction by this side.
     """
 
     decryptor: Channel
@@ -154,11 +154,7 @@ class Calls:
             raise ContextError("the decryptor has answered about another sum")
         decryptor = self._terms.services.decryptor
         self._terms.trust.verify(decryptor, RESULT_PURPOSE, answer.signed_part(), answer.signature)
-        profile, segments = self._terms.profile, self._terms.session.segments
-        for index in answer.sums:
-            expected = profile.ciphertexts(segments[index].length) * profile.values_per_ciphertext
-            if len(answer.sums[index]) != expected:
-                raise ContextError(f"segment {index}: the decryptor has answered with another length")
+        checks.check_lengths(self._terms, answer)
         return answer
 
 

@@ -12,7 +12,13 @@ from protocols.errors import (
     RosterError,
     SignatureError,
 )
-from protocols.homomorphic.messages import KEY_PURPOSE, EncryptedInput, EncryptedSum, RoundKey, digest_of
+from protocols.homomorphic.messages import (
+    KEY_PURPOSE,
+    DecryptedSums,
+    EncryptedInput,
+    EncryptedSum,
+    RoundKey,
+)
 from protocols.homomorphic.receipts import (
     FIXED_PURPOSE,
     INPUT_PURPOSE,
@@ -22,6 +28,8 @@ from protocols.homomorphic.receipts import (
     InputReceipt,
 )
 from protocols.homomorphic.terms import Terms
+from protocols.interface import reason_to_reject
+from protocols.ring import IntegerVector
 from protocols.session import Segment
 
 
@@ -119,7 +127,7 @@ def check_input(terms: Terms, message: EncryptedInput, *, key_id: bytes, committ
         raise CiphertextError(f"{name}: ciphertexts must be for exactly the segments of the receipt")
     for index, ciphertexts in message.ciphertexts.items():
         check_size(terms, terms.session.segments[index], ciphertexts)
-        if digest_of(ciphertexts) != receipt.digests[index]:
+        if not receipt.names(index, ciphertexts):
             raise CiphertextError(f"{name}: the ciphertexts of segment {index} are not those of its receipt")
 
 
@@ -134,7 +142,7 @@ def check_copy(terms: Terms, receipt: InputReceipt, copy: bytes) -> None:
         raise CiphertextError(
             f"{name}: {len(copy)} bytes of a copy for screening must be {terms.copy_size(name)}"
         )
-    if digest_of(copy) != receipt.copy_digest:
+    if not receipt.names_copy(copy):
         raise CiphertextError(f"{name}: the copy for screening is not that of its receipt")
 
 
@@ -183,6 +191,58 @@ def reason_to_keep_closed(terms: Terms, segment: Segment, present: AbstractSet[i
     holding = terms.holding(segment, frozenset(present))
     if holding < segment.quorum:
         return f"{holding} surviving holders, quorum {segment.quorum}"
+    return ""
+
+
+def check_whole(terms: Terms, present: AbstractSet[int], message: EncryptedSum) -> None:
+    """Refuse a sum of a session that screens updates if it leaves out a band that may be opened.
+
+    What is opened is what the next updates are held against: an aggregator that chose the bands would choose the direction. Which
+    clients it is over, it chooses all the same, as far as threshold, quorums and classes let it.
+
+    Raises:
+        CiphertextError: It does.
+    """
+    if terms.screening is None:
+        return
+    for segment in terms.session.segments:
+        if segment.index not in message.ciphertexts and not reason_to_keep_closed(terms, segment, present):
+            raise CiphertextError(
+                f"segment {segment.index}: its sum is missing: where updates are screened every band that meets its quorum "
+                "is opened, or none"
+            )
+
+
+def check_lengths(terms: Terms, message: DecryptedSums) -> None:
+    """Refuse opened sums of segments that do not exist, or of another length than their ciphertexts have slots.
+
+    Raises:
+        ContextError: There is one.
+    """
+    profile, segments = terms.profile, terms.session.segments
+    for index, words in message.sums.items():
+        if index >= len(segments):
+            raise ContextError(f"segment {index} does not exist")
+        if len(words) != profile.ciphertexts(segments[index].length) * profile.values_per_ciphertext:
+            raise ContextError(f"segment {index}: the decryptor has answered with another length")
+
+
+def reason_to_discard(
+    terms: Terms, segment: Segment, present: AbstractSet[int], summed: IntegerVector
+) -> str:
+    """Why an opened sum counts for nothing; empty if it counts. The server applies it, and the verifier to the direction.
+
+    Args:
+        terms: Of the session.
+        segment: The segment.
+        present: Positions of the contributors.
+        summed: What was opened, with what fills up the last ciphertext.
+    """
+    contributors = len(terms.present(segment, frozenset(present)))
+    if reason := reason_to_reject(terms.session, summed, present=contributors):
+        return reason
+    if summed[segment.length :].any():
+        return "what fills up its last ciphertext is not zero: a member did not follow the protocol"
     return ""
 
 

@@ -16,8 +16,15 @@ from typing import final
 from protocols.errors import InputError, StageError
 from protocols.homomorphic import checks, polynomials, scheme, screening, screening_scheme
 from protocols.homomorphic.fields import to_slots
-from protocols.homomorphic.messages import EncryptedInput, RoundKey, digest_of
-from protocols.homomorphic.receipts import INPUT_PURPOSE, NO_BINDING, FixedInputs, InputReceipt
+from protocols.homomorphic.messages import EncryptedInput, RoundKey
+from protocols.homomorphic.receipts import (
+    INPUT_PURPOSE,
+    NO_BINDING,
+    FixedInputs,
+    InputReceipt,
+    commitment_to,
+    commitment_to_copy,
+)
 from protocols.homomorphic.terms import Terms
 from protocols.identity import Identity
 from protocols.interface import SegmentInput, SumClient, check_inputs
@@ -46,13 +53,14 @@ def create_encrypted_input(
         for index, given in inputs.items()
     }
     copy = _copy(terms, me, key, inputs)
+    context, sender = terms.context, terms.session.position(me)
     receipt = InputReceipt(
-        context=terms.context,
-        sender=terms.session.position(me),
+        context=context,
+        sender=sender,
         key_id=key.key_id,
         binding=_binding(me, inputs),
-        digests={index: digest_of(data) for index, data in ciphertexts.items()},
-        copy_digest=digest_of(copy),
+        digests={index: commitment_to(context, sender, index, data) for index, data in ciphertexts.items()},
+        copy_digest=commitment_to_copy(context, sender, copy),
     )
     return EncryptedInput(receipt=signed(receipt, identity), ciphertexts=ciphertexts, copy=copy)
 
@@ -85,6 +93,7 @@ class HomomorphicClient(SumClient):
     """One client of one session. It answers one key and one list, and repeats these answers to the same bytes."""
 
     def __init__(self, terms: Terms, me: ClientId, identity: Identity) -> None:
+        super().__init__()
         terms.session.position(me)
         self._terms = terms
         self._me = me
@@ -95,14 +104,17 @@ class HomomorphicClient(SumClient):
 
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
         """Answer the request of commit_input: the round key."""
-        self._check_open()
-        if self._committed is None:
-            key = RoundKey.from_bytes(request)
-            message = create_encrypted_input(self._terms, self._me, key, inputs, self._identity)
-            self._committed = (request, message)
-        if request != self._committed[0]:
-            raise StageError("this client has encrypted its input already, under the key it was sent first")
-        return self._committed[1].receipt.to_bytes()
+        with self._turn:
+            self._check_open()
+            if self._committed is None:
+                key = RoundKey.from_bytes(request)
+                message = create_encrypted_input(self._terms, self._me, key, inputs, self._identity)
+                self._committed = (request, message)
+            if request != self._committed[0]:
+                raise StageError(
+                    "this client has encrypted its input already, under the key it was sent first"
+                )
+            return self._committed[1].receipt.to_bytes()
 
     def reply(self, request: bytes) -> bytes:
         """Answer the request of upload_input: the fixed list of inputs.
@@ -111,21 +123,25 @@ class HomomorphicClient(SumClient):
             StageError: Nothing was committed to yet, or another list was answered.
             CommitmentError, ContextError, KeyUseError, IdentityError: As :func:`checks.check_fixed`; nothing is sent.
         """
-        self._check_open()
-        if self._committed is None or request == self._committed[0]:
-            raise StageError("the inputs are asked for by contribute, at commit_input")
-        if self._uploaded is None:
-            message = self._committed[1]
-            checks.check_fixed(self._terms, FixedInputs.from_bytes(request), mine=message.receipt)
-            self._uploaded = (request, message.to_bytes())
-        if request != self._uploaded[0]:
-            raise StageError("this client has sent its ciphertexts already, for the list it was sent first")
-        return self._uploaded[1]
+        with self._turn:
+            self._check_open()
+            if self._committed is None or request == self._committed[0]:
+                raise StageError("the inputs are asked for by contribute, at commit_input")
+            if self._uploaded is None:
+                message = self._committed[1]
+                checks.check_fixed(self._terms, FixedInputs.from_bytes(request), mine=message.receipt)
+                self._uploaded = (request, message.to_bytes())
+            if request != self._uploaded[0]:
+                raise StageError(
+                    "this client has sent its ciphertexts already, for the list it was sent first"
+                )
+            return self._uploaded[1]
 
     def end(self) -> None:
         """Forget what was sent."""
-        self._committed = self._uploaded = None
-        self._ended = True
+        with self._turn:
+            self._committed = self._uploaded = None
+            self._ended = True
 
     def _check_open(self) -> None:
         if self._ended:

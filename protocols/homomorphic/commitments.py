@@ -1,7 +1,7 @@
 """The list of inputs of one session as a decryptor or verifier fixes it: once, before any ciphertext is sent.
 
 Both run the same checks, each on its own. What follows for everybody: contributors are in the list, their ciphertexts are
-those that the list names, no two of which are the same, and all were computed from one model.
+those that the list names for them and nobody else, and all were computed from one model.
 """
 
 from collections.abc import Mapping
@@ -10,54 +10,31 @@ from typing import final
 from protocols.errors import BelowThresholdError, CommitmentError, InputError, StageError
 from protocols.homomorphic import checks
 from protocols.homomorphic.messages import EncryptedSum
-from protocols.homomorphic.receipts import FIXED_PURPOSE, NO_COPY, CommittedInputs, InputReceipt
+from protocols.homomorphic.receipts import FIXED_PURPOSE, CommittedInputs, InputReceipt
 from protocols.homomorphic.terms import Terms
 from protocols.identity import Identity
 
 
 def check_committed(terms: Terms, message: CommittedInputs, *, key_id: bytes) -> None:
-    """Refuse a list that holds a receipt which does not hold, a copy of anything, or inputs bound to two models.
+    """Refuse a list that holds a receipt which does not hold, or inputs bound to two models.
 
-    Copies: ciphertexts of one client repeated by others, or in other segments, would count one update several times over.
+    Digests that stand in two receipts are let through: at most one sender has ciphertexts for them
+    (:mod:`protocols.homomorphic.receipts`).
 
     Raises:
         ContextError, KeyUseError, RosterError, InputError, IdentityError: As :func:`checks.check_receipt`.
-        CommitmentError: Two digests in it are the same.
         BelowThresholdError: It is shorter than the threshold.
     """
     checks.check_context(terms, message.context)
     checks.check_key_id(message.key_id, key_id)
     for receipt in message.receipts:
         checks.check_receipt(terms, receipt, key_id=key_id)
-    check_no_copies(terms, message.receipts)
     if len({receipt.binding for receipt in message.receipts if receipt.digests}) > 1:
         raise InputError("the inputs are bound to different models: whose is another must be left out")
     if len(message.receipts) < terms.session.threshold:
         raise BelowThresholdError(
             f"{len(message.receipts)} committed inputs must be >= threshold={terms.session.threshold}"
         )
-
-
-def check_no_copies(terms: Terms, receipts: tuple[InputReceipt, ...]) -> None:
-    """Refuse receipts of which two name the same bytes; the later one is told.
-
-    Raises:
-        CommitmentError: They do.
-    """
-    seen: set[bytes] = set()
-    for receipt in receipts:
-        for digest in _digests(receipt):
-            if digest in seen:
-                name = terms.session.client_at(receipt.sender)
-                raise CommitmentError(
-                    f"{name}: ciphertexts that are listed twice: every client encrypts its own input, afresh for every "
-                    "segment"
-                )
-            seen.add(digest)
-
-
-def _digests(receipt: InputReceipt) -> list[bytes]:
-    return [*receipt.digests.values(), *([receipt.copy_digest] if receipt.copy_digest != NO_COPY else [])]
 
 
 @final

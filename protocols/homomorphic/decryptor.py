@@ -75,11 +75,25 @@ class Decryptor:
         self._fixed_round = 0
         self._last_opened = NO_REFERENCE
 
+    def recall(self, last_opened: bytes) -> None:
+        """Go on from the digest of what a decryptor of this run had opened last. Only its operator can call this.
+
+        Raises:
+            StageError: It has made a key already, and knows better.
+        """
+        if self._newest is not None:
+            raise StageError("a decryptor is told what was opened before only as long as it has made no key")
+        self._last_opened = last_opened
+
     def believe(self, trust: TrustStore) -> None:
         """Take up another view; a session that was begun under other lists is over, and its key forgotten."""
         if trust.digest != self._trust.digest:
-            self._open = None
+            self.end_session()
         self._trust = trust
+
+    def end_session(self) -> None:
+        """Forget the key of the session at hand, if there is one: nothing under it is opened any more."""
+        self._open = None
 
     def create_round_key(self, session: Session) -> RoundKey:
         """A fresh key for one session; the key of a session before it is forgotten, used or not.
@@ -157,8 +171,10 @@ class Decryptor:
         Raises:
             KeyUseError: There is no such key, or it was used.
             StageError: No list of inputs was fixed.
-            ContextError, RosterError, CommitmentError, CiphertextError: The message is of another session or list.
+            ContextError, RosterError, CommitmentError, CiphertextError: The message is of another session or list,
+                or where updates are screened leaves out a band that may be opened.
             SignatureError: The verifier has not signed these sums.
+            IdentityError: A service or contributor cannot be believed any more: its certificate, or a list, has expired since.
             BelowThresholdError: Fewer contributors than the threshold.
             QuorumError: A segment has fewer holders among them than its quorum, or a class fewer members than its own.
             ScreeningError: A contributor was not screened, or did not pass.
@@ -169,6 +185,7 @@ class Decryptor:
         self._check_verified(message, verified)
         if opened.numbers is not None:
             opened.numbers.check_passed(present)
+        terms.check_parties(present)
         self._check_enough(terms, present, message)
         segments = [terms.session.segments[index] for index in sorted(message.ciphertexts)]
         pairs = {s.index: self._decode(s, message.ciphertexts[s.index]) for s in segments}
@@ -214,6 +231,7 @@ class Decryptor:
             segment = terms.session.segments[index]
             if reason := checks.reason_to_keep_closed(terms, segment, present):
                 raise QuorumError(f"segment {index}: {reason}")
+        checks.check_whole(terms, present, message)
 
     def _decode(self, segment: Segment, data: bytes) -> polynomials.Polynomials:
         profile = self._charge.profile

@@ -2,12 +2,13 @@
 
 A worker that dies, or takes too long, costs the client whose ciphertexts it was at its place in the round; the sums so
 far are kept here and given to the next worker. Every few clients they are fetched, so that memory does not grow with the
-number of clients.
+number of clients. One that fails while it is busy with nobody (it is given again what the last one knew, or asked for
+sums) is replaced once; if the next one fails at the same, so does the call.
 """
 
 import contextlib
-from collections.abc import Mapping
-from typing import Final, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar, final
 
 from protocols.errors import ServiceError, StageError
 from protocols.homomorphic.classed_adder import class_of, included_classes
@@ -16,6 +17,22 @@ from protocols.homomorphic.services import Channel
 from protocols.homomorphic.terms import Terms
 
 _FETCH_EVERY: Final = 8  # clients: what a dead worker makes us add again, at most
+_Found = TypeVar("_Found")
+
+
+def with_one_more_worker(work: Callable[[], _Found]) -> _Found:
+    """What some work gives that is about no client, at the second try if need be; each finds a live worker for itself.
+
+    Raises:
+        ServiceError: Two workers failed at it.
+    """
+    try:
+        return work()
+    except ServiceError as first:
+        try:
+            return work()
+        except ServiceError as second:
+            raise ServiceError(f"two workers in a row failed: {first}; {second}") from None
 
 
 @final
@@ -26,15 +43,18 @@ class GuardedAdder:
         terms: Of the session.
         worker: Adds; several sessions may share one.
         part: Which of the session's sums it is: a class's, or 0.
+        known: What is in the sums from the beginning: sums themselves, of no one client.
     """
 
-    def __init__(self, terms: Terms, worker: Channel, part: int = 0) -> None:
+    def __init__(
+        self, terms: Terms, worker: Channel, part: int = 0, *, known: Iterable[Mapping[int, bytes]] = ()
+    ) -> None:
         self._terms = terms
         self._worker = worker
         self._part = part
         self._context = terms.session.context
         self._sums: Mapping[int, bytes] = {}
-        self._since: list[Mapping[int, bytes]] = []
+        self._since = list(known)
         self._incarnation = 0  # of the worker that holds what we have; 0 is none
 
     def add(self, ciphertexts: Mapping[int, bytes]) -> None:
@@ -46,9 +66,9 @@ class GuardedAdder:
         """
         if not ciphertexts:
             return
-        self._bring_up_to_date()
         if len(self._since) >= _FETCH_EVERY:
-            self._sums, self._since = self._fetch(), []
+            self._sums, self._since = with_one_more_worker(self._summed), []
+        with_one_more_worker(self._bring_up_to_date)
         self._give(ciphertexts)
         self._since.append(ciphertexts)
 
@@ -62,10 +82,12 @@ class GuardedAdder:
         """The sums by segment index; the worker forgets the session.
 
         Raises:
-            ServiceError: The worker died or took too long, or gives other segments than were added.
+            ServiceError: Two workers in a row died or took too long, or gave other segments than were added.
         """
-        self._bring_up_to_date()
-        found = self._fetch()
+        try:
+            found = with_one_more_worker(self._summed)
+        except ServiceError as error:
+            raise ServiceError(f"the sums cannot be added up, and the round is lost: {error}") from None
         self.forget()
         return found
 
@@ -83,6 +105,7 @@ class GuardedAdder:
         incarnation = self._worker.ready()
         if incarnation == self._incarnation:
             return
+        self._incarnation = 0
         opening = SessionRequest(
             session=self._terms.session, profile=self._terms.profile.name, part=self._part
         )
@@ -98,6 +121,15 @@ class GuardedAdder:
         return StoredSums(
             context=self._context, part=self._part, ciphertexts=ciphertexts, last=last
         ).to_bytes()
+
+    def _summed(self) -> Mapping[int, bytes]:
+        """The sums so far, from a worker that is up to date; one that gives none has to begin anew."""
+        self._bring_up_to_date()
+        try:
+            return self._fetch()
+        except ServiceError:
+            self._incarnation = 0
+            raise
 
     def _fetch(self) -> Mapping[int, bytes]:
         answer = self._worker.call(self._stored({}))
@@ -140,10 +172,7 @@ class GuardedSums:
         self.forget()
         if len(found) == 1:
             return found[0]
-        total = GuardedAdder(self._terms, self._worker)
-        for each in found:
-            total.add(each)
-        return total.sums()
+        return GuardedAdder(self._terms, self._worker, known=found).sums()
 
     def forget(self) -> None:
         """Have the worker forget the session."""

@@ -224,11 +224,6 @@ class DecryptedSums:
         return message
 
 
-def digest_of(ciphertexts: bytes) -> bytes:
-    """SHA-256 of a segment's ciphertexts."""
-    return hashlib.sha256(ciphertexts).digest()
-
-
 def _write_ciphertexts(writer: Writer, ciphertexts: Mapping[int, bytes]) -> Writer:
     writer.positions(sorted(ciphertexts))
     for index in sorted(ciphertexts):

@@ -27,7 +27,7 @@ class NumberOpening:
     Why an aggregator reads no update by it, where there is a verifier: what is opened bears the verifier's signature, with
     the position and the copy that the fixed list names for it, so it was computed by the verifier from that client's copy;
     and the direction is that of the sums which this decryptor opened last, or there is none. Opened is the first
-    slot alone, once per client. Caveat: who sets those sums sets the direction (`screening.py`).
+    slot alone, once per client. Caveat: whoever is in those sums has a say in the direction (`screening.py`).
 
     Args:
         terms: Of the session.

@@ -4,7 +4,7 @@ from typing import Final
 
 from protocols.errors import ScreeningError
 from protocols.homomorphic import polynomials
-from protocols.homomorphic.messages import digest_of
+from protocols.homomorphic.receipts import commitment_to_copy
 from protocols.homomorphic.screening import CIPHERTEXT_MODULI, DEGREE, SCALAR_MODULI, RealVector
 from protocols.homomorphic.screening_messages import ScreeningCopy, ScreeningNumbers
 from protocols.homomorphic.screening_scheme import Evaluator
@@ -37,7 +37,7 @@ def compute_numbers(
     return ScreeningNumbers(
         context=message.context,
         sender=message.sender,
-        copy_digest=digest_of(message.copy),
+        copy_digest=commitment_to_copy(message.context, message.sender, message.copy),
         squared_norm=polynomials.encode(squared, SCALAR_MODULI),
         projection=projection,
     )

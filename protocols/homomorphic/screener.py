@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import final
 
 from protocols.errors import StageError
+from protocols.homomorphic.guarded_adder import with_one_more_worker
 from protocols.homomorphic.numbers import compute_numbers
 from protocols.homomorphic.screening import RealVector, unit_direction
 from protocols.homomorphic.screening_messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
@@ -67,13 +68,10 @@ class GuardedScreener:
         """The two encrypted numbers of a client's copy.
 
         Raises:
-            ServiceError: The worker died or took too long over it.
+            ServiceError: The worker died or took too long over it, or two in a row over the keys.
             ProtocolError: The copy is refused.
         """
-        incarnation = self._worker.ready()
-        if incarnation != self._incarnation:
-            self._worker.call(self._keys.to_bytes())
-            self._incarnation = incarnation
+        with_one_more_worker(self._give_keys)
         request = ScreeningCopy(
             context=self._terms.context,
             sender=self._terms.session.position(name),
@@ -85,8 +83,15 @@ class GuardedScreener:
         except StageError:
             # Another session has used the worker since.
             self._incarnation = 0
-            self._worker.call(self._keys.to_bytes())
+            with_one_more_worker(self._give_keys)
             return ScreeningNumbers.from_bytes(self._worker.call(request.to_bytes()))
+
+    def _give_keys(self) -> None:
+        """Make sure that a live worker has the session's keys."""
+        incarnation = self._worker.ready()
+        if incarnation != self._incarnation:
+            self._worker.call(self._keys.to_bytes())
+            self._incarnation = incarnation
 
     def _direction(self, name: ClientId) -> RealVector | None:
         rule = self._terms.screening

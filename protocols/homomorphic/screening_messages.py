@@ -57,7 +57,7 @@ class EvaluationKeys:
 class ScreeningCopy:
     """A client's copy, and the direction it is held against: rows of unit length altogether, or none.
 
-    A verifier is told whose copy it is, and takes no direction from anybody.
+    A verifier is told whose copy it is, and takes no direction with it.
     """
 
     context: bytes

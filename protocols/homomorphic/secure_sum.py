@@ -28,7 +28,7 @@ class Homomorphic(SecureSum):
 
     Ciphertexts can be computed with: the negatives of all others' but one, as an input, would leave that one alone in an
     honestly verified sum; a copy would count it twice. Hence the commit stage. Every client signs the digests of its
-    ciphertexts; decryptor and verifier fix the list of all receipts, in which no digest stands twice; a client uploads
+    ciphertexts, each hashed with its own name; decryptor and verifier fix the list of all receipts; a client uploads
     only for a list that they have signed and that has its own receipt; and nothing else than what is listed is added. So
     every input was chosen before its sender could know another's ciphertext (the commitments of coin tossing,
     Blum 1983, in the random-oracle model: SHA-256 of a fresh encryption neither shows it nor opens to another).

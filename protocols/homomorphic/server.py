@@ -18,7 +18,6 @@ from typing import final
 from protocols.errors import BelowThresholdError, InputError, ServiceError, StageError
 from protocols.homomorphic import checks
 from protocols.homomorphic.calls import Calls, Roles
-from protocols.homomorphic.commitments import check_no_copies
 from protocols.homomorphic.guarded_adder import GuardedSums
 from protocols.homomorphic.messages import DecryptedSums, EncryptedInput, EncryptedSum, RoundKey
 from protocols.homomorphic.receipts import CommittedInputs, FixedInputs, InputReceipt
@@ -26,8 +25,7 @@ from protocols.homomorphic.screening import Screened
 from protocols.homomorphic.service_messages import type_of
 from protocols.homomorphic.terms import Terms
 from protocols.homomorphic.updates_screening import UpdatesScreening
-from protocols.interface import SumResult, SumServer, check_binding, reason_to_reject
-from protocols.ring import IntegerVector
+from protocols.interface import SumResult, SumServer, check_binding
 from protocols.session import ClientId, Segment
 from protocols.wire import MessageType
 
@@ -101,7 +99,7 @@ class HomomorphicServer(SumServer):
         """Take a receipt, or the ciphertexts that it stands for.
 
         Raises:
-            CommitmentError: Ciphertexts were committed to by somebody else already, or not at all.
+            CommitmentError, CiphertextError: Ciphertexts are not those that their sender has committed to.
             ScreeningError: The input was screened out.
             ServiceError: The worker died over it, or the verifier did not take it.
         """
@@ -145,7 +143,7 @@ class HomomorphicServer(SumServer):
             if segment.index in refused:
                 continue
             summed = decrypted.integers(segment.index)
-            if reason := self._reason_to_reject(segment, summed):
+            if reason := checks.reason_to_discard(self._terms, segment, self._present, summed):
                 refused[segment.index] = reason
             else:
                 sums[segment.index] = summed[: segment.length]
@@ -157,7 +155,6 @@ class HomomorphicServer(SumServer):
         receipt = InputReceipt.from_bytes(reply)
         checks.check_member(self._terms, position, receipt)
         checks.check_receipt(self._terms, receipt, key_id=self._round_key().key_id)
-        check_no_copies(self._terms, (*self._receipts.values(), receipt))
         if self._expected is not None and receipt.digests and receipt.binding != self._expected:
             raise InputError(f"{client}: was bound to another model than the server")
         self._receipts[position] = receipt
@@ -220,13 +217,6 @@ class HomomorphicServer(SumServer):
         if models != {bindings[other.index] for other in self._session.segments}:
             return "its members were bound to another model than the server"
         return ""
-
-    def _reason_to_reject(self, segment: Segment, summed: IntegerVector) -> str:
-        present = len(self._terms.present(segment, self._present))
-        reason = reason_to_reject(self._session, summed, present=present)
-        if not reason and summed[segment.length :].any():
-            reason = "what fills up its last ciphertext is not zero: a member did not follow the protocol"
-        return reason
 
     def _decrypted(self, wanted: frozenset[int]) -> DecryptedSums:
         """The decryptor's signed answer about these segments."""

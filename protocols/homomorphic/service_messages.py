@@ -3,6 +3,8 @@
 By their own operator, on a line that the aggregator does not have:
 
 setup     -> whom to believe, what to serve, what time it is; later on newer lists
+reference -> empty: a verifier's Reference is its answer, to be kept; else the kept one, to a verifier or decryptor that has
+             been started again and has served no session yet
 
 By the aggregator:
 
@@ -35,6 +37,7 @@ from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 MOST_REASON: Final = 500
 HELLO: Final = Writer(MessageType.SERVICE_HELLO).done()
 SCREENING: Final = Writer(MessageType.SERVICE_SCREENING).done()
+REFERENCE: Final = Writer(MessageType.SERVICE_REFERENCE).done()
 
 
 @final

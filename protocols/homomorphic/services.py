@@ -1,7 +1,8 @@
 """Decryptor, verifier and worker as services: bytes in, bytes out, refusals with their names.
 
 The aggregator reaches them by a `Channel` and cannot tell a service in its own process from one in another. A decryptor or
-verifier has a second side, for its own operator alone: by that it is told whom to believe and what time it is. Nothing
+verifier has a second side, for its own operator alone: by that it is told whom to believe, what time it is and, when it was
+started again, along which direction updates were screened last. Nothing
 that comes by the aggregator's channel can set or change it, so there is no race for who is first and nothing to replay.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import final
 
 from protocols import errors
+from protocols.clock import Clock
 from protocols.errors import ProtocolError, ServiceError, StageError
 from protocols.homomorphic import parameters
 from protocols.homomorphic.adder import Adder
@@ -21,6 +23,7 @@ from protocols.homomorphic.receipts import CommittedInputs
 from protocols.homomorphic.screening_messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
 from protocols.homomorphic.service_messages import (
     HELLO,
+    REFERENCE,
     SCREENING,
     Answer,
     DecryptRequest,
@@ -30,8 +33,9 @@ from protocols.homomorphic.service_messages import (
     StoredSums,
     type_of,
 )
+from protocols.homomorphic.verified_screening import Reference
 from protocols.homomorphic.verifier import Verifier
-from protocols.identity import Identity
+from protocols.identity import Identity, TrustStore
 from protocols.primitives.signing import SigningKey
 from protocols.wire import MessageType
 
@@ -123,8 +127,8 @@ class LocalChannel(Channel):
 class KeyedService(Service):
     """A decryptor or verifier that makes its own identity key, is enrolled, and is then set up by its operator.
 
-    Its time is its operator's too: what the setup says, and from then on by this machine's monotonic clock, so that lists
-    and certificates expire during a run: between sessions, as an open one keeps the time at which it was opened.
+    Its time is its operator's too: what the setup says, and from then on by this machine's monotonic clock. It is read at every
+    check, so that lists and certificates expire within a session as well, and a setup never puts it back.
 
     Args:
         name: Under which the authority enrols it.
@@ -137,16 +141,16 @@ class KeyedService(Service):
     ) -> None:
         self._name = name
         self._key = key or SigningKey.generate()
-        self._ticks = ticks
+        self._told = 0  # the operator's time when it last said one
+        self._clock = Clock(wall=lambda: self._told, steady=ticks)
         self._setup: Setup | None = None
-        self._set_at = 0.0
         self._role: Decryptor | Verifier | None = None
 
     def answer(self, request: bytes) -> bytes:
         """Answer one request of the aggregator."""
         if request == HELLO:
             return self._key.public
-        if type_of(request) == MessageType.SERVICE_SETUP:
+        if type_of(request) in {MessageType.SERVICE_SETUP, MessageType.SERVICE_REFERENCE}:
             raise StageError(f"{self._name} is set up by its own operator, not by the aggregator")
         if self._role is None or self._setup is None:
             raise StageError(f"{self._name} was not set up")
@@ -156,7 +160,6 @@ class KeyedService(Service):
             opening = SessionRequest.from_bytes(
                 request, most_members=charge.most_members, most_segments=charge.most_segments
             )
-            self._role.believe(self._setup.trust.updated(now=self._now(self._setup)))
         match self._role:
             case Decryptor() as decryptor:
                 return _ask_decryptor(decryptor, request, opening)
@@ -164,17 +167,28 @@ class KeyedService(Service):
                 return _ask_verifier(verifier, request, opening)
 
     def operate(self, request: bytes) -> bytes:
-        """The answer to its operator: it alone sets the service up."""
+        """The answer to its operator: it alone sets the service up, and has it go on after it was started again."""
+        if request == HELLO:
+            return Answer(payload=self._key.public).to_bytes()
         try:
-            if request == HELLO:
-                return Answer(payload=self._key.public).to_bytes()
-            self.set_up(Setup.from_bytes(request))
+            if type_of(request) == MessageType.SERVICE_REFERENCE:
+                return Answer(payload=self._refer(request)).to_bytes()
+            try:
+                setup = Setup.from_bytes(request)
+            except ProtocolError:
+                # Lists that cannot be read may be the ones that take somebody back.
+                self._end_session()
+                raise
+            self.set_up(setup)
             return Answer(payload=b"").to_bytes()
         except ProtocolError as error:
             return Refusal.of(error).to_bytes()
 
     def set_up(self, setup: Setup) -> None:
-        """Begin to serve, or take up newer lists, under which no older session goes on. Only its operator can call this.
+        """Begin to serve, or take up newer lists. Only its operator can call this.
+
+        Whatever comes of it, no session goes on under other lists than these: it is ended before anything else is looked at. Newer
+        lists that take back this very service are taken up too, and it serves nobody under them.
 
         Raises:
             StageError: The setup is another service's, or changes what was to be served.
@@ -182,29 +196,57 @@ class KeyedService(Service):
             IdentityError: The service, or something in the lists, cannot be believed.
         """
         known = self._setup
+        if known is not None and setup.trust.digest != known.trust.digest:
+            self._end_session()
         if self._name not in setup.charge.services.names:
             raise StageError(f"{self._name} is none of the services that it is to be set up with")
-        certificate = setup.trust.check(self._name)
         if known is None:
-            identity = Identity(client=self._name, key=self._key, certificate=certificate)
-            role = Verifier if self._name == setup.charge.services.verifier else Decryptor
-            self._role = role(setup.charge, setup.trust, identity)
-        elif setup.charge != known.charge or setup.trust.authority != known.trust.authority:
-            raise StageError(f"{self._name} was set up already to serve something else")
+            self._begin(setup)
         else:
-            newer = known.trust.updated(
-                now=setup.trust.now,
-                roster=setup.trust.roster,
-                revocations=setup.trust.revocations,
-                certificates=setup.trust.certificates.values(),
-            )
-            setup = replace(setup, trust=newer)
-            if self._role is not None:
-                self._role.believe(newer)
-        self._setup, self._set_at = setup, self._ticks()
+            self._renew(known, setup)
 
-    def _now(self, setup: Setup) -> int:
-        return setup.trust.now + int(self._ticks() - self._set_at)
+    def _refer(self, request: bytes) -> bytes:
+        """A verifier's reference, if that is asked for; or take up the one that is told."""
+        match self._role:
+            case None:
+                raise StageError(f"{self._name} was not set up")
+            case Verifier() as verifier:
+                if request == REFERENCE:
+                    return verifier.reference.to_bytes()
+                verifier.recall(Reference.from_bytes(request))
+            case Decryptor() as decryptor:
+                decryptor.recall(Reference.from_bytes(request).digest)
+        return b""
+
+    def _begin(self, setup: Setup) -> None:
+        trust = replace(setup.trust, clock=self._clock)
+        identity = Identity(client=self._name, key=self._key, certificate=trust.check(self._name))
+        role = Verifier if self._name == setup.charge.services.verifier else Decryptor
+        self._role = role(setup.charge, trust, identity)
+        self._take_up(setup, trust)
+
+    def _renew(self, known: Setup, setup: Setup) -> None:
+        if setup.charge != known.charge or setup.trust.authority != known.trust.authority:
+            raise StageError(f"{self._name} was set up already to serve something else")
+        newer = known.trust.updated(
+            now=setup.trust.now,
+            roster=setup.trust.roster,
+            revocations=setup.trust.revocations,
+            certificates=setup.trust.certificates.values(),
+        )
+        if self._role is not None:
+            self._role.believe(newer)
+        self._take_up(setup, newer)
+        newer.check(self._name)
+
+    def _take_up(self, setup: Setup, trust: TrustStore) -> None:
+        self._setup = replace(setup, trust=trust)
+        self._told = setup.trust.now
+        self._clock()  # from this moment on
+
+    def _end_session(self) -> None:
+        if self._role is not None:
+            self._role.end_session()
 
 
 def _ask_decryptor(decryptor: Decryptor, request: bytes, opening: SessionRequest | None) -> bytes:

@@ -1,12 +1,12 @@
 """A session under an encryption profile: what all roles of the homomorphic mode derive from it alike."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
-from protocols.errors import EnrolmentError, RosterError, SessionError
+from protocols.errors import EnrolmentError, IdentityError, RosterError, SessionError
 from protocols.homomorphic import screening
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.polynomials import size_of
@@ -63,9 +63,28 @@ class Terms:
         for name in self.services.names:
             if name in self.session.members:
                 raise RosterError(f"{name} serves the session and cannot be a member of it")
+        self.check_parties(range(1, len(self.session.members) + 1))
+
+    def check_parties(self, positions: Iterable[int]) -> None:
+        """Refuse services and members that cannot be believed now: time has passed since the session was opened.
+
+        Args:
+            positions: Of the members that count.
+
+        Raises:
+            EnrolmentError: A service is not enrolled as one, or a member is, or with another rank than the session gives it.
+            IdentityError: One of them is unknown, revoked or expired, or a list is.
+        """
+        for name in self.services.names:
             check_service(self.trust, name)
-        for member in self.session.members:
-            self.trust.check_client(member, rank=self.session.rank_of(member))
+        for position in positions:
+            member = self.session.client_at(position)
+            try:
+                self.trust.check_client(member, rank=self.session.rank_of(member))
+            except IdentityError as error:
+                raise type(error)(
+                    f"{error}: no sum with {member} in it is opened: leave it out of the cohort"
+                ) from None
 
     @cached_property
     def context(self) -> bytes:

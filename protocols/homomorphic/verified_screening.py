@@ -3,16 +3,17 @@
 The copy is the one that the client's receipt names on the fixed list. The direction is the mean of the sums that the
 decryptor opened last, band by band; the verifier knows them by the decryptor's signature and by the sum that it has signed
 itself. An aggregator that named a direction of its own could read an update coordinate by coordinate, and one that
-computed the numbers could have anything opened in their place.
+computed the numbers could have anything opened in their place. What clients can do to the direction: `screening.py`. A
+verifier that is started again knows no sum. Its operator, and nobody else, can give it the direction that it held before.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Final, Self, final
 
 import numpy as np
 
-from protocols.errors import ContextError, ScreeningError, StageError
+from protocols.errors import ContextError, ScreeningError, StageError, WireError
 from protocols.homomorphic import checks
 from protocols.homomorphic.messages import RESULT_PURPOSE, DecryptedSums
 from protocols.homomorphic.numbers import compute_numbers
@@ -29,6 +30,7 @@ from protocols.homomorphic.screening_messages import (
 from protocols.homomorphic.screening_scheme import Evaluator
 from protocols.homomorphic.terms import Terms
 from protocols.identity import Identity
+from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
 
 @final
@@ -38,11 +40,38 @@ class Reference:
 
     Args:
         digest: Of the decryptor's message of them; NO_REFERENCE before there are any.
-        means: By segment index: shape (length,); zeros where nothing was opened.
+        means: By segment index: shape (length,), float64; zeros where nothing was opened, what was opened was discarded, and in
+            the place of a segment's statistics.
     """
 
     digest: bytes = NO_REFERENCE
     means: Mapping[int, RealVector]
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes: means as little-endian float64, which loses nothing."""
+        writer = Writer(MessageType.SERVICE_REFERENCE).fixed(self.digest, DIGEST_SIZE)
+        writer.positions(sorted(self.means))
+        for index in sorted(self.means):
+            writer.blob(self.means[index].astype("<f8").tobytes())
+        return writer.done()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`. Raises WireError."""
+        reader = Reader(data, MessageType.SERVICE_REFERENCE)
+        digest = reader.fixed(DIGEST_SIZE)
+        blobs = {index: reader.blob() for index in reader.positions()}
+        reader.end()
+        if any(len(blob) % _MEAN_SIZE for blob in blobs.values()):
+            raise WireError(f"service_reference: means must be of {_MEAN_SIZE} bytes each")
+        means = {index: np.frombuffer(blob, dtype="<f8").astype(np.float64) for index, blob in blobs.items()}
+        if not all(np.isfinite(mean).all() for mean in means.values()):
+            raise WireError("service_reference: means must be finite")
+        if (digest == NO_REFERENCE) != (not means):
+            raise WireError(
+                "service_reference: there are means if and only if there are sums that they are of"
+            )
+        return cls(digest=digest, means=means)
 
     def direction(self, terms: Terms, sender: int) -> RealVector | None:
         """What a client's copy is held against: of length 1 over its segments; None if there is nothing."""
@@ -54,13 +83,17 @@ class Reference:
         return unit_direction(dict(self.means), segments, terms.screening)
 
 
-NOTHING_YET = Reference(means={})
+_MEAN_SIZE: Final = 8
+NOTHING_YET: Final = Reference(means={})
 
 
 def reference_of(
     terms: Terms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
 ) -> Reference:
     """The reference that follows from what became of a signed sum.
+
+    A sum that the server discards, as no honest inputs add up to it, gives no direction either: one client could otherwise
+    point it along a single coordinate with a value beyond its bound.
 
     Args:
         terms: Of the session that is over.
@@ -69,17 +102,22 @@ def reference_of(
         opened: What the decryptor has answered.
 
     Raises:
-        ContextError: The answer is about another sum.
+        ContextError: The answer is about another sum, or of another length.
         IdentityError: It is not the decryptor's.
     """
     checks.check_context(terms, opened.context)
     if opened.sum_digest != sum_digest:
         raise ContextError("the opened sums are of another sum than the one that was signed here")
     terms.trust.verify(terms.services.decryptor, RESULT_PURPOSE, opened.signed_part(), opened.signature)
+    checks.check_lengths(terms, opened)
     means = {segment.index: np.zeros(segment.length) for segment in terms.session.segments}
-    for index in opened.sums.keys() & means.keys():
-        segment = terms.session.segments[index]
-        means[index] = opened.integers(index)[: segment.length] / max(1, terms.holding(segment, present))
+    tail = terms.screening.ignored_tail if terms.screening is not None else 0
+    for index in opened.sums:
+        segment, summed = terms.session.segments[index], opened.integers(index)
+        if not checks.reason_to_discard(terms, segment, present, summed):
+            means[index] = summed[: segment.length] / max(1, terms.holding(segment, present))
+            # Statistics are no part of an update, and of no use to whoever keeps this.
+            means[index][segment.length - tail :] = 0.0
     return Reference(digest=opened.digest, means=means)
 
 

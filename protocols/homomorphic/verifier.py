@@ -77,11 +77,37 @@ class Verifier:
         self._signed: _Signed | None = None
         self._reference: Reference = NOTHING_YET
 
+    @property
+    def reference(self) -> Reference:
+        """What the next session's updates are held against: nothing, as long as nobody has shown what became of the last sum."""
+        return self._reference if self._signed is None else NOTHING_YET
+
+    def recall(self, reference: Reference) -> None:
+        """Go on from what a verifier of this run held before it was started again. Only its operator can call this.
+
+        Raises:
+            StageError: It has followed a session already, and knows better.
+        """
+        if self._newest is not None:
+            raise StageError(
+                "a verifier is told what it held before only as long as it has followed no session"
+            )
+        self._reference = reference
+
     def believe(self, trust: TrustStore) -> None:
-        """Take up another view; a session that was begun under other lists is over."""
+        """Take up another view; what was begun under other lists is over."""
         if trust.digest != self._trust.digest:
-            self._session = None
+            self.end_session()
         self._trust = trust
+
+    def end_session(self) -> None:
+        """Forget the session at hand, the sum that was signed last, and the direction.
+
+        What a decryptor that the new lists take back says of that sum is not taken; and as nobody knows here what came of
+        it, the next updates are held against nothing.
+        """
+        self._session = self._signed = None
+        self._reference = NOTHING_YET
 
     def follow(self, session: Session, key: RoundKey) -> None:
         """Begin with a session; the one before it is over.
@@ -99,13 +125,11 @@ class Verifier:
         terms = charge.terms(session, self._trust)
         checks.check_round_key(terms, key)
         self._newest = session
-        # As long as nobody has shown what became of the last sum, updates are held against nothing.
-        reference = self._reference if self._signed is None else NOTHING_YET
         self._session = _Following(
             terms=terms,
             key_id=key.key_id,
             commitments=Commitments(terms, key.key_id, self._identity),
-            screening=VerifiedScreening(terms, self._identity, reference),
+            screening=VerifiedScreening(terms, self._identity, self.reference),
             adder=ClassedAdder(terms),
         )
 
@@ -157,11 +181,14 @@ class Verifier:
         Raises:
             StageError: No session is open, or its sum was signed.
             RosterError: The contributors are not those of the inputs.
-            CiphertextError: A sum is another one.
+            CiphertextError: A sum is another one; or where updates are screened, one is missing.
             ContextError, KeyUseError, CommitmentError: The sum is of another session, key or list.
+            IdentityError: A service or contributor cannot be believed any more: its certificate, or a list, has expired since.
         """
         following = self._following()
         present = following.commitments.check_sum(message)
+        checks.check_whole(following.terms, present, message)
+        following.terms.check_parties(present)
         own = following.adder.sums(present)
         for index, ciphertexts in message.ciphertexts.items():
             if own.get(index) != ciphertexts:

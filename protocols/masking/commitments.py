@@ -16,7 +16,7 @@ named is at fault:
 * A holder whose share misses its commitment: it has let the very commitment pass on delivery, so it has seen a share
   that fits. An honest one reveals that.
 * A dealer, if shares that all fit its own commitments do not give the secret it committed to.
-* A client in dispute with more others than may be corrupt. Two honest clients have no dispute, so that one of those
+* A client in dispute with more others than may lie. Two honest clients have no dispute, so that one of those
   others is honest (the dispute control of Beerliova-Trubiniova and Hirt, TCC 2006).
 
 **Binding.** Sixteen bytes: a share or secret that fits another's commitment is a second preimage, 2^128 tries (one
@@ -76,19 +76,20 @@ class Commitments:
 
     def shares(self, shares: Iterable[Share], *, holder: int) -> list[bytes]:
         """The commitments to shares that one holder keeps; in one go, for there are thousands."""
-        sha256, numbers, label = hashlib.sha256, struct.Struct(">4H").pack, self._share
+        sha256, numbers, label, join = hashlib.sha256, struct.Struct(">4H").pack, self._share, b"".join
+        # Joined, not added: to add to a secret makes one more secret each time.
         return [
-            sha256(label + numbers(owner, holder, segment, number) + value).digest()[:COMMITMENT_SIZE]
+            sha256(join((label, numbers(owner, holder, segment, number), value))).digest()[:COMMITMENT_SIZE]
             for owner, segment, number, value in shares
         ]
 
     def bundle(self, bundle: ShareBundle, *, owner: int, holder: int) -> bytes:
         """The commitments to all shares of one bundle, in the order of its bytes."""
-        shares = (
+        shares = [
             (owner, index, number, share)
             for index in sorted(bundle.segments)
             for number, share in enumerate(_in_order(bundle.segments[index]))
-        )
+        ]
         return b"".join(self.shares(shares, holder=holder))
 
     def digest(self, commitments: bytes, *, owner: int, holder: int) -> bytes:

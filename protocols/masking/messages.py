@@ -94,8 +94,7 @@ class KeyAdvertisement:
             nonce=reader.fixed(NONCE_SIZE),
             mask_keys={index: reader.fixed(PUBLIC_KEY_SIZE) for index in reader.positions()},
             commitments={
-                index: tuple(reader.fixed(COMMITMENT_SIZE) for _ in range(reader.unsigned(2)))
-                for index in reader.positions()
+                index: _read_commitments(reader, reader.unsigned(2)) for index in reader.positions()
             },
             signature=reader.rest((0, SIGNATURE_SIZE)),
         )
@@ -503,6 +502,11 @@ def _read_alike(reader: Reader) -> dict[int, bytes]:
     if size * len(positions) != len(whole):
         raise WireError(f"{len(whole)} bytes must be {len(positions)} values of the same size")
     return {position: whole[at * size : (at + 1) * size] for at, position in enumerate(positions)}
+
+
+def _read_commitments(reader: Reader, count: int) -> tuple[bytes, ...]:
+    made = reader.fixed(count * COMMITMENT_SIZE)
+    return tuple([made[at : at + COMMITMENT_SIZE] for at in range(0, len(made), COMMITMENT_SIZE)])
 
 
 def bundle_commitments_size(extra_secrets: Sequence[int]) -> int:

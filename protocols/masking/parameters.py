@@ -1,7 +1,8 @@
 """How many neighbours, how many shares, how many survivors: the numbers on which the masking protocol rests.
 
 Up to a hundred members everyone shares with everyone. Above, a member's neighbours are a random sample of the others,
-so what it may fear of them is the tail of a hypergeometric distribution (Bell et al. 2020, section 3).
+so what it may fear of them is the tail of a hypergeometric distribution (Bell et al. 2020, section 3). Who is corrupt or
+drops out is counted among all members of the session, also for the graph of a segment: they may all be in one.
 """
 
 from dataclasses import dataclass
@@ -63,7 +64,9 @@ def sparse_graph_parameters(members: int, profile: MaskingProfile) -> GraphParam
         n * P[fewer than t of k neighbours survive]                   < 2^-r        (sums can be opened)
 
     Source: Bell et al. 2020, section 3, in the exact form of Google's federated-compute library. It holds if the server
-    does not choose the graph (see :func:`protocols.masking.graph.graph_seed`).
+    does not choose the graph (see :func:`protocols.masking.graph.graph_seed`). There one graph serves for shares and
+    masks; here each segment has a mask graph of its own (:func:`mask_graph_degree`), and the first line is kept so that
+    the numbers are the published ones.
 
     Raises:
         ThresholdError: No degree below members - 1 will do, or more than 9/10 are lost at worst.
@@ -82,6 +85,55 @@ def sparse_graph_parameters(members: int, profile: MaskingProfile) -> GraphParam
         if log_upper_tail(members, dropped, degree, degree - threshold + 1) < correctness:
             return GraphParameters(degree=degree, threshold=max(threshold, _LEAST_THRESHOLD))
     raise ThresholdError(f"no share graph of {members} members meets profile {profile.name}")
+
+
+def mask_graph_degree(
+    segment_members: int, *, members: int, profile: MaskingProfile, segments: int = 1
+) -> int:
+    """Neighbours of every member in the mask graph of a segment: all others up to COMPLETE_UP_TO, above it perhaps fewer.
+
+    An honest input is hidden as long as its member is connected, over honest members that stay, with another such one: what
+    the server can open are the sums over the connected parts that are left once all corrupt and dropped members, whose
+    masks it can compute, have been taken out of the graph. Bell et al. 2020, section 3, bound the probability that a random
+    Harary graph has more than one such part by its number of vertices and the shares of them that are corrupt and that drop
+    out. The vertices are the segment's m members here, but the profile's shares are of the session's n: ranks are public, and
+    whoever buys or breaks clients may choose them all from the one tier that holds the segment. So with c corrupt and d dropped
+    members of the session and B segments of more than COMPLETE_UP_TO members, k is the least even number, from the degree of the
+    session's share graph up, with
+
+        P[two disjoint gaps of k/2 in the ring of m lie within g = min(m - 1, c + d) gone members]  < 2^-(s+1) / B
+
+    and m - 1, the complete graph, if there is none: then two honest members always mask with each other. With
+    :func:`share_graph_parameters`, whose failure is below 2^-(s+1) too, a session exposes somebody with a probability below 2^-s.
+
+    Pre-conditions: who is corrupt and who drops out does not depend on the graph, and the server does not choose it. Members
+    that never advertise are not in the graph; each of them takes one from m and one from g, which makes the left side smaller.
+    More drop-outs than d make it larger (threat_model.md has the numbers).
+
+    Args:
+        segment_members: m, everyone who uploads the segment.
+        members: n, the members of the session.
+        profile: Gives c, d and s.
+        segments: B, from 1.
+
+    Raises:
+        ThresholdError: Not 1 <= m <= n, or no share graph of the session meets the profile.
+    """
+    if not 1 <= segment_members <= members:
+        raise ThresholdError(f"segment_members={segment_members} must lie in 1..{members} members")
+    if segment_members <= COMPLETE_UP_TO:
+        return segment_members - 1
+    return _sparse_mask_degree(segment_members, members, profile, segments)
+
+
+@lru_cache(maxsize=256)
+def _sparse_mask_degree(segment_members: int, members: int, profile: MaskingProfile, segments: int) -> int:
+    gone = min(segment_members - 1, profile.corrupt(members) + profile.dropped(members))
+    most = -(profile.security_bits + 1) * log(2) - log(segments)
+    for degree in range(sparse_graph_parameters(members, profile).degree, segment_members - 1, 2):
+        if log_disconnected(segment_members, gone, degree) < most:
+            return degree
+    return segment_members - 1
 
 
 def _check_losses(members: int, profile: MaskingProfile) -> None:
@@ -118,7 +170,8 @@ def expected_exposed(members: int, corrupt: int, graph: GraphParameters) -> floa
     A member is exposed if its corrupt neighbours alone hold as many shares of its mask keys as recover them: the self masks of
     survivors are opened anyway, so nothing hides its upload any more. Its neighbours are a uniform sample of the other
     members, hence by linearity (n - c) P[at least t of k neighbours among n - 1 members, c of them corrupt, are corrupt].
-    It bounds the probability that anybody is exposed, too.
+    It bounds the probability that anybody is exposed this way, too; the other way is a mask graph that falls apart, which
+    :func:`log_disconnected` bounds with the corrupt and the dropped members of its segment.
 
     What a sparse graph stands is therefore the profile's corrupt_share and little more, not "fewer than t": t is counted
     among neighbours there. In the complete graph the t-th corrupt member exposes everybody, and one fewer nobody.

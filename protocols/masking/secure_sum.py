@@ -14,6 +14,7 @@ from protocols.masking.server.masked_input import MaskInput
 from protocols.masking.server.reveal import RevealShares
 from protocols.masking.server.stage import Stage
 from protocols.masking.server.survivors import AgreeSurvivors
+from protocols.masking.server.tracing import Dealings
 from protocols.masking.terms import Terms
 from protocols.primitives.secret import SYSTEM_RANDOM, RandomBytes
 from protocols.profiles import SEMI_HONEST, MaskingProfile, SurvivorCheck
@@ -46,6 +47,7 @@ class MaskingClient(SumClient):
         *,
         extra_secrets: steps.ExtraSecrets | None = None,
     ) -> None:
+        super().__init__()
         terms.session.position(me)
         check_extra_secrets(terms.session.segments_of(me), extra_secrets or {})
         self._terms = terms
@@ -62,31 +64,35 @@ class MaskingClient(SumClient):
 
         A client that has answered repeats the identical answer to the identical request and gives no other one.
         """
-        if self._replied is not None and request == self._replied[0]:
-            return self._replied[1]
-        if self._contributed is not None and request == self._contributed[0]:
-            raise StageError("that request is answered by contribute")
-        self._state, answer = self._step(request)
-        self._replied = (request, answer)
-        return answer
+        with self._turn:
+            if self._replied is not None and request == self._replied[0]:
+                return self._replied[1]
+            if self._contributed is not None and request == self._contributed[0]:
+                raise StageError("that request is answered by contribute")
+            self._state, answer = self._step(request)
+            self._replied = (request, answer)
+            return answer
 
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
         """Answer the request of mask_input."""
-        if self._contributed is not None and request == self._contributed[0]:
+        with self._turn:
+            if self._contributed is not None and request == self._contributed[0]:
+                return self._contributed[1]
+            if self._replied is not None and request == self._replied[0]:
+                raise StageError("that request is answered by reply")
+            if not isinstance(self._state, steps.Shared):
+                raise StageError("mask_input comes after share_keys and once only")
+            delivery = ShareDelivery.from_bytes(request)
+            self._state, masked = steps.create_masked_input(self._state, delivery, inputs, self._identity)
+            self._contributed = (request, masked.to_bytes())
             return self._contributed[1]
-        if self._replied is not None and request == self._replied[0]:
-            raise StageError("that request is answered by reply")
-        if not isinstance(self._state, steps.Shared):
-            raise StageError("mask_input comes after share_keys and once only")
-        delivery = ShareDelivery.from_bytes(request)
-        self._state, masked = steps.create_masked_input(self._state, delivery, inputs, self._identity)
-        self._contributed = (request, masked.to_bytes())
-        return self._contributed[1]
 
     def end(self) -> None:
-        """Drop every secret of the session; whatever is asked after that is out of order."""
-        self._state = steps.Revealed(terms=self._terms, me=self._terms.session.position(self._me), refused=())
-        self._replied = self._contributed = self._extra_secrets = None
+        """Drop every secret of the session, after a step that is at work; whatever is asked after that is out of order."""
+        with self._turn:
+            me = self._terms.session.position(self._me)
+            self._state = steps.Revealed(terms=self._terms, me=me, refused=())
+            self._replied = self._contributed = self._extra_secrets = None
 
     def _step(self, request: bytes) -> tuple[_State, bytes]:
         match self._state:
@@ -135,6 +141,7 @@ class MaskingServer(SumServer):
         self._session = terms.session
         self._stage: Stage | None = AdvertiseKeys(terms)
         self._last: RevealShares | None = None
+        self._dealings: Dealings | None = None
         self._contributors: tuple[ClientId, ...] | None = None
 
     def requests(self) -> Mapping[ClientId, bytes]:
@@ -158,12 +165,23 @@ class MaskingServer(SumServer):
     def close_stage(self) -> None:
         """Enter the next stage."""
         stage, self._stage = self._current(), None
+        self._dealings = stage.dealings
         # A stage that cannot close has ended the session: nothing of it can be asked for any more.
         self._stage = stage.close()
         if isinstance(stage, MaskInput):
             self._contributors = tuple(map(self._session.client_at, sorted(stage.answered)))
         if isinstance(stage, RevealShares):
             self._last = stage
+
+    @property
+    def faults(self) -> Mapping[ClientId, str]:
+        """Who is at fault as of the last stage that was closed, or of the opening."""
+        return self._dealings.faults() if self._dealings is not None else {}
+
+    @property
+    def disputes(self) -> Mapping[ClientId, tuple[ClientId, ...]]:
+        """Who says of whom that its bundles are no use, as of the last stage that was closed."""
+        return self._dealings.disputes() if self._dealings is not None else {}
 
     @property
     def contributors(self) -> tuple[ClientId, ...] | None:
@@ -196,8 +214,8 @@ class Masking(SecureSum):
 
     * No wrong share, revealed or dealt, changes a sum. As long as t clients reveal right shares of everyone in a segment, it
       opens, whatever all others reveal; who revealed a wrong one is named (`SumResult.faults`).
-    * One client can close every segment that it is a member of. By shares it deals: then it is named, for certain where
-      its own commitments convict it or more clients dispute its shares than may be corrupt. By a garbled upload:
+    * One client can close every segment that it is a member of. By shares it deals: then it is named where its own
+      commitments convict it, or more clients dispute its shares than may lie, and as one of a pair where fewer do. By a garbled upload:
       then nobody can be named, for masks hide what each upload is; with L elements it passes for a sum with
       probability 2^-L at most.
     * n - t + 1 clients that fall silent, or that deal bundles of no use to all, end the session.

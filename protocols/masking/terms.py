@@ -2,7 +2,8 @@
 
 The share graph says who keeps shares of whose secrets; each segment has a mask graph of its own, over its own members,
 that says who masks with whom. Up to a hundred parties both are complete. Above, they are random regular graphs (Bell et
-al. 2020) derived from the session and from a nonce of everyone who advertised.
+al. 2020) derived from the session and from a nonce of everyone who advertised; a segment that all corrupt and dropped members
+of the session could nearly fill is masked by all with all, however many they are.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from protocols.masking.parameters import (
     COMPLETE_UP_TO,
     GraphParameters,
     class_reveal_quorum,
+    mask_graph_degree,
     reveal_quorum,
     share_graph_parameters,
 )
@@ -178,9 +180,18 @@ class Terms:
     def mask_graph(self, segment: Segment, nonces: Mapping[int, bytes]) -> Graph:
         """Who masks a segment with whom, among its members who advertised."""
         members = set(map(self.session.position, segment.members))
-        degree = share_graph_parameters(len(members), self.profile).degree
         seed_of = {position: nonce for position, nonce in nonces.items() if position in members}
-        return self._graph(seed_of, f"mask graph {segment.index}", degree)
+        return self._graph(seed_of, f"mask graph {segment.index}", self._mask_degree(segment))
+
+    def _mask_degree(self, segment: Segment) -> int:
+        """Counted with the corrupt and the dropped of the whole session: all of them may be members of this segment."""
+        sparse = sum(len(each.members) > COMPLETE_UP_TO for each in self.session.segments)
+        return mask_graph_degree(
+            len(segment.members),
+            members=len(self.session.members),
+            profile=self.profile,
+            segments=max(1, sparse),
+        )
 
     def _graph(self, nonces: Mapping[int, bytes], label: str, degree: int) -> Graph:
         positions = sorted(nonces)

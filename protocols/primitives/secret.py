@@ -25,11 +25,15 @@ class Secret(bytes):
 
     Slices, sums, repetitions, joins and whatever else the methods of bytes make of a secret are secrets, whichever side of
     the operator it stands on. What would turn it into text, numbers or a file without saying so is refused: hex and decode,
-    iteration and single bytes (a printed list of numbers is the secret), pickling. Copies are the secret itself.
+    iteration and single bytes (a printed list of numbers is the secret), ``int(secret)`` (whose error shows the bytes)
+    and with it arrays of numbers, pickling. Copies are the secret itself.
 
-    There is one way out, and it is easy to search for: ``bytes(secret)``. Whatever reads the buffer (ciphers, hashes,
-    ``int.from_bytes``, ``struct``, ``b"".join`` and ``b"%b %b" % (a, b)``, which ask no one) computes with the bytes
-    themselves; its result is wrapped again where it is secret.
+    There is one way out that is meant, and it is easy to search for: ``bytes(secret)``. Whatever reads the buffer of a bytes
+    object asks no method of a subclass, and computes with the bytes themselves; its result is wrapped again where it is
+    secret. Ciphers, hashes, ``int.from_bytes``, ``struct``, ``b"".join`` and ``b"%b %b" % (a, b)`` do so, and this class
+    cannot stop others that would print: ``str(secret, "ascii")``, ``int(secret, 16)`` (in its error), the groups of a
+    regular expression, ``bytearray``, ``memoryview``, ``io.BytesIO``, ``base64``, ``marshal``, numpy's arrays of bytes or text. It
+    guards against secrets that end in a log by mistake, not against code that means to read them.
 
     Caveat: Python cannot wipe memory; dropping the last reference is all that can be done (threat_model.md).
 
@@ -74,6 +78,18 @@ class Secret(bytes):
     def decode(self, *_encoding: object) -> str:
         """Refused: it is text, or an error that shows the bytes."""
         _refuse("has no text form")
+
+    def __int__(self) -> int:
+        """Refused: digits are read as text, and what is no number is shown in the error."""
+        _refuse("is not read as a number")
+
+    def __float__(self) -> float:
+        """Refused, as :meth:`__int__`."""
+        _refuse("is not read as a number")
+
+    def __getnewargs__(self) -> NoReturn:
+        """Refused: these are the plain bytes, for a pickle."""
+        _refuse("is not pickled")
 
     def __reduce__(self) -> NoReturn:
         """Refused: a pickle is a file, or a message to another process."""

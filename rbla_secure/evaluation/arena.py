@@ -22,9 +22,9 @@ from rbla_secure.assembly import guard_of, initial_adapter, reference_of, traine
 from rbla_secure.choices import Rest, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.engines.in_process import Faults, InProcess
-from rbla_secure.errors import EvaluationError, PlanError
+from rbla_secure.errors import PlanError
 from rbla_secure.evaluation.known_rule import KnownRule
-from rbla_secure.evaluation.mounted import mounted
+from rbla_secure.evaluation.mounted import check_each_seen, mounted
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Others
 from rbla_secure.evaluation.poisoning.names import AttackName, TriggerName
@@ -32,13 +32,14 @@ from rbla_secure.evaluation.poisoning.placement import Placement, claimed_exampl
 from rbla_secure.evaluation.poisoning.triggers import triggered, whole_trigger
 from rbla_secure.federation.contribution import Contribute, contribution, weight_of
 from rbla_secure.federation.conversation import Conversation
-from rbla_secure.federation.coordinator import clip_norm
 from rbla_secure.federation.filtering import Filtering, Reference
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import counts_before
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.sessions import clip_norm
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import UpdateRows
@@ -188,10 +189,12 @@ class _Run:
 
     def to_the_end(self) -> Outcome:
         plan, adapter = self._plan, initial_adapter(self._plan)
-        accuracies, successes, outcomes, seen = [], [], list[RoundOutcome](), 0
+        accuracies, successes, outcomes, seen = [], [], list[RoundOutcome](), list[ClientId]()
+        attackers, refused = set(self._placed.attackers), set[ClientId]()
         for number in range(1, plan.config.rounds + 1):
             outcome = self._round(number, adapter, outcomes)
             seen += self._mounted(number, outcome)
+            refused |= attackers & outcome.refusals.keys()
             self._last_step.took(adapter, outcome.adapter)
             adapter = outcome.adapter
             if self._guard is not None:
@@ -200,11 +203,8 @@ class _Run:
             if number > plan.config.rounds - SETTLED:
                 accuracies.append(self._scorer.score(adapter).accuracy)
                 successes.append(self._trigger.score(adapter).accuracy)
-        attackers = set(self._placed.attackers)
-        if attackers and not seen:
-            raise EvaluationError(
-                f"no update of the {len(attackers)} attackers reached a sum in {plan.config.rounds} rounds: nothing was tested"
-            )
+        if attackers:
+            check_each_seen(refused, seen, rounds=plan.config.rounds)
         strengths = self._coalition.strengths if self._coalition is not None else ()
         return Outcome(
             accuracy=fmean(accuracies),
@@ -213,12 +213,12 @@ class _Run:
             honest_rejected=_rejected(outcomes, lambda client: client not in attackers),
             rejected_by_rank=self._by_rank(outcomes),
             bands_closed=fmean(len(each.refused_bands) / len(plan.bands) for each in outcomes),
-            attacks_seen=seen,
+            attacks_seen=len(seen),
             strength=fmean(strengths) if strengths else None,
         )
 
-    def _mounted(self, number: int, outcome: RoundOutcome) -> int:
-        """How many attackers' updates were seen in a round."""
+    def _mounted(self, number: int, outcome: RoundOutcome) -> frozenset[ClientId]:
+        """The attackers whose updates were seen in a round."""
         assert self._session is not None  # noqa: S101 - set before a round is played
         cohort = frozenset(self._session.members)
         attackers = cohort.intersection(self._placed.attackers)
@@ -234,7 +234,7 @@ class _Run:
             run=bytes(RUN_ID_SIZE),
             round_number=number,
             attempt=1,
-            clip_norm=clip_norm(plan, [each.unclipped for each in earlier]),
+            clip_norm=clip_norm(plan, [each.unclipped for each in earlier[: counts_before(number)]]),
         )
         self._session, self._adapter = session, adapter
         self._rule.enter(session, adapter)

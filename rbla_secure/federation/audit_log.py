@@ -47,6 +47,8 @@ class EventKind(StrEnum):
     BAND_REFUSED: band, reason.
     UPDATE_REJECTED: of (a client or a group), reason: the filter kept nothing of it.
     STEP_CHECKED: reason: the step of a round was scaled or rolled back, or a claim of its clients is not told.
+    DIRECTION_KEPT: direction (SHA-256 of the file of what the next round's updates are held against). Written with the end of
+        its round, where the verifier of a screened run would forget it.
     ROUND_ABORTED: reason, adapter (digest, unchanged), metrics (SHA-256 of the round's line in metrics.jsonl). Written
         once line and checkpoint are on the disk: the round counts from here on.
     ROUND_FINISHED: survivors, adapter, metrics: as above.
@@ -64,6 +66,7 @@ class EventKind(StrEnum):
     BAND_REFUSED = "band-refused"
     UPDATE_REJECTED = "update-rejected"
     STEP_CHECKED = "step-checked"
+    DIRECTION_KEPT = "direction-kept"
     ROUND_ABORTED = "round-aborted"
     ROUND_FINISHED = "round-finished"
     RUN_FINISHED = "run-finished"

@@ -94,7 +94,13 @@ def check_sample_budget(config: Config) -> None:
     rounds = participations(config)
     steps, rate, delta = config.training.steps * rounds, wanted.sample_rate, wanted.delta
     history = SampledSteps(noise_multiplier=wanted.noise_multiplier, sample_rate=rate, steps=steps)
-    spent = epsilon_of_steps([history], delta)
+    try:
+        spent = epsilon_of_steps([history], delta)
+    except MemoryError:
+        raise PlanError(
+            f"sample-level.noise-multiplier={wanted.noise_multiplier:g} and {steps} steps of a client take more memory to "
+            "account for than there is: more noise or fewer steps and rounds are needed"
+        ) from None
     if spent > wanted.max_epsilon:
         needed = noise_multiplier_of_steps(wanted.max_epsilon, delta=delta, sample_rate=rate, steps=steps)
         raise PlanError(

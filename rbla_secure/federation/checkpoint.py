@@ -7,15 +7,16 @@
     metrics.jsonl         one line per finished round, the same in every repetition
     timings.jsonl         seconds per round
     privacy.json, privacy-samples.json   what privacy was spent, each where there is noise of its kind
-    checkpoints/          round-0007.safetensors: the global adapter after round 7
+    checkpoints/          round-0007.safetensors: the global adapter after round 7; round-0007.direction, of the last round alone and
+                          where a verifier screens: what it holds the next updates against (`kept_direction.py`)
     base/  adapter/       the frozen base; the result in PEFT's format
 
-The order of writes: line of metrics, line of timings, checkpoint, and then the event that ends the round. A round counts
+The order of writes: line of metrics, line of timings, checkpoint, direction, and then the event that ends the round. A round counts
 from the moment the audit log holds its digests, and a crash before that costs the round alone: what is left of it is
-written over. Whatever is opened is held against the log first (`folder_checks.py`).
+taken away in the opposite order. Whatever is opened is held against the log first (`folder_checks.py`), and nothing is written
+before all of it was.
 """
 
-import json
 import os
 import secrets
 from collections import Counter
@@ -24,36 +25,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-import numpy as np
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as save_tensors
 
 from protocols.session import RUN_ID_SIZE, Session
 from rbla_secure.config import Config, load_config
-from rbla_secure.durable import append_line, drop_torn_line, whole_lines, write_atomic
-from rbla_secure.errors import AdapterError, RblaSecureError, RunFolderError
+from rbla_secure.durable import append_line, drop_torn_line, sync_folder, whole_lines, write_atomic
+from rbla_secure.errors import RblaSecureError, RunFolderError
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
+from rbla_secure.federation.checkpoint_file import checkpoint_bytes, read_checkpoint
 from rbla_secure.federation.folder_checks import (
     ATTEMPTS,
+    BASE,
     CHECKPOINTS,
     CONFIG,
     IDENTITY,
     METRICS,
     RESTORE,
     TIMINGS,
+    attempt_line,
     check_checkpoints,
     check_identity,
     check_kinds,
-    check_ledgers,
     check_result,
     checkpoint,
+    identity_text,
     read_attempts,
     read_metrics,
     read_run_id,
 )
 from rbla_secure.federation.folder_lock import LOCK, lock, make_locked
 from rbla_secure.federation.history import History
+from rbla_secure.federation.kept_direction import direction_file, drop_directions, read_direction
+from rbla_secure.federation.ledger_checks import check_ledgers
 from rbla_secure.federation.log_entries import of_round, of_spending
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
@@ -93,12 +96,13 @@ class RunFolder:
             self.history = History(path / FILE_NAME)
             self.log = AuditLog(path / FILE_NAME, observe=self.history.take)
             check_identity(path, self.config, self.run_id, self.history)
-            self._attempts = read_attempts(path, self.history)
+            self._attempts = read_attempts(path, self.config, self.history)
             self._counts = Counter(number for number, _ in self._attempts)
             read_metrics(path, self.history)
             check_checkpoints(path, self.history)
+            read_direction(path, self.history)
             check_result(path, self.config, self.history)
-            check_ledgers(path, self.history)
+            check_ledgers(path, self.config, self.history)
         except (RblaSecureError, OSError):
             self.close()
             raise
@@ -113,9 +117,9 @@ class RunFolder:
         """
 
         def fill(folder: Path) -> None:
-            run = secrets.token_hex(RUN_ID_SIZE)
-            write_atomic(folder / IDENTITY, json.dumps({"run": run}).encode())
-            created = Entry.of_run(EventKind.RUN_CREATED, run=run, config=config.digest().hex())
+            run_id = secrets.token_bytes(RUN_ID_SIZE)
+            write_atomic(folder / IDENTITY, identity_text(run_id).encode())
+            created = Entry.of_run(EventKind.RUN_CREATED, run=run_id.hex(), config=config.digest().hex())
             AuditLog.create(folder / FILE_NAME, created)
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
             write_atomic(folder / CONFIG, config.to_toml().encode())
@@ -153,18 +157,26 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
-    def hold_base(self, digest: bytes) -> None:
-        """The base is on the disk: compare it with the one that the log names, or have the log name it.
+    def check_base(self, digest: bytes) -> None:
+        """Compare a base with the one that the log names, if it names one yet.
 
         Raises:
             RunFolderError: It is another one.
         """
+        if self.history.base not in {"", digest.hex()}:
+            raise RunFolderError(
+                f"{self.path / BASE} is not the base that {FILE_NAME} names: restore it from a copy"
+            )
+
+    def hold_base(self, digest: bytes) -> None:
+        """The base is on the disk: have the log name it, unless it does.
+
+        Raises:
+            RunFolderError: It names another one.
+        """
+        self.check_base(digest)
         if not self.history.base:
             self.log.append(Entry.of_run(EventKind.BASE_MADE, base=digest.hex()))
-        elif self.history.base != digest.hex():
-            raise RunFolderError(
-                f"{self.path / 'base'} is not the base that {FILE_NAME} names: restore it from a copy"
-            )
 
     def next_attempt(self, round_number: int) -> int:
         """Number the next attempt at a round and write it down before it begins.
@@ -175,48 +187,88 @@ class RunFolder:
         attempt = self._counts[round_number]
         path = self.path / ATTEMPTS
         drop_torn_line(path)  # it would swallow the next one; it also never opened a session
-        append_line(path, json.dumps({"round": round_number, "attempt": attempt}))
+        append_line(path, attempt_line(round_number, attempt))
         self._attempts.append((round_number, attempt))
         return attempt
 
     def save(
-        self, plan: Plan, session: Session, adapter: Adapter, record: RoundRecord, seconds: RoundSeconds
+        self,
+        plan: Plan,
+        session: Session,
+        adapter: Adapter,
+        record: RoundRecord,
+        seconds: RoundSeconds,
+        *,
+        direction: bytes = b"",
     ) -> None:
-        """Make a round durable, together with the digest of the plan it was run under; it counts with its last event."""
+        """Make a round durable, together with the digest of the plan it was run under; it counts with its last event.
+
+        Args:
+            plan: Of the run.
+            session: Of the round.
+            adapter: After the round.
+            record: Of the round.
+            seconds: Of the round.
+            direction: What services need to go on screening in another process; empty if nothing.
+        """
         line = record.model_dump_json()
         append_line(self.path / METRICS, line)
         append_line(self.path / TIMINGS, seconds.model_dump_json())
-        metadata = {
-            "round": str(record.round),
-            "run": self.run_id.hex(),
-            "plan": plan.digest.hex(),
-        }
-        data = save_tensors({"rows": np.ascontiguousarray(adapter.rows)}, metadata=metadata)
+        data = checkpoint_bytes(adapter, self._metadata(plan, record.round))
         write_atomic(checkpoint(self.path, record.round), data)
-        self.log.append(*of_round(session, record, line))
+        if direction:
+            write_atomic(direction_file(self.path, record.round), direction)
+        self.log.append(*of_round(session, record, line, direction=direction))
+        drop_directions(self.path, record.round - 1)
+
+    def _metadata(self, plan: Plan, number: int) -> dict[str, str]:
+        return {"round": str(number), "run": self.run_id.hex(), "plan": plan.digest.hex()}
 
     def load(self, plan: Plan) -> Progress:
-        """The last round that counts, once all of them have been compared; lines of the next one are cut away.
+        """The last round that counts, once all of them have been compared. Nothing is written.
 
         Reads every checkpoint once.
 
         Raises:
-            RunFolderError: A checkpoint or the metrics are damaged, or not what the events say; nothing is changed.
+            RunFolderError: A checkpoint or the metrics are damaged, or not what the events say.
         """
-        last = self.history.rounds
         records = read_metrics(self.path, self.history)
         check_checkpoints(self.path, self.history)
         timings = self._timings()
         adapter = None
-        for number in range(1, last + 1):
-            adapter = self._load_adapter(plan, number)
-        self._keep_lines(METRICS, lambda line: RoundRecord.model_validate_json(line).round <= last)
+        for each in self.adapters(plan):
+            adapter = each
+        return Progress(round=self.history.rounds, adapter=adapter, records=records, timings=timings)
+
+    def drop_left_over(self) -> None:
+        """Take away what a crash has left of the next round, the last file that was written first.
+
+        So a crash in here leaves what a crash could have left before. For a folder that was loaded.
+        """
+        last = self.history.rounds
+        drop_directions(self.path, last - 1, last + 1)
+        left = checkpoint(self.path, last + 1)
+        if left.exists():
+            left.unlink()
+            sync_folder(left.parent)
         self._keep_lines(TIMINGS, lambda line: RoundSeconds.model_validate_json(line).round <= last)
-        return Progress(round=last, adapter=adapter, records=records, timings=timings)
+        self._keep_lines(METRICS, lambda line: RoundRecord.model_validate_json(line).round <= last)
+
+    def direction(self) -> bytes:
+        """What was kept of the last round that counts for screening; empty if nothing was.
+
+        Raises:
+            RunFolderError: It is missing or not what the events say.
+        """
+        return read_direction(self.path, self.history)
 
     def say_resumed(self, progress: Progress) -> None:
-        """Have the log say that another process goes on, from where, and what the last one left that it does not hold."""
-        ledgers = check_ledgers(self.path, self.history)
+        """Have the log say that another process goes on, from where, and what the last one left that it does not hold.
+
+        The first that a process writes which goes on: called once everything was compared.
+        """
+        ledgers = check_ledgers(self.path, self.config, self.history)
+        self.drop_left_over()
         grown = [
             of_spending(None, name, ledger.state_after(len(ledger.entries)))
             for name, ledger in zip((FILE, SAMPLES_FILE), ledgers, strict=True)
@@ -252,18 +304,8 @@ class RunFolder:
 
     def _load_adapter(self, plan: Plan, number: int) -> Adapter:
         path = checkpoint(self.path, number)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                adapter = Adapter(layout=plan.layout, rows=np.array(file.get_tensor("rows")))
-        except (SafetensorError, AdapterError, OSError) as error:
-            raise RunFolderError(f"{path} is damaged ({error}): {RESTORE}") from None
-        if (metadata.get("run"), metadata.get("plan")) != (self.run_id.hex(), plan.digest.hex()):
-            raise RunFolderError(f"{path} was written in another run or under another plan: {RESTORE}")
-        if (metadata.get("round"), adapter.digest().hex()) != (
-            str(number),
-            self.history.adapter_after(number),
-        ):
+        adapter = read_checkpoint(path, plan.layout, self._metadata(plan, number))
+        if adapter.digest().hex() != self.history.adapter_after(number):
             raise RunFolderError(
                 f"{path} is not the adapter that {FILE_NAME} names for round {number}: {RESTORE}"
             )

@@ -4,6 +4,7 @@ Validity (whole, in range, the weight that the plan allows, nothing in rows that
 repeats, and the cap on weights: what a client says of itself counts for nothing.
 """
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -14,6 +15,7 @@ from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.update import RealVector, l2_norm
+from rbla_secure.privacy.clipping import part_norm
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from rbla_secure.robustness.verdicts import Verdict
 
@@ -46,14 +48,23 @@ def decoded(
     if not plan.least_weight <= weight <= 1:
         return Verdict(accepted=False, score=None, reason=f"validity: weight {weight:.3g} is not the plan's")
     bands = {index: _values(plan, values) / (scale * weight) for index, values in inputs.items()}
+    clip_norm = plan.clip_norm_of(session)
+    if not plan.bands_alone:
+        return Decoded(weight=weight, bands=_clipped(plan, bands, clip_norm, weight))
+    norm = part_norm(clip_norm, len(plan.bands))
+    alone = [_clipped(plan, {index: values}, norm, weight) for index, values in bands.items()]
+    return Decoded(weight=weight, bands=dict(ChainMap(*alone)))
+
+
+def _clipped(
+    plan: Plan, bands: Mapping[int, RealVector], clip_norm: float, weight: float
+) -> dict[int, RealVector]:
+    """Bands that are clipped together. Rounding may lengthen an honest update, and leaves it as it is up to there."""
     norm = float(np.hypot.reduce([l2_norm(values) for values in bands.values()]))
-    # Rounding may lengthen an honest update, up to here: what its client has clipped is left as it is.
     dimension = sum(len(values) for values in bands.values())
-    limit = plan.quantizer.rounded_norm_bound(plan.clip_norm_of(session) * weight, dimension) / (
-        scale * weight
-    )
+    limit = plan.quantizer.rounded_norm_bound(clip_norm * weight, dimension) / (plan.quantizer.scale * weight)
     factor = min(1.0, limit / norm) if norm else 1.0
-    return Decoded(weight=weight, bands={index: values * factor for index, values in bands.items()})
+    return {index: values * factor for index, values in bands.items()}
 
 
 def updates_of(plan: Plan, inputs: Mapping[ClientId, Decoded]) -> Updates:

@@ -4,8 +4,15 @@
 
 With noise on, nothing else depends on the data: weights are public, cut-off coordinates are not counted, a change that is
 not finite counts as zero, and every integer, padding included, carries this client's share of the noise.
+
+Where rows are trained in turns, each rank band goes this way alone, with its part of the clip norm and a stream of its own for
+the rounding, and a band whose training diverged counts as zero, as do those after it, which were not trained. So what is sent
+of a band, before noise, is one function of model, examples, seed and client's name, whatever the client's rank.
 """
 
+import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -18,15 +25,18 @@ from rbla_secure.choices import Clipping, Weighting
 from rbla_secure.errors import UpdateError
 from rbla_secure.federation.components import Seeds, add_components
 from rbla_secure.federation.plan import Plan
-from rbla_secure.lora.bands import pack
+from rbla_secure.lora.bands import Band, held_bands, pack
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate, UpdateRows
-from rbla_secure.privacy.clipping import clip, clip_per_layer, is_unclipped
+from rbla_secure.privacy.clipping import clip, clip_per_layer, is_unclipped, part_norm
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
-from rbla_secure.privacy.quantize import quantize, quantize_values
+from rbla_secure.privacy.quantize import Quantizer, quantize, quantize_values
 from rbla_secure.seeding import derive_key
 
+_LOG = logging.getLogger(__name__)
+
 Integers = dict[int, IntegerVector]
+_Quantize = Callable[[PackedUpdate, Quantizer, UniformStream], Integers]
 
 
 class Contribute(Protocol):
@@ -68,18 +78,18 @@ def contribution(
         seeds: Of the removable components of the noise, where the plan has any.
 
     Raises:
-        UpdateError: Without noise: the change is not finite.
+        UpdateError: Without noise: the change is not finite; in turns, already in the lowest band.
         ValueError: The seeds are not those that the plan wants.
     """
     mechanism = plan.mechanism_of(session)
-    rounding = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))
+    if plan.bands_alone:
+        change = _until_diverged(plan, session, client, change)
     if mechanism is None:
         update = ClientUpdate(rows=change, weight=weight)
-        bands = _bounded_bands(plan, session, update)
-        integers = quantize(bands, plan.quantizer, rounding, weighted=plan.weighted)
+        integers = _rounded(plan, session, client, update, partial(quantize, weighted=plan.weighted))
         return by_segment(plan, session, client, integers)
     update = _presentable(change, weight)
-    integers = quantize_values(_bounded_bands(plan, session, update), plan.quantizer, rounding)
+    integers = _rounded(plan, session, client, update, quantize_values)
     if mechanism.count_unit:
         integers[0] = np.append(integers[0], _vote(update, mechanism))
     if not plan.grouped:
@@ -120,8 +130,42 @@ def _presentable(change: UpdateRows, weight: float) -> ClientUpdate:
         return ClientUpdate(rows=np.zeros_like(change), weight=weight)
 
 
-def _bounded_bands(plan: Plan, session: Session, update: ClientUpdate) -> PackedUpdate:
-    return pack(_bounded(plan, update, plan.clip_norm_of(session)), plan.bands, plan.columns)
+def _until_diverged(plan: Plan, session: Session, client: ClientId, change: UpdateRows) -> UpdateRows:
+    """In turns: zeros in the first band that is not finite and in those after it; the bands below were trained without it.
+
+    A client that diverged in its lowest band is refused, whatever its rank, as in training together: nothing of it is left.
+    """
+    for band in held_bands(plan.bands, len(change)):
+        if np.isfinite(change[band.start : band.stop]).all():
+            continue
+        if not band.start:
+            return change
+        _LOG.warning(
+            "%s: training diverged in round %d: %s and above count as unchanged", client, session.round, band
+        )
+        kept = change.copy()
+        kept[band.start :] = 0.0
+        return kept
+    return change
+
+
+def _rounded(
+    plan: Plan, session: Session, client: ClientId, update: ClientUpdate, quantized: _Quantize
+) -> Integers:
+    """Clip, pack and round: all bands together, or each alone."""
+    seed, clip_norm = plan.config.seed, plan.clip_norm_of(session)
+    if not plan.bands_alone:
+        bands = pack(_bounded(plan, update, clip_norm), plan.bands, plan.columns)
+        stream = UniformStream(derive_key(seed, "rounding", session.round, client))
+        return quantized(bands, plan.quantizer, stream)
+    integers: Integers = {}
+    for band in held_bands(plan.bands, len(update.rows)):
+        part = ClientUpdate(rows=update.rows[band.start : band.stop], weight=update.weight)
+        bounded = _bounded(plan, part, part_norm(clip_norm, len(plan.bands)))
+        alone = Band(index=band.index, start=0, stop=band.height)
+        stream = UniformStream(derive_key(seed, "rounding", session.round, client, band.index))
+        integers |= quantized(pack(bounded, [alone], plan.columns), plan.quantizer, stream)
+    return integers
 
 
 def _bounded(plan: Plan, update: ClientUpdate, clip_norm: float) -> BoundedUpdate:

@@ -132,7 +132,7 @@ class Conversation:
         try:
             self._server.close_stage()
         except BelowThresholdError as error:
-            self.aborted = str(error)
+            self._abort(error)
         else:
             self._note_contributors(stage)
 
@@ -156,14 +156,19 @@ class Conversation:
             digests = band_digests(self._plan, adapter)
             found = self._server.result(model_bindings(self.session, digests))
         except (BelowThresholdError, ServiceError, ShareError) as error:
-            self.aborted = str(error)
+            self._abort(error)
             return None
-        self._note_faults(found)
+        self._note_faults()
         return found
 
-    def _note_faults(self, found: SumResult) -> None:
+    def _abort(self, error: ProtocolError) -> None:
+        """The session ends without a result: those who made it so are named all the same."""
+        self.aborted = str(error)
+        self._note_faults()
+
+    def _note_faults(self) -> None:
         """Write down who is at fault, and who says of whom that its messages were no use."""
-        for client, dealers in found.disputes.items():
+        for client, dealers in self._server.disputes.items():
             more = f" and {len(dealers) - _NAMED} more" if len(dealers) > _NAMED else ""
             reason = (
                 f"cannot use the share bundles of {', '.join(dealers[:_NAMED])}{more}: "
@@ -171,7 +176,7 @@ class Conversation:
             )
             self._refused(client, "client", SealError.__name__, reason)
         self._heard_refusing.clear()
-        for client, reason in found.faults.items():
+        for client, reason in self._server.faults.items():
             self._refused(client, "server", ShareError.__name__, reason)
         if self._log is not None:
             self._log.append(*self._entries)

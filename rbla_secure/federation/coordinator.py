@@ -15,9 +15,9 @@ from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.federation.round import prepare_round, run_round
+from rbla_secure.federation.sessions import session_of
 from rbla_secure.federation.spending import SampleSpending, Spending
 from rbla_secure.lora.adapter import Adapter
-from rbla_secure.privacy.clipping import followed_norm, nearest_norm
 from rbla_secure.stopwatch import Stopwatch
 
 # adapter -> (accuracy, loss) on the held-out examples
@@ -43,6 +43,7 @@ class Coordinator:
         filtering: The defence between sums and averages, if the plan has one.
         guard: The checks of every step, if the plan has any.
         moved: Told of the adapter before and after every round, before the next one takes inputs.
+        direction: What services need to go on screening in another process, asked for after every round; empty if nothing.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Coordinator:
     filtering: Filtering | None = None
     guard: Guard | None = None
     moved: Moved = lambda _before, _after: None
+    direction: Callable[[], bytes] = lambda: b""
 
     def initial_adapter(self) -> Adapter:
         """The adapter before round 1."""
@@ -92,7 +94,7 @@ class Coordinator:
             self.moved(last, adapter)
             if self.guard is not None:
                 self.guard.remember(adapter)
-            self.folder.save(self.plan, current.session, adapter, record, seconds)
+            self.folder.save(self.plan, current.session, adapter, record, seconds, direction=self.direction())
             records.append(record)
             timings.append(seconds)
             self.observe(record, seconds)
@@ -110,15 +112,13 @@ class Coordinator:
         return {name: self.stopwatch.seconds(name) for name in activities}
 
     def _open(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
-        """The session of a round: a new attempt, over a cohort that follows from seed and round.
-
-        Its clip norm follows from the counts of all rounds but the one before, which is not over when its keys go out.
-        """
-        session = self.plan.session(
+        """The session of a round: a new attempt, numbered and in the log before anybody hears of it."""
+        session = session_of(
+            self.plan,
             run=self.folder.run_id,
             round_number=number,
             attempt=self.folder.next_attempt(number),
-            clip_norm=clip_norm(self.plan, [line.unclipped for line in records[: max(0, number - 2)]]),
+            records=records,
         )
         self.folder.log.append(
             Entry.of_session(
@@ -174,17 +174,3 @@ class Coordinator:
             evaluation=spent["evaluation"],
         )
         return outcome.adapter, record, seconds
-
-
-def clip_norm(plan: Plan, counts: Sequence[float | None]) -> float:
-    """The clip norm of a round after so many noisy counts; rounds that counted nothing leave it as it is."""
-    privacy = plan.config.privacy
-    heard = [share for share in counts if share is not None]
-    wanted = followed_norm(
-        plan.config.clip_norm,
-        heard,
-        quantile=privacy.quantile,
-        rate=privacy.clip_rate,
-        limits=(plan.clip_norms[-1], plan.clip_norms[0]),
-    )
-    return nearest_norm(wanted, plan.clip_norms)

@@ -4,9 +4,14 @@ from protocols import profiles
 from protocols.homomorphic import parameters
 from protocols.homomorphic.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
-from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
+from protocols.masking.parameters import (
+    COMPLETE_UP_TO,
+    class_reveal_quorum,
+    mask_graph_degree,
+    reveal_quorum,
+)
 from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
-from rbla_secure.choices import PreStepName, Rest, RowOrder, Screen, SecureSumMode
+from rbla_secure.choices import PreStepName, Rest, RowOrder, Screen, SecureSumMode, Upload
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.protection import noisy
@@ -235,6 +240,7 @@ def warnings(config: Config) -> list[str]:
             "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
             "decryptor sees norm and cosine of every update"
         )
+    found += _of_sparse_graphs(config)
     found += _of_groups(config)
     if (noisy(config) or config.sample_level.noise_multiplier) and config.privacy.simulation:
         found.append(f"SIMULATION: {WORTHLESS}")
@@ -248,6 +254,37 @@ def warnings(config: Config) -> list[str]:
             f"{SAFE_MIN_HOLDERS} or more is safe against single holders"
         )
     return found
+
+
+def _of_sparse_graphs(config: Config) -> list[str]:
+    """What is claimed where not everybody shares with everybody, and with how many others clients mask."""
+    members, profile = members_per_round(config), masking_profile(config)
+    if config.secure_sum is not SecureSumMode.MASKING or members <= COMPLETE_UP_TO:
+        return []
+    corrupt, dropped = profile.corrupt(members), profile.dropped(members)
+    text = (
+        f"{members} clients a round are more than {COMPLETE_UP_TO}: share and mask graphs are sparse, and what is claimed "
+        f"holds against a server that follows the protocol alone, with at most {corrupt} clients corrupt and {dropped} "
+        f"dropping out, whatever their ranks, but for a probability of 2^-{profile.security_bits} a session; clients mask "
+        f"each sum with {_partners(config, profile)} others"
+    )
+    if threshold(config) < members - dropped:
+        text += f"; masking.threshold={members - dropped} ends a round in which more drop out"
+    return [text]
+
+
+def _partners(config: Config, profile: MaskingProfile) -> str:
+    """With how many others clients mask a segment: the fewest and the most, over all segments."""
+    members = members_per_round(config)
+    if config.robustness.group_size:
+        sizes = list(band_groups(config)[0][1])
+    elif config.upload is Upload.PADDED:
+        sizes = [members for _ in bands_and_holders(config)]
+    else:
+        sizes = [count for _, count in bands_and_holders(config)]
+    segments = max(1, sum(size > COMPLETE_UP_TO for size in sizes))
+    found = {mask_graph_degree(size, members=members, profile=profile, segments=segments) for size in sizes}
+    return f"{min(found)}" if len(found) == 1 else f"{min(found)} to {max(found)}"
 
 
 def _of_groups(config: Config) -> list[str]:

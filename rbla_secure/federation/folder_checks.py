@@ -1,42 +1,44 @@
 """A run folder is held against its audit log before anything in it is believed. Run by the server, and by whoever looks.
 
-The log is the only witness. What it says is compared with every other file by digest, and a difference is refused by file
-name with what to do; nothing is written before. What a crash can leave beside what the log holds, in the order in which a
-process writes, is accepted; how many items are too many is checked, not what the last of them says:
+The log is the only witness. What it says is compared with every other file, and a difference is refused by file name with
+what to do; nothing is written before (but for the lock, an empty file, where it is missing). Files that are read whole must be
+what a run writes to the byte, so that nothing in them can be read otherwise by somebody else. What a crash can leave beside
+what the log holds follows from the order in which a process writes, and is accepted as that and no more:
 
-    an attempt without its session   attempts.jsonl is written before the session is opened: one line too many
-    a ledger's last entry            it is written before the log is told, and nothing is revealed before that: one too many
-    the result of the round          its line and its checkpoint are written before the log is told: the round is run again
+    an attempt without its session   attempts.jsonl is written before the session is opened: the next attempt, as it is numbered
+    a ledger's last entry            it is written before the log is told, and nothing is revealed before that (`ledger_checks.py`)
+    the result of the round          its line in metrics.jsonl comes first, its checkpoint after that, the log last; whoever goes on
+                                     takes them away in the opposite order and runs the round again
     a torn last line                 of any file of lines: it was never reported as written
 
-So a checkpoint, a line or an entry that is missing was taken away, and a second one too many was put there, or the log's end
-was cut off. Going back to an earlier round is refused: its ledgers count what was revealed, and its clients have given the
-rounds after it their input. Seconds (timings.jsonl) are no evidence and are not compared.
+So a checkpoint, a line or an entry that is missing was taken away, and another one was put there, or the log's end was cut off.
+Going back to an earlier round is refused: its ledgers count what was revealed, and its clients have given the rounds
+after it their input. Seconds (timings.jsonl) are no evidence and are not compared; config.toml counts by what it says, so that
+its comments and spaces are its owner's; files under names that no run writes are passed over.
 
-Caveats: see `audit_log.py`: whoever holds the folder can write all of it anew. Whoever can write to it after a crash decides what
-the ledger's entry says that the log does not hold yet, and with it how much privacy a resumed run believes it has spent.
+Caveat: see `audit_log.py`: whoever holds the folder can write all of it anew.
 """
 
+import json
+import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from protocols.session import RUN_ID_SIZE
-from rbla_secure.config import Config, load_config
+from rbla_secure.config import Config
 from rbla_secure.durable import whole_lines
 from rbla_secure.errors import RunFolderError
-from rbla_secure.federation.audit_log import FILE_NAME, AuditLog
+from rbla_secure.federation.audit_log import FILE_NAME
 from rbla_secure.federation.history import History
 from rbla_secure.federation.log_entries import line_digest, result_of
 from rbla_secure.federation.records import RoundRecord
-from rbla_secure.privacy.ledger import FILE, Ledger
-from rbla_secure.privacy.ledger_state import check_state
+from rbla_secure.privacy.ledger import FILE
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
-from rbla_secure.privacy.sample_ledger import SampleLedger
 
 CONFIG: Final = "config.toml"
 IDENTITY: Final = "run.json"
@@ -44,11 +46,12 @@ ATTEMPTS: Final = "attempts.jsonl"
 METRICS: Final = "metrics.jsonl"
 TIMINGS: Final = "timings.jsonl"
 CHECKPOINTS: Final = "checkpoints"
+BASE: Final = "base"
 ADAPTER: Final = "adapter"
 RESTORE: Final = "restore it from a copy (a run never goes back to an earlier round; begin a new one instead)"
 
 _FILES: Final = (CONFIG, IDENTITY, FILE_NAME, ATTEMPTS, METRICS, TIMINGS, FILE, SAMPLES_FILE, "lock")
-_FOLDERS: Final = (CHECKPOINTS, "base", ADAPTER)
+_FOLDERS: Final = (CHECKPOINTS, BASE, ADAPTER)
 _CHECKPOINT_NAME: Final = re.compile(r"round-(\d{4,9})\.safetensors")
 
 
@@ -86,6 +89,26 @@ def check_kinds(folder: Path) -> None:
                 continue
             if not is_kind(mode):
                 raise RunFolderError(f"{path} must be a {kind} of its own and no link or anything else")
+    for path in (*_inside(folder / BASE), *_inside(folder / ADAPTER)):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise RunFolderError(f"{path} must be a file of its own and no link or anything else")
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Everything below a folder, at any depth, but for folders of its own."""
+    for parent, folders, files in os.walk(folder):  # does not follow links
+        names = [*files, *(name for name in folders if (Path(parent) / name).is_symlink())]
+        yield from (Path(parent) / name for name in sorted(names))
+
+
+def identity_text(run_id: bytes) -> str:
+    """The one spelling of run.json."""
+    return json.dumps({"run": run_id.hex()})
+
+
+def attempt_line(round_number: int, attempt: int) -> str:
+    """The one spelling of a line of attempts.jsonl, without its end."""
+    return json.dumps({"round": round_number, "attempt": attempt})
 
 
 def read_run_id(folder: Path) -> bytes:
@@ -96,11 +119,16 @@ def read_run_id(folder: Path) -> bytes:
     """
     path = folder / IDENTITY
     try:
-        run_id = bytes.fromhex(_Identity.model_validate_json(path.read_bytes()).run)
+        data = path.read_bytes()
+        run_id = bytes.fromhex(_Identity.model_validate_json(data).run)
     except (OSError, ValueError):  # pydantic's error is one
         raise RunFolderError(f"{path} is missing or damaged: restore it from a copy") from None
     if len(run_id) != RUN_ID_SIZE:
         raise RunFolderError(f"{path}: the run's identity must have {RUN_ID_SIZE} bytes")
+    if data != identity_text(run_id).encode():
+        raise RunFolderError(
+            f"{path} is not spelt as a run writes it, so something in it may be read otherwise: restore it from a copy"
+        )
     return run_id
 
 
@@ -127,22 +155,14 @@ def check_identity(folder: Path, config: Config, run_id: bytes, history: History
         )
 
 
-def read_attempts(folder: Path, history: History) -> list[tuple[int, int]]:
-    """Round and attempt of every line of attempts.jsonl: those of the log, and at most one more.
+def read_attempts(folder: Path, config: Config, history: History) -> list[tuple[int, int]]:
+    """Round and attempt of every line of attempts.jsonl: those of the log, and the next one if a crash has left it.
 
     Raises:
         RunFolderError: They are others.
     """
     path = folder / ATTEMPTS
-    found = []
-    for number, line in enumerate(whole_lines(path), start=1):
-        try:
-            attempt = _Attempt.model_validate_json(line)
-        except ValidationError:
-            raise RunFolderError(
-                f"{path} line {number} is damaged: attempts could be numbered twice"
-            ) from None
-        found.append((attempt.round, attempt.attempt))
+    found = [_attempt(path, number, line) for number, line in enumerate(whole_lines(path), start=1)]
     known = history.attempts
     if known and not path.exists():
         raise RunFolderError(
@@ -155,12 +175,40 @@ def read_attempts(folder: Path, history: History) -> list[tuple[int, int]]:
                 f"{path} line {number + 1} must be attempt {expected[1]} at round {expected[0]}, says {FILE_NAME}: "
                 "restore it from a copy, or attempts would be numbered twice"
             )
-    if len(found) > len(known) + 1:
-        raise RunFolderError(
-            f"{path} line {len(known) + 2}: {FILE_NAME} knows {len(known)} attempts and a crash leaves one more at most, "
-            "so its end was cut off or the line was put in; restore whichever was changed from a copy"
-        )
+    if more := found[len(known) :]:
+        _check_next_attempt(path, more, config, history)
     return found
+
+
+def _attempt(path: Path, number: int, line: str) -> tuple[int, int]:
+    try:
+        attempt = _Attempt.model_validate_json(line)
+    except ValidationError:
+        attempt = None
+    if attempt is None or line != attempt_line(attempt.round, attempt.attempt):
+        raise RunFolderError(
+            f"{path} line {number} is damaged: restore it from a copy, or attempts could be numbered twice"
+        )
+    return attempt.round, attempt.attempt
+
+
+def _check_next_attempt(
+    path: Path, more: Sequence[tuple[int, int]], config: Config, history: History
+) -> None:
+    """A crash leaves the line of the attempt that was to be opened next at most."""
+    known, expected = len(history.attempts), history.next_attempt(config.rounds)
+    if len(more) == 1 and more[0] == expected:
+        return
+    rule = (
+        f"after them comes attempt {expected[1]} at round {expected[0]}"
+        if expected is not None
+        else "no other was to come"
+    )
+    number = known + 1 if more[0] != expected else known + 2
+    raise RunFolderError(
+        f"{path} line {number}: {FILE_NAME} knows {known} attempts and {rule}, which alone a crash can leave: "
+        f"its end was cut off or the line was put in; restore whichever was changed from a copy"
+    )
 
 
 def read_metrics(folder: Path, history: History) -> list[RoundRecord]:
@@ -171,6 +219,7 @@ def read_metrics(folder: Path, history: History) -> list[RoundRecord]:
     """
     path = folder / METRICS
     lines = whole_lines(path)
+    _check_bytes(path, lines)
     if len(lines) < history.rounds:
         raise RunFolderError(
             f"{path} must have one line for each of the rounds 1..{history.rounds} and has {len(lines)}: {RESTORE}"
@@ -178,6 +227,20 @@ def read_metrics(folder: Path, history: History) -> list[RoundRecord]:
     records = [_record(path, number, lines[number - 1], history) for number in range(1, history.rounds + 1)]
     _check_left_over(path, lines[history.rounds :], history)
     return records
+
+
+def has_left_over(folder: Path, history: History) -> bool:
+    """Whether metrics.jsonl has a line for the round after those that count."""
+    return len(whole_lines(folder / METRICS)) > history.rounds
+
+
+def _check_bytes(path: Path, lines: Sequence[str]) -> None:
+    """Digests are of what was read: it must be what is there, and not what stands for bytes that are no text."""
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")[0]
+        for number, (line, found) in enumerate(zip(lines, whole.split(b"\n"), strict=False), start=1):
+            if line.encode() != found:
+                raise RunFolderError(f"{path} line {number} is not the one that was written: {RESTORE}")
 
 
 def _record(path: Path, number: int, line: str, history: History) -> RoundRecord:
@@ -198,7 +261,7 @@ def _record(path: Path, number: int, line: str, history: History) -> RoundRecord
 def _check_left_over(path: Path, lines: Sequence[str], history: History) -> None:
     """A crash leaves the line of the next round at most, once its session was opened."""
     number = history.rounds + 1
-    if not lines or (len(lines) == 1 and _was_opened(number, history) and _round_of(lines[0]) == number):
+    if not lines or (len(lines) == 1 and history.is_open(number) and _round_of(lines[0]) == number):
         return
     raise RunFolderError(
         f"{path} line {number}: {FILE_NAME} knows {history.rounds} rounds, so its end was cut off or the line was put in; "
@@ -234,11 +297,16 @@ def check_checkpoints(folder: Path, history: History) -> None:
             f"{checkpoint(folder, min(missing))} is missing, but {FILE_NAME} holds round {min(missing)}: {RESTORE}"
         )
     number = history.rounds + 1
-    left_over = {number} if _was_opened(number, history) else set()
-    if more := found - set(range(1, number)) - left_over:
+    could_be = {number} if history.is_open(number) else set()
+    if more := found - set(range(1, number)) - could_be:
         raise RunFolderError(
             f"{checkpoint(folder, min(more))} is there, but {FILE_NAME} knows {history.rounds} rounds: its end was cut "
             "off or the file was put there; restore whichever was changed from a copy"
+        )
+    if number in found and not has_left_over(folder, history):
+        raise RunFolderError(
+            f"{checkpoint(folder, number)} is there, but {METRICS} has no line for round {number}, which is written first: the "
+            "file was put there; move it away"
         )
 
 
@@ -246,50 +314,15 @@ def check_result(folder: Path, config: Config, history: History) -> None:
     """A result is exported after the last round.
 
     Raises:
-        RunFolderError: There is one, but the log does not know the rounds that it needs.
+        RunFolderError: There is one, but the log does not know the rounds that it needs, or says that it was made earlier.
     """
+    if history.exported and history.rounds != config.rounds:
+        raise RunFolderError(
+            f"{folder / FILE_NAME} says that the run has ended after {history.rounds} of {config.rounds} rounds: restore it "
+            "from a copy"
+        )
     if (folder / ADAPTER).exists() and history.rounds < config.rounds and not history.exported:
         raise RunFolderError(
             f"{folder / ADAPTER} is there, but {FILE_NAME} knows {history.rounds} of {config.rounds} rounds: its end was "
             "cut off or the folder was put there; restore whichever was changed from a copy"
         )
-
-
-Ledgers = tuple[Ledger | None, SampleLedger | None]
-
-
-def look_at_ledgers(folder: Path) -> Ledgers:
-    """The ledgers of a run that may go on meanwhile. Nothing is written, and nobody is kept out.
-
-    Raises:
-        RunFolderError: It is no run folder, or its configuration, identity or events were changed.
-        PrivacyError: As :func:`check_ledgers`.
-        ConfigError: Its config.toml is damaged.
-    """
-    check_kinds(folder)
-    history = History(folder / FILE_NAME)
-    AuditLog(folder / FILE_NAME, observe=history.take)
-    check_identity(folder, load_config(folder / CONFIG), read_run_id(folder), history)
-    return check_ledgers(folder, history, exact=False)
-
-
-def check_ledgers(folder: Path, history: History, *, exact: bool = True) -> Ledgers:
-    """The ledgers of a folder, each with all entries that the log holds, unchanged.
-
-    Args:
-        folder: Of the run.
-        history: Read before the ledgers are.
-        exact: Whether they may be one entry ahead at most; else a run may go on while they are looked at.
-
-    Raises:
-        PrivacyError: One is missing, damaged, shortened or changed.
-    """
-    ledger = Ledger.read(folder) if (folder / FILE).exists() else None
-    samples = SampleLedger.read(folder) if (folder / SAMPLES_FILE).exists() else None
-    for name, found in ((FILE, ledger), (SAMPLES_FILE, samples)):
-        check_state(folder / name, found, known=history.ledgers.get(name), exact=exact)
-    return ledger, samples
-
-
-def _was_opened(number: int, history: History) -> bool:
-    return any(round_number == number for round_number, _ in history.attempts)

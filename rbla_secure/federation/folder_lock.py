@@ -1,4 +1,4 @@
-"""One process per run folder: from the first file of a new one to the end of the process."""
+"""One process per folder, a run's or a client's state: from the first file of a new one to the end of the process."""
 
 import os
 import shutil
@@ -51,7 +51,7 @@ def make_locked(path: Path, fill: Callable[[Path], None]) -> int | None:
     temporary.mkdir(parents=True, exist_ok=True)
     descriptor = lock(temporary)
     try:
-        _check_still_there(temporary, descriptor)
+        check_still_there(temporary, descriptor)
         for left in temporary.iterdir():
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
@@ -68,13 +68,20 @@ def make_locked(path: Path, fill: Callable[[Path], None]) -> int | None:
     return descriptor
 
 
-def _check_still_there(folder: Path, descriptor: int | None) -> None:
-    """Between opening the lock and holding it, its last holder may have renamed the folder that it is in."""
+def check_still_there(folder: Path, descriptor: int | None) -> None:
+    """Refuse a folder that is not the one whose lock is held.
+
+    Between opening the lock and holding it, its last holder may have renamed the folder that it is in; later somebody may have
+    put another one in its place.
+
+    Raises:
+        RunFolderError: It is another folder.
+    """
     if descriptor is None:
         return
     try:
-        same = os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat())
-    except FileNotFoundError:
+        same = os.path.samestat(os.fstat(descriptor), (folder / LOCK).lstat())
+    except (FileNotFoundError, NotADirectoryError):
         same = False
     if not same:
         raise RunFolderError(f"{folder} is in use by another process")

@@ -9,7 +9,7 @@ from typing import Final, final
 
 from rbla_secure.errors import RunFolderError
 from rbla_secure.federation.audit_log import Event, EventKind
-from rbla_secure.privacy.ledger_state import LedgerState
+from rbla_secure.privacy.ledger_state import LedgerState, OpenSession
 
 DIGEST_SIZE: Final = 64  # SHA-256, hex
 
@@ -24,8 +24,8 @@ class History:
         base: Digest of its base, hex; empty before there is one.
         results: By round, from 1 on: the event that made it count.
         attempts: Round and attempt of every session, and of attempts that came to none, in order.
-        ledgers: By file name, the state of each ledger that has entries.
-        exported: Whether a result was exported.
+        states: By file name, the states that each ledger with entries has had, one per entry.
+        adapter_file: SHA-256 of the exported tensors' file, hex; empty before there is one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,13 +36,64 @@ class History:
         self.base = ""
         self.results: list[Event] = []
         self.attempts: list[tuple[int, int]] = []
-        self.ledgers: dict[str, LedgerState] = {}
-        self.exported = False
+        self.states: dict[str, list[LedgerState]] = {}
+        self.adapter_file = ""
+        self._directions: dict[int, str] = {}
+        # Of the last process alone: by round, the sessions that it has opened and that have not ended.
+        self._open: dict[int, OpenSession] = {}
 
     @property
     def rounds(self) -> int:
         """How many rounds count."""
         return len(self.results)
+
+    @property
+    def exported(self) -> bool:
+        """Whether a result was exported."""
+        return bool(self.adapter_file)
+
+    @property
+    def ledgers(self) -> dict[str, LedgerState]:
+        """By file name, the state of each ledger that has entries."""
+        return {name: states[-1] for name, states in self.states.items()}
+
+    def ledger_of(self, name: str, *, entries: int) -> LedgerState | None:
+        """The state of a ledger when it had so many entries, or all that there are; None if it had none."""
+        states = self.states.get(name, [])[:entries]
+        return states[-1] if states else None
+
+    def is_open(self, number: int) -> bool:
+        """Whether the last process has opened a session of this round that has not ended."""
+        return number in self._open
+
+    def next_attempt(self, last_round: int) -> tuple[int, int] | None:
+        """Round and attempt of the session that the last process opens next; None where it opens none.
+
+        One process has two sessions open at most, as the keys of a round ride along with the round before.
+
+        Args:
+            last_round: Of the run.
+        """
+        number = self.rounds + 1 + len(self._open)
+        if len(self._open) > 1 or number > last_round:
+            return None
+        return number, 1 + sum(each == number for each, _ in self.attempts)
+
+    def about_to_reveal(self, last_round: int) -> OpenSession | None:
+        """The session that could be about to be trained for or revealed: the next round's, once the one after it is open too.
+
+        Args:
+            last_round: Of the run, which has none after it.
+        """
+        number = self.rounds + 1
+        if number < last_round and number + 1 not in self._open:
+            return None
+        return self._open.get(number)
+
+    @property
+    def direction(self) -> str:
+        """Digest of what was kept of the last round for screening, hex; empty if nothing was."""
+        return self._directions.get(self.rounds, "")
 
     def adapter_after(self, number: int) -> str:
         """Digest of the adapter after a round, hex."""
@@ -68,14 +119,15 @@ class History:
             case EventKind.RUN_RESUMED:
                 self._take_resumption(event)
             case EventKind.SESSION_OPENED:
-                self._take_attempt(event, event.round, event.attempt)
+                self._take_session(event)
             case EventKind.PRIVACY_SPENT:
                 self._take_spending(event)
+            case EventKind.DIRECTION_KEPT:
+                self._directions[self._expect_next(event)] = self._digest(event, "direction")
             case EventKind.ROUND_FINISHED | EventKind.ROUND_ABORTED:
                 self._take_result(event)
             case EventKind.RUN_FINISHED:
-                self._expect_rounds(event)
-                self.exported = True
+                self._take_export(event)
             case _:
                 pass  # told, and not relied on
 
@@ -95,29 +147,52 @@ class History:
                 self._take_attempt(event, number, attempt)
             case _:
                 raise self._fault(event, "unopened must be nothing or a round and an attempt")
+        self._open.clear()  # whoever goes on opens sessions of its own
 
-    def _take_attempt(self, event: Event, number: int | None, attempt: int | None) -> None:
+    def _take_session(self, event: Event) -> None:
+        number, attempt = self._take_attempt(event, event.round, event.attempt)
+        cohort = event.details.get("cohort")
+        # A session whose members the log does not name is nobody's whose entry could be believed.
+        members = tuple(map(str, cohort)) if isinstance(cohort, list) else ()
+        self._open[number] = OpenSession(round=number, attempt=attempt, cohort=members)
+
+    def _take_attempt(self, event: Event, number: int | None, attempt: int | None) -> tuple[int, int]:
         if number is None or attempt is None or (number, attempt) in self._known:
             raise self._fault(event, f"attempt {attempt} at round {number} is not a new one")
         self._known.add((number, attempt))
         self.attempts.append((number, attempt))
+        return number, attempt
 
     def _take_spending(self, event: Event) -> None:
         name, entries = self._text(event, "ledger"), event.details.get("entries")
-        before = self.ledgers[name].entries if name in self.ledgers else 0
+        before = len(self.states.get(name, []))
         if event.round is not None:  # else adopted by a process that goes on
             self._expect_opened(event)
         if entries != before + 1:
             raise self._fault(event, f"{name} must have {before + 1} entries now")
-        self.ledgers[name] = LedgerState(entries=before + 1, digest=self._digest(event, "digest"))
+        state = LedgerState(entries=before + 1, digest=self._digest(event, "digest"))
+        self.states.setdefault(name, []).append(state)
 
     def _take_result(self, event: Event) -> None:
-        if event.round != self.rounds + 1:
-            raise self._fault(event, f"the round after {self.rounds} is {self.rounds + 1}")
-        self._expect_opened(event)
+        number = self._expect_next(event)
         self._digest(event, "adapter")
         self._digest(event, "metrics")
         self.results.append(event)
+        self._open.pop(number, None)
+
+    def _take_export(self, event: Event) -> None:
+        self._expect_rounds(event)
+        digest = self._digest(event, "adapter_file")
+        if self.adapter_file not in {"", digest}:
+            raise self._fault(event, "a run has one result")
+        self.adapter_file = digest
+
+    def _expect_next(self, event: Event) -> int:
+        number = self.rounds + 1
+        if event.round != number:
+            raise self._fault(event, f"the round after {self.rounds} is {number}")
+        self._expect_opened(event)
+        return number
 
     def _expect_opened(self, event: Event) -> None:
         if (event.round, event.attempt) not in self._known:

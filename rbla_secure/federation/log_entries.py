@@ -29,14 +29,24 @@ def result_of(record: RoundRecord, line: str) -> tuple[EventKind, dict[str, Json
     return EventKind.ROUND_FINISHED, {"survivors": list(record.survivors), **common}
 
 
-def of_round(session: Session, record: RoundRecord, line: str) -> Iterator[Entry]:
-    """What a finished or aborted round came to; the last entry is the one that makes it count."""
+def of_round(session: Session, record: RoundRecord, line: str, *, direction: bytes = b"") -> Iterator[Entry]:
+    """What a finished or aborted round came to; the last entry is the one that makes it count.
+
+    Args:
+        session: Of the round.
+        record: Of the round.
+        line: Its line in metrics.jsonl.
+        direction: What is kept of it for screening; empty if nothing.
+    """
     for band, reason in record.refused_bands.items():
         yield Entry.of_session(session, EventKind.BAND_REFUSED, band=band, reason=reason)
     for name, reason in record.rejected.items():
         yield Entry.of_session(session, EventKind.UPDATE_REJECTED, of=name, reason=reason)
     for reason in record.checks:
         yield Entry.of_session(session, EventKind.STEP_CHECKED, reason=reason)
+    if direction:
+        digest = hashlib.sha256(direction).hexdigest()
+        yield Entry.of_session(session, EventKind.DIRECTION_KEPT, direction=digest)
     kind, details = result_of(record, line)
     yield Entry.of_session(session, kind, **details)
 

@@ -9,17 +9,17 @@ Caveats: it bounds how far a model has gone bad by a round, not that it does. Th
 rounds that took place: whoever is asked for the first time in a late round allows all steps at once.
 """
 
+import math
 from dataclasses import dataclass
-from typing import final
+from typing import Self, final
 
 import numpy as np
 import numpy.typing as npt
 
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.step_bound import average_limits, in_one_round, over_rounds
+from rbla_secure.federation.step_bound import AverageLimits, in_one_round, over_rounds
 from rbla_secure.lora.adapter import Rows
-from rbla_secure.lora.update import l2_norm
 
 Numbers = npt.NDArray[np.float64]
 
@@ -39,27 +39,33 @@ class Movement:
     after: Rows
     rounds: int
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Plan, limits: AverageLimits) -> None:
         """Refuse what no honest rounds have done.
+
+        Args:
+            plan: The client's own.
+            limits: What :func:`average_limits` says of it, which is worked out once for many rounds.
 
         Raises:
             RefusalError: Names the rows, how far they moved and how far so many rounds can move them.
         """
         if not np.isfinite(self.after).all():
             raise RefusalError("the adapter is not finite (NaN or infinity)")
-        change = self.after.astype(np.float64) - self.before
-        if change[:, ~plan.columns].any():
+        before = self.before.astype(np.float64)
+        change = self.after.astype(np.float64) - before
+        if not plan.columns.all() and change[:, ~plan.columns].any():
             raise RefusalError("the adapter has changed in values that are not trained (lora.factors=lora-b)")
-        limits = average_limits(plan)
+        moved, size = _Lengths.of(change), _Lengths.of(before)
         for band in plan.bands:
             if band.stop > len(change):
                 break
             rows = slice(band.start, band.stop)
             each = in_one_round(plan, limits.coordinates[band.index])
-            self._check(f"a value of {band}", _furthest(change[rows]), each, _furthest(self.before[rows]))
+            self._check(f"a value of {band}", moved.furthest(rows), each, size.furthest(rows))
             each = in_one_round(plan, limits.bands[band.index])
-            self._check(str(band), l2_norm(change[rows]), each, _norm(self.before[rows]))
-        self._check("the adapter", l2_norm(change), in_one_round(plan, limits.total), _norm(self.before))
+            self._check(str(band), moved.norm(rows), each, size.norm(rows))
+        rows = slice(0, len(change))
+        self._check("the adapter", moved.norm(rows), in_one_round(plan, limits.total), size.norm(rows))
 
     def _check(self, what: str, moved: float, each: float, size: float) -> None:
         limit = over_rounds(each, size, rounds=self.rounds)
@@ -71,9 +77,21 @@ class Movement:
             )
 
 
-def _furthest(values: npt.NDArray[np.floating]) -> float:
-    return float(np.abs(values).max(initial=0.0))
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lengths:
+    """Of every row: the largest magnitude, and the sum of squares. Bands are made of them without a second pass."""
 
+    largest: Numbers
+    squares: Numbers
 
-def _norm(rows: Rows) -> float:
-    return l2_norm(rows.astype(np.float64))
+    @classmethod
+    def of(cls, rows: Numbers) -> Self:
+        # The squares of float32 values, and of their differences, are far from the end of float64.
+        return cls(largest=np.abs(rows).max(axis=1, initial=0.0), squares=np.einsum("ij,ij->i", rows, rows))
+
+    def furthest(self, rows: slice) -> float:
+        return float(self.largest[rows].max(initial=0.0))
+
+    def norm(self, rows: slice) -> float:
+        return math.sqrt(float(self.squares[rows].sum()))

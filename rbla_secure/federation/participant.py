@@ -3,7 +3,7 @@
 Every request is checked against the participant's own plan before anything is computed: the session must be the one
 that the plan gives for its round, cohort included; round and attempt must move forward; the adapter must be one to which
 honest rounds can have led (`plausibility.py`). Of what the plan determines a participant takes nothing of the server's choosing;
-under adaptive clipping the plan gives a ladder of clip norms, and the server names one of them.
+under adaptive clipping the server names a clip norm that earlier counts can have led to (`clip_check.py`).
 
 A round takes a participant's input once, and none at or below it ever again. Training and rounding follow from the round, so
 that of two sums of one round over different survivors the difference would be somebody's update, to the bit. Whether an
@@ -13,6 +13,7 @@ rounds and attempts may be open at once.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
@@ -61,6 +62,8 @@ class _Open:
 class Participant:
     """Answers the stages of the sessions it is in: those of one round, and of the next one whose keys ride along.
 
+    Requests that come from several threads are answered one after the other: what a round may have once, it has once.
+
     Args:
         name: The participant's id in the plan's roster.
         plan: The participant's own copy of the plan.
@@ -68,7 +71,10 @@ class Participant:
         train: Local training on its private data.
         examples: How many private examples it has.
         contribute: What turns its change into summands; only an evaluation gives another one than the honest.
-        memory: Of the rounds that have its input; by default as long-lived as the participant.
+        memory: Of the rounds that have its input; by default as long-lived as the participant. It is closed with it.
+
+    Raises:
+        RefusalError: The memory is in the state folder of another client.
     """
 
     def __init__(
@@ -88,9 +94,11 @@ class Participant:
         self._secure_sum = secure_sum
         self._train = train
         self._weight = weight_of(plan, examples)
+        self._turn = threading.RLock()
         self._open: dict[bytes, _Open] = {}
         self._newest: Session | None = None
         self._memory = memory if memory is not None else Memory(plan)
+        self._memory.check_own(name)
 
     def handle(self, request: bytes) -> bytes:
         """Answer a request, or refuse it with the name of the reason. Never raises on purpose."""
@@ -108,16 +116,19 @@ class Participant:
             ProtocolError: Whatever the secure sum refuses.
         """
         message = StageRequest.from_bytes(request)
-        current = self._enter(message.session)
-        if current.last is None or current.last[0] != request:
-            current.last = (request, self._answer(current, message))
-        return current.last[1]
+        with self._turn:
+            current = self._enter(message.session)
+            if current.last is None or current.last[0] != request:
+                current.last = (request, self._answer(current, message))
+            return current.last[1]
 
     def end(self) -> None:
-        """Drop the secrets of all sessions: the run is over."""
-        for current in self._open.values():
-            current.client.end()
-        self._open.clear()
+        """Drop the secrets of all sessions and let go of the state folder: the run is over."""
+        with self._turn:
+            for current in self._open.values():
+                current.client.end()
+            self._open.clear()
+            self._memory.close()
 
     def _answer(self, current: _Open, message: StageRequest) -> bytes:
         if not message.adapter:
@@ -126,12 +137,17 @@ class Participant:
         if current.seeds is None:
             # The input was given: the secure sum repeats its answer or refuses, and nothing is trained or noised again.
             return current.client.contribute(message.payload, {})
-        number = current.session.round
-        self._memory.check_not_given(number)
-        self._memory.accept(broadcast, number)
-        inputs = self._inputs(current.session, broadcast, current.seeds)
+        session = current.session
+        self._memory.check_not_given(session.round)
+        self._memory.accept(broadcast, session.round, self._plan.clip_norm_of(session))
+        inputs = self._inputs(session, broadcast, current.seeds)
         reply = current.client.contribute(message.payload, inputs)
-        self._memory.give(number)
+        try:
+            self._memory.give(session.round)
+        except BaseException:
+            # What was not written down must not leave by a later stage of this session either.
+            self._open.pop(session.to_bytes()).client.end()
+            raise
         current.seeds = None
         return reply
 
@@ -142,7 +158,8 @@ class Participant:
         session = Session.from_bytes(
             data, most_members=members_per_round(self._plan.config), most_segments=self._plan.most_segments
         )
-        self._check_session(session)
+        # The plan's own, which is the same: what was worked out of it is not worked out again.
+        session = self._planned(session)
         seeds = component_seeds(self._plan, session, self._name)
         client = self._client(session, seeds)
         for key, other in list(self._open.items()):
@@ -161,7 +178,12 @@ class Participant:
             )
         return self._secure_sum.client(session, self._name, extra_secrets=seeds)
 
-    def _check_session(self, session: Session) -> None:
+    def _planned(self, session: Session) -> Session:
+        """The session as the plan has it.
+
+        Raises:
+            RefusalError: It is another one than the plan's, or does not come after the last one.
+        """
         plan, last = self._plan, self._newest
         if last is not None and session.run != last.run:
             raise RefusalError("the session belongs to another run")
@@ -171,12 +193,13 @@ class Participant:
                 f"round {last.round} attempt {last.attempt}"
             )
         self._memory.check_not_given(session.round)
+        clip_norm = plan.clip_norm_of(session)
         expected = plan.session(
             run=session.run,
             round_number=session.round,
             attempt=session.attempt,
             cohort=session.members,
-            clip_norm=plan.clip_norm_of(session),
+            clip_norm=clip_norm,
         )
         if self._name not in session.members:
             raise RefusalError(f"{self._name} is not in the cohort of round {session.round}")
@@ -184,6 +207,8 @@ class Participant:
             raise RefusalError(
                 "the session's terms (threshold, quorums, segments, ranks, bound or plan) are not the plan's"
             )
+        self._memory.check_clip_norm(session.round, clip_norm)
+        return expected
 
     def _inputs(
         self, session: Session, broadcast: Broadcast, seeds: Seeds | None = None

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,15 +49,27 @@ from rbla_secure.federation.derived import (
     services,
     threshold,
 )
-from rbla_secure.federation.protection import adaptive, build_mechanism, clip_norms, colluders, noisy
+from rbla_secure.federation.protection import (
+    adaptive,
+    bands_alone,
+    build_mechanism,
+    clip_norms,
+    colluders,
+    noisy,
+)
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
+from rbla_secure.privacy.clipping import nearest_norm, rounded_norm
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness.grouping import Group, draw_groups
 from rbla_secure.seeding import derive_seed
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_KEPT: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +133,17 @@ class Plan:
             raise RefusalError(
                 f"round {round_number} must lie in 1..{self.config.rounds}, the rounds of the plan"
             )
-        return sample_cohort(self.config.tiers, seed=self.config.seed, round_number=round_number)
+        if round_number not in self._cohorts:
+            _make_room(self._cohorts)
+            self._cohorts[round_number] = sample_cohort(
+                self.config.tiers, seed=self.config.seed, round_number=round_number
+            )
+        return self._cohorts[round_number]
+
+    @cached_property
+    def _cohorts(self) -> dict[int, tuple[ClientId, ...]]:
+        """Of the last rounds that were asked for: they are asked for again and again."""
+        return {}
 
     @cached_property
     def quantizer(self) -> Quantizer:
@@ -160,10 +182,26 @@ class Plan:
             return self.layout.lora_B_columns
         return np.ones(self.layout.row_length, dtype=np.bool_)
 
+    @property
+    def bands_alone(self) -> bool:
+        """Whether each band of an update is clipped and rounded alone, to its part of the clip norm."""
+        return bands_alone(self.config)
+
+    def rounded_norm(self, clip_norm: float) -> float:
+        """The L2 norm, in integer units, that one client's update of a norm never exceeds after rounding."""
+        heights = [band.height for band in self.bands] if self.bands_alone else [self.max_rank]
+        width = int(self.columns.sum())
+        return rounded_norm(self.quantizer, clip_norm, [height * width for height in heights])
+
     @cached_property
     def clip_norms(self) -> tuple[float, ...]:
         """Every norm that a round may clip to, falling."""
         return clip_norms(self.config)
+
+    @cached_property
+    def first_clip_norm(self) -> float:
+        """The norm of the rounds that have heard no count yet; the only one without adaptive clipping."""
+        return nearest_norm(self.config.clip_norm, self.clip_norms)
 
     def mechanism_of(self, session: Session) -> GaussianMechanism | None:
         """The noise of one round, at its own clip norm."""
@@ -234,8 +272,7 @@ class Plan:
         wanted = self.config.homomorphic
         if self.config.secure_sum is not SecureSumMode.HOMOMORPHIC or wanted.screening is Screen.OFF:
             return None
-        dimension = self.max_rank * int(self.columns.sum())
-        longest = self.quantizer.rounded_norm_bound(self.config.clip_norm, dimension)
+        longest = self.rounded_norm(self.config.clip_norm)
         return Screening(
             max_norm=longest / self.quantizer.levels + STEP,
             min_cosine=wanted.min_cosine,
@@ -286,7 +323,7 @@ class Plan:
             round_number: From 1.
             attempt: From 1.
             cohort: Who somebody says takes part, to be held against the plan's own.
-            clip_norm: One of the plan's; by default the largest. It is part of the session's digest.
+            clip_norm: One of the plan's; by default the first round's. It is part of the session's digest.
 
         Raises:
             RefusalError: The cohort is not the one that the plan gives for this round, or there is no such round.
@@ -294,7 +331,20 @@ class Plan:
         planned = self.cohort(round_number)
         if cohort is not None and cohort != planned:
             raise RefusalError(_other_cohort(cohort, planned, round_number))
-        cohort = planned
+        norm = self.first_clip_norm if clip_norm is None else clip_norm
+        key = (run, round_number, attempt, norm)
+        if key not in self._sessions:
+            _make_room(self._sessions)
+            self._sessions[key] = self._session(run, round_number, attempt, norm)
+        return self._sessions[key]
+
+    @cached_property
+    def _sessions(self) -> dict[tuple[bytes, int, int, float], Session]:
+        """The last ones that were asked for."""
+        return {}
+
+    def _session(self, run: bytes, round_number: int, attempt: int, clip_norm: float) -> Session:
+        cohort = self.cohort(round_number)
         if self.grouped:
             groups = self._groups(round_number, cohort)
             segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
@@ -308,7 +358,7 @@ class Plan:
             threshold=threshold(self.config),
             input_bound=self._input_bound,
             segments=segments,
-            config_digest=self._round_digest(self.clip_norms[0] if clip_norm is None else clip_norm),
+            config_digest=self._round_digest(clip_norm),
             ring_bits=self.config.quantization.ring_bits,
             ranks=tuple(self.ranks[client] for client in cohort),
             class_quorum=class_quorum(self.config),
@@ -418,6 +468,12 @@ class Plan:
 
     def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
         return tuple(client for client in cohort if self.ranks[client] >= band.stop)
+
+
+def _make_room(kept: dict[Key, Value]) -> None:
+    """Forget the oldest, so that no more are kept than the sessions that are open at once."""
+    while len(kept) >= _KEPT:
+        del kept[next(iter(kept))]
 
 
 def _other_cohort(named: tuple[ClientId, ...], planned: tuple[ClientId, ...], round_number: int) -> str:

@@ -24,19 +24,23 @@ from rbla_secure.errors import RefusalError
 from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.movement import Movement
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.step_bound import AverageLimits
 from rbla_secure.lora.adapter import Adapter
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """The adapter that a client was sent last, and before which round."""
+    """What a client accepted last: the adapter, before which round, and the norm that this round clips to."""
 
     round: int
     adapter: Adapter
+    clip_norm: float
 
 
-def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, last: Sent | None) -> None:
+def check_plausible(
+    plan: Plan, broadcast: Broadcast, *, round_number: int, last: Sent | None, limits: AverageLimits
+) -> None:
     """Refuse an adapter that honest rounds cannot have led to.
 
     Args:
@@ -44,6 +48,7 @@ def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, last
         broadcast: What it is sent before a round: all rows of the global adapter, or the first ones and digests of the rest.
         round_number: Of that round.
         last: What it accepted last; None before the first time.
+        limits: Of the plan's averages.
 
     Raises:
         RefusalError: It names the rule, with the numbers.
@@ -54,21 +59,20 @@ def check_plausible(plan: Plan, broadcast: Broadcast, *, round_number: int, last
         if broadcast.digests != band_digests(plan, first):
             raise RefusalError("the adapter of round 1 is not the one that follows from the plan's seed")
         return
-    before = last or Sent(round=1, adapter=first.sliced(adapter.rank))
-    if before.round > round_number:
-        raise RefusalError(
-            f"this client was sent the adapter of round {before.round}, after round {round_number}"
-        )
-    if before.round == round_number:
-        if adapter.to_bytes() != before.adapter.to_bytes():
+    before, since = (last.adapter, last.round) if last is not None else (first.sliced(adapter.rank), 1)
+    if since > round_number:
+        raise RefusalError(f"this client was sent the adapter of round {since}, after round {round_number}")
+    if since == round_number:
+        if adapter.to_bytes() != before.to_bytes():
             raise RefusalError(f"round {round_number} began with another adapter in an earlier attempt")
         return
-    rounds = round_number - before.round
-    Movement(before=before.adapter.rows, after=adapter.rows, rounds=rounds).check(plan)
+    Movement(before=before.rows, after=adapter.rows, rounds=round_number - since).check(plan, limits)
 
 
 def _check_fixed_bands(plan: Plan, broadcast: Broadcast) -> None:
     moving = len(plan.bands_that_open)
+    if moving == len(plan.bands):
+        return
     if broadcast.digests[moving:] != band_digests(plan, plan.initial_adapter)[moving:]:
         raise RefusalError(
             f"rows from {plan.bands[moving].start + 1} on of the adapter have moved, and nobody trains them: their bands can "

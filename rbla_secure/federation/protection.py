@@ -10,7 +10,7 @@ from typing import final
 
 from protocols.homomorphic.parameters import by_name
 from protocols.profiles import MaskingProfile
-from rbla_secure.choices import Adjacency, Clipping, Mechanism, SecureSumMode, Upload, Weighting
+from rbla_secure.choices import Adjacency, Clipping, Mechanism, RowOrder, SecureSumMode, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.recovery import BandSize, check_recovery, recovered_shares
@@ -48,6 +48,11 @@ def noisy(config: Config) -> bool:
     return config.noise_multiplier > 0
 
 
+def shows_at_once(config: Config) -> bool:
+    """Whether something of the inputs shows from the input stage on: the uploads themselves, or that there was a round."""
+    return config.privacy.adjacency is Adjacency.ADD_OR_REMOVE or config.secure_sum is SecureSumMode.PLAIN
+
+
 def colluders(config: Config, profile: MaskingProfile, members: int) -> int:
     """Clients whose noise shares the server is taken to know."""
     return config.privacy.colluders if config.privacy.colluders >= 0 else profile.corrupt(members)
@@ -73,6 +78,22 @@ def sum_bits(config: Config) -> int:
 def adaptive(config: Config) -> bool:
     """Whether the clip norm follows a quantile of the updates' norms."""
     return config.privacy.clipping is Clipping.ADAPTIVE
+
+
+def bands_alone(config: Config) -> bool:
+    """Whether each rank band of an update is clipped and rounded alone: where rows are trained in turns.
+
+    What a band sends is then one function of model, examples and seed for all who hold it, as what it learns.
+    """
+    return config.training.rows is RowOrder.IN_TURNS
+
+
+def counts_before(round_number: int) -> int:
+    """How many rounds' counts of unclipped clients the clip norm of a round has heard at most: of all but the one before.
+
+    That one is not over when the keys of the round go out.
+    """
+    return max(0, round_number - 2)
 
 
 def clip_range(config: Config) -> tuple[float, float]:
@@ -186,6 +207,7 @@ def build_mechanism(
         "bands": tuple(shares),
         "members": members,
         "count_noise": count_noise(config, members),
+        "bands_alone": bands_alone(config),
     }
     try:
         mechanism = _mechanism(config, common)

@@ -3,6 +3,8 @@
 Nothing here needs a model or data.
 """
 
+from typing import Final
+
 from protocols import profiles
 from protocols.errors import ProtocolError
 from protocols.homomorphic import parameters, scheme
@@ -30,6 +32,9 @@ from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.quorum import band_quorum
+
+# Where one sampled step in twenty spends an epsilon above 80, and the distribution of losses has some ten million values.
+_LEAST_COUNTED: Final = 0.1
 
 
 def check_config(config: Config) -> None:
@@ -130,6 +135,11 @@ def _check_sample_level(config: Config) -> None:
         sample_level(config)
     except PrivacyError as error:
         raise PlanError(f"sample-level: {error}") from None
+    if wanted.noise_multiplier < _LEAST_COUNTED:
+        raise PlanError(
+            f"sample-level.noise-multiplier={wanted.noise_multiplier:g} must be 0 or at least {_LEAST_COUNTED:g}: with less, "
+            "what sampled steps spend takes gigabytes to work out, and says nothing"
+        )
     check_sample_budget(config)
 
 
@@ -184,7 +194,10 @@ def _check_tiers(config: Config) -> None:
 
 
 def _check_turns(config: Config) -> None:
-    """Rows in turns make all ranks compute alike, which takes folded rows; and steps with noise are counted by the round."""
+    """Rows in turns make all ranks compute and send alike.
+
+    That takes folded rows, and nothing in a low band that depends on high ones; steps with noise are counted by the round.
+    """
     if config.training.rows is RowOrder.TOGETHER:
         return
     if config.lora.rest is Rest.DROPPED:
@@ -196,6 +209,11 @@ def _check_turns(config: Config) -> None:
         raise PlanError(
             "training.rows=in-turns must be together with sample-level.noise-multiplier above 0: each turn would take as many "
             "steps as a round is accounted for"
+        )
+    if adaptive(config):
+        raise PlanError(
+            "training.rows=in-turns must have privacy.clipping=flat or per-layer: each band is clipped alone, and a count of "
+            "clients that were not clipped would tell in the lowest band what the others learned"
         )
 
 

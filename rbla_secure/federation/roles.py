@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import final
 
+from protocols.errors import ProtocolError
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.processes import ProcessChannel
-from protocols.homomorphic.service_messages import HELLO, Setup
+from protocols.homomorphic.service_messages import HELLO, REFERENCE, Setup
 from protocols.homomorphic.services import Channel, payload_of
+from protocols.homomorphic.verified_screening import NOTHING_YET, Reference
 from protocols.identity import TrustStore
 from protocols.session import ClientId
 from rbla_secure.federation.last_step import LastStep
@@ -75,13 +77,21 @@ class HomomorphicRoles:
     def configure(self, trust: TrustStore) -> None:
         """As the operators: tell the services whom to believe from now on, and that it is `trust.moment`.
 
+        All of them are told before a refusal is raised: lists that take the first one back concern the second one most.
+
         Raises:
             ServiceError: A service is gone.
             ProtocolError: It refuses.
         """
         request = Setup(charge=self.plan.charge, trust=trust).to_bytes()
+        refused: list[ProtocolError] = []
         for process in self.processes.values():
-            payload_of(process.operate(request))
+            try:
+                payload_of(process.operate(request))
+            except ProtocolError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
 
     def set_up(self, trust: TrustStore, last_step: LastStep | None = None) -> Roles:
         """Configure the services; what a server needs to work with them.
@@ -103,6 +113,36 @@ class HomomorphicRoles:
             screener=self.workers.get("screener"),
             reference=last_step.by_band if last_step is not None else lambda: None,
         )
+
+    @property
+    def keep_a_direction(self) -> bool:
+        """Whether what updates are held against is known to these services alone."""
+        return self.plan.screening is not None and bool(self.plan.charge.services.verifier)
+
+    def direction(self) -> bytes:
+        """As the verifier's operator: what the next updates are held against, for services that are started again.
+
+        Empty where the checkpoints tell it; nothing (but bytes that say so) where the verifier is gone or says nothing that
+        could be kept: its round is over and counts all the same.
+        """
+        if not self.keep_a_direction:
+            return b""
+        verifier = self.processes[self.plan.charge.services.verifier]
+        try:
+            return Reference.from_bytes(payload_of(verifier.operate(REFERENCE))).to_bytes()
+        except ProtocolError:
+            return NOTHING_YET.to_bytes()
+
+    def recall(self, direction: bytes) -> None:
+        """As the operators: what :meth:`direction` gave after the last round, to services that have just been set up.
+
+        Raises:
+            ServiceError: A service is gone.
+            ProtocolError: It refuses.
+        """
+        if direction and self.keep_a_direction:
+            for process in self.processes.values():
+                payload_of(process.operate(direction))
 
     def channels(self) -> Mapping[str, Metered]:
         """All of them, by name."""

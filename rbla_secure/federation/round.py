@@ -13,12 +13,13 @@ from itertools import zip_longest
 from protocols.interface import SumResult
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
-from rbla_secure.choices import Adjacency, AverageRule, SecureSumMode
+from rbla_secure.choices import Adjacency, AverageRule
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import NEVER, Filtering, Judged
 from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import shows_at_once
 from rbla_secure.federation.release import Released, nothing_opened, release
 from rbla_secure.federation.step_check import check_average
 from rbla_secure.federation.weight_claims import refused_claims
@@ -113,7 +114,7 @@ def run_round(
     stages = conversation.stages
     rest = stages[stages.index(conversation.input_stage) :]
     riding = _before_input(upcoming) if upcoming is not None else ()
-    told = _shows_at_once(plan)
+    told = shows_at_once(plan.config)
     if told:
         before_reveal(conversation.session.members)
     if not conversation.aborted:
@@ -247,13 +248,6 @@ def _outcome(
         transcript=conversation.transcript,
         aborted="" if survivors or refused_bands else conversation.aborted,
     )
-
-
-def _shows_at_once(plan: Plan) -> bool:
-    """Whether something of the inputs shows from the input stage on: the uploads themselves, or that there was a round."""
-    if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
-        return True
-    return plan.config.secure_sum is SecureSumMode.PLAIN
 
 
 def _mean_cut_off(totals: Totals, holders: Mapping[int, int]) -> float | None:

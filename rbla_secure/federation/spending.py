@@ -2,11 +2,12 @@
 
 That of clients is checked before a round is trained and written before its sums are revealed; that of single examples is
 written before anybody trains. What either has now stands in the audit log before it comes to that: from then on an entry
-that was taken out again is missed.
+that was taken out again is missed. Whoever goes on with a run computes the entry that a crash has kept from the log once more
+and takes no other (why even that is enough: `ledger_state.py` in rbla_secure/privacy).
 """
 
-from collections.abc import Collection
-from typing import final
+from collections.abc import Collection, Sequence
+from typing import Final, final
 
 from protocols.session import ClientId, Session
 from rbla_secure.choices import Mechanism
@@ -14,13 +15,20 @@ from rbla_secure.federation.audit_log import AuditLog
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.log_entries import of_spending
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views, views
+from rbla_secure.federation.protection import Views, shows_at_once, views
+from rbla_secure.federation.records import RoundRecord
+from rbla_secure.federation.sessions import session_of
 from rbla_secure.lora.bands import held_bands
 from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Observer, Spent, Terms
+from rbla_secure.privacy.ledger_state import not_believed
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
 from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+
+_OTHER_FIGURES: Final = (
+    "has other figures or clients than this version of rbla-secure gives its session on this machine"
+)
 
 
 @final
@@ -43,16 +51,29 @@ class Spending:
         """The spending of a run so far; None without noise.
 
         Raises:
-            PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, or lacks a round that was
-                revealed.
+            PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, lacks a round that was
+                revealed, or has an entry that the log does not hold and that this run would not have written.
         """
         if plan.mechanism is None:
             return None
         # A group's sum is revealed even where too few groups are left for their bands.
         revealed = [record.round for record in progress.records if record.holders or record.flags]
         terms = terms_of(plan, folder.run_id)
+        about = folder.history.about_to_reveal(plan.config.rounds)
         known = folder.history.ledgers.get(FILE)
-        return cls(plan, Ledger.open(folder.path, terms, spent_rounds=revealed, known=known), folder.log)
+        ledger = Ledger.open(folder.path, terms, spent_rounds=revealed, known=known, about=about)
+        spending = cls(plan, ledger, folder.log)
+        spending._check_last(folder, progress.records, known=known.entries if known is not None else 0)
+        return spending
+
+    def _check_last(self, folder: RunFolder, records: Sequence[RoundRecord], *, known: int) -> None:
+        """Refuse an entry that the log does not hold, unless it is the one that its session was about to spend."""
+        for entry in self.ledger.entries[known:]:
+            session = _session_of(self._plan, folder, entry, records)
+            if shows_at_once(self._plan.config) and set(entry.clients) != set(session.members):
+                raise not_believed(folder.path / FILE, known, "names a part of the session that it is about")
+            if entry != self._entry(session, entry.clients):
+                raise not_believed(folder.path / FILE, known, _OTHER_FIGURES)
 
     def check(self, session: Session) -> None:
         """Refuse a round that would exceed the budget even if nobody dropped out; called before it is trained.
@@ -160,8 +181,8 @@ class SampleSpending:
         """The spending of a run so far; None without noise at sample level.
 
         Raises:
-            PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, or lacks a round that was
-                trained.
+            PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, lacks a round that was
+                trained, or has an entry that the log does not hold and that this run would not have written.
         """
         if plan.sample_level is None:
             return None
@@ -173,9 +194,16 @@ class SampleSpending:
             max_epsilon=config.sample_level.max_epsilon,
             simulation=config.privacy.simulation,
         )
+        about = folder.history.about_to_reveal(plan.config.rounds)
         known = folder.history.ledgers.get(SAMPLES_FILE)
-        ledger = SampleLedger.open(folder.path, terms, trained_rounds=trained, known=known)
-        return cls(plan.sample_level, ledger, folder.log)
+        ledger = SampleLedger.open(folder.path, terms, trained_rounds=trained, known=known, about=about)
+        spending = cls(plan.sample_level, ledger, folder.log)
+        entries = known.entries if known is not None else 0
+        for entry in ledger.entries[entries:]:
+            session = _session_of(plan, folder, entry, progress.records)
+            if entry != spending._entry(session, session.members):
+                raise not_believed(folder.path / SAMPLES_FILE, entries, _OTHER_FIGURES)
+        return spending
 
     def spend(self, session: Session, clients: Collection[ClientId]) -> None:
         """Write down what the training of these clients spends; called before they are asked to.
@@ -183,7 +211,29 @@ class SampleSpending:
         Raises:
             BudgetError: It would exceed the budget.
         """
-        entry = Trained.of(
+        state = self.ledger.record(self._entry(session, clients))
+        self._log.append(of_spending(session, SAMPLES_FILE, state))
+
+    def _entry(self, session: Session, clients: Collection[ClientId]) -> Trained:
+        return Trained.of(
             self._mechanism, round_number=session.round, attempt=session.attempt, clients=clients
         )
-        self._log.append(of_spending(session, SAMPLES_FILE, self.ledger.record(entry)))
+
+
+def check_spent(plan: Plan, folder: RunFolder, progress: Progress) -> None:
+    """Compare the ledgers of a run with its plan, as :meth:`Spending.resume` does, before anything is written.
+
+    Raises:
+        PrivacyError: One is missing, damaged, or not what the audit log and the plan say.
+    """
+    Spending.resume(plan, folder, progress)
+    SampleSpending.resume(plan, folder, progress)
+
+
+def _session_of(
+    plan: Plan, folder: RunFolder, entry: Entry | Trained, records: Sequence[RoundRecord]
+) -> Session:
+    """The session that an entry is about."""
+    return session_of(
+        plan, run=folder.run_id, round_number=entry.round, attempt=entry.attempt, records=records
+    )

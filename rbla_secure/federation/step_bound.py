@@ -4,7 +4,7 @@ The server refuses averages that are longer (`step_check.py`), a client an adapt
 was given (`movement.py`). Whatever one hostile client adds behind its masks, the adapter moves by no more than these limits.
 
 **Without filter and noise.** A client's whole update x_k, cut and rounded, has an L2 norm of at most C: the rounded norm bound at
-the plan's largest clip norm, over the grid's scale. (Weights: w x_k is what is rounded, to at most R(w C) / s, so x_k is
+the plan's largest clip norm, over the grid's scale. (Where each band is clipped and rounded alone: of all of them together.) (Weights: w x_k is what is rounded, to at most R(w C) / s, so x_k is
 longest at the least weight l.) The average of band b is a convex combination sum_k p_kb x_kb, p_kb = w_k / W_b, so by Jensen
 |avg_b|^2 <= sum_k p_kb |x_kb|^2. One band is thus at most C long. Over the open bands b_1 < ... < b_m, W_b only falls, and
 
@@ -99,8 +99,8 @@ def update_limit(plan: Plan, *, clip_norm: float | None = None) -> float:
         plan: The terms.
         clip_norm: Of one round; the largest of the plan if not given.
     """
-    dimension, least = plan.max_rank * int(plan.columns.sum()), plan.least_weight
-    longest = plan.quantizer.rounded_norm_bound(least * (clip_norm or plan.clip_norms[0]), dimension)
+    least = plan.least_weight
+    longest = plan.rounded_norm(least * (clip_norm or plan.clip_norms[0]))
     found = longest / (plan.quantizer.scale * least)
     if plan.config.robustness.filter is FilterName.NORM_BOUND:
         return min(found, options(plan.config).bound or math.inf)

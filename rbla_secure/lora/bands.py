@@ -56,6 +56,9 @@ def pack(update: BoundedUpdate, bands: Iterable[Band], columns: Columns | None =
         columns: Shape (row_length,): the values of a row that travel; all of them if not given.
 
     Pre-conditions: the update's rank is the end of one of the bands; it is zero in all other columns.
+
+    Raises:
+        UpdateError: The weighted rows are longer than the bound that they carry, which no bounded update's are.
     """
     weighted = update.weight * (update.rows if columns is None else update.rows[:, columns])
     return PackedUpdate(

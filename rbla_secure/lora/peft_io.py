@@ -143,14 +143,12 @@ def read_rows(model: PeftModel, layout: AdapterLayout) -> Rows:
     return rows
 
 
-def save_adapter(folder: Path, adapter: Adapter, *, card: str) -> None:
-    """Write an adapter in PEFT's format: configuration, weights and model card.
+def adapter_files(adapter: Adapter, *, card: str) -> dict[str, bytes]:
+    """By name, the files of an adapter in PEFT's format: weights, configuration and model card.
 
-    Guarantees: the same rows and card give the same bytes, and no file names a machine, a path or a version. Each
-    file is on the disk when the function returns.
+    Guarantees: the same rows and card give the same bytes, and no file names a machine, a path or a version.
 
     Args:
-        folder: Created if missing; files of an earlier adapter are replaced.
         adapter: Full or sliced.
         card: The text of README.md.
 
@@ -163,10 +161,28 @@ def save_adapter(folder: Path, adapter: Adapter, *, card: str) -> None:
         key_A, key_B = _keys(layer.name)
         tensors[key_A] = np.ascontiguousarray(adapter.lora_A(layer.name))
         tensors[key_B] = np.ascontiguousarray(adapter.lora_B(layer.name))
+    return {
+        WEIGHTS_FILE: save(tensors, metadata={"format": "pt"}),
+        CONFIG_FILE: _config_text(adapter).encode(),
+        CARD_FILE: card.encode(),
+    }
+
+
+def save_adapter(folder: Path, adapter: Adapter, *, card: str) -> None:
+    """Write the files of an adapter. Each is on the disk when the function returns.
+
+    Args:
+        folder: Created if missing; files of an earlier adapter are replaced.
+        adapter: Full or sliced.
+        card: The text of README.md.
+
+    Raises:
+        AdapterError: As :func:`adapter_files`.
+    """
+    files = adapter_files(adapter, card=card)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-    write_atomic(folder / CONFIG_FILE, _config_text(adapter).encode())
-    write_atomic(folder / CARD_FILE, card.encode())
+    for name, data in files.items():
+        write_atomic(folder / name, data)
 
 
 def load_adapter(folder: Path) -> Adapter:

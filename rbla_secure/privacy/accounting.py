@@ -28,6 +28,8 @@ from dp_accounting.rdp import RdpAccountant
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.noise import Release
 
+# Less noise than this hides nothing: epsilon is above 1e199, and squares would leave the range of floats.
+LEAST_NOISE = 1e-100
 # The search for a noise multiplier stops when it is so close, on the side of more noise.
 CALIBRATION_TOLERANCE = 1e-6
 # The same where every try composes a thousand distributions.
@@ -55,7 +57,7 @@ def epsilon(releases: Iterable[Release], delta: float) -> float:
     _check_delta(delta)
     inverse, slack = 0.0, 0.0
     for release in releases:
-        if release.noise_multiplier == 0:
+        if release.noise_multiplier < LEAST_NOISE:
             return math.inf
         inverse += release.noise_multiplier**-2
         slack += release.slack
@@ -96,6 +98,8 @@ def epsilon_of_steps(history: Iterable[SampledSteps], delta: float) -> float:
     if not steps:
         return 0.0
     if all(rate == 1 for _, rate in steps):
+        if min(multiplier for multiplier, _ in steps) < LEAST_NOISE:
+            return math.inf
         inverse = sum(count / multiplier**2 for (multiplier, _), count in steps.items())
         return float(dp_accounting.get_epsilon_gaussian(inverse**-0.5, delta)) + _ROOT_TOLERANCE
     accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)

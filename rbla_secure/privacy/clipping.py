@@ -1,7 +1,9 @@
 """Bounding a client's whole update: all rows, all layers, lora_A and lora_B together.
 
 Whatever the rule, the whole update ends with an L2 norm of at most the clip norm: that is the sensitivity. Per layer,
-each of L layers is clipped to clip_norm / sqrt(L), whose squares add up to it. Adaptive clipping (Andrew et al. 2021,
+each of L layers is clipped to clip_norm / sqrt(L), whose squares add up to it. Where rows are trained in turns, each of the
+plan's m rank bands is clipped (and rounded) alone, to clip_norm / sqrt(m) whatever the rank of its client: one clip over all
+rows would shorten the low rows of whoever moved far in high ones, and so tell ranks apart. Adaptive clipping (Andrew et al. 2021,
 arXiv 1905.03871) follows a quantile of the norms: clients count, under the same noise, how many were not clipped.
 """
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from rbla_secure.errors import UpdateError
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, UpdateRows, l2_norm
+from rbla_secure.privacy.quantize import Quantizer
 
 
 def clip(update: ClientUpdate, *, clip_norm: float) -> BoundedUpdate:
@@ -55,6 +58,23 @@ def clip_per_layer(
     return BoundedUpdate(rows=rows, weight=update.weight, clip_norm=clip_norm)
 
 
+def part_norm(clip_norm: float, parts: int) -> float:
+    """To what length each of so many parts is clipped, if the whole is to be no longer than the clip norm."""
+    return clip_norm / math.sqrt(parts)
+
+
+def rounded_norm(quantizer: Quantizer, clip_norm: float, lengths: Sequence[int]) -> float:
+    """The L2 norm, in integer units, that a whole update never exceeds, each of its parts clipped and rounded alone.
+
+    Args:
+        quantizer: The plan's grid.
+        clip_norm: Of the whole.
+        lengths: How many values each part has; one for an update that is clipped and rounded as a whole.
+    """
+    limit = part_norm(clip_norm, len(lengths))
+    return math.hypot(*(quantizer.rounded_norm_bound(limit, length) for length in lengths))
+
+
 def is_unclipped(update: ClientUpdate, *, clip_norm: float) -> bool:
     """Whether an update is short enough to pass unchanged: what clients count."""
     return _norm(update.rows) <= clip_norm
@@ -77,6 +97,20 @@ def followed_norm(
         norm *= math.exp(-rate * (min(1.0, max(0.0, share)) - quantile))
         norm = min(limits[1], max(limits[0], norm))
     return norm
+
+
+def reach(counts: int, *, quantile: float, rate: float) -> tuple[float, float]:
+    """How far so many counts move the clip norm of :func:`followed_norm` at most, whatever they are.
+
+    Args:
+        counts: How many.
+        quantile: The share that is aimed at.
+        rate: How fast.
+
+    Returns:
+        The natural logarithms of the factors, both at least 0: by how much it can fall, by how much it can rise.
+    """
+    return counts * rate * (1 - quantile), counts * rate * quantile
 
 
 def nearest_norm(wanted: float, norms: Sequence[float]) -> float:

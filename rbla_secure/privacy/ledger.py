@@ -8,14 +8,15 @@ crash can make the ledger count too much and never too little. Epsilon is that o
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Self, final
+from typing import Literal, Self, final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
-from rbla_secure.privacy.ledger_state import LedgerState, check_state
+from rbla_secure.privacy.ledger_fields import Clients, Delta, Figure, Number, Record
+from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
 from rbla_secure.privacy.noise import Release
 
 FILE = "privacy.json"
@@ -28,11 +29,7 @@ class Observer(StrEnum):
     READER = "reader"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Terms(_Record):
+class Terms(Record):
     """What the epsilons of a ledger mean.
 
     Args:
@@ -50,19 +47,19 @@ class Terms(_Record):
     run: str
     mechanism: Mechanism
     adjacency: Adjacency
-    delta: float
-    max_epsilon: float
+    delta: Delta
+    max_epsilon: Figure
     limits: Observer
     colluders: int
     simulation: bool
     recovered: tuple[int, ...] = ()
 
 
-class Spent(_Record):
+class Spent(Record):
     """A release against one observer, as accounting.py composes it; a noise multiplier of 0 spends everything."""
 
-    noise_multiplier: float
-    slack: float
+    noise_multiplier: Figure
+    slack: Figure
 
     @classmethod
     def of(cls, release: Release) -> Self | None:
@@ -76,20 +73,20 @@ class Spent(_Record):
         return Release(noise_multiplier=self.noise_multiplier, slack=self.slack, rho=float("nan"))
 
 
-class Entry(_Record):
+class Entry(Record):
     """One attempt at a round whose sums were about to be revealed.
 
     Args:
         round: Of the run.
         attempt: At this round.
-        clients: Whose inputs are in the sums.
+        clients: Whose inputs are in the sums, in order of name.
         server: Spent against the server with the colluders; null if nothing was.
         reader: Spent against whoever sees the adapters alone; null if nothing was.
     """
 
-    round: int
-    attempt: int
-    clients: tuple[str, ...]
+    round: Number
+    attempt: Number
+    clients: Clients
     server: Spent | None
     reader: Spent | None
 
@@ -98,8 +95,8 @@ class Entry(_Record):
         return self.server if observer is Observer.SERVER else self.reader
 
 
-class _File(_Record):
-    format: int
+class _File(Record):
+    format: Literal[1]
     terms: Terms
     entries: tuple[Entry, ...]
 
@@ -121,6 +118,7 @@ class Ledger:
         *,
         spent_rounds: Sequence[int] = (),
         known: LedgerState | None = None,
+        about: OpenSession | None = None,
     ) -> Self:
         """The ledger of a run folder; a new one only for a run that has not revealed anything.
 
@@ -129,13 +127,15 @@ class Ledger:
             terms: That the ledger must have been opened with.
             spent_rounds: Rounds whose results are in the folder, each of which must be in the ledger.
             known: What the audit log holds of the ledger; None if nothing.
+            about: The session that the one entry which the log does not hold may be of; None if there is none.
 
         Raises:
             PrivacyError: The ledger is missing, damaged, of other terms, lacks a round, or is not the one that is known.
         """
         path = folder / FILE
-        ledger = cls.read(folder) if path.exists() else cls(path, terms)
-        check_state(path, ledger, known=known)
+        found = cls.read(folder) if path.exists() else None
+        check_state(path, found, known=known, about=about)
+        ledger = found or cls(path, terms)
         if ledger.terms != terms:
             raise PrivacyError(
                 f"{path} was opened under other terms: restore config.toml, run.json or the ledger"
@@ -148,19 +148,25 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The ledger of a run folder, to look at.
+        """The ledger of a run folder, to look at: every byte of it is as :meth:`record` writes it.
 
         Raises:
-            PrivacyError: It is missing or damaged.
+            PrivacyError: It is missing, damaged, or in another spelling.
         """
         path = folder / FILE
         try:
-            file = _File.model_validate_json(path.read_bytes())
+            data = path.read_bytes()
+            file = _File.model_validate_json(data)
         except OSError as error:
             raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError:
-            raise PrivacyError(f"{path} is damaged") from None
-        return cls(path, file.terms, file.entries)
+            raise PrivacyError(f"{path} is damaged: restore it from a copy") from None
+        ledger = cls(path, file.terms, file.entries)
+        if data != ledger._text(ledger.entries).encode():
+            raise PrivacyError(
+                f"{path} is not spelt as a run writes it, so something in it may be read otherwise: restore it from a copy"
+            )
+        return ledger
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -197,7 +203,8 @@ class Ledger:
             BudgetError: It would.
         """
         limit = self.terms.max_epsilon
-        if limit and (after := self._epsilon([*self._entries, entry], self.terms.limits)) > limit:
+        # Not `after > limit`, which no figure is that is not a number.
+        if limit and not (after := self._epsilon([*self._entries, entry], self.terms.limits)) <= limit:
             raise BudgetError(
                 f"round {entry.round} attempt {entry.attempt} would take epsilon against the {self.terms.limits} to "
                 f"{after:.3f}, above max-epsilon={limit:g} at delta={self.terms.delta:g}: nothing of it was revealed"

@@ -30,6 +30,7 @@ from typing import Self, final
 from protocols.ring import capacity
 from rbla_secure.choices import Adjacency
 from rbla_secure.errors import PrivacyError
+from rbla_secure.privacy.clipping import rounded_norm
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import MIN_SHARE, BandShares, convolution_slack
 
@@ -76,6 +77,7 @@ class GaussianMechanism(ABC):
         members: Clients of a cohort.
         count_noise: sigma_b, the standard deviation of the noisy count of unclipped clients that adaptive clipping
             reads; 0 where nothing is counted. The count is one more coordinate of band 0.
+        bands_alone: Whether each band is clipped and rounded alone, to its part of the clip norm, instead of all together.
 
     Raises:
         PrivacyError: The parts contradict each other.
@@ -88,11 +90,16 @@ class GaussianMechanism(ABC):
     bands: tuple[BandShares, ...]
     members: int
     count_noise: float = 0.0
+    bands_alone: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("clip_norm", self.clip_norm), ("noise_multiplier", self.noise_multiplier)):
             if not 0 < value < math.inf:
                 raise PrivacyError(f"{name}={value} must be above 0 and finite")
+        if self.count_noise and self.bands_alone:
+            raise PrivacyError(
+                "count_noise must be 0 with bands_alone: whoever clips bands alone counts nothing"
+            )
         if self.count_noise and not self.noise_multiplier < 2 * self.count_noise:
             raise PrivacyError(
                 f"noise-multiplier={self.noise_multiplier:g} must be below {2 * self.count_noise:g}, twice the noise of "
@@ -106,7 +113,8 @@ class GaussianMechanism(ABC):
 
     @property
     def _update_bound(self) -> float:
-        return self.quantizer.rounded_norm_bound(self.clip_norm, self.dimension)
+        lengths = [band.length for band in self.bands] if self.bands_alone else [self.dimension]
+        return rounded_norm(self.quantizer, self.clip_norm, lengths)
 
     @property
     def count_unit(self) -> int:
@@ -116,8 +124,9 @@ class GaussianMechanism(ABC):
         """
         if not self.count_noise:
             return 0
-        inner = math.sqrt(1 / (1 / self.noise_multiplier**2 - 1 / (2 * self.count_noise) ** 2))
-        return max(1, math.floor(inner * self._update_bound / (2 * self.count_noise)))
+        # 1 / sqrt(1/z^2 - 1/(2 sigma_b)^2) over 2 sigma_b, in which no square of a small z vanishes.
+        ratio = self.noise_multiplier / (2 * self.count_noise)
+        return max(1, math.floor(self._update_bound * ratio / math.sqrt((1 - ratio) * (1 + ratio))))
 
     def sensitivity(self, relation: Adjacency) -> float:
         """The L2 distance that one client's integers can move the sum, in integer units.
@@ -233,6 +242,7 @@ class DistributedDiscreteGaussian(GaussianMechanism):
         members: int,
         ring_bits: int,
         count_noise: float = 0.0,
+        bands_alone: bool = False,
     ) -> Self:
         """The mechanism on the finest grid whose sums stay within half of the ring.
 
@@ -253,6 +263,7 @@ class DistributedDiscreteGaussian(GaussianMechanism):
                     members=members,
                     ring_bits=ring_bits,
                     count_noise=count_noise,
+                    bands_alone=bands_alone,
                 )
             except PrivacyError as error:
                 reason = error

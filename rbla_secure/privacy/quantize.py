@@ -11,8 +11,10 @@ Where they differ, a sum that no honest weights add up to is refused (`federatio
 decides nothing: it is a number for people, kept to [0, 1], and as true as the least honest client.
 
 Stochastic rounding can lengthen a vector. Conditional rounding (Kairouz, Liu, Steinke 2021, arXiv 2102.06387,
-Algorithm 1 and Proposition 22) draws again until the length is at most the bound of equation `rounded_norm_bound`,
-which therefore is the sensitivity of one client's integers.
+Algorithm 1 and Proposition 22) draws again until the length of all values together is at most the bound of equation
+`rounded_norm_bound`, which therefore is the sensitivity of one client's values. Statistics are not values: each of them
+lies in [0, levels], and with them a client's integers are as long as `whole_norm_bound` at most. Where there is noise there
+are none, and what noise is scaled to is the values' bound.
 """
 
 import math
@@ -65,6 +67,18 @@ class Quantizer:
         """A positive weight in integer units, never zero."""
         return max(1, round(weight * self.levels))
 
+    def whole_norm_bound(self, norm: float, dimension: int, *, statistics: int) -> float:
+        """The L2 norm, in integer units, that a client's values and statistics together never exceed.
+
+        With r the bound of the values and k statistics, each in [0, levels]: sqrt( r^2 + k levels^2 ).
+
+        Args:
+            norm: L2 norm of the values, in the units of the update.
+            dimension: How many values, over all bands.
+            statistics: k, over all bands of the client: :func:`statistics` for each.
+        """
+        return math.hypot(self.rounded_norm_bound(norm, dimension), math.sqrt(statistics) * self.levels)
+
     def rounded_norm_bound(self, norm: float, dimension: int) -> float:
         """The L2 norm, in integer units, that conditional rounding of a vector of this L2 norm never exceeds.
 
@@ -93,7 +107,11 @@ def quantize(
         weighted: Whether the weight is among the statistics; without it every client's is one.
 
     Guarantees: the values of all bands together have an L2 norm of at most
-    ``quantizer.rounded_norm_bound(update.norm_bound, dimension)``; every integer lies in [-levels, levels].
+    ``quantizer.rounded_norm_bound(update.norm_bound, dimension)``; every integer lies in [-levels, levels], and every
+    statistic in [0, levels], so that all integers together have one of at most ``quantizer.whole_norm_bound``.
+
+    Raises:
+        UpdateError: No rounding within the bound was found (probability below 2^-128).
     """
     return {
         index: np.append(
@@ -109,7 +127,7 @@ def quantize_values(
     """The integers of a client's bands and nothing else: what leaves a client to be noised.
 
     Under differential privacy weights are public, and the share of cut-off coordinates, which depends on the data, is
-    not released. Arguments and guarantees as :func:`quantize`.
+    not released. Arguments, errors and, of the values, guarantees as :func:`quantize`.
     """
     order = sorted(update.bands)
     values = np.concatenate([update.bands[index] for index in order])

@@ -7,23 +7,20 @@ accountant composes, (noise multiplier, sampling rate, steps) per round, over al
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Self, final
+from typing import Literal, Self, final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
-from rbla_secure.privacy.ledger_state import LedgerState, check_state
+from rbla_secure.privacy.ledger_fields import Clients, Delta, Figure, Number, Record, Share
+from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 FILE = "privacy-samples.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class SampleTerms(_Record):
+class SampleTerms(Record):
     """What the epsilons of a ledger mean: one example of one client is there, or not, or counts as zero.
 
     Args:
@@ -34,29 +31,29 @@ class SampleTerms(_Record):
     """
 
     run: str
-    delta: float
-    max_epsilon: float
+    delta: Delta
+    max_epsilon: Figure
     simulation: bool
 
 
-class Trained(_Record):
+class Trained(Record):
     """One attempt at a round for which clients were about to train.
 
     Args:
         round: Of the run.
         attempt: At this round.
-        clients: Who was asked to.
+        clients: Who was asked to, in order of name.
         noise_multiplier: Of a step.
         sample_rate: Of a step.
         steps: Of the round.
     """
 
-    round: int
-    attempt: int
-    clients: tuple[str, ...]
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
+    round: Number
+    attempt: Number
+    clients: Clients
+    noise_multiplier: Figure
+    sample_rate: Share
+    steps: Number
 
     @classmethod
     def of(
@@ -73,8 +70,8 @@ class Trained(_Record):
         )
 
 
-class _File(_Record):
-    format: int
+class _File(Record):
+    format: Literal[1]
     terms: SampleTerms
     entries: tuple[Trained, ...]
 
@@ -96,6 +93,7 @@ class SampleLedger:
         *,
         trained_rounds: Sequence[int] = (),
         known: LedgerState | None = None,
+        about: OpenSession | None = None,
     ) -> Self:
         """The ledger of a run folder; a new one only for a run in which nobody has trained.
 
@@ -104,13 +102,15 @@ class SampleLedger:
             terms: That the ledger must have been opened with.
             trained_rounds: Rounds whose results are in the folder, each of which must be in the ledger.
             known: What the audit log holds of the ledger; None if nothing.
+            about: The session that the one entry which the log does not hold may be of; None if there is none.
 
         Raises:
             PrivacyError: The ledger is missing, damaged, of other terms, lacks a round, or is not the one that is known.
         """
         path = folder / FILE
-        ledger = cls.read(folder) if path.exists() else cls(path, terms)
-        check_state(path, ledger, known=known)
+        found = cls.read(folder) if path.exists() else None
+        check_state(path, found, known=known, about=about)
+        ledger = found or cls(path, terms)
         if ledger.terms != terms:
             raise PrivacyError(
                 f"{path} was opened under other terms: restore config.toml, run.json or the ledger"
@@ -123,19 +123,25 @@ class SampleLedger:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The ledger of a run folder, to look at.
+        """The ledger of a run folder, to look at: every byte of it is as :meth:`record` writes it.
 
         Raises:
-            PrivacyError: It is missing or damaged.
+            PrivacyError: It is missing, damaged, or in another spelling.
         """
         path = folder / FILE
         try:
-            file = _File.model_validate_json(path.read_bytes())
+            data = path.read_bytes()
+            file = _File.model_validate_json(data)
         except OSError as error:
             raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError:
-            raise PrivacyError(f"{path} is damaged") from None
-        return cls(path, file.terms, file.entries)
+            raise PrivacyError(f"{path} is damaged: restore it from a copy") from None
+        ledger = cls(path, file.terms, file.entries)
+        if data != ledger._text(ledger.entries).encode():
+            raise PrivacyError(
+                f"{path} is not spelt as a run writes it, so something in it may be read otherwise: restore it from a copy"
+            )
+        return ledger
 
     @property
     def entries(self) -> Sequence[Trained]:
@@ -159,7 +165,8 @@ class SampleLedger:
             BudgetError: It would exceed the budget; the ledger is unchanged, and nobody may train.
         """
         limit = self.terms.max_epsilon
-        if limit and (after := self._epsilon([*self._entries, entry])) > limit:
+        # Not `after > limit`, which no figure is that is not a number.
+        if limit and not (after := self._epsilon([*self._entries, entry])) <= limit:
             raise BudgetError(
                 f"round {entry.round} attempt {entry.attempt} would take epsilon of single examples to {after:.3f}, above "
                 f"sample-level.max-epsilon={limit:g} at delta={self.terms.delta:g}: nobody has trained for it"

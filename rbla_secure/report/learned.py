@@ -117,7 +117,20 @@ def _services(plan: Plan, sums: str) -> list[Learned]:
         f"the same sums less their own parts: of {_least(plan)} holders, all but one of whom tell it theirs, the last one's",
         "more than those differences: ciphertexts are sent once all of them are committed to",
     )
-    return [decryptor, verifier, lying, shown, together]
+    return [decryptor, verifier, lying, *_directed(plan), shown, together]
+
+
+def _directed(plan: Plan) -> list[Learned]:
+    """What is left of setting the direction of the screening by what one puts into a sum."""
+    if plan.screening is None or plan.screening.release is Release.VERDICTS:
+        return []
+    return [
+        Learned(
+            "server, with one client that sends values beyond its bound",
+            "one coordinate of every update of the next round, roughly; with more than half of the cohort, to a thousandth",
+            "every other coordinate",
+        )
+    ]
 
 
 def _collusion(plan: Plan, smallest: int) -> Learned:

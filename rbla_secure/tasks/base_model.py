@@ -133,17 +133,30 @@ def chain_digest(model: nn.Sequential) -> bytes:
     return hashlib.sha256(b"rbla-secure base chain\x00" + base_digest(model) + layers.encode()).digest()
 
 
-def save_base(folder: Path, model: nn.Sequential) -> None:
-    """Write a base that is a chain of named linear layers and ReLUs. The same base gives the same bytes.
+def base_files(model: nn.Sequential) -> dict[str, bytes]:
+    """By name, the files of a base that is a chain of named linear layers and ReLUs. The same base gives the same bytes.
 
     Raises:
         RunFolderError: The chain holds a layer of another type, or a linear layer without bias.
     """
     architecture = {"format": 1, "layers": [_describe(name, layer) for name, layer in model.named_children()]}
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    return {
+        ARCHITECTURE_FILE: (json.dumps(architecture, indent=2) + "\n").encode(),
+        WEIGHTS_FILE: save(weights, metadata={"format": "pt"}),
+    }
+
+
+def save_base(folder: Path, model: nn.Sequential) -> None:
+    """Write the files of a base.
+
+    Raises:
+        RunFolderError: As :func:`base_files`.
+    """
+    files = base_files(model)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / ARCHITECTURE_FILE, (json.dumps(architecture, indent=2) + "\n").encode())
-    write_atomic(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
+    for name, data in files.items():
+        write_atomic(folder / name, data)
 
 
 def load_base(folder: Path) -> nn.Sequential:

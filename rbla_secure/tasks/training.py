@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from rbla_secure.choices import Factors, Optimizer
 from rbla_secure.config import TrainingConfig
-from rbla_secure.errors import DataError, PrivacyError
+from rbla_secure.errors import AdapterError, DataError, PrivacyError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, Rows
 from rbla_secure.lora.fold import computing
 from rbla_secure.lora.peft_io import attach, freeze_lora_A, read_rows
@@ -68,6 +68,7 @@ class LocalTrainer:
     every client that holds the band, whatever its rank, to the bit. Without turns that is so for the first step
     alone: a client of larger rank has then moved rows that others keep frozen, so an adapter can be made that leaves
     low bands without any gradient for low ranks and brings them to life for the largest (:mod:`rbla_secure.lora.fold`).
+    What is sent of a band is one function too, since each is clipped and rounded alone (`federation/contribution.py`).
     Cost: as many passes over the examples as the client holds bands.
 
     Args:
@@ -116,7 +117,8 @@ class LocalTrainer:
 
         Returns:
             The rows after training, shape (adapter.rank, row_length), float32. Where training diverged they hold NaN
-            or infinity: the caller refuses them.
+            or infinity: the caller refuses them. In turns the bands below the one that diverged are as trained, those
+            above as they were sent; bands whose values can no longer be folded into a later one count as its divergence.
 
         Raises:
             DataError: There are no examples to take plain batches of.
@@ -131,7 +133,13 @@ class LocalTrainer:
             own, others = rows[start:stop].copy(), np.delete(rows, slice(start, stop), axis=0)
             part = Adapter(layout=self._layout, rows=own, rest=others if len(others) else None)
             of_turn = derive_seed(seed, "turn", start) if start else seed
-            rows[start:stop] = self._trained(part, images, labels, of_turn)
+            try:
+                rows[start:stop] = self._trained(part, images, labels, of_turn)
+            except AdapterError:
+                if not start:
+                    raise
+                # The first turn has folded all that was sent: it is what this client has trained since that is too large.
+                rows[start:stop] = np.nan
             if not np.isfinite(rows[start:stop]).all():
                 break
         return rows[: adapter.rank]

@@ -106,6 +106,34 @@ def test_a_missing_data_set_is_refused(
     assert "set task.root to an mnist.npz" in line
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *(
+            (("noise-multiplier=" + noise,), f"noise-multiplier={noise}")
+            for noise in ("1e-20", "1e-155", "1e-300")
+        ),
+        (("noise-multiplier=1e-300", "privacy.clipping=adaptive"), "noise-multiplier=1e-300"),
+        (
+            ("noise-multiplier=1e-6", "quantization.ring-bits=16"),
+            "noise-multiplier=1e-06: no grid of 2 to 32 bits has room for 10 clients and their noise",
+        ),
+        (
+            ("noise-multiplier=1e-6", "privacy.mechanism=central"),
+            "noise-multiplier=1e-06: noise of 0.819 integer units must be >= 4: raise quantization.bits",
+        ),
+        (("tiers.phone.clients=400", "tiers.phone.cohort=2"), "180 examples cannot give clients=408"),
+    ],
+)
+def test_check_refuses_what_run_would(
+    capsys: pytest.CaptureFixture[str], images: Path, settings: tuple[str, ...], message: str
+) -> None:
+    """Noise for which the base's shape leaves no room, and data too few to deal: found before a folder is made."""
+    line = refusal(capsys, "check", *job(images), *(part for text in settings for part in ("--set", text)))
+
+    assert line.startswith(message)
+
+
 def test_a_sound_configuration_is_explained(capsys: pytest.CaptureFixture[str], images: Path) -> None:
     """`check` lists bands, threshold and warnings, and exits with 0."""
     code = main(["check", *job(images, secure_sum="plain")])
@@ -339,7 +367,7 @@ def test_a_finished_run_can_be_resumed(
 def test_a_run_that_diverged_can_be_resumed(tmp_path: Path, images: Path) -> None:
     """However bad the model has become, its run folder stays readable."""
     folder = tmp_path / "run"
-    first = main(["run", "--json", "--out", str(folder), *job(images, rounds=1, server_learning_rate="1e30")])
+    first = main(["run", "--json", "--out", str(folder), *job(images, rounds=1, server_learning_rate="1e6")])
 
     again = main(["resume", "--json", str(folder)])
 

@@ -195,7 +195,7 @@ def test_a_toml_file_gives_the_same_configuration(tmp_path: Path, key: str) -> N
 )
 def test_toml_keeps_every_digit_and_character(rate: float, root: str, seed: int) -> None:
     """Floats, large integers and odd text survive being written."""
-    config = Config.model_validate({"server-learning-rate": rate, "seed": seed, "task": {"root": root}})
+    config = Config.model_validate({"lora": {"scaling": rate}, "seed": seed, "task": {"root": root}})
 
     table = tomllib.loads(config.to_toml())
 
@@ -293,8 +293,8 @@ def test_a_tier_can_be_added_on_the_command_line() -> None:
         ("least-weight=1.01", "least-weight=1.01 must be less than or equal to 1"),
         ("least-weight=nan", "least-weight=nan must be"),
         ("min-holders=0", "min-holders=0 must be greater than or equal to 1"),
-        ("clip-norm=0", "clip-norm=0 must be greater than 0"),
-        ("clip-norm=-1", "clip-norm=-1 must be greater than 0"),
+        ("clip-norm=0", "clip-norm=0 must be greater than or equal to 0.000000001"),
+        ("clip-norm=-1", "clip-norm=-1 must be greater than or equal to 0.000000001"),
         ("noise-multiplier=-1", "noise-multiplier=-1 must be greater than or equal to 0"),
         ("dropout-rate=1", "dropout-rate=1 must be less than 1"),
         ("dropout-rate=-0.1", "dropout-rate=-0.1 must be greater than or equal to 0"),
@@ -306,7 +306,24 @@ def test_a_tier_can_be_added_on_the_command_line() -> None:
         ("lora.scaling=0", "lora.scaling=0 must be greater than 0"),
         ("quantization.bits=1", "quantization.bits=1 must be greater than or equal to 2"),
         ("quantization.bits=33", "quantization.bits=33 must be less than or equal to 32"),
-        ("quantization.bound=0", "quantization.bound=0 must be greater than 0"),
+        ("quantization.bound=0", "quantization.bound=0 must be greater than or equal to 0.000000001"),
+        # Numbers with which arithmetic would leave its range, or a division would have nothing to divide by.
+        (
+            "quantization.bound=1e-200",
+            "quantization.bound=1e-200 must be greater than or equal to 0.000000001",
+        ),
+        ("quantization.bound=1e10", "quantization.bound=10000000000.0 must be less than or equal to 10000"),
+        ("clip-norm=1e200", "clip-norm=1e+200 must be less than or equal to 10000"),
+        ("server-learning-rate=1e308", "server-learning-rate=1e+308 must be less than or equal to 1000000"),
+        (
+            "sample-level.clip-norm=1e-10",
+            "sample-level.clip-norm=1e-10 must be greater than or equal to 0.000000001",
+        ),
+        ("privacy.min-clip=5e-324", "privacy.min-clip=5e-324 must be 0 or at least 1e-09"),
+        ("privacy.max-clip=1e308", "privacy.max-clip=1e+308 must be less than or equal to 10000"),
+        ("privacy.clip-rate=101", "privacy.clip-rate=101 must be less than or equal to 100"),
+        ("privacy.count-noise=1e-7", "privacy.count-noise=1e-07 must be 0 or at least 1e-06"),
+        ("noise-multiplier=5e-324", "noise-multiplier=5e-324 must be 0 or at least 1e-06"),
         ("masking.threshold=-1", "masking.threshold=-1 must be greater than or equal to 0"),
         ("task.alpha=0", "task.alpha=0 must be greater than 0"),
         ("task.held-out=0", "task.held-out=0 must be greater than or equal to 1"),
@@ -351,6 +368,11 @@ def test_refusals_name_key_value_and_rule(override: str, message: str) -> None:
         ("dropout-rate", (0, 0.999)),
         ("tiers.phone.rank", (1, 4096)),
         ("quantization.bits", (2, 32)),
+        ("quantization.bound", (1e-9, 1e9)),
+        ("clip-norm", (1e-9, 1e9)),
+        ("server-learning-rate", (1e-300, 1e6)),
+        ("privacy.min-clip", (0, 1e-9)),
+        ("noise-multiplier", (0, 1e-6)),
     ],
 )
 def test_the_ends_of_a_range_are_in_it(key: str, values: tuple[float, float]) -> None:

@@ -13,7 +13,15 @@ import pytest
 from rbla_secure.cli import main
 from rbla_secure.federation.audit_log import EventKind, read_events
 from tests.support.run_folders import die_before_the_end_of, go_back_to
-from tests.support.tiny_job import adapter_sha256, die_at_sync, files, job, start, write_images
+from tests.support.tiny_job import (
+    adapter_sha256,
+    die_after_write,
+    die_at_sync,
+    files,
+    job,
+    start,
+    write_images,
+)
 
 ROUNDS = 4
 
@@ -174,6 +182,107 @@ def entries_of(folder: Path) -> int:
     """How many entries both ledgers have."""
     ledgers = [folder / name for name in ("privacy.json", "privacy-samples.json")]
     return sum(len(json.loads(path.read_bytes())["entries"]) for path in ledgers if path.exists())
+
+
+def killed(target: Callable[..., None], *arguments: object) -> int | None:
+    """The exit code of a process that is to be killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rbla_secure.job", "tests.support.tiny_job"])
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+# Every file that is written before the log is told of it, at its first, a middle and its last time.
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks the system for the names of open files")
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *[("attempts.jsonl", number) for number in (1, 2, 3, 4)],
+        *[("metrics.jsonl", number) for number in (1, 3, 4)],
+        *[("timings.jsonl", number) for number in (1, 3, 4)],
+        *[(f"round-{number:04d}.safetensors", 1) for number in (1, 3, 4)],
+        ("base", 1),
+        ("adapter", 1),
+    ],
+)
+def test_a_kill_after_a_write_costs_nothing(
+    tmp_path: Path, arguments: list[str], reference: Path, name: str, number: int
+) -> None:
+    """Killed between the file and the log's line, a run is taken for what it is and goes on to the same end."""
+    folder = tmp_path / "run"
+
+    code = killed(die_after_write, name, number, ["run", "--out", str(folder), *arguments])
+    begun(folder, arguments)
+
+    assert code == -signal.SIGKILL
+    check_same(folder, reference)
+
+
+# The checkpoint that was left and the folder it was in, timings and metrics with theirs, and the log.
+@pytest.mark.parametrize("sync", range(1, 8))
+def test_a_kill_while_what_is_left_is_taken_away_costs_nothing(
+    tmp_path: Path, reference: Path, sync: int
+) -> None:
+    """What is left of the leavings is what a first crash could have left."""
+    folder = tmp_path / "run"
+    shutil.copytree(reference, folder)
+    die_before_the_end_of(folder, 3)
+
+    code = killed(die_at_sync, sync, ["resume", str(folder)])
+    begun(folder, [])
+
+    assert code == -signal.SIGKILL
+    check_same(folder, reference)
+
+
+@pytest.fixture(scope="module")
+def simulated(images: Path) -> list[str]:
+    """A run of three rounds with noise at both levels that follows from the seed, so that runs can be compared."""
+    noise = {
+        "noise_multiplier": 4,
+        "privacy__colluders": 0,
+        "privacy__simulation": "true",
+        "training__steps": 3,
+        "sample_level__noise_multiplier": 2,
+        "sample_level__sample_rate": 0.2,
+    }
+    return job(images, rounds=3, **noise)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, simulated: list[str]) -> Path:
+    """The same run, left alone."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert main(["run", "--out", str(folder), *simulated]) == 0
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks the system for the names of open files")
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("name", ["privacy.json", "privacy-samples.json"])
+def test_a_kill_after_a_ledger_is_written_costs_an_attempt(
+    tmp_path: Path, simulated: list[str], undisturbed: Path, name: str, number: int
+) -> None:
+    """The entry that the log does not hold is the one that its session was about to spend: it counts, and the run goes on."""
+    folder = tmp_path / "run"
+
+    code = killed(die_after_write, name, number, ["run", "--out", str(folder), *simulated])
+    left = json.loads((folder / name).read_bytes())["entries"]
+    assert main(["account", str(folder)]) == 0
+    assert main(["resume", str(folder)]) == 0
+
+    found = json.loads((folder / name).read_bytes())["entries"]
+    assert code == -signal.SIGKILL
+    assert [len(left), len(found)] == [number, 4]
+    assert found[:number] == left
+    assert [(entry["round"], entry["attempt"]) for entry in found[number - 1 : number + 1]] == [
+        (number, 1),
+        (number, 2),
+    ]
+    assert (folder / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+    assert adapter_sha256(folder) == adapter_sha256(undisturbed)
 
 
 def test_a_run_that_is_killed_again_and_again_arrives(

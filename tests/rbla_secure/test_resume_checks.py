@@ -14,32 +14,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.errors import RunFolderError
-from rbla_secure.federation.audit_log import EventKind, read_events
+from rbla_secure.federation.audit_log import AuditLog, EventKind, read_events
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.history import History
 from tests.support.federations import make_config
 from tests.support.folder_edits import (
     Edit,
     at,
+    both,
     edit_base,
     entries,
     figures,
+    last_entry,
     lines_of,
+    one_byte,
     poison,
     shaped,
     text_of,
     told,
+    with_hidden_tensor,
     without,
 )
 from tests.support.refused_edits import EDITS, LEDGERS, ROUNDS
 from tests.support.run_folders import (
     cut_back,
     die_before_the_end_of,
+    die_before_the_log_of,
     go_back_to,
+    keep_entries,
     keep_lines,
     result_at,
     rewrite_events,
@@ -158,10 +165,95 @@ def test_the_careless_party_prints_an_edited_figure(folder: Path) -> None:
     figures(ROUNDS, accuracy=0.999)(folder)
     digest = hashlib.sha256((folder / "metrics.jsonl").read_bytes().splitlines()[-1]).hexdigest()
     rewrite_events(folder, told("round-finished", ROUNDS, metrics=digest))
+    without("adapter")(folder)
 
     assert main(["resume", str(folder)]) == 0
 
     assert "0.999" in (folder / "adapter" / "README.md").read_text()
+
+
+def test_the_careless_party_hands_out_an_edited_result(
+    folder: Path, runs: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the edited result: without the comparison the run ends well, and the edit is what its users load."""
+    one_byte("adapter/adapter_model.safetensors")(folder)
+    monkeypatch.setattr("rbla_secure.job._check_exported", lambda *_: None)
+
+    assert main(["resume", str(folder)]) == 0
+
+    assert adapter_sha256(folder) != adapter_sha256(runs["run"])
+
+
+def test_the_careless_party_reads_past_what_is_hidden(folder: Path, runs: Mapping[str, Path]) -> None:
+    """The control of the hidden tensor: to who asks for the rows alone both files are the same checkpoint."""
+    with_hidden_tensor(at(2))(folder)
+
+    rows = [load_file(each / at(2))["rows"].tobytes() for each in (folder, runs["run"])]
+
+    assert rows[0] == rows[1]
+    assert set(load_file(folder / at(2))) == {"rows", "hidden"}
+
+
+def test_the_careless_party_believes_an_entry_of_nobody(
+    tmp_path: Path, runs: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the last entry: whoever counts entries alone goes on, and the log vouches for it from then on."""
+    folder = copy_of(runs["noisy"], tmp_path)
+    EDITS["privacy.json: an unlogged entry for round 77 of nobody"][1](folder)
+    monkeypatch.setattr("rbla_secure.privacy.ledger_state._not_left_by_a_crash", lambda *_: "")
+    monkeypatch.setattr("rbla_secure.federation.spending.Spending._check_last", lambda *_, **__: None)
+
+    assert main(["resume", str(folder)]) == 0
+
+    monkeypatch.undo()
+    assert main(["account", str(folder)]) == 0
+    assert '"nobody"' in (folder / "privacy.json").read_text()
+
+
+# An entry that a crash left, in every way in which a run can spend: its figures are those of the plan, to the last digit.
+MODES: dict[str, dict[str, object]] = {
+    "masking": {"dropout_rate": 0.1},
+    "plain": {"secure_sum": "plain"},
+    "homomorphic": {"secure_sum": "homomorphic"},
+    "groups": {"robustness__group_size": 3, "tiers__phone__clients": 3, "tiers__laptop__clients": 3,
+               "tiers__workstation__clients": 3, "tiers__datacenter__clients": 3},
+    "adaptive clipping": {"privacy__clipping": "adaptive", "noise_multiplier": 0.5, "privacy__clip_rate": 2.0},
+    "a trusted server": {"privacy__mechanism": "central"},
+    "add or remove": {"privacy__mechanism": "central", "privacy__adjacency": "add-or-remove"},
+    "recovered noise": {"privacy__recovered_dropout": 0.2, "masking__profile": "consistency"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_every_mode_the_entry_that_a_crash_left_is_that_of_its_session(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """Taken as it was left; with other figures, or of a part of those that it must name, it is refused."""
+    changes = {"noise_multiplier": 4, "privacy__colluders": 0, **MODES[mode]}
+    folder = tmp_path / "run"
+    arguments = job(write_images(tmp_path), rounds=ROUNDS, **changes)
+    assert main(["run", "--out", str(folder), *arguments]) == 0
+    die_before_the_log_of(folder, "privacy.json", 3)
+    left = (folder / "privacy.json").read_bytes()
+    at_once = mode in {"plain", "add or remove"}
+    refused = [last_entry("privacy.json", lambda entry: entry["reader"].update(noise_multiplier=99.0))]
+    if at_once:
+        refused.append(last_entry("privacy.json", lambda entry: entry["clients"].pop()))
+    for edit in refused:
+        edit(folder)
+        before = snapshot(folder)
+        capsys.readouterr()
+
+        assert main(["resume", str(folder)]) == 1
+
+        assert "privacy.json: its last entry is not in events.jsonl, and " in capsys.readouterr().err
+        assert snapshot(folder) == before
+        (folder / "privacy.json").write_bytes(left)
+
+    assert main(["resume", str(folder)]) == 0
+
+    found = [(e["round"], e["attempt"]) for e in json.loads((folder / "privacy.json").read_text())["entries"]]
+    assert found == [(1, 1), (2, 1), (3, 1), (3, 2), (4, 2)]
 
 
 # What is no edit.
@@ -177,18 +269,25 @@ def test_the_careless_party_prints_an_edited_figure(folder: Path) -> None:
         text_of("metrics.jsonl", lambda text: text + '{"round":5,"accu'),
         text_of("events.jsonl", lambda text: text + '{"attempt":nu'),
         text_of("attempts.jsonl", lambda text: text + '{"round": 5, "at'),
-        lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 2}']),
+        both(
+            lambda folder: go_back_to(folder, 2),
+            lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 1}']),
+        ),
+        lambda folder: (folder / "adapter" / "notes.txt").write_text("mine"),
         lambda folder: (folder / "notes.txt").write_text("mine"),
         lambda folder: (folder / "checkpoints" / "round-00003.safetensors").write_text("mine"),
         lambda folder: (folder / "checkpoints" / ".round-0005.safetensors.tmp").write_text("torn"),
         without("lock"),
         without("adapter"),
+        without("adapter/README.md"),
+        without("adapter/adapter_model.safetensors"),
         without("base"),
     ],
     ids=[
         "spaces in config.toml", "other timings", "no timings", "timings of fewer rounds", "torn metrics", "torn log",
-        "torn attempts", "an attempt without its session", "a file of somebody", "a name that is none of ours",
-        "a checkpoint that was never renamed", "no lock", "no result", "no base",
+        "torn attempts", "an attempt without its session", "a file beside the result", "a file of somebody", "a name that is none of ours",
+        "a checkpoint that was never renamed", "no lock", "no result", "no card", "no weights",
+        "no base",
     ],
 )  # fmt: skip
 def test_what_is_no_evidence_or_a_crash_leaves_is_taken(
@@ -246,23 +345,29 @@ def test_a_lost_base_that_comes_out_otherwise_is_refused(
 
 def test_an_attempt_that_came_to_no_session_is_adopted_once(folder: Path) -> None:
     """The log holds it from the next resumption on: from then on it is missed like any other."""
-    lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 2}'])(folder)
+    go_back_to(folder, 2)
+    lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 1}'])(folder)
     assert main(["resume", str(folder)]) == 0
-    resumed = [e for e in read_events(folder / "events.jsonl") if e.kind is EventKind.RUN_RESUMED]
+    events = read_events(folder / "events.jsonl")
+    resumed = [event for event in events if event.kind is EventKind.RUN_RESUMED]
+    opened = [(each.round, each.attempt) for each in events if each.kind is EventKind.SESSION_OPENED]
 
-    lines_of("attempts.jsonl", lambda lines: lines[:-1])(folder)
+    lines_of("attempts.jsonl", lambda lines: [*lines[:3], *lines[4:]])(folder)
 
-    assert [event.details["unopened"] for event in resumed] == [[4, 2]]
+    assert [event.details["unopened"] for event in resumed] == [[4, 1]]
+    assert opened[3:] == [(3, 2), (4, 2)]
     assert main(["resume", str(folder)]) == 1
 
 
+@pytest.mark.parametrize("number", [1, 3, ROUNDS])
 @pytest.mark.parametrize("ledger", LEDGERS)
 def test_an_entry_that_a_crash_left_is_adopted_once(
-    tmp_path: Path, runs: Mapping[str, Path], ledger: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, runs: Mapping[str, Path], ledger: str, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Killed between ledger and log, the entry counts, and from the next resumption on it is missed like any other."""
     folder = copy_of(runs["noisy"], tmp_path)
-    entries(ledger, lambda found: found.append({**found[-1], "attempt": 2}))(folder)
+    die_before_the_log_of(folder, ledger, number)
+    assert main(["account", str(folder)]) == 0
 
     assert main(["resume", str(folder)]) == 0
     spent = [
@@ -298,7 +403,10 @@ def test_spending_is_in_the_log_before_it_is_spent(runs: Mapping[str, Path]) -> 
 def test_account_refuses_a_ledger_that_is_not_the_logs(
     tmp_path: Path, runs: Mapping[str, Path], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """What was spent is told from the ledger that the log holds, or not at all; more entries only count more."""
+    """What was spent is told from the ledger that the log holds, or not at all.
+
+    But for the figures of an entry that the log does not hold: nothing was revealed for it, and it only adds to what was.
+    """
     run, edit, words = EDITS[name]
     folder = copy_of(runs[run], tmp_path)
     edit(folder)
@@ -307,11 +415,39 @@ def test_account_refuses_a_ledger_that_is_not_the_logs(
     code = main(["account", str(folder)])
 
     error = capsys.readouterr().err
-    if name.endswith("two entries more"):
+    if " an unlogged entry " in name and words.endswith("has other figures or clients"):
         assert code == 0
     else:
         assert code == 1
         assert words in error
+
+
+@pytest.mark.parametrize("case", [(1, 0, 1), (2, 0, 0), (3, 0, 0), (4, 0, 0), (3, 1, 1), (4, 3, 1)])
+def test_account_of_a_run_that_goes_on_meanwhile(
+    tmp_path: Path, runs: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, case: tuple[int, int, int]
+) -> None:
+    """The log had two rounds before the ledgers were read, and four afterwards: they may have any number from two on.
+
+    What they have is compared with what the log held when they had it.
+    """
+    kept, changed, code = case
+    folder, earlier = copy_of(runs["noisy"], tmp_path), Path(shutil.copytree(runs["noisy"], tmp_path / "was"))
+    go_back_to(earlier, 2)
+    for name in LEDGERS:
+        keep_entries(folder / name, kept)
+    if changed:
+        entries(LEDGERS[0], lambda found: found[changed - 1].update(attempt=9))(folder)
+    logs = iter([earlier / "events.jsonl", folder / "events.jsonl"])
+
+    def history_of(_folder: Path) -> History:
+        path = next(logs)
+        found = History(path)
+        AuditLog(path, observe=found.take)
+        return found
+
+    monkeypatch.setattr("rbla_secure.federation.ledger_checks._history", history_of)
+
+    assert main(["account", str(folder)]) == code
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from rbla_secure.config import load_config
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.refusals import check_config
+from rbla_secure.privacy import accounting
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps
 from rbla_secure.privacy.sample_ledger import FILE, SampleLedger
 from rbla_secure.tasks.training import Losses
@@ -124,6 +125,7 @@ def test_a_lost_ledger_stops_a_run(tmp_path: Path, images: Path, capsys: pytest.
         (["weights=examples"], "weights=examples must be uniform with sample-level"),
         (["sample-level.noise-multiplier=0", "sample-level.max-epsilon=3"], "must have sample-level.noise-multiplier above 0"),
         (["sample-level.noise-multiplier=1e-7"], "sample-level: noise_multiplier=1e-07 must be >="),
+        (["sample-level.noise-multiplier=0.01"], "sample-level.noise-multiplier=0.01 must be 0 or at least 0.1"),
         (["sample-level.max-epsilon=1"], r"sample-level.max-epsilon=1 must be >= .* noise-multiplier=\d+\.\d+ would do"),
     ],
 )  # fmt: skip
@@ -166,3 +168,18 @@ def test_noise_is_fresh_unless_the_run_is_a_simulation() -> None:
     assert not np.array_equal(trained(), trained())
     assert np.array_equal(trained("privacy.simulation=true"), trained("privacy.simulation=true"))
     assert private_descent(load_config()) is None
+
+
+def test_steps_that_cannot_be_accounted_for_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The distribution of what a billion steps of little noise spend fits no memory: that is no accident of a run."""
+
+    def too_large(*_: object) -> float:
+        raise MemoryError
+
+    monkeypatch.setattr(accounting, "epsilon_of_steps", too_large)
+    settings = ["training.steps=5", "sample-level.noise-multiplier=1", "sample-level.max-epsilon=8"]
+
+    with pytest.raises(
+        PlanError, match="100 steps of a client take more memory to account for than there is"
+    ):
+        check_config(load_config(None, settings))

@@ -132,7 +132,7 @@ def _canary(plan: Plan, runs: int, fault: Fault, seed: int) -> dict[int, npt.NDA
         if fault is Fault.HEAVY_WEIGHT:
             packed = PackedUpdate(
                 bands={index: 1.5 * values for index, values in packed.bands.items()},
-                weight=1.5,
+                weight=1.0,  # as it says: one of 1.5 cannot be packed
                 norm_bound=1.5 * packed.norm_bound,
             )
         blocks.append(quantize_values(packed, replace(plan.quantizer), rounding))

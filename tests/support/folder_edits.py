@@ -13,7 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from rbla_secure.federation.audit_log import read_events
 from tests.support.run_folders import (
+    as_ledger,
     die_before_the_end_of,
+    die_before_the_log_of,
     keep_entries,
     keep_events,
     keep_lines,
@@ -134,7 +136,7 @@ def entries(name: str, change: Callable[[list[dict[str, Any]]], object]) -> Edit
     def edit(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
         change(content["entries"])
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+        (folder / name).write_bytes(as_ledger(content))
 
     return edit
 
@@ -193,3 +195,58 @@ def log_ends(*, after: str, number: int, keep: int = 1) -> Edit:
 def unfinished(edit: Edit, *, after: int) -> Edit:
     """The edit on a run that was killed just before the log held the round after this one."""
     return both(lambda folder: die_before_the_end_of(folder, after + 1), edit)
+
+
+def unlogged(name: str, edit: Edit = lambda _: None, *, number: int = 3) -> Edit:
+    """The edit on a run that was killed between the entry of a ledger for this round and the log's line of it."""
+    return both(lambda folder: die_before_the_log_of(folder, name, number), edit)
+
+
+def last_entry(name: str, change: Callable[[dict[str, Any]], object]) -> Edit:
+    """The last entry of a ledger changed, in the ledger's own spelling."""
+    return entries(name, lambda found: change(found[-1]))
+
+
+def deep_link(name: str) -> Edit:
+    """A link in a folder inside a folder."""
+
+    def edit(folder: Path) -> None:
+        (folder / name / "more").mkdir()
+        (folder / name / "more" / "link").symlink_to(folder / "config.toml")
+
+    return edit
+
+
+def one_byte(name: str) -> Edit:
+    """The last byte of a file changed."""
+
+    def edit(folder: Path) -> None:
+        data = bytearray((folder / name).read_bytes())
+        data[-1] ^= 0x40
+        (folder / name).write_bytes(data)
+
+    return edit
+
+
+def with_hidden_tensor(name: str) -> Edit:
+    """Another tensor beside those of a safetensors file, its metadata as they were."""
+
+    def edit(folder: Path) -> None:
+        path = folder / name
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+        save_file(load_file(path) | {"hidden": np.zeros(3, dtype=np.float32)}, path, metadata=metadata)
+
+    return edit
+
+
+def with_metadata(name: str) -> Edit:
+    """Another key in the metadata of a safetensors file, its tensors as they were."""
+
+    def edit(folder: Path) -> None:
+        path = folder / name
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+        save_file(load_file(path), path, metadata=metadata | {"note": "edited"})
+
+    return edit

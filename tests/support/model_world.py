@@ -13,14 +13,15 @@ import torch
 
 from protocols.interface import SumResult
 from protocols.session import ClientId
+from rbla_secure.choices import RowOrder
 from rbla_secure.federation import conversation as conversations
+from rbla_secure.federation import memory
 from rbla_secure.federation import participant as participants
 from rbla_secure.federation import plan as plans
 from rbla_secure.federation.broadcast import band_digests, encode_rest
 from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Parcel
-from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
@@ -62,7 +63,9 @@ class World:
         )
         layout = find_linear(BASE, scaling=config.lora.scaling)
         self.plan = Plan.build(config, layout=layout, base_digest=base_digest(BASE))
-        self.trainer = LocalTrainer(BASE, layout, config.training)
+        in_turns = config.training.rows is RowOrder.IN_TURNS
+        turns = [band.stop for band in self.plan.bands] if in_turns else ()
+        self.trainer = LocalTrainer(BASE, layout, config.training, turns=turns)
         self.changes: dict[ClientId, npt.NDArray[np.float64]] = {}
         self.people = {name: self._participant(name) for name in self.plan.ranks}
         self.silent: dict[ClientId, str] = {}
@@ -96,8 +99,9 @@ class World:
         *,
         aimed: Mapping[ClientId, Adapter] | None = None,
         drop: tuple[ClientId, ...] = (),
+        drop_at: str = "",
     ) -> SumResult | None:
-        """A round on a model, with others for some; `drop` are said to have fallen silent after they uploaded."""
+        """A round on a model, with others for some; `drop` are said to have been silent at a stage, by default that of inputs."""
         plan = self.plan
         network = InMemory(
             self.people, requests=lambda client, parcel: self._aim(aimed or {}, client, parcel)
@@ -109,7 +113,7 @@ class World:
 
         def losing(messages: Any) -> Any:
             for answer in deliver(messages):
-                if answer.client not in drop or answer.parcel.stage != self.talk.input_stage:
+                if answer.client not in drop or answer.parcel.stage != (drop_at or self.talk.input_stage):
                     yield answer
 
         network.send = losing  # type: ignore[method-assign]
@@ -152,7 +156,12 @@ class World:
 
 def believe_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Participants that train on whatever model they are sent."""
-    monkeypatch.setattr(Memory, "accept", lambda *_arguments: None)
+    monkeypatch.setattr(memory, "check_plausible", lambda *_arguments, **_more: None)
+
+
+def clip_all_bands_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parties that shorten, round and refuse an update as a whole, also where its bands were trained in turns."""
+    monkeypatch.setattr(plans, "bands_alone", lambda _config: False)
 
 
 def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,28 @@
 """Edits of a run folder that are refused, each with the words of its refusal."""
 
+import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 from tests.support.folder_edits import (
     Edit,
     at,
     both,
     chain,
+    deep_link,
     drop_a_layer,
     edit_base,
     entries,
     exchange,
     figures,
     from_run,
+    last_entry,
     left_out,
     lines_of,
     log_ends,
+    one_byte,
     poison,
     poison_with_figures,
     replaced,
@@ -27,9 +32,40 @@ from tests.support.folder_edits import (
     to_link,
     told,
     unfinished,
+    unlogged,
+    with_hidden_tensor,
+    with_metadata,
     without,
 )
-from tests.support.run_folders import go_back_to, keep_events
+from tests.support.run_folders import (
+    die_before_the_end_of,
+    die_before_the_log_of,
+    go_back_to,
+    keep_entries,
+    keep_events,
+)
+
+
+def result_named(folder: Path) -> None:
+    """The log's last line names the file that lies there."""
+    digest = hashlib.sha256((folder / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    chain(told("run-finished", adapter_file=digest))(folder)
+
+
+def finished_early(folder: Path) -> None:
+    """The log says that the run is over."""
+    details = {"rounds": 2, "adapter_file": "00" * 32}
+    last = {"kind": "run-finished", "round": None, "attempt": None, "details": details}
+    chain(lambda events: [*events, {**events[-1], **last}])(folder)
+
+
+def both_ahead(folder: Path) -> None:
+    """The entries of one round in both ledgers, the log without either."""
+    clients = (folder / "privacy.json").read_bytes()
+    die_before_the_log_of(folder, "privacy-samples.json", 3)
+    (folder / "privacy.json").write_bytes(clients)
+    keep_entries(folder / "privacy.json", 3)
+
 
 ROUNDS = 4  # of the run that is edited
 LEDGERS = ("privacy.json", "privacy-samples.json")
@@ -269,7 +305,7 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
     "two checkpoints exchanged": (
         "run",
         exchange(at(1), at(2)),
-        "round-0002.safetensors is not the adapter that events.jsonl names for round 2",
+        "round-0001.safetensors is not the adapter that events.jsonl names for round 1",
     ),
     "an early checkpoint in the place of the last": (
         "run",
@@ -341,14 +377,242 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
             "attempts.jsonl",
             lambda lines: [*lines, '{"round": 5, "attempt": 1}', '{"round": 5, "attempt": 2}'],
         ),
-        "attempts.jsonl line 6: events.jsonl knows 4 attempts and a crash leaves one more at most",
+        "attempts.jsonl line 5: events.jsonl knows 4 attempts and no other was to come, which alone a crash can leave",
     ),
     "an attempt that is none": (
         "run",
         replaced("attempts.jsonl", '"attempt": 1', '"attempt": "1"'),
-        "attempts.jsonl line 1 is damaged: attempts could be numbered twice",
+        "attempts.jsonl line 1 is damaged: restore it from a copy, or attempts could be numbered twice",
+    ),
+    "an attempt after the last round": (
+        "run",
+        lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 2}']),
+        "attempts.jsonl line 5: events.jsonl knows 4 attempts and no other was to come",
+    ),
+    **{
+        f"unfinished: attempt {attempt} at round {number}": (
+            "run",
+            both(
+                lambda folder: go_back_to(folder, 2),
+                lines_of(
+                    "attempts.jsonl",
+                    lambda lines, n=number, a=attempt: [*lines, f'{{"round": {n}, "attempt": {a}}}'],
+                ),
+            ),
+            "attempts.jsonl line 4: events.jsonl knows 3 attempts and after them comes attempt 1 at round 4",
+        )
+        for number, attempt in ((99, -7), (1, 2), (3, 2), (4, 2), (5, 1))
+    },
+    "unfinished: an attempt while two are open": (
+        "run",
+        unfinished(lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 1}']), after=1),
+        "attempts.jsonl line 4: events.jsonl knows 3 attempts and no other was to come",
+    ),
+    "unfinished: the next attempt twice": (
+        "run",
+        both(
+            lambda folder: go_back_to(folder, 2),
+            lines_of("attempts.jsonl", lambda lines: [*lines, *['{"round": 4, "attempt": 1}'] * 2]),
+        ),
+        "attempts.jsonl line 5: events.jsonl knows 3 attempts",
+    ),
+    "another spelling of an attempt": (
+        "run",
+        replaced("attempts.jsonl", '{"round": 2, "attempt": 1}', '{"attempt": 1, "round": 2}'),
+        "attempts.jsonl line 2 is damaged",
+    ),
+    "an attempt with a key twice": (
+        "run",
+        replaced("attempts.jsonl", '{"round": 2,', '{"round": 9, "round": 2,'),
+        "attempts.jsonl line 2 is damaged",
+    ),
+    # Bytes, not readings.
+    "another spelling of the identity": (
+        "run",
+        replaced("run.json", '{"run": ', '{"run":  '),
+        "run.json is not spelt as a run writes it",
+    ),
+    "an identity twice": (
+        "run",
+        replaced("run.json", '{"run": ', '{"run": "00", "run": '),
+        "run.json is not spelt as a run writes it",
+    ),
+    "another spelling of the base": (
+        "run",
+        replaced("base/architecture.json", '"format": 1', '"format":  1'),
+        "architecture.json is not spelt as a run writes it",
+    ),
+    "another format of the base": (
+        "run",
+        replaced("base/architecture.json", '"format": 1', '"format": 99'),
+        "architecture.json is not spelt as a run writes it",
+    ),
+    "a base with more metadata": (
+        "run",
+        with_metadata("base/model.safetensors"),
+        "model.safetensors is not spelt as a run writes it",
+    ),
+    "a checkpoint with another tensor": (
+        "run",
+        with_hidden_tensor(at(2)),
+        "round-0002.safetensors holds more than the rows of a round, or in another spelling: restore it from a copy",
+    ),
+    "a checkpoint with more metadata": (
+        "run",
+        with_metadata(at(ROUNDS)),
+        "round-0004.safetensors holds more than the rows of a round",
+    ),
+    # The result of a finished run.
+    "another byte in the result": (
+        "run",
+        one_byte("adapter/adapter_model.safetensors"),
+        "adapter_model.safetensors is not the one that the run exports: restore it from a copy, or move it away",
+    ),
+    "another configuration of the result": (
+        "run",
+        replaced("adapter/adapter_config.json", '"lora_alpha": ', '"lora_alpha": 1'),
+        "adapter_config.json is not the one that the run exports",
+    ),
+    "a card that praises the result": (
+        "run",
+        replaced(
+            "adapter/README.md", "accuracy on held-out examples | ", "accuracy on held-out examples | 1"
+        ),
+        "README.md is not the one that the run exports",
+    ),
+    "chain: another result": (
+        "run",
+        chain(told("run-finished", adapter_file="00" * 32)),
+        "events.jsonl names an adapter_file that the checkpoint of the last round does not give: restore it",
+    ),
+    "chain: another result, and a file of it": (
+        "run",
+        both(one_byte("adapter/adapter_model.safetensors"), result_named),
+        "events.jsonl names an adapter_file that the checkpoint of the last round does not give",
+    ),
+    "chain: finished without a result": (
+        "run",
+        chain(told("run-finished", adapter_file=None)),
+        "run-finished must say adapter_file",
+    ),
+    "chain: a result of an unfinished run": (
+        "run",
+        both(lambda folder: go_back_to(folder, 2), finished_early),
+        "events.jsonl says that the run has ended after 2 of 4 rounds",
+    ),
+    # What comes first is written first: of a round that has left its checkpoint the line is there as well.
+    "unfinished: a checkpoint of the next round without its line": (
+        "run",
+        both(
+            lambda folder: die_before_the_end_of(folder, 3),
+            lines_of("metrics.jsonl", lambda lines: lines[:2]),
+        ),
+        "round-0003.safetensors is there, but metrics.jsonl has no line for round 3, which is written first",
+    ),
+    "unfinished: a checkpoint of a round whose session is not open": (
+        "run",
+        both(
+            lambda folder: go_back_to(folder, 2),
+            lambda folder: shutil.copy(folder / at(2), folder / at(4)),
+        ),
+        "round-0004.safetensors is there, but events.jsonl knows 2 rounds",
+    ),
+    # A base that is gone is trained again, and nothing of it is written before everything else was compared.
+    "no base, and a poisoned checkpoint": (
+        "run",
+        both(without("base"), lambda folder: poison(folder, 2)),
+        "round-0002.safetensors is not the adapter that events.jsonl names for round 2",
+    ),
+    "no base, and another result": (
+        "run",
+        both(without("base"), one_byte("adapter/adapter_model.safetensors")),
+        "adapter_model.safetensors is not the one that the run exports",
+    ),
+    "no base, and the figures of a ledger": (
+        "noisy",
+        both(
+            unlogged("privacy.json", last_entry("privacy.json", lambda e: e["server"].update(slack=0.5))),
+            without("base"),
+        ),
+        "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
+    ),
+    "left-over lines, and the figures of a ledger": (
+        "noisy",
+        both(
+            unlogged("privacy.json", last_entry("privacy.json", lambda e: e["server"].update(slack=0.5))),
+            lines_of("metrics.jsonl", lambda lines: [*lines, shaped(lines[1], round=3)]),
+        ),
+        "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
+    ),
+    # Ledgers that the configuration has no use for.
+    "a ledger of a run without noise": (
+        "run",
+        from_run("privacy.json", "noisy"),
+        "privacy.json is there, but config.toml adds no noise that it could count: it was put there; move it away",
+    ),
+    "a ledger of examples of a run without noise": (
+        "run",
+        from_run("privacy-samples.json", "noisy"),
+        "privacy-samples.json is there, but config.toml adds no noise",
+    ),
+    "both ledgers ahead of the log": (
+        "noisy",
+        both_ahead,
+        "privacy.json and privacy-samples.json each have an entry that events.jsonl does not hold",
+    ),
+    # The entry of single examples that the log does not hold yet: other figures than those of the plan.
+    **{
+        f"privacy-samples.json: an unlogged entry with another {key}": (
+            "noisy",
+            unlogged(
+                "privacy-samples.json",
+                last_entry("privacy-samples.json", lambda e, k=key, v=value: e.update({k: v})),
+            ),
+            "privacy-samples.json: its last entry is not in events.jsonl, and has other figures or clients",
+        )
+        for key, value in (("noise_multiplier", 50.0), ("sample_rate", 0.01), ("steps", 1))
+    },
+    "privacy-samples.json: an unlogged entry of a part of the cohort": (
+        "noisy",
+        unlogged("privacy-samples.json", last_entry("privacy-samples.json", lambda e: e["clients"].pop())),
+        "privacy-samples.json: its last entry is not in events.jsonl, and has other figures or clients",
+    ),
+    **{
+        f"privacy.json: an unlogged entry with another {key} against the {observer}": (
+            "noisy",
+            unlogged(
+                "privacy.json",
+                last_entry("privacy.json", lambda e, o=observer, k=key, v=value: e[o].update({k: v})),
+            ),
+            "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
+        )
+        for observer in ("server", "reader")
+        for key, value in (("noise_multiplier", 90.0), ("slack", 0.0))
+    },
+    **{
+        f"privacy.json: an unlogged entry that spends nothing against the {observer}": (
+            "noisy",
+            unlogged("privacy.json", last_entry("privacy.json", lambda e, o=observer: e.update({o: None}))),
+            "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
+        )
+        for observer in ("server", "reader")
+    },
+    "privacy.json: an unlogged entry with the figures of more clients": (
+        "noisy",
+        unlogged("privacy.json", last_entry("privacy.json", lambda e: e["clients"].pop())),
+        "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
     ),
     # Links: two runs could write one file.
+    **{
+        f"a link inside at {name}": ("run", edit, "must be a file of its own and no link or anything else")
+        for name, edit in {
+            "model.safetensors": to_link("base/model.safetensors"),
+            "adapter_config.json": to_link("adapter/adapter_config.json"),
+            "base/more": deep_link("base"),
+            "adapter/more": deep_link("adapter"),
+            "a pipe": lambda folder: os.mkfifo(folder / "adapter" / "pipe"),
+        }.items()
+    },
     **{
         f"a link in the place of {name}": (
             "run",
@@ -426,6 +690,41 @@ for ledger in LEDGERS:
             "noisy",
             entries(ledger, lambda found: found.extend(found[:2])),
             f"{ledger} has 6 entries, of which events.jsonl holds 4 and a crash can leave one more",
+        ),
+        f"{ledger}: an entry after the last round": (
+            "noisy",
+            entries(ledger, lambda found: found.append({**found[-1], "attempt": 2})),
+            f"{ledger}: its last entry is not in events.jsonl, and no session is open that could have written it",
+        ),
+        f"{ledger}: an unlogged entry for round 77 of nobody": (
+            "noisy",
+            unlogged(ledger, last_entry(ledger, lambda e: e.update(round=77, clients=["nobody"]))),
+            f"{ledger}: its last entry is not in events.jsonl, and is for attempt 1 at round 77 in the place of the open",
+        ),
+        f"{ledger}: an unlogged entry for the session that rides along": (
+            "noisy",
+            unlogged(ledger, last_entry(ledger, lambda e: e.update(round=4))),
+            "is for attempt 1 at round 4 in the place of the open attempt 1 at round 3",
+        ),
+        f"{ledger}: an unlogged entry of a stranger": (
+            "noisy",
+            unlogged(ledger, last_entry(ledger, lambda e: e.update(clients=["a", *e["clients"]]))),
+            f"{ledger}: its last entry is not in events.jsonl, and names 'a', who is not in the session",
+        ),
+        f"{ledger}: an unlogged entry of the round before": (
+            "noisy",
+            unlogged(ledger, last_entry(ledger, lambda e: e.update(round=2))),
+            "is for attempt 1 at round 2 in the place of the open attempt 1 at round 3",
+        ),
+        f"{ledger}: a key twice": (
+            "noisy",
+            replaced(ledger, '"format": 1,', '"format": 1,\n "format": 1,'),
+            f"{ledger} is not spelt as a run writes it",
+        ),
+        f"{ledger}: another format": (
+            "noisy",
+            replaced(ledger, '"format": 1,', '"format": 99,'),
+            f"{ledger} is damaged",
         ),
         f"{ledger}: torn": ("noisy", text_of(ledger, lambda text: text[:-5]), f"{ledger} is damaged"),
         f"{ledger}: a link": ("noisy", to_link(ledger), f"{ledger} must be a file of its own and no link"),

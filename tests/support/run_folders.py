@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from rbla_secure.federation.audit_log import Event, EventKind, read_events
 
 LEDGERS = ("privacy.json", "privacy-samples.json")
@@ -41,12 +43,17 @@ def keep_lines(path: Path, count: int) -> None:
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:count]))
 
 
+def as_ledger(content: object) -> bytes:
+    """A ledger in the spelling of a ledger, whose figures are not spelt as Python's own library spells them."""
+    return to_json(content, indent=1, inf_nan_mode="constants") + b"\n"
+
+
 def keep_entries(path: Path, count: int) -> None:
     """Take the last entries of a ledger away, in the ledger's own spelling."""
     if path.exists():
         content = json.loads(path.read_text())
         content["entries"] = content["entries"][:count]
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        path.write_bytes(as_ledger(content))
 
 
 def die_before_the_end_of(folder: Path, number: int) -> None:
@@ -60,6 +67,18 @@ def die_before_the_end_of(folder: Path, number: int) -> None:
 def go_back_to(folder: Path, number: int) -> None:
     """Leave a finished run as it was just after a round had ended."""
     cut_back(folder, result_at(folder, number) + 1, rounds=number)
+
+
+def die_before_the_log_of(folder: Path, ledger: str, number: int) -> None:
+    """Leave a finished run as a crash leaves it between a ledger's entry for a round and the log's line of it."""
+    events = read_events(folder / "events.jsonl")
+    at = next(
+        at for at, each in enumerate(events) if each.details.get("ledger") == ledger and each.round == number
+    )
+    written = (folder / ledger).read_bytes()
+    cut_back(folder, at, rounds=number - 1)
+    (folder / ledger).write_bytes(written)
+    keep_entries(folder / ledger, number)
 
 
 def cut_back(folder: Path, events: int, *, rounds: int) -> None:

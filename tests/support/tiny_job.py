@@ -108,3 +108,25 @@ def die_at_sync(number: int, arguments: list[str]) -> None:
     os.fsync = counting  # type: ignore[assignment]
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     sys.exit(main(arguments))
+
+
+def die_after_write(name: str, number: int, arguments: list[str]) -> None:
+    """Run a command, and be killed when a file or folder of this name has been written for the `number`-th time.
+
+    For a process of its own. A file that is appended to is killed for before it is flushed, one that is replaced, after
+    it was renamed: what is written next is not there.
+    """
+    sync, left, last = os.fsync, number, ""
+
+    def watching(descriptor: int) -> None:
+        nonlocal left, last
+        path = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        written = path == name or (last == f".{name}.tmp" and not path.startswith("."))
+        left, last = left - written, path
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(descriptor)
+
+    os.fsync = watching  # type: ignore[assignment]
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    sys.exit(main(arguments))

@@ -47,6 +47,11 @@ class MaskInput(Stage):
         self._sums: dict[tuple[int | None, int], RingVector] = {}
 
     @property
+    def dealings(self) -> Dealings:
+        """With whose bundles are in dispute, as uploads say it."""
+        return self._dealings
+
+    @property
     def expected(self) -> frozenset[int]:
         """Everyone who has shared keys."""
         return frozenset(self._mask_keys)

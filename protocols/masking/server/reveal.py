@@ -8,6 +8,7 @@ from protocols.interface import SumResult
 from protocols.masking.messages import RevealedShares
 from protocols.masking.server.opening import MaskedSums, Opening
 from protocols.masking.server.stage import Stage
+from protocols.masking.server.tracing import Dealings
 
 
 @final
@@ -27,6 +28,11 @@ class RevealShares(Stage):
     def await_only(self, positions: frozenset[int], request: bytes) -> None:
         """After agree_survivors: ask only those who signed, and with the signatures."""
         self._awaited, self._request = positions, request
+
+    @property
+    def dealings(self) -> Dealings:
+        """With which shares that came were wrong."""
+        return self._masked.dealings
 
     @property
     def expected(self) -> frozenset[int]:

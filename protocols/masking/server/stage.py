@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
 from protocols.errors import BelowThresholdError, ContextError, RosterError
+from protocols.masking.server.tracing import Dealings
 from protocols.masking.terms import Terms
 from protocols.session import ClientId
 
@@ -24,6 +25,11 @@ class Stage(ABC):
         self.terms = terms
         self.session = terms.session
         self.answered: set[int] = set()
+
+    @property
+    def dealings(self) -> Dealings | None:
+        """What is known of who dealt what; None before anything was dealt."""
+        return None
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ from protocols.masking import checks
 from protocols.masking.messages import SignedSurvivors, SurvivorList, SurvivorSignatures
 from protocols.masking.server.reveal import RevealShares
 from protocols.masking.server.stage import Stage
+from protocols.masking.server.tracing import Dealings
 from protocols.masking.terms import Terms
 
 
@@ -21,6 +22,11 @@ class AgreeSurvivors(Stage):
         self._list = survivors
         self._reveal = reveal
         self._signatures: dict[int, bytes] = {}
+
+    @property
+    def dealings(self) -> Dealings:
+        """As the input stage left them."""
+        return self._reveal.dealings
 
     @property
     def expected(self) -> frozenset[int]:

@@ -7,6 +7,7 @@ from protocols.errors import RosterError
 from protocols.masking.commitments import EXTRA, MASK_KEY, SELF_MASK, Share
 from protocols.masking.messages import COMMITMENT_SIZE, KeyAdvertisement, RevealedShares
 from protocols.masking.terms import Terms
+from protocols.profiles import Adversary
 from protocols.session import ClientId
 
 
@@ -100,7 +101,11 @@ class Dealings:
         )
 
     def faults(self) -> dict[ClientId, str]:
-        """Who did not follow the protocol, and what it did: certain if no more clients are corrupt than :meth:`_most`."""
+        """Who did not follow the protocol, and what it did.
+
+        For a wrong share, or shares that do not give what was committed to: certain, however many lie. For disputes: certain
+        if no more clients lie than :meth:`_most`.
+        """
         found = {dealer: [reason] for dealer, reason in self._misdealt.items()}
         for holder, wrong in self._wrong.items():
             found.setdefault(holder, []).append(self._describe(wrong))
@@ -125,8 +130,14 @@ class Dealings:
         return {name(h): tuple(map(name, sorted(self._disputes[h]))) for h in sorted(self._disputes)}
 
     def _most(self) -> int:
-        """So many clients may lie before an honest one is named for its disputes: the profile's corrupt ones, at least one."""
-        return max(1, self._terms.profile.corrupt(len(self._terms.session.members)))
+        """So many clients may lie before an honest one is named for its disputes: as many as the profile stands, at least one.
+
+        Beside a server that follows the protocol those are all below the threshold, where all share with all.
+        """
+        terms, profile = self._terms, self._terms.profile
+        if profile.adversary is Adversary.SEMI_HONEST and terms.complete:
+            return max(1, terms.share_threshold - 1)
+        return max(1, profile.corrupt(len(terms.session.members)))
 
     def _describe(self, wrong: list[tuple[int, int, int]]) -> str:
         owner, index, number = min(wrong)

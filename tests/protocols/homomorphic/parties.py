@@ -1,15 +1,16 @@
 """The homomorphic mode in one process: services behind local channels, and one authority that has enrolled everybody."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input
+from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input, signed
 from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.messages import EncryptedInput, RoundKey
 from protocols.homomorphic.parameters import BFV_2X20, EncryptionProfile
+from protocols.homomorphic.receipts import commitment_to, commitment_to_copy
 from protocols.homomorphic.screener import Screener
 from protocols.homomorphic.screening import Screening
 from protocols.homomorphic.secure_sum import Homomorphic
@@ -18,7 +19,7 @@ from protocols.homomorphic.service_messages import Setup
 from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services, Terms
 from protocols.homomorphic.verifier import Verifier
-from protocols.identity import Identity, ThrowawayAuthority
+from protocols.identity import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.primitives.signing import SigningKey
 from protocols.session import ClientId, Session
@@ -71,9 +72,28 @@ def make_verifier(charge: Charge | None = None) -> Verifier:
     return Verifier(charge or charge_for(services=VERIFIED), TRUST, service_identity("verifier"))
 
 
-def terms_of(session: Session, charge: Charge | None = None) -> Terms:
-    """A session under a charge."""
-    return (charge or charge_for()).terms(session, TRUST)
+def terms_of(session: Session, charge: Charge | None = None, trust: TrustStore | None = None) -> Terms:
+    """A session under a charge, for whoever believes these; by default what everybody believes at first."""
+    return (charge or charge_for()).terms(session, trust or TRUST)
+
+
+def refitted(
+    terms: Terms, message: EncryptedInput, ciphertexts: Mapping[int, bytes], copy: bytes | None = None
+) -> EncryptedInput:
+    """A member's input with other bytes in it, under a receipt of its own that fits them."""
+    copy = message.copy if copy is None else copy
+    receipt = replace(
+        message.receipt,
+        digests={
+            index: commitment_to(terms.context, message.receipt.sender, index, data)
+            for index, data in ciphertexts.items()
+        },
+        copy_digest=commitment_to_copy(terms.context, message.receipt.sender, copy),
+    )
+    me = terms.session.client_at(receipt.sender)
+    return EncryptedInput(
+        receipt=signed(receipt, AUTHORITY.identity(me)), ciphertexts=dict(ciphertexts), copy=copy
+    )
 
 
 @final
@@ -152,7 +172,7 @@ def client_of(terms: Terms, me: ClientId) -> HomomorphicClient:
     secure_sum = Homomorphic(
         terms.profile,
         terms.services,
-        trust=TRUST,
+        trust=terms.trust,
         identity=AUTHORITY.identity(me),
         screening=terms.screening,
     )
@@ -179,19 +199,31 @@ class Meeting:
     inputs: Inputs
     clients: dict[ClientId, HomomorphicClient] = field(default_factory=dict)
     fixed: bool = False
+    trust: TrustStore | None = None
 
     @classmethod
-    def of(cls, session: Session, charge: Charge | None = None, inputs: Inputs | None = None) -> "Meeting":
+    def of(
+        cls,
+        session: Session,
+        charge: Charge | None = None,
+        inputs: Inputs | None = None,
+        trust: TrustStore | None = None,
+    ) -> "Meeting":
         """Everyone set up, nobody asked yet."""
         charge = charge or charge_for()
         roles = local_roles(charge)
-        server = server_of(terms_of(session, charge), roles)
-        return cls(session, charge, roles, server, inputs or make_inputs(session))
+        server = server_of(terms_of(session, charge, trust), roles)
+        return cls(session, charge, roles, server, inputs or make_inputs(session), trust=trust)
+
+    def use(self, roles: Roles) -> None:
+        """Begin with other services."""
+        self.roles = roles
+        self.server = server_of(self.terms, roles)
 
     @property
     def terms(self) -> Terms:
         """Of the session."""
-        return terms_of(self.session, self.charge)
+        return terms_of(self.session, self.charge, self.trust)
 
     @property
     def key(self) -> RoundKey:

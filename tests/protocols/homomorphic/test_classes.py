@@ -29,6 +29,7 @@ from tests.contracts.sessions import make_inputs, make_session, names, plain_sum
 from tests.protocols.homomorphic import parties
 from tests.protocols.homomorphic.parties import ALONE, NOW, VERIFIED, Meeting, charge_for
 from tests.protocols.homomorphic.test_decryptor import Round, begin
+from tests.protocols.homomorphic.test_ranks import ranked_round
 
 # Three clients of rank 8 and four of rank 4. All hold band 0; padded, all upload band 1, which the first three hold.
 SEVEN = names(7)
@@ -270,3 +271,29 @@ def test_a_service_that_would_play_a_client_is_no_member() -> None:
     service.set_up(Setup(charge=charge_for(), trust=authority.view))
     with pytest.raises(ProtocolError, match="'client-04' is enrolled as a service"):
         LocalChannel(service).call(SessionRequest(session=session).to_bytes())
+
+
+# --- every set of contributors ---
+
+RANKED = make_session(6, segment(0, 20, names(6), 2), ranks=(2, 2, 2, 4, 4, 4), class_quorum=2, threshold=4)
+
+
+def test_no_sum_shows_a_thin_class() -> None:
+    """Over every set of contributors of a cohort of two classes of three: it opens if of each there are none or two."""
+    playing = ranked_round(RANKED)
+    session = playing.session
+    terms = playing.terms
+    for size in range(7):
+        for members in combinations(session.members, size):
+            counts = [sum(m in members for m in session.members[at : at + 3]) for at in (0, 3)]
+            fit = all(count == 0 or count >= 2 for count in counts)
+            present = frozenset(map(session.position, members))
+            if fit:
+                checks.check_classes(terms, present)
+            else:
+                with pytest.raises(QuorumError, match="contributors of rank"):
+                    checks.check_classes(terms, present)
+            if size >= session.threshold and not fit:
+                with pytest.raises(QuorumError, match="contributors of rank"):
+                    playing.decryptor.decrypt(playing.summed(*members))
+    playing.decryptor.decrypt(playing.summed(*session.members[:2], *session.members[3:5]))

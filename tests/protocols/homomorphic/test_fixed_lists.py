@@ -1,28 +1,24 @@
-"""Nobody's input can depend on another's: lists of inputs are fixed before ciphertexts are sent, once, without copies."""
+"""Lists of inputs are fixed before ciphertexts are sent, once per key and round, and clients upload for no other list."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from protocols.errors import (
     BelowThresholdError,
-    CiphertextError,
     CommitmentError,
     ContextError,
     InputError,
     KeyUseError,
     ProtocolError,
     RosterError,
-    ServiceError,
     SignatureError,
     StageError,
     WireError,
 )
-from protocols.homomorphic import commitments, polynomials, scheme
-from protocols.homomorphic.client import HomomorphicClient, signed
-from protocols.homomorphic.messages import EncryptedInput, RoundKey, digest_of
+from protocols.homomorphic.client import signed
+from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.receipts import (
     FIXED_PURPOSE,
     INPUT_PURPOSE,
@@ -32,17 +28,11 @@ from protocols.homomorphic.receipts import (
 )
 from protocols.homomorphic.terms import Services
 from protocols.homomorphic.verifier import Verifier
-from protocols.session import Session
+from protocols.wire import DIGEST_SIZE, MessageType, Writer
 from tests.contracts.sessions import (
     MODEL,
     OTHER_MODEL,
-    Inputs,
-    make_inputs,
-    make_session,
     names,
-    plain_sum,
-    same_bindings,
-    segment,
 )
 from tests.protocols.homomorphic.parties import (
     ALONE,
@@ -52,120 +42,13 @@ from tests.protocols.homomorphic.parties import (
     charge_for,
     make_verifier,
     service_identity,
-    terms_of,
 )
 from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
 from tests.protocols.homomorphic.test_decryptor import Round, begin
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
-SIX = names(6)
-SESSION = make_session(6, segment(0, 20, SIX, 6))
-VICTIM, *OTHERS, CORRUPT = SIX
 CHARGE = charge_for(services=VERIFIED)
 BOTH = pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])
-
-
-# --- computing with the others' ciphertexts ---
-
-
-def minus(meeting: Meeting, key: RoundKey, others: list[bytes]) -> bytes:
-    """What takes the others out of a sum of six: their negatives, and the offsets that the decryptor counts on."""
-    profile = meeting.terms.profile
-    fields = [len(others) + 1 << place * profile.field_bits for place in range(profile.fields)]
-    slots = np.full((1, profile.degree), sum(fields) * profile.offset(6), dtype=np.int64)
-    pairs = scheme.public_key(profile, key.key).encrypt(slots)
-    primes = np.array(profile.ciphertext_moduli, dtype=np.uint64)[:, None]
-    for data in others:
-        other = polynomials.decode(data, count=1, moduli=profile.ciphertext_moduli, degree=profile.degree)
-        pairs = (pairs + primes - other) % primes
-    return polynomials.encode(pairs, profile.ciphertext_moduli)
-
-
-def holding(meeting: Meeting, key: RoundKey, ciphertexts: bytes) -> EncryptedInput:
-    """The corrupt client's input of these ciphertexts, with a receipt that fits."""
-    receipt = InputReceipt(
-        context=meeting.terms.context,
-        sender=6,
-        key_id=key.key_id,
-        binding=MODEL,
-        digests={0: digest_of(ciphertexts)},
-    )
-    return EncryptedInput(receipt=signed(receipt, AUTHORITY.identity(CORRUPT)), ciphertexts={0: ciphertexts})
-
-
-def everybodys(uploads: dict[str, bytes]) -> list[bytes]:
-    """The ciphertexts of all but the victim."""
-    return [EncryptedInput.from_bytes(uploads[member]).ciphertexts[0] for member in OTHERS]
-
-
-def test_where_ciphertexts_come_before_commitments_one_client_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The control: clients that upload for any list, signed by nobody, have one of their updates opened to the bit."""
-    monkeypatch.setattr(HomomorphicClient, "reply", lambda self, _: self._committed[1].to_bytes())
-    meeting = Meeting.of(SESSION, CHARGE)
-    key = meeting.key
-    meeting.commit(VICTIM, *OTHERS)
-    uploads = {member: meeting.client(member).reply(b"") for member in (VICTIM, *OTHERS)}
-
-    forged = holding(meeting, key, minus(meeting, key, everybodys(uploads)))
-    meeting.server.receive(CORRUPT, forged.receipt.to_bytes())
-    meeting.server.close_stage()
-    meeting.server.requests()
-    for member, upload in {**uploads, CORRUPT: forged.to_bytes()}.items():
-        meeting.server.receive(member, upload)
-
-    assert meeting.sums(same_bindings(SESSION)) == {0: meeting.inputs[VICTIM][0].values.tolist()}
-
-
-@BOTH
-def test_a_client_that_sees_the_others_ciphertexts_is_too_late(services: Services) -> None:
-    """The same attack on ours: nobody sends ciphertexts before the list, and afterwards no other input is taken by anybody."""
-    meeting = Meeting.of(SESSION, charge_for(services=services))
-    key = meeting.key
-    meeting.commit(VICTIM, *OTHERS)
-    with pytest.raises(ProtocolError):
-        meeting.client(VICTIM).reply(unsigned_list(meeting, key).to_bytes())
-    meeting.commit(CORRUPT)
-    meeting.server.close_stage()
-    meeting.server.requests()
-    meeting.fixed = True
-
-    # Now it sees them, and has fixed its own.
-    uploads = {member: meeting.upload(member) for member in (VICTIM, *OTHERS)}
-    forged = holding(meeting, key, minus(meeting, key, everybodys(uploads)))
-    honest = meeting.client(CORRUPT)._committed
-    assert honest is not None
-    swapped = replace(honest[1], ciphertexts=forged.ciphertexts)
-
-    with pytest.raises(StageError, match="a later receipt does not count"):
-        meeting.server.receive(CORRUPT, forged.receipt.to_bytes())
-    with pytest.raises(CommitmentError, match="not the one that it has committed to"):
-        meeting.server.receive(CORRUPT, forged.to_bytes())
-    with pytest.raises(CiphertextError, match="not those of its receipt"):
-        meeting.server.receive(CORRUPT, swapped.to_bytes())
-    if meeting.roles.verifier is not None:
-        for odd, error in ((forged, CommitmentError), (swapped, CiphertextError)):
-            with pytest.raises(error):
-                meeting.roles.verifier.call(odd.to_bytes())
-    for member, upload in uploads.items():
-        meeting.server.receive(member, upload)
-    assert meeting.sums(same_bindings(SESSION)) == {}  # five of six holders: below its quorum
-
-
-def unsigned_list(meeting: Meeting, key: RoundKey) -> FixedInputs:
-    """What a server that wants ciphertexts too early could send."""
-    receipts = {
-        meeting.session.position(member): client._committed[1].receipt.digest
-        for member, client in meeting.clients.items()
-        if client._committed is not None
-    }
-    return FixedInputs(
-        context=meeting.terms.context, key_id=key.key_id, receipts=receipts, decryptor=bytes(64)
-    )
-
-
-# --- copies ---
 
 
 def committed_with(playing: Round, *receipts: InputReceipt) -> CommittedInputs:
@@ -179,99 +62,11 @@ def of_another(playing: Round, sender: str, digests: dict[int, bytes]) -> InputR
     return signed(receipt, AUTHORITY.identity(sender))
 
 
-COPIES: dict[str, Callable[[Round], InputReceipt]] = {
-    "of another client": lambda playing: of_another(
-        playing, SECOND, dict(playing.inputs[FIRST].receipt.digests)
-    ),
-    "of one segment of another client": lambda playing: of_another(
-        playing,
-        SECOND,
-        {0: playing.inputs[SECOND].receipt.digests[0], 1: playing.inputs[THIRD].receipt.digests[1]},
-    ),
-    "in another segment of another client": lambda playing: of_another(
-        playing,
-        SECOND,
-        {0: playing.inputs[SECOND].receipt.digests[0], 1: playing.inputs[LAST].receipt.digests[0]},
-    ),
-    "of itself in another segment": lambda playing: of_another(
-        playing, SECOND, dict.fromkeys((0, 1), playing.inputs[SECOND].receipt.digests[0])
-    ),
-}
-
-
 def following(playing: Round) -> Verifier:
     """A verifier of the same session."""
     verifier = make_verifier(CHARGE)
     verifier.follow(TWO_BANDS, playing.key)
     return verifier
-
-
-@pytest.mark.parametrize("kind", COPIES)
-def test_no_ciphertext_stands_twice_on_a_list(kind: str) -> None:
-    """Decryptor and verifier sign no list with a copy, whoever it is of; without it they do."""
-    playing = begin(charge=CHARGE, fix=False)
-    verifier = following(playing)
-    receipts = [playing.inputs[member].receipt for member in MEMBERS]
-    receipts[1] = COPIES[kind](playing)
-
-    for party in (playing.decryptor, verifier):
-        with pytest.raises(CommitmentError, match="listed twice"):
-            party.fix_inputs(committed_with(playing, *receipts))
-        assert party.fix_inputs(playing.committed)
-
-
-def test_a_copy_of_a_copy_for_screening_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is screened counts among what must not be repeated."""
-    monkeypatch.setattr(commitments.checks, "check_receipt", lambda *_, **__: None)
-    playing = begin(fix=False)
-    receipts = [replace(playing.inputs[member].receipt, copy_digest=MODEL) for member in MEMBERS[:3]]
-
-    with pytest.raises(CommitmentError, match="listed twice"):
-        playing.decryptor.fix_inputs(committed_with(playing, *receipts))
-
-
-def test_where_copies_are_not_looked_for_one_update_counts_many_times(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The control: without that check the sum of six is one update six times over, which tells it to the bit."""
-    monkeypatch.setattr("protocols.homomorphic.server.check_no_copies", lambda *_: None)
-    monkeypatch.setattr(commitments, "check_no_copies", lambda *_: None)
-    meeting = Meeting.of(SESSION, CHARGE)
-    uploads = copied(meeting)
-    for member, upload in uploads.items():
-        meeting.server.receive(member, upload.receipt.to_bytes())
-    meeting.server.close_stage()
-    meeting.server.requests()
-    for member, upload in uploads.items():
-        meeting.server.receive(member, upload.to_bytes())
-
-    summed = meeting.sums(same_bindings(SESSION))[0]
-
-    assert summed == [6 * value for value in meeting.inputs[VICTIM][0].values.tolist()]
-
-
-def copied(meeting: Meeting) -> dict[str, EncryptedInput]:
-    """One client's ciphertexts under everybody's name, as colluding clients would sign them."""
-    original = meeting.made(VICTIM)
-    uploads = {VICTIM: original}
-    for position, member in enumerate(SIX[1:], start=2):
-        receipt = signed(replace(original.receipt, sender=position), AUTHORITY.identity(member))
-        uploads[member] = replace(original, receipt=receipt)
-    return uploads
-
-
-def test_the_server_refuses_a_copy_when_it_is_committed_to() -> None:
-    """Whoever commits second to the same ciphertexts is refused by name, and the others go on."""
-    meeting = Meeting.of(SESSION)
-    uploads = copied(meeting)
-    meeting.server.receive(VICTIM, uploads[VICTIM].receipt.to_bytes())
-
-    with pytest.raises(CommitmentError, match="client-02: ciphertexts that are listed twice"):
-        meeting.server.receive(SIX[1], uploads[SIX[1]].receipt.to_bytes())
-
-    meeting.commit(*SIX[2:])
-    meeting.server.close_stage()
-    assert set(meeting.server.requests()) == {VICTIM, *SIX[2:]}
 
 
 # --- one list ---
@@ -352,6 +147,14 @@ BAD_LISTS: dict[str, tuple[Change, type[ProtocolError]]] = {
         with_last(lambda *_: begin(charge=CHARGE, fix=False).inputs[LAST].receipt),
         KeyUseError,
     ),
+    "a receipt of another attempt": (
+        with_last(lambda *_: begin(replace(TWO_BANDS, attempt=2), fix=False).inputs[LAST].receipt),
+        ContextError,
+    ),
+    "a receipt in another member's name": (
+        lambda playing, receipts: committed_with(playing, replace(receipts[0], sender=2), *receipts[2:]),
+        SignatureError,
+    ),
     "a stranger's receipt": (resigned(sender=5), RosterError),
     "a receipt without segments": (resigned(digests={}), InputError),
     "a receipt of another's segments": (resigned(digests={0: bytes(32), 1: bytes(32)}), InputError),
@@ -380,14 +183,30 @@ def test_a_list_that_does_not_hold_is_not_fixed(kind: str) -> None:
         assert party.fix_inputs(playing.committed)
 
 
-def test_a_list_names_every_sender_once_in_order() -> None:
-    """Repeated or unordered receipts are no canonical list."""
+@pytest.mark.parametrize("places", [(0, 0, 1), (0, 0, 0, 0), (1, 0, 2), (0, 1, 2, 3, 3)])
+def test_a_list_names_every_sender_once_in_order(places: tuple[int, ...]) -> None:
+    """Repeated or unordered receipts are no list that code of ours could make, and no canonical bytes of one."""
     playing = begin(fix=False)
-    receipts = playing.committed.receipts
+    receipts = tuple(playing.committed.receipts[place] for place in places)
 
-    for odd in ((receipts[0], receipts[0], receipts[1]), (receipts[1], receipts[0], receipts[2])):
-        with pytest.raises(WireError):
-            CommittedInputs.from_bytes(committed_with(playing, *odd).to_bytes())
+    with pytest.raises(RosterError, match="every sender has one receipt"):
+        committed_with(playing, *receipts)
+    writer = Writer(MessageType.COMMITTED_INPUTS).fixed(playing.key.context, DIGEST_SIZE)
+    writer.fixed(playing.key.key_id, DIGEST_SIZE).unsigned(len(receipts), 2)
+    for receipt in receipts:
+        writer.blob(receipt.to_bytes())
+    with pytest.raises(WireError, match="not in strictly increasing order"):
+        CommittedInputs.from_bytes(writer.done())
+
+
+def test_where_a_list_may_repeat_a_sender_one_client_makes_up_a_threshold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The control: four receipts of one client pass for four clients."""
+    monkeypatch.setattr(CommittedInputs, "__post_init__", lambda _: None)
+    playing = begin(fix=False)
+
+    playing.decryptor.fix_inputs(committed_with(playing, *[playing.inputs[FIRST].receipt] * 4))
 
 
 def test_before_a_list_is_fixed_nothing_is_added_or_opened() -> None:
@@ -418,6 +237,23 @@ def test_a_server_takes_no_ciphertexts_before_it_has_asked_for_them() -> None:
     meeting.server.receive(FIRST, made.to_bytes())
 
 
+def test_a_second_receipt_of_one_client_is_refused() -> None:
+    """The first one counts, the same or another one afterwards is refused, and after the stage none is taken at all."""
+    meeting = Meeting.of(TWO_BANDS)
+    meeting.commit(FIRST)
+    again = meeting.made(FIRST).receipt.to_bytes()
+
+    for reply in (again, meeting.client(FIRST)._committed[1].receipt.to_bytes()):  # type: ignore[index]
+        with pytest.raises(StageError, match="already answered"):
+            meeting.server.receive(FIRST, reply)
+    meeting.commit(SECOND, THIRD)
+    late = meeting.made(LAST).receipt.to_bytes()
+    meeting.server.close_stage()
+    meeting.server.requests()
+    with pytest.raises(StageError):
+        meeting.server.receive(LAST, late)
+
+
 def test_sums_are_over_a_part_of_the_list_and_never_beyond_it() -> None:
     """Whoever drops out after the commitments may be missing; whoever came later is refused by verifier and decryptor."""
     playing = begin(charge=CHARGE, fix=False)
@@ -435,6 +271,26 @@ def test_sums_are_over_a_part_of_the_list_and_never_beyond_it() -> None:
 
 
 # --- clients ---
+
+
+@BOTH
+def test_no_client_uploads_before_the_list_is_signed(services: Services) -> None:
+    """An aggregator that wants ciphertexts first, so as to add a receipt afterwards, gets none from any client."""
+    meeting = Meeting.of(TWO_BANDS, charge_for(services=services))
+    meeting.commit(*MEMBERS[:3])
+    receipts = {meeting.session.position(m): meeting.client(m)._committed[1].receipt for m in MEMBERS[:3]}  # type: ignore[index]
+    listed = FixedInputs(
+        context=meeting.key.context,
+        key_id=meeting.key.key_id,
+        receipts={position: receipt.digest for position, receipt in receipts.items()},
+        decryptor=bytes(64),
+        verifier=bytes(64) if services.verifier else b"",
+    )
+    strange = AUTHORITY.identity(LAST).sign(b"fixed inputs", listed.signed_part())
+
+    for message in (listed, replace(listed, decryptor=strange)):
+        with pytest.raises(SignatureError):
+            meeting.client(FIRST).reply(message.to_bytes())
 
 
 @pytest.fixture
@@ -482,9 +338,14 @@ BAD_FIXED: dict[str, tuple[Callable[[FixedInputs], FixedInputs], type[ProtocolEr
         lambda found: replace(found, receipts={**found.receipts, 5: bytes(32)}),
         SignatureError,
     ),
+    "nobody's word for the verifier": (lambda found: replace(found, verifier=bytes(64)), SignatureError),
     "without me": (lambda found: sign_list(without_me(found)), CommitmentError),
     "another receipt of mine": (
         lambda found: sign_list(replace(found, receipts={**found.receipts, 2: bytes(32)})),
+        CommitmentError,
+    ),
+    "another's receipt for mine": (
+        lambda found: sign_list(replace(found, receipts={**found.receipts, 2: found.receipts[1]})),
         CommitmentError,
     ),
     "too few": (
@@ -525,10 +386,11 @@ def test_a_client_uploads_for_one_list(meeting: Meeting) -> None:
     request = meeting.server.requests()[SECOND]
     found = FixedInputs.from_bytes(request)
     other = sign_list(replace(found, receipts={**found.receipts, 4: bytes(32)}))
-    client.reply(request)
+    upload = client.reply(request)
 
     with pytest.raises(StageError, match="for the list it was sent first"):
         client.reply(other.to_bytes())
+    assert client.reply(request) == upload
 
 
 def test_what_a_client_commits_with_shows_no_ciphertext(meeting: Meeting) -> None:
@@ -541,97 +403,3 @@ def test_what_a_client_commits_with_shows_no_ciphertext(meeting: Meeting) -> Non
     assert len(sent) < 500
     for ciphertexts in committed[1].ciphertexts.values():
         assert not any(ciphertexts[at : at + 16] in sent for at in range(0, len(ciphertexts) - 16, 997))
-
-
-# --- one model ---
-
-
-def bound(session: Session, odd: dict[str, bytes]) -> Inputs:
-    """Everybody's inputs, some of them bound to another model."""
-    found = make_inputs(session)
-    for member, binding in odd.items():
-        found[member] = make_inputs(
-            session,
-            bindings=dict.fromkeys((0, 1), binding),
-        )[member]
-    return found
-
-
-@BOTH
-def test_a_few_who_were_given_another_model_are_left_out(services: Services) -> None:
-    """They are not asked for ciphertexts; everybody else's sums open exactly."""
-    meeting = Meeting.of(
-        TWO_BANDS,
-        charge_for(services=services),
-        bound(TWO_BANDS, {LAST: OTHER_MODEL}),
-    )
-    meeting.fix()
-    others = (FIRST, SECOND, THIRD)
-
-    assert tuple(meeting.server.requests()) == others
-    meeting.take(*others)
-    assert meeting.sums(same_bindings(TWO_BANDS)) == {
-        part.index: plain_sum(meeting.inputs, part, others) for part in TWO_BANDS.segments
-    }
-    assert meeting.server.contributors == others
-
-
-def test_a_server_that_knows_its_model_refuses_others_when_they_commit() -> None:
-    """Told its own binding, it turns whoever has another one away by name, even if they are most."""
-    meeting = Meeting.of(TWO_BANDS, inputs=bound(TWO_BANDS, dict.fromkeys(MEMBERS[1:], OTHER_MODEL)))
-    meeting.server.expect(same_bindings(TWO_BANDS))
-    meeting.commit(FIRST)
-
-    for member in MEMBERS[1:]:
-        with pytest.raises(InputError, match=f"{member}: was bound to another model than the server"):
-            meeting.commit(member)
-    with pytest.raises(InputError, match="bound to 2 models and must be bound to one"):
-        meeting.server.expect({0: MODEL, 1: OTHER_MODEL})
-    with pytest.raises(BelowThresholdError):
-        meeting.server.close_stage()
-
-
-def test_a_server_that_lists_two_models_gets_no_list_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that leaves nobody out ends the session by name, and no ciphertext is asked for."""
-    meeting = Meeting.of(TWO_BANDS, CHARGE, bound(TWO_BANDS, {LAST: OTHER_MODEL}))
-    monkeypatch.setattr(meeting.server, "_left_out", frozenset)
-    meeting.commit(*MEMBERS)
-    meeting.server.close_stage()
-
-    with pytest.raises(ServiceError, match="the verifier: InputError: the inputs are bound to different"):
-        meeting.server.requests()
-
-
-def test_a_client_binds_all_its_segments_to_one_model() -> None:
-    """Inputs of which one segment is bound to another model are refused by name: a receipt cannot name two."""
-    meeting = Meeting.of(TWO_BANDS)
-    inputs = make_inputs(TWO_BANDS, bindings={1: OTHER_MODEL})[FIRST]
-
-    with pytest.raises(InputError, match="client-01: its segments are bound to 2 models"):
-        meeting.client(FIRST).contribute(meeting.server.requests()[FIRST], inputs)
-
-
-# --- what is left without a verifier ---
-
-
-def test_without_a_verifier_one_request_opens_a_client_per_band() -> None:
-    """The stated limit: every band's sum may be another single client's ciphertexts, under one honest list."""
-    session = make_session(4, segment(0, 20, MEMBERS, 4), segment(1, 7, MEMBERS, 4))
-    playing = begin(session)
-    honest = playing.summed(*MEMBERS)
-    lie = replace(
-        honest,
-        ciphertexts={
-            0: playing.inputs[FIRST].ciphertexts[0],
-            1: playing.inputs[SECOND].ciphertexts[1],
-        },
-    )
-
-    found = playing.decryptor.decrypt(lie)
-
-    offset = terms_of(session).profile.offset(4)
-    for index, member in ((0, FIRST), (1, SECOND)):
-        update = make_inputs(session)[member][index].values
-        assert (found.integers(index)[: len(update)] + 3 * offset).tolist() == update.tolist()
-    with pytest.raises(KeyUseError):
-        playing.decryptor.decrypt(honest)

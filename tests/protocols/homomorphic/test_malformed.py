@@ -10,7 +10,6 @@ import zstandard
 
 from protocols.errors import (
     CiphertextError,
-    CommitmentError,
     ContextError,
     EnrolmentError,
     InputError,
@@ -29,10 +28,9 @@ from protocols.homomorphic.messages import (
     KEY_PURPOSE,
     EncryptedInput,
     RoundKey,
-    digest_of,
 )
 from protocols.homomorphic.parameters import BFV_2X20, BFV_3X12
-from protocols.homomorphic.receipts import INPUT_PURPOSE, InputReceipt
+from protocols.homomorphic.receipts import INPUT_PURPOSE, InputReceipt, commitment_to
 from protocols.identity import ThrowawayAuthority
 from tests.contracts.sessions import (
     make_inputs,
@@ -69,7 +67,10 @@ def rewritten(message: EncryptedInput, *, signer: str = CHEAT, **ciphertexts: by
         parts[int(name[1:])] = data
     receipt = replace(
         message.receipt,
-        digests={index: digest_of(data) for index, data in parts.items()},
+        digests={
+            index: commitment_to(message.receipt.context, message.receipt.sender, index, data)
+            for index, data in parts.items()
+        },
     )
     receipt = signed(receipt, AUTHORITY.identity(signer))
     return EncryptedInput(receipt=receipt, ciphertexts=parts).to_bytes()
@@ -101,6 +102,21 @@ def with_receipt(**changes: object) -> Change:
     def change(_: Meeting, message: EncryptedInput) -> bytes:
         receipt = signed(replace(message.receipt, **changes), AUTHORITY.identity(CHEAT))  # type: ignore[arg-type]
         return replace(message, receipt=receipt).to_bytes()
+
+    return change
+
+
+def with_digests_of(*, sender: int = 0, context: bytes = b"", further: int = 0) -> Change:
+    """The receipt of the same ciphertexts, hashed with another place than their own."""
+
+    def change(meeting: Meeting, message: EncryptedInput) -> bytes:
+        digests = {
+            index: commitment_to(
+                context or message.receipt.context, sender or message.receipt.sender, index + further, data
+            )
+            for index, data in message.ciphertexts.items()
+        }
+        return with_receipt(digests=digests)(meeting, message)
 
     return change
 
@@ -263,10 +279,9 @@ CORPUS: dict[str, tuple[Change, type[ProtocolError] | tuple[type[ProtocolError],
     "a segment twice": (twice_the_segment, WireError),
     "a copy to be screened": (with_receipt(copy_digest=bytes(32)), InputError),
     "bound to nothing": (with_receipt(binding=bytes(32)), InputError),
-    "the same ciphertexts in two segments": (
-        lambda _, message: rewritten(message, s2=message.ciphertexts[1]),
-        CommitmentError,
-    ),
+    "digests that are committed to by another sender": (with_digests_of(sender=1), CiphertextError),
+    "digests that are committed to in another session": (with_digests_of(context=bytes(32)), CiphertextError),
+    "digests that are committed to in another segment": (with_digests_of(further=1), CiphertextError),
     # Bytes.
     "a length of four gigabytes": (with_length(2**32 - 1), WireError),
     "a length of nothing": (with_length(0), (WireError, CiphertextError)),

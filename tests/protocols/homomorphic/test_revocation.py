@@ -1,6 +1,6 @@
-"""Whom the homomorphic mode believes, when, and with which rank: every party by its own lists and its own clock."""
+"""Whom the homomorphic mode believes: every party by its own lists, of which all of a session must be the same."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -9,35 +9,25 @@ from protocols.errors import (
     ContextError,
     EnrolmentError,
     ProtocolError,
-    QuorumError,
     RevokedError,
     ServiceError,
-    StageError,
 )
-from protocols.homomorphic.adder import Adder
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.client import create_encrypted_input
-from protocols.homomorphic.decryptor import Decryptor
-from protocols.homomorphic.messages import EncryptedInput, EncryptedSum, RoundKey
-from protocols.homomorphic.receipts import CommittedInputs
+from protocols.homomorphic.client import HomomorphicClient
+from protocols.homomorphic.messages import RoundKey
 from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.homomorphic.server import HomomorphicServer
 from protocols.homomorphic.service_messages import SessionRequest, Setup
 from protocols.homomorphic.services import KeyedService, LocalChannel, Worker
-from protocols.homomorphic.terms import Terms
-from protocols.identity import Identity, ThrowawayAuthority, TrustStore
+from protocols.identity import TrustStore
+from protocols.primitives.certificates import issue_certificate
 from protocols.primitives.revocations import issue_revocations
-from protocols.session import Session
-from tests.contracts.sessions import make_inputs, make_session, names, same_bindings, segment
-from tests.protocols.homomorphic.parties import (
-    AUTHORITY,
-    NOW,
-    SERVICE_KEYS,
-    TRUST,
-    VERIFIED,
-    charge_for,
-)
+from protocols.primitives.secret import SYSTEM_RANDOM
+from protocols.roster import Roster, RosterEntry
+from protocols.session import Segment, Session
+from tests.contracts.sessions import make_inputs, make_session, names, plain_sum, same_bindings, segment
+from tests.protocols.homomorphic.parties import AUTHORITY, NOW, SERVICE_KEYS, TRUST, Meeting, charge_for
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 SESSION = make_session(4, segment(0, 20, MEMBERS, 3))
@@ -57,7 +47,7 @@ def with_revoked(*clients: str, number: int = 2, valid_for: int = 1000) -> Trust
     return TRUST.updated(now=NOW + 20, revocations=listed)
 
 
-OLD, NEW = TRUST, with_revoked(LAST)
+OLD, NEW, OTHER_NEW = TRUST, with_revoked(LAST), with_revoked()
 
 
 def decryptor_service(trust: TrustStore, charge: Charge = CHARGE) -> KeyedService:
@@ -73,10 +63,33 @@ def server_with(trust: TrustStore, service: KeyedService, session: Session = SES
     return HomomorphicServer(CHARGE.terms(session, trust), roles)
 
 
+def client_with(trust: TrustStore, member: str, session: Session = SESSION) -> HomomorphicClient:
+    """A member that knows these lists."""
+    mode = Homomorphic(CHARGE.profile, CHARGE.services, trust=trust, identity=AUTHORITY.identity(member))
+    return mode.client(session, member)
+
+
 def contribution_of(member: str, trust: TrustStore, request: bytes, session: Session = SESSION) -> bytes:
     """What a member of this view answers to a round key."""
-    mode = Homomorphic(CHARGE.profile, CHARGE.services, trust=trust, identity=AUTHORITY.identity(member))
-    return mode.client(session, member).contribute(request, make_inputs(session)[member])
+    return client_with(trust, member, session).contribute(request, make_inputs(session)[member])
+
+
+def test_where_lists_are_not_bound_a_revoked_client_is_in_the_opened_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The control: clients that check neither members nor the list's digest contribute beside one they know to be revoked."""
+    monkeypatch.setattr(TrustStore, "digest", property(lambda store: store.roster.digest))
+    monkeypatch.setattr(TrustStore, "check_client", lambda *_, **__: None)
+    meeting = Meeting.of(SESSION, CHARGE)
+    meeting.clients |= {member: client_with(NEW, member) for member in MEMBERS[:3]}
+    meeting.take(*MEMBERS)
+
+    found = meeting.sums(same_bindings(SESSION))
+
+    assert found == {0: plain_sum(meeting.inputs, SESSION.segments[0], MEMBERS)}
+    assert LAST in (meeting.server.contributors or ())
+    with pytest.raises(RevokedError):
+        NEW.check(LAST)
 
 
 def test_a_decryptor_with_the_new_list_makes_no_key_for_a_revoked_member() -> None:
@@ -87,195 +100,84 @@ def test_a_decryptor_with_the_new_list_makes_no_key_for_a_revoked_member() -> No
         server.requests()
 
 
-def test_clients_with_the_new_list_contribute_to_no_session_with_a_revoked_member() -> None:
-    """Decryptor and aggregator know only the old list; every honest client checks every member itself."""
-    requests = server_with(OLD, decryptor_service(OLD)).requests()
-
+def test_a_client_contributes_to_no_session_with_a_revoked_member() -> None:
+    """It refuses by name before it sees a key; so do aggregator, decryptor and verifier that know the list."""
     for member in MEMBERS[:3]:
         with pytest.raises(RevokedError, match=LAST):
-            contribution_of(member, NEW, requests[member])
+            client_with(NEW, member)
+    with pytest.raises(RevokedError, match=LAST):
+        CHARGE.terms(SESSION, NEW)
+    with pytest.raises(RevokedError, match=LAST):
+        LocalChannel(decryptor_service(NEW)).call(SessionRequest(session=SESSION).to_bytes())
 
 
-def test_parties_of_different_lists_complete_nothing_together() -> None:
-    """Also where no member of the session is revoked: number and digest of the list are in the session's context."""
-    newer = with_revoked(names(24)[-1])
-    requests = server_with(OLD, decryptor_service(OLD)).requests()
+@pytest.mark.parametrize("trust", [OLD, OTHER_NEW], ids=["the older list", "another list of that number"])
+def test_parties_that_know_different_lists_complete_nothing(trust: TrustStore) -> None:
+    """Without the revoked member too: a key made under another list is taken by nobody who knows this one."""
+    session = make_session(3, segment(0, 20, MEMBERS[:3], 3))
+    key = LocalChannel(decryptor_service(trust)).call(SessionRequest(session=session).to_bytes())
 
-    with pytest.raises(ContextError):
-        contribution_of(FIRST, newer, requests[FIRST])
-    with pytest.raises(ServiceError, match="ContextError"):
-        server_with(OLD, decryptor_service(newer)).requests()
-    renumbered = with_revoked(names(24)[-1], number=3)
-    assert len({CHARGE.terms(SESSION, view).context for view in (OLD, newer, renumbered)}) == 3
+    client = client_with(NEW, FIRST, session)
+    with pytest.raises(ContextError, match="revocations"):
+        client.contribute(key, make_inputs(session)[FIRST])
+    with pytest.raises(ServiceError, match="the decryptor: ContextError"):
+        server_with(NEW, decryptor_service(trust), session).requests()
 
-
-def test_without_these_checks_the_revoked_client_is_in_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: parties that check no member and bind to no list sum its input, though honest clients know better."""
-    monkeypatch.setattr(TrustStore, "digest", property(lambda _: bytes(32)))
-    monkeypatch.setattr(TrustStore, "check_client", lambda *_arguments, **_named: None)
-    server = server_with(OLD, decryptor_service(OLD))
-    requests = server.requests()
-    clients = {}
-    for member in MEMBERS:
-        view = OLD if member == LAST else NEW
-        mode = Homomorphic(CHARGE.profile, CHARGE.services, trust=view, identity=AUTHORITY.identity(member))
-        clients[member] = mode.client(SESSION, member)
-        server.receive(member, clients[member].contribute(requests[member], make_inputs(SESSION)[member]))
-    server.close_stage()
-    for member, request in server.requests().items():
-        server.receive(member, clients[member].reply(request))
-    server.close_stage()
-
-    result = server.result(same_bindings(SESSION))
-
-    assert LAST in result.survivors
-    assert 0 in result.sums
+    own = decryptor_service(NEW)
+    good = LocalChannel(own).call(SessionRequest(session=session).to_bytes())
+    assert RoundKey.from_bytes(good).context == CHARGE.terms(session, NEW).context
 
 
-def test_the_aggregators_channel_sets_no_list() -> None:
-    """A setup with an older or newer list that comes by the aggregator's channel is refused; the operator's counts."""
-    service = decryptor_service(OLD)
-    channel = LocalChannel(service)
+def test_number_and_content_of_a_revocation_list_are_in_the_context() -> None:
+    """Also where no member of the session is revoked."""
+    views = (OLD, with_revoked(names(24)[-1]), with_revoked(names(24)[-1], number=3), OTHER_NEW)
 
-    for view in (OLD, NEW):
-        with pytest.raises(StageError, match="by its own operator"):
-            channel.call(Setup(charge=CHARGE, trust=view).to_bytes())
-    service.set_up(Setup(charge=CHARGE, trust=NEW))
-    with pytest.raises(EnrolmentError, match="older"):
-        service.set_up(Setup(charge=CHARGE, trust=OLD))
-
-    with pytest.raises(RevokedError):
-        channel.call(SessionRequest(session=SESSION).to_bytes())
+    assert len({CHARGE.terms(SESSION, view).context for view in views}) == 4
 
 
-@pytest.mark.parametrize("name", ["decryptor", "verifier"])
-def test_a_clock_that_passes_an_expiry_is_noticed(name: str) -> None:
-    """The service's own clock runs on between sessions: once its revocation list has expired it serves nobody."""
-    elapsed = [0.0]
-    charge = charge_for(services=VERIFIED)
-    services = {
-        each: KeyedService(each, SERVICE_KEYS[each], ticks=lambda: elapsed[0]) for each in VERIFIED.names
-    }
-    view = with_revoked(names(24)[-1], valid_for=100)
-    for service in services.values():
-        service.set_up(Setup(charge=charge, trust=view))
+@pytest.mark.parametrize("kind", ["unknown", "another rank", "expired"])
+def test_a_member_that_cannot_be_believed_is_refused_by_name(kind: str) -> None:
+    """Whoever is not enrolled, enrolled with another rank, or enrolled no longer, keeps a session from being anybody's."""
+    trust, session = TRUST, SESSION
+    error: type[ProtocolError] = EnrolmentError
+    if kind == "unknown":
+        session = replace(SESSION, members=(*MEMBERS[:3], "stranger"), segments=(strangers(),))
+    elif kind == "another rank":
+        session = replace(SESSION, ranks=(4, 4, 4, 8))
+    else:
+        trust, error = expiring(), CertificateError
 
-    def opening(round_number: int) -> SessionRequest:
-        session = replace(SESSION, round=round_number)
-        if name == "decryptor":
-            return SessionRequest(session=session)
-        answer = services["decryptor"].answer(SessionRequest(session=session).to_bytes())
-        return SessionRequest(session=session, key=RoundKey.from_bytes(answer))
-
-    services[name].answer(opening(1).to_bytes())
-    second = opening(2)
-    elapsed[0] = 200.0
-
-    with pytest.raises(CertificateError):
-        services[name].answer(second.to_bytes())
+    with pytest.raises(error):
+        CHARGE.terms(session, trust)
+    with pytest.raises(error):
+        LocalChannel(decryptor_service(trust)).call(SessionRequest(session=session).to_bytes())
 
 
-def test_a_view_that_changes_ends_the_open_session() -> None:
-    """A key that was made under the old list opens nothing once the operator has given a new one."""
-    decryptor = Decryptor(
-        CHARGE,
-        OLD,
-        Identity(client="decryptor", key=SERVICE_KEYS["decryptor"], certificate=TRUST.check("decryptor")),
+def strangers() -> Segment:
+    """A segment of three members and a stranger."""
+    return segment(0, 20, (*MEMBERS[:3], "stranger"), 3)
+
+
+def expiring() -> TrustStore:
+    """A view in which one client's certificate is over, and nothing else is."""
+    old = TRUST.certificates[LAST]
+    short = issue_certificate(
+        AUTHORITY.key,
+        AUTHORITY.certificate,
+        client=LAST,
+        rank=old.rank,
+        public_key=old.public_key,
+        now=NOW,
+        valid_for=5,
+        random_bytes=SYSTEM_RANDOM,
     )
-    key = decryptor.create_round_key(SESSION)
-    decryptor.believe(NEW)
-
-    with pytest.raises(ProtocolError, match="no key"):
-        decryptor.fix_inputs(CommittedInputs(context=key.context, key_id=key.key_id, receipts=()))
-
-
-# --- ranks ---
-
-RANKS = dict(zip(names(6), (2, 2, 2, 4, 4, 4), strict=True))
-RANKED_AUTHORITY = ThrowawayAuthority.create(
-    RANKS, now=NOW, services={name: key.public for name, key in SERVICE_KEYS.items()}
-)
-
-
-@dataclass
-class RankedRound:
-    """A decryptor's key for members of two ranks, and everybody's inputs."""
-
-    decryptor: Decryptor
-    session: Session
-    terms: Terms
-    key: RoundKey
-    inputs: dict[str, EncryptedInput]
-
-    def summed(self, *members: str) -> EncryptedSum:
-        """The sum over some members."""
-        adder = Adder(self.terms.profile, self.session)
-        for member in members:
-            adder.add(self.inputs[member].ciphertexts)
-        receipts = tuple(self.inputs[member].receipt for member in self.session.members)
-        listed = CommittedInputs(context=self.key.context, key_id=self.key.key_id, receipts=receipts).listed()
-        return EncryptedSum(
-            context=self.key.context,
-            key_id=self.key.key_id,
-            inputs_digest=listed.digest,
-            contributors=tuple(sorted(map(self.session.position, members))),
-            ciphertexts=adder.sums(),
-        )
-
-
-def ranked_decryptor(charge: Charge = CHARGE) -> Decryptor:
-    """A decryptor that knows the ranks."""
-    view = RANKED_AUTHORITY.view
-    identity = Identity(
-        client="decryptor", key=SERVICE_KEYS["decryptor"], certificate=view.check("decryptor")
+    certificates = {**TRUST.certificates, LAST: short}
+    roster = Roster.issue(
+        AUTHORITY.key,
+        number=2,
+        issued_at=NOW,
+        expires_at=TRUST.roster.expires_at,
+        least_revocations=1,
+        entries=map(RosterEntry.of, certificates.values()),
     )
-    return Decryptor(charge, view, identity)
-
-
-def ranked_round(session: Session) -> RankedRound:
-    """Everybody's inputs, fixed."""
-    decryptor = ranked_decryptor()
-    key = decryptor.create_round_key(session)
-    terms = CHARGE.terms(session, RANKED_AUTHORITY.view)
-    plain = make_inputs(session)
-    inputs = {
-        member: create_encrypted_input(terms, member, key, plain[member], RANKED_AUTHORITY.identity(member))
-        for member in session.members
-    }
-    playing = RankedRound(decryptor, session, terms, key, inputs)
-    receipts = tuple(message.receipt for message in inputs.values())
-    decryptor.fix_inputs(CommittedInputs(context=key.context, key_id=key.key_id, receipts=receipts))
-    return playing
-
-
-@pytest.mark.parametrize("ranks", [(2, 2, 2, 4, 4, 8), (4, 2, 2, 4, 4, 4), (4, 4, 4, 2, 2, 2)])
-def test_a_rank_that_the_certificate_does_not_have_is_refused(ranks: tuple[int, ...]) -> None:
-    """A session that gives a member another rank than it is enrolled with gets no key, and no client's input."""
-    session = make_session(6, segment(0, 20, names(6), 3), ranks=ranks)
-
-    with pytest.raises(EnrolmentError, match="is enrolled with rank"):
-        ranked_decryptor().create_round_key(session)
-    with pytest.raises(EnrolmentError, match="is enrolled with rank"):
-        CHARGE.terms(session, RANKED_AUTHORITY.view)
-
-
-def test_a_service_is_no_member() -> None:
-    """A verifier's certificate, which is a service's, takes no part in a sum."""
-    members = (*names(3), "verifier")
-    session = make_session(4, segment(0, 20, members, 3), members=members)
-
-    with pytest.raises(EnrolmentError, match="enrolled as a service"):
-        ranked_decryptor().create_round_key(session)
-    with pytest.raises(EnrolmentError, match="enrolled as a service"):
-        CHARGE.terms(session, RANKED_AUTHORITY.view)
-
-
-def test_a_class_quorum_below_its_own_is_refused() -> None:
-    """A session without classes, or with smaller ones, gets no key from a decryptor that was set up with classes."""
-    decryptor = ranked_decryptor(charge_for(class_quorum=3))
-    session = make_session(6, segment(0, 20, names(6), 3), ranks=tuple(RANKS.values()), class_quorum=2)
-
-    for odd in (session, replace(session, class_quorum=0)):
-        with pytest.raises(QuorumError, match="class_quorum="):
-            decryptor.create_round_key(odd)
-    decryptor.create_round_key(replace(session, class_quorum=3))
+    return TRUST.updated(now=NOW + 20, roster=roster, certificates=[short])

@@ -1,6 +1,5 @@
 """Screening sees two numbers of an encrypted update, as exact as promised, and nobody sees more of it than the rule lets out."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -29,7 +28,7 @@ from protocols.homomorphic.charge import Charge
 from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input, signed
 from protocols.homomorphic.messages import EncryptedInput, RoundKey
 from protocols.homomorphic.parameters import BFV_2X20
-from protocols.homomorphic.receipts import NO_COPY
+from protocols.homomorphic.receipts import NO_COPY, commitment_to_copy
 from protocols.homomorphic.scheme import library
 from protocols.homomorphic.screener import Screener
 from protocols.homomorphic.screening import (
@@ -262,7 +261,10 @@ def test_a_forged_copy_can_lie_about_its_norm() -> None:
 def with_copy(parties: Parties, message: EncryptedInput, copy: bytes) -> EncryptedInput:
     """The input with another copy, and a receipt that names it."""
     receipt = signed(
-        replace(message.receipt, copy_digest=hashlib.sha256(copy).digest()),
+        replace(
+            message.receipt,
+            copy_digest=commitment_to_copy(message.receipt.context, message.receipt.sender, copy),
+        ),
         parties.authority.identity(parties.session.client_at(message.receipt.sender)),
     )
     return replace(message, copy=copy, receipt=receipt)

@@ -13,7 +13,7 @@ import pytest
 
 from protocols.errors import CommitmentError, ProtocolError, ScreeningError, SignatureError
 from protocols.homomorphic import polynomials
-from protocols.homomorphic.messages import EncryptedInput, digest_of
+from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.number_opening import NumberOpening
 from protocols.homomorphic.screening import (
     CIPHERTEXT_MODULI,
@@ -35,16 +35,13 @@ from protocols.homomorphic.screening_scheme import Evaluator, screening_key
 from protocols.homomorphic.service_messages import SCREENING
 from protocols.homomorphic.services import Channel
 from protocols.homomorphic.terms import Services
-from tests.contracts.sessions import make_session, names, same_bindings, segment
+from tests.contracts.sessions import MODEL, make_session, names, segment
 from tests.protocols.homomorphic.parties import (
     ALONE,
     VERIFIED,
     Meeting,
     charge_for,
-    client_of,
-    server_of,
     service_identity,
-    terms_of,
 )
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
@@ -196,26 +193,8 @@ def test_without_a_verifier_a_number_within_the_range_can_be_chosen() -> None:
 
     assert told is not None
     assert abs(told - values[5]) <= 1
-
-
-def test_the_verifier_takes_no_direction_and_no_other_copy() -> None:
-    """It computes along the mean of the sums that were opened last, on the copy that the fixed list names."""
-    attack = Attack.begin(VERIFIED)
-    direction = np.zeros((1, SLOTS))
-    direction[0, 0] = 1.0
-    honest = ScreeningCopy(context=attack.keys.context, sender=1, copy=attack.copy, direction=None)
-    verifier = attack.verifier
-
-    with pytest.raises(ScreeningError, match="nobody names another"):
-        verifier.call(replace(honest, direction=direction).to_bytes())
-    with pytest.raises(ProtocolError, match="not that of its receipt"):
-        verifier.call(replace(honest, sender=2).to_bytes())
-    own = attack.meeting.made(LAST).copy
-    with pytest.raises(ProtocolError, match="not that of its receipt"):
-        verifier.call(replace(honest, copy=own).to_bytes())
-
-    found = ScreeningNumbers.from_bytes(verifier.call(honest.to_bytes()))
-    attack.meeting.roles.decryptor.call(found.to_bytes())
+    with pytest.raises(ScreeningError, match="screened once"):
+        attack.meeting.roles.decryptor.call(request)
 
 
 Change = Callable[["Attack", ScreeningNumbers], ScreeningNumbers]
@@ -238,7 +217,11 @@ CHANGES: dict[str, tuple[Change, type[ProtocolError]]] = {
         ),
         SignatureError,
     ),
-    "of another copy": (lambda _, found: replace(found, copy_digest=digest_of(b"another")), CommitmentError),
+    "in another client's name with the first one's copy": (
+        lambda _, found: replace(found, sender=2),
+        CommitmentError,
+    ),
+    "of another copy": (lambda _, found: replace(found, copy_digest=MODEL), CommitmentError),
     "another reference": (lambda _, found: replace(found, reference=bytes([1]) * 32), SignatureError),
 }
 
@@ -255,65 +238,5 @@ def test_the_verifiers_numbers_are_opened_as_they_are(kind: str) -> None:
         attack.meeting.roles.decryptor.call(change(attack, found).to_bytes())
 
     attack.meeting.roles.decryptor.call(found.to_bytes())
-
-
-def second_round(meeting: Meeting) -> Meeting:
-    """The next round with the same services."""
-    session = replace(SESSION, round=2)
-    following = Meeting(
-        session,
-        meeting.charge,
-        meeting.roles,
-        server_of(terms_of(session, meeting.charge), meeting.roles),
-        meeting.inputs,
-    )
-    following.clients = {member: client_of(following.terms, member) for member in MEMBERS}
-    return following
-
-
-def test_from_the_second_round_on_the_direction_is_the_last_mean() -> None:
-    """The verifier knows it by the decryptor's signature; everybody's cosine to it is what the clear gives."""
-    meeting = Meeting.of(SESSION, charge_for(services=VERIFIED, screening=RULE))
-    meeting.take(*MEMBERS)
-    opened = np.array(meeting.sums(same_bindings(SESSION))[0], dtype=np.float64)
-    following = second_round(meeting)
-    following.take(*MEMBERS)
-
-    for position, member in enumerate(MEMBERS, start=1):
-        values = meeting.inputs[member][0].values
-        expected = values @ opened / np.linalg.norm(values) / np.linalg.norm(opened)
-        assert following.server.screened[position].cosine == pytest.approx(expected, abs=2e-3)
-        assert meeting.server.screened[position].cosine is None
-
-
-def test_numbers_along_an_older_direction_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A verifier that was never shown the last sums, or shown others, has no direction, and none that the decryptor takes."""
-    meeting = Meeting.of(SESSION, charge_for(services=VERIFIED, screening=RULE))
-    meeting.take(*MEMBERS)
-    monkeypatch.setattr(meeting.server._calls, "show_opened", lambda _: None)
-    meeting.sums(same_bindings(SESSION))
-    following = second_round(meeting)
-    following.take(*MEMBERS)
-    assert [following.server.screened[p].cosine for p in range(1, 5)] == [None] * 4
-
-    numbers = following.server._receipts[1]
-    odd = ScreeningNumbers(
-        context=following.terms.context,
-        sender=1,
-        copy_digest=numbers.copy_digest,
-        squared_norm=b"",
-        projection=b"\x01",
-        reference=bytes([7]) * 32,
-    )
-    odd = replace(odd, signature=service_identity("verifier").sign(NUMBERS_PURPOSE, odd.signed_part()))
-    third = second_round(meeting)
-    third.session = replace(SESSION, round=3)
-    third.server = server_of(terms_of(third.session, meeting.charge), meeting.roles)
-    third.clients.clear()
-    third.fix()
-    odd = replace(
-        odd, context=third.terms.context, copy_digest=third.server._receipts[1].copy_digest, signature=b""
-    )
-    odd = replace(odd, signature=service_identity("verifier").sign(NUMBERS_PURPOSE, odd.signed_part()))
-    with pytest.raises(ScreeningError, match="not the mean of the sums that were opened last"):
-        meeting.roles.decryptor.call(odd.to_bytes())
+    with pytest.raises(ScreeningError, match="screened once"):
+        attack.meeting.roles.decryptor.call(found.to_bytes())

@@ -481,5 +481,5 @@ def test_a_worker_that_sums_other_segments_ends_the_session_by_name(segments: tu
     meeting.server = server_of(meeting.terms, replace(meeting.roles, worker=Forgetful()))
     meeting.take(*MEMBERS)
 
-    with pytest.raises(ServiceError, match=r"has summed segments .*, not \[0, 1\]"):
+    with pytest.raises(ServiceError, match=r"the round is lost: .*has summed segments .*, not \[0, 1\]"):
         meeting.sums(same_bindings(SESSION))

@@ -1,4 +1,4 @@
-"""With a verifier nothing of an update is opened but the two numbers of the copy that its client has committed to."""
+"""What a verifier computes where updates are screened: of whose copy, along which direction, under whose keys."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,7 +8,6 @@ import pytest
 
 from protocols.errors import (
     CiphertextError,
-    CommitmentError,
     ContextError,
     ProtocolError,
     ScreeningError,
@@ -16,14 +15,9 @@ from protocols.errors import (
     SignatureError,
     StageError,
 )
-from protocols.homomorphic import polynomials
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.messages import DecryptedSums, EncryptedInput
-from protocols.homomorphic.number_opening import NumberOpening
 from protocols.homomorphic.screening import (
-    CIPHERTEXT_MODULI,
-    DEGREE,
-    SCALAR_MODULI,
     SLOTS,
     Release,
     Screening,
@@ -36,7 +30,6 @@ from protocols.homomorphic.screening_messages import (
     ScreeningNumbers,
     ScreeningResult,
 )
-from protocols.homomorphic.screening_scheme import Evaluator, screening_key
 from protocols.homomorphic.service_messages import SCREENING
 from protocols.homomorphic.services import Channel, KeyedService, LocalChannel
 from protocols.homomorphic.verifier import Verifier
@@ -81,100 +74,6 @@ def service_of(channel: Channel | None) -> object:
     assert isinstance(channel, LocalChannel)
     assert isinstance(channel.service, KeyedService)
     return channel.service._role
-
-
-# --- an aggregator that computes the numbers itself ---
-
-
-def coordinates_read(meeting: Meeting) -> int:
-    """How many of eight coordinates of one client an aggregator reads, two in the place of every client's cosine."""
-    key = meeting.key
-    meeting.fix()
-    copy = EncryptedInput.from_bytes(meeting.upload(VICTIM)).copy
-    values = meeting.inputs[VICTIM][0].values
-    keys = EvaluationKeys.from_bytes(meeting.roles.decryptor.call(SCREENING))
-    evaluator = Evaluator(keys.keys)
-    one = np.zeros((1, SLOTS))
-    one[0, 0] = 1.0
-    encrypted = screening_key(key.screening_key).encrypt(one)
-    unit = polynomials.encode(evaluator.projection(encrypted, one), SCALAR_MODULI)
-    pairs = polynomials.decode(copy, count=1, moduli=CIPHERTEXT_MODULI, degree=DEGREE)
-    read = 0
-    for slot in range(4):
-        direction = np.zeros((1, SLOTS))
-        direction[0, 2 * slot : 2 * slot + 2] = 1.0, 2001.0
-        numbers = ScreeningNumbers(
-            context=keys.context,
-            sender=slot + 1,
-            copy_digest=meeting.server._receipts[slot + 1].copy_digest,
-            squared_norm=unit,
-            projection=polynomials.encode(evaluator.projection(pairs, direction), SCALAR_MODULI),
-        )
-        try:
-            answer = meeting.roles.decryptor.call(numbers.to_bytes())
-        except SignatureError:
-            continue
-        told = ScreeningResult.from_bytes(answer).cosine
-        if told is not None:
-            second = round(told / 2001)
-            read += abs(told - 2001 * second - values[2 * slot]) <= 1
-            read += abs(second - values[2 * slot + 1]) <= 1
-    return read
-
-
-def test_where_numbers_are_not_signed_an_aggregator_reads_whatever_it_likes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The control: a decryptor that asks for no signature and lets out any number tells eight coordinates of eight."""
-    monkeypatch.setattr(NumberOpening, "_check_verified", lambda *_: None)
-
-    def careless(self: Screening, *, squared_norm: float, projection: float) -> object:
-        from protocols.homomorphic.screening import STEP, Screened  # noqa: PLC0415
-
-        del self
-        return Screened(reason="", norm=squared_norm, cosine=round(projection / STEP) * STEP)
-
-    monkeypatch.setattr(Screening, "judge", careless)
-
-    assert coordinates_read(meet()) == 8
-
-
-def test_an_aggregator_reads_no_coordinate() -> None:
-    """The same attack on ours: none of eight, and every one of its requests is refused for want of the verifier's word."""
-    assert coordinates_read(meet()) == 0
-
-
-def test_without_a_verifier_no_value_outside_the_rule_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decryptor that took the same numbers unsigned would still tell none of them: they are no norm and cosine."""
-    monkeypatch.setattr(NumberOpening, "_check_verified", lambda *_: None)
-
-    assert coordinates_read(meet()) == 0
-
-
-def test_without_a_verifier_two_lawful_numbers_are_whatever_an_aggregator_likes() -> None:
-    """The stated limit: it has one coordinate opened in the place of a cosine, to three decimals of the input bound."""
-    meeting = Meeting.of(SESSION, charge_for(screening=RULE), updates())
-    key = meeting.key
-    copy = EncryptedInput.from_bytes(meeting.upload(VICTIM)).copy
-    keys = EvaluationKeys.from_bytes(meeting.roles.decryptor.call(SCREENING))
-    evaluator = Evaluator(keys.keys)
-    one = np.zeros((1, SLOTS))
-    one[0, 0] = 1.0
-    encrypted = screening_key(key.screening_key).encrypt(one)
-    pairs = polynomials.decode(copy, count=1, moduli=CIPHERTEXT_MODULI, degree=DEGREE)
-    numbers = ScreeningNumbers(
-        context=keys.context,
-        sender=2,
-        copy_digest=meeting.server._receipts[2].copy_digest,
-        squared_norm=polynomials.encode(evaluator.projection(encrypted, one), SCALAR_MODULI),
-        projection=polynomials.encode(evaluator.projection(pairs, one), SCALAR_MODULI),
-    )
-
-    told = ScreeningResult.from_bytes(meeting.roles.decryptor.call(numbers.to_bytes()))
-
-    assert told.cosine == pytest.approx(meeting.inputs[VICTIM][0].values[0], abs=1)
-    with pytest.raises(ScreeningError, match="screened once"):
-        meeting.roles.decryptor.call(numbers.to_bytes())
 
 
 # --- what the verifier computes ---
@@ -308,36 +207,13 @@ def test_a_copy_is_screened_for_the_client_that_committed_to_it() -> None:
         (replace(asked, copy=bytes((copy[0] ^ 1,)) + copy[1:]), CiphertextError),
         (replace(asked, copy=copy[:-1]), CiphertextError),
         (replace(asked, copy=b""), CiphertextError),
+        (replace(asked, copy=meeting.made(OTHERS[0]).copy), CiphertextError),
         (replace(asked, context=bytes(32)), ContextError),
     ]
     for message, error in odd:
         with pytest.raises(error):
             verifier.call(message.to_bytes())
     verifier.call(asked.to_bytes())
-
-
-def test_signed_numbers_are_of_one_client() -> None:
-    """The decryptor takes them for nobody else, for no other copy, and once."""
-    meeting = meet()
-    copy = EncryptedInput.from_bytes(meeting.upload(VICTIM)).copy
-    verifier, decryptor = meeting.roles.verifier, meeting.roles.decryptor
-    assert verifier is not None
-    meeting.server._calls.evaluation_keys()
-    asked = ScreeningCopy(context=meeting.terms.context, copy=copy, sender=1, direction=None)
-    numbers = ScreeningNumbers.from_bytes(verifier.call(asked.to_bytes()))
-    theirs = meeting.server._receipts[2].copy_digest
-
-    for odd, error in (
-        (replace(numbers, sender=2), CommitmentError),
-        (replace(numbers, sender=2, copy_digest=theirs), SignatureError),
-        (replace(numbers, signature=b""), SignatureError),
-        (replace(numbers, projection=numbers.squared_norm), SignatureError),
-    ):
-        with pytest.raises(error):
-            decryptor.call(odd.to_bytes())
-    decryptor.call(numbers.to_bytes())
-    with pytest.raises(ScreeningError, match="screened once"):
-        decryptor.call(numbers.to_bytes())
 
 
 def test_an_update_beyond_the_rule_is_in_neither_sum() -> None:

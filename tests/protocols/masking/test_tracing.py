@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.errors import CapacityError
+from protocols.errors import BelowThresholdError, CapacityError
+from protocols.identity import ThrowawayAuthority
 from protocols.interface import SumResult
 from protocols.masking import checks
 from protocols.masking import client as steps
@@ -37,7 +38,8 @@ from tests.contracts.sessions import (
     same_bindings,
     segment,
 )
-from tests.protocols.masking.parties import AUTHORITY, EveryonesMasking, ReproducibleMasking
+from tests.protocols.masking import parties
+from tests.protocols.masking.parties import AUTHORITY, NOW, EveryonesMasking, ReproducibleMasking
 from tests.protocols.masking.test_extra_secrets import WithExtras
 
 PROFILES = pytest.mark.parametrize(
@@ -176,6 +178,11 @@ def a_full_ring(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Sessions may use up the ring to the last bit; terms that do."""
     monkeypatch.setattr("protocols.session.capacity", lambda n, *, bits: (2 ** (bits - 1) - 1) // n)
     return {"ring_bits": 20, "input_bound": (2**19 - 1) // COUNT}
+
+
+def most_liars(profile: MaskingProfile) -> int:
+    """How many of the ten the profile stands: beside a server that follows the protocol all below the threshold."""
+    return profile.threshold(COUNT) - 1 if profile is SEMI_HONEST else profile.corrupt(COUNT)
 
 
 KINDS = ("mask_key_shares", "self_mask_shares")
@@ -368,7 +375,7 @@ def test_bundles_that_do_not_fit_are_put_aside(profile: MaskingProfile, cheated:
     assert_exact(result, session)
     assert result.survivors == names(COUNT)
     assert result.disputes == {session.client_at(holder): (LIAR,) for holder in holders}
-    assert set(result.faults) == ({LIAR} if cheated > profile.corrupt(COUNT) else set())
+    assert set(result.faults) == ({LIAR} if cheated > most_liars(profile) else set())
 
 
 @PROFILES
@@ -381,7 +388,7 @@ def test_a_dealer_who_cheats_too_many_closes_its_segments_and_is_named(profile: 
 
     assert_exact(result, session, (1,))  # of which it is no member
     assert set(result.faults) == {GONE}
-    assert "in dispute about share bundles with 7 clients, more than the 1" in result.faults[GONE]
+    assert f"about share bundles with 7 clients, more than the {most_liars(profile)} " in result.faults[GONE]
 
 
 @PROFILES
@@ -502,9 +509,11 @@ def test_one_client_cannot_have_an_honest_one_named(profile: MaskingProfile) -> 
     assert everyone.disputes == {LIAR: others}
 
 
-def test_as_many_as_may_be_corrupt_cannot_have_an_honest_one_named() -> None:
+def test_as_many_as_may_be_corrupt_cannot_have_an_honest_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound is the profile's: with a tenth of the members in league, all against one, the one is not named."""
     members = names(20)
+    authority = ThrowawayAuthority.create(dict.fromkeys(members, 4), now=NOW)
+    monkeypatch.setattr(parties, "AUTHORITY", authority)
     session = make_session(20, segment(0, 40, members), threshold=ONE_ANSWER.threshold(20))
     assert ONE_ANSWER.corrupt(20) == 2
 
@@ -521,10 +530,59 @@ def test_as_many_as_may_be_corrupt_cannot_have_an_honest_one_named() -> None:
                 return replace(message, self_mask_shares=kept).to_bytes()
             return reply
 
-        result = play(SEMI_HONEST, tamper, session=session)
+        everyone = EveryonesMasking(ONE_ANSWER, trust=authority.trust(NOW + 1))
+        result = play(ONE_ANSWER, tamper, session=session, secure_sum=everyone)
 
         assert_exact(result, session, (0,))
         assert set(result.faults) == named
+
+
+@PROFILES
+def test_liars_below_what_the_profile_stands_have_no_honest_one_named(profile: MaskingProfile) -> None:
+    """Accusers name pairs alone; one more than may lie, or an accuser of too many, is named."""
+    most, session = most_liars(profile), session_for(profile)
+    for number in (1, 2, most, most + 1):
+        accusers = names(COUNT)[2 : 2 + number]
+
+        result = play(profile, disputing(dict.fromkeys(accusers, (VICTIM,))), session=session)
+
+        assert set(result.faults) == ({VICTIM} if number > most else set())
+        assert result.disputes == dict.fromkeys(accusers, (VICTIM,))
+
+
+def test_two_liars_frame_an_honest_client_where_a_tenth_is_taken_for_all_who_lie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The control: beside a server that follows the protocol more than a tenth may lie, and two are enough for a name."""
+    monkeypatch.setattr(Dealings, "_most", lambda _self: 1)
+
+    result = play(SEMI_HONEST, disputing(dict.fromkeys(names(COUNT)[2:4], (VICTIM,))))
+
+    assert set(result.faults) == {VICTIM}
+
+
+@PROFILES
+def test_a_session_that_ends_below_its_threshold_names_whom_it_knows(profile: MaskingProfile) -> None:
+    """Nothing opens; who has revealed wrong shares, and who is in dispute, the server can tell all the same."""
+    session = session_for(profile)
+    server: list[Any] = []
+    secure_sum = EveryonesMasking(profile)
+    genuine = secure_sum.server
+    secure_sum.server = lambda session: server.append(genuine(session)) or server[0]  # type: ignore[method-assign, func-returns-value]
+    silent = dict.fromkeys(names(COUNT)[session.threshold - 1 :], "reveal_shares")
+
+    with pytest.raises(BelowThresholdError):
+        play(
+            profile,
+            revealing([LIAR], "self_mask_shares"),
+            disputing({VICTIM: ["client-03"]}),
+            session=session,
+            silent=silent,
+            secure_sum=secure_sum,
+        )
+
+    assert set(server[0].faults) == {LIAR}
+    assert server[0].disputes == {VICTIM: ("client-03",)}
 
 
 @PROFILES

@@ -1,17 +1,21 @@
 """Secrets never show their content, neither alone nor inside the state that holds them."""
 
+import base64
 import copy
 import itertools
 import logging
 import operator
 import pickle
 import pprint
+import re
 import reprlib
+import struct
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from protocols.masking import client as steps
@@ -90,6 +94,7 @@ MADE: dict[str, Callable[[Secret], bytes]] = {
     "sum with a bytearray": lambda secret: bytearray(b"public") + secret,
     "sum of two": lambda secret: secret + secret,
     "in-place sum": lambda secret: operator.iadd(b"public", secret),
+    "in-place sum with a bytearray": lambda secret: operator.iadd(bytearray(b"public"), secret),
     "repetition": lambda secret: secret * 2,
     "repetition from the left": lambda secret: 2 * secret,
     "percent": lambda secret: b"key %s" % secret,
@@ -150,7 +155,6 @@ def test_every_method_of_bytes_was_thought_of() -> None:
     # These are how bytes are asked for on purpose, or belong to the class and not to its content.
     aside = {
         "__bytes__",
-        "__getnewargs__",
         "__buffer__",
         "__class__",
         "__dir__",
@@ -191,10 +195,18 @@ def test_every_method_of_bytes_was_thought_of() -> None:
         lambda secret: pickle.dumps({"state": [secret]}),
         lambda secret: f"{secret:>40}",
         lambda secret: f"{secret:x}",
+        int,
+        float,
+        complex,
+        operator.index,
+        np.array,
+        np.asarray,
+        lambda secret: np.array([secret, secret]),
+        lambda secret: secret.__getnewargs__(),
     ],
 )
 def test_what_would_show_a_secret_unasked_is_refused(show: Callable[[Secret], object]) -> None:
-    """Hex, decoding, numbers, iteration and pickles raise TypeError, whose text and traceback show nothing."""
+    """Hex, decoding, numbers, arrays, iteration and pickles raise TypeError, whose text and traceback show nothing."""
     secret = Secret(CONTENT)
 
     with pytest.raises(TypeError) as caught:
@@ -203,6 +215,32 @@ def test_what_would_show_a_secret_unasked_is_refused(show: Callable[[Secret], ob
     report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     assert not shows("".join(report.format()), CONTENT)
     assert "never" not in "".join(report.format())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        bytes,
+        bytearray,
+        lambda secret: str(secret, "latin-1"),
+        lambda secret: re.search(rb"never.*!", secret).group(),  # type: ignore[union-attr]  # it is there
+        lambda secret: struct.unpack("2x15s1x", secret)[0],
+        lambda secret: base64.b64decode(base64.b64encode(secret)),
+        lambda secret: bytearray().__iadd__(secret),
+        lambda secret: np.array(secret, dtype="S18"),
+        lambda secret: _error_of(lambda: int(secret, 16)),
+    ],
+)
+def test_what_reads_the_buffer_sees_the_bytes(read: Callable[[Secret], object]) -> None:
+    """A subclass of bytes cannot keep these from the content, and its docstring says so: one is meant, the others are not."""
+    assert "never" in str(read(Secret(CONTENT)))
+
+
+def _error_of(call: Callable[[], object]) -> str:
+    """What an error says."""
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        call()
+    return str(caught.value)
 
 
 def test_printers_and_logs_show_no_secret(caplog: pytest.LogCaptureFixture) -> None:

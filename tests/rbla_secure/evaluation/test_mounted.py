@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rbla_secure.errors import EvaluationError
-from rbla_secure.evaluation.mounted import mounted
+from rbla_secure.evaluation.mounted import check_each_seen, mounted
 from rbla_secure.federation.round import RoundOutcome
 from tests.support.federations import make_adapter, make_plan
 
@@ -17,9 +17,10 @@ def outcome(survivors: tuple[str, ...] = ("a", "b", "honest"), **changes: Any) -
 
 
 def seen(found: RoundOutcome, *, gone: tuple[str, ...] = ()) -> int:
-    return mounted(
+    reached = mounted(
         found, 3, ("a", "b"), ("honest", "other"), lambda client, number: number == 3 and client in gone
     )
+    return len(reached)
 
 
 def test_attackers_that_were_summed_are_counted() -> None:
@@ -68,3 +69,15 @@ def test_what_befell_an_honest_client_too_is_not_the_attackers_own() -> None:
 def test_what_a_screening_turned_away_was_judged() -> None:
     """It is the defence itself that refuses there."""
     assert seen(outcome(("a", "honest"), refusals={"b": "ScreeningError: norm 3 exceeds 1"})) == 2
+
+
+def test_an_attacker_that_was_always_refused_was_not_tested() -> None:
+    """In whatever words, and whatever became of the others; one that was seen in some round was."""
+    check_each_seen(refused=("b",), seen=("a", "b"), rounds=4)
+    check_each_seen(refused=(), seen=("a",), rounds=4)
+    with pytest.raises(
+        EvaluationError, match="attacker b was refused and no update of it reached a sum in 4 rounds"
+    ):
+        check_each_seen(refused=("b",), seen=("a", "a"), rounds=4)
+    with pytest.raises(EvaluationError, match="in 4 rounds: nothing was tested"):
+        check_each_seen(refused=("b",), seen=(), rounds=4)

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from rbla_secure.config import Config
 from rbla_secure.errors import ConfigError, RblaSecureError, RunFolderError
@@ -43,7 +45,7 @@ class CrashError(Exception):
 def die_before_the_event(folder: RunFolder, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round whose line and checkpoint are on the disk, and whose end the log was not told of any more."""
 
-    def crash(*_arguments: object) -> Iterator[Entry]:
+    def crash(*_arguments: object, **_kept: object) -> Iterator[Entry]:
         raise CrashError
 
     with monkeypatch.context() as patch:
@@ -239,7 +241,7 @@ def test_a_crash_while_an_empty_folder_is_filled_does_not_block_it(
 
 def test_a_log_that_was_tampered_with_is_refused_and_lets_go_of_the_folder(folder: RunFolder) -> None:
     """A changed line of events.jsonl is named when the folder is opened; put right, the folder opens in the same process."""
-    folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=3, adapter_file="ab"))
+    folder.log.append(Entry.of_run(EventKind.STEP_CHECKED, reason="scaled"))
     folder.close()
     path = folder.path / "events.jsonl"
     good = path.read_bytes()
@@ -335,6 +337,10 @@ def test_a_missing_configuration_is_refused(folder: RunFolder) -> None:
         b'{"run": "xyz"}',
         b'{"run": "00"}',
         b'{"run": "' + b"00" * 17 + b'"}',
+        b'{"run":"' + b"00" * 16 + b'"}',
+        b'{"run": "' + b"00" * 16 + b'"}\n',
+        b'{"run": "' + b"AA" * 16 + b'"}',
+        b'{"run": "11", "run": "' + b"00" * 16 + b'"}',
     ],
 )
 def test_a_damaged_identity_is_refused(folder: RunFolder, content: bytes | None) -> None:
@@ -353,23 +359,30 @@ def test_a_torn_metrics_line_of_an_unfinished_round_is_dropped(folder: RunFolder
         file.write(make_record(round=4).model_dump_json().encode()[:50])
 
     progress = folder.load(PLAN)
+    folder.drop_left_over()
 
     assert progress.round == 3
     assert (folder.path / "metrics.jsonl").read_bytes() == whole
 
 
 def test_a_metrics_line_too_many_is_cut_away(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A round that the log does not hold did not happen: its lines go, and saving it again gives one line."""
+    """A round that the log does not hold did not happen: its files go, and saving it again gives one line."""
     metrics, timings = (folder.path / name for name in ("metrics.jsonl", "timings.jsonl"))
     whole = metrics.read_bytes()
     die_before_the_event(folder, 4, monkeypatch)
+    left = snapshot(folder)
 
     progress = folder.load(PLAN)
+    loaded = snapshot(folder)
+    folder.drop_left_over()
     cut = metrics.read_bytes()
+    gone = not checkpoint(folder, 4).exists()
     save_round(folder, 4)
 
     assert progress.round == 3
+    assert loaded == left
     assert cut == whole
+    assert gone
     assert len(timings.read_text().splitlines()) == len(metrics.read_text().splitlines()) == 4
     assert folder.load(PLAN).round == 4
 
@@ -457,6 +470,66 @@ def test_a_damaged_checkpoint_is_named(folder: RunFolder, content: bytes) -> Non
     assert snapshot(folder) == before
 
 
+def respelt(content: bytes, change: Callable[[dict[str, Any]], object], *, after: bytes = b"") -> bytes:
+    """A checkpoint with another header, its values as they were."""
+    size = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:size])
+    change(header)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8) + after
+    return len(text).to_bytes(8, "little") + text + content[size:]
+
+
+def with_another_tensor(header: dict[str, Any]) -> None:
+    """Of no values, so that those of the rows stay where they are."""
+    end = header["rows"]["data_offsets"][1]
+    header["hidden"] = {"dtype": "F32", "shape": [0], "data_offsets": [end, end]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda good: respelt(good, lambda header: header["__metadata__"].update(note="edited")),
+        lambda good: respelt(good, with_another_tensor),
+        lambda good: respelt(good, lambda _header: None, after=b" " * 8),
+        lambda good: good.replace(b'{"__metadata__":{', b'{"__metadata__":{"round":"9",', 1),
+    ],
+    ids=["more metadata", "more tensors", "more spaces", "a key twice"],
+)
+def test_a_checkpoint_that_says_more_than_a_run_writes_is_named(
+    folder: RunFolder, change: Callable[[bytes], bytes]
+) -> None:
+    """The rows are those of the round, and the bytes are not: refused, and nothing is changed."""
+    good = checkpoint(folder, 3).read_bytes()
+    checkpoint(folder, 3).write_bytes(change(good))
+    before = snapshot(folder)
+
+    with pytest.raises(RunFolderError, match=r"round-0003\.safetensors .*: restore it from a copy"):
+        folder.load(PLAN)
+
+    assert snapshot(folder) == before
+    assert checkpoint(folder, 3).read_bytes() != good
+
+
+@pytest.mark.parametrize("order", list(permutations(["run", "plan", "round"])))
+def test_metadata_of_an_earlier_version_are_taken_in_any_order(
+    folder: RunFolder, order: tuple[str, ...]
+) -> None:
+    """The library writes them in a random one; every reader of the format reads what is written now."""
+    good = checkpoint(folder, 3).read_bytes()
+    metadata = identity_of(folder) | {"round": "3"}
+
+    def arrange(header: dict[str, Any]) -> None:
+        header["__metadata__"] = {key: metadata[key] for key in order}
+
+    checkpoint(folder, 3).write_bytes(respelt(good, arrange))
+
+    assert folder.load(PLAN).round == 3
+    assert good == respelt(good, lambda header: header.update(__metadata__=dict(sorted(metadata.items()))))
+    assert list(load(good)) == ["rows"]
+    assert np.array_equal(load(good)["rows"], adapter_after(3).rows)
+
+
 def test_the_advice_for_a_damaged_checkpoint_helps(folder: RunFolder) -> None:
     """The file from a copy is taken; without one the run does not go back."""
     good = checkpoint(folder, 3).read_bytes()
@@ -517,6 +590,7 @@ def test_a_crash_before_the_checkpoint_costs_the_round_alone(
             save_round(folder, 4)
     too_many = (folder.path / "metrics.jsonl").read_bytes()
     progress = folder.load(PLAN)
+    folder.drop_left_over()
 
     assert too_many.startswith(whole)
     assert too_many != whole

@@ -246,3 +246,26 @@ def test_who_spoils_shares_is_told_with_the_round(profile: str, stage: str) -> N
     assert outcome.refusals == (
         {"large-02": WRONG_SHARES} if stage == "reveal_shares" else {"small-01": NO_USE}
     )
+
+
+@pytest.mark.parametrize("profile", ["semi-honest", "one-answer", "consistency"])
+def test_who_spoils_shares_is_told_where_the_round_is_aborted(profile: str) -> None:
+    """Too few reveal for anything to open: the wrong share that did come stands in the refusals, with its sender."""
+    plan = masked_plan(profile)
+
+    def lie(client: ClientId, parcel: Parcel) -> list[Answer]:
+        answer = decode_answer(parcel.data)
+        if not isinstance(answer, StageReply) or (client, parcel.stage) != ("large-02", "reveal_shares"):
+            return keep_answer(client, parcel)
+        message = RevealedShares.from_bytes(answer.payload)
+        shares = {key: moved(share) for key, share in message.self_mask_shares.items()}
+        payload = replace(message, self_mask_shares=shares).to_bytes()
+        return [answer_with(client, parcel, StageReply(payload=payload).to_bytes())]
+
+    silent = dict.fromkeys(MEMBERS[2:], "reveal_shares")
+    adapter = make_adapter(plan)
+    outcome = play_round(plan, adapter, InMemory(make_participants(plan), answers=lie, silent_from=silent))
+
+    assert "reveal_shares: 2 of 6 clients answered" in outcome.aborted
+    assert outcome.adapter == adapter
+    assert outcome.refusals == {"large-02": WRONG_SHARES}

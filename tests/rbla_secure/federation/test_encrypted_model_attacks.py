@@ -11,7 +11,7 @@ import pytest
 
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.server import HomomorphicServer
+from protocols.homomorphic.server import COMMIT, UPLOAD, HomomorphicServer
 from protocols.homomorphic.service_messages import DecryptRequest, Setup, type_of
 from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
 from protocols.identity import ThrowawayAuthority
@@ -33,6 +33,7 @@ from tests.support.model_world import (
 
 NOW = 1_800_000_000
 BOTH = pytest.mark.parametrize("verifier", [False, True], ids=["alone", "verified"])
+UPLOADS = pytest.mark.parametrize("upload", ["banded", "padded"])
 EVERYBODY = (*LARGE, *SMALL)
 
 
@@ -103,15 +104,17 @@ def nested(world: World) -> SumResult | None:
 
 
 @BOTH
+@UPLOADS
 @pytest.mark.parametrize("rest", ["folded", "dropped"])
 def test_a_client_that_was_sent_other_rows_is_left_out_and_the_bands_of_the_others_open(
     monkeypatch: pytest.MonkeyPatch,
     verifier: bool,  # noqa: FBT001
     rest: str,
+    upload: str,
 ) -> None:
     """It is refused when it commits, before any ciphertext is sent; whoever else is there is summed."""
     believe_anything(monkeypatch)
-    world = EncryptedWorld(monkeypatch, verifier=verifier).world(lora={"rest": rest})
+    world = EncryptedWorld(monkeypatch, verifier=verifier).world(lora={"rest": rest}, upload=upload)
 
     result = nested(world)
 
@@ -123,9 +126,11 @@ def test_a_client_that_was_sent_other_rows_is_left_out_and_the_bands_of_the_othe
 
 
 @BOTH
+@UPLOADS
 def test_where_bands_are_bound_alone_its_low_bands_open(
     monkeypatch: pytest.MonkeyPatch,
     verifier: bool,  # noqa: FBT001
+    upload: str,
 ) -> None:
     """The control: parties that bind nothing to the model sum it with the dead updates of all others."""
     believe_anything(monkeypatch)
@@ -138,32 +143,37 @@ def test_where_bands_are_bound_alone_its_low_bands_open(
     for module in (model_world.participants, model_world.conversations):
         monkeypatch.setattr(module, "model_bindings", one)
     monkeypatch.setattr("protocols.homomorphic.checks.NO_BINDING", b"")
-    world = EncryptedWorld(monkeypatch, verifier=verifier).world(lora={"rest": "folded"})
+    world = EncryptedWorld(monkeypatch, verifier=verifier).world(lora={"rest": "folded"}, upload=upload)
 
     result = nested(world)
 
     assert 0 in world.isolated(result, "large-01")
 
 
-def attacked(world: World) -> SumResult | None:
+def attacked(world: World, stage: str) -> SumResult | None:
     """One model for everybody, dead for low ranks and alive above, and all other clients of high rank said to be silent."""
-    return world.play(world.model(dead_in=0, alive_in=2), drop=LARGE[1:])
+    return world.play(world.model(dead_in=0, alive_in=2), drop=LARGE[1:], drop_at=stage)
 
 
 TIERS = {"small": {"rank": 2, "clients": 9}, "large": {"rank": 4, "clients": 4}}
+STAGE = pytest.mark.parametrize("stage", [COMMIT, UPLOAD])
 
 
 @BOTH
+@STAGE
+@UPLOADS
 def test_classes_of_view_keep_such_a_sum_closed(
     monkeypatch: pytest.MonkeyPatch,
     verifier: bool,  # noqa: FBT001
+    stage: str,
+    upload: str,
 ) -> None:
-    """The only client of its class is left out before the list is fixed, and nothing over it is ever decrypted."""
+    """The only client of its class is left out, before the list is fixed or after; nothing over it is ever decrypted."""
     believe_anything(monkeypatch)
     encrypted = EncryptedWorld(monkeypatch, verifier=verifier)
-    world = encrypted.world(lora={"rest": "dropped"}, tiers=TIERS)
+    world = encrypted.world(lora={"rest": "dropped"}, tiers=TIERS, upload=upload)
 
-    result = attacked(world)
+    result = attacked(world, stage)
 
     assert result is not None
     assert not set(LARGE) & set(result.survivors)
@@ -173,34 +183,48 @@ def test_classes_of_view_keep_such_a_sum_closed(
 
 
 @BOTH
+@STAGE
+@UPLOADS
 def test_without_classes_such_a_sum_shows_one_client(
     monkeypatch: pytest.MonkeyPatch,
     verifier: bool,  # noqa: FBT001
+    stage: str,
+    upload: str,
 ) -> None:
     """The control: counted together with the dead updates of the low ranks, its update is what opens."""
     believe_anything(monkeypatch)
     count_all_ranks_together(monkeypatch)
-    world = EncryptedWorld(monkeypatch, verifier=verifier).world(lora={"rest": "dropped"}, tiers=TIERS)
+    encrypted = EncryptedWorld(monkeypatch, verifier=verifier)
+    world = encrypted.world(lora={"rest": "dropped"}, tiers=TIERS, upload=upload)
 
-    result = attacked(world)
+    result = attacked(world, stage)
 
     assert 0 in world.isolated(result, "large-01")
 
 
 @BOTH
+@STAGE
+@UPLOADS
+@pytest.mark.parametrize("rest", ["dropped", "folded"])
 def test_folded_clients_compute_from_one_function(
     monkeypatch: pytest.MonkeyPatch,
     verifier: bool,  # noqa: FBT001
+    stage: str,
+    upload: str,
+    rest: str,
 ) -> None:
-    """All are alive on such a model, so that the sum is nobody's alone."""
+    """All are alive on such a model, and the sum is nobody's alone; the control are clients that drop the rest: most are dead."""
     believe_anything(monkeypatch)
-    world = EncryptedWorld(monkeypatch, verifier=verifier).world(lora={"rest": "folded"}, tiers=TIERS)
+    count_all_ranks_together(monkeypatch)  # so that folding alone is what differs
+    encrypted = EncryptedWorld(monkeypatch, verifier=verifier)
+    world = encrypted.world(lora={"rest": rest}, tiers=TIERS, upload=upload)
 
-    result = attacked(world)
+    result = attacked(world, stage)
 
     assert result is not None
-    assert all(bool(np.abs(change[:2]).max() > 0) for change in world.changes.values())
-    assert world.isolated(result, "large-01") == []
+    moved = {name for name, change in world.changes.items() if np.abs(change[:2]).max() > 0}
+    assert moved == (set(world.plan.ranks) if rest == "folded" else set(LARGE))
+    assert world.isolated(result, "large-01") == ([] if rest == "folded" else [0])
 
 
 @BOTH

@@ -3,15 +3,17 @@
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
-from protocols.errors import EnrolmentError, StageError
+from protocols.errors import EnrolmentError, RevokedError, StageError
 from protocols.homomorphic.calls import Roles
+from protocols.homomorphic.messages import RoundKey
 from protocols.homomorphic.processes import ProcessChannel
-from protocols.homomorphic.service_messages import Setup
-from protocols.identity import ThrowawayAuthority
+from protocols.homomorphic.service_messages import SessionRequest, Setup
+from protocols.identity import ThrowawayAuthority, TrustStore
+from protocols.primitives.revocations import issue_revocations
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
@@ -239,6 +241,48 @@ def test_the_aggregators_channels_set_nothing_up(federation: Federation) -> None
     )
     with pytest.raises((StageError, EnrolmentError)):
         federation.services.configure(other.view)
+
+
+def taking_back(authority: ThrowawayAuthority, name: str) -> TrustStore:
+    """The view of whoever has the list that takes a certificate back."""
+    serials = [authority.view.certificates[name].serial]
+    listed = issue_revocations(
+        authority.key, authority.certificate, serials=serials, number=2, now=NOW + 1, valid_for=1000
+    )
+    return authority.view.updated(now=NOW + 2, revocations=listed)
+
+
+def test_a_revoked_member_in_the_cohort_is_named_with_what_to_do(federation: Federation) -> None:
+    """By the services, where the server does not know; and by the server itself, before it asks anybody."""
+    newer = taking_back(federation.authority, SMALL[0])
+    federation.services.configure(newer)
+
+    (outcome,) = federation.play(1)
+    assert outcome.aborted.startswith(
+        f"the decryptor: RevokedError: the certificate of '{SMALL[0]}' was revoked"
+    )
+    assert f"no sum with {SMALL[0]} in it is opened: leave it out of the cohort" in outcome.aborted
+    assert outcome.adapter.digest() == make_adapter(federation.plan).digest()
+
+    federation.authority = replace(federation.authority, view=newer)
+    with pytest.raises(RevokedError, match=f"{SMALL[0]} in it is opened: leave it out of the cohort"):
+        federation.play(2)
+
+
+def test_every_service_is_told_of_one_that_was_taken_back() -> None:
+    """The decryptor refuses; the verifier knows all the same, and follows nobody under the decryptor's keys."""
+    federation = Federation.start(verifier=True)
+    session = make_session(federation.plan)
+    roles = federation.roles
+    key = RoundKey.from_bytes(roles.decryptor.call(SessionRequest(session=session).to_bytes()))
+
+    with pytest.raises(RevokedError, match="'decryptor' was revoked"):
+        federation.services.configure(taking_back(federation.authority, "decryptor"))
+
+    assert roles.verifier is not None
+    with pytest.raises(RevokedError, match="'decryptor' was revoked"):
+        roles.verifier.call(SessionRequest(session=session, key=key).to_bytes())
+    federation.services.close()
 
 
 def test_sessions_beyond_the_plan_are_refused_before_they_are_read(federation: Federation) -> None:

@@ -14,12 +14,14 @@ from protocols.session import ClientId
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.budget import limited_multiplier
 from rbla_secure.federation.checkpoint import RunFolder
+from rbla_secure.federation.contribution import contribution, weight_of
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.derived import band_groups
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.forecast import forecast
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
+from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
@@ -45,7 +47,7 @@ from tests.support.federations import (
     make_session,
     open_round,
 )
-from tests.support.identities import server_sum
+from tests.support.identities import client_sum, server_sum
 from tests.support.noise_law import has_std, tells_wrong_scales
 from tests.support.updates import make_layout
 
@@ -303,6 +305,87 @@ def test_one_spoilt_group_more_moves_the_result(rule: str) -> None:
     else:
         # Trimming one on either side leaves one of the two in.
         assert moved[0].min() > honest_range(plan, adapter)
+
+
+def half_a_unit(plan: Plan) -> Any:
+    """Local training of everybody to the same change, half a unit of the grid in every coordinate: it cannot be sent as it is."""
+
+    def train(adapter: Adapter, _seed: int) -> Rows:
+        return (adapter.rows.astype(np.float64) + 0.5 / plan.quantizer.scale).astype(np.float32)
+
+    return train
+
+
+@pytest.mark.parametrize("weights", [{}, {"weights": "examples"}], ids=["uniform", "by examples"])
+@pytest.mark.parametrize("rule", ["coordinate-median", "trimmed-mean"])
+def test_rounding_moves_the_range_by_less_than_a_unit_of_the_grid(rule: str, weights: dict[str, Any]) -> None:
+    """Of what members sent no average leaves the range; of what they had before rounding, by less than the stated bound."""
+    plan = make_plan(
+        robustness={"group_rule": rule}, quantization={"bits": 8, "bound": 0.1}, clip_norm=40.0, **weights
+    )
+    adapter, session = make_adapter(plan), make_session(plan)
+    examples = {name: 10 + 330 * (number % 4) for number, name in enumerate(plan.ranks)}
+    train = half_a_unit(plan)
+    people = {
+        name: Participant(
+            name, plan=plan, secure_sum=client_sum(plan, name), train=train, examples=examples[name]
+        )
+        for name in plan.ranks
+    }
+    spoilt = threes(plan, 3)[0]
+    make_hostile(people, spoilt[0], lambda values: _largest(plan, values))
+    honest = [group for group in plan.groups_of(session) if group.members != spoilt]
+
+    judged = defended_round(plan, adapter, InMemory(people)).judged
+
+    assert judged is not None
+    had = train(adapter, 0).astype(np.float64) - adapter.rows
+    unit = 1 / (plan.quantizer.scale * plan.least_weight)
+    furthest = 0.0
+    for band in plan.bands:
+        found = judged.totals[band.index].weighted_sum / judged.totals[band.index].weight
+        sent = np.stack(
+            [
+                _average_sent(plan, group.members, had, examples, index=band.index)
+                for group in honest
+                if group.rank >= band.stop
+            ]
+        )
+        assert (sent.min(axis=0) - 1e-12 <= found).all()
+        assert (found <= sent.max(axis=0) + 1e-12).all()
+        off = np.abs(found - had[band.start : band.stop].ravel()).max()
+        assert off < unit
+        furthest = max(furthest, off * plan.quantizer.scale)
+    # The bound is no formality: whole thirds of a unit away from the one average that all honest groups had.
+    assert furthest > 0.15
+
+
+def _largest(plan: Plan, values: Any) -> Any:
+    """What pulls furthest, with honest statistics."""
+    crafted, ends = values.copy(), np.cumsum([plan.band_length(band) for band in plan.bands])
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        crafted[start : end - plan.statistics] = plan.quantizer.levels
+    return crafted
+
+
+def _average_sent(
+    plan: Plan, members: tuple[str, ...], had: Any, examples: Mapping[str, int], *, index: int
+) -> Any:
+    """The average of one band over a group, of the integers that its members send."""
+    session, total, weight = make_session(plan), 0.0, 0.0
+    ends = np.cumsum([plan.band_length(band) for band in plan.bands])
+    for name in members:
+        own = weight_of(plan, examples[name])
+        change = had[: plan.ranks[name]]
+        (integers,) = contribution(plan, session, name, change, weight=own, noise_key=bytes(16)).values()
+        end = ends[index]
+        total = (
+            total
+            + integers[end - plan.band_length(plan.bands[index]) : end - plan.statistics]
+            / plan.quantizer.scale
+        )
+        weight += own
+    return total / weight
 
 
 @pytest.mark.parametrize("average", [{"average": "zero-pad"}, {"gamma": 1.0}])

@@ -24,7 +24,7 @@ STORY: list[tuple[EventKind, int | None, int | None, dict[str, Any]]] = [
     (EventKind.SESSION_OPENED, 2, 1, {}),
     (EventKind.REFUSAL, 2, 1, {"client": "a"}),
     (EventKind.ROUND_ABORTED, 2, 1, {"adapter": DIGESTS[3], "metrics": DIGESTS[5], "reason": "no"}),
-    (EventKind.RUN_FINISHED, None, None, {"rounds": 2}),
+    (EventKind.RUN_FINISHED, None, None, {"rounds": 2, "adapter_file": DIGESTS[6]}),
 ]
 
 
@@ -54,7 +54,78 @@ def test_a_story_is_remembered() -> None:
     assert [history.metrics_of(number) for number in (1, 2)] == DIGESTS[4:6]
     assert history.attempts == [(1, 1), (1, 2), (1, 3), (2, 1)]
     assert history.ledgers == {"privacy.json": LedgerState(entries=2, digest=DIGESTS[2])}
-    assert (history.rounds, history.exported) == (2, True)
+    assert (history.rounds, history.exported, history.adapter_file) == (2, True, DIGESTS[6])
+
+
+def test_a_ledger_is_remembered_entry_by_entry() -> None:
+    """Whoever reads it before the log has ended compares what it had then."""
+    history = told(STORY)
+
+    states = [history.ledger_of("privacy.json", entries=count) for count in range(4)]
+
+    digests = [state.digest if state else None for state in states]
+    assert digests == [None, DIGESTS[1], DIGESTS[2], DIGESTS[2]]
+    assert history.ledger_of("privacy-samples.json", entries=1) is None
+
+
+LAST = 4  # rounds of the run below
+
+
+def opened(number: int, attempt: int = 1) -> tuple[EventKind, int | None, int | None, dict[str, Any]]:
+    return EventKind.SESSION_OPENED, number, attempt, {"cohort": ["a", f"b{number}"]}
+
+
+def ended(number: int, attempt: int = 1) -> tuple[EventKind, int | None, int | None, dict[str, Any]]:
+    return EventKind.ROUND_FINISHED, number, attempt, {"adapter": DIGESTS[3], "metrics": DIGESTS[4]}
+
+
+def went_on(rounds: int, *unopened: int) -> tuple[EventKind, int | None, int | None, dict[str, Any]]:
+    adapter = DIGESTS[3] if rounds else ""
+    details = {"rounds": rounds, "adapter": adapter, "unopened": list(unopened)}
+    return EventKind.RUN_RESUMED, None, None, details
+
+
+# What a process has done, the attempt that it numbers next, and the one that it could be about to reveal.
+MOMENTS: list[tuple[list[Any], tuple[int, int] | None, tuple[int, int] | None]] = [
+    ([], (1, 1), None),
+    ([opened(1)], (2, 1), None),
+    ([opened(1), opened(2)], None, (1, 1)),
+    ([opened(1), opened(2), ended(1)], (3, 1), None),
+    ([opened(1), opened(2), ended(1), opened(3)], None, (2, 1)),
+    ([opened(1), opened(2), went_on(0)], (1, 2), None),
+    ([opened(1), opened(2), went_on(0, 1, 2)], (1, 3), None),
+    ([opened(1), opened(2), went_on(0), opened(1, 2)], (2, 2), None),
+    ([opened(1), opened(2), went_on(0), opened(1, 2), opened(2, 2)], None, (1, 2)),
+    ([opened(1), opened(2), ended(1), went_on(1)], (2, 2), None),
+    ([part for n in (1, 2, 3) for part in (opened(n), ended(n))], (4, 1), None),
+    ([*(part for n in (1, 2, 3) for part in (opened(n), ended(n))), opened(4)], None, (4, 1)),
+    ([part for n in (1, 2, 3, 4) for part in (opened(n), ended(n))], None, None),
+]
+
+
+@pytest.mark.parametrize(("story", "numbered", "revealing"), MOMENTS)
+def test_what_a_process_was_about_to_do_is_known(
+    story: list[Any], numbered: tuple[int, int] | None, revealing: tuple[int, int] | None
+) -> None:
+    """The attempt that it numbers next, and the session of which it could train or reveal, with its members."""
+    history = told([*STORY[:2], *story])
+
+    about = history.about_to_reveal(LAST)
+
+    assert history.next_attempt(LAST) == numbered
+    assert ((about.round, about.attempt) if about else None) == revealing
+    assert about is None or about.cohort == ("a", f"b{about.round}")
+
+
+def test_a_run_has_one_result() -> None:
+    """Exported again it is the same, or the log is none of a run."""
+    again = (*STORY[-1][:3], {"rounds": 2, "adapter_file": DIGESTS[7]})
+
+    assert told([*STORY, STORY[-1]]).adapter_file == DIGESTS[6]
+    with pytest.raises(
+        RunFolderError, match="line 14: run-finished does not belong there: a run has one result"
+    ):
+        told([*STORY, again])
 
 
 @pytest.mark.parametrize("count", range(len(STORY) + 1))
@@ -85,6 +156,8 @@ def test_every_beginning_of_a_story_is_one(count: int) -> None:
         (8, {"metrics": None}, "round-finished must say metrics"),
         (12, {"metrics": "00"}, "metrics must be a SHA-256"),
         (13, {"rounds": None}, "the run had 2 rounds then"),
+        (13, {"adapter_file": None}, "run-finished must say adapter_file"),
+        (13, {"adapter_file": "00"}, "adapter_file must be a SHA-256"),
     ],
 )
 def test_what_cannot_follow_is_refused_by_line(line: int, change: dict[str, Any], rule: str | None) -> None:

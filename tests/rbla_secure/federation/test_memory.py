@@ -1,6 +1,5 @@
 """A participant forgets neither which round has its input nor which models it was sent."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from rbla_secure.errors import RefusalError
 from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.memory import Memory
-from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
+from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import prepare_round
@@ -20,7 +19,6 @@ from rbla_secure.federation.step_bound import step_limit
 from rbla_secure.lora.adapter import Adapter
 from tests.support.federations import (
     MEMBERS,
-    RUN,
     InMemory,
     drift,
     make_adapter,
@@ -108,86 +106,6 @@ def test_a_round_below_the_highest_one_given_gets_nothing(profile: str) -> None:
     assert "round 2 has had this participant's input" in again.refusals["small-01"]
 
 
-def uploaded(plan: Plan, number: int, me: Participant, *, run: bytes = RUN, attempt: int = 1) -> type:
-    session = make_session(plan, round_number=number, run=run, attempt=attempt)
-    request = StageRequest(session=session.to_bytes(), payload=b"", adapter=make_adapter(plan).to_bytes())
-    return type(decode_answer(me.handle(request.to_bytes())))
-
-
-def started(plan: Plan, folder: Path | None, name: ClientId = "small-01") -> Participant:
-    """A client that has just been started."""
-    memory = Memory(plan, folder)
-    return Participant(
-        name, plan=plan, secure_sum=client_sum(plan, name), train=drift, examples=10, memory=memory
-    )
-
-
-def test_a_restarted_client_remembers_what_it_gave(tmp_path: Path) -> None:
-    """With a state folder no round at or below the highest one is given again, whatever the attempt or the run."""
-    plan = make_plan(rounds=9)
-    assert uploaded(plan, 3, started(plan, tmp_path)) is StageReply
-
-    again = [
-        uploaded(plan, number, started(plan, tmp_path), run=run, attempt=attempt)
-        for number, run, attempt in ((3, RUN, 2), (2, RUN, 1), (3, bytes(16), 1), (4, RUN, 1), (4, RUN, 2))
-    ]
-
-    assert again == [StageRefusal, StageRefusal, StageRefusal, StageReply, StageRefusal]
-
-
-def test_without_a_state_folder_a_restart_forgets() -> None:
-    """The control: a fresh memory gives the round once more."""
-    plan = make_plan()
-
-    assert [uploaded(plan, 3, started(plan, None)) for _ in range(2)] == [StageReply, StageReply]
-
-
-def test_a_memory_that_cannot_be_written_keeps_the_input_here(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """What is not written down does not leave: a full disk costs the client the round."""
-    plan = make_plan()
-
-    def full(*_arguments: object, **_more: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    me = started(plan, tmp_path)
-    monkeypatch.setattr("rbla_secure.federation.memory.write_atomic", full)
-
-    with pytest.raises(OSError, match="No space left"):
-        uploaded(plan, 1, me)
-
-
-def test_the_file_is_private_and_another_plans_is_another(tmp_path: Path) -> None:
-    """One file a plan, mode 0600."""
-    plan, other = make_plan(), make_plan(seed=1)
-    uploaded(plan, 1, started(plan, tmp_path))
-
-    assert uploaded(other, 1, started(other, tmp_path)) is StageReply
-    files = sorted(tmp_path.iterdir())
-    assert len(files) == 2
-    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: data[:0],
-        lambda data: data[:-8],
-        lambda data: data.replace(b'"given":"1"', b'"given":"x"'),
-    ],
-)
-def test_a_damaged_memory_stops_the_client(tmp_path: Path, damage: Any) -> None:
-    """Without its memory a client could give a round twice: it does not start."""
-    plan = make_plan()
-    uploaded(plan, 1, started(plan, tmp_path))
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(damage(file.read_bytes()))
-
-    with pytest.raises(RefusalError, match=r"is damaged .* restore it"):
-        Memory(plan, tmp_path)
-
-
 # The models.
 
 
@@ -265,23 +183,11 @@ def test_rows_that_nobody_trains_never_move() -> None:
         return drift(adapter, seed)
 
     me = Participant("large-01", plan=plan, secure_sum=client_sum(plan, "large-01"), train=train, examples=10)
+    session, first = make_session(plan), make_adapter(plan)
+    request = StageRequest(session=session.to_bytes(), payload=b"", adapter=first.to_bytes()).to_bytes()
 
     assert len(plan.bands_that_open) == 1
     with pytest.raises(RefusalError, match=r"rows from 2 on .* can never open"):
         Memory(plan).accept(sent(plan, Adapter(layout=plan.layout, rows=rows)), 2)
-    assert uploaded(plan, 1, me) is StageReply
+    assert type(decode_answer(me.handle(request))) is StageReply
     assert shapes == [(1, plan.layout.row_length)]
-
-
-def test_a_restarted_client_remembers_the_models(tmp_path: Path) -> None:
-    """The last model is durable with the last input: a restart does not widen what is believed."""
-    plan = roomy()
-    limit, memory = step_limit(plan), Memory(plan, tmp_path)
-    fifth = moved(plan, 0.5 * limit)
-    memory.accept(sent(plan, fifth), 5)
-    memory.give(5)
-
-    far = moved(plan, 3 * limit, seed=3)
-
-    assert accepts(Memory(plan), plan, far, 6)
-    assert not accepts(Memory(plan, tmp_path), plan, far, 6)

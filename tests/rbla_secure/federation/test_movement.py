@@ -75,7 +75,7 @@ def test_every_honest_run_is_accepted(changes: dict[str, Any], train: Any, scale
     for start, before in enumerate(adapters):
         for rounds, after in enumerate(adapters[start + 1 :], start=1):
             for rank in (1, 3):
-                movement(before.rows[:rank], after.rows[:rank], rounds).check(plan)
+                movement(before.rows[:rank], after.rows[:rank], rounds).check(plan, average_limits(plan))
 
 
 def changed(plan: Plan, row: int, by: float) -> tuple[Rows, Rows]:
@@ -91,11 +91,11 @@ def test_one_value_moves_by_its_bound_in_a_round(rounds: int, row: int) -> None:
     """A tenth a round is the grid's bound; a hundredth more than that is refused by name, whoever holds the row."""
     plan = make_plan(clip_norm=10.0)
 
-    movement(*changed(plan, row, 0.1 * rounds), rounds).check(plan)
+    movement(*changed(plan, row, 0.1 * rounds), rounds).check(plan, average_limits(plan))
 
     band = "rows 2-3" if row else "rows 1-1"
     with pytest.raises(RefusalError, match=f"a value of {band} has moved by .* in {rounds} rounds"):
-        movement(*changed(plan, row, 0.101 * rounds), rounds).check(plan)
+        movement(*changed(plan, row, 0.101 * rounds), rounds).check(plan, average_limits(plan))
 
 
 def test_a_band_and_the_adapter_have_limits_of_their_own() -> None:
@@ -109,9 +109,9 @@ def test_a_band_and_the_adapter_have_limits_of_their_own() -> None:
     both[1:] += np.float32(0.95 * limits.bands[1] / np.sqrt(22))
 
     with pytest.raises(RefusalError, match=r"^rows 1-1 has moved by 1\.01"):
-        movement(before, one).check(plan)
+        movement(before, one).check(plan, average_limits(plan))
     with pytest.raises(RefusalError, match=r"^the adapter has moved by"):
-        movement(before, both).check(plan)
+        movement(before, both).check(plan, average_limits(plan))
     assert np.linalg.norm(both.astype(np.float64) - before) > step_limit(plan)
 
 
@@ -123,7 +123,7 @@ def test_rows_of_a_band_that_never_opens_may_not_move_at_all() -> None:
     after[2, 0] = np.nextafter(after[2, 0], np.float32(9))
 
     with pytest.raises(RefusalError, match=r"rows 2-3 has moved by .* more than 0"):
-        movement(before, after).check(plan)
+        movement(before, after).check(plan, average_limits(plan))
 
 
 def test_values_that_are_not_trained_may_not_move_at_all() -> None:
@@ -135,7 +135,7 @@ def test_values_that_are_not_trained_may_not_move_at_all() -> None:
     after[0, column] = np.nextafter(after[0, column], np.float32(9))
 
     with pytest.raises(RefusalError, match="not trained"):
-        movement(before, after).check(plan)
+        movement(before, after).check(plan, average_limits(plan))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -148,7 +148,7 @@ def test_what_is_no_number_is_refused(value: float, changes: dict[str, Any]) -> 
     after[1, 1] = value
 
     with pytest.raises(RefusalError, match=r"finite|moved"):
-        movement(before, after).check(plan)
+        movement(before, after).check(plan, average_limits(plan))
 
 
 def test_a_dead_layer_takes_as_many_rounds_as_its_values_are_bounds() -> None:
@@ -157,5 +157,5 @@ def test_a_dead_layer_takes_as_many_rounds_as_its_values_are_bounds() -> None:
     before, after = changed(plan, 0, 8.0)
 
     with pytest.raises(RefusalError):
-        movement(before, after, rounds=79).check(plan)
-    movement(before, after, rounds=81).check(plan)
+        movement(before, after, rounds=79).check(plan, average_limits(plan))
+    movement(before, after, rounds=81).check(plan, average_limits(plan))

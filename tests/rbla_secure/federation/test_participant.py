@@ -641,6 +641,33 @@ def test_a_client_that_diverged_is_there_for_the_next_round() -> None:
     assert integers[0].any()
 
 
+def fails(adapter: Adapter, seed: int) -> Rows:
+    """Local training that raises, as memory that runs out or a fold that overflows."""
+    raise ValueError(f"{adapter.rank} rows and seed {seed}")
+
+
+@pytest.mark.parametrize("mechanism", ["distributed", "central"])
+@pytest.mark.parametrize("name", ["small-01", "large-01"])
+def test_under_noise_nobody_is_told_that_training_failed(name: str, mechanism: str) -> None:
+    """The integers are those of a client that learned nothing: a refusal would depend on the data, and no epsilon counts it."""
+    privacy = {"mechanism": mechanism, "colluders": 0, "simulation": True}
+    plan = make_plan(noise_multiplier=2.0, privacy=privacy)
+    asked = request(make_session(plan))
+
+    failed, idle = (
+        sent(participant(name, plan=plan, train=train).handle(asked))
+        for train in (fails, lambda adapter, _: adapter.rows)
+    )
+
+    assert sorted(failed) == sorted(idle)
+    for index, values in idle.items():
+        np.testing.assert_array_equal(failed[index], values)
+        assert values.any() == (mechanism == "distributed")
+    refused = refusal(participant(name, train=fails).handle(request()))
+    assert refused.error == "RefusalError", "control: without noise the server is told"
+    assert refused.reason == "local training failed: ValueError"
+
+
 def test_a_request_without_adapter_at_the_input_stage_is_refused() -> None:
     """Without a model there is nothing to train."""
     refused = refusal(participant().handle(request(adapter=b"")))

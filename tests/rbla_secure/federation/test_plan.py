@@ -665,3 +665,26 @@ def test_what_weakens_a_run_is_said(changes: dict[str, Any], expected: list[str]
     found = warnings(make_config(**changes))
 
     assert [text[: len(start)] for text, start in zip(found, expected, strict=True)] == expected
+
+
+def test_sessions_that_are_kept_are_those_that_a_fresh_plan_gives() -> None:
+    """By run, round, attempt and clip norm; no more than a few are kept, whatever a server asks for."""
+    plan = make_plan(
+        noise_multiplier=0.3,
+        privacy={"clipping": "adaptive", "simulation": True},
+        tiers={"all": {"rank": 1, "clients": 9, "cohort": 4}},
+    )
+    asked = [
+        {"run": bytes([run] * 16), "round_number": number, "attempt": attempt, "clip_norm": norm}
+        for run in (1, 2)
+        for number in (1, 2, 9)
+        for attempt in (1, 2)
+        for norm in plan.clip_norms[:2]
+    ]
+
+    for terms in [*asked, *reversed(asked)]:
+        fresh = Plan.build(plan.config, layout=plan.layout, base_digest=plan.base_digest)
+        assert plan.session(**terms) == fresh.session(**terms)
+
+    assert len(plan._sessions) <= 8
+    assert len(plan._cohorts) <= 8

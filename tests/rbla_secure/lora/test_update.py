@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rbla_secure.errors import UpdateError
-from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
+from rbla_secure.lora.bands import pack, rank_bands
+from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -64,7 +65,54 @@ def test_an_update_at_its_bound_is_accepted() -> None:
 
     update = BoundedUpdate(rows=rows, weight=1.0, clip_norm=5.0)
 
-    assert update.rows is rows
+    assert update.rows.tolist() == rows.tolist()
+
+
+def test_what_was_checked_is_what_is_kept() -> None:
+    """Whoever holds the rows of a bounded update, or the arrays it was made of, cannot lengthen it any more."""
+    rows = np.array([[3.0, 0.0], [0.0, 4.0]])
+    update = BoundedUpdate(rows=rows, weight=1.0, clip_norm=5.0)
+    packed = pack(update, rank_bands([1, 2]))
+    given = {0: np.ones(4)}
+    made = PackedUpdate(bands=given, weight=1.0, norm_bound=2.0)
+
+    rows *= 1e9
+    given[0] *= 1e9
+    given[1] = np.ones(9)
+
+    for kept in (update.rows, packed.bands[0], made.bands[0]):
+        with pytest.raises(ValueError, match="read-only"):
+            kept[:] = 1e9
+    with pytest.raises(TypeError):
+        packed.bands[0] = np.ones(9)  # type: ignore[index]  # it is no dictionary
+    assert update.rows.tolist() == [[3.0, 0.0], [0.0, 4.0]]
+    assert pack(update, rank_bands([2])).bands[0].tolist() == [3.0, 0.0, 0.0, 4.0]
+    assert {index: values.tolist() for index, values in made.bands.items()} == {0: [1.0] * 4}
+
+
+def test_a_masked_array_hides_nothing_from_the_checks() -> None:
+    """What a mask covers is kept, checked and refused like everything else."""
+    rows = np.ma.array(np.full((1, 2), np.nan), mask=[[True, True]])
+
+    with pytest.raises(UpdateError, match="not finite"):
+        BoundedUpdate(rows=rows, weight=1.0, clip_norm=1.0)
+
+
+@pytest.mark.parametrize("weight", [-0.001, 2.0, math.nan, math.inf])
+def test_a_packed_update_has_a_weight_in_its_range(weight: float) -> None:
+    """A weight of two, which would count twice in a sum of weights, cannot be packed."""
+    with pytest.raises(UpdateError, match=rf"weight={weight} must lie in \[0, 1\]"):
+        PackedUpdate(bands={0: np.ones(2)}, weight=weight, norm_bound=2.0)
+
+
+@pytest.mark.parametrize("value", [3.0, 1e200, math.nan, math.inf])
+@pytest.mark.parametrize("bound", [5.0, math.nan])
+def test_packed_bands_beyond_their_bound_cannot_be_built(value: float, bound: float) -> None:
+    """The length of all bands together counts, and what is no number is within no bound."""
+    bands = {0: np.array([3.0, 4.0]), 1: np.array([value])}
+
+    with pytest.raises(UpdateError, match="packed bands must be <="):
+        PackedUpdate(bands=bands, weight=1.0, norm_bound=bound)
 
 
 @pytest.mark.parametrize("magnitude", [1e155, 1e200, 1e308])

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from scipy import special
 
 from rbla_secure.errors import PrivacyError
-from rbla_secure.privacy.accounting import epsilon, epsilon_by_renyi, noise_multiplier_for
+from rbla_secure.privacy.accounting import (
+    SampledSteps,
+    epsilon,
+    epsilon_by_renyi,
+    epsilon_of_steps,
+    noise_multiplier_for,
+)
 from rbla_secure.privacy.noise import SMOOTHING, DistributedDiscreteGaussian, Release
 from rbla_secure.privacy.shares import BandShares
 from tests.support.properties import PROPERTY
@@ -146,3 +152,11 @@ def test_a_delta_out_of_range_is_refused(delta: float) -> None:
         epsilon([gaussian(1.0)], delta)
     with pytest.raises(PrivacyError, match="delta="):
         epsilon_by_renyi([gaussian(1.0)], delta)
+
+
+@pytest.mark.parametrize("multiplier", [1e-155, 1e-300, 5e-324])
+def test_noise_whose_square_is_no_number_hides_nothing(multiplier: float) -> None:
+    """Epsilon is infinite, as without noise."""
+    assert epsilon([Release(noise_multiplier=multiplier, slack=0.0, rho=0.0)], 1e-5) == math.inf
+    steps = SampledSteps(noise_multiplier=multiplier, sample_rate=1.0, steps=3)
+    assert epsilon_of_steps([steps], 1e-5) == math.inf

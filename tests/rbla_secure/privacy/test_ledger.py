@@ -145,20 +145,21 @@ def test_the_budget_counts_against_whom_it_is_said_to(tmp_path: Path) -> None:
 )
 def test_a_ledger_of_other_terms_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     """What an epsilon means cannot be changed afterwards."""
-    Ledger.open(tmp_path, make_terms()).record(make_entry(1))
+    known = Ledger.open(tmp_path, make_terms()).record(make_entry(1))
 
     with pytest.raises(PrivacyError, match="other terms"):
-        Ledger.open(tmp_path, make_terms(**change))
+        Ledger.open(tmp_path, make_terms(**change), known=known)
 
 
 @pytest.mark.parametrize("spent", [[1], [1, 2], [3]])
 def test_a_round_that_was_revealed_must_be_in_the_ledger(tmp_path: Path, spent: list[int]) -> None:
     """A ledger that is missing, or lacks a round whose result is there, would forget spent privacy."""
+    known = None
     if spent != [1]:
-        Ledger.open(tmp_path, make_terms()).record(make_entry(1))
+        known = Ledger.open(tmp_path, make_terms()).record(make_entry(1))
 
     with pytest.raises(PrivacyError, match="lacks round"):
-        Ledger.open(tmp_path, make_terms(), spent_rounds=spent)
+        Ledger.open(tmp_path, make_terms(), spent_rounds=spent, known=known)
 
 
 @pytest.mark.parametrize(

@@ -219,3 +219,21 @@ def test_a_sum_of_shares_is_as_close_to_a_discrete_gaussian_as_tau() -> None:
 
     distance = np.abs(np.log(summed[centre] / wide)).max()
     assert 1e-6 < distance <= convolution_slack(shares, std)
+
+
+@pytest.mark.parametrize("multiplier", [1e-6, 0.3, 1.0, 9.99999999])
+def test_the_count_is_noised_as_much_as_it_says(multiplier: float) -> None:
+    """Noise of the sums' own standard deviation is `count_noise` on the count, up to the unit's rounding down."""
+    grid = Quantizer(bits=32, bound=0.06)
+    counting = central(noise_multiplier=multiplier, count_noise=5.0, quantizer=grid)
+
+    per_client = 2 * counting.count_unit  # from not clipped to clipped
+    assert math.sqrt(counting.variance()) == pytest.approx(
+        5.0 * per_client, rel=2 / counting.count_unit + 1e-6
+    )
+
+
+def test_noise_next_to_nothing_is_too_little_and_not_an_error_of_arithmetic() -> None:
+    """Squares of a small multiplier vanish: it is refused by name all the same."""
+    with pytest.raises(PrivacyError, match="noise of 0 integer units"):
+        central(noise_multiplier=1e-300, count_noise=5.0)

@@ -16,7 +16,7 @@ from rbla_secure.errors import UpdateError
 from rbla_secure.lora.bands import pack, rank_bands
 from rbla_secure.lora.update import ClientUpdate, PackedUpdate
 from rbla_secure.privacy.clipping import clip
-from rbla_secure.privacy.quantize import Quantizer, dequantize, dequantize_weighted, quantize
+from rbla_secure.privacy.quantize import Quantizer, dequantize, dequantize_weighted, quantize, statistics
 from tests.support.properties import PROPERTY
 
 KEY = bytes(range(16))
@@ -298,6 +298,42 @@ def test_each_band_carries_its_own_statistics() -> None:
     assert unweighted[0].tolist() == [0, 32767, 0]
     assert integers[0].tolist() == [0, 32767, 32767, 0]
     assert integers[1].tolist() == [32767, -32767, 32767, 0, 32767, round(32767 / 4)]
+
+
+@PROPERTY
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([1e-3, 0.05, 3.0]),
+    weight=st.floats(0, 1),
+    weighted=st.booleans(),
+)
+def test_all_integers_of_a_client_stay_within_the_whole_bound(
+    seed: int,
+    scale: float,
+    weight: float,
+    weighted: bool,  # noqa: FBT001
+) -> None:
+    """Values and statistics together, over two bands, are never longer than is stated for both."""
+    grid, rows = Quantizer(bits=16, bound=0.06), np.random.default_rng(seed).normal(size=(4, 6)) * scale
+    bands = rank_bands([2, 4])
+    update = pack(clip(ClientUpdate(rows=rows, weight=grid.round_weight(weight)), clip_norm=0.01), bands)
+
+    integers = quantize(update, grid, stream(seed), weighted=weighted)
+
+    count = len(bands) * statistics(weighted=weighted)
+    whole = grid.whole_norm_bound(update.norm_bound, rows.size, statistics=count)
+    assert norm(np.concatenate(list(integers.values()))) <= whole * (1 + 1e-12)
+
+
+def test_a_weight_is_longer_than_the_values_it_weighs() -> None:
+    """Sixteen values of length 0.01 are 5461 units long at most, and one weight 32767: the bound of values is not that of all."""
+    grid = Quantizer(bits=16, bound=0.06)
+    update = pack(clip(ClientUpdate(rows=np.full((1, 16), 0.5), weight=1.0), clip_norm=0.01), rank_bands([1]))
+
+    whole = norm(quantize(update, grid, stream(), weighted=True)[0])
+
+    assert grid.rounded_norm_bound(0.01, 16) < 5500
+    assert 33_000 < whole <= grid.whole_norm_bound(0.01, 16, statistics=2)
 
 
 def test_a_client_without_weight_adds_nothing() -> None:

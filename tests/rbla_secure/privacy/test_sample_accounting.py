@@ -131,11 +131,11 @@ def test_a_ledger_that_forgets_is_refused(tmp_path: Path) -> None:
     """Lost, damaged, of another run, or without a round whose result is there."""
     with pytest.raises(PrivacyError, match="lacks round 1, whose result is here"):
         SampleLedger.open(tmp_path, terms(), trained_rounds=[1])
-    SampleLedger.open(tmp_path, terms()).record(entry(1, "a"))
+    known = SampleLedger.open(tmp_path, terms()).record(entry(1, "a"))
     with pytest.raises(PrivacyError, match="lacks round 2"):
-        SampleLedger.open(tmp_path, terms(), trained_rounds=[1, 2])
+        SampleLedger.open(tmp_path, terms(), trained_rounds=[1, 2], known=known)
     with pytest.raises(PrivacyError, match="opened under other terms"):
-        SampleLedger.open(tmp_path, terms(delta=1e-6))
+        SampleLedger.open(tmp_path, terms(delta=1e-6), known=known)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-3])
     with pytest.raises(PrivacyError, match="is damaged"):
         SampleLedger.open(tmp_path, terms())

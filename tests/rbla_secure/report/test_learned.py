@@ -133,6 +133,18 @@ def test_with_a_verifier_a_lying_server_reads_sums() -> None:
     assert "committed to" in shown.hidden
 
 
+@pytest.mark.parametrize("screening", ["off", "verdicts", "values"])
+def test_with_values_of_screening_one_client_can_point_them(screening: str) -> None:
+    """What a client's part in a sum does to the next round's cosines is a row of its own, where there are cosines."""
+    party = "server, with one client that sends values beyond its bound"
+
+    rows = table("homomorphic", {"rows 1-1": 6}, homomorphic={"verifier": True, "screening": screening})
+    alone = table("homomorphic", {"rows 1-1": 6}, homomorphic={"screening": screening})
+
+    assert (party in rows) == (screening == "values")
+    assert party not in alone  # there a server that lies reads whole updates
+
+
 def test_clients_and_readers_stand_in_every_table() -> None:
     """What a client sees, and that no noise protects the published adapter, is said in all modes."""
     rows = [table(mode, {"rows 1-1": 6}) for mode in ("plain", "masking", "homomorphic")]

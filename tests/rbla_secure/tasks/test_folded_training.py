@@ -1,5 +1,7 @@
 """A client that folds trains its own rows, at the cost of its own rank, on the function of the whole adapter."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rbla_secure.choices import Factors, Optimizer
 from rbla_secure.config import TrainingConfig
-from rbla_secure.errors import PrivacyError
+from rbla_secure.errors import AdapterError, PrivacyError
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import attach, find_linear, write_rows
 from rbla_secure.seeding import derive_seed
@@ -297,6 +299,29 @@ def test_turns_end_where_training_diverges() -> None:
     local = trainer(turns=TURNS, optimizer=Optimizer.SGD, learning_rate=1e30, epochs=3)
 
     assert not np.isfinite(local.train(moved().folded(5), examples(), seed=1)).all()
+
+
+def test_turns_end_where_what_was_trained_can_no_longer_be_folded() -> None:
+    """Finite rows of a low band may have an infinite product: it costs the later bands, as for those who hold none."""
+    terms: dict[str, Any] = {"optimizer": Optimizer.SGD, "learning_rate": 1e25, "steps": 1}
+    local = trainer(turns=TURNS, **terms)
+    low = local.train(moved().folded(1), examples(), seed=1)
+
+    rows = local.train(moved().folded(5), examples(), seed=1)
+
+    assert np.isfinite(low).all()
+    assert rows[:1].tobytes() == low.tobytes()
+    assert np.isnan(rows[1:3]).all()
+    assert rows[3:].tobytes() == moved().rows[3:5].tobytes()
+
+
+def test_a_rest_that_was_sent_too_large_is_refused_before_the_first_turn() -> None:
+    """By everybody alike: it is the same for all ranks."""
+    rows = moved().rows.copy()
+    rows[6:] = 1e30
+    for rank in TURNS[:-1]:
+        with pytest.raises(AdapterError, match="finite"):
+            trainer(turns=TURNS).train(Adapter(layout=LAYOUT, rows=rows).folded(rank), examples(), seed=1)
 
 
 def test_steps_with_noise_are_not_taken_in_turns() -> None:

@@ -1,0 +1,85 @@
+"""The ledgers of a run folder are held against its audit log. Run by the server, and by whoever looks.
+
+What a crash can leave of a ledger beside what the log holds, and why that may be believed: `ledger_state.py` in
+rbla_secure/privacy. The figures of such an entry are compared where there is a plan (`spending.py`).
+"""
+
+from pathlib import Path
+
+from rbla_secure.config import Config, load_config
+from rbla_secure.errors import PrivacyError
+from rbla_secure.federation.audit_log import FILE_NAME, AuditLog
+from rbla_secure.federation.folder_checks import CONFIG, check_identity, check_kinds, read_run_id
+from rbla_secure.federation.history import History
+from rbla_secure.privacy.ledger import FILE, Ledger
+from rbla_secure.privacy.ledger_state import check_state
+from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
+from rbla_secure.privacy.sample_ledger import SampleLedger
+
+Ledgers = tuple[Ledger | None, SampleLedger | None]
+
+
+def look_at_ledgers(folder: Path) -> Ledgers:
+    """The ledgers of a run that may go on meanwhile. Nothing is written, and nobody is kept out.
+
+    The log is read before the ledgers and again after them. A ledger must have what the log held before; of what it has more,
+    the log must hold everything by then but the one entry that was being written. The figures of that entry are not
+    compared, for there is no plan here: nothing was revealed for it, and it can only add to what was spent.
+
+    Raises:
+        RunFolderError: It is no run folder, or its configuration, identity or events were changed.
+        PrivacyError: As :func:`check_ledgers`.
+        ConfigError: Its config.toml is damaged.
+    """
+    check_kinds(folder)
+    config = load_config(folder / CONFIG)
+    before = _history(folder)
+    check_identity(folder, config, read_run_id(folder), before)
+    found = _read(folder)
+    _check(folder, config, found, before=before, after=_history(folder))
+    return found
+
+
+def check_ledgers(folder: Path, config: Config, history: History) -> Ledgers:
+    """The ledgers of a folder that is held, each with all entries that the log holds, unchanged, and no more than a crash leaves.
+
+    Raises:
+        PrivacyError: One is missing, damaged, shortened, changed, or has an entry that no crash leaves.
+    """
+    found = _read(folder)
+    _check(folder, config, found, before=history, after=history)
+    return found
+
+
+def _history(folder: Path) -> History:
+    history = History(folder / FILE_NAME)
+    AuditLog(folder / FILE_NAME, observe=history.take)
+    return history
+
+
+def _read(folder: Path) -> Ledgers:
+    return (
+        Ledger.read(folder) if (folder / FILE).exists() else None,
+        SampleLedger.read(folder) if (folder / SAMPLES_FILE).exists() else None,
+    )
+
+
+def _check(folder: Path, config: Config, found: Ledgers, *, before: History, after: History) -> None:
+    wanted = (config.noise_multiplier > 0, config.sample_level.noise_multiplier > 0)
+    ahead = []
+    for name, ledger, noise in zip((FILE, SAMPLES_FILE), found, wanted, strict=True):
+        if ledger is not None and not noise:
+            raise PrivacyError(
+                f"{folder / name} is there, but {CONFIG} adds no noise that it could count: it was put there; move it away"
+            )
+        entries = len(ledger.entries) if ledger is not None else 0
+        least = before.ledgers[name].entries if name in before.ledgers else 0
+        known = after.ledger_of(name, entries=max(entries, least))
+        check_state(folder / name, ledger, known=known, about=after.about_to_reveal(config.rounds))
+        if entries > (known.entries if known is not None else 0):
+            ahead.append(name)
+    if len(ahead) > 1:
+        raise PrivacyError(
+            f"{folder / ahead[0]} and {ahead[1]} each have an entry that {FILE_NAME} does not hold, and a crash leaves one at "
+            "most: restore whichever was changed from a copy"
+        )

@@ -1,0 +1,279 @@
+"""What time it is for a decryptor or verifier: its operator's, running on within a session, and never back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from protocols.errors import CertificateError, EnrolmentError, ProtocolError, ServiceError
+from protocols.homomorphic.messages import RoundKey
+from protocols.homomorphic.service_messages import SessionRequest, Setup
+from protocols.homomorphic.services import KeyedService, LocalChannel, payload_of
+from protocols.homomorphic.terms import Terms
+from protocols.identity import TrustStore
+from protocols.primitives.certificates import Certificate, issue_certificate
+from protocols.primitives.revocations import issue_revocations
+from protocols.roster import Roster, RosterEntry
+from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
+from tests.protocols.homomorphic.parties import (
+    AUTHORITY,
+    NOW,
+    SERVICE_KEYS,
+    TRUST,
+    VERIFIED,
+    Meeting,
+    charge_for,
+)
+
+FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
+SESSION = make_session(4, segment(0, 20, MEMBERS, 3))
+CHARGE = charge_for(services=VERIFIED)
+SERVICE = pytest.mark.parametrize("name", ["decryptor", "verifier"])
+HOUR, DAY = 3600, 86_400
+SHORT = 100  # seconds that something is valid
+
+
+@dataclass
+class Seconds:
+    """A steady clock that a test lets run."""
+
+    passed: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.passed
+
+
+def with_short_certificate(name: str) -> TrustStore:
+    """A view in which one certificate expires soon, and nothing else does."""
+    old = TRUST.certificates[name]
+    short = issue_certificate(
+        AUTHORITY.key,
+        AUTHORITY.certificate,
+        client=name,
+        rank=old.rank,
+        public_key=old.public_key,
+        now=NOW,
+        valid_for=SHORT,
+    )
+    return with_certificates({**TRUST.certificates, name: short})
+
+
+def with_certificates(certificates: dict[str, Certificate]) -> TrustStore:
+    """A view of these, on a second roster."""
+    roster = Roster.issue(
+        AUTHORITY.key,
+        number=2,
+        issued_at=NOW,
+        expires_at=TRUST.roster.expires_at,
+        least_revocations=1,
+        entries=map(RosterEntry.of, certificates.values()),
+    )
+    return TRUST.updated(now=NOW + 1, roster=roster, certificates=certificates.values())
+
+
+def with_short_list(number: int = 2, valid_for: int = SHORT) -> TrustStore:
+    """A view whose revocation list expires soon."""
+    listed = issue_revocations(
+        AUTHORITY.key, AUTHORITY.certificate, serials=[], number=number, now=NOW, valid_for=valid_for
+    )
+    return TRUST.updated(now=NOW + 1, revocations=listed)
+
+
+def services_with(trust: TrustStore, clocks: dict[str, Seconds]) -> dict[str, KeyedService]:
+    """Both services, each with a clock of its own."""
+    services = {}
+    for name in VERIFIED.names:
+        services[name] = KeyedService(name, SERVICE_KEYS[name], ticks=clocks[name])
+        services[name].set_up(Setup(charge=CHARGE, trust=trust))
+    return services
+
+
+def timed(trust: TrustStore) -> tuple[Meeting, dict[str, Seconds], dict[str, KeyedService]]:
+    """A session in which both services have clocks; aggregator and clients have none, and never see anything expire."""
+    clocks = {name: Seconds() for name in VERIFIED.names}
+    meeting = Meeting.of(SESSION, CHARGE, trust=trust)
+    services = services_with(trust, clocks)
+    roles = {name: LocalChannel(service) for name, service in services.items()}
+    meeting.use(replace(meeting.roles, decryptor=roles["decryptor"], verifier=roles["verifier"]))
+    return meeting, clocks, services
+
+
+EXPIRING: dict[str, Callable[[], TrustStore]] = {
+    "a client's certificate": lambda: with_short_certificate(LAST),
+    "the decryptor's certificate": lambda: with_short_certificate("decryptor"),
+    "the verifier's certificate": lambda: with_short_certificate("verifier"),
+    "the revocation list": with_short_list,
+}
+
+
+@SERVICE
+@pytest.mark.parametrize("kind", EXPIRING)
+def test_what_expires_within_a_session_is_noticed_before_it_is_opened(name: str, kind: str) -> None:
+    """By the verifier before it signs, and by the decryptor before it opens what a verifier with a slow clock has signed."""
+    meeting, clocks, _ = timed(EXPIRING[kind]())
+    meeting.take(*MEMBERS)
+    clocks[name].passed += SHORT
+
+    with pytest.raises(ServiceError, match=f"the {name}: CertificateError"):
+        meeting.sums(same_bindings(SESSION))
+
+
+@pytest.mark.parametrize("kind", EXPIRING)
+def test_services_that_look_when_a_session_opens_alone_open_it(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The control: whoever expired in the middle is in the sum, by services whose time stands still and that do not look again."""
+    monkeypatch.setattr(TrustStore, "moment", property(lambda store: store.now))
+    meeting, clocks, _ = timed(EXPIRING[kind]())
+    meeting.take(*MEMBERS)
+    for clock in clocks.values():
+        clock.passed += SHORT
+
+    assert meeting.sums(same_bindings(SESSION)) == {
+        0: plain_sum(meeting.inputs, SESSION.segments[0], MEMBERS)
+    }
+
+
+@SERVICE
+def test_who_expires_before_the_list_is_fixed_is_not_on_it(name: str) -> None:
+    """The receipt is not taken either."""
+    meeting, clocks, _ = timed(with_short_certificate(LAST))
+    meeting.commit(*MEMBERS)
+    meeting.server.close_stage()
+    clocks[name].passed += SHORT
+
+    with pytest.raises(ServiceError, match=f"the {name}: CertificateError"):
+        meeting.server.requests()
+
+
+@SERVICE
+def test_who_expires_and_does_not_contribute_stops_nobody(name: str) -> None:
+    """A member that dropped out after it had committed counts in no sum, and its certificate in no check of one."""
+    meeting, clocks, _ = timed(with_short_certificate(LAST))
+    meeting.take(*MEMBERS[:3])
+    clocks[name].passed += SHORT
+
+    assert meeting.sums(same_bindings(SESSION)) == {
+        0: plain_sum(meeting.inputs, SESSION.segments[0], MEMBERS[:3])
+    }
+
+
+def opening(service: KeyedService, round_number: int) -> RoundKey:
+    """The key of a round, from a decryptor."""
+    request = SessionRequest(session=replace(SESSION, round=round_number))
+    return RoundKey.from_bytes(service.answer(request.to_bytes()))
+
+
+@SERVICE
+def test_between_sessions_a_list_expires_too_and_a_newer_one_brings_it_back(name: str) -> None:
+    """Once its revocation list has expired it serves nobody, until its operator has a newer one."""
+    clocks = {each: Seconds() for each in VERIFIED.names}
+    services = services_with(with_short_list(), clocks)
+    second = request_for(name, services, 2)
+    clocks[name].passed += SHORT
+    with pytest.raises(CertificateError, match="revocation list 2"):
+        services[name].answer(second)
+
+    services[name].set_up(Setup(charge=CHARGE, trust=with_short_list(number=3, valid_for=DAY)))
+    if name == "verifier":  # whose key must be of the newer list as well
+        services["decryptor"].set_up(Setup(charge=CHARGE, trust=with_short_list(number=3, valid_for=DAY)))
+    services[name].answer(request_for(name, services, 3))
+
+
+def request_for(name: str, services: dict[str, KeyedService], round_number: int) -> bytes:
+    """What begins a round at a service."""
+    session = replace(SESSION, round=round_number)
+    if name == "decryptor":
+        return SessionRequest(session=session).to_bytes()
+    return SessionRequest(session=session, key=opening(services["decryptor"], round_number)).to_bytes()
+
+
+def test_the_same_setup_again_puts_no_time_back() -> None:
+    """Lists that have expired by the service's time stay so, whatever moment its operator's setup names."""
+    clock = Seconds()
+    service = services_with(with_short_list(), {"decryptor": clock, "verifier": Seconds()})["decryptor"]
+    opening(service, 1)
+    clock.passed += SHORT
+    with pytest.raises(CertificateError, match="revocation list 2"):
+        opening(service, 2)
+
+    with pytest.raises(CertificateError, match="revocation list 2"):
+        service.set_up(Setup(charge=CHARGE, trust=with_short_list()))
+
+    with pytest.raises(CertificateError, match="revocation list 2"):
+        opening(service, 2)
+
+
+def test_where_a_setup_tells_the_time_expired_lists_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: a service that believes the moment of the last setup serves under them once more."""
+    clock = Seconds()
+    service = services_with(with_short_list(), {"decryptor": clock, "verifier": Seconds()})["decryptor"]
+    clock.passed += SHORT
+
+    def careless(self: KeyedService, setup: Setup) -> None:
+        assert self._role is not None
+        self._role.believe(setup.trust)
+
+    monkeypatch.setattr(KeyedService, "set_up", careless)
+    payload_of(service.operate(Setup(charge=CHARGE, trust=with_short_list()).to_bytes()))
+
+    opening(service, 2)
+
+
+def test_a_setup_that_is_ahead_puts_the_time_forward_and_it_runs_on_from_there() -> None:
+    """By the later of the operator's time and its own, and at once, not when the next check comes."""
+    clock = Seconds()
+    service = services_with(with_short_list(valid_for=DAY), {"decryptor": clock, "verifier": Seconds()})[
+        "decryptor"
+    ]
+
+    service.set_up(Setup(charge=CHARGE, trust=replace(view_of(service), now=NOW + DAY - HOUR, clock=None)))
+    clock.passed += HOUR
+    opening(service, 1)
+    clock.passed += 1  # the last second that counts is the one before
+    with pytest.raises(CertificateError, match="revocation list 2"):
+        opening(service, 2)
+
+
+def view_of(service: KeyedService) -> TrustStore:
+    """Whom it believes."""
+    assert service._setup is not None
+    return service._setup.trust
+
+
+def test_a_setup_that_is_behind_leaves_the_time() -> None:
+    """Newer lists from an operator whose clock is behind count from the service's own time."""
+    clock = Seconds()
+    service = services_with(TRUST, {"decryptor": clock, "verifier": Seconds()})["decryptor"]
+    clock.passed += DAY
+
+    service.set_up(Setup(charge=CHARGE, trust=with_short_list(valid_for=2 * DAY)))
+    assert view_of(service).moment == NOW + DAY
+    with pytest.raises(CertificateError):
+        service.set_up(Setup(charge=CHARGE, trust=with_short_list(number=3)))
+
+    clock.passed += HOUR
+    assert view_of(service).moment == NOW + DAY + HOUR
+
+
+def test_a_refused_setup_tells_no_time() -> None:
+    """A moment in the far future beside lists that are not taken would stop the service for good."""
+    clock = Seconds()
+    service = services_with(TRUST, {"decryptor": clock, "verifier": Seconds()})["decryptor"]
+    other = replace(CHARGE, least_quorum=2)
+
+    with pytest.raises(ProtocolError):
+        service.set_up(Setup(charge=other, trust=TRUST.updated(now=NOW + 20 * DAY)))
+
+    assert view_of(service).moment == NOW
+
+
+def test_a_roster_expires_within_a_session_too() -> None:
+    """The terms of an open session read the clock whenever they are asked."""
+    clock = Seconds()
+    service = services_with(TRUST, {"decryptor": clock, "verifier": Seconds()})["decryptor"]
+    terms = Terms(session=SESSION, profile=CHARGE.profile, trust=view_of(service), services=CHARGE.services)
+    clock.passed += TRUST.roster.expires_at - NOW + 1
+
+    with pytest.raises(EnrolmentError, match="roster 1 expired"):
+        terms.check_parties([1])
