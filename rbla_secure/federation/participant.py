@@ -228,7 +228,8 @@ class Participant:
 
         Raises:
             RefusalError: Training failed. Under noise it counts as no change instead: a refusal would show the server that
-                the data made it so.
+                the data made it so. With noise inside the client alone, errors of our own are told: they are about the
+                model, and no example is looked at before (`privacy/sample_level.py`).
         """
         plan, held = self._plan, self._plan.ranks[self._name]
         trained = plan.trained_rank(self._name)
@@ -240,7 +241,8 @@ class Participant:
             change[:trained] = rows.astype(np.float64) - model.rows
         except Exception as error:  # noqa: BLE001  # whatever it raises costs this client the round, never the run
             _LOG.exception("%s: local training failed in round %d", self._name, session.round)
-            if plan.mechanism is None:
+            about_the_model = plan.sample_level is None or isinstance(error, RblaSecureError)
+            if plan.mechanism is None and about_the_model:
                 raise RefusalError(f"local training failed: {type(error).__name__}") from None
             change[:] = 0.0
         return change

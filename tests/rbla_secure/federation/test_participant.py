@@ -13,6 +13,7 @@ from protocols.plain import PlainInput
 from protocols.primitives.secret import Secret
 from protocols.ring import centred
 from protocols.session import ClientId, ExtraReveal, Segment, Session
+from rbla_secure.errors import PrivacyError
 from rbla_secure.federation.conversation import Turn, hold
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
@@ -666,6 +667,28 @@ def test_under_noise_nobody_is_told_that_training_failed(name: str, mechanism: s
     refused = refusal(participant(name, train=fails).handle(request()))
     assert refused.error == "RefusalError", "control: without noise the server is told"
     assert refused.reason == "local training failed: ValueError"
+
+
+def does_not_fit(adapter: Adapter, seed: int) -> Rows:
+    """Local training that refuses the model, before it has looked at an example."""
+    raise PrivacyError(f"the model has nothing to train at rank {adapter.rank}, seed {seed}")
+
+
+def test_with_noise_inside_clients_nobody_is_told_what_an_example_did() -> None:
+    """Whatever torch raises counts as no change; that the model does not fit is about no example, and is said."""
+    plan = make_plan(
+        sample_level={"noise_multiplier": 1.0, "clip_norm": 1.0, "sample_rate": 0.5}, training={"steps": 3}
+    )
+    asked = request(make_session(plan))
+
+    failed, idle = (
+        sent(participant(plan=plan, train=train).handle(asked))
+        for train in (fails, lambda adapter, _: adapter.rows)
+    )
+
+    for index, values in idle.items():
+        np.testing.assert_array_equal(failed[index], values)
+    assert "PrivacyError" in refusal(participant(plan=plan, train=does_not_fit).handle(asked)).reason
 
 
 def test_a_request_without_adapter_at_the_input_stage_is_refused() -> None:
