@@ -84,11 +84,16 @@ def check_kinds(folder: Path) -> None:
     for names, is_kind, kind in ((_FILES, stat.S_ISREG, "file"), (_FOLDERS, stat.S_ISDIR, "folder")):
         for path in (folder / name for name in names):
             try:
-                mode = path.lstat().st_mode
+                found = path.lstat()
             except FileNotFoundError:
                 continue
-            if not is_kind(mode):
+            if not is_kind(found.st_mode):
                 raise RunFolderError(f"{path} must be a {kind} of its own and no link or anything else")
+            if kind == "file" and found.st_nlink > 1:
+                raise RunFolderError(
+                    f"{path} has {found.st_nlink} names (hard links), so that another folder would be written too: copy the "
+                    "folder instead of linking its files"
+                )
     for path in (*_inside(folder / BASE), *_inside(folder / ADAPTER)):
         if not stat.S_ISREG(path.lstat().st_mode):
             raise RunFolderError(f"{path} must be a file of its own and no link or anything else")

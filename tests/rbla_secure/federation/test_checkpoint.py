@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -133,6 +134,34 @@ def test_loading_changes_nothing(folder: RunFolder) -> None:
     folder.load(PLAN)
 
     assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3"])
+def test_a_checkpoint_of_numbers_that_numpy_has_not_is_refused(folder: RunFolder, kind: str) -> None:
+    """By file name, as any damaged one."""
+    path = folder.path / "checkpoints" / "round-0001.safetensors"
+    size = 2 if kind == "BF16" else 1
+    header = json.dumps({"rows": {"dtype": kind, "shape": [1, 1], "data_offsets": [0, size]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+
+    with pytest.raises(RunFolderError, match=r"round-0001\.safetensors is damaged"):
+        folder.load(PLAN)
+
+
+def test_a_folder_whose_files_have_a_second_name_is_refused(folder: RunFolder, tmp_path: Path) -> None:
+    """A copy by hard links is the same files: going on with one would write the other, and lose it."""
+    before, copy = snapshot(folder), tmp_path / "copy"
+    folder.close()
+    shutil.copytree(folder.path, copy, copy_function=os.link)
+
+    for path in (folder.path, copy):
+        with pytest.raises(RunFolderError, match=r"has 2 names \(hard links\)"):
+            RunFolder.open(path)
+
+    shutil.rmtree(copy)
+    again = RunFolder.open(folder.path)
+    assert snapshot(again) == before
+    again.close()
 
 
 def identity_of(folder: RunFolder) -> dict[str, str]:
