@@ -75,11 +75,11 @@ def test_a_resumed_run_forgets_nothing(
     config = load_config(None, [a for a in [*job(images), *NOISY] if a != "--set"])
     save, saved = RunFolder.save, []
 
-    def dies(self: RunFolder, *arguments: object) -> None:
+    def dies(self: RunFolder, *arguments: object, **more: object) -> None:
         saved.append(1)
         if len(saved) == 2:
             raise KeyboardInterrupt
-        save(self, *arguments)  # type: ignore[arg-type]
+        save(self, *arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunFolder, "save", dies)
     keys = [*job(images), *NOISY]
