@@ -6,6 +6,7 @@ started again, along which direction updates were screened last. Nothing
 that comes by the aggregator's channel can set or change it, so there is no race for who is first and nothing to replay.
 """
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -130,6 +131,9 @@ class KeyedService(Service):
     Its time is its operator's too: what the setup says, and from then on by this machine's monotonic clock. It is read at every
     check, so that lists and certificates expire within a session as well, and a setup never puts it back.
 
+    One call at a time, from whatever thread and on whichever side: what a role does once per key or round it would otherwise do for
+    two calls that both find it not done yet.
+
     Args:
         name: Under which the authority enrols it.
         key: Its own; made here if not given.
@@ -145,9 +149,14 @@ class KeyedService(Service):
         self._clock = Clock(wall=lambda: self._told, steady=ticks)
         self._setup: Setup | None = None
         self._role: Decryptor | Verifier | None = None
+        self._turn = threading.RLock()
 
     def answer(self, request: bytes) -> bytes:
         """Answer one request of the aggregator."""
+        with self._turn:
+            return self._answer(request)
+
+    def _answer(self, request: bytes) -> bytes:
         if request == HELLO:
             return self._key.public
         if type_of(request) in {MessageType.SERVICE_SETUP, MessageType.SERVICE_REFERENCE}:
@@ -171,16 +180,8 @@ class KeyedService(Service):
         if request == HELLO:
             return Answer(payload=self._key.public).to_bytes()
         try:
-            if type_of(request) == MessageType.SERVICE_REFERENCE:
-                return Answer(payload=self._refer(request)).to_bytes()
-            try:
-                setup = Setup.from_bytes(request)
-            except ProtocolError:
-                # Lists that cannot be read may be the ones that take somebody back.
-                self._end_session()
-                raise
-            self.set_up(setup)
-            return Answer(payload=b"").to_bytes()
+            with self._turn:
+                return Answer(payload=self._operate(request)).to_bytes()
         except ProtocolError as error:
             return Refusal.of(error).to_bytes()
 
@@ -195,6 +196,10 @@ class KeyedService(Service):
             EnrolmentError: A list in it is older than the one at hand; the service is enrolled under another key.
             IdentityError: The service, or something in the lists, cannot be believed.
         """
+        with self._turn:
+            self._set_up(setup)
+
+    def _set_up(self, setup: Setup) -> None:
         known = self._setup
         if known is not None and setup.trust.digest != known.trust.digest:
             self._end_session()
@@ -204,6 +209,18 @@ class KeyedService(Service):
             self._begin(setup)
         else:
             self._renew(known, setup)
+
+    def _operate(self, request: bytes) -> bytes:
+        if type_of(request) == MessageType.SERVICE_REFERENCE:
+            return self._refer(request)
+        try:
+            setup = Setup.from_bytes(request)
+        except ProtocolError:
+            # Lists that cannot be read may be the ones that take somebody back.
+            self._end_session()
+            raise
+        self.set_up(setup)
+        return b""
 
     def _refer(self, request: bytes) -> bytes:
         """A verifier's reference, if that is asked for; or take up the one that is told."""
