@@ -13,7 +13,7 @@ from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import EvaluationError
 from rbla_secure.evaluation import arena
 from rbla_secure.evaluation.arena import Outcome, attacked_run, kept_from_input
-from rbla_secure.evaluation.mounted import Failures
+from rbla_secure.evaluation.mounted import Failures, mounted
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.placement import placement
@@ -132,8 +132,6 @@ def test_a_screening_error_of_the_attackers_own_is_no_screening(
 
     with pytest.raises(EvaluationError, match=r"failed by itself \(ScreeningError"):
         attacked(images, *settings, contribute=unjudged)
-
-    mounted = arena.mounted
 
     def believing(outcome: Any, number: int, attackers: Any, *rest: Any, **_: Any) -> frozenset[str]:
         named = {name for name, why in outcome.refusals.items() if why.startswith("ScreeningError")}
