@@ -298,7 +298,14 @@ def test_claim_46_an_attack_that_did_not_happen_is_not_scored() -> None:
     assert mounted(replace(outcome, survivors=("bad", "honest")), 1, ("bad",), ("honest",), silenced) == {
         "bad"
     }
+    summed = replace(outcome, survivors=("bad", "honest"), refusals={})
+    with pytest.raises(EvaluationError, match=r"attacker bad failed by itself \(X: under noise\)"):
+        mounted(summed, 1, ("bad",), ("honest",), silenced, failures={"bad": "X: under noise"})
+    called_so = replace(outcome, refusals={"bad": "ScreeningError: no"})
+    with pytest.raises(EvaluationError, match="attacker bad was refused"):
+        mounted(called_so, 1, ("bad",), ("honest",), silenced)
+    assert mounted(called_so, 1, ("bad",), ("honest",), silenced, screened={"bad"}) == {"bad"}
     shared = replace(outcome, survivors=("worse",), refusals={"bad": "X: no", "honest": "X: no"})
     assert mounted(shared, 1, ("bad", "worse"), ("honest",), silenced) == {"worse"}
-    with pytest.raises(EvaluationError, match="attacker bad was refused and no update of it reached a sum"):
+    with pytest.raises(EvaluationError, match="attacker bad was refused or failed, and no update of it"):
         check_each_seen(shared.refusals.keys() - {"honest"}, {"worse"}, rounds=1)
