@@ -269,6 +269,18 @@ def test_a_refused_setup_with_other_lists_tells_no_time() -> None:
     assert view_of(service).moment == NOW
 
 
+def test_other_lists_that_have_expired_tell_no_time() -> None:
+    """Nor does a moment beside lists that were never taken and are no longer in force."""
+    service = services_with(TRUST, {"decryptor": Seconds(), "verifier": Seconds()})["decryptor"]
+    data = Setup(charge=CHARGE, trust=with_short_list()).to_bytes()
+    late = data.replace((NOW + 1).to_bytes(8, "little"), (NOW + 1 + SHORT).to_bytes(8, "little"))
+
+    with pytest.raises(CertificateError):
+        payload_of(service.operate(late))
+
+    assert view_of(service).moment == NOW
+
+
 def test_a_refused_setup_with_the_known_lists_tells_the_time() -> None:
     """Its operator has said what time it is, whatever else is wrong."""
     service = services_with(TRUST, {"decryptor": Seconds(), "verifier": Seconds()})["decryptor"]
