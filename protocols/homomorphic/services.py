@@ -10,6 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import final
 
@@ -189,7 +190,8 @@ class KeyedService(Service):
         """Begin to serve, or take up newer lists. Only its operator can call this.
 
         Whatever comes of it, no session goes on under other lists than these: it is ended before anything else is looked at. Newer
-        lists that take back this very service are taken up too, and it serves nobody under them.
+        lists that take back this very service are taken up too, and it serves nobody under them. Beside the lists at hand its time is
+        taken even if it is refused.
 
         Raises:
             StageError: The setup is another service's, or changes what was to be served.
@@ -203,6 +205,8 @@ class KeyedService(Service):
         known = self._setup
         if known is not None and setup.trust.digest != known.trust.digest:
             self._end_session()
+        elif known is not None:
+            self._tell(setup.trust.now)
         if self._name not in setup.charge.services.names:
             raise StageError(f"{self._name} is none of the services that it is to be set up with")
         if known is None:
@@ -218,9 +222,16 @@ class KeyedService(Service):
         except ProtocolError:
             # Lists that cannot be read may be the ones that take somebody back.
             self._end_session()
+            self._tell_time_of(request)
             raise
         self.set_up(setup)
         return b""
+
+    def _tell_time_of(self, request: bytes) -> None:
+        """Take the time of a setup that is refused: it may be the very time at which the lists at hand have expired."""
+        with suppress(ProtocolError):
+            if self._setup is not None:
+                self._tell(Setup.time_beside(request, self._setup.trust) or self._told)
 
     def _refer(self, request: bytes) -> bytes:
         """A verifier's reference, if that is asked for; or take up the one that is told."""
@@ -258,7 +269,10 @@ class KeyedService(Service):
 
     def _take_up(self, setup: Setup, trust: TrustStore) -> None:
         self._setup = replace(setup, trust=trust)
-        self._told = setup.trust.now
+        self._tell(setup.trust.now)
+
+    def _tell(self, now: int) -> None:
+        self._told = now
         self._clock()  # from this moment on
 
     def _end_session(self) -> None:
