@@ -1,18 +1,30 @@
 """The ledgers of a run folder are held against its audit log. Run by the server, and by whoever looks.
 
 What a crash can leave of a ledger beside what the log holds, and why that may be believed: `ledger_state.py` in
-rbla_secure/privacy. The figures of such an entry are compared where there is a plan (`spending.py`).
+rbla_secure/privacy. Such an entry is of everybody in its session where it is written before anybody has answered (single
+examples, and client level where something shows at once), else of as many as it takes to open a sum. It is there in the one ledger or
+the other: the second of a session is written once the log holds the first. Its figures are compared where there is a
+plan (`spending.py`).
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import PrivacyError
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog
-from rbla_secure.federation.folder_checks import CONFIG, check_identity, check_kinds, read_run_id
+from rbla_secure.federation.folder_checks import (
+    CONFIG,
+    METRICS,
+    check_identity,
+    check_kinds,
+    has_left_over,
+    read_run_id,
+)
 from rbla_secure.federation.history import History
+from rbla_secure.federation.protection import shows_at_once
 from rbla_secure.privacy.ledger import FILE, Ledger
-from rbla_secure.privacy.ledger_state import check_state
+from rbla_secure.privacy.ledger_state import OpenSession, check_state, not_believed
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
 from rbla_secure.privacy.sample_ledger import SampleLedger
 
@@ -47,7 +59,13 @@ def check_ledgers(folder: Path, config: Config, history: History) -> Ledgers:
         PrivacyError: One is missing, damaged, shortened, changed, or has an entry that no crash leaves.
     """
     found = _read(folder)
-    _check(folder, config, found, before=history, after=history)
+    ahead = _check(folder, config, found, before=history, after=history)
+    # Not asked of a run that goes on meanwhile: its result may be there by now.
+    if ahead and has_left_over(folder, history):
+        raise PrivacyError(
+            f"{folder / ahead} has an entry that {FILE_NAME} does not hold, and {METRICS} a line, which comes after that: a crash "
+            "leaves one of them at most; restore whichever was changed from a copy"
+        )
     return found
 
 
@@ -64,7 +82,8 @@ def _read(folder: Path) -> Ledgers:
     )
 
 
-def _check(folder: Path, config: Config, found: Ledgers, *, before: History, after: History) -> None:
+def _check(folder: Path, config: Config, found: Ledgers, *, before: History, after: History) -> str:
+    """The name of the ledger with an entry that the log does not hold; empty if there is none."""
     wanted = (config.noise_multiplier > 0, config.sample_level.noise_multiplier > 0)
     ahead = []
     for name, ledger, noise in zip((FILE, SAMPLES_FILE), found, wanted, strict=True):
@@ -75,11 +94,32 @@ def _check(folder: Path, config: Config, found: Ledgers, *, before: History, aft
         entries = len(ledger.entries) if ledger is not None else 0
         least = before.ledgers[name].entries if name in before.ledgers else 0
         known = after.ledger_of(name, entries=max(entries, least))
-        check_state(folder / name, ledger, known=known, about=after.about_to_reveal(config.rounds))
-        if entries > (known.entries if known is not None else 0):
+        about = after.about_to_reveal(config.rounds)
+        check_state(folder / name, ledger, known=known, about=about)
+        held = known.entries if known is not None else 0
+        if ledger is not None and about is not None and entries > held:
             ahead.append(name)
+            if reason := _not_its_turn(config, name, ledger.entries[-1].clients, about, after):
+                raise not_believed(folder / name, held, reason)
     if len(ahead) > 1:
         raise PrivacyError(
             f"{folder / ahead[0]} and {ahead[1]} each have an entry that {FILE_NAME} does not hold, and a crash leaves one at "
             "most: restore whichever was changed from a copy"
         )
+    return "".join(ahead)
+
+
+def _not_its_turn(
+    config: Config, name: str, clients: Collection[str], about: OpenSession, history: History
+) -> str:
+    """Why the log would hold an entry of these members by now, or never; empty if a crash can have come between."""
+    first = FILE if shows_at_once(config) else SAMPLES_FILE
+    both = config.noise_multiplier > 0 and config.sample_level.noise_multiplier > 0
+    if both and name != first and not history.has_spent(first, about):
+        return f"the entry of {first} that comes before it is not either"
+    # Before anybody has answered, an entry is of everybody who is asked.
+    everybody = name == SAMPLES_FILE or shows_at_once(config)
+    least = len(about.cohort) if everybody else about.threshold
+    if len(clients) < least:
+        return f"names {len(clients)} clients where it takes {least}"
+    return ""

@@ -20,7 +20,7 @@ from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
 from tests.rbla_secure.privacy.test_ledger import make_entry, make_terms, of_rounds
 from tests.support.run_folders import as_ledger
 
-ABOUT = OpenSession(round=3, attempt=1, cohort=("a", "b", "c"))
+ABOUT = OpenSession(round=3, attempt=1, cohort=("a", "b", "c"), threshold=2)
 
 
 def make_trained(number: int, *clients: str, **changes: Any) -> Trained:
@@ -140,7 +140,7 @@ UNLOGGED: list[tuple[Callable[[dict[str, Any]], object], OpenSession | None, str
     (lambda _: None, None, "no session is open that could have written it"),
     (
         lambda e: e.update(round=2),
-        OpenSession(round=2, attempt=1, cohort=("a", "b")),
+        OpenSession(round=2, attempt=1, cohort=("a", "b"), threshold=2),
         "attempt 1 at round 2 has one already",
     ),
 ]
