@@ -3,16 +3,16 @@
 What a crash can leave of a ledger beside what the log holds, and why that may be believed: `ledger_state.py` in
 rbla_secure/privacy. Such an entry is of everybody in its session where it is written before anybody has answered (single
 examples, and client level where something shows at once), else of as many as it takes to open a sum. It is there in the one ledger or
-the other: the second of a session is written once the log holds the first. Its figures are compared where there is a
-plan (`spending.py`).
+the other: the second of a session is written once the log holds the first. The figures of single examples follow from the
+configuration and are compared here; those of clients where there is a plan (`spending.py`).
 """
 
-from collections.abc import Collection
 from pathlib import Path
 
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import PrivacyError
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog
+from rbla_secure.federation.derived import sample_level
 from rbla_secure.federation.folder_checks import (
     CONFIG,
     METRICS,
@@ -24,9 +24,9 @@ from rbla_secure.federation.folder_checks import (
 from rbla_secure.federation.history import History
 from rbla_secure.federation.protection import shows_at_once
 from rbla_secure.privacy.ledger import FILE, Ledger
-from rbla_secure.privacy.ledger_state import OpenSession, check_state, not_believed
+from rbla_secure.privacy.ledger_state import Attempted, OpenSession, check_state, not_believed
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
-from rbla_secure.privacy.sample_ledger import SampleLedger
+from rbla_secure.privacy.sample_ledger import SampleLedger, Trained
 
 Ledgers = tuple[Ledger | None, SampleLedger | None]
 
@@ -36,7 +36,7 @@ def look_at_ledgers(folder: Path) -> Ledgers:
 
     The log is read before the ledgers and again after them. A ledger must have what the log held before; of what it has more,
     the log must hold everything by then but the one entry that was being written. The figures of that entry are not
-    compared, for there is no plan here: nothing was revealed for it, and it can only add to what was spent.
+    compared at client level, for there is no plan here: nothing was revealed for it, and it can only add to what was spent.
 
     Raises:
         RunFolderError: It is no run folder, or its configuration, identity or events were changed.
@@ -99,7 +99,7 @@ def _check(folder: Path, config: Config, found: Ledgers, *, before: History, aft
         held = known.entries if known is not None else 0
         if ledger is not None and about is not None and entries > held:
             ahead.append(name)
-            if reason := _not_its_turn(config, name, ledger.entries[-1].clients, about, after):
+            if reason := _not_of_its_session(config, name, ledger.entries[-1], about, after):
                 raise not_believed(folder / name, held, reason)
     if len(ahead) > 1:
         raise PrivacyError(
@@ -109,10 +109,10 @@ def _check(folder: Path, config: Config, found: Ledgers, *, before: History, aft
     return "".join(ahead)
 
 
-def _not_its_turn(
-    config: Config, name: str, clients: Collection[str], about: OpenSession, history: History
+def _not_of_its_session(
+    config: Config, name: str, entry: Attempted, about: OpenSession, history: History
 ) -> str:
-    """Why the log would hold an entry of these members by now, or never; empty if a crash can have come between."""
+    """Why its session would not have written an entry, or not yet; empty if a crash can have come between."""
     first = FILE if shows_at_once(config) else SAMPLES_FILE
     both = config.noise_multiplier > 0 and config.sample_level.noise_multiplier > 0
     if both and name != first and not history.has_spent(first, about):
@@ -120,6 +120,11 @@ def _not_its_turn(
     # Before anybody has answered, an entry is of everybody who is asked.
     everybody = name == SAMPLES_FILE or shows_at_once(config)
     least = len(about.cohort) if everybody else about.threshold
-    if len(clients) < least:
-        return f"names {len(clients)} clients where it takes {least}"
+    if len(entry.clients) < least:
+        return f"names {len(entry.clients)} clients where it takes {least}"
+    mechanism = sample_level(config)
+    if isinstance(entry, Trained) and mechanism is not None:
+        ours = Trained.of(mechanism, round_number=about.round, attempt=about.attempt, clients=about.cohort)
+        if entry != ours:
+            return f"has other figures or clients than {CONFIG} gives its session"
     return ""
