@@ -85,7 +85,8 @@ def _read(folder: Path) -> Ledgers:
 def _check(folder: Path, config: Config, found: Ledgers, *, before: History, after: History) -> str:
     """The name of the ledger with an entry that the log does not hold; empty if there is none."""
     wanted = (config.noise_multiplier > 0, config.sample_level.noise_multiplier > 0)
-    ahead = []
+    ahead: list[str] = []
+    refused: list[PrivacyError] = []
     for name, ledger, noise in zip((FILE, SAMPLES_FILE), found, wanted, strict=True):
         if ledger is not None and not noise:
             raise PrivacyError(
@@ -100,12 +101,14 @@ def _check(folder: Path, config: Config, found: Ledgers, *, before: History, aft
         if ledger is not None and about is not None and entries > held:
             ahead.append(name)
             if reason := _not_of_its_session(config, name, ledger.entries[-1], about, after):
-                raise not_believed(folder / name, held, reason)
+                refused.append(not_believed(folder / name, held, reason))
     if len(ahead) > 1:
         raise PrivacyError(
             f"{folder / ahead[0]} and {ahead[1]} each have an entry that {FILE_NAME} does not hold, and a crash leaves one at "
             "most: restore whichever was changed from a copy"
         )
+    if refused:
+        raise refused[0]
     return "".join(ahead)
 
 

@@ -201,6 +201,7 @@ def test_the_careless_party_believes_an_entry_of_nobody(
     folder = copy_of(runs["noisy"], tmp_path)
     EDITS["privacy.json: an unlogged entry for round 77 of nobody"][1](folder)
     monkeypatch.setattr("rbla_secure.privacy.ledger_state._not_left_by_a_crash", lambda *_: "")
+    monkeypatch.setattr("rbla_secure.federation.ledger_checks._not_of_its_session", lambda *_: "")
     monkeypatch.setattr("rbla_secure.federation.spending.Spending._check_last", lambda *_, **__: None)
 
     assert main(["resume", str(folder)]) == 0
