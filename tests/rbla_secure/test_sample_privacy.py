@@ -112,6 +112,7 @@ def test_a_lost_ledger_stops_a_run(tmp_path: Path, images: Path, capsys: pytest.
         (["sample-level.noise-multiplier=0", "sample-level.max-epsilon=3"], "must have sample-level.noise-multiplier above 0"),
         (["sample-level.noise-multiplier=1e-7"], "sample-level: noise_multiplier=1e-07 must be >="),
         (["sample-level.noise-multiplier=0.01"], "sample-level.noise-multiplier=0.01 must be 0 or at least 0.1"),
+        (["training.steps=10000001"], "training.steps=10000001 must be <= 10000000 with sample-level.noise-multiplier"),
         (["sample-level.max-epsilon=1"], r"sample-level.max-epsilon=1 must be >= .* noise-multiplier=\d+\.\d+ would do"),
     ],
 )  # fmt: skip

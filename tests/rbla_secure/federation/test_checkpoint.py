@@ -29,13 +29,21 @@ def adapter_after(number: int) -> Adapter:
     return make_adapter(PLAN, seed=number)
 
 
-def save_round(folder: RunFolder, number: int) -> None:
-    """A round from its session to its end."""
+def save_round(folder: RunFolder, number: int, *, upcoming: bool = False) -> None:
+    """A round from its session to its end, with the next round's session opened before that, or without."""
     adapter = adapter_after(number)
     record = make_record(round=number, adapter=adapter.digest().hex())
     attempt = folder.next_attempt(number)
     session = make_session(PLAN, run=folder.run_id, round_number=number, attempt=attempt)
     folder.log.append(Entry.of_session(session, EventKind.SESSION_OPENED))
+    if upcoming:
+        following = make_session(
+            PLAN,
+            run=folder.run_id,
+            round_number=number + 1,
+            attempt=folder.next_attempt(number + 1),
+        )
+        folder.log.append(Entry.of_session(following, EventKind.SESSION_OPENED))
     folder.save(PLAN, session, adapter, record, make_seconds(round=number))
 
 
@@ -52,7 +60,7 @@ def die_before_the_event(folder: RunFolder, number: int, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr("rbla_secure.federation.checkpoint.of_round", crash)
         with pytest.raises(CrashError):
-            save_round(folder, number)
+            save_round(folder, number, upcoming=True)
 
 
 @pytest.fixture
@@ -616,7 +624,7 @@ def test_a_crash_before_the_checkpoint_costs_the_round_alone(
     with monkeypatch.context() as patch:
         patch.setattr("rbla_secure.federation.checkpoint.write_atomic", crash)
         with pytest.raises(CrashError):
-            save_round(folder, 4)
+            save_round(folder, 4, upcoming=True)
     too_many = (folder.path / "metrics.jsonl").read_bytes()
     progress = folder.load(PLAN)
     folder.drop_left_over()
