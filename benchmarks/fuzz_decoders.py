@@ -49,6 +49,7 @@ from protocols.homomorphic.service_messages import (
     StoredSums,
 )
 from protocols.homomorphic.terms import Services
+from protocols.homomorphic.verified_screening import NOTHING_YET, Reference
 from protocols.identity import ThrowawayAuthority
 from protocols.masking.messages import (
     KeyAdvertisement,
@@ -459,6 +460,11 @@ def _encrypted(draw: Callable[[int], bytes]) -> Iterator[Target]:
     )
     yield _target("Answer", Answer.from_bytes, Answer(payload=draw(30)), Answer(payload=b""))
     yield _target("Refusal", Refusal.from_bytes, Refusal(error="KeyUseError", reason="müller"))
+    directions = [
+        NOTHING_YET,
+        Reference(digest=bytes(range(32)), means={0: np.linspace(-1.0, 1.0, 5), 2: np.zeros(3)}),
+    ]
+    yield _target("Reference", Reference.from_bytes, *directions)
     yield _target("Setup", Setup.from_bytes, *(Setup(charge=charge, trust=trust) for charge in charges))
     yield _target(
         "SessionRequest",

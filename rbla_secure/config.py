@@ -49,9 +49,14 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 SHORTEST, LONGEST = 1e-9, 1e9
 LARGEST_STEP = 1e6
 LEAST_NOISE, MOST_NOISE = 1e-6, 1e6
+# Of single examples. With less noise one sampled step in twenty spends an epsilon above 80, and the distribution of losses has some
+# ten million values. Within these the accountant of sampled steps stays inside the range of floats.
+LEAST_SAMPLE_NOISE, MOST_SAMPLE_NOISE = 0.1, 100.0
+LEAST_SAMPLE_RATE = 1e-9
+MOST_SAMPLED_STEPS = 10**7
 
 
-def _zero_or(least: float) -> AfterValidator:
+def zero_or(least: float) -> AfterValidator:
     """Beyond the range of its field: nothing between 0, which turns something off, and the least value."""
 
     def check(value: float) -> float:
@@ -63,8 +68,8 @@ def _zero_or(least: float) -> AfterValidator:
 
 
 Length = Annotated[float, Field(ge=SHORTEST, le=LONGEST, allow_inf_nan=False)]
-LengthOrZero = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False), _zero_or(SHORTEST)]
-Noise = Annotated[float, Field(ge=0, le=MOST_NOISE, allow_inf_nan=False), _zero_or(LEAST_NOISE)]
+LengthOrZero = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False), zero_or(SHORTEST)]
+Noise = Annotated[float, Field(ge=0, le=MOST_NOISE, allow_inf_nan=False), zero_or(LEAST_NOISE)]
 TierName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
@@ -175,12 +180,12 @@ class PrivacyConfig(_Table):
 class SampleLevelConfig(_Table):
     """Differential privacy of single examples, inside each client; in force where its noise-multiplier is above 0."""
 
-    noise_multiplier: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = Field(
+    noise_multiplier: Annotated[float, Field(ge=0, le=MOST_SAMPLE_NOISE, allow_inf_nan=False)] = Field(
         0.0,
         description="noise on the sum of a step's clipped gradients over what one example can move it; 0 is none",
     )
     clip_norm: Length = Field(1.0, description="L2 norm of one example's gradient")
-    sample_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+    sample_rate: Annotated[float, Field(ge=LEAST_SAMPLE_RATE, le=1)] = Field(
         0.05, description="probability of an example to be in a step's batch"
     )
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5

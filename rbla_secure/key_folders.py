@@ -12,8 +12,8 @@ The authority's folder belongs on a machine that is not the aggregator's. author
 certificates/ are public and go to every party after each change; whoever has seen newer lists refuses older ones. They are
 signed, so that it does not matter who keeps a party's copy. Those in the authority's own folder must fit each other before
 `keys` signs anything (:meth:`PublicLists.check_agreement`): a list put back from a copy, or a certificate that lies under
-another name, would have the wrong one revoked or a revocation forgotten. All of them put back together fit, and go unnoticed:
-nobody else may write there. authority.pem is what everything is checked against: it is refused where
+another name, would have the wrong one revoked or a revocation forgotten. A roster that is put back alone, or with all the rest, fits
+and goes unnoticed: nobody else may write there. authority.pem is what everything is checked against: it is refused where
 others could change it (:mod:`rbla_secure.trust_anchors`).
 """
 

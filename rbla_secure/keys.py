@@ -184,7 +184,7 @@ def enrol(
         lists = office.lists(but=client)
         known = lists.certificates.get(client)
         # A certificate that is not the one on the roster counts nowhere: what a crash of an earlier enrolment left, say.
-        listed = known is not None and lists.roster.lists(known)
+        listed = known is not None and known.client == client and lists.roster.lists(known)
         if known and listed and office.state(known, lists) in _IN_FORCE:
             raise EnrolmentError(f"client {client!r} is already enrolled; revoke it first")
         own = SigningKey.generate()
@@ -209,7 +209,7 @@ def revoke(folder: Path, *, client: ClientId, passphrase: Secret | None, now: in
     """Take a client's certificate back. It stays on the roster, so that everybody can say why it is refused.
 
     The roster is signed again, as one that is used with the new revocation list only. It is written last: a crash leaves
-    the old roster, with which the new list may be used.
+    the old roster, with which the new list may be used, until the command is repeated.
 
     Raises:
         EnrolmentError: The client is unknown; or the folder's lists and certificates do not fit each other.
@@ -222,9 +222,17 @@ def revoke(folder: Path, *, client: ClientId, passphrase: Secret | None, now: in
         lists = office.lists()
         lists.roster.entry(client)
         certificate = lists.certificates[client]
-        if certificate.serial in lists.revocations.serials:
+        if certificate.serial not in lists.revocations.serials:
+            office.write_both(lists, serials=lists.revocations.serials | {certificate.serial})
+        elif lists.roster.least_revocations < lists.revocations.number:
+            # A crash kept the roster back that asks for this list: without it, an older list could be shown beside this roster.
+            office.write_roster(
+                number=lists.roster.number + 1,
+                least_revocations=lists.revocations.number,
+                entries=lists.roster.entries,
+            )
+        else:
             raise RevokedError(f"the certificate of {client!r} was revoked before")
-        office.write_both(lists, serials=lists.revocations.serials | {certificate.serial})
     return ClientRecord.of(certificate, revoked=True, now=now)
 
 

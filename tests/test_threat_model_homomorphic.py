@@ -246,7 +246,7 @@ def test_claim_27_the_library_reads_no_bytes_of_a_peer(monkeypatch: pytest.Monke
 
 
 def test_claim_28_a_worker_that_dies_costs_one_client_its_place() -> None:
-    """Killed while it has one client's ciphertexts, it costs that client the round; the sum of the others is exact."""
+    """Killed while it has one client's ciphertexts, and the next one too, it costs that client the round; the others' sum is exact."""
     worker = ProcessChannel("worker", "worker", restarts=True)
     meeting = Meeting.of(THREE_BANDS)
     meeting.server = server_of(meeting.terms, replace(meeting.roles, worker=worker))

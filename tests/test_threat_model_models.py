@@ -21,6 +21,7 @@ from rbla_secure.cli import main
 from rbla_secure.config import Config
 from rbla_secure.errors import EvaluationError, PlanError, RefusalError
 from rbla_secure.evaluation.mounted import check_each_seen, mounted
+from rbla_secure.federation.audit_log import EventKind, read_events
 from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.derived import tier_protection
@@ -39,7 +40,7 @@ from tests.support.model_world import (
     clip_all_bands_together,
     count_all_ranks_together,
 )
-from tests.support.run_folders import snapshot
+from tests.support.run_folders import cut_back, snapshot
 from tests.support.tiny_job import job, write_images
 
 MALICIOUS = ["one-answer", "consistency"]
@@ -240,6 +241,13 @@ def _edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
     path.write_text("".join(line + "\n" for line in change(path.read_text().splitlines())))
 
 
+def _result_too_early(folder: Path) -> None:
+    """Cut back to before the second session was opened, with the result of the first, which comes after that."""
+    events = read_events(folder / "events.jsonl")
+    at = next(i for i, each in enumerate(events) if each.kind is EventKind.SESSION_OPENED and each.round == 2)
+    cut_back(folder, at, rounds=1)
+
+
 FOLDER_EDITS: dict[str, Callable[[Path], object]] = {
     "config.toml": lambda folder: _edit(
         folder / "config.toml", lambda lines: [line.replace('"masking"', '"plain"') for line in lines]
@@ -250,6 +258,7 @@ FOLDER_EDITS: dict[str, Callable[[Path], object]] = {
     ),
     "round-0002": _poisoned,
     "events.jsonl": lambda folder: (folder / "events.jsonl").write_text(""),
+    "line 1: events.jsonl knows 0 rounds": _result_too_early,
     "attempts.jsonl": lambda folder: _edit(
         folder / "attempts.jsonl", lambda lines: [*lines, '{"round": 3, "attempt": 1}']
     ),
@@ -298,7 +307,14 @@ def test_claim_46_an_attack_that_did_not_happen_is_not_scored() -> None:
     assert mounted(replace(outcome, survivors=("bad", "honest")), 1, ("bad",), ("honest",), silenced) == {
         "bad"
     }
+    summed = replace(outcome, survivors=("bad", "honest"), refusals={})
+    with pytest.raises(EvaluationError, match=r"attacker bad failed by itself \(X: under noise\)"):
+        mounted(summed, 1, ("bad",), ("honest",), silenced, failures={"bad": "X: under noise"})
+    called_so = replace(outcome, refusals={"bad": "ScreeningError: no"})
+    with pytest.raises(EvaluationError, match="attacker bad was refused"):
+        mounted(called_so, 1, ("bad",), ("honest",), silenced)
+    assert mounted(called_so, 1, ("bad",), ("honest",), silenced, screened={"bad"}) == {"bad"}
     shared = replace(outcome, survivors=("worse",), refusals={"bad": "X: no", "honest": "X: no"})
     assert mounted(shared, 1, ("bad", "worse"), ("honest",), silenced) == {"worse"}
-    with pytest.raises(EvaluationError, match="attacker bad was refused and no update of it reached a sum"):
+    with pytest.raises(EvaluationError, match="attacker bad was refused or failed, and no update of it"):
         check_each_seen(shared.refusals.keys() - {"honest"}, {"worse"}, rounds=1)

@@ -1,9 +1,10 @@
 """The aggregator's sums, added up in a worker that may die on any client's ciphertexts.
 
-A worker that dies, or takes too long, costs the client whose ciphertexts it was at its place in the round; the sums so
-far are kept here and given to the next worker. Every few clients they are fetched, so that memory does not grow with the
-number of clients. One that fails while it is busy with nobody (it is given again what the last one knew, or asked for
-sums) is replaced once; if the next one fails at the same, so does the call.
+A worker that dies, or takes too long, is replaced once: nobody can tell whether it died over the ciphertexts that it was sent
+last or a moment before. If the next one fails at the same, that costs the client whose ciphertexts it was at its place in the
+round, and where it was busy with nobody (it is given again what the last one knew, or asked for sums) so does the call fail. The
+sums so far are kept here and given to the next worker; every few clients they are fetched, so that memory does not grow with
+the number of clients.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ _Found = TypeVar("_Found")
 
 
 def with_one_more_worker(work: Callable[[], _Found]) -> _Found:
-    """What some work gives that is about no client, at the second try if need be; each finds a live worker for itself.
+    """What some work gives, at the second try if need be; each finds a live worker for itself.
 
     Raises:
         ServiceError: Two workers failed at it.
@@ -62,14 +63,13 @@ class GuardedAdder:
 
         Raises:
             CiphertextError: They are none; the sums are as before.
-            ServiceError: The worker died or took too long over them; the sums are as before.
+            ServiceError: Two workers in a row died or took too long over them; the sums are as before.
         """
         if not ciphertexts:
             return
         if len(self._since) >= _FETCH_EVERY:
             self._sums, self._since = with_one_more_worker(self._summed), []
-        with_one_more_worker(self._bring_up_to_date)
-        self._give(ciphertexts)
+        with_one_more_worker(lambda: self._add(ciphertexts))
         self._since.append(ciphertexts)
 
     def take_back(self, ciphertexts: Mapping[int, bytes]) -> None:
@@ -113,6 +113,15 @@ class GuardedAdder:
         for ciphertexts in ([self._sums] if self._sums else []) + self._since:
             self._give(ciphertexts)
         self._incarnation = incarnation
+
+    def _add(self, ciphertexts: Mapping[int, bytes]) -> None:
+        """Have a worker that is up to date add them; one that fails has to begin anew, as it may have added them."""
+        with_one_more_worker(self._bring_up_to_date)
+        try:
+            self._give(ciphertexts)
+        except ServiceError:
+            self._incarnation = 0
+            raise
 
     def _give(self, ciphertexts: Mapping[int, bytes]) -> None:
         self._worker.call(self._stored(ciphertexts))

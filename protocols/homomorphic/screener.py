@@ -68,23 +68,27 @@ class GuardedScreener:
         """The two encrypted numbers of a client's copy.
 
         Raises:
-            ServiceError: The worker died or took too long over it, or two in a row over the keys.
+            ServiceError: Two workers in a row died or took too long over it, or over the keys.
             ProtocolError: The copy is refused.
         """
-        with_one_more_worker(self._give_keys)
         request = ScreeningCopy(
             context=self._terms.context,
             sender=self._terms.session.position(name),
             copy=copy,
             direction=self._direction(name),
         )
+        # Nobody can tell whether a worker died over this copy or a moment before: the next one is asked as well.
+        return with_one_more_worker(lambda: self._asked(request.to_bytes()))
+
+    def _asked(self, request: bytes) -> ScreeningNumbers:
+        with_one_more_worker(self._give_keys)
         try:
-            return ScreeningNumbers.from_bytes(self._worker.call(request.to_bytes()))
+            return ScreeningNumbers.from_bytes(self._worker.call(request))
         except StageError:
             # Another session has used the worker since.
             self._incarnation = 0
             with_one_more_worker(self._give_keys)
-            return ScreeningNumbers.from_bytes(self._worker.call(request.to_bytes()))
+            return ScreeningNumbers.from_bytes(self._worker.call(request))
 
     def _give_keys(self) -> None:
         """Make sure that a live worker has the session's keys."""

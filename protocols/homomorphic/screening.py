@@ -10,8 +10,8 @@ that the client's receipt names, and from the mean of the sums that the decrypto
 opens nothing else. An aggregator then learns the two numbers and no other: under `values` the length of every update and one
 linear function of it, to a thousandth, along a direction that it knows.
 
-Whoever is in a sum has a say in the next direction. A sum that the server discards (out of the range of as many honest inputs,
-or with something in its padding) gives none, and of a round that is screened every band that may be opened is opened, or none.
+Whoever is in a sum has a say in the next direction. A round of which the server discards a sum (out of the range of as many honest
+inputs, or with something in its padding) gives none, and where updates are screened every band that may be opened is opened, or none.
 Inside that range integers are not bounded one by one: one client of eight that fills it at a single coordinate, where updates
 spread by 0.046 input bounds, has it read of every other update to 0.006 (root mean square); three colluders in a band
 of four holders to 0.003; and as many as the threshold, which is more than half of a cohort, summed alone, to a thousandth. One

@@ -28,6 +28,8 @@ from protocols.homomorphic.screening import (
 from protocols.homomorphic.seal_form import Level
 
 SCALE: Final = 2.0**40
+# Of a direction of length 1. A row of about 2^-30 is encoded as nothing but zeros; one beyond this limit never is.
+LEAST_ROW: Final = 2.0**-20
 _BLINDING: Final = (
     2**10
 )  # as large as the numbers themselves get; the slots beside the number hold nothing else anyway
@@ -125,10 +127,15 @@ class Evaluator:
         return self._summed([vector.square() for vector in self._vectors(copy)])
 
     def projection(self, copy: Polynomials, direction: RealVector) -> Polynomials:
-        """The encrypted inner product with public rows of the same shape: shape (1, 2, 1, DEGREE)."""
+        """The encrypted inner product with public rows of the same shape, of length 1 altogether: shape (1, 2, 1, DEGREE).
+
+        Rows of length `LEAST_ROW` or less are left out: the product lacks at most that part of an update's norm for each.
+        """
         vectors = zip(self._vectors(copy), direction, strict=True)
-        # A row of zeros would give a ciphertext without a key in it, which the library refuses.
-        return self._summed([vector.mul(row.tolist()) for vector, row in vectors if row.any()])
+        # A row that is encoded as zeros would give a ciphertext without a key in it, which the library refuses.
+        return self._summed(
+            [vector.mul(row.tolist()) for vector, row in vectors if np.linalg.norm(row) > LEAST_ROW]
+        )
 
     def _vectors(self, copy: Polynomials) -> list[Any]:
         level = _shape().ciphertext

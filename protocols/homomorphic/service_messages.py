@@ -125,6 +125,31 @@ class Setup:
         Raises:
             WireError, SessionError, IdentityError: The bytes are not canonical, name no profile, or cannot be believed.
         """
+        charge, now, certificates, (authority, roster, revocations) = cls._read(data)
+        trust = TrustStore.read(
+            authority=authority, roster=roster, revocations=revocations, certificates=certificates, now=now
+        )
+        setup = cls(charge=charge, trust=trust)
+        if setup.to_bytes() != data:
+            raise WireError(
+                "service_setup: its digests and certificates are not in increasing order, each once"
+            )
+        return setup
+
+    @classmethod
+    def time_beside(cls, data: bytes, known: TrustStore) -> int | None:
+        """The moment that a setup names, in unix seconds, if its lists are these, in force then or not; None beside others.
+
+        Raises:
+            WireError, SessionError: The bytes cannot be read.
+        """
+        _, now, _, lists = cls._read(data)
+        same = lists == (known.authority, known.roster.to_bytes(), known.revocations.der)
+        return now if same else None
+
+    @staticmethod
+    def _read(data: bytes) -> tuple[Charge, int, list[bytes], tuple[bytes, bytes, bytes]]:
+        """Charge, time, certificates, and authority, roster and revocation list."""
         reader = Reader(data, MessageType.SERVICE_SETUP)
         charge = Charge(
             profile=parameters.by_name(reader.text()),
@@ -140,15 +165,7 @@ class Setup:
         now = reader.unsigned(8)
         certificates = [reader.blob() for _ in range(reader.unsigned(4))]
         reader.end()
-        trust = TrustStore.read(
-            authority=authority, roster=roster, revocations=revocations, certificates=certificates, now=now
-        )
-        setup = cls(charge=charge, trust=trust)
-        if setup.to_bytes() != data:
-            raise WireError(
-                "service_setup: its digests and certificates are not in increasing order, each once"
-            )
-        return setup
+        return charge, now, certificates, (authority, roster, revocations)
 
 
 def _read_screening(data: bytes) -> Screening | None:

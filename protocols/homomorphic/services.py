@@ -6,9 +6,11 @@ started again, along which direction updates were screened last. Nothing
 that comes by the aggregator's channel can set or change it, so there is no race for who is first and nothing to replay.
 """
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import final
 
@@ -130,6 +132,9 @@ class KeyedService(Service):
     Its time is its operator's too: what the setup says, and from then on by this machine's monotonic clock. It is read at every
     check, so that lists and certificates expire within a session as well, and a setup never puts it back.
 
+    One call at a time, from whatever thread and on whichever side: what a role does once per key or round it would otherwise do for
+    two calls that both find it not done yet.
+
     Args:
         name: Under which the authority enrols it.
         key: Its own; made here if not given.
@@ -145,9 +150,14 @@ class KeyedService(Service):
         self._clock = Clock(wall=lambda: self._told, steady=ticks)
         self._setup: Setup | None = None
         self._role: Decryptor | Verifier | None = None
+        self._turn = threading.RLock()
 
     def answer(self, request: bytes) -> bytes:
         """Answer one request of the aggregator."""
+        with self._turn:
+            return self._answer(request)
+
+    def _answer(self, request: bytes) -> bytes:
         if request == HELLO:
             return self._key.public
         if type_of(request) in {MessageType.SERVICE_SETUP, MessageType.SERVICE_REFERENCE}:
@@ -171,16 +181,8 @@ class KeyedService(Service):
         if request == HELLO:
             return Answer(payload=self._key.public).to_bytes()
         try:
-            if type_of(request) == MessageType.SERVICE_REFERENCE:
-                return Answer(payload=self._refer(request)).to_bytes()
-            try:
-                setup = Setup.from_bytes(request)
-            except ProtocolError:
-                # Lists that cannot be read may be the ones that take somebody back.
-                self._end_session()
-                raise
-            self.set_up(setup)
-            return Answer(payload=b"").to_bytes()
+            with self._turn:
+                return Answer(payload=self._operate(request)).to_bytes()
         except ProtocolError as error:
             return Refusal.of(error).to_bytes()
 
@@ -188,22 +190,48 @@ class KeyedService(Service):
         """Begin to serve, or take up newer lists. Only its operator can call this.
 
         Whatever comes of it, no session goes on under other lists than these: it is ended before anything else is looked at. Newer
-        lists that take back this very service are taken up too, and it serves nobody under them.
+        lists that take back this very service are taken up too, and it serves nobody under them. Beside the lists at hand its time is
+        taken even if it is refused.
 
         Raises:
             StageError: The setup is another service's, or changes what was to be served.
             EnrolmentError: A list in it is older than the one at hand; the service is enrolled under another key.
             IdentityError: The service, or something in the lists, cannot be believed.
         """
+        with self._turn:
+            self._set_up(setup)
+
+    def _set_up(self, setup: Setup) -> None:
         known = self._setup
         if known is not None and setup.trust.digest != known.trust.digest:
             self._end_session()
+        elif known is not None:
+            self._tell(setup.trust.now)
         if self._name not in setup.charge.services.names:
             raise StageError(f"{self._name} is none of the services that it is to be set up with")
         if known is None:
             self._begin(setup)
         else:
             self._renew(known, setup)
+
+    def _operate(self, request: bytes) -> bytes:
+        if type_of(request) == MessageType.SERVICE_REFERENCE:
+            return self._refer(request)
+        try:
+            setup = Setup.from_bytes(request)
+        except ProtocolError:
+            # Lists that cannot be read may be the ones that take somebody back.
+            self._end_session()
+            self._tell_time_of(request)
+            raise
+        self.set_up(setup)
+        return b""
+
+    def _tell_time_of(self, request: bytes) -> None:
+        """Take the time of a setup that is refused: it may be the very time at which the lists at hand have expired."""
+        with suppress(ProtocolError):
+            if self._setup is not None:
+                self._tell(Setup.time_beside(request, self._setup.trust) or self._told)
 
     def _refer(self, request: bytes) -> bytes:
         """A verifier's reference, if that is asked for; or take up the one that is told."""
@@ -241,7 +269,10 @@ class KeyedService(Service):
 
     def _take_up(self, setup: Setup, trust: TrustStore) -> None:
         self._setup = replace(setup, trust=trust)
-        self._told = setup.trust.now
+        self._tell(setup.trust.now)
+
+    def _tell(self, now: int) -> None:
+        self._told = now
         self._clock()  # from this moment on
 
     def _end_session(self) -> None:

@@ -40,8 +40,8 @@ class Reference:
 
     Args:
         digest: Of the decryptor's message of them; NO_REFERENCE before there are any.
-        means: By segment index: shape (length,), float64; zeros where nothing was opened, what was opened was discarded, and in
-            the place of a segment's statistics.
+        means: By segment index: shape (length,), float64; zeros where nothing was opened, in the place of a segment's statistics,
+            and everywhere if any opened sum was discarded.
     """
 
     digest: bytes = NO_REFERENCE
@@ -92,8 +92,8 @@ def reference_of(
 ) -> Reference:
     """The reference that follows from what became of a signed sum.
 
-    A sum that the server discards, as no honest inputs add up to it, gives no direction either: one client could otherwise
-    point it along a single coordinate with a value beyond its bound.
+    Where the server discards a sum, as no honest inputs add up to it, there is no direction at all: one client could otherwise
+    point it along a single coordinate with a value beyond its bound, or spoil one band to leave another one alone in it.
 
     Args:
         terms: Of the session that is over.
@@ -112,12 +112,16 @@ def reference_of(
     checks.check_lengths(terms, opened)
     means = {segment.index: np.zeros(segment.length) for segment in terms.session.segments}
     tail = terms.screening.ignored_tail if terms.screening is not None else 0
-    for index in opened.sums:
-        segment, summed = terms.session.segments[index], opened.integers(index)
-        if not checks.reason_to_discard(terms, segment, present, summed):
-            means[index] = summed[: segment.length] / max(1, terms.holding(segment, present))
-            # Statistics are no part of an update, and of no use to whoever keeps this.
-            means[index][segment.length - tail :] = 0.0
+    sums = {index: opened.integers(index) for index in opened.sums}
+    discarded = any(
+        checks.reason_to_discard(terms, terms.session.segments[index], present, summed)
+        for index, summed in sums.items()
+    )
+    for index, summed in () if discarded else sums.items():
+        segment = terms.session.segments[index]
+        means[index] = summed[: segment.length] / max(1, terms.holding(segment, present))
+        # Statistics are no part of an update, and of no use to whoever keeps this.
+        means[index][segment.length - tail :] = 0.0
     return Reference(digest=opened.digest, means=means)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import final
 
@@ -15,8 +16,9 @@ import numpy as np
 from torch import nn
 
 from protocols.clock import SYSTEM_CLOCK
+from protocols.homomorphic.server import HomomorphicServer
 from protocols.identity import ThrowawayAuthority
-from protocols.interface import SecureSum
+from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
 from rbla_secure.choices import Rest, SecureSumMode
@@ -24,7 +26,7 @@ from rbla_secure.config import Config
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import PlanError
 from rbla_secure.evaluation.known_rule import KnownRule
-from rbla_secure.evaluation.mounted import check_each_seen, mounted
+from rbla_secure.evaluation.mounted import Failures, check_each_seen, mounted
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Others
 from rbla_secure.evaluation.poisoning.names import AttackName, TriggerName
@@ -117,10 +119,11 @@ def attacked_run(
     of backdoors.
 
     Guarantees: what is scored happened. Of every attacker of a round an update reached the sum, or the defence that judges
-    before it, unless an injected drop-out silenced it.
+    before it, unless an injected drop-out silenced it before its input. Under noise, where a participant's failure counts as no
+    change, the failure is seen all the same.
 
     Raises:
-        EvaluationError: An attacker was refused, raised, or fell silent otherwise.
+        EvaluationError: An attacker was refused, raised, had a change that is not finite, or fell silent otherwise.
         PlanError: The configuration itself is refused, or the share is out of range.
         DataError: The data set is missing.
     """
@@ -149,6 +152,40 @@ def attacked_run(
     return replace(outcome, seconds=time.process_time() - started)
 
 
+@final
+class _Observed(SecureSum):
+    """The server's side of a secure sum, and what its screening has told in the session that it opened last."""
+
+    name = "observed"
+
+    def __init__(self, secure_sum: SecureSum) -> None:
+        self._secure_sum = secure_sum
+        self.input_stage = secure_sum.input_stage  # type: ignore[misc]  # that of whichever sum it observes
+        self._server: SumServer | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those of the sum."""
+        return self._secure_sum.stages
+
+    def client(self, session: Session, me: ClientId) -> SumClient:
+        """That of the sum."""
+        return self._secure_sum.client(session, me)
+
+    def server(self, session: Session) -> SumServer:
+        """That of the sum, remembered."""
+        self._server = self._secure_sum.server(session)
+        return self._server
+
+    def screened_out(self, session: Session) -> frozenset[ClientId]:
+        """Whose update the server has a verdict against; nobody's where nothing is screened."""
+        if not isinstance(self._server, HomomorphicServer):
+            return frozenset()
+        return frozenset(
+            session.client_at(position) for position, told in self._server.screened.items() if told.reason
+        )
+
+
 class _Run:
     """A federation in memory, from its initial adapter to its last round."""
 
@@ -171,6 +208,7 @@ class _Run:
         self._rule = self._known_rule(plan, data, attack)
         self._session: Session | None = None
         self._adapter: Adapter | None = None
+        self._failures = Failures()
         self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
         services = HomomorphicRoles(plan) if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC else None
         if services is not None:
@@ -180,7 +218,7 @@ class _Run:
         roles = (
             services.set_up(trust, self._last_step) if services is not None and trust is not None else None
         )
-        self._secure_sum = plan.secure_sum(trust, roles=roles)
+        self._secure_sum = _Observed(plan.secure_sum(trust, roles=roles))
         self._exchange = self._connected(plan, base, data, authority, attack)
         ending.callback(self._exchange.end)
         self._guard = guard_of(plan, base, data)
@@ -194,7 +232,7 @@ class _Run:
         for number in range(1, plan.config.rounds + 1):
             outcome = self._round(number, adapter, outcomes)
             seen += self._mounted(number, outcome)
-            refused |= attackers & outcome.refusals.keys()
+            refused |= attackers & (outcome.refusals.keys() | self._failures.of.keys())
             self._last_step.took(adapter, outcome.adapter)
             adapter = outcome.adapter
             if self._guard is not None:
@@ -222,11 +260,15 @@ class _Run:
         assert self._session is not None  # noqa: S101 - set before a round is played
         cohort = frozenset(self._session.members)
         attackers = cohort.intersection(self._placed.attackers)
-        return mounted(outcome, number, attackers, cohort - attackers, self._silenced)
-
-    def _silenced(self, client: ClientId, number: int) -> bool:
-        """Whether a drop-out that the run injects silences a client in a round."""
-        return self._faults.silent_from(client, number) < len(self._faults.stages)
+        return mounted(
+            outcome,
+            number,
+            attackers,
+            cohort - attackers,
+            partial(kept_from_input, self._faults),
+            screened=self._secure_sum.screened_out(self._session),
+            failures=self._failures.of,
+        )
 
     def _round(self, number: int, adapter: Adapter, earlier: list[RoundOutcome]) -> RoundOutcome:
         plan = self._plan
@@ -238,6 +280,7 @@ class _Run:
         )
         self._session, self._adapter = session, adapter
         self._rule.enter(session, adapter)
+        self._failures.enter()
         if self._coalition is not None:
             self._coalition.observe(adapter)
         conversation = Conversation(plan, session, self._secure_sum)
@@ -329,13 +372,14 @@ class _Run:
                 def train(adapter: Adapter, seed: int, own: object = examples) -> np.ndarray:
                     return trainer.train(adapter, own, seed=seed)  # type: ignore[arg-type]
 
+            # Of honest clients too: what befalls them as well is not the attackers' own.
             participants[name] = Participant(
                 name,
                 plan=plan,
                 secure_sum=_side_of(plan, authority, name),
-                train=train,
+                train=self._failures.training(name, train),
                 examples=count,
-                contribute=contribute,
+                contribute=self._failures.contributing(name, contribute),
             )
         secure_sum = plan.secure_sum(authority.view if authority is not None else None)
         self._faults = Faults(
@@ -346,6 +390,11 @@ class _Run:
         )
         seconds = plan.config.stage_seconds
         return InProcess(participants, faults=self._faults, stopwatch=Stopwatch(), stage_seconds=seconds)
+
+
+def kept_from_input(faults: Faults, client: ClientId, number: int) -> bool:
+    """Whether an injected drop-out silences a client in a round before its input is in the sum; a later one takes nothing away."""
+    return faults.silent_from(client, number) <= faults.stages.index(faults.input_stage)
 
 
 def _remembered(reference: Reference) -> Reference:

@@ -1,11 +1,89 @@
-"""Whether the attack of a round took place. What was refused was not withstood: it was not tried."""
+"""Whether the attack of a round took place. What was refused, or failed, was not withstood: it was not tried."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import final
 
-from protocols.errors import ScreeningError
-from protocols.session import ClientId
+import numpy as np
+
+from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
+from rbla_secure.federation.components import Seeds
+from rbla_secure.federation.contribution import Contribute, Integers
+from rbla_secure.federation.participant import LocalTraining
+from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome
+from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.lora.update import UpdateRows
+
+
+@final
+class Failures:
+    """What went wrong in the clients' own code in one round, whether or not their answers show it.
+
+    Under noise they do not show it: a participant whose training raises, or whose change is not finite, sends noise as one that
+    has changed nothing, and its input is in the sum.
+
+    Attributes:
+        of: By client, what it raised first, or what was wrong with its change; empty where nothing was.
+    """
+
+    def __init__(self) -> None:
+        self.of: dict[ClientId, str] = {}
+        self._trained: dict[ClientId, UpdateRows] = {}
+
+    def enter(self) -> None:
+        """A round begins: nothing has failed in it yet."""
+        self.of.clear()
+        self._trained.clear()
+
+    def training(self, client: ClientId, train: LocalTraining) -> LocalTraining:
+        """The same training; what it raises is written down and raised, what it returns is looked at and returned."""
+
+        def watched(adapter: Adapter, seed: int) -> Rows:
+            try:
+                rows = train(adapter, seed)
+                change = rows.astype(np.float64) - adapter.rows
+            except Exception as error:
+                self._note(client, error)
+                raise
+            if not np.isfinite(change).all():
+                self.of.setdefault(client, "its change is not finite")
+            self._trained[client] = change
+            return rows
+
+        return watched
+
+    def contributing(self, me: ClientId, contribute: Contribute) -> Contribute:
+        """The same contribution; it is also held against the training whether the change is the one that was trained.
+
+        It is another where the training was interrupted after it had returned, as a limit of time does.
+        """
+
+        def watched(
+            plan: Plan,
+            session: Session,
+            client: ClientId,
+            change: UpdateRows,
+            *,
+            weight: float,
+            noise_key: bytes,
+            seeds: Seeds | None = None,
+        ) -> Integers:
+            trained = self._trained.pop(me, None)
+            if trained is None or not np.array_equal(change[: len(trained)], trained, equal_nan=True):
+                self.of.setdefault(me, "its change is not the one that its training returned")
+            try:
+                return contribute(
+                    plan, session, client, change, weight=weight, noise_key=noise_key, seeds=seeds
+                )
+            except Exception as error:
+                self._note(me, error)
+                raise
+
+        return watched
+
+    def _note(self, client: ClientId, error: Exception) -> None:
+        self.of.setdefault(client, f"{type(error).__name__}: {error}")
 
 
 def mounted(
@@ -14,36 +92,43 @@ def mounted(
     attackers: Collection[ClientId],
     honest: Collection[ClientId],
     silenced: Callable[[ClientId, int], bool],
+    *,
+    screened: Collection[ClientId] = (),
+    failures: Mapping[ClientId, str] | None = None,
 ) -> frozenset[ClientId]:
     """The attackers whose updates reached a round's sum, or the defence that judges before it.
 
-    An attacker that raises, or that client or server refuses, looks in the outcome like one that dropped out, and a round
-    without attackers looks like one that a defence has won. So every attacker of the round must have been summed, but for
-    those that an injected drop-out silenced and those that a screening of encrypted updates judged and turned away. What an
-    attacker was refused for in the same words as an honest client of the round is none of its own either (where attackers have
-    driven the adapter to infinity, nobody's training is finite any more): it is not counted, and :func:`check_each_seen` asks at
-    the end whether that is all that became of it.
+    An attacker that raises, or that client or server refuses, looks in the outcome like one that dropped out, and under noise
+    one that raises looks like any other; a round without attackers looks like one that a defence has won. So every attacker of
+    the round must have been summed without a failure of its own code, but for those that an injected drop-out silenced before
+    their input and those that a screening of encrypted updates judged and turned away. What an attacker failed by or was refused
+    for in the same words as an honest client of the round is none of its own either (where attackers have driven the adapter to
+    infinity, nobody's training is finite any more): it is not counted, and :func:`check_each_seen` asks at the end whether that is
+    all that became of it.
 
     Args:
         outcome: Of the round.
         number: Of the round.
         attackers: Of its cohort.
         honest: The others of it.
-        silenced: Whether a drop-out that the run injects silences a client in a round.
+        silenced: Whether a drop-out that the run injects silences a client in a round, at its input at the latest.
+        screened: Whom the server's own screening gave a verdict against; what a refusal is called is no proof of one.
+        failures: By client of the cohort, what went wrong in its own code.
 
     Raises:
         EvaluationError: One of them was not: nothing that follows may be scored.
     """
-    expected = set(attackers)
-    screened = {
-        name for name in expected if outcome.refusals.get(name, "").startswith(ScreeningError.__name__)
-    }
-    reached = expected.intersection(outcome.survivors) | screened
-    common = {outcome.refusals[name] for name in honest if name in outcome.refusals}
-    shared = {name for name in expected if outcome.refusals.get(name) in common}
-    if refused := sorted((expected & outcome.refusals.keys()) - reached - shared):
+    expected, failed = set(attackers), failures or {}
+    # The failure itself where it is known: a refusal tells less of it.
+    reasons = {**outcome.refusals, **failed}
+    reached = expected.intersection({*outcome.survivors, *screened}) - failed.keys()
+    common = {reasons[name] for name in honest if name in reasons}
+    shared = {name for name in expected if reasons.get(name) in common}
+    if refused := sorted((expected & reasons.keys()) - reached - shared):
+        name = refused[0]
+        what = "failed by itself" if name in failed else "was refused"
         raise EvaluationError(
-            f"round {number}: attacker {refused[0]} was refused ({outcome.refusals[refused[0]]}): its attack did not happen"
+            f"round {number}: attacker {name} {what} ({reasons[name]}): its attack did not happen"
         )
     if outcome.aborted:
         return frozenset()
@@ -56,10 +141,10 @@ def mounted(
 
 
 def check_each_seen(refused: Collection[ClientId], seen: Collection[ClientId], *, rounds: int) -> None:
-    """Refuse to score a run in which an attacker was refused and never seen, or in which none was seen.
+    """Refuse to score a run in which an attacker was refused or failed and never seen, or in which none was seen.
 
     Args:
-        refused: The attackers that were refused in some round, in whatever words.
+        refused: The attackers that were refused or failed in some round, in whatever words.
         seen: Those whose updates reached the sum, or the defence before it, in some round.
         rounds: Of the run.
 
@@ -72,5 +157,5 @@ def check_each_seen(refused: Collection[ClientId], seen: Collection[ClientId], *
         )
     if never := sorted(set(refused) - set(seen)):
         raise EvaluationError(
-            f"attacker {never[0]} was refused and no update of it reached a sum in {rounds} rounds: its attack was not tested"
+            f"attacker {never[0]} was refused or failed, and no update of it reached a sum in {rounds} rounds: its attack was not tested"
         )

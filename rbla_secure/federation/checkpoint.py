@@ -98,8 +98,8 @@ class RunFolder:
             check_identity(path, self.config, self.run_id, self.history)
             self._attempts = read_attempts(path, self.config, self.history)
             self._counts = Counter(number for number, _ in self._attempts)
-            read_metrics(path, self.history)
-            check_checkpoints(path, self.history)
+            read_metrics(path, self.config, self.history)
+            check_checkpoints(path, self.config, self.history)
             read_direction(path, self.history)
             check_result(path, self.config, self.history)
             check_ledgers(path, self.config, self.history)
@@ -232,8 +232,8 @@ class RunFolder:
         Raises:
             RunFolderError: A checkpoint or the metrics are damaged, or not what the events say.
         """
-        records = read_metrics(self.path, self.history)
-        check_checkpoints(self.path, self.history)
+        records = read_metrics(self.path, self.config, self.history)
+        check_checkpoints(self.path, self.config, self.history)
         timings = self._timings()
         adapter = None
         for each in self.adapters(plan):

@@ -46,7 +46,8 @@ def read_checkpoint(path: Path, layout: AdapterLayout, metadata: Mapping[str, st
             found = file.metadata() or {}
             adapter = Adapter(layout=layout, rows=np.array(file.get_tensor("rows")))
         data = path.read_bytes()
-    except (SafetensorError, AdapterError, OSError) as error:
+    # TypeError and AttributeError: what the library raises for a type of numbers that numpy has not.
+    except (SafetensorError, AdapterError, OSError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{path} is damaged ({error}): {RESTORE}") from None
     if any(found.get(key) != metadata[key] for key in ("run", "plan")):
         raise RunFolderError(f"{path} was written in another run or under another plan: {RESTORE}")

@@ -7,10 +7,13 @@ what the log holds follows from the order in which a process writes, and is acce
 
     an attempt without its session   attempts.jsonl is written before the session is opened: the next attempt, as it is numbered
     a ledger's last entry            it is written before the log is told, and nothing is revealed before that (`ledger_checks.py`)
-    the result of the round          its line in metrics.jsonl comes first, its checkpoint after that, the log last; whoever goes on
+    the result of the round          once the session after it is open and, if it was not aborted, the log holds what it spent. Its
+                                     line in metrics.jsonl comes first, its checkpoint after that, the log last; whoever goes on
                                      takes them away in the opposite order and runs the round again
     a torn last line                 of any file of lines: it was never reported as written
 
+Of the first three a crash leaves one at most: an attempt is numbered while one session is open, a result needs both, and it
+comes after the log holds the entries.
 So a checkpoint, a line or an entry that is missing was taken away, and another one was put there, or the log's end was cut off.
 Going back to an earlier round is refused: its ledgers count what was revealed, and its clients have given the rounds
 after it their input. Seconds (timings.jsonl) are no evidence and are not compared; config.toml counts by what it says, so that
@@ -84,11 +87,16 @@ def check_kinds(folder: Path) -> None:
     for names, is_kind, kind in ((_FILES, stat.S_ISREG, "file"), (_FOLDERS, stat.S_ISDIR, "folder")):
         for path in (folder / name for name in names):
             try:
-                mode = path.lstat().st_mode
+                found = path.lstat()
             except FileNotFoundError:
                 continue
-            if not is_kind(mode):
+            if not is_kind(found.st_mode):
                 raise RunFolderError(f"{path} must be a {kind} of its own and no link or anything else")
+            if kind == "file" and found.st_nlink > 1:
+                raise RunFolderError(
+                    f"{path} has {found.st_nlink} names (hard links), so that another folder would be written too: copy the "
+                    "folder instead of linking its files"
+                )
     for path in (*_inside(folder / BASE), *_inside(folder / ADAPTER)):
         if not stat.S_ISREG(path.lstat().st_mode):
             raise RunFolderError(f"{path} must be a file of its own and no link or anything else")
@@ -211,7 +219,7 @@ def _check_next_attempt(
     )
 
 
-def read_metrics(folder: Path, history: History) -> list[RoundRecord]:
+def read_metrics(folder: Path, config: Config, history: History) -> list[RoundRecord]:
     """The records of the rounds that count, from the lines that the log holds the digests of.
 
     Raises:
@@ -225,7 +233,7 @@ def read_metrics(folder: Path, history: History) -> list[RoundRecord]:
             f"{path} must have one line for each of the rounds 1..{history.rounds} and has {len(lines)}: {RESTORE}"
         )
     records = [_record(path, number, lines[number - 1], history) for number in range(1, history.rounds + 1)]
-    _check_left_over(path, lines[history.rounds :], history)
+    _check_left_over(path, lines[history.rounds :], config, history)
     return records
 
 
@@ -258,10 +266,19 @@ def _record(path: Path, number: int, line: str, history: History) -> RoundRecord
     return record
 
 
-def _check_left_over(path: Path, lines: Sequence[str], history: History) -> None:
-    """A crash leaves the line of the next round at most, once its session was opened."""
-    number = history.rounds + 1
-    if not lines or (len(lines) == 1 and history.is_open(number) and _round_of(lines[0]) == number):
+def _check_left_over(path: Path, lines: Sequence[str], config: Config, history: History) -> None:
+    """A crash leaves the line of the next round at most, once it could be revealed and the log holds what that has spent."""
+    if not lines:
+        return
+    number, about = history.rounds + 1, history.about_to_reveal(config.rounds)
+    record = _record_of(lines[0])
+    if len(lines) == 1 and about is not None and record is not None and record.round == number:
+        for name in _must_have_spent(config, record):
+            if not history.has_spent(name, about):
+                raise RunFolderError(
+                    f"{path} line {number} tells of a round whose entry of {name} is not in {FILE_NAME}, which comes first: the "
+                    "log's end was cut off or the line was put in; restore whichever was changed from a copy"
+                )
         return
     raise RunFolderError(
         f"{path} line {number}: {FILE_NAME} knows {history.rounds} rounds, so its end was cut off or the line was put in; "
@@ -269,14 +286,22 @@ def _check_left_over(path: Path, lines: Sequence[str], history: History) -> None
     )
 
 
-def _round_of(line: str) -> int | None:
+def _must_have_spent(config: Config, record: RoundRecord) -> list[str]:
+    """The ledgers that have an entry for a round before it ends like this; an aborted one may have ended before."""
+    if record.aborted and not (record.survivors or record.holders or record.flags):
+        return []
+    noise = {FILE: config.noise_multiplier, SAMPLES_FILE: config.sample_level.noise_multiplier}
+    return [name for name, multiplier in noise.items() if multiplier]
+
+
+def _record_of(line: str) -> RoundRecord | None:
     try:
-        return RoundRecord.model_validate_json(line).round
+        return RoundRecord.model_validate_json(line)
     except ValidationError:
         return None
 
 
-def check_checkpoints(folder: Path, history: History) -> None:
+def check_checkpoints(folder: Path, config: Config, history: History) -> None:
     """Every round that counts has its checkpoint, and no other has but what a crash leaves of the next one.
 
     Raises:
@@ -297,7 +322,7 @@ def check_checkpoints(folder: Path, history: History) -> None:
             f"{checkpoint(folder, min(missing))} is missing, but {FILE_NAME} holds round {min(missing)}: {RESTORE}"
         )
     number = history.rounds + 1
-    could_be = {number} if history.is_open(number) else set()
+    could_be = {number} if history.about_to_reveal(config.rounds) is not None else set()
     if more := found - set(range(1, number)) - could_be:
         raise RunFolderError(
             f"{checkpoint(folder, min(more))} is there, but {FILE_NAME} knows {history.rounds} rounds: its end was cut "

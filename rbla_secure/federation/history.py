@@ -41,6 +41,8 @@ class History:
         self._directions: dict[int, str] = {}
         # Of the last process alone: by round, the sessions that it has opened and that have not ended.
         self._open: dict[int, OpenSession] = {}
+        # Ledger, round and attempt of what a session has spent before it trained or revealed.
+        self._spent: set[tuple[str, int, int]] = set()
 
     @property
     def rounds(self) -> int:
@@ -62,9 +64,9 @@ class History:
         states = self.states.get(name, [])[:entries]
         return states[-1] if states else None
 
-    def is_open(self, number: int) -> bool:
-        """Whether the last process has opened a session of this round that has not ended."""
-        return number in self._open
+    def has_spent(self, name: str, session: OpenSession) -> bool:
+        """Whether a session had the log hold its entry of a ledger; not if a later process did, as it was never used then."""
+        return (name, session.round, session.attempt) in self._spent
 
     def next_attempt(self, last_round: int) -> tuple[int, int] | None:
         """Round and attempt of the session that the last process opens next; None where it opens none.
@@ -154,7 +156,12 @@ class History:
         cohort = event.details.get("cohort")
         # A session whose members the log does not name is nobody's whose entry could be believed.
         members = tuple(map(str, cohort)) if isinstance(cohort, list) else ()
-        self._open[number] = OpenSession(round=number, attempt=attempt, cohort=members)
+        match event.details.get("threshold"):
+            case int(threshold):
+                pass
+            case _:
+                threshold = len(members)
+        self._open[number] = OpenSession(round=number, attempt=attempt, cohort=members, threshold=threshold)
 
     def _take_attempt(self, event: Event, number: int | None, attempt: int | None) -> tuple[int, int]:
         if number is None or attempt is None or (number, attempt) in self._known:
@@ -167,7 +174,7 @@ class History:
         name, entries = self._text(event, "ledger"), event.details.get("entries")
         before = len(self.states.get(name, []))
         if event.round is not None:  # else adopted by a process that goes on
-            self._expect_opened(event)
+            self._spent.add((name, *self._expect_opened(event)))
         if entries != before + 1:
             raise self._fault(event, f"{name} must have {before + 1} entries now")
         state = LedgerState(entries=before + 1, digest=self._digest(event, "digest"))
@@ -194,9 +201,11 @@ class History:
         self._expect_opened(event)
         return number
 
-    def _expect_opened(self, event: Event) -> None:
-        if (event.round, event.attempt) not in self._known:
-            raise self._fault(event, f"attempt {event.attempt} at round {event.round} was never opened")
+    def _expect_opened(self, event: Event) -> tuple[int, int]:
+        number, attempt = event.round, event.attempt
+        if number is None or attempt is None or (number, attempt) not in self._known:
+            raise self._fault(event, f"attempt {attempt} at round {number} was never opened")
+        return number, attempt
 
     def _expect_rounds(self, event: Event) -> None:
         if event.details.get("rounds") != self.rounds:

@@ -1,7 +1,10 @@
 """The ledgers of a run folder are held against its audit log. Run by the server, and by whoever looks.
 
 What a crash can leave of a ledger beside what the log holds, and why that may be believed: `ledger_state.py` in
-rbla_secure/privacy. The figures of such an entry are compared where there is a plan (`spending.py`).
+rbla_secure/privacy. Such an entry is of everybody in its session where it is written before anybody has answered (single
+examples, and client level where something shows at once), else of as many as it takes to open a sum. It is there in the one ledger or
+the other: the second of a session is written once the log holds the first. The figures of single examples follow from the
+configuration and are compared here; those of clients where there is a plan (`spending.py`).
 """
 
 from pathlib import Path
@@ -9,12 +12,21 @@ from pathlib import Path
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import PrivacyError
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog
-from rbla_secure.federation.folder_checks import CONFIG, check_identity, check_kinds, read_run_id
+from rbla_secure.federation.derived import sample_level
+from rbla_secure.federation.folder_checks import (
+    CONFIG,
+    METRICS,
+    check_identity,
+    check_kinds,
+    has_left_over,
+    read_run_id,
+)
 from rbla_secure.federation.history import History
+from rbla_secure.federation.protection import shows_at_once
 from rbla_secure.privacy.ledger import FILE, Ledger
-from rbla_secure.privacy.ledger_state import check_state
+from rbla_secure.privacy.ledger_state import Attempted, OpenSession, check_state, not_believed
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
-from rbla_secure.privacy.sample_ledger import SampleLedger
+from rbla_secure.privacy.sample_ledger import SampleLedger, Trained
 
 Ledgers = tuple[Ledger | None, SampleLedger | None]
 
@@ -24,7 +36,7 @@ def look_at_ledgers(folder: Path) -> Ledgers:
 
     The log is read before the ledgers and again after them. A ledger must have what the log held before; of what it has more,
     the log must hold everything by then but the one entry that was being written. The figures of that entry are not
-    compared, for there is no plan here: nothing was revealed for it, and it can only add to what was spent.
+    compared at client level, for there is no plan here: nothing was revealed for it, and it can only add to what was spent.
 
     Raises:
         RunFolderError: It is no run folder, or its configuration, identity or events were changed.
@@ -47,7 +59,13 @@ def check_ledgers(folder: Path, config: Config, history: History) -> Ledgers:
         PrivacyError: One is missing, damaged, shortened, changed, or has an entry that no crash leaves.
     """
     found = _read(folder)
-    _check(folder, config, found, before=history, after=history)
+    ahead = _check(folder, config, found, before=history, after=history)
+    # Not asked of a run that goes on meanwhile: its result may be there by now.
+    if ahead and has_left_over(folder, history):
+        raise PrivacyError(
+            f"{folder / ahead} has an entry that {FILE_NAME} does not hold, and {METRICS} a line, which comes after that: a crash "
+            "leaves one of them at most; restore whichever was changed from a copy"
+        )
     return found
 
 
@@ -64,9 +82,11 @@ def _read(folder: Path) -> Ledgers:
     )
 
 
-def _check(folder: Path, config: Config, found: Ledgers, *, before: History, after: History) -> None:
+def _check(folder: Path, config: Config, found: Ledgers, *, before: History, after: History) -> str:
+    """The name of the ledger with an entry that the log does not hold; empty if there is none."""
     wanted = (config.noise_multiplier > 0, config.sample_level.noise_multiplier > 0)
-    ahead = []
+    ahead: list[str] = []
+    refused: list[PrivacyError] = []
     for name, ledger, noise in zip((FILE, SAMPLES_FILE), found, wanted, strict=True):
         if ledger is not None and not noise:
             raise PrivacyError(
@@ -75,11 +95,39 @@ def _check(folder: Path, config: Config, found: Ledgers, *, before: History, aft
         entries = len(ledger.entries) if ledger is not None else 0
         least = before.ledgers[name].entries if name in before.ledgers else 0
         known = after.ledger_of(name, entries=max(entries, least))
-        check_state(folder / name, ledger, known=known, about=after.about_to_reveal(config.rounds))
-        if entries > (known.entries if known is not None else 0):
+        about = after.about_to_reveal(config.rounds)
+        check_state(folder / name, ledger, known=known, about=about)
+        held = known.entries if known is not None else 0
+        if ledger is not None and about is not None and entries > held:
             ahead.append(name)
+            if reason := _not_of_its_session(config, name, ledger.entries[-1], about, after):
+                refused.append(not_believed(folder / name, held, reason))
     if len(ahead) > 1:
         raise PrivacyError(
             f"{folder / ahead[0]} and {ahead[1]} each have an entry that {FILE_NAME} does not hold, and a crash leaves one at "
             "most: restore whichever was changed from a copy"
         )
+    if refused:
+        raise refused[0]
+    return "".join(ahead)
+
+
+def _not_of_its_session(
+    config: Config, name: str, entry: Attempted, about: OpenSession, history: History
+) -> str:
+    """Why its session would not have written an entry, or not yet; empty if a crash can have come between."""
+    first = FILE if shows_at_once(config) else SAMPLES_FILE
+    both = config.noise_multiplier > 0 and config.sample_level.noise_multiplier > 0
+    if both and name != first and not history.has_spent(first, about):
+        return f"the entry of {first} that comes before it is not either"
+    # Before anybody has answered, an entry is of everybody who is asked.
+    everybody = name == SAMPLES_FILE or shows_at_once(config)
+    least = len(about.cohort) if everybody else about.threshold
+    if len(entry.clients) < least:
+        return f"names {len(entry.clients)} clients where it takes {least}"
+    mechanism = sample_level(config)
+    if isinstance(entry, Trained) and mechanism is not None:
+        ours = Trained.of(mechanism, round_number=about.round, attempt=about.attempt, clients=about.cohort)
+        if entry != ours:
+            return f"has other figures or clients than {CONFIG} gives its session"
+    return ""

@@ -10,6 +10,7 @@ model. What helps is that a model has a past:
   missed (`movement.py`).
 * Rows of bands that can never open never move: they are compared to the bit in every round.
 * The adapter before one round is one adapter: another attempt at it brings the same.
+* Rounds go forward: whoever has accepted the model of a round accepts none of an earlier one, that of round 1 neither.
 
 Claim and limit. From the first round on, the model lies inside a ball around the seeded first adapter that grows by one
 honest step a round. A server can still send a bad model in the first round whose number allows its distance, patiently or by starting
@@ -54,14 +55,17 @@ def check_plausible(
         RefusalError: It names the rule, with the numbers.
     """
     adapter, first = broadcast.adapter, plan.initial_adapter
+    # Before anything else, round 1 included: who could be led back to it would measure the next model from there.
+    if last is not None and last.round > round_number:
+        raise RefusalError(
+            f"this client was sent the adapter of round {last.round}, and is not sent that of round {round_number} after it"
+        )
     _check_fixed_bands(plan, broadcast)
     if round_number == 1:
         if broadcast.digests != band_digests(plan, first):
             raise RefusalError("the adapter of round 1 is not the one that follows from the plan's seed")
         return
     before, since = (last.adapter, last.round) if last is not None else (first.sliced(adapter.rank), 1)
-    if since > round_number:
-        raise RefusalError(f"this client was sent the adapter of round {since}, after round {round_number}")
     if since == round_number:
         if adapter.to_bytes() != before.to_bytes():
             raise RefusalError(f"round {round_number} began with another adapter in an earlier attempt")

@@ -3,8 +3,6 @@
 Nothing here needs a model or data.
 """
 
-from typing import Final
-
 from protocols import profiles
 from protocols.errors import ProtocolError
 from protocols.homomorphic import parameters, scheme
@@ -13,7 +11,7 @@ from protocols.profiles import SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS
 from rbla_secure.choices import AverageRule, Mechanism, Rest, RowOrder, Screen, SecureSumMode, Weighting
-from rbla_secure.config import Config
+from rbla_secure.config import LEAST_SAMPLE_NOISE, MOST_SAMPLED_STEPS, Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.budget import check_budget, check_sample_budget
 from rbla_secure.federation.cohort import cohort_size
@@ -32,9 +30,6 @@ from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.quorum import band_quorum
-
-# Where one sampled step in twenty spends an epsilon above 80, and the distribution of losses has some ten million values.
-_LEAST_COUNTED: Final = 0.1
 
 
 def check_config(config: Config) -> None:
@@ -135,10 +130,15 @@ def _check_sample_level(config: Config) -> None:
         sample_level(config)
     except PrivacyError as error:
         raise PlanError(f"sample-level: {error}") from None
-    if wanted.noise_multiplier < _LEAST_COUNTED:
+    if wanted.noise_multiplier < LEAST_SAMPLE_NOISE:
         raise PlanError(
-            f"sample-level.noise-multiplier={wanted.noise_multiplier:g} must be 0 or at least {_LEAST_COUNTED:g}: with less, "
+            f"sample-level.noise-multiplier={wanted.noise_multiplier:g} must be 0 or at least {LEAST_SAMPLE_NOISE:g}: with less, "
             "what sampled steps spend takes gigabytes to work out, and says nothing"
+        )
+    if config.training.steps > MOST_SAMPLED_STEPS:
+        raise PlanError(
+            f"training.steps={config.training.steps} must be <= {MOST_SAMPLED_STEPS} with sample-level.noise-multiplier: no ledger "
+            "counts more in one round"
         )
     check_sample_budget(config)
 

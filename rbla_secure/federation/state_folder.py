@@ -93,7 +93,17 @@ class StateFolder:
                 # Nothing was given under it: what was accepted then is no adapter of this plan.
                 return None
             return _remembered(plan, given, Adapter(layout=plan.layout, rows=rows), metadata)
-        except (OSError, SafetensorError, AdapterError, KeyError, ValueError, OverflowError) as error:
+        # TypeError and AttributeError: what the library raises for a type of numbers that numpy has not.
+        except (
+            OSError,
+            SafetensorError,
+            AdapterError,
+            KeyError,
+            ValueError,
+            OverflowError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise RefusalError(
                 f"{path} is damaged ({type(error).__name__}): without it this client could give a round its input twice; "
                 "restore it from a backup, or take part under a plan with another seed"

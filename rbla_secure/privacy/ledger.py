@@ -15,7 +15,16 @@ from pydantic import ValidationError
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
-from rbla_secure.privacy.ledger_fields import Clients, Delta, Figure, Number, Record
+from rbla_secure.privacy.ledger_fields import (
+    Clients,
+    Delta,
+    Figure,
+    Multiplier,
+    Number,
+    Record,
+    Slack,
+    accounted,
+)
 from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
 from rbla_secure.privacy.noise import Release
 
@@ -58,8 +67,8 @@ class Terms(Record):
 class Spent(Record):
     """A release against one observer, as accounting.py composes it; a noise multiplier of 0 spends everything."""
 
-    noise_multiplier: Figure
-    slack: Figure
+    noise_multiplier: Multiplier
+    slack: Slack
 
     @classmethod
     def of(cls, release: Release) -> Self | None:
@@ -211,7 +220,11 @@ class Ledger:
             )
 
     def epsilon(self, observer: Observer) -> float:
-        """Epsilon so far in one observer's view, of the client that spent most; infinite if nothing is claimed."""
+        """Epsilon so far in one observer's view, of the client that spent most; infinite if nothing is claimed.
+
+        Raises:
+            PrivacyError: The accountant cannot compute it.
+        """
         return self._epsilon(self._entries, observer)
 
     def _epsilon(self, entries: Sequence[Entry], observer: Observer) -> float:
@@ -227,7 +240,8 @@ class Ledger:
             )
             for client in clients
         }
-        return max(
-            (epsilon([spent.release() for spent in history], self.terms.delta) for history in histories),
-            default=0.0,
-        )
+        with accounted(self._path):
+            return max(
+                (epsilon([spent.release() for spent in history], self.terms.delta) for history in histories),
+                default=0.0,
+            )

@@ -1,12 +1,37 @@
-"""What a field of a ledger can hold: figures that are finite and count something, attempts from 1 on, clients by name in order.
+"""What a field of a ledger can hold: figures that a run can spend, attempts from 1 on, clients by name in order.
 
 A figure outside of this was written by nobody who keeps a ledger. One that is negative or not a number would take spent privacy
-back, or turn every comparison with a budget false.
+back, or turn every comparison with a budget false; one that no mechanism has may be beyond what the accountant can compute.
+
+Where the ranges come from. A target multiplier of client level is 0 or in `LEAST_NOISE`..`MOST_NOISE` of rbla_secure/config.py.
+What an observer faces of it is 0, where it knows all noise, or at least one share, 1 / m of the variance, and at most n / m
+times the variance, with m shares counted of n uploaders (noise.py; shares have a standard deviation of 4 units at least, so
+that the smoothing takes an eighth of it at most). With fewer than 1e17 clients the square roots stay within a factor of
+`MOST_SHARES`. A slack is a few 1e-14 for each share of each coordinate (noise.py). Rate and multiplier of single examples are the
+configuration's; steps are those of one round.
 """
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from rbla_secure.config import (
+    LEAST_NOISE,
+    LEAST_SAMPLE_NOISE,
+    LEAST_SAMPLE_RATE,
+    MOST_NOISE,
+    MOST_SAMPLE_NOISE,
+    MOST_SAMPLED_STEPS,
+    zero_or,
+)
+from rbla_secure.errors import PrivacyError
+
+# The square root of more than the shares that a sum can have.
+MOST_SHARES: Final = 1e9
+MOST_SLACK: Final = 100.0
 
 
 class Record(BaseModel):
@@ -23,7 +48,35 @@ def _in_order(clients: tuple[str, ...]) -> tuple[str, ...]:
 
 # Pydantic's bounds are comparisons that must hold, so none of them takes a value that is not a number.
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1)]
+Multiplier = Annotated[
+    float, Field(ge=0, le=MOST_NOISE * MOST_SHARES, allow_inf_nan=False), zero_or(LEAST_NOISE / MOST_SHARES)
+]
+Slack = Annotated[float, Field(ge=0, le=MOST_SLACK)]
+SampleMultiplier = Annotated[float, Field(ge=0, le=MOST_SAMPLE_NOISE), zero_or(LEAST_SAMPLE_NOISE)]
+SampleRate = Annotated[float, Field(ge=LEAST_SAMPLE_RATE, le=1)]
+Steps = Annotated[int, Field(ge=1, le=MOST_SAMPLED_STEPS)]
 Delta = Annotated[float, Field(gt=0, lt=1)]
 Number = Annotated[int, Field(ge=1)]
 Clients = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_in_order)]
+
+
+@contextmanager
+def accounted(path: Path) -> Iterator[None]:
+    """While a ledger is accounted for: what the accountant cannot compute is an error of this ledger.
+
+    Args:
+        path: Of the ledger.
+
+    Raises:
+        PrivacyError: A figure left the range of floats, or what was counted takes more memory than there is.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise PrivacyError(
+            f"{path}: what it counts takes more memory to account for than there is: restore it from a copy if it was edited"
+        ) from None
+    except (ArithmeticError, ValueError) as error:
+        raise PrivacyError(
+            f"{path}: what it counts cannot be accounted for ({error}): restore it from a copy"
+        ) from None

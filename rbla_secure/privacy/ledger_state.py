@@ -7,9 +7,11 @@ edited, and spent privacy would be forgotten.
 Why the one entry that the log does not hold yet may be there. The order is: the ledger's file, flushed; the log's line, flushed;
 and then clients are sent the adapter to train, or the sums are opened. Where the log lacks an entry, what it counts has
 not happened and never will: whoever goes on has the log say so first, and then opens another attempt. Fields are bounded
-(`ledger_fields.py`), so that an entry adds to every epsilon or leaves it as it is. Whatever the entry says, it counts
+(`ledger_fields.py`), so that an entry adds to every epsilon or leaves it as it is; for sampled steps, whose distribution the
+accountant rounds to a grid, one of much noise can lower the figure by up to 1e-9. Whatever the entry says, it counts
 something that nobody has seen: too much, never too little. It is still accepted only as a crash leaves it: for the one session
-that could be about to reveal, once, with members of it, and (where there is a plan) with exactly the figures of the plan.
+that could be about to reveal, once, with as many members of it as it would have (`ledger_checks.py` in
+rbla_secure/federation), and (where there is a plan) with exactly the figures of the plan.
 
 Limit: who cuts the log's last line and edits the ledger as well makes an entry that was revealed look like one that was not.
 Against that only a head of the log that is known elsewhere helps (`audit_log.py` in rbla_secure/federation).
@@ -47,11 +49,13 @@ class OpenSession:
         round: Of the run.
         attempt: At this round.
         cohort: Its members.
+        threshold: How many of them must have sent their inputs for anything to be opened.
     """
 
     round: int
     attempt: int
     cohort: tuple[str, ...]
+    threshold: int
 
 
 class Attempted(Protocol):

@@ -13,7 +13,17 @@ from pydantic import ValidationError
 
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
-from rbla_secure.privacy.ledger_fields import Clients, Delta, Figure, Number, Record, Share
+from rbla_secure.privacy.ledger_fields import (
+    Clients,
+    Delta,
+    Figure,
+    Number,
+    Record,
+    SampleMultiplier,
+    SampleRate,
+    Steps,
+    accounted,
+)
 from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
@@ -51,9 +61,9 @@ class Trained(Record):
     round: Number
     attempt: Number
     clients: Clients
-    noise_multiplier: Figure
-    sample_rate: Share
-    steps: Number
+    noise_multiplier: SampleMultiplier
+    sample_rate: SampleRate
+    steps: Steps
 
     @classmethod
     def of(
@@ -178,7 +188,11 @@ class SampleLedger:
         return LedgerState.of(text, len(entries))
 
     def epsilon(self) -> float:
-        """Epsilon so far of the client that trained most."""
+        """Epsilon so far of the client that trained most; infinite if one of its steps had no noise.
+
+        Raises:
+            PrivacyError: The accountant cannot compute it.
+        """
         return self._epsilon(self._entries)
 
     def _epsilon(self, entries: Sequence[Trained]) -> float:
@@ -196,4 +210,5 @@ class SampleLedger:
             )
             for client in clients
         }
-        return max((epsilon_of_steps(history, self.terms.delta) for history in histories), default=0.0)
+        with accounted(self._path):
+            return max((epsilon_of_steps(history, self.terms.delta) for history in histories), default=0.0)

@@ -69,11 +69,11 @@ class PrivacySummary(BaseModel):
 
 
 class SamplePrivacySummary(BaseModel):
-    """The ledger of single examples in figures."""
+    """The ledger of single examples in figures; epsilon is null where a step had no noise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epsilon: float
+    epsilon: float | None
     delta: float
     attempts: int
     simulation: bool
@@ -82,7 +82,7 @@ class SamplePrivacySummary(BaseModel):
     def of(cls, ledger: SampleLedger) -> Self:
         """The figures of a ledger."""
         return cls(
-            epsilon=ledger.epsilon(),
+            epsilon=_finite(ledger.epsilon()),
             delta=ledger.terms.delta,
             attempts=len(ledger.entries),
             simulation=ledger.terms.simulation,
@@ -103,7 +103,7 @@ def spent_in(folder: Path) -> tuple[PrivacySummary | None, SamplePrivacySummary 
 
     Raises:
         RunFolderError: It is no run folder, or was changed.
-        PrivacyError: A ledger is missing, damaged, or not the one that the log holds.
+        PrivacyError: A ledger is missing, damaged, not the one that the log holds, or beyond what can be accounted for.
         ConfigError: Its config.toml is damaged.
     """
     ledger, samples = look_at_ledgers(folder)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from protocols.errors import StageError
+from protocols.homomorphic import checks
 from protocols.homomorphic import client as encrypting
-from protocols.homomorphic.receipts import InputReceipt
+from protocols.homomorphic.receipts import FIXED_PURPOSE, FixedInputs, InputReceipt
 from protocols.interface import SumClient
 from protocols.masking import client as steps
 from protocols.masking.messages import RevealedShares, SurvivorList
@@ -21,7 +22,7 @@ from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.profiles import SEMI_HONEST
 from protocols.session import ClientId, Session
 from tests.contracts.sessions import make_inputs, make_session
-from tests.protocols.homomorphic.parties import Meeting
+from tests.protocols.homomorphic.parties import Meeting, service_identity
 from tests.support.racing import MEETING_SECONDS, at_once, meeting
 from tests.support.reachable import secrets_of
 
@@ -120,3 +121,35 @@ def test_two_requests_at_once_get_one_ciphertext(monkeypatch: pytest.MonkeyPatch
     assert len({InputReceipt.from_bytes(receipt).to_bytes() for receipt in receipts}) == (
         2 if careless else 1
     )
+
+
+@BOTH
+def test_two_lists_at_once_get_one_upload(monkeypatch: pytest.MonkeyPatch, *, careless: bool) -> None:
+    """Both signed by a decryptor that lies: ciphertexts are sent for the one that came first."""
+    meeting_of_all = Meeting.of(make_session(4))
+    meeting_of_all.fix()
+    member = meeting_of_all.session.members[0]
+    me, everyone = meeting_of_all.client(member), meeting_of_all.server.requests()[member]
+    listed = FixedInputs.from_bytes(everyone)
+    fewer = replace(listed, receipts=dict(sorted(listed.receipts.items())[:-1]))
+    word = service_identity("decryptor").sign(FIXED_PURPOSE, fewer.signed_part())
+    others = replace(fewer, decryptor=word).to_bytes()
+    with_turns(me, careless=careless)
+    # The second list comes while the first one is checked, and is answered then unless it waits for its turn.
+    found: list[Any] = []
+    second = threading.Thread(target=lambda: found.extend(at_once(lambda: me.reply(others))))
+    check = checks.check_fixed
+
+    def interrupted(*arguments: Any, **more: Any) -> None:
+        if second.ident is None:
+            second.start()
+            second.join(MEETING_SECONDS)
+        check(*arguments, **more)
+
+    monkeypatch.setattr(checks, "check_fixed", interrupted)
+
+    found += at_once(lambda: me.reply(everyone))
+    second.join()
+
+    assert sum(isinstance(answer, bytes) for answer in found) == (2 if careless else 1)
+    assert any(isinstance(answer, StageError) for answer in found) != careless

@@ -343,6 +343,18 @@ def test_another_clients_certificate_under_a_name_is_not_revoked(
         trust_of(office).check("alice")
 
 
+def test_another_certificate_under_a_name_is_replaced_by_enrolling_anew(
+    office: Path, run: Command, tmp_path: Path
+) -> None:
+    """Alice's certificate as bob.pem says nothing of whether bob is enrolled."""
+    (office / "certificates" / "bob.pem").write_bytes((office / "certificates" / "alice.pem").read_bytes())
+
+    run("enrol", "--dir", office, "--client", "bob", "--rank", 8, "--out", tmp_path / "bob")
+
+    assert trust_of(office).check("bob") == load_identity(tmp_path / "bob").certificate
+    trust_of(office).check("alice")
+
+
 def test_a_clients_own_older_certificate_is_not_revoked_in_the_place_of_the_one_in_force(
     office: Path, run: Command, refusal: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -415,12 +427,18 @@ def test_a_crash_between_two_lists_leaves_a_pair_that_holds(
     assert main(["keys", command, "--dir", str(office), *who]) == 1
 
     monkeypatch.undo()
+    monkeypatch.setattr(cli, "_now", lambda: NOW)
     trust = trust_of(office)
     assert (trust.roster.number, trust.revocations.number) == (3, 2)
     trust.check("bob")
     if command == "revoke":
         with pytest.raises(RevokedError):
             trust.check("alice")
+    # Repeated, it brings the roster that asks for the new list; once more, and a revocation is refused as done.
+    assert main(["keys", command, "--dir", str(office), *who]) == 0
+    roster = trust_of(office).roster
+    assert (roster.number, roster.least_revocations) == (4, 2 if command == "revoke" else 3)
+    assert main(["keys", command, "--dir", str(office), *who]) == (1 if command == "revoke" else 0)
 
 
 def test_a_view_from_a_folder_reads_the_clock(office: Path, monkeypatch: pytest.MonkeyPatch) -> None:

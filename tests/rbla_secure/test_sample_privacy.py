@@ -89,11 +89,11 @@ def test_a_resumed_run_forgets_nothing(
     config = load_config(None, [a for a in [*job(images), *NOISY] if a != "--set"])
     save, saved = RunFolder.save, []
 
-    def dies(self: RunFolder, *arguments: object) -> None:
+    def dies(self: RunFolder, *arguments: object, **more: object) -> None:
         saved.append(1)
         if len(saved) == 2:
             raise KeyboardInterrupt
-        save(self, *arguments)  # type: ignore[arg-type]
+        save(self, *arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunFolder, "save", dies)
     keys = [*job(images), *NOISY]
@@ -126,6 +126,7 @@ def test_a_lost_ledger_stops_a_run(tmp_path: Path, images: Path, capsys: pytest.
         (["sample-level.noise-multiplier=0", "sample-level.max-epsilon=3"], "must have sample-level.noise-multiplier above 0"),
         (["sample-level.noise-multiplier=1e-7"], "sample-level: noise_multiplier=1e-07 must be >="),
         (["sample-level.noise-multiplier=0.01"], "sample-level.noise-multiplier=0.01 must be 0 or at least 0.1"),
+        (["training.steps=10000001"], "training.steps=10000001 must be <= 10000000 with sample-level.noise-multiplier"),
         (["sample-level.max-epsilon=1"], r"sample-level.max-epsilon=1 must be >= .* noise-multiplier=\d+\.\d+ would do"),
     ],
 )  # fmt: skip

@@ -67,6 +67,24 @@ def both_ahead(folder: Path) -> None:
     keep_entries(folder / "privacy.json", 3)
 
 
+def leave_result(folder: Path) -> None:
+    """The line of round 3, as a finished run of the same plan has it, and a checkpoint."""
+    lines_of("metrics.jsonl", lambda lines: [*lines, shaped(lines[1], round=3)])(folder)
+    shutil.copy(folder / at(2), folder / at(3))
+
+
+def leave_abort(folder: Path) -> None:
+    """The line of a round 3 that was aborted before anything was spent."""
+    nothing: dict[str, object] = {"survivors": [], "holders": {}, "flags": {}, "aborted": "too few"}
+    lines_of("metrics.jsonl", lambda lines: [*lines, shaped(lines[1], round=3, **nothing)])(folder)
+
+
+def clients_first(folder: Path) -> None:
+    """The entry of round 3 at client level, and none of single examples, which is written before."""
+    both_ahead(folder)
+    keep_entries(folder / "privacy-samples.json", 2)
+
+
 ROUNDS = 4  # of the run that is edited
 LEDGERS = ("privacy.json", "privacy-samples.json")
 CUT = "its end was cut off"
@@ -536,14 +554,69 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
         ),
         "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
     ),
-    "left-over lines, and the figures of a ledger": (
+    # What a crash leaves one at a time, together or too early.
+    "an entry that the log does not hold, and the result of its round": (
         "noisy",
-        both(
-            unlogged("privacy.json", last_entry("privacy.json", lambda e: e["server"].update(slack=0.5))),
-            lines_of("metrics.jsonl", lambda lines: [*lines, shaped(lines[1], round=3)]),
-        ),
-        "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
+        both(unlogged("privacy.json"), leave_result),
+        "metrics.jsonl line 3 tells of a round whose entry of privacy.json is not in events.jsonl, which comes first",
     ),
+    "an entry that the log does not hold, and an aborted round": (
+        "noisy",
+        both(unlogged("privacy.json"), leave_abort),
+        "privacy.json has an entry that events.jsonl does not hold, and metrics.jsonl a line, which comes after that",
+    ),
+    "an entry of examples that the log does not hold, and an aborted round": (
+        "noisy",
+        both(unlogged("privacy-samples.json"), leave_abort),
+        "privacy-samples.json has an entry that events.jsonl does not hold, and metrics.jsonl a line",
+    ),
+    "a result of a round whose spending the log does not hold": (
+        "noisy",
+        both(unlogged("privacy.json"), lambda folder: keep_entries(folder / "privacy.json", 2), leave_result),
+        "metrics.jsonl line 3 tells of a round whose entry of privacy.json is not in events.jsonl",
+    ),
+    "a result before the session after it was opened": (
+        "run",
+        both(lambda folder: go_back_to(folder, 2), leave_result),
+        "metrics.jsonl line 3: events.jsonl knows 2 rounds, so its end was cut off or the line was put in",
+    ),
+    "an attempt without its session, and a result": (
+        "run",
+        both(
+            lambda folder: go_back_to(folder, 2),
+            leave_result,
+            lines_of("attempts.jsonl", lambda lines: [*lines, '{"round": 4, "attempt": 1}']),
+        ),
+        "metrics.jsonl line 3: events.jsonl knows 2 rounds",
+    ),
+    "privacy.json: fewer in an unlogged entry than open a sum": (
+        "noisy",
+        unlogged("privacy.json", last_entry("privacy.json", lambda e: e.update(clients=e["clients"][:1]))),
+        "privacy.json: its last entry is not in events.jsonl, and names 1 clients where it takes ",
+    ),
+    "privacy.json: ahead of the entry that comes first": (
+        "noisy",
+        clients_first,
+        "privacy.json: its last entry is not in events.jsonl, and the entry of privacy-samples.json that comes before it is not",
+    ),
+    **{
+        f"{ledger}: ahead with {key}={value}": (
+            "noisy",
+            unlogged(
+                ledger, last_entry(ledger, lambda e, k=key, v=value: (e.get("server", e)).update({k: v}))
+            ),
+            f"{ledger} is damaged",
+        )
+        for ledger, key, value in (
+            ("privacy.json", "noise_multiplier", 1e-200),
+            ("privacy.json", "slack", 800.0),
+            ("privacy-samples.json", "noise_multiplier", 1e-300),
+            ("privacy-samples.json", "noise_multiplier", 1e300),
+            ("privacy-samples.json", "noise_multiplier", 1e-3),
+            ("privacy-samples.json", "sample_rate", 5e-324),
+            ("privacy-samples.json", "steps", 10**9),
+        )
+    },
     # Ledgers that the configuration has no use for.
     "a ledger of a run without noise": (
         "run",
@@ -562,7 +635,7 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
     ),
     # The entry of single examples that the log does not hold yet: other figures than those of the plan.
     **{
-        f"privacy-samples.json: an unlogged entry with another {key}": (
+        f"privacy-samples.json: an unlogged entry with {key}={value}": (
             "noisy",
             unlogged(
                 "privacy-samples.json",
@@ -570,12 +643,17 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
             ),
             "privacy-samples.json: its last entry is not in events.jsonl, and has other figures or clients",
         )
-        for key, value in (("noise_multiplier", 50.0), ("sample_rate", 0.01), ("steps", 1))
+        for key, value in (
+            ("noise_multiplier", 50.0),
+            ("noise_multiplier", 0.0),
+            ("sample_rate", 0.01),
+            ("steps", 1),
+        )
     },
     "privacy-samples.json: an unlogged entry of a part of the cohort": (
         "noisy",
         unlogged("privacy-samples.json", last_entry("privacy-samples.json", lambda e: e["clients"].pop())),
-        "privacy-samples.json: its last entry is not in events.jsonl, and has other figures or clients",
+        "privacy-samples.json: its last entry is not in events.jsonl, and names 9 clients where it takes 10",
     ),
     **{
         f"privacy.json: an unlogged entry with another {key} against the {observer}": (

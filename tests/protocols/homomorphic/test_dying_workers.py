@@ -1,4 +1,4 @@
-"""A worker or screener that dies while it is busy with nobody is replaced once, and costs nobody anything."""
+"""A worker or screener that dies is replaced once, and costs nobody anything; a second death over one client costs that client."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import pytest
 
 from protocols.errors import ServiceError
 from protocols.homomorphic import guarded_adder, screener
+from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.processes import ProcessChannel
 from protocols.homomorphic.screening import Release, Screening
 from protocols.homomorphic.service_messages import StoredSums, type_of
@@ -25,10 +26,11 @@ Kind = Callable[[bytes], bool]
 
 
 class Assassin(Channel):
-    """Kills the process behind it just before it is sent a request of some kind, as often as it is told."""
+    """Kills or stops the process behind it just before it is sent a request of some kind, as often as it is told."""
 
-    def __init__(self, inner: ProcessChannel) -> None:
+    def __init__(self, inner: ProcessChannel, sign: signal.Signals = signal.SIGKILL) -> None:
         self.inner = inner
+        self.sign = sign
         self.kind: Kind = lambda _: False
         self.times = 0
         self.struck = 0
@@ -43,18 +45,19 @@ class Assassin(Channel):
     def exchange(self, request: bytes) -> bytes:
         if self.struck < self.times and self.kind(request) and self.inner.pid is not None:
             self.struck += 1
-            kill(self.inner)
+            kill(self.inner, self.sign)
         return self.inner.exchange(request)
 
     def close(self) -> None:
         self.inner.close()
 
 
-def kill(channel: ProcessChannel) -> None:
-    """End its process the hard way."""
+def kill(channel: ProcessChannel, sign: signal.Signals = signal.SIGKILL) -> None:
+    """End its process the hard way, or have it stand still."""
     assert channel.pid is not None
-    os.kill(channel.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, channel.pid, os.WEXITED | os.WNOWAIT)
+    os.kill(channel.pid, sign)
+    if sign == signal.SIGKILL:
+        os.waitid(os.P_PID, channel.pid, os.WEXITED | os.WNOWAIT)
 
 
 def asks_for_sums(request: bytes) -> bool:
@@ -78,6 +81,11 @@ def opens(request: bytes) -> bool:
 def gives_keys(request: bytes) -> bool:
     """It carries evaluation keys."""
     return type_of(request) == MessageType.EVALUATION_KEYS
+
+
+def asks_for_numbers(request: bytes) -> bool:
+    """It carries a client's copy."""
+    return type_of(request) == MessageType.SCREENING_COPY
 
 
 @pytest.fixture
@@ -187,6 +195,51 @@ def test_a_worker_that_dies_when_sums_are_fetched_in_between_costs_nobody_a_plac
     assert meeting.sums(same_bindings(session)) == honest(meeting, *members)
 
 
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_worker_that_is_killed_or_stopped_right_before_an_upload_costs_nobody_a_place(
+    sign: signal.Signals,
+) -> None:
+    """It looks alive when it is asked for, and fails over ciphertexts that have nothing to do with it."""
+    channel = Assassin(ProcessChannel("worker", "worker", restarts=True, call_seconds=8), sign)
+    meeting = with_worker(SESSION, channel)
+    meeting.take(FIRST, SECOND)
+    channel.strike(adds)
+
+    meeting.take(THIRD, LAST)
+
+    assert channel.struck == 1
+    assert meeting.sums(same_bindings(SESSION)) == honest(meeting, *MEMBERS)
+    channel.close()
+
+
+def test_where_a_client_is_charged_at_once_it_loses_its_place_for_an_idle_death(
+    monkeypatch: pytest.MonkeyPatch, worker: Assassin
+) -> None:
+    """The control."""
+    monkeypatch.setattr(guarded_adder, "with_one_more_worker", lambda work: work())
+    meeting = with_worker(SESSION, worker)
+    meeting.take(FIRST, SECOND)
+    worker.strike(adds)
+
+    with pytest.raises(ServiceError, match="SIGKILL"):
+        meeting.take(THIRD)
+
+
+def test_a_client_over_whose_ciphertexts_two_workers_die_is_charged_alone(worker: Assassin) -> None:
+    """Its place is lost, by name, and the others' sums open without it."""
+    meeting = with_worker(SESSION, worker)
+    meeting.take(FIRST, SECOND)
+    mine = EncryptedInput.from_bytes(meeting.upload(THIRD)).ciphertexts
+    worker.strike(lambda request: adds(request) and StoredSums.from_bytes(request).ciphertexts == mine, 9)
+
+    with pytest.raises(ServiceError, match=r"two workers in a row failed: .*SIGKILL.*SIGKILL"):
+        meeting.take(THIRD)
+    meeting.take(LAST)
+
+    assert worker.struck == 2
+    assert meeting.sums(same_bindings(SESSION)) == honest(meeting, FIRST, SECOND, LAST)
+
+
 def screened(channel: Assassin) -> Meeting:
     """A session without a verifier, whose updates are screened there."""
     charge = charge_for(screening=Screening(max_norm=1000.0, release=Release.VALUES))
@@ -211,4 +264,42 @@ def test_a_screener_that_dies_over_the_keys_costs_nobody_a_place(monkeypatch: py
     channel.strike(gives_keys)
     with pytest.raises(ServiceError, match="SIGKILL"):
         meeting.take(FIRST)
+    channel.close()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_screener_that_is_killed_or_stopped_right_before_a_copy_costs_nobody_a_place(
+    sign: signal.Signals,
+) -> None:
+    """The next one is asked about the same copy."""
+    channel = Assassin(ProcessChannel("screener", "screener", restarts=True, call_seconds=8), sign)
+    meeting = screened(channel)
+    meeting.take(FIRST)
+    channel.strike(asks_for_numbers)
+
+    meeting.take(SECOND, THIRD, LAST)
+
+    assert channel.struck == 1
+    assert meeting.sums(same_bindings(SESSION)) == honest(meeting, *MEMBERS)
+    channel.close()
+
+
+def test_a_client_over_whose_copy_two_screeners_die_is_charged_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the control, in which one that dies idle is enough."""
+    channel = Assassin(ProcessChannel("screener", "screener", restarts=True, call_seconds=60))
+    meeting = screened(channel)
+    meeting.take(FIRST, SECOND)
+    channel.strike(asks_for_numbers, times=2)
+    with pytest.raises(ServiceError, match="two workers in a row failed"):
+        meeting.take(LAST)
+    meeting.take(THIRD)
+    assert channel.struck == 2
+    assert meeting.sums(same_bindings(SESSION)) == honest(meeting, FIRST, SECOND, THIRD)
+
+    monkeypatch.setattr(screener, "with_one_more_worker", lambda work: work())
+    meeting = screened(channel)
+    meeting.take(FIRST)
+    channel.strike(asks_for_numbers)
+    with pytest.raises(ServiceError, match="SIGKILL"):
+        meeting.take(SECOND)
     channel.close()

@@ -136,18 +136,25 @@ def careless(terms: Terms, present: frozenset[int], sum_digest: bytes, opened: D
     return Reference(digest=opened.digest, means=means)
 
 
-def message_with(meeting: Meeting, member: str, values: npt.NDArray[np.int64]) -> EncryptedInput:
-    """An input whose values no client's code would encrypt, beside an honest copy."""
+def message_with(meeting: Meeting, member: str, *values: npt.NDArray[np.int64]) -> EncryptedInput:
+    """An input whose values, band by band, no client's code would encrypt, beside an honest copy."""
     terms, honest = meeting.terms, meeting.made(member)
-    slots = to_slots(values, terms.profile, members=8)
-    pairs = scheme.public_key(terms.profile, meeting.key.key).encrypt(slots)
-    return refitted(terms, honest, {0: polynomials.encode(pairs, terms.profile.ciphertext_moduli)})
+    public = scheme.public_key(terms.profile, meeting.key.key)
+    pairs = [public.encrypt(to_slots(band, terms.profile, members=8)) for band in values]
+    return refitted(
+        terms,
+        honest,
+        {
+            index: polynomials.encode(pair, terms.profile.ciphertext_moduli)
+            for index, pair in enumerate(pairs)
+        },
+    )
 
 
-def one_clients_round(rounds: Rounds, values: npt.NDArray[np.int64]) -> Mapping[int, str]:
-    """An honest server's first round, in which one client sends these; which bands it refused."""
+def one_clients_round(rounds: Rounds, *values: npt.NDArray[np.int64]) -> Mapping[int, str]:
+    """An honest server's first round, in which one client sends these, band by band; which bands it refused."""
     meeting = rounds.next(seed=1)
-    forged = message_with(meeting, CORRUPT, values)
+    forged = message_with(meeting, CORRUPT, *values)
     meeting.commit(*MEMBERS[:-1])
     meeting.server.receive(CORRUPT, forged.receipt.to_bytes())
     meeting.server.close_stage()
@@ -184,6 +191,38 @@ def test_a_discarded_sum_gives_no_direction() -> None:
 
     assert all(told.norm is not None for told in meeting.server.screened.values())
     assert all(told.cosine is None for told in meeting.server.screened.values())
+
+
+def band_by_band(
+    terms: Terms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
+) -> Reference:
+    """A verifier that leaves out of the direction what is discarded, and nothing else."""
+    found = careless(terms, present, sum_digest, opened)
+    for index, part in enumerate(terms.session.segments):
+        if checks.reason_to_discard(terms, part, present, opened.integers(index)):
+            found.means[index][:] = 0.0
+    return found
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["band by band", "ours"])
+def test_one_client_that_spoils_a_band_leaves_no_other_one_alone_in_the_direction(
+    monkeypatch: pytest.MonkeyPatch, *, ours: bool
+) -> None:
+    """It spoils the band of all and fills a coordinate of the other: read of its other holders, where that is a direction."""
+    if not ours:
+        monkeypatch.setattr(verifier, "reference_of", band_by_band)
+    rounds = Rounds(TWO_BANDS)
+    assert one_clients_round(rounds, along(500_000), along(3 * BOUND)).keys() == {0}
+
+    missed = misses(rounds)
+
+    others = [missed[MEMBERS.index(member)] for member in HOLDERS if member != CORRUPT]
+    if ours:
+        assert np.isinf(missed).all()
+        assert rounds.meeting is not None
+        assert all(told.cosine is None for told in rounds.meeting.server.screened.values())
+    else:
+        assert max(others) < 0.02
 
 
 def test_a_sum_with_something_in_its_padding_gives_no_direction() -> None:

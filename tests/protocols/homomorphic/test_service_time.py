@@ -256,16 +256,65 @@ def test_a_setup_that_is_behind_leaves_the_time() -> None:
     assert view_of(service).moment == NOW + DAY + HOUR
 
 
-def test_a_refused_setup_tells_no_time() -> None:
+def test_a_refused_setup_with_other_lists_tells_no_time() -> None:
     """A moment in the far future beside lists that are not taken would stop the service for good."""
     clock = Seconds()
     service = services_with(TRUST, {"decryptor": clock, "verifier": Seconds()})["decryptor"]
     other = replace(CHARGE, least_quorum=2)
+    late = replace(with_short_list(valid_for=20 * DAY), now=NOW + 10 * DAY)
 
     with pytest.raises(ProtocolError):
-        service.set_up(Setup(charge=other, trust=TRUST.updated(now=NOW + 20 * DAY)))
+        payload_of(service.operate(Setup(charge=other, trust=late).to_bytes()))
 
     assert view_of(service).moment == NOW
+
+
+def test_other_lists_that_have_expired_tell_no_time() -> None:
+    """Nor does a moment beside lists that were never taken and are no longer in force."""
+    service = services_with(TRUST, {"decryptor": Seconds(), "verifier": Seconds()})["decryptor"]
+    data = Setup(charge=CHARGE, trust=with_short_list()).to_bytes()
+    late = data.replace((NOW + 1).to_bytes(8, "little"), (NOW + 1 + SHORT).to_bytes(8, "little"))
+
+    with pytest.raises(CertificateError):
+        payload_of(service.operate(late))
+
+    assert view_of(service).moment == NOW
+
+
+def test_a_refused_setup_with_the_known_lists_tells_the_time() -> None:
+    """Its operator has said what time it is, whatever else is wrong."""
+    service = services_with(TRUST, {"decryptor": Seconds(), "verifier": Seconds()})["decryptor"]
+    other = replace(CHARGE, least_quorum=2)
+
+    with pytest.raises(ProtocolError):
+        service.set_up(Setup(charge=other, trust=TRUST.updated(now=NOW + DAY)))
+
+    assert view_of(service).moment == NOW + DAY
+
+
+@SERVICE
+@pytest.mark.parametrize("careless", [True, False], ids=["careless", "ours"])
+def test_lists_that_its_operator_says_have_expired_serve_nobody(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, careless: bool
+) -> None:
+    """The setup is refused, as its lists are no longer in force, and by the control with it the time."""
+    services = services_with(with_short_list(), {each: Seconds() for each in VERIFIED.names})
+    if careless:
+        monkeypatch.setattr(KeyedService, "_tell_time_of", lambda *_: None)
+    data = Setup(charge=CHARGE, trust=with_short_list()).to_bytes()
+    said = (NOW + 1).to_bytes(8, "little")
+    assert data.count(said) == 1
+    late = data.replace(said, (NOW + 1 + SHORT).to_bytes(8, "little"))
+    opens = request_for(name, services, 2)
+
+    with pytest.raises(CertificateError):
+        payload_of(services[name].operate(late))
+
+    if careless:
+        services[name].answer(opens)
+    else:
+        with pytest.raises(CertificateError, match="revocation list 2"):
+            services[name].answer(opens)
 
 
 def test_a_roster_expires_within_a_session_too() -> None:

@@ -19,6 +19,7 @@ from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import MaskedInput, RevealedShares
 from protocols.masking.parameters import (
     COMPLETE_UP_TO,
+    expected_exposed,
     log_disconnected,
     mask_graph_degree,
     share_graph_parameters,
@@ -322,3 +323,15 @@ def test_what_more_drop_outs_do_to_a_hundred_and_one(dropped: int, power: float,
 
     assert np.log2(expected) == pytest.approx(power, abs=0.01)
     assert log_disconnected(101, gone, degree) / np.log(2) == pytest.approx(apart, abs=0.01)
+
+
+@pytest.mark.parametrize("members", [171, 500, 1000, 2106, 3438, 10_000])
+def test_neighbors_drawn_from_those_who_advertise_cost_three_bits(members: int) -> None:
+    """A tenth never advertises, all corrupt ones do: then the share graph fails with 2^-37 at most, and no longer with 2^-40."""
+    graph = share_graph_parameters(members, SEMI_HONEST)
+    corrupt, dropped = SEMI_HONEST.corrupt(members), SEMI_HONEST.dropped(members)
+
+    exposed = [expected_exposed(there, corrupt, graph) for there in (members, members - dropped)]
+
+    assert exposed[0] < 2.0**-41
+    assert 2.0**-40 < exposed[1] < 2.0**-37

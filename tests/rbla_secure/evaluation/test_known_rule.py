@@ -140,7 +140,7 @@ def test_attackers_that_build_a_rule_of_their_own_end_the_evaluation(
 
     monkeypatch.setattr(KnownRule, "accepts", careless)
 
-    with pytest.raises(EvaluationError, match=r"was refused .*its attack did not happen"):
+    with pytest.raises(EvaluationError, match=r"failed by itself .*its attack did not happen"):
         attacked_run(config(images, name), AttackName.ADAPTIVE, share=0.125, grounds=grounds)
 
 

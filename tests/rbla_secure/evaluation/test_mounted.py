@@ -16,11 +16,11 @@ def outcome(survivors: tuple[str, ...] = ("a", "b", "honest"), **changes: Any) -
     return RoundOutcome(adapter=ADAPTER, survivors=survivors, **changes)
 
 
-def seen(found: RoundOutcome, *, gone: tuple[str, ...] = ()) -> int:
-    reached = mounted(
-        found, 3, ("a", "b"), ("honest", "other"), lambda client, number: number == 3 and client in gone
-    )
-    return len(reached)
+def seen(found: RoundOutcome, *, gone: tuple[str, ...] = (), **known: Any) -> int:
+    def silenced(client: str, number: int) -> bool:
+        return number == 3 and client in gone
+
+    return len(mounted(found, 3, ("a", "b"), ("honest", "other"), silenced, **known))
 
 
 def test_attackers_that_were_summed_are_counted() -> None:
@@ -67,8 +67,29 @@ def test_what_befell_an_honest_client_too_is_not_the_attackers_own() -> None:
 
 
 def test_what_a_screening_turned_away_was_judged() -> None:
-    """It is the defence itself that refuses there."""
-    assert seen(outcome(("a", "honest"), refusals={"b": "ScreeningError: norm 3 exceeds 1"})) == 2
+    """It is the defence itself that refuses there, and its verdict that counts: the name of a refusal is anybody's."""
+    turned_away = outcome(("a", "honest"), refusals={"b": "ScreeningError: norm 3 exceeds 1"})
+
+    assert seen(turned_away, screened=("b",)) == 2
+    with pytest.raises(EvaluationError, match=r"attacker b was refused \(ScreeningError"):
+        seen(turned_away)
+
+
+def test_a_failure_that_no_answer_shows_is_one() -> None:
+    """Under noise what fails is summed as no change: without the failure it is counted, with it the evaluation ends."""
+    failed = {"b": "ArithmeticError: overflow"}
+
+    assert seen(outcome()) == 2
+    assert seen(outcome(), failures={"honest": "ArithmeticError: overflow"}) == 2
+    assert seen(outcome(), failures={**failed, "honest": failed["b"]}) == 1
+    with pytest.raises(
+        EvaluationError, match=r"round 3: attacker b failed by itself \(ArithmeticError: overflow\)"
+    ):
+        seen(outcome(), failures=failed)
+    with pytest.raises(EvaluationError, match="attacker b failed by itself"):
+        seen(outcome(), failures={**failed, "honest": "ArithmeticError: another"})
+    with pytest.raises(EvaluationError, match="attacker b failed by itself"):
+        seen(outcome(), failures=failed, screened=("b",))
 
 
 def test_an_attacker_that_was_always_refused_was_not_tested() -> None:
@@ -76,7 +97,8 @@ def test_an_attacker_that_was_always_refused_was_not_tested() -> None:
     check_each_seen(refused=("b",), seen=("a", "b"), rounds=4)
     check_each_seen(refused=(), seen=("a",), rounds=4)
     with pytest.raises(
-        EvaluationError, match="attacker b was refused and no update of it reached a sum in 4 rounds"
+        EvaluationError,
+        match="attacker b was refused or failed, and no update of it reached a sum in 4 rounds",
     ):
         check_each_seen(refused=("b",), seen=("a", "a"), rounds=4)
     with pytest.raises(EvaluationError, match="in 4 rounds: nothing was tested"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,13 +29,21 @@ def adapter_after(number: int) -> Adapter:
     return make_adapter(PLAN, seed=number)
 
 
-def save_round(folder: RunFolder, number: int) -> None:
-    """A round from its session to its end."""
+def save_round(folder: RunFolder, number: int, *, upcoming: bool = False) -> None:
+    """A round from its session to its end, with the next round's session opened before that, or without."""
     adapter = adapter_after(number)
     record = make_record(round=number, adapter=adapter.digest().hex())
     attempt = folder.next_attempt(number)
     session = make_session(PLAN, run=folder.run_id, round_number=number, attempt=attempt)
     folder.log.append(Entry.of_session(session, EventKind.SESSION_OPENED))
+    if upcoming:
+        following = make_session(
+            PLAN,
+            run=folder.run_id,
+            round_number=number + 1,
+            attempt=folder.next_attempt(number + 1),
+        )
+        folder.log.append(Entry.of_session(following, EventKind.SESSION_OPENED))
     folder.save(PLAN, session, adapter, record, make_seconds(round=number))
 
 
@@ -51,7 +60,7 @@ def die_before_the_event(folder: RunFolder, number: int, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr("rbla_secure.federation.checkpoint.of_round", crash)
         with pytest.raises(CrashError):
-            save_round(folder, number)
+            save_round(folder, number, upcoming=True)
 
 
 @pytest.fixture
@@ -133,6 +142,34 @@ def test_loading_changes_nothing(folder: RunFolder) -> None:
     folder.load(PLAN)
 
     assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3"])
+def test_a_checkpoint_of_numbers_that_numpy_has_not_is_refused(folder: RunFolder, kind: str) -> None:
+    """By file name, as any damaged one."""
+    path = folder.path / "checkpoints" / "round-0001.safetensors"
+    size = 2 if kind == "BF16" else 1
+    header = json.dumps({"rows": {"dtype": kind, "shape": [1, 1], "data_offsets": [0, size]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+
+    with pytest.raises(RunFolderError, match=r"round-0001\.safetensors is damaged"):
+        folder.load(PLAN)
+
+
+def test_a_folder_whose_files_have_a_second_name_is_refused(folder: RunFolder, tmp_path: Path) -> None:
+    """A copy by hard links is the same files: going on with one would write the other, and lose it."""
+    before, copy = snapshot(folder), tmp_path / "copy"
+    folder.close()
+    shutil.copytree(folder.path, copy, copy_function=os.link)
+
+    for path in (folder.path, copy):
+        with pytest.raises(RunFolderError, match=r"has 2 names \(hard links\)"):
+            RunFolder.open(path)
+
+    shutil.rmtree(copy)
+    again = RunFolder.open(folder.path)
+    assert snapshot(again) == before
+    again.close()
 
 
 def identity_of(folder: RunFolder) -> dict[str, str]:
@@ -587,7 +624,7 @@ def test_a_crash_before_the_checkpoint_costs_the_round_alone(
     with monkeypatch.context() as patch:
         patch.setattr("rbla_secure.federation.checkpoint.write_atomic", crash)
         with pytest.raises(CrashError):
-            save_round(folder, 4)
+            save_round(folder, 4, upcoming=True)
     too_many = (folder.path / "metrics.jsonl").read_bytes()
     progress = folder.load(PLAN)
     folder.drop_left_over()

@@ -117,6 +117,19 @@ def test_what_a_process_was_about_to_do_is_known(
     assert about is None or about.cohort == ("a", f"b{about.round}")
 
 
+def test_what_a_session_has_spent_is_known_and_not_what_was_adopted() -> None:
+    """An entry that another process had the log hold was never used by its session, so no result can have followed it."""
+    details = {"ledger": "privacy.json", "entries": 1, "digest": DIGESTS[1]}
+    spent = told([*STORY[:2], opened(1), opened(2), (EventKind.PRIVACY_SPENT, 1, 1, details)])
+    adopted = told([*STORY[:2], opened(1), opened(2), (EventKind.PRIVACY_SPENT, None, None, details)])
+    about = spent.about_to_reveal(LAST)
+    assert about is not None
+
+    assert spent.has_spent("privacy.json", about)
+    assert not spent.has_spent("privacy-samples.json", about)
+    assert not adopted.has_spent("privacy.json", about)
+
+
 def test_a_run_has_one_result() -> None:
     """Exported again it is the same, or the log is none of a run."""
     again = (*STORY[-1][:3], {"rounds": 2, "adapter_file": DIGESTS[7]})

@@ -28,6 +28,7 @@ from tests.support.federations import (
     open_round,
 )
 from tests.support.identities import client_sum
+from tests.support.model_world import believe_anything
 
 PROFILES = pytest.mark.parametrize("profile", ["semi-honest", "one-answer", "consistency"])
 
@@ -77,7 +78,11 @@ def second_input(
 def test_an_older_round_in_between_would_make_a_client_give_a_round_twice(
     monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
-    """The attack is real: with a memory of the last round alone, two sums of round 2 differ by the victim's integers."""
+    """The attack is real: with a memory of the last round alone, two sums of round 2 differ by the victim's integers.
+
+    Such a memory takes models in any order too.
+    """
+    believe_anything(monkeypatch)
 
     def forgetful(memory: Memory, round_number: int) -> None:
         if round_number == memory.given:
@@ -167,6 +172,34 @@ def test_another_attempt_at_a_round_brings_the_same_model() -> None:
     assert accepts(memory, plan, second, 2)
     with pytest.raises(RefusalError, match="round 2 began with another adapter"):
         memory.accept(sent(plan, moved(plan, 1e-3, since=second)), 2)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_rounds_go_forward(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """After the model of round 5 none of an earlier round is accepted, though nothing was given: round 1 least of all.
+
+    The control takes round 1 in between, forgets what it was sent, and then begins round 5 with a model on the other side.
+    """
+    plan = roomy()
+    away, back = (moved(plan, sign * 3 * step_limit(plan)) for sign in (0.9, -0.9))
+    memory = Memory(plan)
+    memory.accept(sent(plan, away), 5)
+
+    with pytest.raises(
+        RefusalError,
+        match=rf"was sent the adapter of round 5, and is not sent that of round {number} after it",
+    ):
+        memory.accept(sent(plan, plan.initial_adapter), number)
+    assert not accepts(memory, plan, back, 5)
+    assert accepts(memory, plan, away, 5)
+
+    careless = Memory(plan)
+    careless.accept(sent(plan, away), 5)
+    with monkeypatch.context() as patch:
+        believe_anything(patch)
+        careless.accept(sent(plan, plan.initial_adapter), number)
+    if number == 1:
+        assert accepts(careless, plan, back, 5)
 
 
 def test_rows_that_nobody_trains_never_move() -> None:

@@ -1,5 +1,6 @@
 """A client's state folder: what it remembers survives any kill, serves one process and one client, and one plan per seed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -392,6 +393,14 @@ def changed_by(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     return lambda data: data.replace(old, new)
 
 
+def in_numbers_of(kind: str) -> Callable[[bytes], bytes]:
+    """The file of one value, of a type that safetensors knows and numpy does not."""
+    size = 2 if kind == "BF16" else 1
+    tensor = {"dtype": kind, "shape": [1, 1], "data_offsets": [0, size]}
+    header = json.dumps({"rows": tensor}).encode()
+    return lambda _data: len(header).to_bytes(8, "little") + header + bytes(size)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -403,6 +412,8 @@ def changed_by(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         changed_by(b'"clip_norm":"0x1.', b'"clip_norm":"0x2.'),
         changed_by(b'"seed":"0"', b'"seed":"1"'),
         changed_by(b'"seed"', b'"deed"'),
+        in_numbers_of("BF16"),
+        in_numbers_of("F8_E4M3"),
     ],
 )
 def test_a_damaged_memory_stops_the_client(

@@ -17,10 +17,11 @@ from rbla_secure.privacy import ledger, sample_ledger
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.ledger_state import LedgerState, OpenSession
 from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
+from rbla_secure.report.privacy import SamplePrivacySummary
 from tests.rbla_secure.privacy.test_ledger import make_entry, make_terms, of_rounds
 from tests.support.run_folders import as_ledger
 
-ABOUT = OpenSession(round=3, attempt=1, cohort=("a", "b", "c"))
+ABOUT = OpenSession(round=3, attempt=1, cohort=("a", "b", "c"), threshold=2)
 
 
 def make_trained(number: int, *clients: str, **changes: Any) -> Trained:
@@ -81,6 +82,14 @@ NOT_FINITE = [math.nan, math.inf, -math.inf]
 DAMAGED: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     *[(ledger.FILE, to_both(noise_multiplier=1e6, slack=value)) for value in (-4.0, -1e-9, *NOT_FINITE)],
     *[(ledger.FILE, to_both(noise_multiplier=value)) for value in (-1.0, *NOT_FINITE)],
+    *[(ledger.FILE, to_both(noise_multiplier=value)) for value in (5e-324, 1e-200, 0.9e-15, 1.1e15, 1e300)],
+    *[(ledger.FILE, to_both(slack=value)) for value in (100.1, 800.0, 1.7e308)],
+    *[(sample_ledger.FILE, lambda e, n=n: e.update(steps=n)) for n in (10**7 + 1, 10**9, 10**400)],
+    *[(sample_ledger.FILE, lambda e, v=v: e.update(sample_rate=v)) for v in (5e-324, 0.9e-9)],
+    *[
+        (sample_ledger.FILE, lambda e, v=v: e.update(noise_multiplier=v))
+        for v in (5e-324, 1e-300, 1e-3, 0.099, 100.1, 1e300)
+    ],
     *[(sample_ledger.FILE, lambda e, n=n: e.update(steps=n)) for n in (-7, 0)],
     *[(sample_ledger.FILE, lambda e, v=v: e.update(sample_rate=v)) for v in (0.0, -0.1, 1.5, *NOT_FINITE)],
     *[(sample_ledger.FILE, lambda e, v=v: e.update(noise_multiplier=v)) for v in (-4.0, *NOT_FINITE)],
@@ -140,7 +149,7 @@ UNLOGGED: list[tuple[Callable[[dict[str, Any]], object], OpenSession | None, str
     (lambda _: None, None, "no session is open that could have written it"),
     (
         lambda e: e.update(round=2),
-        OpenSession(round=2, attempt=1, cohort=("a", "b")),
+        OpenSession(round=2, attempt=1, cohort=("a", "b"), threshold=2),
         "attempt 1 at round 2 has one already",
     ),
 ]
@@ -217,6 +226,50 @@ def test_a_budget_is_not_kept_by_what_is_no_number(
             record()
 
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("figure", [0.0, 1e-15, 1e-12, 1e6, 1e15])
+def test_figures_that_a_run_can_spend_are_taken(figure: float) -> None:
+    """The control of the ranges: their ends, and nothing at all."""
+    assert ledger.Spent(noise_multiplier=figure, slack=1e-10).noise_multiplier == figure
+    for value in (0.0, 0.1, 100.0):
+        assert (
+            make_trained(1, noise_multiplier=value, sample_rate=1e-9, steps=10**7).noise_multiplier == value
+        )
+
+
+@pytest.mark.parametrize("error", [OverflowError("too large"), ValueError("no root"), MemoryError()])
+def test_what_cannot_be_accounted_for_is_an_error_of_its_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """By the name of the file, at both levels; an error of the accountant is no end of a program."""
+    of_clients(tmp_path)
+    of_samples(tmp_path)
+
+    def fail(*_: object) -> float:
+        raise error
+
+    monkeypatch.setattr("rbla_secure.privacy.accounting.epsilon", fail)
+    monkeypatch.setattr("rbla_secure.privacy.accounting.epsilon_of_steps", fail)
+
+    with pytest.raises(PrivacyError, match=r"privacy\.json: what it counts .*: restore it from a copy"):
+        Ledger.read(tmp_path).epsilon(Observer.SERVER)
+    with pytest.raises(
+        PrivacyError, match=r"privacy-samples\.json: what it counts .*: restore it from a copy"
+    ):
+        SampleLedger.read(tmp_path).epsilon()
+
+
+def test_a_ledger_of_single_examples_without_noise_has_no_figure(tmp_path: Path) -> None:
+    """What is printed for machines is JSON, which has no infinity: null, and for people a word."""
+    made = SampleLedger.open(tmp_path, make_sample_terms())
+    made.record(make_trained(1, noise_multiplier=0.0))
+
+    told = SamplePrivacySummary.of(made)
+
+    assert made.epsilon() == math.inf
+    assert json.loads(json.dumps(told.model_dump(mode="json"), allow_nan=False))["epsilon"] is None
+    assert "epsilon not bounded against everyone" in told.lines()[0]
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
