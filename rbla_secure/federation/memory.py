@@ -6,7 +6,7 @@ input, and measures the next model from the last one that it accepted.
 
 **One memory per seed.** What a client uploads follows from the model that it was sent, its examples, its configuration, and
 two streams of the plan's seed: the order of the examples, ``derive_seed(seed, "training", round, client)``, and rounding,
-``derive_key(seed, "rounding", round, client)``. (Noise against the server comes from the operating system.) No key of the
+``derive_key(seed, "rounding", round, client)`` (in turns with the band beside the client). (Noise against the server comes from the operating system.) No key of the
 configuration is in either, so that plans which differ only in what changes no training (`rounds`, `stage-seconds`) train
 to the same bits: two sums of one round under both, over different survivors, would show an update. Hence a seed that has given a
 round any input serves one plan alone, to the byte, whatever the run.

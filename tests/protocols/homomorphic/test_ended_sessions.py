@@ -29,10 +29,8 @@ from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, 
 from protocols.homomorphic.terms import Services
 from protocols.homomorphic.verifier import Verifier
 from protocols.identity import TrustStore
-from protocols.primitives.revocations import issue_revocations
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import (
-    AUTHORITY,
     NOW,
     SERVICE_KEYS,
     TRUST,
@@ -42,6 +40,7 @@ from tests.protocols.homomorphic.parties import (
     server_of,
     terms_of,
 )
+from tests.protocols.homomorphic.views import taking_back
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 SESSION = make_session(4, segment(0, 20, MEMBERS, 3))
@@ -53,14 +52,7 @@ SERVICE = pytest.mark.parametrize("name", ["decryptor", "verifier"])
 
 def view(*revoked: str, number: int = 2, after: int = 10, valid_for: int = 1000) -> TrustStore:
     """The view of whoever has the list that takes these certificates back."""
-    listed = issue_revocations(
-        AUTHORITY.key,
-        AUTHORITY.certificate,
-        serials=[TRUST.certificates[name].serial for name in revoked],
-        number=number,
-        now=NOW + after,
-        valid_for=valid_for,
-    )
+    listed = taking_back(*revoked, number=number, after=after, valid_for=valid_for)
     return replace(TRUST, revocations=listed, now=NOW + after)
 
 

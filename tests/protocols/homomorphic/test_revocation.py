@@ -21,13 +21,10 @@ from protocols.homomorphic.server import HomomorphicServer
 from protocols.homomorphic.service_messages import SessionRequest, Setup
 from protocols.homomorphic.services import KeyedService, LocalChannel, Worker
 from protocols.identity import TrustStore
-from protocols.primitives.certificates import issue_certificate
-from protocols.primitives.revocations import issue_revocations
-from protocols.primitives.secret import SYSTEM_RANDOM
-from protocols.roster import Roster, RosterEntry
 from protocols.session import Segment, Session
 from tests.contracts.sessions import make_inputs, make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import AUTHORITY, NOW, SERVICE_KEYS, TRUST, Meeting, charge_for
+from tests.protocols.homomorphic.views import ending_after, taking_back, with_certificate
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 SESSION = make_session(4, segment(0, 20, MEMBERS, 3))
@@ -36,14 +33,7 @@ CHARGE = charge_for()
 
 def with_revoked(*clients: str, number: int = 2, valid_for: int = 1000) -> TrustStore:
     """The view of whoever has the list that takes these certificates back."""
-    listed = issue_revocations(
-        AUTHORITY.key,
-        AUTHORITY.certificate,
-        serials=[TRUST.certificates[client].serial for client in clients],
-        number=number,
-        now=NOW + 10,
-        valid_for=valid_for,
-    )
+    listed = taking_back(*clients, number=number, valid_for=valid_for)
     return TRUST.updated(now=NOW + 20, revocations=listed)
 
 
@@ -160,24 +150,4 @@ def strangers() -> Segment:
 
 def expiring() -> TrustStore:
     """A view in which one client's certificate is over, and nothing else is."""
-    old = TRUST.certificates[LAST]
-    short = issue_certificate(
-        AUTHORITY.key,
-        AUTHORITY.certificate,
-        client=LAST,
-        rank=old.rank,
-        public_key=old.public_key,
-        now=NOW,
-        valid_for=5,
-        random_bytes=SYSTEM_RANDOM,
-    )
-    certificates = {**TRUST.certificates, LAST: short}
-    roster = Roster.issue(
-        AUTHORITY.key,
-        number=2,
-        issued_at=NOW,
-        expires_at=TRUST.roster.expires_at,
-        least_revocations=1,
-        entries=map(RosterEntry.of, certificates.values()),
-    )
-    return TRUST.updated(now=NOW + 20, roster=roster, certificates=[short])
+    return with_certificate(ending_after(5, LAST), after=20)

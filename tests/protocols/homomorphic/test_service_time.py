@@ -11,12 +11,8 @@ from protocols.homomorphic.service_messages import SessionRequest, Setup
 from protocols.homomorphic.services import KeyedService, LocalChannel, payload_of
 from protocols.homomorphic.terms import Terms
 from protocols.identity import TrustStore
-from protocols.primitives.certificates import Certificate, issue_certificate
-from protocols.primitives.revocations import issue_revocations
-from protocols.roster import Roster, RosterEntry
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import (
-    AUTHORITY,
     NOW,
     SERVICE_KEYS,
     TRUST,
@@ -24,6 +20,7 @@ from tests.protocols.homomorphic.parties import (
     Meeting,
     charge_for,
 )
+from tests.protocols.homomorphic.views import ending_after, taking_back, with_certificate
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 SESSION = make_session(4, segment(0, 20, MEMBERS, 3))
@@ -45,38 +42,12 @@ class Seconds:
 
 def with_short_certificate(name: str) -> TrustStore:
     """A view in which one certificate expires soon, and nothing else does."""
-    old = TRUST.certificates[name]
-    short = issue_certificate(
-        AUTHORITY.key,
-        AUTHORITY.certificate,
-        client=name,
-        rank=old.rank,
-        public_key=old.public_key,
-        now=NOW,
-        valid_for=SHORT,
-    )
-    return with_certificates({**TRUST.certificates, name: short})
-
-
-def with_certificates(certificates: dict[str, Certificate]) -> TrustStore:
-    """A view of these, on a second roster."""
-    roster = Roster.issue(
-        AUTHORITY.key,
-        number=2,
-        issued_at=NOW,
-        expires_at=TRUST.roster.expires_at,
-        least_revocations=1,
-        entries=map(RosterEntry.of, certificates.values()),
-    )
-    return TRUST.updated(now=NOW + 1, roster=roster, certificates=certificates.values())
+    return with_certificate(ending_after(SHORT, name))
 
 
 def with_short_list(number: int = 2, valid_for: int = SHORT) -> TrustStore:
     """A view whose revocation list expires soon."""
-    listed = issue_revocations(
-        AUTHORITY.key, AUTHORITY.certificate, serials=[], number=number, now=NOW, valid_for=valid_for
-    )
-    return TRUST.updated(now=NOW + 1, revocations=listed)
+    return TRUST.updated(now=NOW + 1, revocations=taking_back(number=number, after=0, valid_for=valid_for))
 
 
 def services_with(trust: TrustStore, clocks: dict[str, Seconds]) -> dict[str, KeyedService]:

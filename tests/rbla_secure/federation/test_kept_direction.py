@@ -10,6 +10,7 @@ from protocols.errors import ServiceError
 from protocols.homomorphic.processes import ProcessChannel
 from protocols.homomorphic.service_messages import Answer
 from protocols.homomorphic.verified_screening import NOTHING_YET
+from protocols.session import Session
 from rbla_secure.errors import RunFolderError
 from rbla_secure.federation import checkpoint
 from rbla_secure.federation.audit_log import Entry, EventKind, read_events
@@ -21,12 +22,20 @@ from tests.support.records import make_record, make_seconds
 from tests.support.run_folders import snapshot
 
 
-def save_round(folder: RunFolder, number: int, direction: bytes = b"") -> None:
-    """A round from its session to its end, with something kept of it."""
-    adapter = adapter_after(number)
-    record = make_record(round=number, adapter=adapter.digest().hex())
+def open_session(folder: RunFolder, number: int) -> Session:
+    """The next attempt at a round, which the log is told of."""
     session = make_session(PLAN, run=folder.run_id, round_number=number, attempt=folder.next_attempt(number))
     folder.log.append(Entry.of_session(session, EventKind.SESSION_OPENED))
+    return session
+
+
+def save_round(folder: RunFolder, number: int, direction: bytes = b"", *, upcoming: bool = False) -> None:
+    """A round from its session to its end, with something kept of it; the next session opened before that, or not."""
+    adapter = adapter_after(number)
+    record = make_record(round=number, adapter=adapter.digest().hex())
+    session = open_session(folder, number)
+    if upcoming:
+        open_session(folder, number + 1)
     folder.save(PLAN, session, adapter, record, make_seconds(round=number), direction=direction)
 
 
@@ -126,7 +135,7 @@ def test_a_crash_before_the_event_leaves_the_round_before(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "of_round", crash)
         with pytest.raises(CrashError):
-            save_round(folder, 4, b"direction 4")
+            save_round(folder, 4, b"direction 4", upcoming=True)
     assert kept(folder) == ["round-0003.direction", "round-0004.direction"]
 
     again = reopened(folder)
