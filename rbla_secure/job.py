@@ -125,7 +125,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=progress.round, adapter_file=digest))
 
     here = progress.timings[done_before:]
-    in_rounds = sum(line.training + line.protocol + line.evaluation for line in here)
+    in_rounds = sum((line.training or 0.0) + (line.protocol or 0.0) + line.evaluation for line in here)
     summary = Summary.of(
         progress,
         run=str(folder.path),

@@ -166,11 +166,12 @@ class Coordinator:
         record = RoundRecord.of(
             self.plan, outcome, round_number=number, cohort=cohort, accuracy=accuracy, loss=loss
         )
+        private = self.plan.mechanism is not None or self.plan.sample_level is not None
         seconds = RoundSeconds(
             round=number,
-            training=spent["training"],
-            clients=spent["clients"] - spent["training"],
-            protocol=spent["round"] - spent["training"],
+            training=None if private else spent["training"],
+            clients=None if private else spent["clients"] - spent["training"],
+            protocol=None if private else spent["round"] - spent["training"],
             evaluation=spent["evaluation"],
         )
         return outcome.adapter, record, seconds

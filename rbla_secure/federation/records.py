@@ -92,13 +92,14 @@ class RoundSeconds(_Record):
     """One line of timings.jsonl: wall-clock seconds of one round; differs in every repetition.
 
     `training` and `clients` are sums over all participants of an in-process run; `clients` is what their side of
-    the protocol took. `protocol` is everything of the round but training and evaluation, both sides.
+    the protocol took. `protocol` is everything of the round but training and evaluation, both sides. The three are null under
+    noise, at either level: training takes as long as there are examples in its batches, and drawing noise as the noise wants.
     """
 
     round: int
-    training: float
-    clients: float
-    protocol: float
+    training: float | None
+    clients: float | None
+    protocol: float | None
     evaluation: float
 
 
@@ -139,11 +140,16 @@ def aborted_in_a_row(records: Sequence[RoundRecord]) -> int:
     return count
 
 
-def total_seconds(timings: Sequence[RoundSeconds]) -> Mapping[str, float]:
-    """Sums over rounds, by activity."""
+def total_seconds(timings: Sequence[RoundSeconds]) -> Mapping[str, float | None]:
+    """Sums over rounds, by activity; None where a round keeps its seconds back."""
     return {
-        "training": sum(line.training for line in timings),
-        "clients": sum(line.clients for line in timings),
-        "protocol": sum(line.protocol for line in timings),
-        "evaluation": sum(line.evaluation for line in timings),
+        "training": _total([line.training for line in timings]),
+        "clients": _total([line.clients for line in timings]),
+        "protocol": _total([line.protocol for line in timings]),
+        "evaluation": _total([line.evaluation for line in timings]),
     }
+
+
+def _total(seconds: Sequence[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return sum(known) if len(known) == len(seconds) else None

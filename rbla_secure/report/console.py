@@ -23,7 +23,7 @@ from rbla_secure.federation.derived import (
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.report.defences import defence_lines, group_margins
 from rbla_secure.report.learned import Learned
-from rbla_secure.report.summary import Summary
+from rbla_secure.report.summary import Seconds, Summary
 
 if TYPE_CHECKING:  # it brings torch, which takes seconds to import
     from rbla_secure.evaluation.suite import Cell
@@ -43,11 +43,12 @@ def round_line(record: RoundRecord, seconds: RoundSeconds, *, rounds: int) -> st
     """One round in one line."""
     clients = len(record.cohort)
     head = f"round {record.round:>{len(str(rounds))}}/{rounds}"
-    cost = (
-        f"train {seconds.training:.2f} s ({milliseconds(seconds.training / clients)}/client)  "
-        f"protocol {milliseconds(seconds.protocol)} ({milliseconds(seconds.clients / clients)}/client)  "
-        f"eval {milliseconds(seconds.evaluation)}"
-    )
+    cost = f"eval {milliseconds(seconds.evaluation)}"
+    if seconds.training is not None and seconds.protocol is not None and seconds.clients is not None:
+        cost = (
+            f"train {seconds.training:.2f} s ({milliseconds(seconds.training / clients)}/client)  "
+            f"protocol {milliseconds(seconds.protocol)} ({milliseconds(seconds.clients / clients)}/client)  {cost}"
+        )
     dropped = "".join(f"  {client} out at {stage}" for client, stage in record.dropped.items())
     if record.aborted:
         return f"{head}  ABORTED, adapter unchanged: {record.aborted}  {cost}{dropped}"
@@ -143,9 +144,7 @@ class ConsoleReport:
             f"{summary.aborted_rounds} aborted rounds"
         )
         self.line(
-            f"seconds: training {seconds.training:.1f}, protocol {seconds.protocol:.2f} "
-            f"({milliseconds(seconds.protocol / summary.rounds)} a round), evaluation {seconds.evaluation:.2f}, "
-            f"total {seconds.total:.1f}; up {kilobytes(summary.bytes_up_per_client)} per client and round"
+            f"{_seconds_line(seconds, rounds=summary.rounds)}; up {kilobytes(summary.bytes_up_per_client)} per client and round"
         )
         for cost in summary.services:
             self.line(
@@ -190,6 +189,16 @@ class ConsoleReport:
         for row in rows:
             table.add_row(*row)
         self._console.print(table)
+
+
+def _seconds_line(seconds: Seconds, *, rounds: int) -> str:
+    """The seconds of a run; under noise those alone that no example and no draw of noise makes longer."""
+    if seconds.training is None or seconds.protocol is None or seconds.total is None:
+        return f"seconds: evaluation {seconds.evaluation:.2f}; under noise no others are told"
+    return (
+        f"seconds: training {seconds.training:.1f}, protocol {seconds.protocol:.2f} "
+        f"({milliseconds(seconds.protocol / rounds)} a round), evaluation {seconds.evaluation:.2f}, total {seconds.total:.1f}"
+    )
 
 
 @final

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.federation.checkpoint import Progress
-from rbla_secure.federation.records import RoundRecord, suspicion_after, total_seconds
+from rbla_secure.federation.records import RoundRecord, RoundSeconds, suspicion_after, total_seconds
 from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
 
 # "last5": what a run has settled on, less noisy than its last round alone.
@@ -28,12 +28,22 @@ class Accuracy(_Part):
 
 
 class Seconds(_Part):
-    """Wall-clock seconds; rounds of an interrupted run count where they were run."""
+    """Wall-clock seconds; rounds of an interrupted run count where they were run. Null where noise keeps them back."""
 
-    training: float
-    protocol: float
+    training: float | None
+    protocol: float | None
     evaluation: float
-    total: float
+    total: float | None
+
+    @classmethod
+    def of(cls, timings: Sequence[RoundSeconds], *, other: float) -> Self:
+        """Those of rounds, and what was spent outside of them."""
+        spent = total_seconds(timings)
+        training, protocol, evaluation = spent["training"], spent["protocol"], spent["evaluation"] or 0.0
+        everything = None
+        if training is not None and protocol is not None:
+            everything = training + protocol + evaluation + other
+        return cls(training=training, protocol=protocol, evaluation=evaluation, total=everything)
 
 
 class ServiceCost(_Part):
@@ -93,20 +103,14 @@ class Summary(_Part):
         sample_privacy: SamplePrivacySummary | None = None,
     ) -> Self:
         """The summary of a finished run; `other_seconds` is what was spent outside of its rounds."""
-        records, spent = progress.records, total_seconds(progress.timings)
+        records = progress.records
         accuracies = [record.accuracy for record in records]
         last = accuracies[-SETTLED_ROUNDS:]
-        in_rounds = spent["training"] + spent["protocol"] + spent["evaluation"]
         return cls(
             run=run,
             accuracy=Accuracy(base=base_accuracy, final=accuracies[-1], last5=sum(last) / len(last)),
             rounds=len(records),
-            seconds=Seconds(
-                training=spent["training"],
-                protocol=spent["protocol"],
-                evaluation=spent["evaluation"],
-                total=in_rounds + other_seconds,
-            ),
+            seconds=Seconds.of(progress.timings, other=other_seconds),
             bytes_up_per_client=sum(record.bytes_up_per_client for record in records) / len(records),
             refused_bands=sum(len(record.refused_bands) for record in records),
             dropouts=sum(len(record.dropped) for record in records),

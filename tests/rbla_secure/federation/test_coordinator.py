@@ -204,8 +204,23 @@ def test_the_seconds_of_rounds_add_up(tmp_path: Path) -> None:
 
     progress = coordinator.run(run.folder.load(run.plan))
 
-    listed = sum(line.protocol + line.training for line in progress.timings)
+    listed = sum((line.protocol or 0.0) + (line.training or 0.0) for line in progress.timings)
     assert listed == pytest.approx(coordinator.stopwatch.seconds("round"), rel=0.01)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_under_noise_no_seconds_are_told_that_data_or_noise_make_longer(
+    tmp_path: Path, *, noisy: bool
+) -> None:
+    """How long training took tells of examples, how long drawing took of the noise; without noise both are told."""
+    run = Run(tmp_path / "run", rounds=1, noise_multiplier=1.5 if noisy else 0.0, min_holders=2)
+
+    progress = run.coordinator().run(run.folder.load(run.plan))
+
+    (line,) = progress.timings
+    assert [each is None for each in (line.training, line.clients, line.protocol)] == [noisy] * 3
+    assert line.evaluation > 0
+    assert ('"training":null' in (tmp_path / "run" / "timings.jsonl").read_text()) == noisy
 
 
 def test_every_attempt_is_numbered_before_its_session_opens(tmp_path: Path) -> None:

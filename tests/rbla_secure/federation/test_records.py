@@ -136,6 +136,15 @@ def test_aborted_rounds_are_counted_from_the_end(aborted: str, expected: int) ->
     assert count == expected
 
 
+def test_seconds_that_a_round_keeps_back_have_no_sum() -> None:
+    """Under noise: a total over some of the rounds would be told as that of all."""
+    lines = [make_seconds(round=1, training=1.0), make_seconds(round=2, training=None)]
+
+    totals = total_seconds(lines)
+
+    assert (totals["training"], totals["protocol"]) == (None, 1.0)
+
+
 def test_seconds_add_up_by_activity() -> None:
     """Each activity is summed over the rounds."""
     lines = [make_seconds(round=n, training=1.0, clients=2.0, protocol=4.0, evaluation=8.0) for n in (1, 2)]
