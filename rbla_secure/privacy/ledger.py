@@ -16,6 +16,7 @@ from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.ledger_fields import (
+    FORMAT,
     Clients,
     Delta,
     Figure,
@@ -23,7 +24,9 @@ from rbla_secure.privacy.ledger_fields import (
     Number,
     Record,
     Slack,
+    TotalVariation,
     accounted,
+    unreadable,
 )
 from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
 from rbla_secure.privacy.noise import Release
@@ -69,17 +72,27 @@ class Spent(Record):
 
     noise_multiplier: Multiplier
     slack: Slack
+    total_variation: TotalVariation = 0.0
 
     @classmethod
     def of(cls, release: Release) -> Self | None:
         """The record of a release; None if nothing was spent."""
         if release.noise_multiplier == float("inf"):
             return None
-        return cls(noise_multiplier=release.noise_multiplier, slack=release.slack)
+        return cls(
+            noise_multiplier=release.noise_multiplier,
+            slack=release.slack,
+            total_variation=release.total_variation,
+        )
 
     def release(self) -> Release:
         """What accounting composes."""
-        return Release(noise_multiplier=self.noise_multiplier, slack=self.slack, rho=float("nan"))
+        return Release(
+            noise_multiplier=self.noise_multiplier,
+            slack=self.slack,
+            rho=float("nan"),
+            total_variation=self.total_variation,
+        )
 
 
 class Entry(Record):
@@ -105,7 +118,7 @@ class Entry(Record):
 
 
 class _File(Record):
-    format: Literal[1]
+    format: Literal[2]
     terms: Terms
     entries: tuple[Entry, ...]
 
@@ -169,7 +182,7 @@ class Ledger:
         except OSError as error:
             raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError:
-            raise PrivacyError(f"{path} is damaged: restore it from a copy") from None
+            raise unreadable(path, data) from None
         ledger = cls(path, file.terms, file.entries)
         if data != ledger._text(ledger.entries).encode():
             raise PrivacyError(
@@ -187,7 +200,7 @@ class Ledger:
         return LedgerState.of(self._text(self._entries[:count]), count)
 
     def _text(self, entries: Sequence[Entry]) -> str:
-        return _File(format=1, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
+        return _File(format=FORMAT, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
 
     def record(self, entry: Entry) -> LedgerState:
         """Write an attempt down; when this returns, it is on the disk.
