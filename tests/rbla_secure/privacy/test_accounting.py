@@ -179,7 +179,7 @@ def test_the_samplers_errors_of_rounds_add_up() -> None:
             SampledSteps(noise_multiplier=6.0, sample_rate=rate, steps=10, slack=5e-4, total_variation=1e-8)
         ] * 3
         one = SampledSteps(
-            noise_multiplier=2.0, sample_rate=rate, steps=30, slack=1.5e-3, total_variation=3e-8
+            noise_multiplier=6.0, sample_rate=rate, steps=30, slack=1.5e-3, total_variation=3e-8
         )
         bare = SampledSteps(noise_multiplier=6.0, sample_rate=rate, steps=30)
         spent = epsilon_of_steps(parts, 1e-5)
