@@ -14,7 +14,7 @@ from tests.support.federations import make_plan
 from tests.support.properties import PROPERTY
 
 OUT_OF_RANGE: dict[str, dict[str, Any]] = {
-    "central": {"privacy": {"mechanism": "central"}, "noise_multiplier": 2e5},
+    "central": {"privacy": {"mechanism": "central"}, "noise_multiplier": 5000.0},
     "central, add-or-remove": {
         "privacy": {"mechanism": "central", "adjacency": "add-or-remove"},
         "noise_multiplier": 2e5,
