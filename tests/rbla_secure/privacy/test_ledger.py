@@ -116,9 +116,9 @@ def test_the_samplers_error_is_recorded_and_taken_off_delta(tmp_path: Path) -> N
         (tmp_path / str(variation)).mkdir()
         ledger = Ledger.open(tmp_path / str(variation), make_terms())
         found = spent.model_copy(update={"total_variation": variation})
-        ledger.record(make_entry(1).model_copy(update={"server": found, "reader": found}))
+        ledger.record(make_entry(1).model_copy(update={"server": found, "public": found}))
         assert math.isfinite(ledger.epsilon(Observer.SERVER)) is bounded
-        assert math.isfinite(ledger.epsilon(Observer.READER)) is bounded
+        assert math.isfinite(ledger.epsilon(Observer.PUBLIC)) is bounded
 
 
 def test_the_budget_stops_the_entry_that_would_exceed_it(tmp_path: Path) -> None:
