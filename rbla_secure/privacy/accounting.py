@@ -47,7 +47,8 @@ LEAST_NOISE = 1e-100
 CALIBRATION_TOLERANCE = 1e-6
 # The same where every try composes a thousand distributions.
 SAMPLED_TOLERANCE = 1e-3
-# The library finds epsilon to 1e-12; added, so that the figure is never below the exact one.
+# The library finds epsilon to 1e-12, and variances are rounded to a few 1e-16 of themselves; added, so that the figure is never
+# below the exact one.
 _ROOT_TOLERANCE = 1e-10
 # A few tries end it where the sampler's error costs little; where it takes more, next to nothing of delta is left.
 _MOST_TRIES = 100
