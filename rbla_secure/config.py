@@ -141,7 +141,12 @@ class PrivacyConfig(_Table):
     """Differential privacy of clients; in force where noise-multiplier is above 0."""
 
     mechanism: Mechanism = Field(
-        Mechanism.DISTRIBUTED, description="central: the server adds the noise and is trusted with the sums"
+        Mechanism.DISTRIBUTED,
+        description="central: the server adds the noise and is trusted with the sums; banded-matrix: noise that cancels over "
+        "rounds, with clients that take part in turns",
+    )
+    separation: CountOrZero = Field(
+        0, description="banded-matrix: so many rounds from one participation of a client to its next, or more"
     )
     adjacency: Adjacency = Adjacency.ZERO_OUT
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5

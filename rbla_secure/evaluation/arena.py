@@ -39,6 +39,7 @@ from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import counts_before
+from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.sessions import clip_norm
@@ -222,6 +223,7 @@ class _Run:
         self._exchange = self._connected(plan, base, data, authority, attack)
         ending.callback(self._exchange.end)
         self._guard = guard_of(plan, base, data)
+        self._matrix = matrix_noise(plan)
         self._scorer = Scorer(base, plan.layout, data.held_out)
         self._trigger = Scorer(base, plan.layout, triggered(data.held_out, whole_trigger(trigger)))
 
@@ -286,7 +288,13 @@ class _Run:
         conversation = Conversation(plan, session, self._secure_sum)
         prepare_round(conversation, self._exchange)
         return run_round(
-            plan, conversation, adapter, self._exchange, filtering=self._filtering, guard=self._guard
+            plan,
+            conversation,
+            adapter,
+            self._exchange,
+            filtering=self._filtering,
+            guard=self._guard,
+            matrix=self._matrix,
         )
 
     def _by_rank(self, outcomes: list[RoundOutcome]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rbla_secure.choices import Mechanism, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.cohort import cohort_size, sample_cohort
+from rbla_secure.federation.cohort import cohort_size, planned_cohort
 from rbla_secure.federation.derived import band_groups
 from rbla_secure.privacy.noise import Release
 
@@ -18,7 +18,7 @@ def participations(config: Config) -> int:
         return config.rounds
     counts: Counter[str] = Counter()
     for number in range(1, config.rounds + 1):
-        counts.update(sample_cohort(config.tiers, seed=config.seed, round_number=number))
+        counts.update(planned_cohort(config, number))
     return max(counts.values())
 
 

@@ -14,10 +14,12 @@ from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
+from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.sessions import session_of
 from rbla_secure.federation.spending import SampleSpending, Spending
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.stopwatch import Stopwatch
 
 # adapter -> (accuracy, loss) on the held-out examples
@@ -79,6 +81,8 @@ class Coordinator:
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
             self.folder.say_resumed(progress)
+        # Only while this process lasts: whoever goes on with a run begins a new matrix.
+        matrix = matrix_noise(self.plan)
         upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):
             before = self._spent()
@@ -89,7 +93,7 @@ class Coordinator:
             upcoming = self._open(number + 1, records) if number < config.rounds else None
             last = adapter
             adapter, record, seconds = self._one_round(
-                current, adapter, upcoming, before, spending=spending, samples=samples
+                current, adapter, upcoming, before, spending=spending, samples=samples, matrix=matrix
             )
             self.moved(last, adapter)
             if self.guard is not None:
@@ -146,6 +150,7 @@ class Coordinator:
         *,
         spending: Spending | None,
         samples: SampleSpending | None,
+        matrix: MatrixNoise | None,
     ) -> tuple[Adapter, RoundRecord, RoundSeconds]:
         with self.stopwatch.measure("round"):
             outcome = run_round(
@@ -156,6 +161,7 @@ class Coordinator:
                 upcoming=upcoming,
                 filtering=self.filtering,
                 guard=self.guard,
+                matrix=matrix,
                 before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
                 before_reveal=lambda clients: spending.spend(current.session, clients) if spending else None,
             )

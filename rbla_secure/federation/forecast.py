@@ -19,9 +19,10 @@ from rbla_secure.federation.derived import (
     row_quorum,
 )
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views, views
+from rbla_secure.federation.protection import Views, column_of, views
 from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
+from rbla_secure.privacy.banded_matrix import noise_left
 from rbla_secure.privacy.noise import GaussianMechanism, Release
 
 # Below 0.3 the noise of a round's average outweighs its signal three to one; below 0.1 a row learns next to nothing.
@@ -156,8 +157,12 @@ def _assumptions(plan: Plan) -> list[str]:
         + "; who takes part, ranks and weights are public",
         "cohorts are drawn by tier from a public seed: no amplification is claimed, and both views compose every round",
     ]
-    if privacy.mechanism is Mechanism.CENTRAL:
-        return [*found, "the server is trusted with the sums; against it nothing is claimed"]
+    if privacy.mechanism.by_server:
+        return [
+            *found,
+            *_of_matrix(plan),
+            "the server is trusted with the sums; against it nothing is claimed",
+        ]
     found.append(f"the server knows the noise of at most {plan.colluders} clients, and {_missing(plan)}")
     if plan.grouped:
         sizes = ", ".join(f"{min(each)} in {band}" for band, each in band_groups(plan.config))
@@ -170,6 +175,20 @@ def _assumptions(plan: Plan) -> list[str]:
     if privacy.simulation:
         found.append(f"SIMULATION: {WORTHLESS}")
     return found
+
+
+def _of_matrix(plan: Plan) -> list[str]:
+    """What noise that cancels over rounds rests on, and what is left of it."""
+    if plan.config.privacy.mechanism is not Mechanism.BANDED_MATRIX:
+        return []
+    left = noise_left(column_of(plan.config), plan.config.rounds)
+    apart = plan.config.privacy.separation
+    text = (
+        f"a client takes part once in {apart} rounds at most: its turns are public, and it refuses every other round; noise that "
+        f"cancels over rounds leaves {left:.3f} of what independent noise of the same epsilon would leave in the adapter (root mean "
+        "square over rounds, nobody dropping out)"
+    )
+    return [text]
 
 
 def _missing(plan: Plan) -> str:

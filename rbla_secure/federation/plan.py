@@ -36,7 +36,7 @@ from rbla_secure.choices import (
 )
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RefusalError
-from rbla_secure.federation.cohort import roster, sample_cohort
+from rbla_secure.federation.cohort import planned_cohort, roster
 from rbla_secure.federation.derived import (
     band_groups,
     bands_and_holders,
@@ -135,9 +135,7 @@ class Plan:
             )
         if round_number not in self._cohorts:
             _make_room(self._cohorts)
-            self._cohorts[round_number] = sample_cohort(
-                self.config.tiers, seed=self.config.seed, round_number=round_number
-            )
+            self._cohorts[round_number] = planned_cohort(self.config, round_number)
         return self._cohorts[round_number]
 
     @cached_property

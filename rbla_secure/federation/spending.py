@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from typing import Final, final
 
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Mechanism
 from rbla_secure.federation.audit_log import AuditLog
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.log_entries import of_spending
@@ -129,8 +128,7 @@ def _recovered(plan: Plan) -> tuple[int, ...]:
 
 def limited(plan: Plan) -> Observer:
     """Against whom the budget counts: the server, unless it adds the noise itself."""
-    central = plan.config.privacy.mechanism is Mechanism.CENTRAL
-    return Observer.READER if central else Observer.SERVER
+    return Observer.READER if plan.config.privacy.mechanism.by_server else Observer.SERVER
 
 
 def seen_by(

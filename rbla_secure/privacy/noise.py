@@ -4,7 +4,8 @@ One client's integers have an L2 norm of at most D = `sensitivity()`, whatever i
 and weights are at most 1. Noise of total variance sigma^2 = (z D)^2 is added to *every* coordinate of the sum of every
 band, before anything is divided. With public denominators the division afterwards is post-processing.
 
-    central Gaussian              the server adds N_Z(0, sigma^2) to the opened sum           (it is trusted)
+    central Gaussian              the server adds N_Z(0, sigma^2) to the opened sum           (it is trusted),
+                                  or to a combination of several rounds' sums (banded_matrix.py)
     distributed discrete Gaussian each uploader of band j adds N_Z(0, sigma^2 / m_j)          (the default)
 
 m_j counts the shares that must be there for the claim: the band's uploaders less the expected drop-outs and colluders.
@@ -30,7 +31,9 @@ from typing import Self, final
 from protocols.ring import capacity
 from rbla_secure.choices import Adjacency
 from rbla_secure.errors import PrivacyError
+from rbla_secure.privacy.banded_matrix import INDEPENDENT, column_norm
 from rbla_secure.privacy.clipping import rounded_norm
+from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import MIN_SHARE, BandShares, convolution_slack
 
@@ -182,9 +185,18 @@ class GaussianMechanism(ABC):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CentralGaussian(GaussianMechanism):
-    """The server, which is trusted with the sums, adds all of the noise."""
+    """The server, which is trusted with the sums, adds all of the noise.
+
+    Args:
+        column: Of the matrix that combines the sums of rounds before noise is added (banded_matrix.py); 1 alone is
+            independent noise in every round.
+    """
+
+    column: tuple[int, ...] = INDEPENDENT
 
     def _check(self) -> None:
+        if (most := self.component_stds(0)[0]) > MAX_SIGMA:
+            raise PrivacyError(f"noise of {most:.3g} integer units must be <= 2**30: lower quantization.bits")
         if (std := math.sqrt(self.variance())) < MIN_SHARE:
             raise PrivacyError(
                 f"noise of {std:.3g} integer units must be >= {MIN_SHARE:g}: raise quantization.bits"
@@ -194,14 +206,14 @@ class CentralGaussian(GaussianMechanism):
         """Both hold: with fixed denominators and every row noised, absence and a contribution of zero look alike."""
 
     def component_stds(self, band: int) -> tuple[float, ...]:  # noqa: ARG002
-        """The whole of it at once, in every band."""
-        return (math.sqrt(self.variance()),)
+        """The whole of it at once, in every band, in units of the combined sums."""
+        return (column_norm(self.column) * math.sqrt(self.variance()),)
 
     def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:  # noqa: ARG002
-        """The same in every band that was opened, whoever is in it."""
+        """The same in every band that was opened, whoever is in it: one client's whole column of the matrix."""
         if not present:
             return NOTHING
-        length = sum(self.bands[index].length for index in present)
+        length = len(self.column) * sum(self.bands[index].length for index in present)
         return self._release(self.variance(), slack=length * (3 * _ETA + SAMPLER_ERROR))
 
 
