@@ -4,17 +4,15 @@
     python benchmarks/privacy_utility_central.py                     prints the table of that file
 
 Task, functions of the product and what is left out are those of privacy_utility.py, with the rows beyond a client's rank folded in
-as the product does by default. Every cell has the same number of client trainings, 20 of each client on average, and the same
-total step: the server's learning rate is 2 where 20 rounds have everybody, and 1/2 where 80 rounds have a quarter. Nothing was chosen
-on these seeds. The schemes:
+as the product does by default. Learning rates and clip norm are those of its table; nothing was chosen on these seeds. The schemes:
 
-    everyone   20 rounds of all clients, independent noise
-    drawn      80 rounds of a quarter, drawn by a public seed, independent noise: epsilon is of the client that was drawn most
-    in turns   80 rounds of a quarter, each client in every fourth, noise that cancels over rounds (banded matrix)
-    poisson    80 rounds, each client in each with probability 1/4, in secret: epsilon is that of a reader who knows nothing of it
-
-What an epsilon is about differs, and is told in the table: the first three hold whoever knows who took part. A row of "few" has fewer
-rounds of everybody, with the learning rate 2: less noise, and less training.
+    everyone     20 rounds of all clients, independent noise: four times the client trainings of the others
+    few          5 rounds of all clients, independent noise
+    few, long    the same with four times the server's learning rate: the total step of 20 rounds
+    drawn        20 rounds of a quarter, drawn by a public seed, independent noise: epsilon is of the client that was drawn most
+    in turns     20 rounds of a quarter, each client in every fourth, noise that cancels over rounds (banded matrix)
+    poisson      20 rounds, each client in each with probability 1/4, in secret: epsilon is that of readers and other clients, who do
+                 not learn who takes part; all others hold whoever knows it
 """
 
 import argparse
@@ -54,9 +52,8 @@ SEEDS = (1, 2, 3)
 DELTA = 1e-5
 EPSILONS = (8.0, 2.0)
 PART = 4
-ROUNDS = 20
-FEW = (5, 10)
-SETTLED = 5
+ROUNDS, FEW = 20, 5
+SCHEMES = ("everyone", "few", "few, long", "drawn", "in turns", "poisson")
 TIERS = ("phone", "laptop", "workstation", "datacenter")  # of ranks 2, 4, 8, 16
 SETTINGS = (
     "clip-norm=0.3",
@@ -77,7 +74,7 @@ class Cell:
     """One place of the grid.
 
     Args:
-        scheme: "everyone", "drawn", "in turns", "poisson" or "few".
+        scheme: As above.
         clients: All of them.
         factors: "both" or "lora-b".
         rounds: Of the run.
@@ -95,44 +92,39 @@ class Cell:
         """The key in the results."""
         return f"{self.scheme} n={self.clients} {self.factors} rounds={self.rounds} eps={self.epsilon:g}"
 
-    @property
-    def whole(self) -> bool:
-        """Whether every round has everybody."""
-        return self.scheme in {"everyone", "few"}
-
 
 def cells() -> Iterator[Cell]:
     """Those of a hundred clients first, which take seconds."""
-    for clients in (100, 1000):
-        for factors in ("both", "lora-b") if clients == 100 else ("both",):
-            for target in EPSILONS:
-                for scheme in ("everyone", "drawn", "in turns", "poisson"):
-                    rounds = ROUNDS if scheme == "everyone" else ROUNDS * PART
+    for clients, targets in ((100, EPSILONS), (1000, EPSILONS)):
+        for factors in ("lora-b", "both") if clients == 100 else ("both",):
+            for target in targets:
+                for scheme in SCHEMES:
+                    if scheme == "everyone" and clients == 1000:
+                        continue  # in privacy_utility.json
+                    rounds = FEW if scheme.startswith("few") else ROUNDS
                     yield Cell(scheme=scheme, clients=clients, factors=factors, rounds=rounds, epsilon=target)
-                if clients == 100:
-                    for rounds in FEW:
-                        yield Cell(
-                            scheme="few", clients=clients, factors=factors, rounds=rounds, epsilon=target
-                        )
 
 
 def config_of(cell: Cell, data: str, seed: int) -> Config:
     """The product's configuration of a cell."""
-    each = cell.clients // len(TIERS)
-    # A quarter of every tier; 24 of 100 clients, whose tiers of 25 are no multiples of four.
+    # Of 100 clients 96: tiers of 24, so that a quarter of each is a number.
+    each = cell.clients // (len(TIERS) * PART) * PART
+    part = each // PART if cell.scheme in {"drawn", "in turns"} else 0
     settings = [
         *SETTINGS,
         f"seed={seed}",
         f"rounds={cell.rounds}",
         f"task.root={json.dumps(data)}",
         f"lora.factors={cell.factors}",
-        f"server-learning-rate={2.0 if cell.whole else 2.0 / PART}",
+        f"server-learning-rate={2.0 * PART if cell.scheme == 'few, long' else 2.0}",
         *(f"tiers.{tier}.clients={each}" for tier in TIERS),
-        *(f"tiers.{tier}.cohort={0 if cell.whole else each // PART}" for tier in TIERS),
+        *(f"tiers.{tier}.cohort={part}" for tier in TIERS),
         *_scheme(cell),
     ]
-    config = load_config(None, settings)
-    return load_config(None, [*settings, f"noise-multiplier={_multiplier(config, cell.epsilon)}"])
+    # A hair more noise than the target takes: the slack of integers is to fit in.
+    config = load_config(None, [*settings, "noise-multiplier=1"])
+    multiplier = _multiplier(config, cell.epsilon) * (1 + 1e-6)
+    return load_config(None, [*settings, f"noise-multiplier={multiplier}"])
 
 
 def _scheme(cell: Cell) -> list[str]:
@@ -143,16 +135,14 @@ def _scheme(cell: Cell) -> list[str]:
             return [
                 "privacy.mechanism=central",
                 "privacy.adjacency=add-or-remove",
-                "privacy.cohorts=poisson",
+                f"privacy.sample-rate={1 / PART}",
             ]
         case _:
             return ["privacy.mechanism=central"]
 
 
 def _multiplier(config: Config, target: float) -> float:
-    """A hair more noise than the target takes: the slack of integers is to fit in."""
-    found = noise_multiplier_for(target, delta=DELTA, releases=participations(config))
-    return found * (1 + 1e-6)
+    return noise_multiplier_for(target, delta=DELTA, releases=participations(config))
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -211,15 +201,16 @@ def measure(data: str, *, only: str) -> None:
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:
-    """Mean of the last five rounds' accuracies, over seeds, and their standard deviation."""
+    """Mean accuracy of the last quarter of a run, over seeds, and their standard deviation."""
     rows: dict[str, dict[float, str]] = {}
     for cell in cells():
         keys = [f"{cell.name} seed={seed}" for seed in SEEDS]
-        settled = [fmean(runs[key]["accuracy"][-SETTLED:]) for key in keys if key in runs]
+        last = -(cell.rounds // PART)
+        settled = [fmean(runs[key]["accuracy"][last:]) for key in keys if key in runs]
         if not settled:
             continue
         what = "A and B" if cell.factors == "both" else "B alone (FFA)"
-        name = f"n = {cell.clients:,}, {what}, {cell.scheme}, {cell.rounds} rounds"
+        name = f"n = {cell.clients // 16 * 16:,}, {what}, {cell.scheme}, {cell.rounds} rounds"
         spread = stdev(settled) if len(settled) > 1 else math.nan
         rows.setdefault(name, {})[cell.epsilon] = f"{fmean(settled):.3f} ± {spread:.3f}"
     head = ["| | epsilon 8 | epsilon 2 |", "|---|---|---|"]

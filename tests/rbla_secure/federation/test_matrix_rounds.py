@@ -108,11 +108,11 @@ def test_the_ledger_counts_the_rounds_of_a_client(tmp_path: Path) -> None:
 
     found = Ledger.read(run.folder.path)
 
-    assert found.epsilon(Observer.READER) == pytest.approx(spent(3), rel=1e-6)
-    assert found.epsilon(Observer.READER) >= spent(3)
+    assert found.epsilon(Observer.PUBLIC) == pytest.approx(spent(3), rel=1e-6)
+    assert found.epsilon(Observer.PUBLIC) >= spent(3)
     assert run.plan.mechanism is not None
     told = forecast(run.plan, run.plan.mechanism)
-    assert (told.reader, told.server) == (pytest.approx(spent(3), rel=1e-6), math.inf)
+    assert told.views[Observer.PUBLIC] == pytest.approx(spent(3), rel=1e-6)
     assert any("its turns are public" in text for text in told.assumptions)
 
 
@@ -170,7 +170,7 @@ def test_whoever_goes_on_with_a_run_begins_a_new_matrix(tmp_path: Path) -> None:
     noise, (std, _) = rows_after(run, 2), stds(run.plan)
     assert has_std(noise, std * math.hypot(1, 1))
     assert not has_std(noise, std * math.hypot(1, 1 / 2))
-    assert Ledger.read(run.folder.path).epsilon(Observer.READER) == pytest.approx(spent(1), rel=1e-6)
+    assert Ledger.read(run.folder.path).epsilon(Observer.PUBLIC) == pytest.approx(spent(1), rel=1e-6)
 
 
 def test_an_aborted_round_begins_a_new_matrix(tmp_path: Path) -> None:
