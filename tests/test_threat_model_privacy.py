@@ -136,7 +136,8 @@ def gone_on_with(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "figures", [{"slack": -4.0}, {"noise_multiplier": 1e6}, {"noise_multiplier": math.nan}]
+    "figures",
+    [{"slack": -4.0}, {"total_variation": -1e-3}, {"noise_multiplier": 1e6}, {"noise_multiplier": math.nan}],
 )
 def test_claim_32_the_entry_that_the_log_lacks_takes_nothing_back(
     tmp_path: Path, figures: dict[str, float]

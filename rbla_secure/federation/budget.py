@@ -3,15 +3,19 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.cohort import cohort_size, planned_cohort
-from rbla_secure.federation.derived import band_groups
+from rbla_secure.federation.derived import band_groups, sample_level
 from rbla_secure.federation.protection import claimed, known_noise
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import Release
+
+if TYPE_CHECKING:
+    from rbla_secure.privacy.accounting import SampledSteps
 
 
 def participations(config: Config) -> int:
@@ -90,6 +94,24 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
         )
 
 
+def planned_steps(config: Config) -> "tuple[SampledSteps, ...]":
+    """The sampled steps of the client that takes part most, over all rounds; none without noise inside clients."""
+    # The library takes a second to import: only where there is something to account for.
+    from rbla_secure.privacy.accounting import SampledSteps  # noqa: PLC0415
+
+    if (mechanism := sample_level(config)) is None:
+        return ()
+    rounds = participations(config)
+    part = SampledSteps(
+        noise_multiplier=mechanism.noise_multiplier,
+        sample_rate=mechanism.sample_rate,
+        steps=rounds * mechanism.steps,
+        slack=rounds * mechanism.slack,
+        total_variation=rounds * mechanism.total_variation,
+    )
+    return (part,)
+
+
 def check_sample_budget(config: Config) -> None:
     """Refuse a run whose clients' training would exceed the budget of single examples.
 
@@ -100,17 +122,12 @@ def check_sample_budget(config: Config) -> None:
     if not wanted.max_epsilon:
         return
     # The library takes a second to import: only where there is a budget.
-    from rbla_secure.privacy.accounting import (  # noqa: PLC0415
-        SampledSteps,
-        epsilon_of_steps,
-        noise_multiplier_of_steps,
-    )
+    from rbla_secure.privacy.accounting import epsilon_of_steps, noise_multiplier_of_steps  # noqa: PLC0415
 
     rounds = participations(config)
     steps, rate, delta = config.training.steps * rounds, wanted.sample_rate, wanted.delta
-    history = SampledSteps(noise_multiplier=wanted.noise_multiplier, sample_rate=rate, steps=steps)
     try:
-        spent = epsilon_of_steps([history], delta)
+        spent = epsilon_of_steps(planned_steps(config), delta)
     except MemoryError:
         raise PlanError(
             f"sample-level.noise-multiplier={wanted.noise_multiplier:g} and {steps} steps of a client take more memory to "

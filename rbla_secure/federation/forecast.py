@@ -11,7 +11,7 @@ from typing import final
 
 from rbla_secure.choices import Adjacency, Factors, Mechanism, SecureSumMode
 from rbla_secure.config import Config
-from rbla_secure.federation.budget import participations
+from rbla_secure.federation.budget import participations, planned_steps
 from rbla_secure.federation.derived import (
     WORTHLESS,
     band_groups,
@@ -22,7 +22,7 @@ from rbla_secure.federation.derived import (
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, column_of, views
 from rbla_secure.lora.bands import Band
-from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
+from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
 from rbla_secure.privacy.banded_matrix import noise_left
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release
@@ -95,7 +95,6 @@ class SampleForecast:
 def sample_forecast(config: Config) -> SampleForecast:
     """The privacy of single examples under a configuration with noise inside clients."""
     wanted, steps = config.sample_level, config.training.steps * participations(config)
-    part = SampledSteps(noise_multiplier=wanted.noise_multiplier, sample_rate=wanted.sample_rate, steps=steps)
     neighbours = (
         "a neighbouring federation is one in which one example of one client is not there or counts as zero; who takes "
         "part and ranks are public"
@@ -108,7 +107,7 @@ def sample_forecast(config: Config) -> SampleForecast:
     if config.privacy.simulation:
         assumptions.append(f"SIMULATION: {WORTHLESS}")
     return SampleForecast(
-        epsilon=epsilon_of_steps([part], wanted.delta),
+        epsilon=epsilon_of_steps(planned_steps(config), wanted.delta),
         delta=wanted.delta,
         steps=steps,
         assumptions=tuple(assumptions),

@@ -3,7 +3,20 @@
 Each release is, up to `slack`, post-processing of a continuous Gaussian mechanism of some noise multiplier (noise.py).
 Gaussian mechanisms z_1, z_2, ... compose to exactly one of multiplier (sum 1/z_t^2)^(-1/2), whose epsilon is known in
 closed form (Balle and Wang 2018, arXiv 1805.06530). Probabilities within e^(+-xi) on both sides turn (epsilon, delta)
-into (epsilon + 2 xi, e^xi delta). Noise that depends on earlier results (drop-outs may) is covered as long as a budget
+into (epsilon + 2 xi, e^xi delta).
+
+**What the sampler is off goes into delta.** Let a run of ideal draws be (epsilon, delta') private, and that of the drawn ones be
+within a total variation t of it whatever the data are (distances of rounds add up, adaptively, since each holds for whatever came
+before). For neighbours D, D' and every set S
+
+    P[real(D) in S] <= P[ideal(D) in S] + t <= e^epsilon P[ideal(D') in S] + delta' + t
+                    <= e^epsilon P[real(D') in S] + delta' + (1 + e^epsilon) t,
+
+as t is paid on both sides, and e^epsilon times on the other (laws that reach it: one that lacks mass under D' and has as much more
+under D). So epsilon is the one at delta' = delta - (1 + e^epsilon) t, and where nothing is left of delta it is infinite: the
+sampler counts nothing below about 2^-900, so for epsilons above about 600.
+
+Noise that depends on earlier results (drop-outs may) is covered as long as a budget
 fixed beforehand stops the run: Gaussian differential privacy composes fully adaptively under such a filter (Smith and
 Thakurta 2022, arXiv 2210.17520).
 
@@ -36,16 +49,28 @@ CALIBRATION_TOLERANCE = 1e-6
 SAMPLED_TOLERANCE = 1e-3
 # The library finds epsilon to 1e-12; added, so that the figure is never below the exact one.
 _ROOT_TOLERANCE = 1e-10
+# Where the sampler counts at all, a few tries end it; where it takes more, next to nothing of delta is left.
+_MOST_TRIES = 100
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledSteps:
-    """Some steps of sample level, as sampled_gaussian.py describes them."""
+    """Some steps of sample level, as sampled_gaussian.py describes them.
+
+    Args:
+        noise_multiplier: Of a step.
+        sample_rate: Of a step.
+        steps: How many.
+        slack: Of all of them together, as of a release (noise.py).
+        total_variation: Of all of them together, as of a release.
+    """
 
     noise_multiplier: float
     sample_rate: float
     steps: int
+    slack: float = 0.0
+    total_variation: float = 0.0
 
 
 def epsilon(releases: Iterable[Release], delta: float) -> float:
@@ -55,16 +80,16 @@ def epsilon(releases: Iterable[Release], delta: float) -> float:
         PrivacyError: `delta` is not in (0, 1).
     """
     _check_delta(delta)
-    inverse, slack = 0.0, 0.0
+    inverse, slack, variation = 0.0, 0.0, 0.0
     for release in releases:
         if release.noise_multiplier < LEAST_NOISE:
             return math.inf
         inverse += release.noise_multiplier**-2
         slack += release.slack
+        variation += release.total_variation
     if inverse == 0:
         return 0.0
-    exact = float(dp_accounting.get_epsilon_gaussian(inverse**-0.5, delta * math.exp(-slack)))
-    return exact + 2 * slack + _ROOT_TOLERANCE
+    return _of_drawn(_gaussian(inverse), delta, slack=slack, total_variation=variation)
 
 
 def epsilon_by_renyi(releases: Sequence[Release], delta: float) -> float:
@@ -79,7 +104,8 @@ def epsilon_by_renyi(releases: Sequence[Release], delta: float) -> float:
         if math.isinf(release.rho):
             return math.inf
         accountant.compose(dp_accounting.ZCDpEvent(rho=release.rho, xi=release.slack))
-    return float(accountant.get_epsilon(delta))
+    variation = sum(release.total_variation for release in releases)
+    return _of_drawn(accountant.get_epsilon, delta, slack=0.0, total_variation=variation)
 
 
 def epsilon_of_steps(history: Iterable[SampledSteps], delta: float) -> float:
@@ -93,20 +119,63 @@ def epsilon_of_steps(history: Iterable[SampledSteps], delta: float) -> float:
     """
     _check_delta(delta)
     steps: Counter[tuple[float, float]] = Counter()
+    slack, variation = 0.0, 0.0
     for part in history:
         steps[part.noise_multiplier, part.sample_rate] += part.steps
+        slack += part.slack
+        variation += part.total_variation
     if not steps:
         return 0.0
     if all(rate == 1 for _, rate in steps):
         if min(multiplier for multiplier, _ in steps) < LEAST_NOISE:
             return math.inf
-        inverse = sum(count / multiplier**2 for (multiplier, _), count in steps.items())
+        spent = _gaussian(sum(count / multiplier**2 for (multiplier, _), count in steps.items()))
+    else:
+        accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+        for (multiplier, rate), count in sorted(steps.items()):
+            event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier))
+            accountant.compose(event, count)
+        spent = accountant.get_epsilon
+    return _of_drawn(spent, delta, slack=slack, total_variation=variation)
+
+
+def _gaussian(inverse: float) -> Callable[[float], float]:
+    """By delta, the epsilon of a Gaussian mechanism with this sum of 1 / z^2."""
+
+    def spent(delta: float) -> float:
         return float(dp_accounting.get_epsilon_gaussian(inverse**-0.5, delta)) + _ROOT_TOLERANCE
-    accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    for (multiplier, rate), count in sorted(steps.items()):
-        event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier))
-        accountant.compose(event, count)
-    return float(accountant.get_epsilon(delta))
+
+    return spent
+
+
+def _of_drawn(
+    spent: Callable[[float], float], delta: float, *, slack: float, total_variation: float
+) -> float:
+    """The epsilon of what was really drawn; infinite where the sampler leaves nothing of delta.
+
+    Args:
+        spent: By delta, what the continuous mechanism spends; falls with delta.
+        delta: Of the claim.
+        slack: xi of the module's docstring.
+        total_variation: t of it.
+    """
+
+    def ideal(delta: float) -> float:
+        return float(spent(delta * math.exp(-slack))) + 2 * slack
+
+    found = ideal(delta)
+    if not total_variation:
+        return found
+    # From below: what `found` costs leaves less of delta, which takes a larger one, until one is enough for its own cost.
+    for _ in range(_MOST_TRIES):
+        exponent = found + math.log(total_variation)
+        left = delta - total_variation - math.exp(exponent) if exponent < 0 else 0.0
+        if not (left := math.nextafter(left, 0.0)) > 0:
+            return math.inf
+        if (needed := ideal(left)) <= found:
+            return found
+        found = needed + _ROOT_TOLERANCE
+    return math.inf
 
 
 def noise_multiplier_of_steps(target: float, *, delta: float, sample_rate: float, steps: int) -> float:

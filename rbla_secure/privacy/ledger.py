@@ -10,14 +10,15 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, final
+from typing import Annotated, Literal, Self, final
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.ledger_fields import (
+    FORMAT,
     Clients,
     Delta,
     Figure,
@@ -25,13 +26,14 @@ from rbla_secure.privacy.ledger_fields import (
     Number,
     Record,
     Slack,
+    TotalVariation,
     accounted,
+    unreadable,
 )
 from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
 from rbla_secure.privacy.noise import Release
 
 FILE = "privacy.json"
-FORMAT: Final = 2
 
 
 class Observer(StrEnum):
@@ -80,17 +82,27 @@ class Spent(Record):
 
     noise_multiplier: Multiplier
     slack: Slack
+    total_variation: TotalVariation = 0.0
 
     @classmethod
     def of(cls, release: Release) -> Self | None:
         """The record of a release; None if nothing was spent."""
         if release.noise_multiplier == float("inf"):
             return None
-        return cls(noise_multiplier=release.noise_multiplier, slack=release.slack)
+        return cls(
+            noise_multiplier=release.noise_multiplier,
+            slack=release.slack,
+            total_variation=release.total_variation,
+        )
 
     def release(self) -> Release:
         """What accounting composes."""
-        return Release(noise_multiplier=self.noise_multiplier, slack=self.slack, rho=float("nan"))
+        return Release(
+            noise_multiplier=self.noise_multiplier,
+            slack=self.slack,
+            rho=float("nan"),
+            total_variation=self.total_variation,
+        )
 
 
 class Entry(Record):
@@ -140,10 +152,6 @@ class Entry(Record):
                 return self.server
             case Observer.COALITION:
                 return self.coalition
-
-
-class _Format(BaseModel):
-    format: int
 
 
 class _File(Record):
@@ -211,7 +219,7 @@ class Ledger:
         except OSError as error:
             raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError:
-            raise _unreadable(path, data) from None
+            raise unreadable(path, data) from None
         ledger = cls(path, file.terms, file.entries)
         if data != ledger._text(ledger.entries).encode():
             raise PrivacyError(
@@ -288,17 +296,3 @@ class Ledger:
                 (epsilon([spent.release() for spent in history], self.terms.delta) for history in histories),
                 default=0.0,
             )
-
-
-def _unreadable(path: Path, data: bytes) -> PrivacyError:
-    """What is wrong with a file that is no ledger of this format."""
-    try:
-        found = _Format.model_validate_json(data).format
-    except ValidationError:
-        found = FORMAT
-    if found == FORMAT:
-        return PrivacyError(f"{path} is damaged: restore it from a copy")
-    return PrivacyError(
-        f"{path} has format {found}, and this version reads format {FORMAT} alone, which counts four observers: look at the run "
-        "with the version that wrote it (some of its figures were too small, see CHANGELOG.md), or begin a new run"
-    )

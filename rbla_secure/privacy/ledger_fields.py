@@ -7,8 +7,8 @@ Where the ranges come from. A target multiplier of client level is 0 or in `LEAS
 What an observer faces of it is 0, where it knows all noise, or at least one share, 1 / m of the variance, and at most n / m
 times the variance, with m shares counted of n uploaders (noise.py; shares have a standard deviation of 4 units at least, so
 that the smoothing takes an eighth of it at most). With fewer than 1e17 clients the square roots stay within a factor of
-`MOST_SHARES`. A slack is a few 1e-14 for each share of each coordinate (noise.py). Rate and multiplier of single examples are the
-configuration's; steps are those of one round.
+`MOST_SHARES`. A slack is below 1e-33, and a total variation 2^-947, for each share of each coordinate (noise.py), at either level.
+Rate and multiplier of single examples are the configuration's; steps are those of one round.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rbla_secure.config import (
     LEAST_NOISE,
@@ -32,6 +32,10 @@ from rbla_secure.errors import PrivacyError
 # The square root of more than the shares that a sum can have.
 MOST_SHARES: Final = 1e9
 MOST_SLACK: Final = 100.0
+# For more draws than can be made, and so little that it leaves all of a delta to epsilons up to 500.
+MOST_TOTAL_VARIATION: Final = 1e-250
+# Of both ledgers.
+FORMAT: Final = 2
 
 
 class Record(BaseModel):
@@ -52,12 +56,36 @@ Multiplier = Annotated[
     float, Field(ge=0, le=MOST_NOISE * MOST_SHARES, allow_inf_nan=False), zero_or(LEAST_NOISE / MOST_SHARES)
 ]
 Slack = Annotated[float, Field(ge=0, le=MOST_SLACK)]
+TotalVariation = Annotated[float, Field(ge=0, le=MOST_TOTAL_VARIATION)]
 SampleMultiplier = Annotated[float, Field(ge=0, le=MOST_SAMPLE_NOISE), zero_or(LEAST_SAMPLE_NOISE)]
 SampleRate = Annotated[float, Field(ge=LEAST_SAMPLE_RATE, le=1)]
 Steps = Annotated[int, Field(ge=1, le=MOST_SAMPLED_STEPS)]
 Delta = Annotated[float, Field(gt=0, lt=1)]
 Number = Annotated[int, Field(ge=1)]
 Clients = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_in_order)]
+
+
+class _Format(BaseModel):
+    format: int
+
+
+def unreadable(path: Path, data: bytes) -> PrivacyError:
+    """The refusal of a ledger that is not of `FORMAT`, or is damaged.
+
+    Args:
+        path: Of the ledger.
+        data: What is in it.
+    """
+    try:
+        found = _Format.model_validate_json(data, strict=True).format
+    except ValidationError:
+        found = FORMAT
+    if found == FORMAT:
+        return PrivacyError(f"{path} is damaged: restore it from a copy")
+    return PrivacyError(
+        f"{path} is of format {found} and must be of {FORMAT}, which counts four observers and what the sampler of the noise is off: go on with "
+        "the version of rbla-secure that wrote it, or start a new run"
+    )
 
 
 @contextmanager

@@ -15,11 +15,18 @@ makes good; what such a share is, what of it stays, and tau below: `shares.py`.
 
 **From integers to a Gaussian.** Let s = `SMOOTHING`, eta = 2 exp(-2 pi^2 s^2) (1 + 1e-9). Draw Y from the continuous
 N(mu, V - s^2), then X on the integers with probability proportional to exp(-(X - Y)^2 / (2 s^2)). By Poisson summation
-the normalising sum is sqrt(2 pi) s (1 +- eta) for every Y, so P[X = x] is within a factor e^(3 eta) of N_Z(mu, V) (the
-convolution argument of Peikert 2010, section 3, with explicit constants). The sum of all components that stay and that the
-observer does not know is within e^tau of N_Z(0, V), V the sum of their variances. Hence each release is, up to a factor
-e^(+-slack) of its probabilities, post-processing of a continuous Gaussian mechanism of variance V - s^2: its epsilon is the
-exact Gaussian one plus 2 slack.
+the normalising sum is sqrt(2 pi) s (1 +- eta) for every Y, and that of N_Z(mu, V) is sqrt(2 pi V) (1 +- eta), as V >= s^2. So
+for *every* integer x, however far out, P[X = x] is the density of N(mu, V) at x up to a factor 1 / (1 +- eta), and within a factor
+e^(3 eta) of N_Z(mu, V) (the convolution argument of Peikert 2010, section 3, with explicit constants). The sum of all
+components that stay and that the observer does not know is within e^tau of N_Z(0, V), V the sum of their variances, again on
+every integer (`shares.py`). Hence each release of ideal draws is, up to a factor e^(+-slack) of its probabilities,
+post-processing of a continuous Gaussian mechanism of variance V - s^2: its epsilon is the exact Gaussian one plus 2 slack.
+
+**From ideal draws to drawn ones.** A sampler of finite precision has no such factor: where it cannot reach an integer, or in
+the far tail, the ratio is unbounded. What it has is a total variation distance per draw (`discrete_gaussian.py`), which
+goes into delta, not into epsilon (`accounting.py`). It counts for each draw that the observer does not know: components that stay, on
+every coordinate, the count of adaptive clipping included. Components that are removed are known to the observer and independent of
+the rest, so their law does not matter; rounding to integers comes before the noise, and only its bound matters.
 """
 
 import math
@@ -33,17 +40,17 @@ from rbla_secure.choices import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.banded_matrix import INDEPENDENT, column_norm
 from rbla_secure.privacy.clipping import rounded_norm
-from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA
+from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA, TOTAL_VARIATION
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import MIN_SHARE, BandShares, convolution_slack
 
 # s of the argument above: with s = 2 each coordinate costs 3 eta < 4e-34.
 SMOOTHING = 2.0
 _ETA = 2 * math.exp(-2 * math.pi**2 * SMOOTHING**2) * (1 + 1e-9)
+# By how much the smoothing of one coordinate can change the logarithm of a probability.
+SMOOTHING_SLACK = 3 * _ETA
 # A share further out than this many standard deviations does not fit the upload; P < 2e-23 per draw.
 TAIL = 10.0
-# Relative error of the sampler's probabilities, per draw.
-SAMPLER_ERROR = 2.0**-45
 MAX_BITS, MIN_BITS = 32, 2
 
 
@@ -54,14 +61,17 @@ class Release:
 
     Args:
         noise_multiplier: Of the continuous Gaussian mechanism that the release post-processes; 0 spends everything.
-        slack: Bound on the logarithm of the ratio of probabilities between the release and that post-processing.
+        slack: Bound on the logarithm of the ratio of probabilities between the release and that post-processing, if all
+            draws had the law that is claimed for them.
         rho: The same release as zero-concentrated differential privacy, xi + rho alpha (Kairouz et al., Theorem 1);
             infinite without noise.
+        total_variation: Bound on the distance between the release and the one of such ideal draws, whatever the data are.
     """
 
     noise_multiplier: float
     slack: float
     rho: float
+    total_variation: float = 0.0
 
 
 NOTHING = Release(noise_multiplier=math.inf, slack=0.0, rho=0.0)
@@ -109,6 +119,16 @@ class GaussianMechanism(ABC):
                 "the count of adaptive clipping: raise privacy.count-noise or the cohort"
             )
         self._check()
+        self._check_range()
+
+    def _check_range(self) -> None:
+        """Refuse noise that cannot be drawn: it would show when the sums are open and clients have answered."""
+        largest = max(std for band in range(len(self.bands)) for std in self.component_stds(band))
+        if not largest <= MAX_SIGMA:
+            raise PrivacyError(
+                f"noise of {largest:.3g} integer units at clip norm {self.clip_norm:g} must be <= {MAX_SIGMA:.3g}, the most that "
+                "is drawn: lower quantization.bits, noise-multiplier or clip-norm (privacy.max-clip where it is adaptive)"
+            )
 
     @abstractmethod
     def _check(self) -> None:
@@ -170,15 +190,16 @@ class GaussianMechanism(ABC):
             known: How many of the uploaders of each band the observer may know the noise of.
         """
 
-    def _release(self, variance: float, *, slack: float) -> Release:
+    def _release(self, variance: float, *, slack: float, draws: int) -> Release:
+        """What noise of a variance spends that was drawn in so many parts which the observer does not know."""
         sensitivity = self.sensitivity(Adjacency.ZERO_OUT)
         smooth = variance - SMOOTHING**2
-        if smooth <= 0:
-            return Release(noise_multiplier=0.0, slack=slack, rho=math.inf)
+        multiplier = math.sqrt(smooth) / sensitivity if smooth > 0 else 0.0
         return Release(
-            noise_multiplier=math.sqrt(smooth) / sensitivity,
+            noise_multiplier=multiplier,
             slack=slack,
-            rho=sensitivity**2 / (2 * variance),
+            rho=sensitivity**2 / (2 * variance) if multiplier else math.inf,
+            total_variation=draws * TOTAL_VARIATION,
         )
 
 
@@ -213,8 +234,8 @@ class CentralGaussian(GaussianMechanism):
         """The same in every band that was opened, whoever is in it: one client's whole column of the matrix."""
         if not present:
             return NOTHING
-        length = len(self.column) * sum(self.bands[index].length for index in present)
-        return self._release(self.variance(), slack=length * (3 * _ETA + SAMPLER_ERROR))
+        draws = len(self.column) * sum(self.bands[index].length for index in present)
+        return self._release(self.variance(), slack=draws * SMOOTHING_SLACK, draws=draws)
 
 
 @final
@@ -305,13 +326,12 @@ class DistributedDiscreteGaussian(GaussianMechanism):
         """What stays of the shares that the observer does not know, in the band where it is least."""
         if not present:
             return NOTHING
-        target, variances, slack = self.variance(), [], 0.0
+        target, variances, slack, draws = self.variance(), [], 0.0, 0
         for index, count in present.items():
             band, unknown = self.bands[index], max(0, count - known)
             kept = [target / divisor for divisor in band.kept(max(0, band.uploaders - count))]
             components = unknown * len(kept)
             variances.append(unknown * math.fsum(kept))
-            slack += band.length * (
-                convolution_slack(components, math.sqrt(min(kept))) + 3 * _ETA + components * SAMPLER_ERROR
-            )
-        return self._release(min(variances), slack=slack)
+            slack += band.length * (convolution_slack(components, math.sqrt(min(kept))) + SMOOTHING_SLACK)
+            draws += band.length * components
+        return self._release(min(variances), slack=slack, draws=draws)

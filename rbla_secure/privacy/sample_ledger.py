@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.ledger_fields import (
+    FORMAT,
     Clients,
     Delta,
     Figure,
@@ -21,8 +22,11 @@ from rbla_secure.privacy.ledger_fields import (
     Record,
     SampleMultiplier,
     SampleRate,
+    Slack,
     Steps,
+    TotalVariation,
     accounted,
+    unreadable,
 )
 from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
@@ -56,6 +60,8 @@ class Trained(Record):
         noise_multiplier: Of a step.
         sample_rate: Of a step.
         steps: Of the round.
+        slack: Of all steps together, as of a release (noise.py).
+        total_variation: Of all steps together, as of a release.
     """
 
     round: Number
@@ -64,6 +70,8 @@ class Trained(Record):
     noise_multiplier: SampleMultiplier
     sample_rate: SampleRate
     steps: Steps
+    slack: Slack = 0.0
+    total_variation: TotalVariation = 0.0
 
     @classmethod
     def of(
@@ -77,11 +85,13 @@ class Trained(Record):
             noise_multiplier=mechanism.noise_multiplier,
             sample_rate=mechanism.sample_rate,
             steps=mechanism.steps,
+            slack=mechanism.slack,
+            total_variation=mechanism.total_variation,
         )
 
 
 class _File(Record):
-    format: Literal[1]
+    format: Literal[2]
     terms: SampleTerms
     entries: tuple[Trained, ...]
 
@@ -145,7 +155,7 @@ class SampleLedger:
         except OSError as error:
             raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError:
-            raise PrivacyError(f"{path} is damaged: restore it from a copy") from None
+            raise unreadable(path, data) from None
         ledger = cls(path, file.terms, file.entries)
         if data != ledger._text(ledger.entries).encode():
             raise PrivacyError(
@@ -163,7 +173,7 @@ class SampleLedger:
         return LedgerState.of(self._text(self._entries[:count]), count)
 
     def _text(self, entries: Sequence[Trained]) -> str:
-        return _File(format=1, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
+        return _File(format=FORMAT, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
 
     def record(self, entry: Trained) -> LedgerState:
         """Write an attempt down; when this returns, it is on the disk.
@@ -203,7 +213,11 @@ class SampleLedger:
         histories = {
             tuple(
                 SampledSteps(
-                    noise_multiplier=entry.noise_multiplier, sample_rate=entry.sample_rate, steps=entry.steps
+                    noise_multiplier=entry.noise_multiplier,
+                    sample_rate=entry.sample_rate,
+                    steps=entry.steps,
+                    slack=entry.slack,
+                    total_variation=entry.total_variation,
                 )
                 for entry in entries
                 if client in entry.clients

@@ -12,8 +12,10 @@ lengthens it by at most sqrt(d) / 2 units, so that one example moves the exact i
 
     D = 2^22 + sqrt(d) / 2
 
-and noise N_Z(0, (z D)^2 + s^2) makes each step, up to a slack below 1e-30 d, post-processing of a continuous Gaussian
-mechanism of multiplier z (the argument of noise.py, which s belongs to). No floating-point addition stands between the
+and noise N_Z(0, (z D)^2 + s^2) makes each step post-processing of a continuous Gaussian mechanism of multiplier z, up to a
+factor of its probabilities and to what the sampler is off (both in noise.py, which s belongs to). Both are counted as for
+`MOST_VALUES` coordinates a step, which is next to nothing and needs no model. Batches are the client's own and drawn the same way on
+both sides, so mixing over them keeps a factor and a distance. No floating-point addition stands between the
 gradients and the noise, so the attacks on those do not apply (Mironov 2012). That D bounds what one example moves takes
 more: the gradient of every *other* example must be the same to the bit with and without it (sample_level.py).
 """
@@ -23,11 +25,13 @@ from dataclasses import dataclass
 from typing import final
 
 from rbla_secure.errors import PrivacyError
-from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA
-from rbla_secure.privacy.noise import SMOOTHING
+from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA, TOTAL_VARIATION
+from rbla_secure.privacy.noise import SMOOTHING, SMOOTHING_SLACK
 
 # Units in one clip norm: rounding costs 1.2e-4 of the noise at a million values.
 UNITS = 2**22
+# No client trains more values than this: their gradients would take eight terabytes.
+MOST_VALUES = 2**40
 _LEAST_STD = 4.0
 
 
@@ -63,9 +67,10 @@ class SampledGaussian:
             raise PrivacyError(
                 f"noise_multiplier={self.noise_multiplier:g} must be >= {_LEAST_STD / UNITS:g}"
             )
-        if self.noise_multiplier * UNITS > MAX_SIGMA / 2:
+        if self.noise_std(MOST_VALUES) > MAX_SIGMA:
+            most = MAX_SIGMA / self.sensitivity(MOST_VALUES)
             raise PrivacyError(
-                f"noise_multiplier={self.noise_multiplier:g} must be <= {MAX_SIGMA / 2 / UNITS:g}"
+                f"noise_multiplier={self.noise_multiplier:g} must be < {most:.6g}: noise beyond that is not drawn"
             )
 
     @property
@@ -73,8 +78,24 @@ class SampledGaussian:
         """One integer, in the units of a gradient."""
         return self.clip_norm / UNITS
 
+    @property
+    def slack(self) -> float:
+        """Of a round's steps, as a release has it (noise.py)."""
+        return self.steps * MOST_VALUES * SMOOTHING_SLACK
+
+    @property
+    def total_variation(self) -> float:
+        """Of a round's steps, as a release has it (noise.py)."""
+        return self.steps * MOST_VALUES * TOTAL_VARIATION
+
     def sensitivity(self, dimension: int) -> float:
-        """What one example can move the integer sum of so many values by, in L2, if it is added, removed or zeroed."""
+        """What one example can move the integer sum of so many values by, in L2, if it is added, removed or zeroed.
+
+        Raises:
+            PrivacyError: There are more values than `MOST_VALUES`, for which nothing is counted.
+        """
+        if dimension > MOST_VALUES:
+            raise PrivacyError(f"dimension={dimension} trained values must be <= {MOST_VALUES}")
         return UNITS + math.sqrt(dimension) / 2
 
     def noise_std(self, dimension: int) -> float:

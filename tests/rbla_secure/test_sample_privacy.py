@@ -52,7 +52,11 @@ def test_a_run_spends_what_account_foretold(
 
     after = told(capsys, "account", str(tmp_path / "run"))
     assert run["epsilon"] is None
-    assert before["sample_level"]["epsilon"] == run["sample_privacy"]["epsilon"] == of_rounds(3)  # type: ignore[index]
+    assert (
+        before["sample_level"]["epsilon"]
+        == run["sample_privacy"]["epsilon"]
+        == pytest.approx(of_rounds(3), abs=1e-9)
+    )  # type: ignore[index]
     assert after["sample_level"] == run["sample_privacy"]
     card = (tmp_path / "run" / "adapter" / "README.md").read_text()
     assert "privacy of single examples (one is there, or not, or counts as zero) spent in 3 attempts" in card

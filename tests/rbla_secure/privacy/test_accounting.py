@@ -1,6 +1,8 @@
 """Epsilons agree with implementations that share no code with ours, and never lie below an exact value."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from rbla_secure.privacy.accounting import (
     epsilon_of_steps,
     noise_multiplier_for,
 )
+from rbla_secure.privacy.discrete_gaussian import TOTAL_VARIATION
 from rbla_secure.privacy.noise import SMOOTHING, DistributedDiscreteGaussian, Release
 from rbla_secure.privacy.shares import BandShares
 from tests.support.properties import PROPERTY
@@ -126,6 +129,85 @@ def test_slack_is_paid_for() -> None:
 
     assert loose == pytest.approx(epsilon([gaussian(2.0)], 1e-5 * math.exp(-0.1)) + 0.2)
     assert loose > plain + 0.2
+
+
+def drawn(multiplier: float, variation: float) -> Release:
+    return replace(gaussian(multiplier), total_variation=variation)
+
+
+def worst_log_delta(multiplier: float, variation: float, eps: float) -> float:
+    """Two neighbours' laws at a distance of `variation` from those of a Gaussian mechanism, as bad as they can be.
+
+    On the set where the loss is above epsilon, one law has so much more mass and its neighbour so much less.
+    """
+    return math.log(math.exp(log_delta_of(multiplier, eps)) + (1 + math.exp(eps)) * variation)
+
+
+def first_epsilon(log_delta: Callable[[float], float], delta: float, low: float) -> float:
+    """The smallest epsilon above `low` at which a log-delta is at most this, by bisection after steps of a hundredth."""
+    high = low
+    while log_delta(high) > math.log(delta):
+        low, high = high, high + 0.01
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if log_delta(middle) > math.log(delta) else (low, middle)
+    return high
+
+
+@pytest.mark.parametrize(("multiplier", "variation"), [(1.0, 1e-8), (1.0, 5e-8), (2.0, 1e-7), (0.7, 1e-9)])
+def test_the_samplers_error_is_taken_off_delta_on_both_sides(multiplier: float, variation: float) -> None:
+    """Not below the epsilon of the worst laws, and at it. Taken off once, as if one side were exact, the figure is too small."""
+    delta = 1e-5
+    bare = exact_epsilon(multiplier, delta)
+    truth = first_epsilon(lambda eps: worst_log_delta(multiplier, variation, eps), delta, bare)
+
+    ours = epsilon([drawn(multiplier, variation)], delta)
+    once = exact_epsilon(multiplier, delta - variation)
+
+    assert truth <= ours <= truth * (1 + 1e-6)
+    assert bare < once < truth * (1 - 1e-3)
+
+
+def test_the_samplers_errors_of_rounds_add_up() -> None:
+    """Ten rounds of a tenth each are one of the whole, at either level; the slack is paid beside it."""
+    rounds = [drawn(3.0 * math.sqrt(10), 1e-8)] * 10
+    whole = epsilon([drawn(3.0, 1e-7)], 1e-5)
+    assert epsilon(rounds, 1e-5) == pytest.approx(whole, abs=1e-8)
+    assert epsilon([*rounds, replace(drawn(1e9, 0.0), slack=0.01)], 1e-5) > whole + 0.02
+    for rate in (1.0, 0.1):
+        parts = [
+            SampledSteps(noise_multiplier=6.0, sample_rate=rate, steps=10, slack=5e-4, total_variation=1e-8)
+        ] * 3
+        one = SampledSteps(
+            noise_multiplier=2.0, sample_rate=rate, steps=30, slack=1.5e-3, total_variation=3e-8
+        )
+        bare = SampledSteps(noise_multiplier=6.0, sample_rate=rate, steps=30)
+        spent = epsilon_of_steps(parts, 1e-5)
+        assert spent == pytest.approx(epsilon_of_steps([one], 1e-5), abs=1e-8)
+        left = 1e-5 - (1 + math.exp(spent)) * 3e-8
+        assert spent == pytest.approx(epsilon_of_steps([bare], left * math.exp(-1.5e-3)) + 3e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("variation", [1e-5, 0.9e-5, 2e-7, 1.0])
+def test_where_the_sampler_leaves_nothing_of_delta_nothing_is_claimed(variation: float) -> None:
+    """Infinite, whichever way epsilon is computed; the control is a sampler that is close enough."""
+    steps = SampledSteps(noise_multiplier=1.0, sample_rate=1.0, steps=1, total_variation=variation)
+
+    assert epsilon([drawn(1.0, variation)], 1e-5) == math.inf
+    assert epsilon_by_renyi([drawn(1.0, variation)], 1e-5) == math.inf
+    assert epsilon_of_steps([steps], 1e-5) == math.inf
+    assert epsilon_by_renyi([gaussian(1.0)], 1e-5) < epsilon_by_renyi([drawn(1.0, 1e-9)], 1e-5) < math.inf
+
+
+def test_what_the_sampler_is_off_costs_nothing_that_shows() -> None:
+    """A thousand rounds of a million clients' draws of a million values; epsilons beyond what it can claim are infinite."""
+    variation = 1e15 * TOTAL_VARIATION
+
+    for multiplier in (0.05, 0.1, 1.0, 10.0):
+        spent = epsilon([drawn(multiplier, variation)], 1e-9)
+        assert 0 <= spent - epsilon([gaussian(multiplier)], 1e-9) < 1e-8
+    assert 700 < epsilon([gaussian(0.02)], 1e-9) < math.inf
+    assert epsilon([drawn(0.02, variation)], 1e-9) == math.inf
 
 
 def test_nothing_spends_nothing_and_no_noise_spends_everything() -> None:

@@ -86,6 +86,9 @@ DAMAGED: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     *[(ledger.FILE, to_all(noise_multiplier=value)) for value in (-1.0, *NOT_FINITE)],
     *[(ledger.FILE, to_all(noise_multiplier=value)) for value in (5e-324, 1e-200, 0.9e-15, 1.1e15, 1e300)],
     *[(ledger.FILE, to_all(slack=value)) for value in (100.1, 800.0, 1.7e308)],
+    *[(ledger.FILE, to_all(total_variation=value)) for value in (-1e-300, 1e-249, 1.0, *NOT_FINITE)],
+    *[(sample_ledger.FILE, lambda e, v=v: e.update(total_variation=v)) for v in (-1e-9, 1e-249, *NOT_FINITE)],
+    *[(sample_ledger.FILE, lambda e, v=v: e.update(slack=v)) for v in (-1e-9, 100.1, *NOT_FINITE)],
     *[(sample_ledger.FILE, lambda e, n=n: e.update(steps=n)) for n in (10**7 + 1, 10**9, 10**400)],
     *[(sample_ledger.FILE, lambda e, v=v: e.update(sample_rate=v)) for v in (5e-324, 0.9e-9)],
     *[
@@ -242,6 +245,37 @@ def test_figures_that_a_run_can_spend_are_taken(figure: float) -> None:
         )
 
 
+@pytest.mark.parametrize("name", [ledger.FILE, sample_ledger.FILE])
+def test_a_ledger_of_an_earlier_version_is_refused_by_its_format(tmp_path: Path, name: str) -> None:
+    """It does not count what the sampler is off: one error that says so, and the file stays as it was."""
+    known = (of_clients if name == ledger.FILE else of_samples)(tmp_path)
+    content = json.loads((tmp_path / name).read_text()) | {"format": 1}
+    for entry in content["entries"]:
+        for each in (entry, entry.get("server"), entry.get("reader")):
+            (each or {}).pop("total_variation", None)
+    (tmp_path / name).write_bytes(as_ledger(content))
+    before = (tmp_path / name).read_bytes()
+
+    with pytest.raises(PrivacyError, match=f"{name} is of format 1 and must be of 2") as told:
+        opened(tmp_path, name, known, ABOUT)
+
+    assert "go on with the version of rbla-secure that wrote it" in str(told.value)
+    assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [ledger.FILE, sample_ledger.FILE])
+def test_an_entry_without_what_the_sampler_is_off_is_damage(tmp_path: Path, name: str) -> None:
+    """Of the right format, but the figure was taken out: no run writes that."""
+    known = (of_clients if name == ledger.FILE else of_samples)(tmp_path)
+    content = json.loads((tmp_path / name).read_text())
+    for each in [content["entries"][0], content["entries"][0].get("server") or {}]:
+        each.pop("total_variation", None)
+    (tmp_path / name).write_bytes(as_ledger(content))
+
+    with pytest.raises(PrivacyError, match=f"{name} is not spelt as a run writes it"):
+        opened(tmp_path, name, known, ABOUT)
+
+
 @pytest.mark.parametrize("error", [OverflowError("too large"), ValueError("no root"), MemoryError()])
 def test_what_cannot_be_accounted_for_is_an_error_of_its_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -308,7 +342,7 @@ def test_a_ledger_of_another_format_is_refused(tmp_path: Path, name: str) -> Non
     path = tmp_path / name
     path.write_text(re.sub(r'"format": \d', '"format": 99', path.read_text()))
 
-    with pytest.raises(PrivacyError, match="has format 99" if name == ledger.FILE else "is damaged"):
+    with pytest.raises(PrivacyError, match=f"{name} is of format 99 and must be of 2"):
         (Ledger if name == ledger.FILE else SampleLedger).read(tmp_path)
 
 

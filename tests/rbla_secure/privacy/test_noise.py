@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.primitives.prg import UniformStream
 from protocols.ring import RING_BITS, capacity
 from rbla_secure.choices import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy import noise
-from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian
+from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA, TOTAL_VARIATION, discrete_gaussian
+from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, Release
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import BandShares, convolution_slack
 from tests.support.properties import PROPERTY
@@ -98,10 +100,73 @@ def test_distributed_noise_costs_as_much_as_central_noise() -> None:
 
 
 def test_the_slack_is_negligible_but_counted() -> None:
-    """What separates integers from a continuous Gaussian costs less than a billionth of epsilon here."""
+    """What separates integers from a continuous Gaussian costs less than 1e-29 of epsilon here."""
     slack = fitted().event({0: 9, 1: 4}).slack
 
-    assert 0 < slack < 1e-9
+    assert 0 < slack < 1e-29
+
+
+def test_every_draw_that_the_observer_does_not_know_counts() -> None:
+    """What the sampler is off, times coordinates, times shares: all uploaders' against a reader, the unknown against a server."""
+    mechanism = fitted()
+
+    def draws(release: Release) -> float:
+        return release.total_variation / TOTAL_VARIATION
+
+    assert draws(mechanism.event({0: 9, 1: 4})) == 400 * 9 + 200 * 4
+    assert draws(mechanism.event({0: 9, 1: 4}, known=2)) == 400 * 7 + 200 * 2
+    assert draws(mechanism.event({0: 9, 1: 2}, known=2)) == 400 * 7
+    assert draws(mechanism.event({0: 9})) == 400 * 9
+    assert draws(central().event({0: 9, 1: 4})) == 400 + 200
+    assert draws(noise.NOTHING) == 0
+
+
+RANGE = r"noise of .* integer units at clip norm 1\.5 must be <= 1\.07e\+09, the most that is drawn: lower quantization\.bits"
+
+
+def test_noise_that_cannot_be_drawn_is_refused_when_the_mechanism_is_built() -> None:
+    """By name, at whichever clip norm; it was found out once the sums were open."""
+    grid = Quantizer(bits=24, bound=0.06)
+    most = MAX_SIGMA / central(quantizer=grid).sensitivity(Adjacency.ZERO_OUT)
+
+    central(quantizer=grid, noise_multiplier=0.999999 * most)
+    with pytest.raises(PrivacyError, match=RANGE):
+        central(quantizer=grid, noise_multiplier=1.000001 * most)
+    with pytest.raises(PrivacyError, match="at clip norm 3 must be"):
+        replace(central(quantizer=grid, noise_multiplier=0.999999 * most), clip_norm=3.0)
+
+
+@PROPERTY
+@given(
+    kind=st.sampled_from(("central", "distributed")),
+    multiplier=st.floats(1e-3, 1e6),
+    clip_norm=st.floats(1e-3, 1e6),
+    bits=st.integers(2, 32),
+    recovered=st.integers(0, 3),
+    count_noise=st.sampled_from((0.0, 1e7)),
+)
+def test_no_draw_of_a_mechanism_that_was_built_is_refused(  # noqa: PLR0917  # what hypothesis draws
+    kind: str, multiplier: float, clip_norm: float, bits: int, recovered: int, count_noise: float
+) -> None:
+    """Every component of every band, whatever the grid: shares, their removable parts, the server's noise."""
+    bands = tuple(replace(band, recovered=recovered) for band in BANDS)
+    fields = {
+        "clip_norm": clip_norm,
+        "noise_multiplier": multiplier,
+        "count_noise": count_noise,
+        "bands": bands,
+    }
+    try:
+        if kind == "central":
+            mechanism: noise.GaussianMechanism = central(quantizer=Quantizer(bits=bits, bound=0.06), **fields)
+        else:
+            mechanism = fitted(**fields)
+    except PrivacyError:
+        return
+
+    for band in range(len(bands)):
+        for std in mechanism.component_stds(band):
+            assert len(discrete_gaussian(std, 1, UniformStream(bytes(16)))) == 1
 
 
 @PROPERTY
@@ -221,10 +286,10 @@ def test_a_sum_of_shares_is_as_close_to_a_discrete_gaussian_as_tau() -> None:
     assert 1e-6 < distance <= convolution_slack(shares, std)
 
 
-@pytest.mark.parametrize("multiplier", [1e-6, 0.3, 1.0, 9.99999999])
-def test_the_count_is_noised_as_much_as_it_says(multiplier: float) -> None:
+@pytest.mark.parametrize(("multiplier", "bits"), [(1e-6, 32), (0.3, 24), (1.0, 24), (9.9999, 14)])
+def test_the_count_is_noised_as_much_as_it_says(multiplier: float, bits: int) -> None:
     """Noise of the sums' own standard deviation is `count_noise` on the count, up to the unit's rounding down."""
-    grid = Quantizer(bits=32, bound=0.06)
+    grid = Quantizer(bits=bits, bound=0.06)
     counting = central(noise_multiplier=multiplier, count_noise=5.0, quantizer=grid)
 
     per_client = 2 * counting.count_unit  # from not clipped to clipped

@@ -19,7 +19,14 @@ MECHANISM = SampledGaussian(noise_multiplier=1.0, clip_norm=1.0, sample_rate=0.1
 
 
 def steps(multiplier: float, rate: float, count: int) -> SampledSteps:
-    return SampledSteps(noise_multiplier=multiplier, sample_rate=rate, steps=count)
+    """With what integers and sampler cost, as a client's steps have it."""
+    return SampledSteps(
+        noise_multiplier=multiplier,
+        sample_rate=rate,
+        steps=count,
+        slack=count * MECHANISM.slack / MECHANISM.steps,
+        total_variation=count * MECHANISM.total_variation / MECHANISM.steps,
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # the other accountant warns of its own numerics

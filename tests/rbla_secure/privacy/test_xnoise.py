@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from protocols.ring import RING_BITS, capacity
 from rbla_secure.errors import PrivacyError
-from rbla_secure.privacy.noise import SAMPLER_ERROR, DistributedDiscreteGaussian
+from rbla_secure.privacy.discrete_gaussian import TOTAL_VARIATION
+from rbla_secure.privacy.noise import SMOOTHING_SLACK, DistributedDiscreteGaussian
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import MIN_SHARE, BandShares, convolution_slack
 from tests.support.properties import PROPERTY
@@ -96,9 +97,10 @@ def test_a_release_spends_the_target_up_to_the_bound_and_more_beyond(
     factor = 1.0 if missing <= band.recovered else math.sqrt(short)
     assert spent.noise_multiplier == pytest.approx(2.0 * factor, rel=1e-4)
     assert spent.noise_multiplier <= 2.0 * factor * (1 + 1e-12)
-    # Every component that stays was drawn with the sampler's error.
+    # What the sampler is off counts for every component that stays and is not known, and is no factor.
     drawn = (band.counted - missing) * len(band.kept(missing))
-    assert spent.slack == pytest.approx(band.length * drawn * SAMPLER_ERROR, rel=1e-9)
+    assert spent.total_variation == band.length * drawn * TOTAL_VARIATION
+    assert spent.slack == pytest.approx(band.length * SMOOTHING_SLACK, rel=1e-9)
 
 
 def test_the_least_noised_band_decides() -> None:
