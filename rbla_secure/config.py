@@ -149,6 +149,11 @@ class PrivacyConfig(_Table):
         0, description="banded-matrix: so many rounds from one participation of a client to its next, or more"
     )
     adjacency: Adjacency = Adjacency.ZERO_OUT
+    sample_rate: Annotated[float, Field(ge=LEAST_SAMPLE_RATE, le=1)] = Field(
+        1.0,
+        description="add-or-remove: probability of a client to take part in a round, by a secret draw that readers and other "
+        "clients do not learn",
+    )
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     max_epsilon: NotNegative = Field(0.0, description="the run stops before it exceeds this; 0 sets no limit")
     colluders: Annotated[int, Field(ge=-1, le=10**9)] = Field(

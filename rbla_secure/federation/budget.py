@@ -83,9 +83,11 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
             f"{known_noise(observer, colluding)} clients (privacy.colluders={colluding}), and a sum over so few has none that "
             "it does not know"
         )
-    spent = epsilon([Release(noise_multiplier=multiplier, slack=0.0, rho=0.0)] * rounds, delta)
+    rate = config.privacy.sample_rate
+    release = Release(noise_multiplier=multiplier, slack=0.0, rho=0.0, sample_rate=rate)
+    spent = epsilon([release] * rounds, delta)
     if spent > limit:
-        needed = noise_multiplier_for(limit, delta=delta, releases=rounds)
+        needed = noise_multiplier_for(limit, delta=delta, releases=rounds, sample_rate=rate)
         needed *= config.noise_multiplier / multiplier
         raise PlanError(
             f"privacy.max-epsilon={limit:g} must be >= {spent:.3f}, which {rounds} rounds of one client spend against the "

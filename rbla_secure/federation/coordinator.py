@@ -16,6 +16,7 @@ from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.round import prepare_round, run_round
+from rbla_secure.federation.secret_cohorts import SecretCohorts, check_draws
 from rbla_secure.federation.sessions import session_of
 from rbla_secure.federation.spending import SampleSpending, Spending
 from rbla_secure.lora.adapter import Adapter
@@ -45,6 +46,7 @@ class Coordinator:
         filtering: The defence between sums and averages, if the plan has one.
         guard: The checks of every step, if the plan has any.
         moved: Told of the adapter before and after every round, before the next one takes inputs.
+        cohorts: The secret draws of who takes part, if the plan has such.
         direction: What services need to go on screening in another process, asked for after every round; empty if nothing.
     """
 
@@ -58,6 +60,7 @@ class Coordinator:
     filtering: Filtering | None = None
     guard: Guard | None = None
     moved: Moved = lambda _before, _after: None
+    cohorts: SecretCohorts | None = None
     direction: Callable[[], bytes] = lambda: b""
 
     def initial_adapter(self) -> Adapter:
@@ -73,6 +76,7 @@ class Coordinator:
             PrivacyError: The ledger of what was spent is missing, damaged or incomplete.
         """
         config = self.plan.config
+        check_draws(self.plan, self.cohorts)
         adapter = progress.adapter or self.initial_adapter()
         records, timings = list(progress.records), list(progress.timings)
         spending = Spending.resume(self.plan, self.folder, progress)
@@ -133,7 +137,8 @@ class Coordinator:
                 context=session.context.hex(),
             )
         )
-        return Conversation(self.plan, session, self.secure_sum, log=self.folder.log)
+        asked = self.cohorts.asked(session.members, number) if self.cohorts is not None else None
+        return Conversation(self.plan, session, self.secure_sum, log=self.folder.log, asked=asked)
 
     def _prepared(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
         conversation = self._open(number, records)

@@ -221,10 +221,13 @@ class Plan:
         )
 
     def denominator(self, session: Session, index: int, survivors: Collection[ClientId]) -> float:
-        """The public weight of a band: its surviving holders, or where absence must not show all of them."""
+        """The public weight of a band: its surviving holders, or where absence must not show all of them.
+
+        Where they take part by secret draws, as many as are expected to be drawn.
+        """
         holders = session.segments[index].holders
         if self.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
-            return float(len(holders))
+            return self.config.privacy.sample_rate * len(holders)
         return float(len(set(holders).intersection(survivors)))
 
     def secure_sum(

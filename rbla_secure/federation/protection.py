@@ -263,7 +263,7 @@ def views(
     if isinstance(mechanism, CentralGaussian):
         if config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
             present = {index: shares.uploaders for index, shares in enumerate(mechanism.bands)}
-        seen = mechanism.event(present)
+        seen = replace(mechanism.event(present), sample_rate=config.privacy.sample_rate)
         return dict.fromkeys(Observer, EXPOSED) | {Observer.PUBLIC: seen, Observer.PARTICIPANT: seen}
     readers = {
         observer: mechanism.event(present, known=known_noise(observer, colluding))

@@ -65,6 +65,7 @@ def check_config(config: Config) -> None:
     _check_classes(config)
     _check_turns(config)
     _check_schedule(config)
+    _check_draws(config)
     _check_noise(config)
     _check_sample_level(config)
 
@@ -152,6 +153,27 @@ def _check_schedule(config: Config) -> None:
                 f"tiers.{name}.cohort={tier.cohort} must be 1..{tier.clients // privacy.separation}: of {tier.clients} clients no more "
                 f"can take part in a round and stay away from {privacy.separation - 1} rounds"
             )
+
+
+def _check_draws(config: Config) -> None:
+    """Secret draws need a sum in which one client that is not there changes nothing but its own summand."""
+    privacy, named = config.privacy, f"privacy.sample-rate={config.privacy.sample_rate:g}"
+    if privacy.sample_rate == 1:
+        return
+    if config.noise_multiplier < LEAST_SAMPLE_NOISE:
+        raise PlanError(
+            f"{named} must be 1 with noise-multiplier={config.noise_multiplier:g}, below {LEAST_SAMPLE_NOISE:g}: sampling hides nobody "
+            "without noise"
+        )
+    if privacy.mechanism is not Mechanism.CENTRAL or privacy.adjacency is not Adjacency.ADD_OR_REMOVE:
+        raise PlanError(
+            f"{named} must be 1, or privacy.mechanism=central and privacy.adjacency=add-or-remove: whoever is not drawn takes no noise "
+            "along, and what is divided by does not tell how many are"
+        )
+    if config.secure_sum is not SecureSumMode.PLAIN:
+        raise PlanError(
+            f"{named} must have secure-sum=plain: masks and encryption need to know who takes part"
+        )
 
 
 def _check_sample_level(config: Config) -> None:

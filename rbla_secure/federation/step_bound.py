@@ -153,6 +153,11 @@ def over_rounds(each: float, size: float, *, rounds: int) -> float:
 def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> AverageLimits:
     signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), int(plan.columns.sum())
     coordinate = plan.quantizer.bound / plan.least_weight
+    # Under secret draws everybody may be drawn, and is divided by as many as are expected to be.
+    signal, coordinate = (
+        signal / plan.config.privacy.sample_rate,
+        coordinate / plan.config.privacy.sample_rate,
+    )
     opening = {band.index for band in plan.bands_that_open}
     if plan.config.robustness.filter is FilterName.FL_TRUST:
         signal = coordinate = math.inf  # the length of the reference, which is not clipped
@@ -219,7 +224,9 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     quorum = row_quorum(plan.config)
     if isinstance(mechanism, CentralGaussian):
         column = mechanism.column
-        return unit / column[0] * step_growth(column, plan.config.rounds) / quorum
+        # Under secret draws what is divided by is fixed, and can be below the quorum.
+        least = min(quorum, plan.config.privacy.sample_rate * bands_and_holders(plan.config)[index][1])
+        return unit / column[0] * step_growth(column, plan.config.rounds) / least
     _, holders = bands_and_holders(plan.config)[index]
     return unit * math.sqrt(quorum + mechanism.bands[index].uploaders - holders) / quorum
 

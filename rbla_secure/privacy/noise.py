@@ -66,12 +66,14 @@ class Release:
         rho: The same release as zero-concentrated differential privacy, xi + rho alpha (Kairouz et al., Theorem 1);
             infinite without noise.
         total_variation: Bound on the distance between the release and the one of such ideal draws, whatever the data are.
+        sample_rate: Probability with which a client is in the sum, by a secret draw of its own; 1 where it is known who is.
     """
 
     noise_multiplier: float
     slack: float
     rho: float
     total_variation: float = 0.0
+    sample_rate: float = 1.0
 
 
 NOTHING = Release(noise_multiplier=math.inf, slack=0.0, rho=0.0)

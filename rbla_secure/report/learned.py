@@ -163,9 +163,14 @@ def _client(plan: Plan) -> Learned:
     )
     return Learned(
         "each client",
-        f"{model}; who took part",
+        f"{model}; {_told(plan)}",
         "every other client's update, weight and examples",
     )
+
+
+def _told(plan: Plan) -> str:
+    """What clients learn of who takes part."""
+    return "who took part" if plan.config.privacy.sample_rate == 1 else "in which rounds itself took part"
 
 
 def _reader_hidden(plan: Plan) -> str:
@@ -173,6 +178,8 @@ def _reader_hidden(plan: Plan) -> str:
         return "everything of a single client; no noise was added, so the adapter itself may tell of its training data"
     if plan.config.privacy.simulation:
         return "nothing: the noise follows from the seed, which the configuration tells"
+    if plan.config.privacy.sample_rate < 1:
+        return "less than privacy.json says: the folder names who took part, and is not for readers; the adapters alone are"
     return "what one client contributed, up to the epsilon of privacy.json"
 
 

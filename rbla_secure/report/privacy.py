@@ -29,6 +29,7 @@ class PrivacySummary(BaseModel):
     attempts: int
     simulation: bool
     recovered: tuple[int, ...]
+    sample_rate: float
 
     @classmethod
     def of(cls, ledger: Ledger) -> Self:
@@ -43,6 +44,7 @@ class PrivacySummary(BaseModel):
             attempts=len(ledger.entries),
             simulation=terms.simulation,
             recovered=terms.recovered,
+            sample_rate=terms.sample_rate,
         )
 
     @property
@@ -60,8 +62,15 @@ class PrivacySummary(BaseModel):
             text,
             *view_lines(self.views, mechanism=self.mechanism, colluders=self.colluders),
             *([self._made_good()] if self.recovered else []),
+            *([self._secret()] if self.sample_rate < 1 else []),
             *([WORTHLESS] if self.simulation else []),
         ]
+
+    def _secret(self) -> str:
+        return (
+            f"assumes: readers and other clients do not learn who took part in a round, each client by a secret draw of probability "
+            f"{self.sample_rate:g} (privacy.sample-rate); the run folder names who did, and stays with the server"
+        )
 
     def _made_good(self) -> str:
         bounds = ", ".join(map(str, self.recovered))
