@@ -168,7 +168,9 @@ class Coordinator:
                 guard=self.guard,
                 matrix=matrix,
                 before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
-                before_reveal=lambda clients: spending.spend(current.session, clients) if spending else None,
+                before_reveal=lambda part, clients: (
+                    spending.spend(current.session, part, clients) if spending else None
+                ),
             )
         with self.stopwatch.measure("evaluation"):
             accuracy, loss = self.evaluate(outcome.adapter)

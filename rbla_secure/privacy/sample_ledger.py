@@ -32,6 +32,8 @@ from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_sta
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 FILE = "privacy-samples.json"
+# What of an attempt an entry counts.
+TRAINING = "training"
 
 
 class SampleTerms(Record):
@@ -72,6 +74,11 @@ class Trained(Record):
     steps: Steps
     slack: Slack = 0.0
     total_variation: TotalVariation = 0.0
+
+    @property
+    def kind(self) -> str:
+        """What of its attempt it counts: all of it."""
+        return TRAINING
 
     @classmethod
     def of(

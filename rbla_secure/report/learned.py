@@ -9,6 +9,7 @@ from rbla_secure.choices import Rest, SecureSumMode, Upload
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import masking_profile, row_quorum, threshold
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import whoever_is_there
 from rbla_secure.federation.records import RoundRecord
 
 
@@ -163,14 +164,9 @@ def _client(plan: Plan) -> Learned:
     )
     return Learned(
         "each client",
-        f"{model}; {_told(plan)}",
+        f"{model}; {'the roster' if whoever_is_there(plan.config) else 'who took part'}",
         "every other client's update, weight and examples",
     )
-
-
-def _told(plan: Plan) -> str:
-    """What clients learn of who takes part."""
-    return "who took part" if plan.config.privacy.sample_rate == 1 else "in which rounds itself took part"
 
 
 def _reader_hidden(plan: Plan) -> str:
@@ -178,8 +174,8 @@ def _reader_hidden(plan: Plan) -> str:
         return "everything of a single client; no noise was added, so the adapter itself may tell of its training data"
     if plan.config.privacy.simulation:
         return "nothing: the noise follows from the seed, which the configuration tells"
-    if plan.config.privacy.sample_rate < 1:
-        return "less than privacy.json says: the folder names who took part, and is not for readers; the adapters alone are"
+    if whoever_is_there(plan.config):
+        return "nothing of who answered, which metrics and events name: the epsilon of privacy.json is about the adapters alone"
     return "what one client contributed, up to the epsilon of privacy.json"
 
 
