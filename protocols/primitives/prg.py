@@ -107,7 +107,10 @@ def _apply(target: RingVector, streams: Sequence[_Stream], start: int) -> None:
 
 
 class UniformStream:
-    """A reproducible stream of uniform numbers for one 16-byte key; for rounding, whose key may be public."""
+    """A reproducible stream of pseudo-random numbers for one 16-byte key: AES-128 in counter mode.
+
+    Whoever has no key tells them from uniform ones only by breaking AES. The key of rounding may be public, that of noise may not.
+    """
 
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_SIZE:

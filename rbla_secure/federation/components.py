@@ -1,8 +1,8 @@
 """The components of a client's noise that are removed where they are not needed: their seeds, themselves, their removal.
 
 A component is a function of its seed, its band and the round's mechanism, the same to the bit at the client that adds it
-and at the server that subtracts it. (The sampler compares a 53-bit fraction with an exponential. Two machines whose
-exponentials differ in their last bit part ways at about one draw in 2^52; then noise stays that should go.)
+and at the server that subtracts it: neither what the sampler draws nor how many words it reads depends on a machine's
+exponential (`discrete_gaussian.py` in rbla_secure/privacy).
 """
 
 from collections.abc import Mapping

@@ -5,16 +5,16 @@ Gaussian mechanisms z_1, z_2, ... compose to exactly one of multiplier (sum 1/z_
 closed form (Balle and Wang 2018, arXiv 1805.06530). Probabilities within e^(+-xi) on both sides turn (epsilon, delta)
 into (epsilon + 2 xi, e^xi delta).
 
-**What the sampler is off goes into delta.** Let a run of ideal draws be (epsilon, delta') private, and that of the drawn ones be
-within a total variation t of it whatever the data are (distances of rounds add up, adaptively, since each holds for whatever came
-before). For neighbours D, D' and every set S
+**The sampler's error goes into delta.** Let a run of ideal draws be (epsilon, delta') private, and let the real run be within a
+total variation distance t of it whatever the data are (the distances of releases add up, adaptively, since each holds for
+whatever came before). For neighbours D, D' and every set S
 
     P[real(D) in S] <= P[ideal(D) in S] + t <= e^epsilon P[ideal(D') in S] + delta' + t
                     <= e^epsilon P[real(D') in S] + delta' + (1 + e^epsilon) t,
 
-as t is paid on both sides, and e^epsilon times on the other (laws that reach it: one that lacks mass under D' and has as much more
-under D). So epsilon is the one at delta' = delta - (1 + e^epsilon) t, and where nothing is left of delta it is infinite: the
-sampler counts nothing below about 2^-900, so for epsilons above about 600.
+and no factor below 1 + e^epsilon does: one law may have t more on S than the ideal one, and its neighbour t less. So epsilon is the
+one at delta' = delta - (1 + e^epsilon) t, and infinite where that leaves nothing of delta: with t as small as it is here
+(`discrete_gaussian.py`), above epsilons of about 600.
 
 Noise that depends on earlier results (drop-outs may) is covered as long as a budget
 fixed beforehand stops the run: Gaussian differential privacy composes fully adaptively under such a filter (Smith and
@@ -53,9 +53,10 @@ LEAST_NOISE = 1e-100
 CALIBRATION_TOLERANCE = 1e-6
 # The same where every try composes a thousand distributions.
 SAMPLED_TOLERANCE = 1e-3
-# The library finds epsilon to 1e-12; added, so that the figure is never below the exact one.
+# The library finds epsilon to 1e-12, and variances are rounded to a few 1e-16 of themselves; added, so that the figure is never
+# below the exact one.
 _ROOT_TOLERANCE = 1e-10
-# Where the sampler counts at all, a few tries end it; where it takes more, next to nothing of delta is left.
+# A few tries end it where the sampler's error costs little; where it takes more, next to nothing of delta is left.
 _MOST_TRIES = 100
 
 
@@ -184,7 +185,7 @@ def _sampled(steps: Mapping[tuple[float, float], int], inverse: float) -> Callab
 def _of_drawn(
     spent: Callable[[float], float], delta: float, *, slack: float, total_variation: float
 ) -> float:
-    """The epsilon of what was really drawn; infinite where the sampler leaves nothing of delta.
+    """The epsilon of what was really drawn; infinite where the sampler's error leaves nothing of delta.
 
     Args:
         spent: By delta, what the continuous mechanism spends; falls with delta.

@@ -83,7 +83,7 @@ def unreadable(path: Path, data: bytes) -> PrivacyError:
     if found == FORMAT:
         return PrivacyError(f"{path} is damaged: restore it from a copy")
     return PrivacyError(
-        f"{path} is of format {found} and must be of {FORMAT}, which counts four observers and what the sampler of the noise is off: go on with "
+        f"{path} is of format {found} and must be of {FORMAT}, which counts four observers and the error of the noise's sampler: go on with "
         "the version of rbla-secure that wrote it, or start a new run"
     )
 

@@ -22,11 +22,11 @@ components that stay and that the observer does not know is within e^tau of N_Z(
 every integer (`shares.py`). Hence each release of ideal draws is, up to a factor e^(+-slack) of its probabilities,
 post-processing of a continuous Gaussian mechanism of variance V - s^2: its epsilon is the exact Gaussian one plus 2 slack.
 
-**From ideal draws to drawn ones.** A sampler of finite precision has no such factor: where it cannot reach an integer, or in
-the far tail, the ratio is unbounded. What it has is a total variation distance per draw (`discrete_gaussian.py`), which
-goes into delta, not into epsilon (`accounting.py`). It counts for each draw that the observer does not know: components that stay, on
-every coordinate, the count of adaptive clipping included. Components that are removed are known to the observer and independent of
-the rest, so their law does not matter; rounding to integers comes before the noise, and only its bound matters.
+**From ideal draws to drawn ones.** For a sampler of finite precision no such factor holds: in the far tail, and where it reaches
+no integer at all, the ratio is unbounded. What holds is a total variation distance per draw (`discrete_gaussian.py`), which
+goes into delta and not into epsilon (`accounting.py`). It counts for each draw that the observer does not know: components that
+stay, on every coordinate, the count of adaptive clipping included. Components that are removed are known to the observer and
+independent of the rest, so their law does not matter. Rounding to integers comes before the noise; only its bound matters.
 """
 
 import math
@@ -218,8 +218,6 @@ class CentralGaussian(GaussianMechanism):
     column: tuple[int, ...] = INDEPENDENT
 
     def _check(self) -> None:
-        if (most := self.component_stds(0)[0]) > MAX_SIGMA:
-            raise PrivacyError(f"noise of {most:.3g} integer units must be <= 2**30: lower quantization.bits")
         if (std := math.sqrt(self.variance())) < MIN_SHARE:
             raise PrivacyError(
                 f"noise of {std:.3g} integer units must be >= {MIN_SHARE:g}: raise quantization.bits"

@@ -13,9 +13,9 @@ lengthens it by at most sqrt(d) / 2 units, so that one example moves the exact i
     D = 2^22 + sqrt(d) / 2
 
 and noise N_Z(0, (z D)^2 + s^2) makes each step post-processing of a continuous Gaussian mechanism of multiplier z, up to a
-factor of its probabilities and to what the sampler is off (both in noise.py, which s belongs to). Both are counted as for
-`MOST_VALUES` coordinates a step, which is next to nothing and needs no model. Batches are the client's own and drawn the same way on
-both sides, so mixing over them keeps a factor and a distance. No floating-point addition stands between the
+factor of its probabilities and up to the sampler's error (both in noise.py, which s belongs to). Both are counted as for
+`MOST_VALUES` coordinates a step, which is next to nothing and needs no model. Batches have the same law whether noise is drawn
+or ideal, so mixing over them keeps the factor and the distance. No floating-point addition stands between the
 gradients and the noise, so the attacks on those do not apply (Mironov 2012). That D bounds what one example moves takes
 more: the gradient of every *other* example must be the same to the bit with and without it (sample_level.py).
 """

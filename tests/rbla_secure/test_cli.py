@@ -122,6 +122,10 @@ def test_a_missing_data_set_is_refused(
             ("noise-multiplier=1e-6", "privacy.mechanism=central"),
             "noise-multiplier=1e-06: noise of 0.819 integer units must be >= 4: raise quantization.bits",
         ),
+        (
+            ("noise-multiplier=5000", "privacy.mechanism=central", "quantization.bits=24"),
+            "noise-multiplier=5000: noise of",
+        ),
         (("tiers.phone.clients=400", "tiers.phone.cohort=2"), "180 examples cannot give clients=408"),
     ],
 )

@@ -648,6 +648,8 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
             ("noise_multiplier", 0.0),
             ("sample_rate", 0.01),
             ("steps", 1),
+            ("slack", 0.0),
+            ("total_variation", 0.0),
         )
     },
     "privacy-samples.json: an unlogged entry of a part of the cohort": (
@@ -665,7 +667,7 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
             "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
         )
         for observer in ("public", "participant", "server", "coalition")
-        for key, value in (("noise_multiplier", 90.0), ("slack", 0.0))
+        for key, value in (("noise_multiplier", 90.0), ("slack", 0.0), ("total_variation", 0.0))
     },
     **{
         f"privacy.json: an unlogged entry that spends nothing against the {observer}": (
@@ -728,7 +730,6 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
     ),
 }
 for ledger in LEDGERS:
-    form = 2 if ledger == "privacy.json" else 1
     EDITS |= {
         f"{ledger}: lost": (
             "noisy",
@@ -797,13 +798,13 @@ for ledger in LEDGERS:
         ),
         f"{ledger}: a key twice": (
             "noisy",
-            replaced(ledger, f'"format": {form},', f'"format": {form},\n "format": {form},'),
+            replaced(ledger, '"format": 2,', '"format": 2,\n "format": 2,'),
             f"{ledger} is not spelt as a run writes it",
         ),
         f"{ledger}: another format": (
             "noisy",
-            replaced(ledger, f'"format": {form},', '"format": 99,'),
-            f"{ledger} has format 99" if ledger == "privacy.json" else f"{ledger} is damaged",
+            replaced(ledger, '"format": 2,', '"format": 99,'),
+            f"{ledger} is of format 99 and must be of 2",
         ),
         f"{ledger}: torn": ("noisy", text_of(ledger, lambda text: text[:-5]), f"{ledger} is damaged"),
         f"{ledger}: a link": ("noisy", to_link(ledger), f"{ledger} must be a file of its own and no link"),

@@ -59,7 +59,7 @@ def make_plan(**changes: Any) -> Plan:
         ({"privacy": {**MATRIX, "separation": 3}}, "tiers.large.cohort=3 must be 1..2"),
         ({"tiers": {"one": {"rank": 1, "clients": 6}}}, "tiers.one.cohort=0 must be 1..3"),
         ({"privacy": {"mechanism": "central", "separation": 2}}, "privacy.separation=2 must be 0"),
-        ({"quantization": {"bits": 27, "bound": 0.1}}, "lower quantization.bits"),
+        ({"quantization": {"bits": 27, "bound": 0.1}}, "the most that is drawn"),
     ],
 )
 def test_what_the_noise_does_not_cover_is_refused(changes: dict[str, Any], message: str) -> None:

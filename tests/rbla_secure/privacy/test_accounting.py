@@ -179,7 +179,7 @@ def test_the_samplers_errors_of_rounds_add_up() -> None:
             SampledSteps(noise_multiplier=6.0, sample_rate=rate, steps=10, slack=5e-4, total_variation=1e-8)
         ] * 3
         one = SampledSteps(
-            noise_multiplier=2.0, sample_rate=rate, steps=30, slack=1.5e-3, total_variation=3e-8
+            noise_multiplier=6.0, sample_rate=rate, steps=30, slack=1.5e-3, total_variation=3e-8
         )
         bare = SampledSteps(noise_multiplier=6.0, sample_rate=rate, steps=30)
         spent = epsilon_of_steps(parts, 1e-5)
@@ -199,7 +199,7 @@ def test_where_the_sampler_leaves_nothing_of_delta_nothing_is_claimed(variation:
     assert epsilon_by_renyi([gaussian(1.0)], 1e-5) < epsilon_by_renyi([drawn(1.0, 1e-9)], 1e-5) < math.inf
 
 
-def test_what_the_sampler_is_off_costs_nothing_that_shows() -> None:
+def test_the_samplers_error_costs_nothing_that_shows() -> None:
     """A thousand rounds of a million clients' draws of a million values; epsilons beyond what it can claim are infinite."""
     variation = 1e15 * TOTAL_VARIATION
 

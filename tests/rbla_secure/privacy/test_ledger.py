@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,21 @@ def test_what_nothing_protects_against_is_infinite(tmp_path: Path) -> None:
     assert ledger.epsilon(Observer.SERVER) == math.inf
     assert math.isfinite(ledger.epsilon(Observer.PUBLIC))
     assert Spent.of(Release(noise_multiplier=math.inf, slack=0.0, rho=0.0)) is None
+
+
+def test_the_samplers_error_is_recorded_and_taken_off_delta(tmp_path: Path) -> None:
+    """A release comes back as it was; where its error leaves nothing of delta, nothing is claimed. The control has no error."""
+    release = Release(noise_multiplier=0.033, slack=1e-30, rho=math.nan, total_variation=1e-250)
+    spent = Spent.of(release)
+    assert spent is not None
+    assert replace(spent.release(), rho=0.0) == replace(release, rho=0.0)
+    for variation, bounded in ((0.0, True), (1e-250, False)):
+        (tmp_path / str(variation)).mkdir()
+        ledger = Ledger.open(tmp_path / str(variation), make_terms())
+        found = spent.model_copy(update={"total_variation": variation})
+        ledger.record(make_entry(1).model_copy(update={"server": found, "reader": found}))
+        assert math.isfinite(ledger.epsilon(Observer.SERVER)) is bounded
+        assert math.isfinite(ledger.epsilon(Observer.READER)) is bounded
 
 
 def test_the_budget_stops_the_entry_that_would_exceed_it(tmp_path: Path) -> None:

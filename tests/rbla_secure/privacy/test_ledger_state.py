@@ -247,7 +247,7 @@ def test_figures_that_a_run_can_spend_are_taken(figure: float) -> None:
 
 @pytest.mark.parametrize("name", [ledger.FILE, sample_ledger.FILE])
 def test_a_ledger_of_an_earlier_version_is_refused_by_its_format(tmp_path: Path, name: str) -> None:
-    """It does not count what the sampler is off: one error that says so, and the file stays as it was."""
+    """It does not count the sampler's error: one error that says so, and the file stays as it was."""
     known = (of_clients if name == ledger.FILE else of_samples)(tmp_path)
     content = json.loads((tmp_path / name).read_text()) | {"format": 1}
     for entry in content["entries"]:
@@ -264,7 +264,7 @@ def test_a_ledger_of_an_earlier_version_is_refused_by_its_format(tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", [ledger.FILE, sample_ledger.FILE])
-def test_an_entry_without_what_the_sampler_is_off_is_damage(tmp_path: Path, name: str) -> None:
+def test_an_entry_without_the_samplers_error_is_damage(tmp_path: Path, name: str) -> None:
     """Of the right format, but the figure was taken out: no run writes that."""
     known = (of_clients if name == ledger.FILE else of_samples)(tmp_path)
     content = json.loads((tmp_path / name).read_text())

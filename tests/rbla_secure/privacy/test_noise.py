@@ -107,7 +107,7 @@ def test_the_slack_is_negligible_but_counted() -> None:
 
 
 def test_every_draw_that_the_observer_does_not_know_counts() -> None:
-    """What the sampler is off, times coordinates, times shares: all uploaders' against a reader, the unknown against a server."""
+    """The sampler's error, times coordinates, times shares: all uploaders' against a reader, the unknown against a server."""
     mechanism = fitted()
 
     def draws(release: Release) -> float:

@@ -2,24 +2,33 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import dp_accounting
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opacus.accountants import PRVAccountant
 
+from protocols.primitives.prg import UniformStream
 from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.federation.budget import planned_steps
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps, noise_multiplier_of_steps
+from rbla_secure.privacy.discrete_gaussian import TOTAL_VARIATION, discrete_gaussian
+from rbla_secure.privacy.noise import SMOOTHING_SLACK
 from rbla_secure.privacy.sample_ledger import FILE, SampleLedger, SampleTerms, Trained
-from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+from rbla_secure.privacy.sampled_gaussian import MOST_VALUES, SampledGaussian
 from tests.support import privacy_loss
+from tests.support.federations import make_config
+from tests.support.properties import PROPERTY
 
 DELTA = 1e-5
 MECHANISM = SampledGaussian(noise_multiplier=1.0, clip_norm=1.0, sample_rate=0.1, steps=10)
 
 
 def steps(multiplier: float, rate: float, count: int) -> SampledSteps:
-    """With what integers and sampler cost, as a client's steps have it."""
+    """With slack and sampler's error, as a client's steps have it."""
     return SampledSteps(
         noise_multiplier=multiplier,
         sample_rate=rate,
@@ -97,6 +106,64 @@ def test_calibration_errs_on_the_private_side() -> None:
     assert epsilon_of_steps([steps(found, 0.05, 200)], DELTA) <= 3.0
     assert epsilon_of_steps([steps(found * 0.995, 0.05, 200)], DELTA) > 3.0
     assert found == pytest.approx(1.29, rel=0.01)  # 1.2915 by Opacus' numerical accountant
+
+
+@PROPERTY
+@given(multiplier=st.floats(1e-6, 227.5), dimension=st.integers(1, MOST_VALUES))
+def test_no_noise_of_a_step_is_refused_once_training_has_begun(multiplier: float, dimension: int) -> None:
+    """Whatever multiplier is accepted, at every number of values that anybody has."""
+    found = replace(MECHANISM, noise_multiplier=multiplier)
+
+    assert len(discrete_gaussian(found.noise_std(dimension), 1, UniformStream(bytes(16)))) == 1
+
+
+def test_noise_of_a_step_that_cannot_be_drawn_is_refused_by_name() -> None:
+    """At some number of values; so is a number of values for which nothing is counted."""
+    with pytest.raises(
+        PrivacyError, match=r"noise_multiplier=227\.6 must be < 227\.556: noise beyond that is not drawn"
+    ):
+        replace(MECHANISM, noise_multiplier=227.6)
+    with pytest.raises(
+        PrivacyError, match=f"dimension={MOST_VALUES + 1} trained values must be <= {MOST_VALUES}"
+    ):
+        MECHANISM.noise_std(MOST_VALUES + 1)
+
+
+def test_steps_count_slack_and_the_samplers_error_at_any_number_of_values() -> None:
+    """As for the most values that there are, so that the figure follows from the configuration; and it is next to nothing."""
+    config = make_config(
+        rounds=7, sample_level={"noise_multiplier": 1.0, "sample_rate": 0.1}, training={"steps": 10}
+    )
+
+    (planned,) = planned_steps(config)
+
+    entries = Trained.of(MECHANISM, round_number=1, attempt=1, clients=["a"])
+    assert entries.total_variation == MECHANISM.steps * MOST_VALUES * TOTAL_VARIATION
+    assert 0 < entries.slack == MECHANISM.steps * MOST_VALUES * SMOOTHING_SLACK < 1e-19
+    assert planned == SampledSteps(
+        noise_multiplier=1.0,
+        sample_rate=0.1,
+        steps=70,
+        slack=7 * entries.slack,
+        total_variation=7 * entries.total_variation,
+    )
+
+
+def test_the_ledger_takes_the_samplers_error_off_delta(tmp_path: Path) -> None:
+    """Where it leaves nothing, nothing is claimed; the slack is paid twice. The control has neither."""
+    found = {}
+    for changes in ({}, {"total_variation": 1e-250}, {"slack": 0.5}):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        ledger = SampleLedger.open(folder, terms())
+        wide = replace(MECHANISM, noise_multiplier=0.1, sample_rate=1.0, steps=9)
+        made = Trained.of(wide, round_number=1, attempt=1, clients=["a"])
+        ledger.record(made.model_copy(update={"slack": 0.0, "total_variation": 0.0, **changes}))
+        found[str(changes)] = ledger.epsilon()
+
+    bare, error, slack = found.values()
+    assert 500 < bare < slack - 1
+    assert error == float("inf")
 
 
 def terms(**changes: object) -> SampleTerms:

@@ -97,7 +97,7 @@ def test_a_release_spends_the_target_up_to_the_bound_and_more_beyond(
     factor = 1.0 if missing <= band.recovered else math.sqrt(short)
     assert spent.noise_multiplier == pytest.approx(2.0 * factor, rel=1e-4)
     assert spent.noise_multiplier <= 2.0 * factor * (1 + 1e-12)
-    # What the sampler is off counts for every component that stays and is not known, and is no factor.
+    # The sampler's error counts for every component that stays and is not known, and is no factor.
     drawn = (band.counted - missing) * len(band.kept(missing))
     assert spent.total_variation == band.length * drawn * TOTAL_VARIATION
     assert spent.slack == pytest.approx(band.length * SMOOTHING_SLACK, rel=1e-9)
