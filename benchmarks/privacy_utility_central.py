@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -37,6 +38,7 @@ from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import matrix_noise, release
 from rbla_secure.federation.round import average
+from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import spread
 from rbla_secure.lora.peft_io import find_linear
@@ -142,7 +144,13 @@ def _scheme(cell: Cell) -> list[str]:
 
 
 def _multiplier(config: Config, target: float) -> float:
-    return noise_multiplier_for(target, delta=DELTA, releases=participations(config))
+    return _found(target, participations(config), config.privacy.sample_rate)
+
+
+@lru_cache
+def _found(target: float, rounds: int, rate: float) -> float:
+    """The same for all seeds; a search over sampled rounds takes half a minute."""
+    return noise_multiplier_for(target, delta=DELTA, releases=rounds, sample_rate=rate)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -155,13 +163,15 @@ def run(config: Config) -> dict[str, Any]:
     trainer = LocalTrainer(base, layout, config.training, factors=config.lora.factors)
     examples = dict(zip(plan.ranks, data.clients, strict=True))
     adapter, matrix, accuracies = plan.initial_adapter, matrix_noise(plan), []
+    cohorts = SecretCohorts.of(plan)
     for number in range(1, config.rounds + 1):
         session = plan.session(run=bytes(RUN_ID_SIZE), round_number=number, attempt=1)
         mechanism = plan.mechanism_of(session)
         if mechanism is None:
             raise AssertionError("every cell has noise")
         summed = [np.zeros(segment.length, dtype=np.int64) for segment in session.segments]
-        for name in session.members:
+        drawn = cohorts.asked(session.members, number) if cohorts is not None else session.members
+        for name in sorted(drawn):
             rank = plan.ranks[name]
             start = adapter.folded(rank) if config.lora.rest is Rest.FOLDED else adapter.sliced(rank)
             seed = derive_seed(config.seed, "training", number, name)
@@ -169,7 +179,7 @@ def run(config: Config) -> dict[str, Any]:
             sent = contribution(plan, session, name, change, weight=1.0, noise_key=bytes(16))
             for index, values in sent.items():
                 summed[index] += values
-        sums = SumResult(survivors=session.members, sums=dict(enumerate(summed)), refused={})
+        sums = SumResult(survivors=tuple(sorted(drawn)), sums=dict(enumerate(summed)), refused={})
         totals = release(plan, session, mechanism, sums, matrix).totals
         averaged = average(plan, spread(totals, plan.bands, plan.columns))
         adapter = apply_average(adapter, averaged, learning_rate=config.server_learning_rate)
@@ -179,6 +189,7 @@ def run(config: Config) -> dict[str, Any]:
         "accuracy": accuracies,
         "noise_multiplier": config.noise_multiplier,
         "participations": participations(config),
+        "sample_rate": config.privacy.sample_rate,
         "values": int(plan.columns.sum()) * plan.max_rank,
     }
 
