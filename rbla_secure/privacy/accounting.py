@@ -37,6 +37,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import dp_accounting
@@ -169,8 +170,14 @@ def _sampled(steps: Mapping[tuple[float, float], int], inverse: float) -> Callab
         steps: By multiplier and sampling rate, how many.
         inverse: The sum of 1 / z^2 over those that are not sampled; 0 without.
     """
+    return _composed(tuple(sorted(steps.items())), inverse)
+
+
+@lru_cache(maxsize=2)
+def _composed(steps: tuple[tuple[tuple[float, float], int], ...], inverse: float) -> Callable[[float], float]:
+    """The same, remembered: a round asks once for each observer and check, and composing takes seconds."""
     accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    for (multiplier, rate), count in sorted(steps.items()):
+    for (multiplier, rate), count in steps:
         event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier))
         accountant.compose(event, count)
     if inverse:
