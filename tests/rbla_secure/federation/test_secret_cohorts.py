@@ -22,6 +22,7 @@ from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import Draws, SecretCohorts
+from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import Ledger, Observer
@@ -331,6 +332,21 @@ def test_a_client_accepts_what_honest_rounds_lead_to() -> None:
 
     assert refused == {}
     assert max(seen) >= 4
+
+
+def test_limits_of_honest_steps_have_room_for_everybody_drawn_at_once() -> None:
+    """Six clients divided by one and a half, in one direction, and noise of six standard deviations beside them."""
+    plan = make_plan(noise_multiplier=0.1)
+    mechanism = plan.mechanism
+    assert mechanism is not None
+    std = math.sqrt(mechanism.variance()) / plan.quantizer.scale / (RATE * 6)
+    length = mechanism.bands[0].length
+
+    limits = average_limits(plan)
+
+    assert limits.coordinates[0] > plan.quantizer.bound / RATE + 6 * std
+    assert limits.bands[0] > plan.config.clip_norm / RATE + std * math.sqrt(length)
+    assert limits.total >= limits.bands[0]
 
 
 # --- what is foretold ---
