@@ -141,9 +141,19 @@ class PrivacyConfig(_Table):
     """Differential privacy of clients; in force where noise-multiplier is above 0."""
 
     mechanism: Mechanism = Field(
-        Mechanism.DISTRIBUTED, description="central: the server adds the noise and is trusted with the sums"
+        Mechanism.DISTRIBUTED,
+        description="central: the server adds the noise and is trusted with the sums; banded-matrix: noise that cancels over "
+        "rounds, with clients that take part in turns",
+    )
+    separation: CountOrZero = Field(
+        0, description="banded-matrix: so many rounds from one participation of a client to its next, or more"
     )
     adjacency: Adjacency = Adjacency.ZERO_OUT
+    sample_rate: Annotated[float, Field(ge=LEAST_SAMPLE_RATE, le=1)] = Field(
+        1.0,
+        description="add-or-remove: probability of a client to take part in a round, by a secret draw that readers and other "
+        "clients do not learn",
+    )
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     max_epsilon: NotNegative = Field(
         0.0,

@@ -33,6 +33,7 @@ from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.spending import check_spent
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files, find_linear
@@ -95,7 +96,8 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         roles = services.set_up(trust, last_step) if services is not None and trust is not None else None
 
         # The rounds.
-        exchange = _exchange(plan, base, data, stopwatch, authority)
+        cohorts = SecretCohorts.of(plan)
+        exchange = _exchange(plan, base, data, stopwatch, authority, cohorts=cohorts)
         ending.callback(exchange.end)
         coordinator = Coordinator(
             plan=plan,
@@ -108,6 +110,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             filtering=Filtering.of(plan, last_step, reference_of(plan, base, data)),
             guard=guard_of(plan, base, data, folder.last_adapters(plan, WINDOW)),
             moved=last_step.took,
+            cohorts=cohorts,
             direction=services.direction if services is not None else lambda: b"",
         )
         if plan.screening is not None or coordinator.filtering is not None:
@@ -220,6 +223,8 @@ def _exchange(
     data: Data,
     stopwatch: Stopwatch,
     authority: ThrowawayAuthority | None,
+    *,
+    cohorts: SecretCohorts | None,
 ) -> InProcess:
     """Everyone enrolled, each with its own examples; they share one trainer, which keeps nothing between calls."""
     trainer = trainer_of(plan, base)
@@ -232,7 +237,14 @@ def _exchange(
         identity = authority.identity(name) if authority is not None else None
         trust = authority.view if authority is not None else None
         secure_sum = plan.secure_sum(trust, identity)
-        return Participant(name, plan=plan, secure_sum=secure_sum, train=train, examples=len(examples))
+        return Participant(
+            name,
+            plan=plan,
+            secure_sum=secure_sum,
+            train=train,
+            examples=len(examples),
+            draws=cohorts.draws_of(name) if cohorts is not None else None,
+        )
 
     participants = {
         name: participant(name, examples) for name, examples in zip(plan.ranks, data.clients, strict=True)

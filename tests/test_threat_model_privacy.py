@@ -22,7 +22,9 @@ from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.report.privacy import spent_in
+from tests.rbla_secure.federation import test_matrix_rounds as turns
 from tests.rbla_secure.federation import test_recovered_noise as recovered
+from tests.rbla_secure.federation import test_secret_cohorts as secret
 from tests.rbla_secure.federation.test_private_rounds import (
     LAYOUT,
     MODES,
@@ -35,6 +37,7 @@ from tests.rbla_secure.federation.test_private_rounds import (
     play,
 )
 from tests.rbla_secure.federation.test_private_rounds import services as services  # noqa: PLC0414  # a fixture
+from tests.rbla_secure.privacy import test_banded_matrix as matrix
 from tests.rbla_secure.privacy import test_number_of_examples as number
 from tests.rbla_secure.privacy import test_one_example_at_a_time as alone
 from tests.support.federations import RUN, InMemory, drift, make_config, play_round
@@ -273,6 +276,22 @@ def test_claim_33_seeded_noise_is_called_worthless(tmp_path: Path) -> None:
     assert any("worthless" in line for line in warnings(make_config(**{**NOISY, **changes})))
     assert summary is not None
     assert any("worthless" in line for line in summary.lines())
+
+
+def test_claim_33_a_client_takes_part_in_its_turn_alone() -> None:
+    """By schedule, where noise cancels over rounds: the plan, the client and the server's state each refuse another round."""
+    turns.test_a_client_takes_part_in_its_own_rounds_alone()
+    matrix.test_k_participations_move_the_sums_by_sqrt_k_columns_and_no_further()
+    for early, client in ((3, "c1"), (2, "c9")):
+        matrix.test_a_client_too_early_and_rounds_that_go_back_are_refused(early, client)
+
+
+def test_claim_33_draws_are_secret_and_kept(tmp_path: Path) -> None:
+    """The seed does not give them away, nobody takes part without one, and neither requests nor noise tell of others."""
+    secret.test_the_configuration_does_not_give_the_draws_away()
+    secret.test_a_client_that_is_not_drawn_refuses_and_is_not_asked()
+    secret.test_what_a_client_is_sent_does_not_depend_on_who_else_is_drawn()
+    secret.test_the_noise_tells_nobody_how_many_were_drawn(tmp_path)
 
 
 def test_claim_34_an_example_moves_a_step_by_no_more_than_the_noise_is_scaled_for() -> None:

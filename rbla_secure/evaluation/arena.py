@@ -39,8 +39,10 @@ from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import counts_before
+from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.sessions import clip_norm
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
@@ -219,9 +221,11 @@ class _Run:
             services.set_up(trust, self._last_step) if services is not None and trust is not None else None
         )
         self._secure_sum = _Observed(plan.secure_sum(trust, roles=roles))
+        self._cohorts = SecretCohorts.of(plan)
         self._exchange = self._connected(plan, base, data, authority, attack)
         ending.callback(self._exchange.end)
         self._guard = guard_of(plan, base, data)
+        self._matrix = matrix_noise(plan)
         self._scorer = Scorer(base, plan.layout, data.held_out)
         self._trigger = Scorer(base, plan.layout, triggered(data.held_out, whole_trigger(trigger)))
 
@@ -283,10 +287,17 @@ class _Run:
         self._failures.enter()
         if self._coalition is not None:
             self._coalition.observe(adapter)
-        conversation = Conversation(plan, session, self._secure_sum)
+        asked = self._cohorts.asked(session.members, number) if self._cohorts is not None else None
+        conversation = Conversation(plan, session, self._secure_sum, asked=asked)
         prepare_round(conversation, self._exchange)
         return run_round(
-            plan, conversation, adapter, self._exchange, filtering=self._filtering, guard=self._guard
+            plan,
+            conversation,
+            adapter,
+            self._exchange,
+            filtering=self._filtering,
+            guard=self._guard,
+            matrix=self._matrix,
         )
 
     def _by_rank(self, outcomes: list[RoundOutcome]) -> dict[str, float]:
@@ -380,6 +391,7 @@ class _Run:
                 train=self._failures.training(name, train),
                 examples=count,
                 contribute=self._failures.contributing(name, contribute),
+                draws=self._cohorts.draws_of(name) if self._cohorts is not None else None,
             )
         secure_sum = plan.secure_sum(authority.view if authority is not None else None)
         self._faults = Faults(

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rbla_secure.choices import Mechanism, SecureSumMode
+from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.cohort import cohort_size, sample_cohort
+from rbla_secure.federation.cohort import cohort_size, planned_cohort
 from rbla_secure.federation.derived import band_groups, sample_level
 from rbla_secure.federation.protection import claimed, known_noise
 from rbla_secure.privacy.ledger import Observer
@@ -24,7 +24,7 @@ def participations(config: Config) -> int:
         return config.rounds
     counts: Counter[str] = Counter()
     for number in range(1, config.rounds + 1):
-        counts.update(sample_cohort(config.tiers, seed=config.seed, round_number=number))
+        counts.update(planned_cohort(config, number))
     return max(counts.values())
 
 
@@ -38,7 +38,7 @@ def multiplier_against(observer: Observer, config: Config, counted: Sequence[int
         colluding: Clients whose noise the coalition knows.
     """
     wanted = config.noise_multiplier
-    if config.privacy.mechanism is Mechanism.CENTRAL:
+    if config.privacy.mechanism.by_server:
         return wanted
     if config.secure_sum is SecureSumMode.PLAIN and observer in {Observer.SERVER, Observer.COALITION}:
         # In the clear a single share hides an update: the smallest is that of the band with the most.
@@ -83,9 +83,11 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
             f"{known_noise(observer, colluding)} clients (privacy.colluders={colluding}), and a sum over so few has none that "
             "it does not know"
         )
-    spent = epsilon([Release(noise_multiplier=multiplier, slack=0.0, rho=0.0)] * rounds, delta)
+    rate = config.privacy.sample_rate
+    release = Release(noise_multiplier=multiplier, slack=0.0, rho=0.0, sample_rate=rate)
+    spent = epsilon([release] * rounds, delta)
     if spent > limit:
-        needed = noise_multiplier_for(limit, delta=delta, releases=rounds)
+        needed = noise_multiplier_for(limit, delta=delta, releases=rounds, sample_rate=rate)
         needed *= config.noise_multiplier / multiplier
         raise PlanError(
             f"privacy.max-epsilon={limit:g} must be >= {spent:.3f}, which {rounds} rounds of one client spend against the "

@@ -1,6 +1,7 @@
 """Who takes part in a round: drawn by rank tier, so that every band has its holders in every round.
 
-A tier-stratified draw is no Poisson sample: it claims no privacy amplification.
+A tier-stratified draw is no Poisson sample: it claims no privacy amplification. Where noise is to cancel over rounds clients take
+part in turns instead, as rarely as their tier allows.
 """
 
 from collections.abc import Mapping
@@ -8,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from protocols.session import ClientId
-from rbla_secure.config import TierConfig
+from rbla_secure.choices import Mechanism
+from rbla_secure.config import Config, TierConfig
 from rbla_secure.seeding import derive_seed
 
 
@@ -36,3 +38,32 @@ def sample_cohort(tiers: Mapping[str, TierConfig], *, seed: int, round_number: i
         generator = np.random.default_rng(derive_seed(seed, "cohort", round_number, name))
         chosen += generator.choice(tier_clients(name, tier), size=cohort_size(tier), replace=False).tolist()
     return tuple(sorted(chosen))
+
+
+def scheduled_cohort(
+    tiers: Mapping[str, TierConfig], *, seed: int, round_number: int
+) -> tuple[ClientId, ...]:
+    """The clients of one round, increasing: each tier's cohorts follow each other through a list of the tier, around and around.
+
+    The list is shuffled by the seed. A client stands in it every `clients` places, and a round takes `cohort` places, so that its
+    rounds are at least floor(clients / cohort) apart (:func:`rounds_apart`), and numbers of rounds differ by one at most.
+    """
+    chosen: list[ClientId] = []
+    for name, tier in sorted(tiers.items()):
+        generator = np.random.default_rng(derive_seed(seed, "schedule", name))
+        order = generator.permutation(tier_clients(name, tier)).tolist()
+        first = (round_number - 1) * cohort_size(tier)
+        chosen += [order[place % len(order)] for place in range(first, first + cohort_size(tier))]
+    return tuple(sorted(chosen))
+
+
+def rounds_apart(tier: TierConfig) -> int:
+    """How many rounds lie from one scheduled participation of a client to its next, at least."""
+    return tier.clients // cohort_size(tier)
+
+
+def planned_cohort(config: Config, round_number: int) -> tuple[ClientId, ...]:
+    """The clients of one round, increasing, as the configuration wants them: everybody can work them out."""
+    if config.privacy.mechanism is Mechanism.BANDED_MATRIX:
+        return scheduled_cohort(config.tiers, seed=config.seed, round_number=round_number)
+    return sample_cohort(config.tiers, seed=config.seed, round_number=round_number)

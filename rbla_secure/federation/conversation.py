@@ -4,7 +4,7 @@ Several conversations can share an exchange: the input and reveal stages of one 
 stages of the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -32,6 +32,7 @@ class Conversation:
         session: Those of this session.
         secure_sum: The server's side of it.
         log: Where refusals and drop-outs are written down, at the end of each stage.
+        asked: Whom to ask, where secret draws say who takes part; all members if not given. Nobody else has dropped out.
 
     Attributes:
         dropped: By client that fell silent or was turned away, the stage at which it did.
@@ -42,8 +43,15 @@ class Conversation:
     """
 
     def __init__(
-        self, plan: Plan, session: Session, secure_sum: SecureSum, *, log: AuditLog | None = None
+        self,
+        plan: Plan,
+        session: Session,
+        secure_sum: SecureSum,
+        *,
+        log: AuditLog | None = None,
+        asked: Collection[ClientId] | None = None,
     ) -> None:
+        self._drawn = frozenset(session.members if asked is None else asked)
         self._plan = plan
         self._log = log
         self._entries: list[Entry] = []
@@ -75,6 +83,8 @@ class Conversation:
         parcels = {}
         rows = self._rows(adapter)
         for client, payload in requests.items():
+            if client not in self._drawn:
+                continue
             request = StageRequest(
                 session=self.session.to_bytes(),
                 payload=payload,

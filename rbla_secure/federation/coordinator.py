@@ -14,10 +14,13 @@ from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
+from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.round import prepare_round, run_round
+from rbla_secure.federation.secret_cohorts import SecretCohorts, check_draws
 from rbla_secure.federation.sessions import session_of
 from rbla_secure.federation.spending import SampleSpending, Spending
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.stopwatch import Stopwatch
 
 # adapter -> (accuracy, loss) on the held-out examples
@@ -43,6 +46,7 @@ class Coordinator:
         filtering: The defence between sums and averages, if the plan has one.
         guard: The checks of every step, if the plan has any.
         moved: Told of the adapter before and after every round, before the next one takes inputs.
+        cohorts: The secret draws of who takes part, if the plan has such.
         direction: What services need to go on screening in another process, asked for after every round; empty if nothing.
     """
 
@@ -56,6 +60,7 @@ class Coordinator:
     filtering: Filtering | None = None
     guard: Guard | None = None
     moved: Moved = lambda _before, _after: None
+    cohorts: SecretCohorts | None = None
     direction: Callable[[], bytes] = lambda: b""
 
     def initial_adapter(self) -> Adapter:
@@ -71,6 +76,7 @@ class Coordinator:
             PrivacyError: The ledger of what was spent is missing, damaged or incomplete.
         """
         config = self.plan.config
+        check_draws(self.plan, self.cohorts)
         adapter = progress.adapter or self.initial_adapter()
         records, timings = list(progress.records), list(progress.timings)
         spending = Spending.resume(self.plan, self.folder, progress)
@@ -79,6 +85,8 @@ class Coordinator:
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
             self.folder.say_resumed(progress)
+        # Only while this process lasts: whoever goes on with a run begins a new matrix.
+        matrix = matrix_noise(self.plan)
         upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):
             before = self._spent()
@@ -89,7 +97,7 @@ class Coordinator:
             upcoming = self._open(number + 1, records) if number < config.rounds else None
             last = adapter
             adapter, record, seconds = self._one_round(
-                current, adapter, upcoming, before, spending=spending, samples=samples
+                current, adapter, upcoming, before, spending=spending, samples=samples, matrix=matrix
             )
             self.moved(last, adapter)
             if self.guard is not None:
@@ -129,7 +137,8 @@ class Coordinator:
                 context=session.context.hex(),
             )
         )
-        return Conversation(self.plan, session, self.secure_sum, log=self.folder.log)
+        asked = self.cohorts.asked(session.members, number) if self.cohorts is not None else None
+        return Conversation(self.plan, session, self.secure_sum, log=self.folder.log, asked=asked)
 
     def _prepared(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
         conversation = self._open(number, records)
@@ -146,6 +155,7 @@ class Coordinator:
         *,
         spending: Spending | None,
         samples: SampleSpending | None,
+        matrix: MatrixNoise | None,
     ) -> tuple[Adapter, RoundRecord, RoundSeconds]:
         with self.stopwatch.measure("round"):
             outcome = run_round(
@@ -156,6 +166,7 @@ class Coordinator:
                 upcoming=upcoming,
                 filtering=self.filtering,
                 guard=self.guard,
+                matrix=matrix,
                 before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
                 before_reveal=lambda part, clients: (
                     spending.spend(current.session, part, clients) if spending else None

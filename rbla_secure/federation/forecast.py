@@ -20,15 +20,18 @@ from rbla_secure.federation.derived import (
     row_quorum,
 )
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views, views
+from rbla_secure.federation.protection import Views, column_of, views
 from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
+from rbla_secure.privacy.banded_matrix import noise_left
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release
 from rbla_secure.privacy.standing import standing_in_words
 
 # Below 0.3 the noise of a round's average outweighs its signal three to one; below 0.1 a row learns next to nothing.
 ENOUGH_SIGNAL, SOME_SIGNAL = 0.3, 0.1
+# The share of runs in which a client is drawn more often than is told.
+_RARELY = 0.01
 # Fewer clients than this rarely get there at all.
 ENOUGH_CLIENTS = 50
 WHO_ANSWERED = (
@@ -154,24 +157,27 @@ def _epsilon(release: Release, rounds: int, delta: float) -> float:
 
 
 def _ratio(plan: Plan, mechanism: GaussianMechanism, rank: int, holders: int) -> float:
-    """Holders over z sqrt(d), d the values of an update up to the band: what agreeing updates leave above the noise."""
+    """Expected holders over z sqrt(d), d the values of an update up to the band: what agreeing updates leave above the noise."""
     width = int(plan.columns.sum())
-    return holders / (mechanism.noise_multiplier * math.sqrt(rank * width))
+    return plan.config.privacy.sample_rate * holders / (mechanism.noise_multiplier * math.sqrt(rank * width))
 
 
 def _assumptions(plan: Plan) -> list[str]:
     privacy = plan.config.privacy
-    found = [
-        "a neighbouring federation is one in which one client "
-        + (
-            "sends zeros; who takes part, ranks and weights are public"
-            if privacy.adjacency is Adjacency.ZERO_OUT
-            else f"is not there; {WHO_ANSWERED}"
-        ),
-        "cohorts are drawn by tier from a public seed: no amplification is claimed, and all views compose every round",
-    ]
-    if privacy.mechanism is Mechanism.CENTRAL:
-        found.append("the server is trusted with the sums; against it nothing is claimed")
+    if privacy.sample_rate < 1:
+        found = _of_draws(plan)
+    else:
+        found = [
+            "a neighbouring federation is one in which one client "
+            + (
+                "sends zeros; who takes part, ranks and weights are public"
+                if privacy.adjacency is Adjacency.ZERO_OUT
+                else f"is not there; {WHO_ANSWERED}"
+            ),
+            "cohorts follow from a public seed: no amplification is claimed, and all views compose every round",
+        ]
+    if privacy.mechanism.by_server:
+        found += [*_of_matrix(plan), "the server is trusted with the sums; against it nothing is claimed"]
     else:
         found += _of_shares(plan)
     found.append(_standing(plan))
@@ -194,6 +200,57 @@ def _of_shares(plan: Plan) -> list[str]:
     if plan.config.secure_sum is SecureSumMode.PLAIN:
         found.append("the server reads every single upload, which one noise share hides")
     return found
+
+
+def _of_draws(plan: Plan) -> list[str]:
+    """Who may not know what where clients take part by secret draws, and what is spent against whoever does."""
+    config, rate = plan.config, plan.config.privacy.sample_rate
+    most = most_drawn(clients=len(plan.ranks), rounds=config.rounds, rate=rate)
+    known = epsilon(
+        [Release(noise_multiplier=config.noise_multiplier, slack=0.0, rho=math.nan)] * most,
+        config.privacy.delta,
+    )
+    secret = (
+        f"readers and other clients do not learn who takes part in a round: every client does with a probability of {rate:g}, by a draw "
+        "that the server and itself know, and nobody watches whom the server asks"
+    )
+    return [
+        f"a neighbouring federation is one in which one client is not there; {WHO_ANSWERED}",
+        secret,
+        f"whoever learns who took part: epsilon {known:.3f} after {most} rounds of one client, which none exceeds in 99 of 100 runs",
+    ]
+
+
+def most_drawn(*, clients: int, rounds: int, rate: float) -> int:
+    """In how many rounds the client that is drawn most takes part at most, but for one run in a hundred (Chernoff, over all clients)."""
+    low, high = math.floor(rounds * rate), rounds
+    while low < high:
+        middle = (low + high) // 2
+        if clients * math.exp(-rounds * _divergence((middle + 1) / rounds, rate)) > _RARELY:
+            low = middle + 1
+        else:
+            high = middle
+    return high
+
+
+def _divergence(share: float, rate: float) -> float:
+    """Kullback and Leibler's, between two coins."""
+    rest = (1 - share) * math.log((1 - share) / (1 - rate)) if share < 1 else 0.0
+    return share * math.log(share / rate) + rest
+
+
+def _of_matrix(plan: Plan) -> list[str]:
+    """What noise that cancels over rounds rests on, and what is left of it."""
+    if plan.config.privacy.mechanism is not Mechanism.BANDED_MATRIX:
+        return []
+    left = noise_left(column_of(plan.config), plan.config.rounds)
+    apart = plan.config.privacy.separation
+    text = (
+        f"a client takes part once in {apart} rounds at most: its turns are public, and it refuses every other round; noise that "
+        f"cancels over rounds leaves {left:.3f} of what independent noise of the same epsilon would leave in the adapter (root mean "
+        "square over rounds, nobody dropping out)"
+    )
+    return [text]
 
 
 def _standing(plan: Plan) -> str:

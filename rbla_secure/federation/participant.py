@@ -33,6 +33,7 @@ from rbla_secure.federation.derived import members_per_round
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.secret_cohorts import Draws, check_draws
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
@@ -72,9 +73,11 @@ class Participant:
         examples: How many private examples it has.
         contribute: What turns its change into summands; only an evaluation gives another one than the honest.
         memory: Of the rounds that have its input; by default as long-lived as the participant. It is closed with it.
+        draws: Its own secret ones, where the plan wants such: it takes part in no round that they do not give.
 
     Raises:
         RefusalError: The memory is in the state folder of another client.
+        PlanError: There are no draws where the plan wants them, or some where it does not.
     """
 
     def __init__(
@@ -87,7 +90,10 @@ class Participant:
         examples: int,
         contribute: Contribute = contribution,
         memory: Memory | None = None,
+        draws: Draws | None = None,
     ) -> None:
+        check_draws(plan, draws)
+        self._draws = draws
         self._contribute = contribute
         self._name = name
         self._plan = plan
@@ -203,6 +209,8 @@ class Participant:
         )
         if self._name not in session.members:
             raise RefusalError(f"{self._name} is not in the cohort of round {session.round}")
+        if self._draws is not None and not self._draws.takes_part(session.round):
+            raise RefusalError(f"{self._name} is not drawn for round {session.round}")
         if session != expected:
             raise RefusalError(
                 "the session's terms (threshold, quorums, segments, ranks, bound or plan) are not the plan's"

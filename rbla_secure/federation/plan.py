@@ -36,7 +36,7 @@ from rbla_secure.choices import (
 )
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RefusalError
-from rbla_secure.federation.cohort import roster, sample_cohort
+from rbla_secure.federation.cohort import planned_cohort, roster
 from rbla_secure.federation.derived import (
     band_groups,
     bands_and_holders,
@@ -136,9 +136,7 @@ class Plan:
             )
         if round_number not in self._cohorts:
             _make_room(self._cohorts)
-            self._cohorts[round_number] = sample_cohort(
-                self.config.tiers, seed=self.config.seed, round_number=round_number
-            )
+            self._cohorts[round_number] = planned_cohort(self.config, round_number)
         return self._cohorts[round_number]
 
     @cached_property
@@ -224,10 +222,13 @@ class Plan:
         )
 
     def denominator(self, session: Session, index: int, survivors: Collection[ClientId]) -> float:
-        """The public weight of a band: its surviving holders, or where absence must not show all of them."""
+        """The public weight of a band: its surviving holders, or where absence must not show all of them.
+
+        Where they take part by secret draws, as many as are expected to be drawn.
+        """
         holders = session.segments[index].holders
         if self.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
-            return float(len(holders))
+            return self.config.privacy.sample_rate * len(holders)
         return float(len(set(holders).intersection(survivors)))
 
     def secure_sum(

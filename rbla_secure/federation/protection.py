@@ -14,6 +14,7 @@ from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.recovery import BandSize, check_recovery, recovered_shares
 from rbla_secure.lora.bands import Band
+from rbla_secure.privacy.banded_matrix import INDEPENDENT, banded_root
 from rbla_secure.privacy.ledger import Observer, Shown
 from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, GaussianMechanism, Release
 from rbla_secure.privacy.quantize import Quantizer
@@ -120,6 +121,13 @@ def count_noise(config: Config, members: int) -> float:
     if not adaptive(config):
         return 0.0
     return config.privacy.count_noise or members * _COUNT_NOISE_SHARE
+
+
+def column_of(config: Config) -> tuple[int, ...]:
+    """Of the matrix that combines sums before the server adds its noise: no wider than a client's rounds are apart."""
+    if config.privacy.mechanism is not Mechanism.BANDED_MATRIX:
+        return INDEPENDENT
+    return banded_root(min(config.privacy.separation, config.rounds))
 
 
 def uploaders(config: Config, holders: int, members: int) -> int:
@@ -254,7 +262,8 @@ def build_mechanism(
 
 def _mechanism(config: Config, common: Mapping[str, object]) -> GaussianMechanism:
     fields: dict[str, object] = dict(common)
-    if config.privacy.mechanism is Mechanism.CENTRAL:
+    if config.privacy.mechanism.by_server:
+        fields["column"] = column_of(config)
         grid = Quantizer(bits=config.quantization.bits, bound=config.quantization.bound)
         return CentralGaussian(quantizer=grid, **fields)  # type: ignore[arg-type]  # the fields above
     return DistributedDiscreteGaussian.fitting(
@@ -266,7 +275,7 @@ def _mechanism(config: Config, common: Mapping[str, object]) -> GaussianMechanis
 
 def claimed(config: Config) -> tuple[Observer, ...]:
     """Against whom something is claimed: not against a server that adds the noise itself."""
-    if config.privacy.mechanism is Mechanism.CENTRAL:
+    if config.privacy.mechanism.by_server:
         return (Observer.PUBLIC, Observer.PARTICIPANT)
     return tuple(Observer)
 
@@ -299,7 +308,7 @@ def views(
     if isinstance(mechanism, CentralGaussian):
         if config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
             present = {index: shares.uploaders for index, shares in enumerate(mechanism.bands)}
-        seen = mechanism.event(present)
+        seen = replace(mechanism.event(present), sample_rate=config.privacy.sample_rate)
         return dict.fromkeys(Observer, EXPOSED) | {Observer.PUBLIC: seen, Observer.PARTICIPANT: seen}
     readers = {
         observer: mechanism.event(present, known=known_noise(observer, colluding))

@@ -10,11 +10,20 @@ from protocols.masking.parameters import COMPLETE_UP_TO
 from protocols.profiles import SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS
-from rbla_secure.choices import AverageRule, Mechanism, Rest, RowOrder, Screen, SecureSumMode, Weighting
+from rbla_secure.choices import (
+    Adjacency,
+    AverageRule,
+    Mechanism,
+    Rest,
+    RowOrder,
+    Screen,
+    SecureSumMode,
+    Weighting,
+)
 from rbla_secure.config import LEAST_SAMPLE_NOISE, MOST_SAMPLED_STEPS, Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.budget import check_budget, check_sample_budget
-from rbla_secure.federation.cohort import cohort_size
+from rbla_secure.federation.cohort import cohort_size, rounds_apart
 from rbla_secure.federation.derived import (
     bands_and_holders,
     class_quorum,
@@ -30,6 +39,9 @@ from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.quorum import band_quorum
+
+# Of clients that take part in every round no noise can cancel.
+_LEAST_SEPARATION = 2
 
 
 def check_config(config: Config) -> None:
@@ -52,6 +64,8 @@ def check_config(config: Config) -> None:
     check_robustness(config)
     _check_classes(config)
     _check_turns(config)
+    _check_schedule(config)
+    _check_draws(config)
     _check_noise(config)
     _check_sample_level(config)
 
@@ -104,6 +118,61 @@ def _check_noise(config: Config) -> None:
         raise PlanError(
             "noise-multiplier=0.0 must be above 0 with privacy.max-epsilon or privacy.clipping=adaptive: "
             "without noise nothing bounds epsilon"
+        )
+
+
+def _check_schedule(config: Config) -> None:
+    """Noise that cancels over rounds is scaled for clients whose rounds are apart; nothing else reads the separation."""
+    privacy = config.privacy
+    if privacy.mechanism is not Mechanism.BANDED_MATRIX:
+        if privacy.separation:
+            raise PlanError(
+                f"privacy.separation={privacy.separation} must be 0 without privacy.mechanism=banded-matrix"
+            )
+        return
+    if not noisy(config):
+        raise PlanError("privacy.mechanism=banded-matrix must have noise-multiplier above 0")
+    if privacy.adjacency is not Adjacency.ZERO_OUT or adaptive(config):
+        raise PlanError(
+            "privacy.mechanism=banded-matrix must have privacy.adjacency=zero-out and a fixed clip: the schedule of who takes part "
+            "is public, and the noise of all rounds is scaled for one norm"
+        )
+    if not _LEAST_SEPARATION <= privacy.separation <= config.rounds:
+        raise PlanError(
+            f"privacy.separation={privacy.separation} must lie in {_LEAST_SEPARATION}..{config.rounds} (rounds) with privacy.mechanism=banded-matrix: of "
+            "clients that take part in every round no noise can cancel"
+        )
+    for name, tier in sorted(config.tiers.items()):
+        if tier.clients < privacy.separation:
+            raise PlanError(
+                f"tiers.{name}.clients={tier.clients} must be >= privacy.separation={privacy.separation}: one of them takes part in "
+                "every round"
+            )
+        if rounds_apart(tier) < privacy.separation:
+            raise PlanError(
+                f"tiers.{name}.cohort={tier.cohort} must be 1..{tier.clients // privacy.separation}: of {tier.clients} clients no more "
+                f"can take part in a round and stay away from {privacy.separation - 1} rounds"
+            )
+
+
+def _check_draws(config: Config) -> None:
+    """Secret draws need a sum in which one client that is not there changes nothing but its own summand."""
+    privacy, named = config.privacy, f"privacy.sample-rate={config.privacy.sample_rate:g}"
+    if privacy.sample_rate == 1:
+        return
+    if config.noise_multiplier < LEAST_SAMPLE_NOISE:
+        raise PlanError(
+            f"{named} must be 1 with noise-multiplier={config.noise_multiplier:g}, below {LEAST_SAMPLE_NOISE:g}: sampling hides nobody "
+            "without noise"
+        )
+    if privacy.mechanism is not Mechanism.CENTRAL or privacy.adjacency is not Adjacency.ADD_OR_REMOVE:
+        raise PlanError(
+            f"{named} must be 1, or privacy.mechanism=central and privacy.adjacency=add-or-remove: whoever is not drawn takes no noise "
+            "along, and what is divided by does not tell how many are"
+        )
+    if config.secure_sum is not SecureSumMode.PLAIN:
+        raise PlanError(
+            f"{named} must have secure-sum=plain: masks and encryption need to know who takes part"
         )
 
 

@@ -19,11 +19,13 @@ from rbla_secure.choices import Adjacency
 from rbla_secure.federation.components import remove_components
 from rbla_secure.federation.contribution import add_noise, noise_key
 from rbla_secure.federation.plan import Plan
-from rbla_secure.lora.update import BandTotal
+from rbla_secure.lora.update import BandTotal, RealVector
+from rbla_secure.privacy.banded_matrix import INDEPENDENT, MatrixNoise
 from rbla_secure.privacy.noise import CentralGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import dequantize_public
 
 _SERVER = "server"
+Values = IntegerVector | RealVector
 
 
 @final
@@ -42,7 +44,13 @@ class Released:
     refused: Mapping[int, str] = field(default_factory=dict)
 
 
-def release(plan: Plan, session: Session, mechanism: GaussianMechanism, sums: SumResult) -> Released:
+def release(
+    plan: Plan,
+    session: Session,
+    mechanism: GaussianMechanism,
+    sums: SumResult,
+    matrix: MatrixNoise | None = None,
+) -> Released:
     """The totals of a round.
 
     Under add-or-remove every band is released, a closed one as a sum of nothing: rows that stay as they are to the bit
@@ -52,16 +60,43 @@ def release(plan: Plan, session: Session, mechanism: GaussianMechanism, sums: Su
     if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
         for segment in session.segments:
             opened.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))
+    noisy: dict[int, Values] = dict(opened)
     if isinstance(mechanism, CentralGaussian):
-        opened = add_noise(opened, mechanism, UniformStream(noise_key(plan, session, _SERVER)))
+        stream = UniformStream(noise_key(plan, session, _SERVER))
+        noisy = _with_noise(opened, mechanism, stream, session=session, matrix=matrix)
     unclipped = None
-    if mechanism.count_unit and 0 in opened:
-        count = float(opened[0][-1]) / (2 * mechanism.count_unit)
+    if mechanism.count_unit and 0 in noisy:
+        count = float(noisy[0][-1]) / (2 * mechanism.count_unit)
         unclipped = count / len(sums.survivors) + 0.5
-        opened[0] = opened[0][:-1]
-    weights = {index: plan.denominator(session, index, sums.survivors) for index in opened}
-    totals = dequantize_public(opened, plan.quantizer, weights=weights)
+        noisy[0] = noisy[0][:-1]
+    weights = {index: plan.denominator(session, index, sums.survivors) for index in noisy}
+    totals = dequantize_public(noisy, plan.quantizer, weights=weights)
     return Released(totals=totals, unclipped=unclipped)
+
+
+def _with_noise(
+    opened: Mapping[int, IntegerVector],
+    mechanism: CentralGaussian,
+    stream: UniformStream,
+    *,
+    session: Session,
+    matrix: MatrixNoise | None,
+) -> dict[int, Values]:
+    """The server's noise on every integer, new in every round or taking back some of that of the rounds before."""
+    if mechanism.column == INDEPENDENT:
+        return dict(add_noise(dict(opened), mechanism, stream))
+    if matrix is None:
+        raise AssertionError("a round of a banded matrix must come with what is kept of the rounds before")
+    stds = {index: mechanism.component_stds(index)[0] for index in opened}
+    return dict(matrix.add(opened, stds, stream, round_number=session.round, clients=session.members))
+
+
+def matrix_noise(plan: Plan) -> MatrixNoise | None:
+    """What a process keeps between the rounds of a plan whose noise cancels over them; None without."""
+    mechanism = plan.mechanism
+    if not isinstance(mechanism, CentralGaussian) or mechanism.column == INDEPENDENT:
+        return None
+    return MatrixNoise(mechanism.column)
 
 
 def nothing_opened(session: Session, reason: str) -> SumResult:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rbla_secure.choices import Clipping, FilterName, Mechanism, PreStepName, SecureSumMode, Upload, Weighting
+from rbla_secure.choices import Clipping, FilterName, PreStepName, SecureSumMode, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RobustnessError
 from rbla_secure.federation.cohort import cohort_size, tier_clients
@@ -123,7 +123,7 @@ def _check_group_mode(config: Config) -> None:
     if not noisy(config):
         return
     privacy = config.privacy
-    if privacy.mechanism is Mechanism.CENTRAL:
+    if privacy.mechanism.by_server:
         raise PlanError(
             f"{named} must have privacy.mechanism=distributed: a median of groups has no central noise"
         )

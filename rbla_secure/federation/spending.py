@@ -123,6 +123,7 @@ def terms_of(plan: Plan, run: bytes) -> Terms:
         colluders=plan.colluders,
         simulation=privacy.simulation,
         recovered=_recovered(plan),
+        sample_rate=privacy.sample_rate,
     )
 
 

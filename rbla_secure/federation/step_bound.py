@@ -47,12 +47,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, final
 
-from rbla_secure.choices import AcrossRule, FilterName, Mechanism, PreStepName
+from rbla_secure.choices import AcrossRule, FilterName, PreStepName
 from rbla_secure.config import RobustnessConfig
 from rbla_secure.federation.derived import band_buckets, band_groups, bands_and_holders, row_quorum
 from rbla_secure.federation.filter_options import options
 from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.plan import Plan
+from rbla_secure.privacy.banded_matrix import step_growth
+from rbla_secure.privacy.noise import CentralGaussian
 
 # The logarithm of how rarely the noise of an honest round exceeds one limit: 2^-40.
 _TAIL: Final = 40 * math.log(2)
@@ -151,6 +153,11 @@ def over_rounds(each: float, size: float, *, rounds: int) -> float:
 def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> AverageLimits:
     signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), int(plan.columns.sum())
     coordinate = plan.quantizer.bound / plan.least_weight
+    # Under secret draws everybody may be drawn, and is divided by as many as are expected to be.
+    signal, coordinate = (
+        signal / plan.config.privacy.sample_rate,
+        coordinate / plan.config.privacy.sample_rate,
+    )
     opening = {band.index for band in plan.bands_that_open}
     if plan.config.robustness.filter is FilterName.FL_TRUST:
         signal = coordinate = math.inf  # the length of the reference, which is not clipped
@@ -215,8 +222,11 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     if plan.grouped:
         return unit / math.sqrt(plan.config.min_holders)
     quorum = row_quorum(plan.config)
-    if plan.config.privacy.mechanism is Mechanism.CENTRAL:
-        return unit / quorum
+    if isinstance(mechanism, CentralGaussian):
+        column = mechanism.column
+        # Under secret draws what is divided by is fixed, and can be below the quorum.
+        least = min(quorum, plan.config.privacy.sample_rate * bands_and_holders(plan.config)[index][1])
+        return unit / column[0] * step_growth(column, plan.config.rounds) / least
     _, holders = bands_and_holders(plan.config)[index]
     return unit * math.sqrt(quorum + mechanism.bands[index].uploaders - holders) / quorum
 

@@ -23,21 +23,28 @@ Thakurta 2022, arXiv 2210.17520).
 :func:`epsilon_by_renyi` is the looser, independent road over zero-concentrated privacy that others take; the two are
 compared in tests and never mixed.
 
-Steps of sample level are Poisson-sampled Gaussians, composed by the library's privacy loss distributions with pessimistic
+Where clients take part by secret draws, a release is a Poisson-sampled Gaussian against whoever does not know them, under
+add-or-remove: with what is divided by fixed and every sum opened, the client that is not drawn leaves the same trace as the one
+that is not there. Sampling keeps a factor e^(+-xi), as both laws are mixed with the same weights. A lower rate never spends more
+(a sample of a sample), and none more than a rate of 1, which is what is counted where there is next to no noise.
+
+Steps of sample level are Poisson-sampled Gaussians too, composed by the library's privacy loss distributions with pessimistic
 discretisation: an upper bound (Doroshenko et al. 2022, arXiv 2207.04380). The central-limit approximation that some
 accountants offer ("gdp") reports too little where examples are sampled and is not used anywhere.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
+from rbla_secure.config import LEAST_SAMPLE_NOISE
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.noise import Release
 
@@ -82,15 +89,26 @@ def epsilon(releases: Iterable[Release], delta: float) -> float:
     """
     _check_delta(delta)
     inverse, slack, variation = 0.0, 0.0, 0.0
+    sampled: Counter[tuple[float, float]] = Counter()
     for release in releases:
         if release.noise_multiplier < LEAST_NOISE:
             return math.inf
-        inverse += release.noise_multiplier**-2
+        if _amplified(release):
+            sampled[release.noise_multiplier, release.sample_rate] += 1
+        else:
+            inverse += release.noise_multiplier**-2
         slack += release.slack
         variation += release.total_variation
+    if sampled:
+        return _of_drawn(_sampled(sampled, inverse), delta, slack=slack, total_variation=variation)
     if inverse == 0:
         return 0.0
     return _of_drawn(_gaussian(inverse), delta, slack=slack, total_variation=variation)
+
+
+def _amplified(release: Release) -> bool:
+    """Whether sampling is counted. With less noise it helps little, and its distribution of losses would take gigabytes."""
+    return release.sample_rate < 1 and release.noise_multiplier >= LEAST_SAMPLE_NOISE
 
 
 def epsilon_by_renyi(releases: Sequence[Release], delta: float) -> float:
@@ -132,11 +150,7 @@ def epsilon_of_steps(history: Iterable[SampledSteps], delta: float) -> float:
             return math.inf
         spent = _gaussian(sum(count / multiplier**2 for (multiplier, _), count in steps.items()))
     else:
-        accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-        for (multiplier, rate), count in sorted(steps.items()):
-            event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier))
-            accountant.compose(event, count)
-        spent = accountant.get_epsilon
+        spent = _sampled(steps, 0.0)
     return _of_drawn(spent, delta, slack=slack, total_variation=variation)
 
 
@@ -145,6 +159,32 @@ def _gaussian(inverse: float) -> Callable[[float], float]:
 
     def spent(delta: float) -> float:
         return float(dp_accounting.get_epsilon_gaussian(inverse**-0.5, delta)) + _ROOT_TOLERANCE
+
+    return spent
+
+
+def _sampled(steps: Mapping[tuple[float, float], int], inverse: float) -> Callable[[float], float]:
+    """By delta, the epsilon of sampled Gaussians and others together.
+
+    Args:
+        steps: By multiplier and sampling rate, how many.
+        inverse: The sum of 1 / z^2 over those that are not sampled; 0 without.
+    """
+    return _composed(tuple(sorted(steps.items())), inverse)
+
+
+@lru_cache(maxsize=2)
+def _composed(steps: tuple[tuple[tuple[float, float], int], ...], inverse: float) -> Callable[[float], float]:
+    """The same, remembered: a round asks once for each observer and check, and composing takes seconds."""
+    accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    for (multiplier, rate), count in steps:
+        event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier))
+        accountant.compose(event, count)
+    if inverse:
+        accountant.compose(dp_accounting.GaussianDpEvent(inverse**-0.5))
+
+    def spent(delta: float) -> float:
+        return float(accountant.get_epsilon(delta))
 
     return spent
 
@@ -195,14 +235,22 @@ def noise_multiplier_of_steps(target: float, *, delta: float, sample_rate: float
     return _smallest(spent, target, tolerance=SAMPLED_TOLERANCE)
 
 
-def noise_multiplier_for(target: float, *, delta: float, releases: int) -> float:
+def noise_multiplier_for(target: float, *, delta: float, releases: int, sample_rate: float = 1.0) -> float:
     """The smallest noise multiplier whose so many releases spend at most `target`, rounded towards more noise.
+
+    Where clients are sampled it is found to a thousandth, and never below what the accountant counts as sampled.
 
     Raises:
         PrivacyError: An argument is out of range.
     """
     if not (target > 0 and releases >= 1):
         raise PrivacyError(f"target={target} must be above 0 and releases={releases} at least 1")
+
+    if sample_rate < 1:
+        return max(
+            LEAST_SAMPLE_NOISE,
+            noise_multiplier_of_steps(target, delta=delta, sample_rate=sample_rate, steps=releases),
+        )
 
     def spent(multiplier: float) -> float:
         return epsilon([Release(noise_multiplier=multiplier / releases**0.5, slack=0.0, rho=0.0)], delta)

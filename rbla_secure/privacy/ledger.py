@@ -26,6 +26,7 @@ from rbla_secure.privacy.ledger_fields import (
     Multiplier,
     Number,
     Record,
+    SampleRate,
     Slack,
     TotalVariation,
     accounted,
@@ -77,6 +78,7 @@ class Terms(Record):
         colluders: Clients whose noise the coalition knows; a participant that reads adapters knows that of one at least.
         simulation: The noise follows from a seed: worthless as protection.
         recovered: By band: how many missing uploaders are made good exactly; empty where none are.
+        sample_rate: Probability of a client to take part in a round, by a secret draw; 1 where it is known who does.
     """
 
     run: str
@@ -88,6 +90,7 @@ class Terms(Record):
     colluders: int
     simulation: bool
     recovered: tuple[int, ...] = ()
+    sample_rate: SampleRate = 1.0
 
 
 class Spent(Record):
@@ -96,6 +99,7 @@ class Spent(Record):
     noise_multiplier: Multiplier
     slack: Slack
     total_variation: TotalVariation = 0.0
+    sample_rate: SampleRate = 1.0
 
     @classmethod
     def of(cls, release: Release) -> Self | None:
@@ -106,6 +110,7 @@ class Spent(Record):
             noise_multiplier=release.noise_multiplier,
             slack=release.slack,
             total_variation=release.total_variation,
+            sample_rate=release.sample_rate,
         )
 
     def release(self) -> Release:
@@ -115,6 +120,7 @@ class Spent(Record):
             slack=self.slack,
             rho=float("nan"),
             total_variation=self.total_variation,
+            sample_rate=self.sample_rate,
         )
 
 

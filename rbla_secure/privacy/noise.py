@@ -4,7 +4,8 @@ One client's integers have an L2 norm of at most D = `sensitivity()`, whatever i
 and weights are at most 1. Noise of total variance sigma^2 = (z D)^2 is added to *every* coordinate of the sum of every
 band, before anything is divided. With public denominators the division afterwards is post-processing.
 
-    central Gaussian              the server adds N_Z(0, sigma^2) to the opened sum           (it is trusted)
+    central Gaussian              the server adds N_Z(0, sigma^2) to the opened sum           (it is trusted),
+                                  or to a combination of several rounds' sums (banded_matrix.py)
     distributed discrete Gaussian each uploader of band j adds N_Z(0, sigma^2 / m_j)          (the default)
 
 m_j counts the shares that must be there for the claim: the band's uploaders less the expected drop-outs and colluders.
@@ -37,6 +38,7 @@ from typing import Self, final
 from protocols.ring import capacity
 from rbla_secure.choices import Adjacency
 from rbla_secure.errors import PrivacyError
+from rbla_secure.privacy.banded_matrix import INDEPENDENT, column_norm
 from rbla_secure.privacy.clipping import rounded_norm
 from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA, TOTAL_VARIATION
 from rbla_secure.privacy.quantize import Quantizer
@@ -64,12 +66,14 @@ class Release:
         rho: The same release as zero-concentrated differential privacy, xi + rho alpha (Kairouz et al., Theorem 1);
             infinite without noise.
         total_variation: Bound on the distance between the release and the one of such ideal draws, whatever the data are.
+        sample_rate: Probability with which a client is in the sum, by a secret draw of its own; 1 where it is known who is.
     """
 
     noise_multiplier: float
     slack: float
     rho: float
     total_variation: float = 0.0
+    sample_rate: float = 1.0
 
 
 NOTHING = Release(noise_multiplier=math.inf, slack=0.0, rho=0.0)
@@ -204,7 +208,14 @@ class GaussianMechanism(ABC):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CentralGaussian(GaussianMechanism):
-    """The server, which is trusted with the sums, adds all of the noise."""
+    """The server, which is trusted with the sums, adds all of the noise.
+
+    Args:
+        column: Of the matrix that combines the sums of rounds before noise is added (banded_matrix.py); 1 alone is
+            independent noise in every round.
+    """
+
+    column: tuple[int, ...] = INDEPENDENT
 
     def _check(self) -> None:
         if (std := math.sqrt(self.variance())) < MIN_SHARE:
@@ -216,15 +227,15 @@ class CentralGaussian(GaussianMechanism):
         """Both hold: with fixed denominators and every row noised, absence and a contribution of zero look alike."""
 
     def component_stds(self, band: int) -> tuple[float, ...]:  # noqa: ARG002
-        """The whole of it at once, in every band."""
-        return (math.sqrt(self.variance()),)
+        """The whole of it at once, in every band, in units of the combined sums."""
+        return (column_norm(self.column) * math.sqrt(self.variance()),)
 
     def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:  # noqa: ARG002
-        """The same in every band that was opened, whoever is in it."""
+        """The same in every band that was opened, whoever is in it: one client's whole column of the matrix."""
         if not present:
             return NOTHING
-        length = sum(self.bands[index].length for index in present)
-        return self._release(self.variance(), slack=length * SMOOTHING_SLACK, draws=length)
+        draws = len(self.column) * sum(self.bands[index].length for index in present)
+        return self._release(self.variance(), slack=draws * SMOOTHING_SLACK, draws=draws)
 
 
 @final

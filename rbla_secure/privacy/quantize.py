@@ -179,7 +179,10 @@ def dequantize_weighted(
 
 
 def dequantize_public(
-    sums: Mapping[int, IntegerVector], quantizer: Quantizer, *, weights: Mapping[int, float]
+    sums: Mapping[int, IntegerVector | RealVector],
+    quantizer: Quantizer,
+    *,
+    weights: Mapping[int, float],
 ) -> dict[int, BandTotal]:
     """Totals per band from sums without statistics; the denominators are public. Run by the server.
 

@@ -34,7 +34,7 @@ def standing(mechanism: Mechanism, *, max_epsilon: float) -> Standing:
         mechanism: Who adds the noise.
         max_epsilon: The budget; 0 for none.
     """
-    if mechanism is Mechanism.CENTRAL:
+    if mechanism.by_server:
         return Standing.FIXED
     return Standing.FILTER if max_epsilon else Standing.ODOMETER
 

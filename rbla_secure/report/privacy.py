@@ -32,6 +32,7 @@ class PrivacySummary(BaseModel):
     attempts: int
     simulation: bool
     recovered: tuple[int, ...]
+    sample_rate: float
 
     @classmethod
     def of(cls, ledger: Ledger) -> Self:
@@ -48,6 +49,7 @@ class PrivacySummary(BaseModel):
             attempts=len(ledger.entries),
             simulation=terms.simulation,
             recovered=terms.recovered,
+            sample_rate=terms.sample_rate,
         )
 
     @property
@@ -73,8 +75,15 @@ class PrivacySummary(BaseModel):
                 colluders=self.colluders,
             ),
             *([self._made_good()] if self.recovered else []),
+            *([self._secret()] if self.sample_rate < 1 else []),
             *([WORTHLESS] if self.simulation else []),
         ]
+
+    def _secret(self) -> str:
+        return (
+            f"assumes: readers and other clients do not learn who took part in a round, each client by a secret draw of probability "
+            f"{self.sample_rate:g} (privacy.sample-rate); the run folder names who did, and stays with the server"
+        )
 
     def _made_good(self) -> str:
         bounds = ", ".join(map(str, self.recovered))
@@ -202,7 +211,7 @@ def view_lines(views: Mapping[Observer, float | None], *, mechanism: Mechanism, 
 
 def _who(observer: Observer, mechanism: Mechanism, colluders: int) -> str:
     """An observer in words."""
-    central = mechanism is Mechanism.CENTRAL
+    central = mechanism.by_server
     match observer:
         case Observer.PUBLIC:
             return "whoever reads the adapters" + ("" if central else " and knows nobody's noise")

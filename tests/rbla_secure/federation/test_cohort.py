@@ -1,12 +1,20 @@
 """Cohorts are drawn by tier, without replacement, and the same in every repetition."""
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rbla_secure.config import TierConfig
-from rbla_secure.federation.cohort import cohort_size, roster, sample_cohort, tier_clients
+from rbla_secure.federation.cohort import (
+    cohort_size,
+    roster,
+    rounds_apart,
+    sample_cohort,
+    scheduled_cohort,
+    tier_clients,
+)
 from tests.support.properties import PROPERTY
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,5}", fullmatch=True)
@@ -93,3 +101,30 @@ def test_no_two_clients_share_a_name(tiers: dict[str, TierConfig]) -> None:
     ranks = roster(tiers)
 
     assert len(ranks) == sum(part.clients for part in tiers.values())
+
+
+@PROPERTY
+@given(tiers=TIERS, seed=st.integers(0, 2**63 - 1), rounds=st.integers(1, 40))
+def test_a_schedule_keeps_everybody_apart(tiers: dict[str, TierConfig], seed: int, rounds: int) -> None:
+    """As many of each tier as drawn cohorts have, nobody's rounds closer than the tier allows, and nobody's many more."""
+    cohorts = [scheduled_cohort(tiers, seed=seed, round_number=number) for number in range(1, rounds + 1)]
+
+    assert all(list(cohort) == sorted(set(cohort)) for cohort in cohorts)
+    for name, part in tiers.items():
+        everyone = tier_clients(name, part)
+        taken = {client: [n for n, cohort in enumerate(cohorts) if client in cohort] for client in everyone}
+        assert sum(map(len, taken.values())) == rounds * cohort_size(part)
+        counts = [len(numbers) for numbers in taken.values()]
+        assert max(counts) - min(counts) <= 1
+        gaps = [b - a for numbers in taken.values() for a, b in pairwise(numbers)]
+        assert all(gap >= rounds_apart(part) for gap in gaps)
+
+
+def test_the_order_of_a_schedule_follows_from_the_seed() -> None:
+    """Another seed gives other neighbours; the same seed the same, whatever other tiers there are."""
+    phone, lab = TierConfig(rank=1, clients=12, cohort=4), TierConfig(rank=2, clients=5)
+    alone = [scheduled_cohort({"phone": phone}, seed=seed, round_number=1) for seed in range(20)]
+
+    assert len(set(alone)) > 10
+    beside = scheduled_cohort({"phone": phone, "lab": lab}, seed=3, round_number=1)
+    assert set(beside) - set(tier_clients("lab", lab)) == set(alone[3])

@@ -45,7 +45,7 @@ def play(plan: Plan, session: Session, people: dict[ClientId, Participant]) -> S
 
 def believe_any_cohort(monkeypatch: pytest.MonkeyPatch, cohort: tuple[ClientId, ...]) -> None:
     """Parties whose plan gives whatever cohort the server names."""
-    monkeypatch.setattr(plans, "sample_cohort", lambda *_given, **_named: cohort)
+    monkeypatch.setattr(plans, "planned_cohort", lambda *_given, **_named: cohort)
 
 
 def ground_cohort(monkeypatch: pytest.MonkeyPatch) -> tuple[ClientId, ...]:

@@ -176,7 +176,7 @@ def test_a_ledger_of_an_older_format_is_refused_by_name(tmp_path: Path) -> None:
     path.write_text('{"format": 1, "terms": {"limits": "server"}, "entries": []}')
 
     with pytest.raises(
-        PrivacyError, match=r"has format 1, and this version reads format 2 alone.*begin a new run"
+        PrivacyError, match=r"is of format 1 and must be of 2.*four observers.*start a new run"
     ):
         Ledger.read(tmp_path)
 
