@@ -30,10 +30,11 @@ from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.folder_checks import ADAPTER, BASE
 from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.last_step import LastStep
-from rbla_secure.federation.participant import Participant
+from rbla_secure.federation.participant import BeforeTraining, Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.spending import check_spent
+from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files, find_linear
 from rbla_secure.report.console import ConsoleReport
@@ -78,6 +79,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         plan = Plan.build(config, layout=layout, base_digest=base_digest(base))
         progress = folder.load(plan)
         check_spent(plan, folder, progress)
+        count = _count_in_budgets(plan, folder, progress, ending)
         if folder.history.exported:
             _check_exported(folder, _exported_files(folder, progress, spent_in(folder.path)))
         base = _on_disk(folder, base)
@@ -95,7 +97,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         roles = services.set_up(trust, last_step) if services is not None and trust is not None else None
 
         # The rounds.
-        exchange = _exchange(plan, base, data, stopwatch, authority)
+        exchange = _exchange(plan, base, data, stopwatch, authority, count=count)
         ending.callback(exchange.end)
         coordinator = Coordinator(
             plan=plan,
@@ -144,6 +146,40 @@ def planned(config: Config) -> Plan:
     """The plan of a configuration on a base of the right shape but of no training: enough to forecast what it spends."""
     layout = find_linear(build_mlp(), scaling=config.lora.scaling)
     return Plan.build(config, layout=layout, base_digest=bytes(32))
+
+
+def check_budgets(config: Config, wanted: Wanted) -> None:
+    """Refuse a run that would exceed the lifetime budget of a client; asked before there is a run folder.
+
+    Raises:
+        BudgetError: It would; names the client, its data, what was spent, what it would come to, and what would do.
+        PrivacyError: A client's folder or ledger cannot be used.
+    """
+    # The accountant takes a second to import: only where budgets are kept.
+    from rbla_secure.federation.lifetime import join_all  # noqa: PLC0415
+
+    for each in join_all(planned(config), wanted).values():
+        each.close()
+
+
+def _count_in_budgets(
+    plan: Plan, folder: RunFolder, progress: Progress, ending: ExitStack
+) -> Mapping[str, BeforeTraining]:
+    """By client, what writes a session down in its lifetime budget; nothing where none are kept."""
+    if folder.budgets is None:
+        return {}
+    from rbla_secure.federation.lifetime import join_all  # noqa: PLC0415
+
+    joined = join_all(
+        plan,
+        folder.budgets,
+        run=folder.run_id.hex(),
+        done=progress.round,
+        survivors=[record.survivors for record in progress.records],
+    )
+    for each in joined.values():
+        ending.callback(each.close)
+    return {client: each.spend for client, each in joined.items()}
 
 
 def _base(folder: RunFolder, public: LabelledImages) -> nn.Sequential:
@@ -220,6 +256,8 @@ def _exchange(
     data: Data,
     stopwatch: Stopwatch,
     authority: ThrowawayAuthority | None,
+    *,
+    count: Mapping[str, BeforeTraining],
 ) -> InProcess:
     """Everyone enrolled, each with its own examples; they share one trainer, which keeps nothing between calls."""
     trainer = trainer_of(plan, base)
@@ -232,7 +270,14 @@ def _exchange(
         identity = authority.identity(name) if authority is not None else None
         trust = authority.view if authority is not None else None
         secure_sum = plan.secure_sum(trust, identity)
-        return Participant(name, plan=plan, secure_sum=secure_sum, train=train, examples=len(examples))
+        return Participant(
+            name,
+            plan=plan,
+            secure_sum=secure_sum,
+            train=train,
+            examples=len(examples),
+            before_training=count.get(name, lambda _session: None),
+        )
 
     participants = {
         name: participant(name, examples) for name, examples in zip(plan.ranks, data.clients, strict=True)

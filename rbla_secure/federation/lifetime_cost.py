@@ -1,0 +1,142 @@
+"""What a round costs one client, as far as the client can know before its input leaves. Run by the client.
+
+**The fewest clients that count.** How much noise is in a sum depends on who is in it, and that is settled after a client's input
+has left: the server says who dropped out, t of n clients are enough to open the sum, and no client alone can keep it closed. What the
+client knows is what no list that it and the other honest clients accept can undercut: a band opens over its quorum or more,
+and where everybody holds one list (`consistency`, `semi-honest`, encryption) over the session's threshold, less the members outside
+of the band and less those that are left out for being too few of their rank. So that is what a round costs. A later correction to
+what really happened would take a list that the client can believe, which under `one-answer` it cannot, and a budget that is
+checked before training must hold whatever follows. The price: with fewer clients than the quorum's worth of noise counted, the
+figure is above that of the run's own ledger; a plan whose bands may open over `privacy.colluders` clients has no bound at all. What
+the round costs if no more drop out than the plan provides for is computed beside it.
+
+**Its own bands.** The noise of a band hides those who upload it. Bands that a client does not hold do not depend on it.
+
+**The strongest observer.** Of all observers against whom something is claimed the least noise counts, and the largest of every
+other figure: no observer has more. That a client may be in a secret cohort is not counted as noise: whoever takes part pays in full.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from protocols.profiles import SurvivorCheck
+from protocols.session import ClientId
+from rbla_secure.choices import Mechanism, SecureSumMode
+from rbla_secure.federation.derived import (
+    band_groups,
+    class_quorum,
+    masking_profile,
+    members_per_round,
+    row_quorum,
+    threshold,
+)
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import EXPOSED, views
+from rbla_secure.privacy.accounting import SampledSteps
+from rbla_secure.privacy.noise import NOTHING, GaussianMechanism, Release
+
+# A round of training without noise, or with noise that follows from a seed.
+BARE_STEPS = SampledSteps(noise_multiplier=0.0, sample_rate=1.0, steps=1)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundCost:
+    """What one attempt at a round costs one client.
+
+    Args:
+        counted: At client level, over the fewest clients.
+        expected: At client level, if no more drop out than the plan provides for.
+        samples: At the level of single examples.
+    """
+
+    counted: Release
+    expected: Release
+    samples: SampledSteps
+
+
+def cost_of_round(plan: Plan, client: ClientId, mechanism: GaussianMechanism | None) -> RoundCost:
+    """The cost of a round of a plan.
+
+    Args:
+        plan: The client's own.
+        client: Who.
+        mechanism: Of the round, at its clip norm; None without noise on sums.
+    """
+    if plan.config.privacy.simulation:
+        return RoundCost(counted=EXPOSED, expected=EXPOSED, samples=BARE_STEPS)
+    return RoundCost(
+        counted=EXPOSED if mechanism is None else _strongest(plan, mechanism, fewest(plan, client)),
+        expected=EXPOSED if mechanism is None else _strongest(plan, mechanism, _provided(plan, client)),
+        samples=_steps(plan),
+    )
+
+
+def fewest(plan: Plan, client: ClientId) -> Mapping[int, int]:
+    """By band that a client holds and that may open: over how few uploaders, whatever the server does."""
+    config = plan.config
+    if plan.grouped:
+        return {band.index: config.min_holders for band in plan.held_bands(client)}
+    quorum, absent = row_quorum(config), members_per_round(config) - _least_list(plan)
+    return {
+        index: max(quorum, uploaders - absent) for index, uploaders in _uploaders_of_own(plan, client).items()
+    }
+
+
+def _least_list(plan: Plan) -> int:
+    """How many members of a session are in all sums that they may be in, at least; 0 where lists may differ."""
+    config = plan.config
+    lists_differ = masking_profile(config).survivor_check is SurvivorCheck.REVEAL_QUORUM
+    if config.secure_sum is SecureSumMode.PLAIN or (
+        config.secure_sum is SecureSumMode.MASKING and lists_differ
+    ):
+        return 0
+    left_out = len(plan.bands) * max(0, class_quorum(config) - 1)
+    return max(0, threshold(config) - left_out)
+
+
+def _uploaders_of_own(plan: Plan, client: ClientId) -> dict[int, int]:
+    """By band that a client holds and that may open: how many clients of a whole cohort upload it."""
+    mechanism = plan.mechanism
+    if mechanism is None:
+        raise AssertionError("only noise is counted")
+    own = set(plan.held_bands(client)).intersection(plan.bands_that_open)
+    return {band.index: mechanism.bands[band.index].uploaders for band in own}
+
+
+def _provided(plan: Plan, client: ClientId) -> Mapping[int, int]:
+    """By band: how many uploaders are there if no more drop out than the plan provides for."""
+    mechanism = plan.mechanism
+    if mechanism is None:
+        raise AssertionError("only noise is counted")
+    if plan.grouped:
+        own = {band.index for band in plan.held_bands(client)}
+        return {band.index: min(sizes) for band, sizes in band_groups(plan.config) if band.index in own}
+    return {
+        index: mechanism.bands[index].counted + plan.colluders for index in _uploaders_of_own(plan, client)
+    }
+
+
+def _strongest(plan: Plan, mechanism: GaussianMechanism, present: Mapping[int, int]) -> Release:
+    """A release that tells as much as any observer sees against whom something is claimed."""
+    if not present:
+        return NOTHING
+    seen = views(plan.config, mechanism, present=present, colluding=plan.colluders)
+    central = plan.config.privacy.mechanism is Mechanism.CENTRAL
+    claimed = [seen.reader] if central else [seen.server, seen.reader]
+    return Release(
+        noise_multiplier=min(each.noise_multiplier for each in claimed),
+        slack=max(each.slack for each in claimed),
+        rho=max(each.rho for each in claimed),
+    )
+
+
+def _steps(plan: Plan) -> SampledSteps:
+    if plan.sample_level is None:
+        return BARE_STEPS
+    return SampledSteps(
+        noise_multiplier=plan.sample_level.noise_multiplier,
+        sample_rate=plan.sample_level.sample_rate,
+        steps=plan.sample_level.steps,
+    )
