@@ -139,7 +139,7 @@ class Lifetime:
             middle = math.sqrt(low * high)
             low, high = (low, middle) if fits(middle, len(numbers)) else (middle, high)
         key = "noise-multiplier" if level is Level.CLIENT else "sample-level.noise-multiplier"
-        return f"{count or 'no'} of its rounds would fit, or all of them with {high:.3g} times the {key}"
+        return f"{count or 'none'} of its rounds would fit, or all of them with {high:.3g} times the {key}"
 
     def _why_nothing_fits(self, level: Level, cost: RoundCost) -> str:
         bare = not (cost.counted if level is Level.CLIENT else cost.samples).noise_multiplier
@@ -163,7 +163,7 @@ def _ledger(folder: BudgetFolder, wanted: Wanted, first: RoundCost) -> LifetimeL
     """The ledger of the label, of the limits that are asked for.
 
     Raises:
-        PrivacyError: It was begun under other limits.
+        PrivacyError: It was begun under other limits, or is new and none was named.
     """
     limit = wanted.max_sample_epsilon or 0.0
     delta = wanted.delta or DEFAULT_DELTA
@@ -178,6 +178,11 @@ def _ledger(folder: BudgetFolder, wanted: Wanted, first: RoundCost) -> LifetimeL
         sample_order=order_for(limit, delta, first.samples) if bounded else ORDERS[0] * bool(limit),
     )
     ledger = folder.ledger(wanted.label, new)
+    if not ledger.entries and wanted.max_epsilon is None and wanted.max_sample_epsilon is None:
+        raise PrivacyError(
+            f"data {wanted.label!r} of {folder.client}: no run has been counted yet, so its limit must be said: lifetime-epsilon or "
+            "lifetime-sample-epsilon, where 0 is none"
+        )
     asked = {
         "lifetime-epsilon": (wanted.max_epsilon, ledger.terms.max_epsilon),
         "lifetime-sample-epsilon": (wanted.max_sample_epsilon, ledger.terms.max_sample_epsilon),

@@ -13,16 +13,17 @@ the round costs if no more drop out than the plan provides for is computed besid
 **Its own bands.** The noise of a band hides those who upload it. Bands that a client does not hold do not depend on it.
 
 **The strongest observer.** Of all observers against whom something is claimed the least noise counts, and the largest of every
-other figure: no observer has more. That a client may be in a secret cohort is not counted as noise: whoever takes part pays in full.
+other figure: no observer has more (`privacy.recovered-dropout` that covers n - t members makes both figures one). That a client may be in a secret cohort is not counted as noise: whoever takes part pays in full.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import final
 
 from protocols.profiles import SurvivorCheck
 from protocols.session import ClientId
-from rbla_secure.choices import Mechanism, SecureSumMode
+from rbla_secure.choices import SecureSumMode
 from rbla_secure.federation.derived import (
     band_groups,
     class_quorum,
@@ -32,7 +33,7 @@ from rbla_secure.federation.derived import (
     threshold,
 )
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import EXPOSED, views
+from rbla_secure.federation.protection import EXPOSED, claimed, views
 from rbla_secure.privacy.accounting import SampledSteps
 from rbla_secure.privacy.noise import NOTHING, GaussianMechanism, Release
 
@@ -118,18 +119,33 @@ def _provided(plan: Plan, client: ClientId) -> Mapping[int, int]:
     }
 
 
-def _strongest(plan: Plan, mechanism: GaussianMechanism, present: Mapping[int, int]) -> Release:
-    """A release that tells as much as any observer sees against whom something is claimed."""
-    if not present:
+def _strongest(plan: Plan, mechanism: GaussianMechanism, least: Mapping[int, int]) -> Release:
+    """A release that tells as much as any observer sees against whom something is claimed, over so many uploaders or more.
+
+    Noise is least over the fewest. What approximates it by a Gaussian grows with the components that are summed, so it is
+    taken over as many as there can be.
+    """
+    if not least:
         return NOTHING
-    seen = views(plan.config, mechanism, present=present, colluding=plan.colluders)
-    central = plan.config.privacy.mechanism is Mechanism.CENTRAL
-    claimed = [seen.reader] if central else [seen.server, seen.reader]
-    return Release(
-        noise_multiplier=min(each.noise_multiplier for each in claimed),
-        slack=max(each.slack for each in claimed),
-        rho=max(each.rho for each in claimed),
-    )
+    most = {
+        index: max(
+            range(count, mechanism.bands[index].uploaders + 1), key=partial(_components, mechanism, index)
+        )
+        for index, count in least.items()
+    }
+    against = [
+        views(plan.config, mechanism, present=present, colluding=plan.colluders)[observer]
+        for present in (least, most)
+        for observer in claimed(plan.config)
+    ]
+    largest = {each.name: max(getattr(release, each.name) for release in against) for each in fields(Release)}
+    return Release(**{**largest, "noise_multiplier": min(release.noise_multiplier for release in against)})
+
+
+def _components(mechanism: GaussianMechanism, index: int, count: int) -> int:
+    """How many components of noise stay in the sum of a band over so many uploaders."""
+    band = mechanism.bands[index]
+    return count * len(band.kept(band.uploaders - count))
 
 
 def _steps(plan: Plan) -> SampledSteps:
