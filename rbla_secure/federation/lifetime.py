@@ -39,7 +39,8 @@ _LOG = logging.getLogger(__name__)
 DEFAULT_DELTA: Final = 1e-5
 # A forecast belongs to no run yet.
 _NO_RUN: Final = "0" * 32
-_MOST_FACTOR, _TOLERANCE = 2.0**20, 1e-3
+# More noise than so many times the planned leaves nothing to learn from: it is not offered.
+_MOST_FACTOR, _TOLERANCE = 1000.0, 1e-3
 
 
 @final
@@ -144,7 +145,7 @@ class Lifetime:
     def _why_nothing_fits(self, level: Level, cost: RoundCost) -> str:
         bare = not (cost.counted if level is Level.CLIENT else cost.samples).noise_multiplier
         if not bare:
-            return "earlier runs have used it up: no noise lets this data take part again under this label's limit"
+            return f"earlier runs have used it up: not even {_MOST_FACTOR:g} times the noise would let these data take part again"
         if self._plan.config.privacy.simulation:
             return "privacy.simulation=true: noise that follows from the seed protects nothing"
         if level is Level.SAMPLES or self._plan.mechanism is None:
