@@ -136,6 +136,7 @@ CHANGES: dict[str, tuple[Callable[[Path, dict[str, bytes]], None], str]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_whatever_was_changed_is_refused(tmp_path: Path, name: str) -> None:
     """By whoever goes on and by whoever looks; nothing is written, and the files as they were are read."""
+    tmp_path.mkdir(exist_ok=True)
     change, words = CHANGES[name]
     count(tmp_path, 1)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
