@@ -138,8 +138,12 @@ def _strongest(plan: Plan, mechanism: GaussianMechanism, least: Mapping[int, int
         for present in (least, most)
         for observer in claimed(plan.config)
     ]
-    largest = {each.name: max(getattr(release, each.name) for release in against) for each in fields(Release)}
-    return Release(**{**largest, "noise_multiplier": min(release.noise_multiplier for release in against)})
+    # Whatever else a release has, the most of it counts; a sampling rate is left at 1, for whoever takes part pays in full.
+    others = [each.name for each in fields(Release) if each.name not in {"noise_multiplier", "sample_rate"}]
+    return Release(
+        noise_multiplier=min(release.noise_multiplier for release in against),
+        **{name: max(getattr(release, name) for release in against) for name in others},
+    )
 
 
 def _components(mechanism: GaussianMechanism, index: int, count: int) -> int:
@@ -151,8 +155,4 @@ def _components(mechanism: GaussianMechanism, index: int, count: int) -> int:
 def _steps(plan: Plan) -> SampledSteps:
     if plan.sample_level is None:
         return BARE_STEPS
-    return SampledSteps(
-        noise_multiplier=plan.sample_level.noise_multiplier,
-        sample_rate=plan.sample_level.sample_rate,
-        steps=plan.sample_level.steps,
-    )
+    return SampledSteps(**{each.name: getattr(plan.sample_level, each.name) for each in fields(SampledSteps)})

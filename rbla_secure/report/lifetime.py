@@ -127,7 +127,7 @@ def _level(level: LevelSummary, assumption: str, counted: str) -> str:
     if level.epsilon is None:
         return "epsilon is not bounded: a run had no noise that protects it"
     if level.limit is None:
-        text = f"epsilon {level.epsilon:.3f} so far, no limit"
+        text = f"epsilon {level.epsilon:.3f} so far, a reading: there is no limit"
     else:
         text = f"epsilon {level.epsilon:.3f} of {level.limit:g}, {level.left:.3f} left"
     if level.otherwise is None or math.isclose(level.otherwise, level.epsilon, rel_tol=1e-6):

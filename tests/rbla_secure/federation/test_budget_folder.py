@@ -194,18 +194,34 @@ count(Path(sys.argv[1]), *map(int, sys.argv[3:]))
 """
 
 
+def killed_after(writes: int, folder: Path) -> None:
+    """A process that counts two rounds and is killed before a write."""
+    arguments = [sys.executable, "-c", _CHILD, str(folder), str(writes), "2", "3"]
+    child = subprocess.run(arguments, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert child.returncode == -signal.SIGKILL
+
+
 @pytest.mark.parametrize(("writes", "counted"), [(0, 1), (1, 2), (2, 2), (3, 3)])
 def test_a_kill_between_two_writes_forgets_nothing(tmp_path: Path, writes: int, counted: int) -> None:
     """The entry that is in the ledger and not yet in state.json counts, and the next process has both say so."""
     count(tmp_path, 1)
-    arguments = [sys.executable, "-c", _CHILD, str(tmp_path), str(writes), "2", "3"]
 
-    child = subprocess.run(arguments, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    killed_after(writes, tmp_path)
 
-    assert child.returncode == -signal.SIGKILL
     assert len(look_at_budgets(tmp_path).ledgers[0].entries) == counted
     assert count(tmp_path, 7, 8) == counted + 2
     assert len(look_at_budgets(tmp_path).ledgers[0].entries) == counted + 2
+
+
+@pytest.mark.parametrize(("writes", "counted"), [(1, 2), (2, 3)])
+def test_a_second_kill_at_the_same_moment_forgets_nothing(tmp_path: Path, writes: int, counted: int) -> None:
+    """Whoever goes on first has state.json hold what the first kill left: one entry more is all that a crash leaves."""
+    count(tmp_path, 1)
+
+    killed_after(1, tmp_path)
+    killed_after(writes, tmp_path)
+
+    assert count(tmp_path, 7) == counted + 1
 
 
 @pytest.mark.parametrize("failing", [1, 2])
