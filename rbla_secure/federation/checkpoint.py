@@ -130,6 +130,7 @@ class RunFolder:
                 config=config.digest().hex(),
                 **({"budgets": budgets.digest()} if budgets is not None else {}),
             )
+            (folder / BUDGETS).unlink(missing_ok=True)  # of a creation that was cut short
             if budgets is not None:
                 write_atomic(folder / BUDGETS, budgets.text().encode(), mode=PRIVATE)
             AuditLog.create(folder / FILE_NAME, created)

@@ -15,6 +15,7 @@ import pytest
 from protocols.session import Session
 from rbla_secure.errors import BudgetError, PrivacyError, RunFolderError
 from rbla_secure.federation.budget_folder import BudgetFolder, look_at_budgets
+from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.lifetime import Lifetime, join_all
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.participant import LocalTraining, Participant
@@ -456,3 +457,22 @@ def test_where_a_run_counts_is_not_to_be_changed(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="is missing or not the one"):
         Wanted.read(tmp_path, asked.digest())
     assert Wanted.read(tmp_path, "") is None
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_a_creation_that_was_cut_short_asked_for_is_forgotten(tmp_path: Path, *, again: bool) -> None:
+    """The run folder is filled anew: it has the budgets that are asked for now, or none."""
+    left, asked = (wanted(tmp_path / "budgets", label, max_epsilon=4.0) for label in ("clinic", "ward"))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / FILE).write_text(left.text())
+
+    folder = RunFolder.create(run, make_plan().config, budgets=asked if again else None)
+
+    folder.close()
+    assert folder.budgets == (asked if again else None)
+    opened = RunFolder.open(run)
+    opened.close()
+    assert opened.budgets == folder.budgets
+    if again:
+        assert (run / FILE).stat().st_mode & 0o777 == 0o600
