@@ -26,6 +26,7 @@ from rbla_secure.errors import ConfigError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.derived import asked_threshold, opening_rule, tier_protection, warnings
 from rbla_secure.federation.refusals import check_config
+from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase, take_passphrase
 from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
 from rbla_secure.report.defences import band_defences, band_object, defence_lines, defence_object
@@ -58,8 +59,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> dict[str, object]:
     config = load_config(options.config, options.set)
     check_config(config)
-    folder = RunFolder.create(options.out or _default_folder(), config)
+    budgets = _wanted_budgets(options)
+    if budgets is not None:
+        # A run that a client refuses leaves no folder behind.
+        from rbla_secure.job import check_budgets  # noqa: PLC0415
+
+        check_budgets(config, budgets)
+    folder = RunFolder.create(options.out or _default_folder(), config, budgets=budgets)
     return _work(folder, options)
+
+
+def _wanted_budgets(options: argparse.Namespace) -> Wanted | None:
+    limits = {
+        "max_epsilon": options.lifetime_epsilon,
+        "max_sample_epsilon": options.lifetime_sample_epsilon,
+        "delta": options.lifetime_delta,
+    }
+    if options.budgets is None:
+        if options.data_label is not None or any(value is not None for value in limits.values()):
+            raise ConfigError("--data-label and --lifetime-... need --budgets DIR: nothing else reads them")
+        return None
+    if options.data_label is None:
+        raise ConfigError("--budgets needs --data-label LABEL: budgets are kept by the data that they are of")
+    return Wanted.of(options.budgets, options.data_label, **limits)
 
 
 def _resume(options: argparse.Namespace) -> dict[str, object]:
@@ -139,13 +161,17 @@ def _account(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _account_spent(options: argparse.Namespace) -> dict[str, object]:
-    """From the ledger of a run; read only, so that a run may be looked at while it goes on."""
+    """From the ledger of a run, or clients' budgets; read only, so that a run may be looked at while it goes on."""
+    from rbla_secure.report.lifetime import budget_lines, budgets_in  # noqa: PLC0415
     from rbla_secure.report.privacy import spent_in  # noqa: PLC0415
 
     if options.set:
         raise ConfigError(
-            f"--set {options.set[0]} changes nothing that was spent: {options.target} is a run folder"
+            f"--set {options.set[0]} changes nothing that was spent: {options.target} is a folder of what was spent"
         )
+    if (budgets := budgets_in(options.target)) is not None:
+        _say(options, *budget_lines(budgets))
+        return {"budgets": [each.model_dump(mode="json") for each in budgets]}
     privacy, examples = spent_in(options.target)
     if privacy is None and examples is None:
         _say(options, f"{options.target} has no privacy.json: nothing was noised, and nothing bounds epsilon")
@@ -322,6 +348,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train one adapter; without CONFIG, the default job on MNIST-5k")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<time>)")
+    _add_budgets(run)
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="refuse a configuration that could not keep its promises")
@@ -355,7 +382,13 @@ def _parser() -> argparse.ArgumentParser:
     account = commands.add_parser(
         "account", help="privacy that a configuration would spend, or a run has spent"
     )
-    account.add_argument("target", nargs="?", type=Path, metavar="CONFIG|DIR", help="TOML file or run folder")
+    account.add_argument(
+        "target",
+        nargs="?",
+        type=Path,
+        metavar="CONFIG|DIR",
+        help="TOML file, run folder, or folder of budgets",
+    )
     account.add_argument(
         "--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help="override one key"
     )
@@ -368,6 +401,28 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, check, account, evaluate, resume, *_add_keys(commands)):
         command.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser
+
+
+def _add_budgets(run: argparse.ArgumentParser) -> None:
+    about = (
+        "of every client, over all runs on the same data; kept by the client, no part of the configuration"
+    )
+    group = run.add_argument_group("lifetime budgets", about)
+    group.add_argument(
+        "--budgets", type=Path, metavar="DIR", help="where each client keeps its own, in DIR/CLIENT"
+    )
+    group.add_argument("--data-label", metavar="LABEL", help="the clients' name for these data")
+    for option, level in (
+        ("--lifetime-epsilon", "client level"),
+        ("--lifetime-sample-epsilon", "single examples"),
+    ):
+        group.add_argument(
+            option,
+            type=float,
+            metavar="E",
+            help=f"limit at {level}; fixed by the label's first run, 0 is none",
+        )
+    group.add_argument("--lifetime-delta", type=float, metavar="D", help="of both limits (1e-5)")
 
 
 def _add_keys(

@@ -30,11 +30,12 @@ from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.folder_checks import ADAPTER, BASE
 from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.last_step import LastStep
-from rbla_secure.federation.participant import Participant
+from rbla_secure.federation.participant import BeforeTraining, Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.spending import check_spent
+from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files, find_linear
 from rbla_secure.report.console import ConsoleReport
@@ -79,6 +80,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         plan = Plan.build(config, layout=layout, base_digest=base_digest(base))
         progress = folder.load(plan)
         check_spent(plan, folder, progress)
+        count = _count_in_budgets(plan, folder, progress, ending)
         if folder.history.exported:
             _check_exported(folder, _exported_files(folder, progress, spent_in(folder.path)))
         base = _on_disk(folder, base)
@@ -97,7 +99,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
 
         # The rounds.
         cohorts = SecretCohorts.of(plan)
-        exchange = _exchange(plan, base, data, stopwatch, authority, cohorts=cohorts)
+        exchange = _exchange(plan, base, data, stopwatch, authority, cohorts=cohorts, count=count)
         ending.callback(exchange.end)
         coordinator = Coordinator(
             plan=plan,
@@ -147,6 +149,40 @@ def planned(config: Config) -> Plan:
     """The plan of a configuration on a base of the right shape but of no training: enough to forecast what it spends."""
     layout = find_linear(build_mlp(), scaling=config.lora.scaling)
     return Plan.build(config, layout=layout, base_digest=bytes(32))
+
+
+def check_budgets(config: Config, wanted: Wanted) -> None:
+    """Refuse a run that would exceed the lifetime budget of a client; asked before there is a run folder.
+
+    Raises:
+        BudgetError: It would; names the client, its data, what was spent, what it would come to, and what would do.
+        PrivacyError: A client's folder or ledger cannot be used.
+    """
+    # The accountant takes a second to import: only where budgets are kept.
+    from rbla_secure.federation.lifetime import join_all  # noqa: PLC0415
+
+    for each in join_all(planned(config), wanted).values():
+        each.close()
+
+
+def _count_in_budgets(
+    plan: Plan, folder: RunFolder, progress: Progress, ending: ExitStack
+) -> Mapping[str, BeforeTraining]:
+    """By client, what writes a session down in its lifetime budget; nothing where none are kept."""
+    if folder.budgets is None:
+        return {}
+    from rbla_secure.federation.lifetime import join_all  # noqa: PLC0415
+
+    joined = join_all(
+        plan,
+        folder.budgets,
+        run=folder.run_id.hex(),
+        done=progress.round,
+        survivors=[record.survivors for record in progress.records],
+    )
+    for each in joined.values():
+        ending.callback(each.close)
+    return {client: each.spend for client, each in joined.items()}
 
 
 def _base(folder: RunFolder, public: LabelledImages) -> nn.Sequential:
@@ -225,6 +261,7 @@ def _exchange(
     authority: ThrowawayAuthority | None,
     *,
     cohorts: SecretCohorts | None,
+    count: Mapping[str, BeforeTraining],
 ) -> InProcess:
     """Everyone enrolled, each with its own examples; they share one trainer, which keeps nothing between calls."""
     trainer = trainer_of(plan, base)
@@ -244,6 +281,7 @@ def _exchange(
             train=train,
             examples=len(examples),
             draws=cohorts.draws_of(name) if cohorts is not None else None,
+            before_training=count.get(name, lambda _session: None),
         )
 
     participants = {

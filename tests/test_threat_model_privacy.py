@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from protocols.session import ClientId
-from rbla_secure.errors import BudgetError, PlanError, PrivacyError
+from rbla_secure.errors import BudgetError, PlanError, PrivacyError, RefusalError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.contribution import contribution, noise_key
 from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.forecast import forecast
+from rbla_secure.federation.messages import StageReply
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -22,6 +23,9 @@ from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.report.privacy import spent_in
+from tests.rbla_secure.federation import test_budget_folder as budgets
+from tests.rbla_secure.federation import test_lifetime as lifetime
+from tests.rbla_secure.federation import test_lifetime_cost as lifetime_cost
 from tests.rbla_secure.federation import test_matrix_rounds as turns
 from tests.rbla_secure.federation import test_recovered_noise as recovered
 from tests.rbla_secure.federation import test_secret_cohorts as secret
@@ -40,7 +44,7 @@ from tests.rbla_secure.federation.test_private_rounds import services as service
 from tests.rbla_secure.privacy import test_banded_matrix as matrix
 from tests.rbla_secure.privacy import test_number_of_examples as number
 from tests.rbla_secure.privacy import test_one_example_at_a_time as alone
-from tests.support.federations import RUN, InMemory, drift, make_config, play_round
+from tests.support.federations import RUN, InMemory, drift, make_config, make_session, play_round
 from tests.support.noise_law import has_std
 from tests.support.run_folders import as_ledger, die_before_the_log_of
 
@@ -402,3 +406,34 @@ def test_claim_35_beyond_the_bound_nothing_is_removed(monkeypatch: pytest.Monkey
     assert {index for _, index, _ in watch.revealed} <= {0}
     assert recovered.is_target(plan, recovered.noise_in(plan, before, outcome, 1), 2 / 3)
     assert spent[Observer.COALITION].noise_multiplier == pytest.approx(1.5 * (2 / 3) ** 0.5, rel=1e-6)
+
+
+def test_claim_47_a_client_joins_no_run_that_would_exceed_its_lifetime_budget(tmp_path: Path) -> None:
+    """The second run on the same data is refused before training; without a budget, the control, it goes through."""
+    plan, limit = lifetime.in_the_clear(), 0.99 * lifetime.EIGHT
+    assert lifetime.take_part(plan, tmp_path, max_epsilon=limit) == [StageReply] * 4
+
+    with pytest.raises(BudgetError, match="would take the epsilon of all runs at client level"):
+        lifetime.take_part(plan, tmp_path, run=lifetime.OTHER_RUN)
+    assert lifetime.take_part(plan, None, run=lifetime.OTHER_RUN) == [StageReply] * 4
+
+
+def test_claim_47_a_round_is_counted_before_it_is_trained_and_nothing_is_forgotten(tmp_path: Path) -> None:
+    """At the figure of the worst list that could be summed; a ledger that is put back from a copy is refused."""
+    lifetime.test_a_round_is_counted_before_it_is_trained(tmp_path / "trained")
+    lifetime_cost.test_where_lists_may_differ_the_quorum_alone_counts("banded")
+    budgets.test_whatever_was_changed_is_refused(tmp_path / "changed", "an older ledger")
+
+
+def test_claim_47_the_server_hears_no_figures(tmp_path: Path) -> None:
+    """The refusal of a round says nothing of other runs."""
+    plan, session = lifetime.in_the_clear(), make_session(lifetime.in_the_clear())
+    joined = lifetime.join(plan, tmp_path, max_epsilon=1.01 * lifetime.FOUR)
+    for _ in range(4):
+        joined.spend(session)
+
+    with pytest.raises(RefusalError) as refused:
+        joined.spend(session)
+
+    joined.close()
+    assert not any(character.isdigit() for character in str(refused.value))

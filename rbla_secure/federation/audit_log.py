@@ -38,7 +38,7 @@ Clock = Callable[[], float]
 class EventKind(StrEnum):
     """What can happen in a run, and what is said of it.
 
-    RUN_CREATED: run, config (their identity and digest, hex).
+    RUN_CREATED: run, config (their identity and digest, hex); budgets (SHA-256 of budgets.json, where there is one).
     RUN_RESUMED: rounds (how many the chain holds), adapter (digest after the last one; empty before the first), unopened
         (round and attempt that were numbered, but whose session a crash kept from being opened; empty if there is none).
     SESSION_OPENED: cohort, threshold, context (hex). Written before the first message of the session.

@@ -2,6 +2,7 @@
 
     config.toml           the configuration, written before anything else
     run.json              identity of the run
+    budgets.json          where its clients keep their lifetime budgets, if they do (`wanted_budgets.py`)
     attempts.jsonl        one line per attempt at a round, written before its session opens
     events.jsonl          what happened, each line bound to the one before it (`audit_log.py`)
     metrics.jsonl         one line per finished round, the same in every repetition
@@ -29,7 +30,7 @@ from pydantic import ValidationError
 
 from protocols.session import RUN_ID_SIZE, Session
 from rbla_secure.config import Config, load_config
-from rbla_secure.durable import append_line, drop_torn_line, sync_folder, whole_lines, write_atomic
+from rbla_secure.durable import PRIVATE, append_line, drop_torn_line, sync_folder, whole_lines, write_atomic
 from rbla_secure.errors import RblaSecureError, RunFolderError
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
 from rbla_secure.federation.checkpoint_file import checkpoint_bytes, read_checkpoint
@@ -60,6 +61,8 @@ from rbla_secure.federation.ledger_checks import check_ledgers
 from rbla_secure.federation.log_entries import of_round, of_spending
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
+from rbla_secure.federation.wanted_budgets import FILE as BUDGETS
+from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.privacy.ledger import FILE
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
@@ -84,6 +87,7 @@ class RunFolder:
         log: Its audit log.
         history: What the log says so far.
         new: Whether this process has made the folder.
+        budgets: What its clients ask of their lifetime budgets; None if they keep none.
     """
 
     def __init__(self, path: Path, *, new: bool = False, held: int | None = None) -> None:
@@ -95,6 +99,7 @@ class RunFolder:
             self.run_id = read_run_id(path)
             self.history = History(path / FILE_NAME)
             self.log = AuditLog(path / FILE_NAME, observe=self.history.take)
+            self.budgets = Wanted.read(path, self.history.budgets)
             check_identity(path, self.config, self.run_id, self.history)
             self._attempts = read_attempts(path, self.config, self.history)
             self._counts = Counter(number for number, _ in self._attempts)
@@ -108,7 +113,7 @@ class RunFolder:
             raise
 
     @classmethod
-    def create(cls, path: Path, config: Config) -> "RunFolder":
+    def create(cls, path: Path, config: Config, *, budgets: Wanted | None = None) -> "RunFolder":
         """A new folder, which has its configuration from the moment it exists; an empty one is filled in place.
 
         Raises:
@@ -119,7 +124,15 @@ class RunFolder:
         def fill(folder: Path) -> None:
             run_id = secrets.token_bytes(RUN_ID_SIZE)
             write_atomic(folder / IDENTITY, identity_text(run_id).encode())
-            created = Entry.of_run(EventKind.RUN_CREATED, run=run_id.hex(), config=config.digest().hex())
+            created = Entry.of_run(
+                EventKind.RUN_CREATED,
+                run=run_id.hex(),
+                config=config.digest().hex(),
+                **({"budgets": budgets.digest()} if budgets is not None else {}),
+            )
+            (folder / BUDGETS).unlink(missing_ok=True)  # of a creation that was cut short
+            if budgets is not None:
+                write_atomic(folder / BUDGETS, budgets.text().encode(), mode=PRIVATE)
             AuditLog.create(folder / FILE_NAME, created)
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
             write_atomic(folder / CONFIG, config.to_toml().encode())
@@ -332,8 +345,8 @@ class RunFolder:
 
 def _check_may_be_filled(path: Path) -> None:
     """Refuse what is not empty, but for what a creation that was cut short left behind."""
-    own = {IDENTITY, FILE_NAME, CHECKPOINTS, LOCK} | {
-        f".{name}.tmp" for name in (IDENTITY, FILE_NAME, CONFIG)
+    own = {IDENTITY, FILE_NAME, CHECKPOINTS, LOCK, BUDGETS} | {
+        f".{name}.tmp" for name in (IDENTITY, FILE_NAME, CONFIG, BUDGETS)
     }
     if not path.is_dir() or not all(entry.name in own for entry in path.iterdir()):
         raise RunFolderError(

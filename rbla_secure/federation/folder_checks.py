@@ -41,6 +41,7 @@ from rbla_secure.federation.history import History
 from rbla_secure.federation.log_entries import line_digest, result_of
 from rbla_secure.federation.protection import noisy, shown, shows_at_once
 from rbla_secure.federation.records import RoundRecord
+from rbla_secure.federation.wanted_budgets import FILE as BUDGETS
 from rbla_secure.privacy.ledger import FILE
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
 
@@ -54,7 +55,7 @@ BASE: Final = "base"
 ADAPTER: Final = "adapter"
 RESTORE: Final = "restore it from a copy (a run never goes back to an earlier round; begin a new one instead)"
 
-_FILES: Final = (CONFIG, IDENTITY, FILE_NAME, ATTEMPTS, METRICS, TIMINGS, FILE, SAMPLES_FILE, "lock")
+_FILES: Final = (CONFIG, IDENTITY, FILE_NAME, ATTEMPTS, METRICS, TIMINGS, FILE, SAMPLES_FILE, BUDGETS, "lock")
 _FOLDERS: Final = (CHECKPOINTS, BASE, ADAPTER)
 _CHECKPOINT_NAME: Final = re.compile(r"round-(\d{4,9})\.safetensors")
 

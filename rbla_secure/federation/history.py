@@ -23,6 +23,7 @@ class History:
         run: Its identity, hex; empty before the first event.
         config: Digest of its configuration, hex.
         base: Digest of its base, hex; empty before there is one.
+        budgets: SHA-256 of budgets.json, hex; empty where clients keep no lifetime budgets.
         results: By round, from 1 on: the event that made it count.
         attempts: Round and attempt of every session, and of attempts that came to none, in order.
         states: By file name, the states that each ledger with entries has had, one per entry.
@@ -35,6 +36,7 @@ class History:
         self.run = ""
         self.config = ""
         self.base = ""
+        self.budgets = ""
         self.results: list[Event] = []
         self.attempts: list[tuple[int, int]] = []
         self.states: dict[str, list[LedgerState]] = {}
@@ -117,6 +119,7 @@ class History:
         match event.kind:
             case EventKind.RUN_CREATED:
                 self.run, self.config = self._text(event, "run"), self._text(event, "config")
+                self.budgets = str(event.details.get("budgets", ""))
             case EventKind.BASE_MADE:
                 self._take_base(event)
             case EventKind.RUN_RESUMED:

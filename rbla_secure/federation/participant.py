@@ -42,6 +42,8 @@ _LOG = logging.getLogger(__name__)
 
 # (adapter at the participant's rank, with the rows beyond it to fold in; seed) -> rows after local training
 LocalTraining = Callable[[Adapter, int], Rows]
+# Told of a session before anything is trained for it
+BeforeTraining = Callable[[Session], None]
 
 
 @final
@@ -74,6 +76,8 @@ class Participant:
         contribute: What turns its change into summands; only an evaluation gives another one than the honest.
         memory: Of the rounds that have its input; by default as long-lived as the participant. It is closed with it.
         draws: Its own secret ones, where the plan wants such: it takes part in no round that they do not give.
+        before_training: Told of a session before anything is trained for it; what it raises is the answer, and nothing is
+            trained. A client with a lifetime budget writes down there what the session spends (`lifetime.py`).
 
     Raises:
         RefusalError: The memory is in the state folder of another client.
@@ -91,10 +95,12 @@ class Participant:
         contribute: Contribute = contribution,
         memory: Memory | None = None,
         draws: Draws | None = None,
+        before_training: BeforeTraining = lambda _session: None,
     ) -> None:
         check_draws(plan, draws)
         self._draws = draws
         self._contribute = contribute
+        self._before_training = before_training
         self._name = name
         self._plan = plan
         self._secure_sum = secure_sum
@@ -146,6 +152,7 @@ class Participant:
         session = current.session
         self._memory.check_not_given(session.round)
         self._memory.accept(broadcast, session.round, self._plan.clip_norm_of(session))
+        self._before_training(session)
         inputs = self._inputs(session, broadcast, current.seeds)
         reply = current.client.contribute(message.payload, inputs)
         try:

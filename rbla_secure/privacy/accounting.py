@@ -100,10 +100,10 @@ def epsilon(releases: Iterable[Release], delta: float) -> float:
         slack += release.slack
         variation += release.total_variation
     if sampled:
-        return _of_drawn(_sampled(sampled, inverse), delta, slack=slack, total_variation=variation)
+        return of_drawn(_sampled(sampled, inverse), delta, slack=slack, total_variation=variation)
     if inverse == 0:
         return 0.0
-    return _of_drawn(_gaussian(inverse), delta, slack=slack, total_variation=variation)
+    return of_drawn(_gaussian(inverse), delta, slack=slack, total_variation=variation)
 
 
 def _amplified(release: Release) -> bool:
@@ -124,7 +124,7 @@ def epsilon_by_renyi(releases: Sequence[Release], delta: float) -> float:
             return math.inf
         accountant.compose(dp_accounting.ZCDpEvent(rho=release.rho, xi=release.slack))
     variation = sum(release.total_variation for release in releases)
-    return _of_drawn(accountant.get_epsilon, delta, slack=0.0, total_variation=variation)
+    return of_drawn(accountant.get_epsilon, delta, slack=0.0, total_variation=variation)
 
 
 def epsilon_of_steps(history: Iterable[SampledSteps], delta: float) -> float:
@@ -151,7 +151,7 @@ def epsilon_of_steps(history: Iterable[SampledSteps], delta: float) -> float:
         spent = _gaussian(sum(count / multiplier**2 for (multiplier, _), count in steps.items()))
     else:
         spent = _sampled(steps, 0.0)
-    return _of_drawn(spent, delta, slack=slack, total_variation=variation)
+    return of_drawn(spent, delta, slack=slack, total_variation=variation)
 
 
 def _gaussian(inverse: float) -> Callable[[float], float]:
@@ -189,9 +189,7 @@ def _composed(steps: tuple[tuple[tuple[float, float], int], ...], inverse: float
     return spent
 
 
-def _of_drawn(
-    spent: Callable[[float], float], delta: float, *, slack: float, total_variation: float
-) -> float:
+def of_drawn(spent: Callable[[float], float], delta: float, *, slack: float, total_variation: float) -> float:
     """The epsilon of what was really drawn; infinite where the sampler's error leaves nothing of delta.
 
     Args:

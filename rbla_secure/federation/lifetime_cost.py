@@ -1,0 +1,158 @@
+"""What a round costs one client, as far as the client can know before its input leaves. Run by the client.
+
+**The fewest clients that count.** How much noise is in a sum depends on who is in it, and that is settled after a client's input
+has left: the server says who dropped out, t of n clients are enough to open the sum, and no client alone can keep it closed. What the
+client knows is what no list that it and the other honest clients accept can undercut: a band opens over its quorum or more,
+and where everybody holds one list (`consistency`, `semi-honest`, encryption) over the session's threshold, less the members outside
+of the band and less those that are left out for being too few of their rank. So that is what a round costs. A later correction to
+what really happened would take a list that the client can believe, which under `one-answer` it cannot, and a budget that is
+checked before training must hold whatever follows. The price: with fewer clients than the quorum's worth of noise counted, the
+figure is above that of the run's own ledger; a plan whose bands may open over `privacy.colluders` clients has no bound at all. What
+the round costs if no more drop out than the plan provides for is computed beside it.
+
+**Its own bands.** The noise of a band hides those who upload it. Bands that a client does not hold do not depend on it.
+
+**The strongest observer.** Of all observers against whom something is claimed the least noise counts, and the largest of every
+other figure: no observer has more (`privacy.recovered-dropout` that covers n - t members makes both figures one). That a client may be in a secret cohort is not counted as noise: whoever takes part pays in full.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import final
+
+from protocols.profiles import SurvivorCheck
+from protocols.session import ClientId
+from rbla_secure.choices import SecureSumMode
+from rbla_secure.federation.derived import (
+    band_groups,
+    class_quorum,
+    masking_profile,
+    members_per_round,
+    row_quorum,
+    threshold,
+)
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import EXPOSED, claimed, views
+from rbla_secure.privacy.accounting import SampledSteps
+from rbla_secure.privacy.noise import NOTHING, GaussianMechanism, Release
+
+# A round of training without noise, or with noise that follows from a seed.
+BARE_STEPS = SampledSteps(noise_multiplier=0.0, sample_rate=1.0, steps=1)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundCost:
+    """What one attempt at a round costs one client.
+
+    Args:
+        counted: At client level, over the fewest clients.
+        expected: At client level, if no more drop out than the plan provides for.
+        samples: At the level of single examples.
+    """
+
+    counted: Release
+    expected: Release
+    samples: SampledSteps
+
+
+def cost_of_round(plan: Plan, client: ClientId, mechanism: GaussianMechanism | None) -> RoundCost:
+    """The cost of a round of a plan.
+
+    Args:
+        plan: The client's own.
+        client: Who.
+        mechanism: Of the round, at its clip norm; None without noise on sums.
+    """
+    if plan.config.privacy.simulation:
+        return RoundCost(counted=EXPOSED, expected=EXPOSED, samples=BARE_STEPS)
+    return RoundCost(
+        counted=EXPOSED if mechanism is None else _strongest(plan, mechanism, fewest(plan, client)),
+        expected=EXPOSED if mechanism is None else _strongest(plan, mechanism, _provided(plan, client)),
+        samples=_steps(plan),
+    )
+
+
+def fewest(plan: Plan, client: ClientId) -> Mapping[int, int]:
+    """By band that a client holds and that may open: over how few uploaders, whatever the server does."""
+    config = plan.config
+    if plan.grouped:
+        return {band.index: config.min_holders for band in plan.held_bands(client)}
+    quorum, absent = row_quorum(config), members_per_round(config) - _least_list(plan)
+    return {
+        index: max(quorum, uploaders - absent) for index, uploaders in _uploaders_of_own(plan, client).items()
+    }
+
+
+def _least_list(plan: Plan) -> int:
+    """How many members of a session are in all sums that they may be in, at least; 0 where lists may differ."""
+    config = plan.config
+    lists_differ = masking_profile(config).survivor_check is SurvivorCheck.REVEAL_QUORUM
+    if config.secure_sum is SecureSumMode.PLAIN or (
+        config.secure_sum is SecureSumMode.MASKING and lists_differ
+    ):
+        return 0
+    left_out = len(plan.bands) * max(0, class_quorum(config) - 1)
+    return max(0, threshold(config) - left_out)
+
+
+def _uploaders_of_own(plan: Plan, client: ClientId) -> dict[int, int]:
+    """By band that a client holds and that may open: how many clients of a whole cohort upload it."""
+    mechanism = plan.mechanism
+    if mechanism is None:
+        raise AssertionError("only noise is counted")
+    own = set(plan.held_bands(client)).intersection(plan.bands_that_open)
+    return {band.index: mechanism.bands[band.index].uploaders for band in own}
+
+
+def _provided(plan: Plan, client: ClientId) -> Mapping[int, int]:
+    """By band: how many uploaders are there if no more drop out than the plan provides for."""
+    mechanism = plan.mechanism
+    if mechanism is None:
+        raise AssertionError("only noise is counted")
+    if plan.grouped:
+        own = {band.index for band in plan.held_bands(client)}
+        return {band.index: min(sizes) for band, sizes in band_groups(plan.config) if band.index in own}
+    return {
+        index: mechanism.bands[index].counted + plan.colluders for index in _uploaders_of_own(plan, client)
+    }
+
+
+def _strongest(plan: Plan, mechanism: GaussianMechanism, least: Mapping[int, int]) -> Release:
+    """A release that tells as much as any observer sees against whom something is claimed, over so many uploaders or more.
+
+    Noise is least over the fewest. What approximates it by a Gaussian grows with the components that are summed, so it is
+    taken over as many as there can be.
+    """
+    if not least:
+        return NOTHING
+    most = {
+        index: max(
+            range(count, mechanism.bands[index].uploaders + 1), key=partial(_components, mechanism, index)
+        )
+        for index, count in least.items()
+    }
+    against = [
+        views(plan.config, mechanism, present=present, colluding=plan.colluders)[observer]
+        for present in (least, most)
+        for observer in claimed(plan.config)
+    ]
+    # Whatever else a release has, the most of it counts; a sampling rate is left at 1, for whoever takes part pays in full.
+    others = [each.name for each in fields(Release) if each.name not in {"noise_multiplier", "sample_rate"}]
+    return Release(
+        noise_multiplier=min(release.noise_multiplier for release in against),
+        **{name: max(getattr(release, name) for release in against) for name in others},
+    )
+
+
+def _components(mechanism: GaussianMechanism, index: int, count: int) -> int:
+    """How many components of noise stay in the sum of a band over so many uploaders."""
+    band = mechanism.bands[index]
+    return count * len(band.kept(band.uploaders - count))
+
+
+def _steps(plan: Plan) -> SampledSteps:
+    if plan.sample_level is None:
+        return BARE_STEPS
+    return SampledSteps(**{each.name: getattr(plan.sample_level, each.name) for each in fields(SampledSteps)})
