@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import one_run_audit
 import projection_residuals
 from attacked_federation import (
     CLIENTS,
@@ -58,7 +59,7 @@ VIEWS = (
     View(name="groups of 5, quorum 3", group=5, quorum=3),
     View(name="masked, or homomorphic with the key: sum over 40", group=0),
 )
-SECTIONS = ("one_round", "strangers", "differencing", "singletons", "residuals")
+SECTIONS = ("one_round", "strangers", "differencing", "singletons", "residuals", "one_run")
 NOTHING = "homomorphic, server: ciphertexts"
 
 Figures = dict[str, Any]
@@ -290,6 +291,7 @@ def table(results: Figures) -> Iterator[str]:
     yield from _differencing_table(rounds)
     yield from _singleton_table(results["singletons"])
     yield from projection_residuals.table(results["residuals"])
+    yield from one_run_audit.table(results["one_run"])
 
 
 def _membership_table(lines: list[Figures], beside: list[Figures]) -> Iterator[str]:
@@ -399,6 +401,9 @@ def run(*, data: DataSet, quick: bool, seed: int, only: str | None) -> Figures:
         "differencing": lambda: many_rounds(bench, rounds=rounds, seed=seed),
         "singletons": lambda: rows_of_one(draws=200 if quick else 2000, seed=seed),
         "residuals": lambda: projection_residuals.attacks(bench, repeats=repeats, seed=seed),
+        "one_run": lambda: one_run_audit.audits(
+            bench, canaries=200 if quick else one_run_audit.CANARIES, seed=seed
+        ),
     }
     return {
         "version": __version__,
