@@ -1,6 +1,6 @@
 """One run with many canaries: the lower bound on epsilon by mode and noise. A section of privacy_attacks.py.
 
-Client level: CANARIES clients beside the forty that train, over ROUNDS rounds of ten steps from the first adapter. Sample level: one
+Client level: CANARIES clients beside the forty that train, in ROUNDS rounds of ten steps from the first adapter. Sample level: one
 client's examples and CANARIES made-up ones, from the warm adapter. `rbla_secure.evaluation.privacy_attacks.canaries` has both.
 """
 
@@ -27,7 +27,7 @@ from rbla_secure.seeding import derive_key, derive_seed
 from rbla_secure.tasks.datasets import LabelledImages
 from rbla_secure.tasks.training import LocalTrainer
 
-CANARIES, ROUNDS, CANARY_RANK = 1000, 2, 2
+CANARIES, ROUNDS, CANARY_RANK = 1000, 1, 2
 DELTA = 1e-5
 GROUPS = (1, 3, 5)
 # Mechanism and multiplier of client level.
@@ -63,12 +63,14 @@ def _client_level(
     of_client = dict(zip(names, _by_rank(plan, names), strict=True))
 
     def train(adapter: Adapter) -> dict[str, UpdateRows]:
-        return {
-            name: bench.change(
-                k, adapter, bench.clients[k], steps=WARM_STEPS, batch=BATCH, seed=derive_seed(seed, k)
-            )
-            for name, k in of_client.items()
-        }
+        # As it comes: what bounds it, and counts a change that is not finite as zero, is the pipeline's own.
+        trainer = bench.trainer(WARM_STEPS, BATCH, RATE)
+        changes = {}
+        for name, k in of_client.items():
+            own = adapter.sliced(int(RANKS[k]))
+            trained = trainer.train(own, bench.clients[k], seed=derive_seed(seed, k))
+            changes[name] = trained.astype(np.float64) - own.rows
+        return changes
 
     trial = client_level(
         plan,
@@ -208,7 +210,7 @@ def table(lines: list[Figures]) -> Iterator[str]:
         "guesses, all right, the bound is the largest there is: it reads 'at least', and where much is open far from the truth."
     )
     yield ""
-    yield f"### Client level: canary clients beside {CLIENTS} that train, {ROUNDS} rounds, in all of them or in none"
+    yield f"### Client level: canary clients beside {CLIENTS} that train, {ROUNDS} round of {WARM_STEPS} steps"
     yield ""
     yield "| seen | noise | right guesses | epsilon at least | epsilon of the noise | mu at least | mu of the noise |"
     yield "|---|---|---|---|---|---|---|"
