@@ -60,6 +60,8 @@ def attacks(bench: Bench, *, repeats: int, seed: int) -> Iterator[Figures]:
         for (view, (where, multiplier), attack), trials in found.items():
             part = SampledSteps(noise_multiplier=multiplier, sample_rate=min(1.0, max(rates)), steps=steps)
             yield {
+                "repeats": repeats,
+                "private_examples": sum(len(data) for data in bench.clients),
                 "steps": steps,
                 "batch": batch,
                 "view": view,
@@ -169,7 +171,8 @@ def table(lines: list[Figures]) -> Iterator[str]:
         "idea in the abstract of arXiv 2604.21197 (ProjRes; not the paper's code or text). Members against other examples of the same "
         f"client, as above. Noise at client level: multiplier of the whole sum over 40. At sample level: on every step, examples "
         f"clipped to {EXAMPLE_CLIP:g}; the epsilon is one example's in this one round, delta {DELTA:g}, at the highest sampling rate "
-        "of a client. TPR: at 1 % false positives, Clopper-Pearson over members."
+        f"of a client. TPR: at 1 % false positives, Clopper-Pearson over members. Every client attacked {lines[0]['repeats']} times; all "
+        f"clients together have {lines[0]['private_examples']:,} examples."
     )
     for steps, batch in WORK:
         yield ""
