@@ -290,8 +290,11 @@ def table(results: Figures) -> Iterator[str]:
     yield from _inversion_table(lines)
     yield from _differencing_table(rounds)
     yield from _singleton_table(results["singletons"])
-    yield from projection_residuals.table(results["residuals"])
-    yield from one_run_audit.table(results["one_run"])
+    # These two may not have been run yet.
+    if results.get("residuals"):
+        yield from projection_residuals.table(results["residuals"])
+    if results.get("one_run"):
+        yield from one_run_audit.table(results["one_run"])
 
 
 def _membership_table(lines: list[Figures], beside: list[Figures]) -> Iterator[str]:
