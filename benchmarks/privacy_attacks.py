@@ -16,37 +16,38 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import one_run_audit
+import projection_residuals
+from attacked_federation import (
+    CLIENTS,
+    CLIP,
+    OTHERS,
+    RANK,
+    RANKS,
+    WARM_ROUNDS,
+    Bench,
+    build,
+    drawn_examples,
+)
 
 from rbla_secure import __version__
-from rbla_secure.choices import DataSet, Optimizer
-from rbla_secure.config import TaskConfig, TrainingConfig
+from rbla_secure.choices import DataSet
 from rbla_secure.evaluation.privacy_attacks import differencing, inversion, membership
-from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients
 from rbla_secure.evaluation.privacy_attacks.singletons import singleton_probability, singletons
 from rbla_secure.evaluation.privacy_attacks.views import Noise, View, random_groups, seen
-from rbla_secure.lora.adapter import Adapter, AdapterLayout
-from rbla_secure.lora.peft_io import find_linear
-from rbla_secure.lora.update import ClientUpdate, UpdateRows
-from rbla_secure.privacy.clipping import clip
+from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
-from rbla_secure.tasks.base_model import train_base
-from rbla_secure.tasks.datasets import LabelledImages, load_images, split
-from rbla_secure.tasks.partition import partition_dirichlet
-from rbla_secure.tasks.training import LocalTrainer, use_one_thread
+from rbla_secure.tasks.datasets import LabelledImages
+from rbla_secure.tasks.training import use_one_thread
 
-RANKS = np.array([2, 4, 8, 16] * 10)
-CLIENTS, RANK = len(RANKS), 16
-CLIP, RATE, SCALING = 0.6, 0.05, 2.0
-WARM_ROUNDS, WARM_STEPS, BATCH = 5, 10, 32
 NOISES = (0.0, 0.2, 1.0)
 # (steps, batch size) of the attacked round
 WORK = ((1, 4), (1, 32), (10, 4), (10, 32))
-OTHERS = 32  # examples of the client that were not trained on, at most
 ROUNDS = (20, 60, 120)
 SLOW = 0.1  # server step while sums are collected, so that clients stay what they are
 
@@ -58,83 +59,13 @@ VIEWS = (
     View(name="groups of 5, quorum 3", group=5, quorum=3),
     View(name="masked, or homomorphic with the key: sum over 40", group=0),
 )
-SECTIONS = ("one_round", "strangers", "differencing", "singletons")
+SECTIONS = ("one_round", "strangers", "differencing", "singletons", "residuals", "one_run")
 NOTHING = "homomorphic, server: ciphertexts"
 
 Figures = dict[str, Any]
 T = TypeVar("T")
 # By view and noise, and by client: one result for every repeat
 Trials = dict[tuple[str, float], dict[int, list[T]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """A federation whose adapter has been trained for a while."""
-
-    layout: AdapterLayout
-    trainer: Callable[[int, int, float], LocalTrainer]
-    gradients: ExampleGradients
-    clients: list[LabelledImages]
-    adapter: Adapter
-
-    def change(
-        self, client: int, adapter: Adapter, examples: LabelledImages, *, steps: int, batch: int, seed: int
-    ) -> UpdateRows:
-        """A client's bounded change."""
-        own = adapter.sliced(int(RANKS[client]))
-        rows = self.trainer(steps, batch, RATE).train(own, examples, seed=seed)
-        update = ClientUpdate(rows=rows.astype(np.float64) - own.rows, weight=1.0)
-        return clip(update, clip_norm=CLIP).rows
-
-    def round(
-        self, adapter: Adapter, cohort: np.ndarray, *, seed: int, rate: float
-    ) -> tuple[Adapter, list[UpdateRows]]:
-        """Ten steps of everyone in the cohort, and the average by rank rows."""
-        changes = [
-            self.change(
-                k, adapter, self.clients[k], steps=WARM_STEPS, batch=BATCH, seed=derive_seed(seed, int(k))
-            )
-            for k in cohort
-        ]
-        holders = (RANKS[cohort][:, None] > np.arange(RANK)).sum(axis=0)
-        step = seen(changes, rank=RANK) / np.maximum(holders, 1)[:, None]
-        return Adapter(layout=self.layout, rows=(adapter.rows + rate * step).astype(np.float32)), changes
-
-
-def build(data: DataSet, *, per_client: int, seed: int) -> Bench:
-    """Data, base and a warm adapter."""
-    images = load_images(TaskConfig(data=data))
-    public = min(4000, len(images) // 4)
-    parts = split(images, held_out=1, public=public, seed=seed)
-    private = parts.private.take(np.arange(min(len(parts.private), per_client * CLIENTS)))
-    # train_base mirrors them: turned by half a circle before, they end upside down.
-    turned = np.ascontiguousarray(parts.public.images[:, ::-1])
-    base = train_base(LabelledImages(images=turned, labels=parts.public.labels), seed=seed)
-    layout = find_linear(base, scaling=SCALING)
-    trainers: dict[tuple[int, int], LocalTrainer] = {}
-
-    def trainer(steps: int, batch: int, rate: float) -> LocalTrainer:
-        if (steps, batch) not in trainers:
-            config = TrainingConfig(
-                steps=steps, batch_size=batch, optimizer=Optimizer.SGD, learning_rate=rate
-            )
-            trainers[steps, batch] = LocalTrainer(base, layout, config)
-        return trainers[steps, batch]
-
-    dealt = partition_dirichlet(private.labels, clients=CLIENTS, alpha=0.5, seed=seed)
-    bench = Bench(
-        layout=layout,
-        trainer=trainer,
-        gradients=ExampleGradients(base, layout),
-        clients=[private.take(part) for part in dealt],
-        adapter=Adapter.initial(layout, rank=RANK, seed=seed),
-    )
-    adapter = bench.adapter
-    for number in range(WARM_ROUNDS):
-        adapter, _ = bench.round(
-            adapter, np.arange(CLIENTS), seed=derive_seed(seed, "warm", number), rate=1.0
-        )
-    return Bench(**{**vars(bench), "adapter": adapter})
 
 
 def one_round(bench: Bench, *, repeats: int, seed: int) -> Iterator[Figures]:
@@ -145,7 +76,7 @@ def one_round(bench: Bench, *, repeats: int, seed: int) -> Iterator[Figures]:
         recovered: Trials[inversion.Recovery] = {}
         for repeat in range(repeats):
             generator = np.random.default_rng(derive_seed(seed, "round", steps, batch, repeat))
-            drawn = [_drawn(data, steps * batch, generator) for data in bench.clients]
+            drawn = [drawn_examples(data, steps * batch, generator) for data in bench.clients]
             changes = [
                 bench.change(k, bench.adapter, members, steps=steps, batch=batch, seed=repeat)
                 for k, (members, _) in enumerate(drawn)
@@ -203,7 +134,7 @@ def strangers(bench: Bench, *, repeats: int, seed: int) -> Iterator[Figures]:
     scored: Trials[membership.Scored] = {}
     for repeat in range(repeats):
         generator = np.random.default_rng(derive_seed(seed, "strangers", repeat))
-        drawn = [_drawn(data, 4, generator) for data in bench.clients]
+        drawn = [drawn_examples(data, 4, generator) for data in bench.clients]
         changes = [
             bench.change(k, bench.adapter, members, steps=1, batch=4, seed=repeat)
             for k, (members, _) in enumerate(drawn)
@@ -318,15 +249,6 @@ def _recovery(trials: list[inversion.Recovery]) -> inversion.Recovery:
     )
 
 
-def _drawn(
-    data: LabelledImages, wanted: int, generator: np.random.Generator
-) -> tuple[LabelledImages, LabelledImages]:
-    """Examples to train on, at most half of a client's, and others of its own."""
-    order = generator.permutation(len(data))
-    count = min(wanted, len(data) // 2)
-    return data.take(order[:count]), data.take(order[count : count + OTHERS])
-
-
 def table(results: Figures) -> Iterator[str]:
     """Views against attacks, and the details, as Markdown."""
     lines, rounds = results["one_round"], results["differencing"]
@@ -368,6 +290,11 @@ def table(results: Figures) -> Iterator[str]:
     yield from _inversion_table(lines)
     yield from _differencing_table(rounds)
     yield from _singleton_table(results["singletons"])
+    # These two may not have been run yet.
+    if results.get("residuals"):
+        yield from projection_residuals.table(results["residuals"])
+    if results.get("one_run"):
+        yield from one_run_audit.table(results["one_run"])
 
 
 def _membership_table(lines: list[Figures], beside: list[Figures]) -> Iterator[str]:
@@ -476,6 +403,10 @@ def run(*, data: DataSet, quick: bool, seed: int, only: str | None) -> Figures:
         "strangers": lambda: strangers(bench, repeats=repeats, seed=seed),
         "differencing": lambda: many_rounds(bench, rounds=rounds, seed=seed),
         "singletons": lambda: rows_of_one(draws=200 if quick else 2000, seed=seed),
+        "residuals": lambda: projection_residuals.attacks(bench, repeats=repeats, seed=seed),
+        "one_run": lambda: one_run_audit.audits(
+            bench, canaries=200 if quick else one_run_audit.CANARIES, seed=seed
+        ),
     }
     return {
         "version": __version__,

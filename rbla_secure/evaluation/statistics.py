@@ -91,6 +91,23 @@ def auc_by_client(positives: Sequence[Scores], negatives: Sequence[Scores], *, s
     return bootstrap(pooled, count=len(positives), seed=seed)
 
 
+def true_positive_rate(positives: Scores, negatives: Scores, *, false_positive_rate: float) -> Estimate:
+    """The share of positives above a threshold that at most so many of the negatives exceed (Carlini et al. 2022, arXiv 2112.03570).
+
+    The threshold is the lowest such score of the negatives themselves. The interval is Clopper and Pearson's over positives, as
+    if each stood alone and the threshold were given: examples of one client in one view do not, so it is somewhat too short.
+
+    Raises:
+        DataError: One of the sides is empty, a score is not finite, or the rate is not in [0, 1).
+    """
+    _check(positives, negatives)
+    if not 0 <= false_positive_rate < 1:
+        raise DataError(f"false_positive_rate={false_positive_rate} must lie in [0, 1)")
+    allowed = math.floor(false_positive_rate * len(negatives))
+    threshold = np.sort(negatives)[len(negatives) - 1 - allowed]
+    return proportion(int((positives > threshold).sum()), len(positives))
+
+
 def mean(values: Scores, *, seed: int) -> Estimate:
     """The mean of one value per client, with the interval of resampled clients."""
     return bootstrap(lambda chosen: float(values[chosen].mean()), count=len(values), seed=seed)

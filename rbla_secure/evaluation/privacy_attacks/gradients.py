@@ -1,4 +1,7 @@
-"""The gradient of every single example with respect to the rank rows. The one file here that computes with torch."""
+"""What a model computes of every single example: its gradient with respect to the rank rows, and the inputs of its layers.
+
+The one file here that computes with torch.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,8 @@ from rbla_secure.lora.peft_io import attach, write_rows
 from rbla_secure.tasks.datasets import LabelledImages
 
 Gradients = npt.NDArray[np.float32]
+# By adapted layer, shape (examples, in_features)
+LayerInputs = dict[str, npt.NDArray[np.float64]]
 
 # Bounds the memory of the intermediate values.
 _AT_ONCE = 256
@@ -54,6 +59,32 @@ class ExampleGradients:
             )
         ]
         return np.concatenate(parts)
+
+    def inputs(self, adapter: Adapter, examples: LabelledImages) -> LayerInputs:
+        """By adapted layer, what it gets to see of each example at an adapter: the hidden embeddings; the first sees the images.
+
+        Returns:
+            By layer of the layout, shape (examples, in_features), float64.
+        """
+        network = self._network(adapter)
+        seen: LayerInputs = {}
+
+        def keep(name: str, arguments: tuple[torch.Tensor, ...]) -> None:
+            seen[name] = arguments[0].detach().double().numpy()
+
+        hooks = [
+            network.get_submodule(layer.name).register_forward_pre_hook(
+                lambda _, arguments, name=layer.name: keep(name, arguments)
+            )
+            for layer in self._layout.layers
+        ]
+        try:
+            with torch.no_grad():
+                network(torch.tensor(examples.images))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {layer.name: seen[layer.name] for layer in self._layout.layers}
 
     def _network(self, adapter: Adapter) -> nn.Module:
         if adapter.rank not in self._models:

@@ -1,0 +1,229 @@
+"""Many canaries in one run of the pipeline, and what each party's view says of which of them were in: for the one-run audit.
+
+Whose epsilon is audited decides what a canary is (privacy/one_run.py has the bound, and the paper):
+
+    client level   clients whose update is a direction of their own, as long as the clip norm, or by their coin zero. What is
+                   run: clip, pack, quantize and noise of every client, modular sum, the server's noise, division, and the step
+                   of the adapter, over some rounds; masks and encryption, which cancel, are left out. A canary that is "in" is
+                   so in every round: the most that a client can do for itself to be seen.
+    sample level   examples among one client's own, or by their coin not there. What is run: whatever the caller trains with.
+
+The directions of client canaries are random and orthogonal, so that no canary disturbs another's score. Gradients of canary
+examples are not orthogonal; the linear estimator of least mean square error takes them apart (Kay 1993, section 12.3).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.interface import SumResult
+from protocols.ring import IntegerVector, centred, to_ring
+from protocols.session import RUN_ID_SIZE, ClientId, Session
+from rbla_secure.errors import PrivacyError
+from rbla_secure.evaluation.privacy_attacks.views import random_groups
+from rbla_secure.federation.contribution import contribution, noise_key
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.release import release
+from rbla_secure.federation.round import average
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.lora.average import apply_average
+from rbla_secure.lora.bands import held_bands, spread
+from rbla_secure.lora.update import UpdateRows
+from rbla_secure.privacy.one_run import CONFIDENCE, Coins, OneRunAudit, Scores, one_run
+from rbla_secure.privacy.quantize import dequantize
+from rbla_secure.seeding import derive_seed
+
+# The global adapter -> the changes of the clients that are no canaries.
+Train = Callable[[Adapter], Mapping[ClientId, UpdateRows]]
+Uploads = Mapping[ClientId, Mapping[int, IntegerVector]]
+# Which canary examples are in -> the change of the rows that the client's training comes to.
+TrainOn = Callable[[Coins], UpdateRows]
+
+# The size of a group that stands for everybody: what all readers of the adapters see.
+ADAPTERS = 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trial:
+    """One run with canaries.
+
+    Args:
+        included: Their coins, shape (m,).
+        scores: By size of the groups that a sum is seen of, with :data:`ADAPTERS` for the adapters: shape (m,).
+    """
+
+    included: Coins
+    scores: Mapping[int, Scores]
+
+    def audit(
+        self,
+        group: int = ADAPTERS,
+        *,
+        delta: float,
+        guesses: int | None = None,
+        confidence: float = CONFIDENCE,
+    ) -> OneRunAudit:
+        """The lower bounds in one view; arguments as :func:`rbla_secure.privacy.one_run.one_run`."""
+        return one_run(self.scores[group], self.included, delta=delta, guesses=guesses, confidence=confidence)
+
+
+def client_level(
+    plan: Plan,
+    *,
+    canaries: Sequence[ClientId],
+    rounds: int = 1,
+    train: Train | None = None,
+    groups: Iterable[int] = (),
+    seed: int,
+) -> Trial:
+    """Run rounds of the plan in which some clients are canaries.
+
+    Args:
+        plan: One sum per band over all, without recovered drop-out; everybody takes part in every round.
+        canaries: Clients of one rank, no more than they have values.
+        rounds: To run, from round 1.
+        train: What the other clients do; without it their changes are zero.
+        groups: Sizes of groups of canaries, drawn anew in every round, whose sums of uploads are scored too; 1 is every upload
+            alone. Server's noise is not in these: it comes after the sum.
+        seed: Of coins, directions and groups. The noise is the plan's own.
+
+    Raises:
+        PrivacyError: The canaries are not of one rank, or more than they have values.
+    """
+    generator = np.random.default_rng(derive_seed(seed, "client canaries"))
+    ranks = {plan.ranks[client] for client in canaries}
+    if len(ranks) != 1:
+        raise PrivacyError(f"canaries have ranks {sorted(ranks)}, must be of one")
+    directions = _directions(plan, rank=ranks.pop(), count=len(canaries), generator=generator)
+    included = _coins(len(canaries), generator)
+    sizes = (ADAPTERS, *groups)
+    scores = {size: np.zeros(len(canaries)) for size in sizes}
+    adapter = plan.initial_adapter
+    for number in range(1, rounds + 1):
+        session = plan.session(run=bytes(RUN_ID_SIZE), round_number=number, attempt=1)
+        changes = dict(train(adapter)) if train else {}
+        for client, direction, coin in zip(canaries, directions, included, strict=True):
+            changes[client] = direction * (plan.clip_norm_of(session) * bool(coin))
+        uploads = {client: _upload(plan, session, client, changes) for client in session.members}
+        for size in sizes[1:]:
+            for chosen in random_groups(len(canaries), size, generator):
+                summed = _summed(session, uploads, [canaries[k] for k in chosen])
+                scores[size][chosen] += _scores_of_sum(plan, summed, directions[chosen])
+        moved = _moved(plan, session, uploads, adapter)
+        scores[ADAPTERS] += _scores_of_step(plan, session, adapter, moved, directions)
+        adapter = moved
+    return Trial(included=included, scores=scores)
+
+
+def example_level(
+    train: TrainOn,
+    gradients: npt.NDArray[np.float32],
+    *,
+    unit: float,
+    clip_norm: float,
+    noise: float,
+    seed: int,
+    expected: UpdateRows | None = None,
+) -> Trial:
+    """Train one client once, with canaries among its examples.
+
+    Args:
+        train: The client's training, which adds to its examples those whose coin says so.
+        gradients: Of the canaries' losses where training starts, shape (m, rank, row_length).
+        unit: What an example whose gradient is as long as the clip norm moves the rows by, if it is in every batch:
+            rate * steps * clip norm / divisor for plain steps.
+        clip_norm: Of one example's gradient.
+        noise: Standard deviation of all noise in a coordinate of the change, in units of `unit`. Of the attacker's estimator
+            only: a wrong one makes it weaker.
+        seed: Of the coins.
+        expected: What the client's other examples move the rows by, as far as the attacker knows.
+    """
+    included = _coins(len(gradients), np.random.default_rng(derive_seed(seed, "example canaries")))
+    change = train(included) - (0.0 if expected is None else expected)
+    flat = gradients.reshape(len(gradients), -1).astype(np.float64)
+    norms = np.sqrt(np.square(flat).sum(axis=1, keepdims=True))
+    directions = flat / np.maximum(norms, clip_norm)
+    # Change = -(coins @ directions + noise), so far as gradients stay what they are at the start.
+    seen = directions @ (-change.ravel() / unit)
+    products = directions @ directions.T
+    mean = products.sum(axis=1) / 2
+    # A coin less one half has variance 1/4.
+    scores: Scores = np.linalg.solve(products + 4 * noise**2 * np.eye(len(flat)), seen - mean)
+    return Trial(included=included, scores={ADAPTERS: scores})
+
+
+def _coins(count: int, generator: np.random.Generator) -> Coins:
+    return generator.integers(0, 2, size=count).astype(np.bool_)
+
+
+def _directions(
+    plan: Plan, *, rank: int, count: int, generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Random orthonormal updates in the columns that travel, shape (count, rank, row_length)."""
+    values = rank * int(plan.columns.sum())
+    if count > values:
+        raise PrivacyError(f"{count} canaries must be at most {values}, the values that each of them sends")
+    basis, _ = np.linalg.qr(generator.standard_normal((values, count)))
+    directions = np.zeros((count, rank, len(plan.columns)))
+    directions[:, :, plan.columns] = basis.T.reshape(count, rank, -1)
+    return directions
+
+
+def _upload(
+    plan: Plan, session: Session, client: ClientId, changes: Mapping[ClientId, UpdateRows]
+) -> Mapping[int, IntegerVector]:
+    blank = np.zeros((plan.ranks[client], len(plan.columns)))
+    key = noise_key(plan, session, client)
+    return contribution(plan, session, client, changes.get(client, blank), weight=1.0, noise_key=key)
+
+
+def _summed(session: Session, uploads: Uploads, clients: Iterable[ClientId]) -> dict[int, IntegerVector]:
+    """What the secure sum over some clients opens, by segment."""
+    totals: dict[int, npt.NDArray[np.uint32]] = {}
+    for client in clients:
+        for index, values in uploads[client].items():
+            blank = np.zeros(session.segments[index].length, dtype=np.uint32)
+            totals[index] = totals.get(index, blank) + to_ring(values)
+    return {index: centred(total, bits=session.ring_bits) for index, total in totals.items()}
+
+
+def _moved(plan: Plan, session: Session, uploads: Uploads, adapter: Adapter) -> Adapter:
+    """The adapter after the round."""
+    sums = _summed(session, uploads, session.members)
+    mechanism = plan.mechanism_of(session)
+    if mechanism is None:
+        holders = {index: len(session.segments[index].holders) for index in sums}
+        totals = dequantize(sums, plan.quantizer, holders=holders)
+    else:
+        opened = SumResult(survivors=session.members, sums=sums, refused={})
+        totals = dict(release(plan, session, mechanism, opened).totals)
+    averaged = average(plan, spread(totals, plan.bands, plan.columns))
+    return apply_average(adapter, averaged, learning_rate=plan.config.server_learning_rate)
+
+
+def _scores_of_step(
+    plan: Plan, session: Session, before: Adapter, after: Adapter, directions: npt.NDArray[np.float64]
+) -> Scores:
+    """The step times the public denominators is the sum again, whose noise is the same in every row."""
+    step = (after.rows.astype(np.float64) - before.rows) / plan.config.server_learning_rate
+    for band in held_bands(plan.bands, directions.shape[1]):
+        step[band.start : band.stop] *= len(session.segments[band.index].holders)
+    flat: Scores = directions.reshape(len(directions), -1) @ step[: directions.shape[1]].ravel()
+    return flat
+
+
+def _scores_of_sum(
+    plan: Plan, sums: Mapping[int, IntegerVector], directions: npt.NDArray[np.float64]
+) -> Scores:
+    """The same of a sum of uploads as it was opened."""
+    rows = np.zeros(directions.shape[1:])
+    for band in held_bands(plan.bands, len(rows)):
+        # Without noise a client's statistics stand behind its values.
+        values = sums[band.index][: band.height * int(plan.columns.sum())] / plan.quantizer.scale
+        rows[band.start : band.stop, plan.columns] = values.reshape(band.height, -1)
+    flat: Scores = directions.reshape(len(directions), -1) @ rows.ravel()
+    return flat
