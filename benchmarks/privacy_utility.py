@@ -32,6 +32,7 @@ import numpy as np
 from protocols.interface import SumResult
 from protocols.session import RUN_ID_SIZE, Session
 from rbla_secure.assembly import private_descent
+from rbla_secure.choices import Rest
 from rbla_secure.config import Config, load_config
 from rbla_secure.durable import write_atomic
 from rbla_secure.federation.contribution import contribution
@@ -188,7 +189,8 @@ def run(config: Config) -> dict[str, Any]:
         )
         summed = [np.zeros(segment.length, dtype=np.int64) for segment in session.segments]
         for name, examples in zip(cohort, data.clients, strict=True):
-            start = adapter.sliced(plan.ranks[name])
+            rank = plan.ranks[name]
+            start = adapter.folded(rank) if config.lora.rest is Rest.FOLDED else adapter.sliced(rank)
             seed = derive_seed(config.seed, "training", number, name)
             change = trainer.train(start, examples, seed=seed).astype(np.float64) - start.rows
             key = derive_key(config.seed, "noise", number, name)

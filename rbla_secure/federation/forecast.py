@@ -4,7 +4,6 @@ Epsilons are exact for the planned cohorts and the expected drop-outs. The signa
 rules of thumb: they assume that clipped updates agree with each other and are spread evenly over all rows.
 """
 
-import math
 from dataclasses import dataclass
 from typing import final
 
@@ -20,6 +19,7 @@ from rbla_secure.federation.derived import (
 )
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views
+from rbla_secure.federation.round_costs import signal_to_noise
 from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
 from rbla_secure.privacy.noise import GaussianMechanism, Release
@@ -121,9 +121,10 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     # Of a band summed in groups, what the smallest of them shows decides.
     expected = {band.index: min(sizes) for band, sizes in band_groups(config) if sizes} or everybody
     quorum = config.min_holders if plan.grouped else row_quorum(config)
+    ratios = signal_to_noise(plan, mechanism.noise_multiplier)
     bands = tuple(
-        BandForecast(band=band, holders=count, signal_to_noise=_ratio(plan, mechanism, band.stop, count))
-        for band, count in bands_and_holders(config)
+        BandForecast(band=band, holders=count, signal_to_noise=ratio)
+        for (band, count), ratio in zip(bands_and_holders(config), ratios, strict=True)
     )
     return Forecast(
         server=_epsilon(seen(expected).server, rounds, delta),
@@ -140,12 +141,6 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
 
 def _epsilon(release: Release, rounds: int, delta: float) -> float:
     return epsilon([release] * rounds, delta)
-
-
-def _ratio(plan: Plan, mechanism: GaussianMechanism, rank: int, holders: int) -> float:
-    """Holders over z sqrt(d), d the values of an update up to the band: what agreeing updates leave above the noise."""
-    width = int(plan.columns.sum())
-    return holders / (mechanism.noise_multiplier * math.sqrt(rank * width))
 
 
 def _assumptions(plan: Plan) -> list[str]:
