@@ -67,6 +67,27 @@ def test_the_weights_of_the_small_federation() -> None:
     assert plan_of(privacy={"band_weights": "equal", "rank_decay": 0.0}).band_weights == (1.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("clients", "expected"),
+    [
+        ((2, 2, 2, 4), {0.0: -8.3, 0.5: -21.7, 1.0: -41.0}),
+        ((6, 2, 1, 1), {0.0: -21.7, 0.5: -39.1, 1.0: -59.4}),
+        ((25, 25, 25, 25), {0.0: -16.6, 0.5: -32.3, 1.0: -52.0}),
+    ],
+)
+def test_the_table_of_the_readme(clients: tuple[int, ...], expected: dict[float, float]) -> None:
+    """Noise energy against equal weights in per cent, by the expected fall of squared norms over rows."""
+    ranks = (2, 4, 8, 16)
+    tiers = {f"rank-{rank}": {"rank": rank, "clients": n} for rank, n in zip(ranks, clients, strict=True)}
+    found = {}
+    for decay in expected:
+        plan = plan_of(privacy={"mechanism": "central", "rank_decay": decay}, tiers=tiers, min_holders=1)
+        costs = [each.cost for each in band_profiles(plan.config, plan.layout)]
+        found[decay] = 100 * (noise_energy(costs, plan.band_weights) / sum(costs) - 1)
+
+    assert found == pytest.approx(expected, abs=0.06)
+
+
 @pytest.mark.parametrize("changes", [{"average": "zero-pad"}, {"gamma": 1.0, "lora": {"factors": "lora-b"}}])
 def test_averages_over_everybody_need_no_weights(changes: dict[str, Any]) -> None:
     """Where every row is divided by all clients noise is the same in all of them, and without decay the weights are one."""
