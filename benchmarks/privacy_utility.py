@@ -82,7 +82,7 @@ CLIENT_LEVEL = (
 )
 # What single cells have beside, or in the place of, the settings of their level: chosen on seed 0.
 VARIANTS = {
-    "tuned": ("clip-norm=0.1", "server-learning-rate=12.0", "gamma=1.0"),
+    "tuned": ("clip-norm=0.1", "server-learning-rate=12.0", "gamma=1.0", "training.steps=5"),
     "weighted": ("privacy.band-weights=holders",),
 }
 # Of cells with settings of their own, and of the one they are compared with.

@@ -191,8 +191,9 @@ class Plan:
     @cached_property
     def row_weights(self) -> npt.NDArray[np.float64]:
         """Shape (max_rank, 1): the weight of its band for every row."""
-        heights = [band.height for band in self.bands]
-        return np.repeat(self.band_weights, heights)[:, None]
+        weights = np.repeat(self.band_weights, [band.height for band in self.bands])[:, None]
+        weights.setflags(write=False)
+        return weights
 
     @property
     def bands_alone(self) -> bool:

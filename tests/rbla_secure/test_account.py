@@ -111,6 +111,25 @@ def test_account_compares_rounds_and_weights_of_bands(
     assert found["least_noise_weights"]["noise_energy"] == pytest.approx(0.59, abs=1e-3)
 
 
+def test_weights_of_bands_change_the_adapter_and_no_epsilon(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole run with weights spends what one without does; its model card names them."""
+    keys = [*job(images, rounds=1, secure_sum="masking"), *NOISY, "--set", "privacy.simulation=true"]
+    weighted = [*keys, "--set", "privacy.band-weights=holders"]
+
+    runs = [
+        told(capsys, "run", "--out", str(tmp_path / name), *each)
+        for name, each in (("equal", keys), ("weighted", weighted))
+    ]
+
+    assert runs[0]["epsilon"] == runs[1]["epsilon"]
+    adapters = [tmp_path / name / "adapter" for name in ("equal", "weighted")]
+    first, second = ((folder / "adapter_model.safetensors").read_bytes() for folder in adapters)
+    assert first != second
+    assert "rank bands weighted: 0.716 in rows 1-2" in (adapters[1] / "README.md").read_text()
+
+
 def test_without_noise_there_is_no_epsilon(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
