@@ -82,8 +82,14 @@ CLIENT_LEVEL = (
 )
 # What single cells have beside, or in the place of, the settings of their level: chosen on seed 0.
 VARIANTS = {
-    "tuned": ("clip-norm=0.1", "server-learning-rate=12.0", "gamma=1.0", "training.steps=5"),
     "weighted": ("privacy.band-weights=holders",),
+    "clip 0.1, gamma 1": ("clip-norm=0.1", "server-learning-rate=12.0", "gamma=1.0"),
+    "clip 0.1, gamma 1, 5 steps": (
+        "clip-norm=0.1",
+        "server-learning-rate=12.0",
+        "gamma=1.0",
+        "training.steps=5",
+    ),
 }
 # Of cells with settings of their own, and of the one they are compared with.
 MORE_SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -137,14 +143,11 @@ class Cell:
 
 
 BEST_BEFORE = Cell(level="client", clients=100, factors="lora-b", clipping="fixed", epsilon=8.0)
-TUNED = replace(BEST_BEFORE, variant="tuned")
-WEIGHTED = Cell(
-    level="client", clients=1000, factors="both", clipping="fixed", epsilon=2.0, variant="weighted"
-)
+WEIGHTED, TUNED, LONGER = (replace(BEST_BEFORE, variant=variant) for variant in VARIANTS)
 
 
 def cells() -> Iterator[Cell]:
-    """All 25. Without noise there is nothing to adapt the clip norm with."""
+    """All 26. Without noise there is nothing to adapt the clip norm with."""
     for clients in (1000, 100):
         for target in EPSILONS:
             for factors in ("both", "lora-b"):
@@ -154,7 +157,7 @@ def cells() -> Iterator[Cell]:
                     )
     for target in EPSILONS:
         yield Cell(level="sample", clients=10, factors="both", clipping="fixed", epsilon=target)
-    yield from (TUNED, WEIGHTED)
+    yield from (WEIGHTED, TUNED, LONGER)
 
 
 def config_of(cell: Cell, data: str, seed: int) -> Config:
