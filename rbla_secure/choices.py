@@ -137,6 +137,17 @@ class Clipping(StrEnum):
     ADAPTIVE = "adaptive"
 
 
+class BandWeights(StrEnum):
+    """By what the rows of a rank band are multiplied before an update is clipped, and divided after the average.
+
+    EQUAL: by nothing.
+    HOLDERS: by what leaves the least noise in the average, given the holders of each band (privacy/band_weights.py).
+    """
+
+    EQUAL = "equal"
+    HOLDERS = "holders"
+
+
 class Optimizer(StrEnum):
     """The local optimizer; its state never outlives a round."""
 

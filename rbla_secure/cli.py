@@ -25,6 +25,7 @@ from rbla_secure.durable import write_atomic
 from rbla_secure.errors import ConfigError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.derived import asked_threshold, opening_rule, tier_protection, warnings
+from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase, take_passphrase
@@ -153,11 +154,24 @@ def _account(options: argparse.Namespace) -> dict[str, object]:
         found = forecast(plan, plan.mechanism)
         report.account(privacy.forecast_lines(found), privacy.band_ratios(found))
         told = privacy.forecast_object(found)
+        told["fewer_rounds"] = _fewer_rounds(report, plan)
     if plan.sample_level is not None:
         examples = sample_forecast(config)
         report.account(privacy.sample_forecast_lines(examples))
         told["sample_level"] = privacy.sample_forecast_object(examples)
     return told
+
+
+def _fewer_rounds(report: ConsoleReport, plan: Plan) -> dict[str, object] | None:
+    from rbla_secure.federation.round_costs import round_costs  # noqa: PLC0415
+    from rbla_secure.report import round_costs as told  # noqa: PLC0415
+
+    costs = round_costs(plan)
+    if costs is None:
+        return None
+    report.account(told.round_cost_lines(costs, plan))
+    report.table(*told.round_cost_table(costs, plan))
+    return told.round_cost_object(costs, plan)
 
 
 def _account_spent(options: argparse.Namespace) -> dict[str, object]:

@@ -19,6 +19,7 @@ from rbla_secure.choices import (
     AcrossRule,
     Adjacency,
     AverageRule,
+    BandWeights,
     Clipping,
     DataSet,
     Encryption,
@@ -174,6 +175,15 @@ class PrivacyConfig(_Table):
         False, description="noise follows from the seed: repeatable, and worthless as protection"
     )
     clipping: Clipping = Clipping.FLAT
+    band_weights: BandWeights = Field(
+        BandWeights.EQUAL,
+        description="holders: rank bands are weighted before the clip so that the average has the least noise; clip-norm and "
+        "quantization.bound are of the weighted update",
+    )
+    rank_decay: Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)] = Field(
+        0.0,
+        description="with band-weights=holders: the squared norm of row r is expected to fall as r^-decay",
+    )
     min_clip: LengthOrZero = Field(
         0.0, description="adaptive clipping: the smallest norm; 0 takes clip-norm / 16"
     )

@@ -33,6 +33,7 @@ from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import BeforeTraining, Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.row_weights import band_weights, weights_used
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.spending import check_spent
 from rbla_secure.federation.wanted_budgets import Wanted
@@ -361,6 +362,7 @@ def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequenc
     """What the model card says of the adapter."""
     clients = sum(tier.clients for tier in config.tiers.values())
     ranks = sorted({tier.rank for tier in config.tiers.values()})
+    weights = weights_used(config, band_weights(config, adapter.layout))
     return {
         "rank": f"{adapter.rank}; any smaller prefix of the rows is a valid adapter too",
         "alpha / r": f"{config.lora.scaling:g}, at every rank",
@@ -369,7 +371,7 @@ def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequenc
         "data": f"{config.task.data}, {config.task.partition} partition",
         "average": f"{config.average}, gamma {config.gamma:g}; {opening_rule(config)}",
         "secure sum": str(config.secure_sum),
-        "clip norm": f"{config.clip_norm:g}",
+        "clip norm": f"{config.clip_norm:g}" + (f", rank bands weighted: {weights}" if weights else ""),
         "differential privacy": " ".join(claims) or "none: no noise was added",
         "accuracy on held-out examples": f"{progress.records[-1].accuracy:.3f}",
     }

@@ -109,6 +109,22 @@ def test_claim_31_an_update_that_is_not_finite_does_not_show() -> None:
     )
 
 
+def test_claim_31_what_is_clipped_is_what_is_weighted() -> None:
+    """Weighted rows are as long as the sensitivity at most, wherever a client moves far; clipped first, they would be longer."""
+    weights = {"colluders": 0, "mechanism": "central", "band_weights": "holders", "rank_decay": 1.0}
+    plan = make_plan(secure_sum="masking", privacy=weights, quantization={"bound": 10.0})
+    session = plan.session(run=RUN, round_number=1, attempt=1, cohort=tuple(plan.ranks))
+    change = np.zeros((3, LAYOUT.row_length))
+    change[1:] = 5.0
+
+    sent = contribution(plan, session, ONE, change, weight=1.0, noise_key=bytes(16))
+
+    bound = plan.mechanism.sensitivity(plan.config.privacy.adjacency)  # type: ignore[union-attr]
+    assert 0.99 * bound < math.hypot(*(np.linalg.norm(values) for values in sent.values())) <= bound
+    clipped_first = plan.row_weights * change / np.linalg.norm(change)
+    assert np.linalg.norm(clipped_first) > 1.1 * plan.config.clip_norm
+
+
 def test_claim_31_noise_keys_come_from_the_system() -> None:
     """Two keys of one client and round differ; only a simulation repeats them."""
     plan = make_plan(secure_sum="masking")

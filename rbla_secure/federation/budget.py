@@ -51,6 +51,11 @@ def multiplier_against(observer: Observer, config: Config, counted: Sequence[int
     return min(wanted * math.sqrt(g / m) for g, m in zip(unknown, counted, strict=True))
 
 
+def least_multiplier(config: Config, counted: Sequence[int], colluding: int) -> float:
+    """The noise multiplier of one round against the observer that faces the least noise; arguments as above."""
+    return min(multiplier_against(each, config, counted, colluding) for each in claimed(config))
+
+
 def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None:
     """Refuse a run that would exceed its budget against anybody, even if everything goes as expected.
 

@@ -1,6 +1,6 @@
 """From a client's change to the integers that leave it: bound, pack, quantize, add noise. Run by the client.
 
-    change -ClientUpdate-> clip -> pack -> quantize [-> count -> noise] -> integers per band
+    change -> weights of bands -ClientUpdate-> clip -> pack -> quantize [-> count -> noise] -> integers per band
 
 With noise on, nothing else depends on the data: weights are public, cut-off coordinates are not counted, a change that is
 not finite counts as zero, and every integer, padding included, carries this client's share of the noise.
@@ -72,7 +72,7 @@ def contribution(
         plan: The client's own.
         session: Of the round; it names the clip norm.
         client: Who.
-        change: Trained rows minus broadcast rows, shape (rank, row_length).
+        change: Trained rows minus broadcast rows, shape (rank, row_length); the plan's weights of bands are put on it here.
         weight: In [least weight, 1]; 1 where weights are uniform, as under noise.
         noise_key: 16 secret bytes, fresh for every session; not used without distributed noise.
         seeds: Of the removable components of the noise, where the plan has any.
@@ -82,6 +82,8 @@ def contribution(
         ValueError: The seeds are not those that the plan wants.
     """
     mechanism = plan.mechanism_of(session)
+    # Before the clip: the norm that is bounded is that of what is sent.
+    change = plan.row_weights[: len(change)] * change
     if plan.bands_alone:
         change = _until_diverged(plan, session, client, change)
     if mechanism is None:

@@ -21,6 +21,7 @@ from rbla_secure.federation.derived import (
 )
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, column_of, views
+from rbla_secure.federation.round_costs import signal_to_noise
 from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
 from rbla_secure.privacy.banded_matrix import noise_left
@@ -134,9 +135,10 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     # Of a band summed in groups, what the smallest of them shows decides.
     expected = {band.index: min(sizes) for band, sizes in band_groups(config) if sizes} or everybody
     quorum = config.min_holders if plan.grouped else row_quorum(config)
+    ratios = signal_to_noise(plan, mechanism.noise_multiplier)
     bands = tuple(
-        BandForecast(band=band, holders=count, signal_to_noise=_ratio(plan, mechanism, band.stop, count))
-        for band, count in bands_and_holders(config)
+        BandForecast(band=band, holders=count, signal_to_noise=ratio)
+        for (band, count), ratio in zip(bands_and_holders(config), ratios, strict=True)
     )
     return Forecast(
         views={observer: _epsilon(each, rounds, delta) for observer, each in seen(expected).items()},
@@ -154,12 +156,6 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
 
 def _epsilon(release: Release, rounds: int, delta: float) -> float:
     return epsilon([release] * rounds, delta)
-
-
-def _ratio(plan: Plan, mechanism: GaussianMechanism, rank: int, holders: int) -> float:
-    """Expected holders over z sqrt(d), d the values of an update up to the band: what agreeing updates leave above the noise."""
-    width = int(plan.columns.sum())
-    return plan.config.privacy.sample_rate * holders / (mechanism.noise_multiplier * math.sqrt(rank * width))
 
 
 def _assumptions(plan: Plan) -> list[str]:

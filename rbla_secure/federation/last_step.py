@@ -38,13 +38,13 @@ class LastStep:
             self.took(before, after)
 
     def by_band(self) -> Mapping[int, npt.NDArray[np.float64]] | None:
-        """The step as the bands carry it, with zeros in the place of their statistics; None if there was none yet."""
+        """The step as the bands carry it: weighted, with zeros in the place of statistics; None if there was none yet."""
         if self._change is None:
             return None
-        tail = np.zeros(self.plan.statistics)
+        tail, weighted = np.zeros(self.plan.statistics), self.plan.row_weights * self._change
         return {
             band.index: np.concatenate(
-                [self._change[band.start : band.stop, self.plan.columns].reshape(-1), tail]
+                [weighted[band.start : band.stop, self.plan.columns].reshape(-1), tail]
             )
             for band in self.plan.bands
         }

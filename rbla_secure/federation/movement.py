@@ -55,7 +55,9 @@ class Movement:
         change = self.after.astype(np.float64) - before
         if not plan.columns.all() and change[:, ~plan.columns].any():
             raise RefusalError("the adapter has changed in values that are not trained (lora.factors=lora-b)")
-        moved, size = _Lengths.of(change), _Lengths.of(before)
+        # The limits are of weighted rows. Rounding to float32 is relative, so weights do not change what it allows.
+        weights = plan.row_weights[: len(change)]
+        moved, size = _Lengths.of(weights * change), _Lengths.of(weights * before)
         for band in plan.bands:
             if band.stop > len(change):
                 break

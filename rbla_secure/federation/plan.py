@@ -59,6 +59,7 @@ from rbla_secure.federation.protection import (
     whoever_is_there,
 )
 from rbla_secure.federation.refusals import check_config
+from rbla_secure.federation.row_weights import band_weights
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
 from rbla_secure.privacy.clipping import nearest_norm, rounded_norm
@@ -180,6 +181,18 @@ class Plan:
         if self.config.lora.factors is Factors.LORA_B:
             return self.layout.lora_B_columns
         return np.ones(self.layout.row_length, dtype=np.bool_)
+
+    @cached_property
+    def band_weights(self) -> tuple[float, ...]:
+        """By index of a band: what its rows are multiplied by before the clip, and their average is divided by; public."""
+        return band_weights(self.config, self.layout)
+
+    @cached_property
+    def row_weights(self) -> npt.NDArray[np.float64]:
+        """Shape (max_rank, 1): the weight of its band for every row."""
+        weights = np.repeat(self.band_weights, [band.height for band in self.bands])[:, None]
+        weights.setflags(write=False)
+        return weights
 
     @property
     def bands_alone(self) -> bool:

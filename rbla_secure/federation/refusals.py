@@ -36,6 +36,7 @@ from rbla_secure.federation.derived import (
 from rbla_secure.federation.protection import adaptive, check_privacy, colluders, counted_shares, noisy
 from rbla_secure.federation.recovery import refuse_without_noise
 from rbla_secure.federation.robust_refusals import check_robustness
+from rbla_secure.federation.row_weights import check_band_weights
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.quorum import band_quorum
@@ -66,6 +67,7 @@ def check_config(config: Config) -> None:
     _check_turns(config)
     _check_schedule(config)
     _check_draws(config)
+    check_band_weights(config)
     _check_noise(config)
     _check_sample_level(config)
 

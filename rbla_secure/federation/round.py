@@ -7,7 +7,7 @@ The stages before the input (keys, shares) need no adapter: they ride along with
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from protocols.interface import SumResult
@@ -223,7 +223,11 @@ def _refused_bands(plan: Plan, session: Session, sums: SumResult, judged: Judged
 
 
 def average(plan: Plan, totals: Totals) -> GroupAverage:
-    """The average that the plan names."""
+    """The average that the plan names, in units of an update: totals come weighted by band, and leave without."""
+    totals = {
+        index: replace(total, weighted_sum=total.weighted_sum / plan.band_weights[index])
+        for index, total in totals.items()
+    }
     match plan.config.average:
         case AverageRule.RBLA:
             return rbla_average(totals, plan.bands, plan.layout, gamma=plan.config.gamma)

@@ -21,6 +21,9 @@ a / (a + l q) + b / (b + l q), and the sum over all classes of the plan bounds e
 with M_b clients of a cohort whose highest band is b. A coordinate of an average is at most bound / l, as each integer is at most
 `levels`. Zero padding and gamma multiply by shares <= 1. The default job has K = 1 + 3 * 2/5: sqrt(K) = 1.48.
 
+**Weights of bands** (`row_weights.py`) are on every x_k before the clip, so all of this, noise included, is of weighted steps: row r
+of an adapter times the weight of its band. Whoever holds an adapter against a limit multiplies first.
+
 **Filters** see updates that the server has clipped to the same C. Means over a selection, and of shortened updates: as above,
 with q the least number that is kept. Median and trimmed mean (f of v values on either side; the median trims (v - 1) // 2):
 if the result t of a coordinate is above 0, the v - 2f kept values have a mean of t and the f above are no less than the largest
@@ -125,15 +128,18 @@ def step_limit(plan: Plan) -> float:
     """The largest L2 norm, over all rows, by which one honest round moves the global adapter, before float32 rounding.
 
     With a check of public accuracy a round may also go back by `WINDOW` - 1 steps (`guard.py`). Infinite under fl-trust.
+    With weights of bands a bound of it: the limit is of the weighted step, which is least lengthened by the smallest weight.
     """
-    return in_one_round(plan, average_limits(plan).total)
+    least = min(plan.band_weights[band.index] for band in plan.bands_that_open)
+    return in_one_round(plan, average_limits(plan).total) / least
 
 
 def in_one_round(plan: Plan, limit: float) -> float:
     """From a limit of an average to how far a round moves what it limits: rows, a band of them or one value."""
     moved = plan.config.server_learning_rate * limit
     if cap := plan.config.robustness.max_step_norm:
-        moved = min(moved, cap * _ARITHMETIC)
+        # The cap is of the step itself, which no weight lengthens by more than the largest.
+        moved = min(moved, cap * max(plan.band_weights) * _ARITHMETIC)
     return moved * (WINDOW - 1) if plan.config.robustness.max_accuracy_drop else moved
 
 

@@ -182,6 +182,10 @@ class ConsoleReport:
             columns = ("band", "holders per round", "signal to noise, one round")
             self._table("what noise leaves of the signal, a rule of thumb", columns, rows)
 
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Figures side by side."""
+        self._table(title, columns, rows)
+
     def _table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in columns:

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,46 @@ def test_account_says_what_it_assumes(images: Path, capsys: pytest.CaptureFixtur
     assert "who takes part, ranks and weights are public" in text
     assert "10 clients a round are few" in text
     assert "rows 9-16" in text
+
+
+def test_account_compares_rounds_and_weights_of_bands(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fewer rounds at the plan's epsilon and what weights save, in words and figures; with weights, the weights."""
+    weighted = ("--set", "privacy.band-weights=holders", "--set", "privacy.rank-decay=1")
+    assert main(["account", *job(images), *NOISY]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "advice: privacy.band-weights=holders leaves 8.3% less noise energy" in text
+    assert f"fewer rounds at epsilon {of_rounds(3):.3f}" in text
+    assert main(["account", *job(images), *NOISY, *weighted]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "rank bands are weighted (0.583 in rows 1-2, 0.825 in rows 3-4" in text
+
+    found: Any = told(capsys, "account", *job(images), *NOISY, *weighted)["fewer_rounds"]
+
+    assert [each["rounds"] for each in found["rounds"]] == [2, 3]
+    assert found["rounds"][0]["noise_multiplier"] == pytest.approx(3 * math.sqrt(2 / 3), rel=1e-5)
+    assert found["band_weights"] == pytest.approx([0.583, 0.825, 1.109, 1.598], abs=1e-3)
+    assert found["least_noise_weights"]["noise_energy"] == pytest.approx(0.59, abs=1e-3)
+
+
+def test_weights_of_bands_change_the_adapter_and_no_epsilon(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole run with weights spends what one without does; its model card names them."""
+    keys = [*job(images, rounds=1, secure_sum="masking"), *NOISY, "--set", "privacy.simulation=true"]
+    weighted = [*keys, "--set", "privacy.band-weights=holders"]
+
+    runs = [
+        told(capsys, "run", "--out", str(tmp_path / name), *each)
+        for name, each in (("equal", keys), ("weighted", weighted))
+    ]
+
+    assert runs[0]["epsilon"] == runs[1]["epsilon"]
+    adapters = [tmp_path / name / "adapter" for name in ("equal", "weighted")]
+    first, second = ((folder / "adapter_model.safetensors").read_bytes() for folder in adapters)
+    assert first != second
+    assert "rank bands weighted: 0.716 in rows 1-2" in (adapters[1] / "README.md").read_text()
 
 
 def test_without_noise_there_is_no_epsilon(

@@ -76,6 +76,8 @@ OTHERS = {
     "robustness.max-accuracy-drop": 0.125,
     "robustness.max-trigger-rise": 0.25,
     "privacy.clipping": "per-layer",
+    "privacy.band-weights": "holders",
+    "privacy.rank-decay": 0.5,
     "privacy.min-clip": 0.25,
     "privacy.max-clip": 16.0,
     "privacy.quantile": 0.75,

@@ -32,6 +32,7 @@ from rbla_secure.privacy.quantize import quantize_values
 # 16 clients, 4 rank rows of 8 values: 32 coordinates a run; rows 3-4 have six holders.
 TIERS = {"large": {"rank": 4, "clients": 6}, "small": {"rank": 2, "clients": 10}}
 WIDTH, RANK, THIN = 8, 4, 6
+WEIGHTS = {"band_weights": "holders", "rank_decay": 2.0}
 CANARY: ClientId = "large-01"
 
 
@@ -44,11 +45,12 @@ class Fault(Enum):
     DOUBLE_CLIP = "updates are clipped to twice the claimed norm"
     DIVISION_FIRST = "rows are divided first, and noise for the whole cohort is added after"
     HEAVY_WEIGHT = "the canary weighs one and a half"
+    CLIPPED_FIRST = "an update is clipped before its rank bands are weighted"
 
 
 @lru_cache
-def plan_of(runs: int, upload: str = "banded") -> Plan:
-    """The plan whose adapter has one block of columns per run."""
+def plan_of(runs: int, upload: str = "banded", *, weighted: bool = False) -> Plan:
+    """The plan whose adapter has one block of columns per run; weighted, its thin rows count double before the clip."""
     config = Config.model_validate(
         {
             "tiers": TIERS,
@@ -59,7 +61,7 @@ def plan_of(runs: int, upload: str = "banded") -> Plan:
             "quantization": {
                 "bound": 0.5
             },  # no clipped value is longer, and rounding adds little to the sensitivity
-            "privacy": {"colluders": 0},
+            "privacy": {"colluders": 0, **(WEIGHTS if weighted else {})},
         }
     )
     # lora_A has all columns but one, which PEFT's format needs for lora_B; it stays empty.
@@ -127,8 +129,15 @@ def _canary(plan: Plan, runs: int, fault: Fault, seed: int) -> dict[int, npt.NDA
     clip_norm = 2.0 if fault is Fault.DOUBLE_CLIP else plan.config.clip_norm
     rounding = UniformStream(seed.to_bytes(16, "big"))
     blocks = []
+    first = np.ones_like(plan.row_weights) if fault is Fault.CLIPPED_FIRST else plan.row_weights
     for _ in range(runs):
-        packed = pack(clip(ClientUpdate(rows=rows, weight=1.0), clip_norm=clip_norm), plan.bands)
+        packed = pack(clip(ClientUpdate(rows=first * rows, weight=1.0), clip_norm=clip_norm), plan.bands)
+        if fault is Fault.CLIPPED_FIRST:
+            packed = PackedUpdate(
+                bands={index: plan.band_weights[index] * values for index, values in packed.bands.items()},
+                weight=1.0,
+                norm_bound=max(plan.band_weights) * packed.norm_bound,
+            )
         if fault is Fault.HEAVY_WEIGHT:
             packed = PackedUpdate(
                 bands={index: 1.5 * values for index, values in packed.bands.items()},

@@ -23,6 +23,10 @@ from tests.support.federations import (
 )
 
 MASKED: dict[str, Any] = {"secure_sum": "masking", "masking": {"profile": "semi-honest"}}
+WEIGHTED: dict[str, Any] = {
+    "noise_multiplier": 1.0,
+    "privacy": {"colluders": 0, "band_weights": "holders", "rank_decay": 2.0},
+}
 
 
 def far(adapter: Adapter, seed: int) -> Rows:
@@ -46,6 +50,8 @@ def movement(before: Any, after: Any, rounds: int = 1) -> Movement:
         {"server_learning_rate": 2.5},
         {"robustness": {"f": 2}},
         {**MASKED, "noise_multiplier": 1.0, "privacy": {"colluders": 0}},
+        {**MASKED, **WEIGHTED},
+        {**MASKED, **WEIGHTED, "robustness": {"max_step_norm": 0.05}},
         {"robustness": {"filter": "centered-clipping"}},
         {"robustness": {"max_step_norm": 0.01}},
         {"robustness": {"max_accuracy_drop": 0.05}},

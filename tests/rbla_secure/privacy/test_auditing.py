@@ -20,18 +20,18 @@ def claim(upload: str = "banded") -> Release:
     return plan.mechanism.event(uploaders)
 
 
-def attack(fault: Fault, upload: str = "banded") -> Audit:
-    plan = plan_of(RUNS, upload)
+def attack(fault: Fault, upload: str = "banded", *, weighted: bool = False) -> Audit:
+    plan = plan_of(RUNS, upload, weighted=weighted)
     return audit(
         scores(plan, RUNS, canary=True, fault=fault, seed=1),
         scores(plan, RUNS, canary=False, fault=fault, seed=2),
     )
 
 
-@pytest.mark.parametrize("upload", ["banded", "padded"])
-def test_the_pipeline_keeps_its_claim_and_the_claim_is_tight(upload: str) -> None:
+@pytest.mark.parametrize(("upload", "weighted"), [("banded", False), ("padded", False), ("banded", True)])
+def test_the_pipeline_keeps_its_claim_and_the_claim_is_tight(upload: str, weighted: bool) -> None:  # noqa: FBT001
     """The audit does not refute the claim, and comes within four tenths of it (a confident bound of a difference that is really within a twentieth)."""
-    result = attack(Fault.NONE, upload)
+    result = attack(Fault.NONE, upload, weighted=weighted)
 
     result.check(claim(upload))
     assert result.mu > 0.6 / claim(upload).noise_multiplier
@@ -41,7 +41,7 @@ def test_the_pipeline_keeps_its_claim_and_the_claim_is_tight(upload: str) -> Non
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
 def test_a_planted_fault_is_refuted(fault: Fault) -> None:
     """Each way to get it wrong shows more than the claim."""
-    result = attack(fault)
+    result = attack(fault, weighted=fault is Fault.CLIPPED_FIRST)
 
     with pytest.raises(PrivacyError, match="the audit shows mu >="):
         result.check(claim())

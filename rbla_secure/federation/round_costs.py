@@ -1,0 +1,140 @@
+"""What rounds and weights of bands cost at one epsilon, before anything is trained.
+
+T rounds of a client at one epsilon take a noise multiplier that grows with sqrt(T), so the signal-to-noise ratio of one round
+falls with 1 / sqrt(T). That of the sum of all rounds, if they agree, stays: rounds beyond those that training has use for add no
+signal and do add noise. The ratios are rules of thumb: they assume clipped updates that agree, and whose squared norm is
+spread over rows as `privacy.rank-decay` says, evenly if it is 0.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final, final
+
+from rbla_secure.choices import BandWeights, RowOrder
+from rbla_secure.federation.budget import least_multiplier, participations
+from rbla_secure.federation.derived import bands_and_holders
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.row_weights import band_profiles
+from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
+from rbla_secure.privacy.band_weights import expected_signal, least_noise_weights, noise_energy
+from rbla_secure.privacy.noise import Release
+
+# Numbers of rounds that are compared with the configured one, as far as they are below it.
+COMPARED: Final = (2, 3, 5, 8, 12, 20, 50, 100)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundCost:
+    """A number of rounds at the plan's epsilon.
+
+    Args:
+        rounds: Of the run.
+        participations: Of them, those of the client that takes part most.
+        noise_multiplier: That keeps the epsilon, in the place of the configured one.
+        signal_to_noise: By index of a band, of its average in one round.
+    """
+
+    rounds: int
+    participations: int
+    noise_multiplier: float
+    signal_to_noise: tuple[float, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedNoise:
+    """What weights of bands save.
+
+    Args:
+        used: Whether the plan has them.
+        energy: Noise energy of one average with the weights that leave the least, over that with equal ones.
+        epsilon: What a run with these weights would spend at the noise energy that equal ones have at the plan's epsilon.
+    """
+
+    used: bool
+    energy: float
+    epsilon: float
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundCosts:
+    """Numbers of rounds side by side.
+
+    Args:
+        epsilon: Of all of them: privacy.max-epsilon, or without one what the plan spends against the observer that faces least noise.
+        rounds: Increasing; the last one is the plan's own.
+        weights: What weights of bands save, or None where the plan can have none.
+    """
+
+    epsilon: float
+    rounds: tuple[RoundCost, ...]
+    weights: WeightedNoise | None
+
+
+def round_costs(plan: Plan) -> RoundCosts | None:
+    """The costs of a plan; None without noise, or where some observer faces none."""
+    config, delta, mechanism = plan.config, plan.config.privacy.delta, plan.mechanism
+    if mechanism is None:
+        return None
+    multiplier = least_multiplier(config, [shares.counted for shares in mechanism.bands], plan.colluders)
+    if not multiplier:
+        return None
+    hidden = config.noise_multiplier / multiplier
+    rate = config.privacy.sample_rate
+    target = config.privacy.max_epsilon or _epsilon(multiplier, participations(config), delta, rate)
+    compared = sorted({*(number for number in COMPARED if number < config.rounds), config.rounds})
+    found = []
+    for number in compared:
+        counted = participations(config.model_copy(update={"rounds": number}))
+        needed = hidden * noise_multiplier_for(target, delta=delta, releases=counted, sample_rate=rate)
+        found.append(
+            RoundCost(
+                rounds=number,
+                participations=counted,
+                noise_multiplier=needed,
+                signal_to_noise=signal_to_noise(plan, needed),
+            )
+        )
+    return RoundCosts(epsilon=target, rounds=tuple(found), weights=_weighted_noise(plan, target))
+
+
+def signal_to_noise(plan: Plan, noise_multiplier: float) -> tuple[float, ...]:
+    """By index of a band: what agreeing updates of its holders of the least rank leave in one value, above the noise in it.
+
+    With w values in a row, D_b holders (expected ones, where clients are drawn), s and a of `privacy/band_weights.py`, and h_b rows: an update of the bands up to b, clipped
+    at C, has C sqrt(s_b / (h_b w)) / sqrt(sum_{k <= b} a_k^2 s_k) in a value of band b, and the noise there is z C / (D_b a_b). At
+    equal weights and an even spread the ratio is D_b / (z sqrt(d)), d the values of such an update.
+    """
+    counted, width = bands_and_holders(plan.config), int(plan.columns.sum())
+    signals = expected_signal(
+        [(band.start, band.stop) for band, _ in counted], plan.config.privacy.rank_decay
+    )
+    found, length = [], 0.0
+    for (band, holders), weight, signal in zip(counted, plan.band_weights, signals, strict=True):
+        length += weight**2 * signal
+        value = math.sqrt(signal / (band.height * width) / length)
+        found.append(plan.config.privacy.sample_rate * holders * weight * value / noise_multiplier)
+    return tuple(found)
+
+
+def _weighted_noise(plan: Plan, target: float) -> WeightedNoise | None:
+    config = plan.config
+    if config.training.rows is RowOrder.IN_TURNS:
+        return None
+    profiles = band_profiles(config, plan.layout)
+    costs, signals = [each.cost for each in profiles], [each.signal for each in profiles]
+    ratio = noise_energy(costs, least_noise_weights(costs, signals)) / math.fsum(costs)
+    counted, rate = participations(config), config.privacy.sample_rate
+    equal = noise_multiplier_for(target, delta=config.privacy.delta, releases=counted, sample_rate=rate)
+    return WeightedNoise(
+        used=config.privacy.band_weights is BandWeights.HOLDERS,
+        energy=ratio,
+        epsilon=_epsilon(equal / math.sqrt(ratio), counted, config.privacy.delta, rate),
+    )
+
+
+def _epsilon(multiplier: float, releases: int, delta: float, rate: float) -> float:
+    release = Release(noise_multiplier=multiplier, slack=0.0, rho=0.0, sample_rate=rate)
+    return epsilon([release] * releases, delta)

@@ -1,0 +1,110 @@
+"""The public weights of a plan's rank bands: from tiers, layout and average to the numbers by which rows are multiplied.
+
+Between a client's clip and the server's average everything is in weighted units: integers, noise, totals, the limits of
+`step_bound.py`, and the clip norm. `contribution.py` multiplies, `round.average` divides, and what compares adapters
+with limits (`movement.py`, `last_step.py`) multiplies too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from rbla_secure.choices import AverageRule, BandWeights, Factors, RowOrder
+from rbla_secure.config import Config
+from rbla_secure.errors import PlanError
+from rbla_secure.federation.derived import bands_and_holders, row_quorum
+from rbla_secure.federation.protection import noisy
+from rbla_secure.lora.adapter import AdapterLayout
+from rbla_secure.lora.bands import Band
+from rbla_secure.privacy.band_weights import expected_signal, least_noise_weights
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandProfile:
+    """One band that opens.
+
+    Args:
+        band: Its rows.
+        cost: c_b: its share of the noise energy of an average at equal weights, per squared unit of noise on a sum.
+        signal: s_b: the share of an update's squared norm that is expected in it, in no unit.
+    """
+
+    band: Band
+    cost: float
+    signal: float
+
+
+def check_band_weights(config: Config) -> None:
+    """Refuse weights where nothing reads them or where they change nothing.
+
+    Raises:
+        PlanError: Names the argument, its value and the rule.
+    """
+    privacy = config.privacy
+    if privacy.band_weights is BandWeights.EQUAL:
+        if privacy.rank_decay:
+            raise PlanError(
+                f"privacy.rank-decay={privacy.rank_decay:g} must be 0 with privacy.band-weights=equal, which does not read it: "
+                "use privacy.band-weights=holders"
+            )
+        return
+    if not noisy(config):
+        raise PlanError(
+            f"privacy.band-weights={privacy.band_weights} must be equal without noise-multiplier above 0: there is no noise to "
+            "distribute"
+        )
+    if config.training.rows is RowOrder.IN_TURNS:
+        raise PlanError(
+            f"privacy.band-weights={privacy.band_weights} must be equal with training.rows=in-turns: each band is clipped alone, "
+            "to an equal part of the clip norm, so that a weight would lessen signal and noise of a band alike"
+        )
+
+
+def band_weights(config: Config, layout: AdapterLayout) -> tuple[float, ...]:
+    """By index of a band: a_b; 1 where weights are equal and in bands that can never open, which nobody uploads."""
+    weights = [1.0] * len(bands_and_holders(config))
+    if config.privacy.band_weights is BandWeights.HOLDERS:
+        profiles = band_profiles(config, layout)
+        found = least_noise_weights([each.cost for each in profiles], [each.signal for each in profiles])
+        weights[: len(found)] = found
+    return tuple(weights)
+
+
+def band_profiles(config: Config, layout: AdapterLayout) -> tuple[BandProfile, ...]:
+    """Costs and expected signals of the bands that open, which are the first ones.
+
+    With D_b holders of n clients, q = D_b / n, an average divides a sum by D_b, and multiplies by q^gamma on lora_B, or under
+    zero padding by q on both factors. A row of a values of lora_A and b of lora_B thus costs (a + b q^(2 gamma)) / D_b^2, or
+    (a + b) / n^2.
+    """
+    counted = bands_and_holders(config)
+    members, quorum = counted[0][1], row_quorum(config)
+    opening = [(band, holders) for band, holders in counted if holders >= quorum]
+    signals = expected_signal([(band.start, band.stop) for band, _ in opening], config.privacy.rank_decay)
+    return tuple(
+        BandProfile(band=band, cost=band.height * _row_cost(config, layout, holders, members), signal=signal)
+        for (band, holders), signal in zip(opening, signals, strict=True)
+    )
+
+
+def weights_used(config: Config, weights: Sequence[float]) -> str:
+    """The weights of the bands that open in words, for people; empty where they are equal."""
+    if config.privacy.band_weights is BandWeights.EQUAL:
+        return ""
+    named = zip(bands_and_holders(config), weights, strict=True)
+    return ", ".join(
+        f"{weight:.3f} in {band}" for (band, count), weight in named if count >= row_quorum(config)
+    )
+
+
+def _row_cost(config: Config, layout: AdapterLayout, holders: int, members: int) -> float:
+    share = holders / members
+    of_b = int(layout.lora_B_columns.sum())
+    of_a = 0 if config.lora.factors is Factors.LORA_B else layout.row_length - of_b
+    match config.average:
+        case AverageRule.ZERO_PAD:
+            kept = share**2 * (of_a + of_b)
+        case AverageRule.RBLA | AverageRule.FEDAVG:
+            kept = of_a + of_b * share ** (2 * config.gamma)
+    return kept / holders**2
