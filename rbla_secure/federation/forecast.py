@@ -43,7 +43,7 @@ WHO_ANSWERED = (
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandForecast:
-    """One band: its holders per round, and the signal-to-noise ratio of its average in one round."""
+    """One band: its holders per round, expected ones where they are drawn, and the signal-to-noise ratio of its average in one round."""
 
     band: Band
     holders: int
@@ -133,8 +133,10 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     expected = {band.index: min(sizes) for band, sizes in band_groups(config) if sizes} or everybody
     quorum = config.min_holders if plan.grouped else row_quorum(config)
     bands = tuple(
-        BandForecast(band=band, holders=count, signal_to_noise=_ratio(plan, mechanism, band.stop, count))
-        for band, count in bands_and_holders(config)
+        BandForecast(
+            band=band, holders=round(count), signal_to_noise=_ratio(plan, mechanism, band.stop, count)
+        )
+        for band, count in expected_holders(config)
     )
     return Forecast(
         views={observer: _epsilon(each, rounds, delta) for observer, each in seen(expected).items()},
@@ -154,10 +156,15 @@ def _epsilon(release: Release, rounds: int, delta: float) -> float:
     return epsilon([release] * rounds, delta)
 
 
-def _ratio(plan: Plan, mechanism: GaussianMechanism, rank: int, holders: int) -> float:
+def expected_holders(config: Config) -> list[tuple[Band, float]]:
+    """Every rank band and how many clients of a round hold it, or are expected to where they take part by secret draws."""
+    return [(band, config.privacy.sample_rate * count) for band, count in bands_and_holders(config)]
+
+
+def _ratio(plan: Plan, mechanism: GaussianMechanism, rank: int, holders: float) -> float:
     """Expected holders over z sqrt(d), d the values of an update up to the band: what agreeing updates leave above the noise."""
     width = int(plan.columns.sum())
-    return plan.config.privacy.sample_rate * holders / (mechanism.noise_multiplier * math.sqrt(rank * width))
+    return holders / (mechanism.noise_multiplier * math.sqrt(rank * width))
 
 
 def _assumptions(plan: Plan) -> list[str]:
@@ -283,7 +290,7 @@ def _missing(plan: Plan) -> str:
 
 
 def _advice(plan: Plan, bands: tuple[BandForecast, ...]) -> list[str]:
-    members, first = members_per_round(plan.config), bands[0]
+    members, first = round(plan.config.privacy.sample_rate * members_per_round(plan.config)), bands[0]
     found = []
     if members < ENOUGH_CLIENTS:
         found.append(
