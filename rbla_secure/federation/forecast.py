@@ -44,7 +44,7 @@ WHO_ANSWERED = (
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandForecast:
-    """One band: its holders per round, and the signal-to-noise ratio of its average in one round."""
+    """One band: its holders per round, expected ones where they are drawn, and the signal-to-noise ratio of its average in one round."""
 
     band: Band
     holders: int
@@ -137,8 +137,8 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     quorum = config.min_holders if plan.grouped else row_quorum(config)
     ratios = signal_to_noise(plan, mechanism.noise_multiplier)
     bands = tuple(
-        BandForecast(band=band, holders=count, signal_to_noise=ratio)
-        for (band, count), ratio in zip(bands_and_holders(config), ratios, strict=True)
+        BandForecast(band=band, holders=round(count), signal_to_noise=ratio)
+        for (band, count), ratio in zip(expected_holders(config), ratios, strict=True)
     )
     return Forecast(
         views={observer: _epsilon(each, rounds, delta) for observer, each in seen(expected).items()},
@@ -156,6 +156,11 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
 
 def _epsilon(release: Release, rounds: int, delta: float) -> float:
     return epsilon([release] * rounds, delta)
+
+
+def expected_holders(config: Config) -> list[tuple[Band, float]]:
+    """Every rank band and how many clients of a round hold it, or are expected to where they take part by secret draws."""
+    return [(band, config.privacy.sample_rate * count) for band, count in bands_and_holders(config)]
 
 
 def _assumptions(plan: Plan) -> list[str]:
@@ -281,7 +286,7 @@ def _missing(plan: Plan) -> str:
 
 
 def _advice(plan: Plan, bands: tuple[BandForecast, ...]) -> list[str]:
-    members, first = members_per_round(plan.config), bands[0]
+    members, first = round(plan.config.privacy.sample_rate * members_per_round(plan.config)), bands[0]
     found = []
     if members < ENOUGH_CLIENTS:
         found.append(

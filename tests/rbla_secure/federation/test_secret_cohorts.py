@@ -364,6 +364,10 @@ def test_the_forecast_says_who_may_not_know_what() -> None:
     assert found.views[Observer.PUBLIC] == found.views[Observer.PARTICIPANT]
     assert found.views[Observer.PUBLIC] == pytest.approx(sampled(8), rel=1e-6)
     assert found.views[Observer.SERVER] == math.inf
+    assert [(band.holders, band.signal_to_noise) for band in found.bands] == [
+        (round(RATE * count), pytest.approx(RATE * count / (1.5 * math.sqrt(rank * LAYOUT.row_length))))
+        for rank, count in ((1, 6), (3, 3))
+    ]
     most = most_drawn(clients=6, rounds=8, rate=RATE)
     known = epsilon([Release(noise_multiplier=1.5, slack=0.0, rho=math.nan)] * most, 1e-5)
     assert any(
