@@ -52,6 +52,7 @@ from rbla_secure.privacy.accounting import (
     noise_multiplier_for,
     noise_multiplier_of_steps,
 )
+from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import Release
 from rbla_secure.privacy.quantize import dequantize
 from rbla_secure.seeding import derive_key, derive_seed
@@ -233,7 +234,7 @@ def _totals(
     released = release(plan, session, mechanism, sums)
     counts.append(released.unclipped)
     present = {segment.index: len(segment.members) for segment in session.segments}
-    spent.append(views(plan.config, mechanism, present=present, colluding=0).reader)
+    spent.append(views(plan.config, mechanism, present=present, colluding=0)[Observer.PUBLIC])
     return dict(released.totals)
 
 

@@ -153,7 +153,7 @@ def _account_spent(options: argparse.Namespace) -> dict[str, object]:
     told: dict[str, object] = {"epsilon": None}
     if privacy is not None:
         _say(options, *privacy.lines())
-        told = {"epsilon": privacy.epsilon_server, **privacy.model_dump(mode="json")}
+        told = {"epsilon": privacy.epsilon, **privacy.model_dump(mode="json")}
     if examples is not None:
         _say(options, *examples.lines())
         told["sample_level"] = examples.model_dump(mode="json")

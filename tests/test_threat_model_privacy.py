@@ -114,13 +114,13 @@ def test_claim_31_noise_keys_come_from_the_system() -> None:
 def test_claim_32_what_is_spent_is_written_and_the_budget_holds(tmp_path: Path) -> None:
     """The ledger has every round at its price, stops the one too many, and must be there to go on."""
     limit = of_rounds(2) * 1.001
-    run = Run(tmp_path / "run", rounds=2, privacy={"colluders": 0, "max_epsilon": limit})
+    run = Run(tmp_path / "run", rounds=2, privacy={"colluders": 1, "max_epsilon": limit})
     run.go_on()
     ledger = Ledger.read(run.folder.path)
 
     with pytest.raises(BudgetError):
         ledger.record(ledger.entries[0].model_copy(update={"round": 3}))
-    assert ledger.epsilon(Observer.SERVER) == pytest.approx(of_rounds(2), rel=0.01)
+    assert ledger.epsilon(Observer.COALITION) == pytest.approx(of_rounds(2), rel=0.01)
     (run.folder.path / FILE).unlink()
     with pytest.raises(PrivacyError):
         run.go_on()
@@ -149,7 +149,7 @@ def test_claim_32_the_entry_that_the_log_lacks_takes_nothing_back(
     path = run.folder.path / FILE
     left = path.read_bytes()
     content = json.loads(left)
-    for observer in ("server", "reader"):
+    for observer in ("public", "participant", "server", "coalition"):
         content["entries"][-1][observer].update(figures)
     path.write_bytes(as_ledger(content))
 
@@ -296,4 +296,4 @@ def test_claim_35_beyond_the_bound_nothing_is_removed(monkeypatch: pytest.Monkey
     spent = seen_by(plan, recovered.make_session(plan), mechanism, outcome.survivors)
     assert {index for _, index, _ in watch.revealed} <= {0}
     assert recovered.is_target(plan, recovered.noise_in(plan, before, outcome, 1), 2 / 3)
-    assert spent.server.noise_multiplier == pytest.approx(1.5 * (2 / 3) ** 0.5, rel=1e-6)
+    assert spent[Observer.COALITION].noise_multiplier == pytest.approx(1.5 * (2 / 3) ** 0.5, rel=1e-6)

@@ -9,6 +9,8 @@ from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.cohort import cohort_size, sample_cohort
 from rbla_secure.federation.derived import band_groups
+from rbla_secure.federation.protection import claimed, known_noise
+from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import Release
 
 
@@ -22,35 +24,39 @@ def participations(config: Config) -> int:
     return max(counts.values())
 
 
-def limited_multiplier(config: Config, counted: Sequence[int], colluding: int) -> float:
-    """The noise multiplier of one round against whom the budget counts, if drop-outs are as expected.
+def multiplier_against(observer: Observer, config: Config, counted: Sequence[int], colluding: int) -> float:
+    """The noise multiplier of one round against an observer, if drop-outs are as expected.
 
     Args:
+        observer: Against whom something is claimed.
         config: With noise.
         counted: For each band, the shares that make up the target.
-        colluding: Clients whose noise the server knows.
+        colluding: Clients whose noise the coalition knows.
     """
     wanted = config.noise_multiplier
-    if config.secure_sum is SecureSumMode.PLAIN and config.privacy.mechanism is Mechanism.DISTRIBUTED:
+    if config.privacy.mechanism is Mechanism.CENTRAL:
+        return wanted
+    if config.secure_sum is SecureSumMode.PLAIN and observer in {Observer.SERVER, Observer.COALITION}:
         # In the clear a single share hides an update: the smallest is that of the band with the most.
         return wanted / math.sqrt(max(counted))
-    if not config.robustness.group_size:
-        return wanted
-    # The sum of a group has the shares of its own members alone.
-    unknown = [max(0, min(sizes) - colluding) for _, sizes in band_groups(config)]
-    return min(wanted * math.sqrt(g / all_of_it) for g, all_of_it in zip(unknown, counted, strict=True))
+    # Where clients are grouped, a sum has the shares of its own members alone, and the smallest group decides.
+    present = [
+        min(sizes, default=m + colluding) for (_, sizes), m in zip(band_groups(config), counted, strict=True)
+    ]
+    unknown = [max(0, each - known_noise(observer, colluding)) for each in present]
+    return min(wanted * math.sqrt(g / m) for g, m in zip(unknown, counted, strict=True))
 
 
 def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None:
-    """Refuse a run that would exceed its budget even if everything goes as expected.
+    """Refuse a run that would exceed its budget against anybody, even if everything goes as expected.
 
     Args:
         config: With noise.
         counted: For each band, the shares that make up the target.
-        colluding: Clients whose noise the server knows.
+        colluding: Clients whose noise the coalition knows.
 
     Raises:
-        PlanError: It would; names the noise multiplier that it would take.
+        PlanError: It would; names the observer, and the noise multiplier that it would take.
     """
     limit, delta = config.privacy.max_epsilon, config.privacy.delta
     if not limit:
@@ -58,19 +64,28 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
     # The library takes a second to import: only where there is a budget.
     from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for  # noqa: PLC0415
 
-    rounds, multiplier = participations(config), limited_multiplier(config, counted, colluding)
+    rounds = participations(config)
+    faced = {each: multiplier_against(each, config, counted, colluding) for each in claimed(config)}
+    observer = min(faced, key=faced.__getitem__)
+    multiplier = faced[observer]
     if not multiplier:
+        groups = (
+            f" with robustness.group-size={config.robustness.group_size}"
+            if config.robustness.group_size
+            else ""
+        )
         raise PlanError(
-            f"privacy.max-epsilon={limit:g} cannot be kept with robustness.group-size={config.robustness.group_size}: a group "
-            f"of no more than privacy.colluders={colluding} members has no noise that the server does not know"
+            f"privacy.max-epsilon={limit:g} cannot be kept{groups}: the {observer} may know the noise of "
+            f"{known_noise(observer, colluding)} clients (privacy.colluders={colluding}), and a sum over so few has none that "
+            "it does not know"
         )
     spent = epsilon([Release(noise_multiplier=multiplier, slack=0.0, rho=0.0)] * rounds, delta)
     if spent > limit:
         needed = noise_multiplier_for(limit, delta=delta, releases=rounds)
         needed *= config.noise_multiplier / multiplier
         raise PlanError(
-            f"privacy.max-epsilon={limit:g} must be >= {spent:.3f}, which {rounds} rounds of one client spend at "
-            f"noise-multiplier={config.noise_multiplier:g} and delta={delta:g}; "
+            f"privacy.max-epsilon={limit:g} must be >= {spent:.3f}, which {rounds} rounds of one client spend against the "
+            f"{observer} at noise-multiplier={config.noise_multiplier:g} and delta={delta:g}; "
             f"noise-multiplier={math.ceil(needed * 1000) / 1000:g} would do"
         )
 

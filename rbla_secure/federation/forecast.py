@@ -5,6 +5,7 @@ rules of thumb: they assume that clipped updates agree with each other and are s
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -22,6 +23,7 @@ from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views, views
 from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
+from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release
 
 # Below 0.3 the noise of a round's average outweighs its signal three to one; below 0.1 a row learns next to nothing.
@@ -46,11 +48,12 @@ class Forecast:
     """A plan's privacy.
 
     Args:
-        server: Epsilon against the server with the colluders; infinite if nothing is claimed.
-        reader: Epsilon against whoever sees the adapters alone.
-        one_sum: That against the server if it saw one sum over everybody; the same as `server` unless clients are summed
+        views: Epsilon against each observer; infinite if nothing is claimed.
+        one_sum: That of the coalition if it saw one sum over everybody; the same as in `views` unless clients are summed
             in groups.
-        lying_server: Epsilon against a server that gets every sum opened over no more clients than its quorum.
+        lying_server: Epsilon against a coalition whose server gets every sum opened over no more clients than its quorum.
+        colluders: Clients whose noise the coalition knows.
+        mechanism: Who adds the noise.
         delta: Of all three.
         participations: Rounds of the client that takes part most.
         bands: In order.
@@ -58,10 +61,11 @@ class Forecast:
         advice: Rules of thumb.
     """
 
-    server: float
+    views: Mapping[Observer, float]
     one_sum: float
-    reader: float
     lying_server: float
+    colluders: int
+    mechanism: Mechanism
     delta: float
     participations: int
     bands: tuple[BandForecast, ...]
@@ -126,10 +130,11 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
         for band, count in bands_and_holders(config)
     )
     return Forecast(
-        server=_epsilon(seen(expected).server, rounds, delta),
-        one_sum=_epsilon(seen(everybody).server, rounds, delta),
-        reader=_epsilon(seen(expected).reader, rounds, delta),
-        lying_server=_epsilon(seen(dict.fromkeys(expected, quorum)).server, rounds, delta),
+        views={observer: _epsilon(each, rounds, delta) for observer, each in seen(expected).items()},
+        one_sum=_epsilon(seen(everybody)[Observer.COALITION], rounds, delta),
+        lying_server=_epsilon(seen(dict.fromkeys(expected, quorum))[Observer.COALITION], rounds, delta),
+        colluders=plan.colluders,
+        mechanism=config.privacy.mechanism,
         delta=delta,
         participations=rounds,
         bands=bands,
@@ -154,16 +159,18 @@ def _assumptions(plan: Plan) -> list[str]:
         "a neighbouring federation is one in which one client "
         + ("sends zeros" if privacy.adjacency is Adjacency.ZERO_OUT else "is not there")
         + "; who takes part, ranks and weights are public",
-        "cohorts are drawn by tier from a public seed: no amplification is claimed, and both views compose every round",
+        "cohorts are drawn by tier from a public seed: no amplification is claimed, and all views compose every round",
     ]
     if privacy.mechanism is Mechanism.CENTRAL:
         return [*found, "the server is trusted with the sums; against it nothing is claimed"]
-    found.append(f"the server knows the noise of at most {plan.colluders} clients, and {_missing(plan)}")
+    found.append(
+        f"at most {plan.colluders} clients pool what they know of noise, with the server or with each other, and {_missing(plan)}"
+    )
     if plan.grouped:
         sizes = ", ".join(f"{min(each)} in {band}" for band, each in band_groups(plan.config))
         found.append(
             f"the server sees a sum of every group; the smallest has {sizes}, all the colluders may be in it, and whoever "
-            "sees the adapters is counted as seeing it too"
+            "reads the adapters is counted as seeing it too"
         )
     if plan.config.secure_sum is SecureSumMode.PLAIN:
         found.append("the server reads every single upload, which one noise share hides")

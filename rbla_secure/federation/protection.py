@@ -5,8 +5,7 @@ Everything here follows from the configuration, the public ranks and the adapter
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import replace
 
 from protocols.homomorphic.parameters import by_name
 from protocols.profiles import MaskingProfile
@@ -15,6 +14,7 @@ from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.recovery import BandSize, check_recovery, recovered_shares
 from rbla_secure.lora.bands import Band
+from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, GaussianMechanism, Release
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import BandShares
@@ -26,19 +26,8 @@ _LEAST_CLIP, _MOST_CLIP = 1 / 16, 4.0
 _COUNT_NOISE_SHARE = 1 / 20
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Views:
-    """One release as two observers see it.
-
-    Args:
-        server: Of the server with the colluding clients; a multiplier of 0 where nothing is claimed against it.
-        reader: Of whoever sees only the adapters.
-    """
-
-    server: Release
-    reader: Release
-
+# One release as each observer sees it; a multiplier of 0 where nothing is claimed.
+Views = Mapping[Observer, Release]
 
 EXPOSED = Release(noise_multiplier=0.0, slack=0.0, rho=math.inf)
 
@@ -230,23 +219,52 @@ def _mechanism(config: Config, common: Mapping[str, object]) -> GaussianMechanis
     )
 
 
+def claimed(config: Config) -> tuple[Observer, ...]:
+    """Against whom something is claimed: not against a server that adds the noise itself."""
+    if config.privacy.mechanism is Mechanism.CENTRAL:
+        return (Observer.PUBLIC, Observer.PARTICIPANT)
+    return tuple(Observer)
+
+
+def known_noise(observer: Observer, colluding: int) -> int:
+    """Of how many clients an observer of sums knows the noise.
+
+    A client that reads the adapters knows its own, and whoever may pool with the server may pool with it.
+    """
+    match observer:
+        case Observer.PUBLIC | Observer.SERVER:
+            return 0
+        case Observer.PARTICIPANT:
+            return max(1, colluding)
+        case Observer.COALITION:
+            return colluding
+
+
 def views(
     config: Config, mechanism: GaussianMechanism, *, present: Mapping[int, int], colluding: int
 ) -> Views:
-    """What a release spends against both observers.
+    """What a release spends against each observer.
 
     Args:
         config: Of the plan.
         mechanism: Of the round.
         present: By index of a band that may open: how many surviving clients have uploaded it.
-        colluding: Clients whose noise the server knows.
+        colluding: Clients whose noise the coalition knows.
     """
     if isinstance(mechanism, CentralGaussian):
         if config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
             present = {index: shares.uploaders for index, shares in enumerate(mechanism.bands)}
-        return Views(server=EXPOSED, reader=mechanism.event(present))
+        seen = mechanism.event(present)
+        return dict.fromkeys(Observer, EXPOSED) | {Observer.PUBLIC: seen, Observer.PARTICIPANT: seen}
+    readers = {
+        observer: mechanism.event(present, known=known_noise(observer, colluding))
+        for observer in (Observer.PUBLIC, Observer.PARTICIPANT)
+    }
     if config.secure_sum is SecureSumMode.PLAIN:
         # Every single upload is read, whatever opens: one share hides it.
         alone = dict.fromkeys(range(len(mechanism.bands)), 1)
-        return Views(server=mechanism.event(alone), reader=mechanism.event(present))
-    return Views(server=mechanism.event(present, known=colluding), reader=mechanism.event(present))
+        return readers | dict.fromkeys((Observer.SERVER, Observer.COALITION), mechanism.event(alone))
+    return readers | {
+        observer: mechanism.event(present, known=known_noise(observer, colluding))
+        for observer in (Observer.SERVER, Observer.COALITION)
+    }

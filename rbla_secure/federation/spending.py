@@ -10,16 +10,15 @@ from collections.abc import Collection, Sequence
 from typing import Final, final
 
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Mechanism
 from rbla_secure.federation.audit_log import AuditLog
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.log_entries import of_spending
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views, shows_at_once, views
+from rbla_secure.federation.protection import Views, claimed, shows_at_once, views
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.sessions import session_of
 from rbla_secure.lora.bands import held_bands
-from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Observer, Spent, Terms
+from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Terms
 from rbla_secure.privacy.ledger_state import not_believed
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
@@ -96,13 +95,7 @@ class Spending:
         if mechanism is None:
             raise AssertionError("a plan with noise has a mechanism in every round")
         seen = seen_by(self._plan, session, mechanism, contributors)
-        return Entry(
-            round=session.round,
-            attempt=session.attempt,
-            clients=tuple(sorted(contributors)),
-            server=Spent.of(seen.server),
-            reader=Spent.of(seen.reader),
-        )
+        return Entry.of(seen, round_number=session.round, attempt=session.attempt, clients=contributors)
 
 
 def terms_of(plan: Plan, run: bytes) -> Terms:
@@ -114,7 +107,7 @@ def terms_of(plan: Plan, run: bytes) -> Terms:
         adjacency=privacy.adjacency,
         delta=privacy.delta,
         max_epsilon=privacy.max_epsilon,
-        limits=limited(plan),
+        claimed=claimed(plan.config),
         colluders=plan.colluders,
         simulation=privacy.simulation,
         recovered=_recovered(plan),
@@ -125,12 +118,6 @@ def _recovered(plan: Plan) -> tuple[int, ...]:
     if plan.mechanism is None or not plan.config.privacy.recovered_dropout:
         return ()
     return tuple(shares.recovered for shares in plan.mechanism.bands)
-
-
-def limited(plan: Plan) -> Observer:
-    """Against whom the budget counts: the server, unless it adds the noise itself."""
-    central = plan.config.privacy.mechanism is Mechanism.CENTRAL
-    return Observer.READER if central else Observer.SERVER
 
 
 def seen_by(

@@ -2,15 +2,17 @@
 
 The file is one JSON object: the terms of the claim and a list of entries, one per attempt at a round whose sums were
 about to be revealed. It only grows, and each entry is on the disk before anything of its attempt is revealed, so that a
-crash can make the ledger count too much and never too little. Epsilon is that of the client that took part most.
+crash can make the ledger count too much and never too little. Epsilon is that of the client that took part most, against
+one observer of four, of which some know noise that is in the sums.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self, final
+from typing import Annotated, Final, Literal, Self, final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.durable import write_atomic
@@ -29,13 +31,22 @@ from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_sta
 from rbla_secure.privacy.noise import Release
 
 FILE = "privacy.json"
+FORMAT: Final = 2
 
 
 class Observer(StrEnum):
-    """Whose view an epsilon is about."""
+    """Whose view an epsilon is about.
 
+    PUBLIC: whoever reads the adapters and knows nobody's noise.
+    PARTICIPANT: a client that reads the adapters. It knows its own noise, and that of the others that may collude.
+    SERVER: the server alone, which sees what the secure sum shows it.
+    COALITION: the server together with the clients that may collude.
+    """
+
+    PUBLIC = "public-reader"
+    PARTICIPANT = "participant"
     SERVER = "server"
-    READER = "reader"
+    COALITION = "server-with-clients"
 
 
 class Terms(Record):
@@ -46,9 +57,9 @@ class Terms(Record):
         mechanism: Who adds the noise.
         adjacency: What a neighbouring federation is.
         delta: Of all epsilons.
-        max_epsilon: Budget of the observer named in `limits`; 0 for none.
-        limits: Against whom the budget counts: the server, or the reader where the server adds the noise.
-        colluders: Clients whose noise the server is taken to know.
+        max_epsilon: Budget against every observer in `claimed`; 0 for none.
+        claimed: Against whom something is claimed, in the order of :class:`Observer`.
+        colluders: Clients whose noise the coalition knows; a participant that reads adapters knows that of one at least.
         simulation: The noise follows from a seed: worthless as protection.
         recovered: By band: how many missing uploaders are made good exactly; empty where none are.
     """
@@ -58,7 +69,7 @@ class Terms(Record):
     adjacency: Adjacency
     delta: Delta
     max_epsilon: Figure
-    limits: Observer
+    claimed: Annotated[tuple[Observer, ...], Field(min_length=1)]
     colluders: int
     simulation: bool
     recovered: tuple[int, ...] = ()
@@ -89,23 +100,54 @@ class Entry(Record):
         round: Of the run.
         attempt: At this round.
         clients: Whose inputs are in the sums, in order of name.
-        server: Spent against the server with the colluders; null if nothing was.
-        reader: Spent against whoever sees the adapters alone; null if nothing was.
+        public: Spent against :attr:`Observer.PUBLIC`; null if nothing was.
+        participant: Against :attr:`Observer.PARTICIPANT`.
+        server: Against :attr:`Observer.SERVER`.
+        coalition: Against :attr:`Observer.COALITION`.
     """
 
     round: Number
     attempt: Number
     clients: Clients
+    public: Spent | None
+    participant: Spent | None
     server: Spent | None
-    reader: Spent | None
+    coalition: Spent | None
+
+    @classmethod
+    def of(
+        cls, views: Mapping[Observer, Release], *, round_number: int, attempt: int, clients: Collection[str]
+    ) -> Self:
+        """The entry of what a release spends against each observer."""
+        return cls(
+            round=round_number,
+            attempt=attempt,
+            clients=tuple(sorted(clients)),
+            public=Spent.of(views[Observer.PUBLIC]),
+            participant=Spent.of(views[Observer.PARTICIPANT]),
+            server=Spent.of(views[Observer.SERVER]),
+            coalition=Spent.of(views[Observer.COALITION]),
+        )
 
     def spent(self, observer: Observer) -> Spent | None:
         """What one observer's view has cost."""
-        return self.server if observer is Observer.SERVER else self.reader
+        match observer:
+            case Observer.PUBLIC:
+                return self.public
+            case Observer.PARTICIPANT:
+                return self.participant
+            case Observer.SERVER:
+                return self.server
+            case Observer.COALITION:
+                return self.coalition
+
+
+class _Format(BaseModel):
+    format: int
 
 
 class _File(Record):
-    format: Literal[1]
+    format: Literal[2]
     terms: Terms
     entries: tuple[Entry, ...]
 
@@ -169,7 +211,7 @@ class Ledger:
         except OSError as error:
             raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError:
-            raise PrivacyError(f"{path} is damaged: restore it from a copy") from None
+            raise _unreadable(path, data) from None
         ledger = cls(path, file.terms, file.entries)
         if data != ledger._text(ledger.entries).encode():
             raise PrivacyError(
@@ -187,7 +229,7 @@ class Ledger:
         return LedgerState.of(self._text(self._entries[:count]), count)
 
     def _text(self, entries: Sequence[Entry]) -> str:
-        return _File(format=1, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
+        return _File(format=FORMAT, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
 
     def record(self, entry: Entry) -> LedgerState:
         """Write an attempt down; when this returns, it is on the disk.
@@ -212,12 +254,13 @@ class Ledger:
             BudgetError: It would.
         """
         limit = self.terms.max_epsilon
-        # Not `after > limit`, which no figure is that is not a number.
-        if limit and not (after := self._epsilon([*self._entries, entry], self.terms.limits)) <= limit:
-            raise BudgetError(
-                f"round {entry.round} attempt {entry.attempt} would take epsilon against the {self.terms.limits} to "
-                f"{after:.3f}, above max-epsilon={limit:g} at delta={self.terms.delta:g}: nothing of it was revealed"
-            )
+        for observer in self.terms.claimed if limit else ():
+            # Not `after > limit`, which no figure is that is not a number.
+            if not (after := self._epsilon([*self._entries, entry], observer)) <= limit:
+                raise BudgetError(
+                    f"round {entry.round} attempt {entry.attempt} would take epsilon against the {observer} to "
+                    f"{after:.3f}, above max-epsilon={limit:g} at delta={self.terms.delta:g}: nothing of it was revealed"
+                )
 
     def epsilon(self, observer: Observer) -> float:
         """Epsilon so far in one observer's view, of the client that spent most; infinite if nothing is claimed.
@@ -225,7 +268,7 @@ class Ledger:
         Raises:
             PrivacyError: The accountant cannot compute it.
         """
-        return self._epsilon(self._entries, observer)
+        return self._epsilon(self._entries, observer) if observer in self.terms.claimed else math.inf
 
     def _epsilon(self, entries: Sequence[Entry], observer: Observer) -> float:
         # The library takes a second to import: only where there is something to account for.
@@ -245,3 +288,17 @@ class Ledger:
                 (epsilon([spent.release() for spent in history], self.terms.delta) for history in histories),
                 default=0.0,
             )
+
+
+def _unreadable(path: Path, data: bytes) -> PrivacyError:
+    """What is wrong with a file that is no ledger of this format."""
+    try:
+        found = _Format.model_validate_json(data).format
+    except ValidationError:
+        found = FORMAT
+    if found == FORMAT:
+        return PrivacyError(f"{path} is damaged: restore it from a copy")
+    return PrivacyError(
+        f"{path} has format {found}, and this version reads format {FORMAT} alone, which counts four observers: look at the run "
+        "with the version that wrote it (some of its figures were too small, see CHANGELOG.md), or begin a new run"
+    )

@@ -1,7 +1,7 @@
 """What is said about privacy, to people and machines: before a run from its forecast, after it from its ledger."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,12 +17,11 @@ WORTHLESS = "SIMULATION: the noise followed from the seed, so these figures are 
 
 
 class PrivacySummary(BaseModel):
-    """The ledger of a run in figures; an epsilon is null where nothing is claimed against that observer."""
+    """The ledger of a run in figures; in `views`, an epsilon is null where nothing is claimed against that observer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epsilon_server: float | None
-    epsilon_reader: float | None
+    views: dict[Observer, float | None]
     delta: float
     adjacency: Adjacency
     mechanism: Mechanism
@@ -36,8 +35,7 @@ class PrivacySummary(BaseModel):
         """The figures of a ledger."""
         terms = ledger.terms
         return cls(
-            epsilon_server=_finite(ledger.epsilon(Observer.SERVER)),
-            epsilon_reader=_finite(ledger.epsilon(Observer.READER)),
+            views={observer: _finite(ledger.epsilon(observer)) for observer in Observer},
             delta=terms.delta,
             adjacency=terms.adjacency,
             mechanism=terms.mechanism,
@@ -47,15 +45,20 @@ class PrivacySummary(BaseModel):
             recovered=terms.recovered,
         )
 
+    @property
+    def epsilon(self) -> float | None:
+        """Against the observer that learns most; null if nothing is claimed against one of them."""
+        return _most(self.views)
+
     def lines(self) -> list[str]:
         """The figures for people."""
         text = (
             f"privacy spent in {self.attempts} attempts, {self.adjacency} adjacency, delta {self.delta:g}, {self.mechanism} "
-            f"noise: epsilon {_figure(self.epsilon_server)} against the server with {self.colluders} clients, "
-            f"{_figure(self.epsilon_reader)} against readers of the adapters"
+            "noise:"
         )
         return [
             text,
+            *view_lines(self.views, mechanism=self.mechanism, colluders=self.colluders),
             *([self._made_good()] if self.recovered else []),
             *([WORTHLESS] if self.simulation else []),
         ]
@@ -134,19 +137,20 @@ def sample_forecast_object(found: SampleForecast) -> dict[str, object]:
 
 def forecast_lines(forecast: Forecast) -> list[str]:
     """A forecast for people."""
-    epsilons = (
-        f"epsilon at delta {forecast.delta:g} after {forecast.participations} rounds of one client: "
-        f"{_figure(_finite(forecast.server))} against the server, "
-        f"{_figure(_finite(forecast.reader))} against readers of the adapters, "
-        f"{_figure(_finite(forecast.lying_server))} against a server that opens every sum over its quorum alone"
+    views = _finite_views(forecast)
+    lying = (
+        f"epsilon {_figure(_finite(forecast.lying_server))} against a {Observer.COALITION} that opens every sum over its "
+        "quorum alone"
     )
     groups = (
-        f"sums over groups cost that much against the server; one sum over everybody would cost "
+        f"sums over groups cost that much against the {Observer.COALITION}; one sum over everybody would cost "
         f"{_figure(_finite(forecast.one_sum))}"
     )
     return [
-        epsilons,
-        *([groups] if forecast.one_sum != forecast.server else []),
+        f"epsilon at delta {forecast.delta:g} after {forecast.participations} rounds of one client:",
+        *view_lines(views, mechanism=forecast.mechanism, colluders=forecast.colluders),
+        lying,
+        *([groups] if forecast.one_sum != forecast.views[Observer.COALITION] else []),
         *(f"assumes: {text}" for text in forecast.assumptions),
         *(f"advice: {text}" for text in forecast.advice),
     ]
@@ -160,9 +164,9 @@ def band_ratios(forecast: Forecast) -> list[tuple[str, str, str]]:
 def forecast_object(forecast: Forecast) -> dict[str, object]:
     """A forecast for machines."""
     return {
-        "epsilon": _finite(forecast.server),
+        "epsilon": _most(_finite_views(forecast)),
+        "views": {str(observer): value for observer, value in _finite_views(forecast).items()},
         "epsilon_one_sum": _finite(forecast.one_sum),
-        "epsilon_reader": _finite(forecast.reader),
         "epsilon_lying_server": _finite(forecast.lying_server),
         "delta": forecast.delta,
         "participations": forecast.participations,
@@ -173,6 +177,45 @@ def forecast_object(forecast: Forecast) -> dict[str, object]:
         "assumptions": _texts(forecast.assumptions),
         "advice": _texts(forecast.advice),
     }
+
+
+def view_lines(views: Mapping[Observer, float | None], *, mechanism: Mechanism, colluders: int) -> list[str]:
+    """The table of views: each observer in words, and epsilon against it."""
+    return [
+        f"  epsilon {_figure(views[observer])} against {observer}: {_who(observer, mechanism, colluders)}"
+        for observer in Observer
+    ]
+
+
+def _who(observer: Observer, mechanism: Mechanism, colluders: int) -> str:
+    """An observer in words."""
+    central = mechanism is Mechanism.CENTRAL
+    match observer:
+        case Observer.PUBLIC:
+            return "whoever reads the adapters" + ("" if central else " and knows nobody's noise")
+        case Observer.PARTICIPANT:
+            known = (
+                "" if central else f" and knows the noise of {_clients(max(1, colluders))}, its own included"
+            )
+            return "a client, which reads the adapters" + known
+        case Observer.SERVER:
+            trusted = "; it adds the noise and is trusted with the sums" if central else ""
+            return "the server alone, with what the secure sum shows it" + trusted
+        case Observer.COALITION:
+            return f"the server together with {_clients(colluders)}, whose noise it knows"
+
+
+def _clients(count: int) -> str:
+    return "1 client" if count == 1 else f"{count} clients"
+
+
+def _finite_views(forecast: Forecast) -> dict[Observer, float | None]:
+    return {observer: _finite(value) for observer, value in forecast.views.items()}
+
+
+def _most(views: Mapping[Observer, float | None]) -> float | None:
+    found = [value for value in views.values() if value is not None]
+    return max(found) if len(found) == len(views) else None
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

@@ -58,7 +58,7 @@ class Summary(_Part):
     """One run.
 
     `bytes_up_per_client` is the mean over clients and rounds, `refused_bands` and `dropouts` count over all rounds,
-    `epsilon` is that of the server's view; it is null without noise, and where the server is trusted with the sums.
+    `epsilon` is the largest of the four views; it is null without noise, and where the server is trusted with the sums.
     `privacy` is null without noise, `sample_privacy` without noise inside clients; `services` is empty in the other modes than homomorphic.
     `suspicion` names the clients that were most often in suspicious groups, the most suspicious first; it is empty where clients
     are not summed in groups.
@@ -111,7 +111,7 @@ class Summary(_Part):
             refused_bands=sum(len(record.refused_bands) for record in records),
             dropouts=sum(len(record.dropped) for record in records),
             aborted_rounds=sum(bool(record.aborted) for record in records),
-            epsilon=privacy.epsilon_server if privacy is not None else None,
+            epsilon=privacy.epsilon if privacy is not None else None,
             privacy=privacy,
             sample_privacy=sample_privacy,
             adapter_sha256=adapter_sha256,

@@ -12,7 +12,7 @@ from rbla_secure.privacy.noise import Release
 from tests.support.run_folders import die_before_the_end_of
 from tests.support.tiny_job import job, write_images
 
-NOISY = ("--set", "noise-multiplier=3", "--set", "privacy.colluders=0")
+NOISY = ("--set", "noise-multiplier=3", "--set", "privacy.colluders=1")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,10 @@ def test_a_run_spends_what_account_foretold(
 
     after = told(capsys, "account", str(tmp_path / "run"))
     assert before == pytest.approx(run["epsilon"], rel=1e-6)
-    assert run["epsilon"] == after["epsilon"] == run["privacy"]["epsilon_server"]  # type: ignore[index]
+    views = run["privacy"]["views"]  # type: ignore[index]
+    assert run["epsilon"] == after["epsilon"] == max(views.values())
+    assert list(views) == ["public-reader", "participant", "server", "server-with-clients"]
+    assert views["participant"] > views["public-reader"]  # of ten shares, or four, it knows one
     if mode == "plain":
         assert float(str(run["epsilon"])) > 1.5 * of_rounds(3)  # every single upload is read, under one share
     else:
@@ -83,7 +86,13 @@ def test_account_says_what_it_assumes(images: Path, capsys: pytest.CaptureFixtur
 
     text = " ".join(capsys.readouterr().out.split())
     assert "one client sends zeros" in text
-    assert "against readers of the adapters" in text
+    assert "against public-reader: whoever reads the adapters and knows nobody's noise" in text
+    assert (
+        "against participant: a client, which reads the adapters and knows the noise of 1 client, its own"
+        in text
+    )
+    assert "against server: the server alone, with what the secure sum shows it" in text
+    assert "against server-with-clients: the server together with 1 client, whose noise it knows" in text
     assert "who takes part, ranks and weights are public" in text
     assert "10 clients a round are few" in text
     assert "rows 9-16" in text

@@ -257,7 +257,7 @@ def test_in_every_mode_the_entry_that_a_crash_left_is_that_of_its_session(
     die_before_the_log_of(folder, "privacy.json", 3)
     left = (folder / "privacy.json").read_bytes()
     at_once = mode in {"plain", "add or remove"}
-    refused = [last_entry("privacy.json", lambda entry: entry["reader"].update(noise_multiplier=99.0))]
+    refused = [last_entry("privacy.json", lambda entry: entry["public"].update(noise_multiplier=99.0))]
     if at_once:
         refused.append(last_entry("privacy.json", lambda entry: entry["clients"].pop()))
     for edit in refused:

@@ -664,7 +664,7 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
             ),
             "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
         )
-        for observer in ("server", "reader")
+        for observer in ("public", "participant", "server", "coalition")
         for key, value in (("noise_multiplier", 90.0), ("slack", 0.0))
     },
     **{
@@ -673,7 +673,7 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
             unlogged("privacy.json", last_entry("privacy.json", lambda e, o=observer: e.update({o: None}))),
             "privacy.json: its last entry is not in events.jsonl, and has other figures or clients",
         )
-        for observer in ("server", "reader")
+        for observer in ("public", "participant", "server", "coalition")
     },
     "privacy.json: an unlogged entry with the figures of more clients": (
         "noisy",
@@ -728,6 +728,7 @@ EDITS: dict[str, tuple[str, Edit, str]] = {
     ),
 }
 for ledger in LEDGERS:
+    form = 2 if ledger == "privacy.json" else 1
     EDITS |= {
         f"{ledger}: lost": (
             "noisy",
@@ -796,13 +797,13 @@ for ledger in LEDGERS:
         ),
         f"{ledger}: a key twice": (
             "noisy",
-            replaced(ledger, '"format": 1,', '"format": 1,\n "format": 1,'),
+            replaced(ledger, f'"format": {form},', f'"format": {form},\n "format": {form},'),
             f"{ledger} is not spelt as a run writes it",
         ),
         f"{ledger}: another format": (
             "noisy",
-            replaced(ledger, '"format": 1,', '"format": 99,'),
-            f"{ledger} is damaged",
+            replaced(ledger, f'"format": {form},', '"format": 99,'),
+            f"{ledger} has format 99" if ledger == "privacy.json" else f"{ledger} is damaged",
         ),
         f"{ledger}: torn": ("noisy", text_of(ledger, lambda text: text[:-5]), f"{ledger} is damaged"),
         f"{ledger}: a link": ("noisy", to_link(ledger), f"{ledger} must be a file of its own and no link"),

@@ -26,6 +26,7 @@ from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.ledger import Observer
 from rbla_secure.report.console import band_rows
 from rbla_secure.report.learned import what_each_party_learned
 from rbla_secure.robustness.names import FilterOptions, build
@@ -144,7 +145,8 @@ def test_the_quorum_is_one_number_everywhere() -> None:
     lying = {row.party: row.saw for row in what_each_party_learned(encrypted, [record])}
     assert lying["server that lies"] == "the same sums, each over 5 holders or more"
     assert noisy.mechanism is not None
-    alone = views(noisy.config, noisy.mechanism, present={0: quorum, 1: quorum}, colluding=0).server
+    seen = views(noisy.config, noisy.mechanism, present={0: quorum, 1: quorum}, colluding=0)
+    alone = seen[Observer.COALITION]
     assert forecast(noisy, noisy.mechanism).lying_server == pytest.approx(
         epsilon([alone] * noisy.config.rounds, 1e-5)
     )

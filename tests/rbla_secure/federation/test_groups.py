@@ -12,7 +12,7 @@ import pytest
 from protocols.interface import SumResult
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError, PrivacyError
-from rbla_secure.federation.budget import limited_multiplier
+from rbla_secure.federation.budget import multiplier_against
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.contribution import contribution, weight_of
 from rbla_secure.federation.coordinator import Coordinator
@@ -506,12 +506,14 @@ def test_a_round_costs_what_the_smallest_group_hides(colluding: int, unknown: in
     plan = noisy_plan(privacy={"colluders": colluding})
     session = make_session(plan)
 
-    seen = seen_by(plan, session, mechanism_of(plan), plan.ranks).server
+    seen = seen_by(plan, session, mechanism_of(plan), plan.ranks)[Observer.COALITION]
 
     multiplier = 2.0 * math.sqrt(unknown / (19 - colluding))
     assert seen.noise_multiplier == pytest.approx(multiplier, rel=1e-3)
     counted = [shares.counted for shares in mechanism_of(plan).bands]
-    assert limited_multiplier(plan.config, counted, colluding) == pytest.approx(multiplier)
+    assert multiplier_against(Observer.COALITION, plan.config, counted, colluding) == pytest.approx(
+        multiplier
+    )
 
 
 def test_a_group_of_colluders_hides_nothing() -> None:
@@ -521,8 +523,10 @@ def test_a_group_of_colluders_hides_nothing() -> None:
 
     found = forecast(plan, mechanism_of(plan))
 
-    assert math.isinf(epsilon([seen_by(plan, session, mechanism_of(plan), plan.ranks).server], 1e-5))
-    assert math.isinf(found.server)
+    assert math.isinf(
+        epsilon([seen_by(plan, session, mechanism_of(plan), plan.ranks)[Observer.COALITION]], 1e-5)
+    )
+    assert math.isinf(found.views[Observer.COALITION])
     assert math.isfinite(found.one_sum)
     assert forecast_object(found)["epsilon"] is None
     with pytest.raises(PlanError, match=r"max-epsilon=50 cannot be kept with robustness.group-size=3"):
@@ -564,8 +568,8 @@ def test_a_run_spends_what_was_foretold(tmp_path: Path, mode: str, colluding: in
     Run(tmp_path / "run", plan, dict.fromkeys(plan.ranks, still)).go()
 
     ledger = Ledger.read(tmp_path / "run")
-    assert ledger.epsilon(Observer.SERVER) == pytest.approx(before.server)
-    assert ledger.epsilon(Observer.READER) == pytest.approx(before.reader)
+    assert ledger.epsilon(Observer.COALITION) == pytest.approx(before.views[Observer.COALITION])
+    assert ledger.epsilon(Observer.PUBLIC) == pytest.approx(before.views[Observer.PUBLIC])
 
 
 def test_drop_outs_cost_more_than_was_foretold(tmp_path: Path) -> None:
@@ -573,13 +577,13 @@ def test_drop_outs_cost_more_than_was_foretold(tmp_path: Path) -> None:
     plan = noisy_plan(
         tiers={"all": {"rank": 1, "clients": 16}}, robustness={"f": 1, "group_size": 5}, rounds=1
     )
-    foretold = forecast(plan, mechanism_of(plan)).server
+    foretold = forecast(plan, mechanism_of(plan)).views[Observer.COALITION]
 
     gone = next(group.members[0] for group in plan.groups_of(make_session(plan)) if len(group.members) == 5)
     Run(tmp_path / "run", plan, {}, silent_from={gone: "mask_input"}).go()
 
     groups = {group.members for group in plan.groups_of(make_session(plan))}
-    spent = Ledger.read(tmp_path / "run").epsilon(Observer.SERVER)
+    spent = Ledger.read(tmp_path / "run").epsilon(Observer.COALITION)
     assert sorted(map(len, groups)) == [5, 5, 6]
     assert len(next(members for members in groups if gone in members)) == 5
     multiplier = 2.0 * math.sqrt(4 / 16)
@@ -591,14 +595,17 @@ def test_drop_outs_cost_more_than_was_foretold(tmp_path: Path) -> None:
 
 def test_a_budget_counts_the_groups(tmp_path: Path) -> None:
     """What is kept for one sum over everybody is not for groups: refused before the run, and the multiplier that would do is right."""
-    one_sum = forecast(noisy_plan(robustness={"f": 1}), mechanism_of(noisy_plan(robustness={"f": 1}))).server
+    one_sum = forecast(noisy_plan(robustness={"f": 1}), mechanism_of(noisy_plan(robustness={"f": 1}))).one_sum
     with pytest.raises(PlanError, match=r"noise-multiplier=(\S+) would do") as refusal:
         noisy_plan(privacy={"colluders": 0, "max_epsilon": one_sum * 1.05})
     enough = float(str(refusal.value).split("noise-multiplier=")[-1].split()[0])
 
     plan = noisy_plan(noise_multiplier=enough, privacy={"colluders": 0, "max_epsilon": one_sum * 1.05})
 
-    assert forecast(plan, mechanism_of(plan)).server == pytest.approx(one_sum * 1.05, rel=0.02)
+    # A member of the smallest group knows its own of three shares.
+    assert forecast(plan, mechanism_of(plan)).views[Observer.PARTICIPANT] == pytest.approx(
+        one_sum * 1.05, rel=0.02
+    )
     assert len(Run(tmp_path / "run", plan, dict.fromkeys(plan.ranks, still)).go()) == plan.config.rounds
 
 
@@ -609,11 +616,11 @@ def test_a_forecast_tells_what_groups_cost() -> None:
 
     text = " ".join(forecast_lines(found))
 
-    assert found.server > found.one_sum == pytest.approx(one.server)
+    assert found.views[Observer.COALITION] > found.one_sum == pytest.approx(one.views[Observer.COALITION])
     assert f"one sum over everybody would cost {found.one_sum:.3f}" in text
     assert "the smallest has 3 in rows 1-1, 3 in rows 2-3" in text
     assert forecast_object(found)["epsilon_one_sum"] == found.one_sum
-    assert one.one_sum == one.server
+    assert one.one_sum == one.views[Observer.COALITION]
     assert "over groups" not in " ".join(forecast_lines(one))
 
 
@@ -671,7 +678,7 @@ def test_a_run_whose_bands_all_stayed_closed_has_revealed_its_groups(tmp_path: P
 
     assert record.holders == {}
     assert len(record.flags) == 2
-    assert math.isfinite(Ledger.read(tmp_path / "run").epsilon(Observer.SERVER))
+    assert math.isfinite(Ledger.read(tmp_path / "run").epsilon(Observer.COALITION))
     assert len(Ledger.read(tmp_path / "run").entries) == 1
     (tmp_path / "run" / FILE).unlink()
     with pytest.raises(PrivacyError):

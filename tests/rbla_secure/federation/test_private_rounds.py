@@ -282,8 +282,8 @@ def test_every_round_is_in_the_ledger_at_its_price(tmp_path: Path) -> None:
 
     ledger = Ledger.read(run.folder.path)
     assert [(entry.round, entry.attempt) for entry in ledger.entries] == [(1, 1), (2, 1), (3, 1)]
-    assert ledger.epsilon(Observer.SERVER) == pytest.approx(of_rounds(3), rel=0.01)
-    assert ledger.epsilon(Observer.SERVER) >= of_rounds(3)
+    assert ledger.epsilon(Observer.COALITION) == pytest.approx(of_rounds(3), rel=0.01)
+    assert ledger.epsilon(Observer.COALITION) >= of_rounds(3)
     assert run.seen == [(1, 1), (2, 2), (3, 3)]
 
 
@@ -317,7 +317,7 @@ def test_drop_outs_cost_more_and_the_ledger_says_so(tmp_path: Path) -> None:
 
     thin.go_on(InMemory(people(thin.plan, None), silent_from={"small-01": "mask_input"}))
 
-    spent = [Ledger.read(run.folder.path).epsilon(Observer.SERVER) for run in (whole, thin)]
+    spent = [Ledger.read(run.folder.path).epsilon(Observer.COALITION) for run in (whole, thin)]
     assert spent[1] == pytest.approx(of_rounds(1, 1.5 * math.sqrt(5 / 6)), rel=0.01)
     assert spent[1] > 1.05 * spent[0]
 
@@ -325,13 +325,13 @@ def test_drop_outs_cost_more_and_the_ledger_says_so(tmp_path: Path) -> None:
 def test_a_run_stops_before_it_exceeds_its_budget(tmp_path: Path) -> None:
     """A drop-out takes it nearer than planned; the round that would exceed is not trained, and what is done stays."""
     limit = of_rounds(3) * 1.001
-    run = Run(tmp_path / "run", rounds=3, privacy={"colluders": 0, "max_epsilon": limit})
+    run = Run(tmp_path / "run", rounds=3, privacy={"colluders": 1, "max_epsilon": limit})
 
     with pytest.raises(BudgetError, match="above max-epsilon"):
         run.go_on(InMemory(people(run.plan, None), silent_in={(1, "small-01"): "mask_input"}))
 
     assert run.folder.load(run.plan).round == 2
-    assert Ledger.read(run.folder.path).epsilon(Observer.SERVER) <= limit
+    assert Ledger.read(run.folder.path).epsilon(Observer.COALITION) <= limit
 
 
 def test_a_resumed_run_forgets_nothing(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_up_to_the_bound_the_noise_is_what_was_planned(profile: str, case: str) 
         noise = noise_in(plan, before, outcome, band)
         assert [is_target(plan, noise, share) for share in (2 / 3, 1, 3 / 2)] == [False, True, False]
     spent = seen_by(plan, make_session(plan), mechanism_of(plan), outcome.survivors)
-    assert spent.server.noise_multiplier == pytest.approx(1.5, rel=1e-6)
+    assert spent[Observer.COALITION].noise_multiplier == pytest.approx(1.5, rel=1e-6)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -156,7 +156,7 @@ def test_beyond_the_bound_what_stays_is_what_is_counted(profile: str) -> None:
     assert is_target(plan, thin, 2 / 3)
     assert not is_target(plan, thin)
     spent = seen_by(plan, make_session(plan), mechanism_of(plan), outcome.survivors)
-    assert spent.server.noise_multiplier == pytest.approx(1.5 * math.sqrt(2 / 3), rel=1e-6)
+    assert spent[Observer.COALITION].noise_multiplier == pytest.approx(1.5 * math.sqrt(2 / 3), rel=1e-6)
 
 
 @pytest.mark.parametrize(("silent", "share"), [("", 9 / 8), ("small-01", 8 / 7), ("small-02", 8 / 7)])
@@ -168,8 +168,8 @@ def test_a_colluders_noise_is_not_counted(silent: str, share: float) -> None:
 
     assert is_target(plan, noise_in(plan, before, outcome, 0), share)
     spent = seen_by(plan, make_session(plan), mechanism_of(plan), outcome.survivors)
-    assert spent.server.noise_multiplier == pytest.approx(1.5, rel=1e-6)
-    assert spent.reader.noise_multiplier == pytest.approx(1.5 * math.sqrt(share), rel=1e-6)
+    assert spent[Observer.COALITION].noise_multiplier == pytest.approx(1.5, rel=1e-6)
+    assert spent[Observer.PUBLIC].noise_multiplier == pytest.approx(1.5 * math.sqrt(share), rel=1e-6)
 
 
 def test_padded_uploads_count_everybody_as_missing_or_not() -> None:
@@ -362,7 +362,7 @@ def spent_by(plan: Plan, share: float) -> float:
     left = session.members[round(share * len(session.members)) :]
     mechanism = plan.mechanism_of(session)
     assert mechanism is not None
-    return epsilon([seen_by(plan, session, mechanism, left).server] * 50, 1e-5)
+    return epsilon([seen_by(plan, session, mechanism, left)[Observer.COALITION]] * 50, 1e-5)
 
 
 def cohort_plan(recovered: float, *, colluders: int = 0) -> Plan:
@@ -432,7 +432,7 @@ def test_the_ledger_of_a_run_is_that_of_one_without_drop_outs(tmp_path: Path) ->
     made_good = Run(tmp_path / "good").go(silent_from=silent)
     short = Run(tmp_path / "short", recovered=0.0).go(silent_from=silent)
 
-    spent = [ledger.epsilon(Observer.SERVER) for ledger in (whole, made_good, short)]
+    spent = [ledger.epsilon(Observer.COALITION) for ledger in (whole, made_good, short)]
 
     assert spent[1] == pytest.approx(spent[0], rel=1e-6)  # another number of components, another slack
     assert spent[2] > 1.05 * spent[0]

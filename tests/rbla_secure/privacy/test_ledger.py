@@ -21,7 +21,7 @@ def make_terms(**changes: Any) -> Terms:
         "adjacency": Adjacency.ZERO_OUT,
         "delta": 1e-5,
         "max_epsilon": 0.0,
-        "limits": Observer.SERVER,
+        "claimed": tuple(Observer),
         "colluders": 1,
         "simulation": False,
     }
@@ -31,14 +31,16 @@ def make_terms(**changes: Any) -> Terms:
 def make_entry(
     number: int, *clients: str, server: float = 2.0, reader: float = 4.0, attempt: int = 1
 ) -> Entry:
-    """An attempt that spends releases of these noise multipliers."""
-    return Entry(
-        round=number,
-        attempt=attempt,
-        clients=clients or ("a", "b"),
-        server=Spent(noise_multiplier=server, slack=0.0),
-        reader=Spent(noise_multiplier=reader, slack=0.0),
-    )
+    """An attempt that spends releases of these noise multipliers: against the server's two views, and the readers' two."""
+    seen = {
+        observer: Release(noise_multiplier=multiplier, slack=0.0, rho=math.nan)
+        for multiplier, observers in (
+            (reader, (Observer.PUBLIC, Observer.PARTICIPANT)),
+            (server, (Observer.SERVER, Observer.COALITION)),
+        )
+        for observer in observers
+    }
+    return Entry.of(seen, round_number=number, attempt=attempt, clients=clients or ("a", "b"))
 
 
 def of_rounds(multiplier: float, rounds: int) -> float:
@@ -60,7 +62,7 @@ def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
     assert (
         again.epsilon(Observer.SERVER) == ledger.epsilon(Observer.SERVER) == pytest.approx(of_rounds(2.0, 2))
     )
-    assert again.epsilon(Observer.READER) == pytest.approx(of_rounds(4.0, 2))
+    assert again.epsilon(Observer.PUBLIC) == pytest.approx(of_rounds(4.0, 2))
 
 
 def test_an_entry_is_on_the_disk_when_record_returns(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_what_nothing_protects_against_is_infinite(tmp_path: Path) -> None:
     ledger.record(make_entry(1, server=0.0))
 
     assert ledger.epsilon(Observer.SERVER) == math.inf
-    assert math.isfinite(ledger.epsilon(Observer.READER))
+    assert math.isfinite(ledger.epsilon(Observer.PUBLIC))
     assert Spent.of(Release(noise_multiplier=math.inf, slack=0.0, rho=0.0)) is None
 
 
@@ -120,15 +122,45 @@ def test_the_budget_stops_the_entry_that_would_exceed_it(tmp_path: Path) -> None
     ledger.record(make_entry(3, "z"))  # somebody who has spent nothing yet
 
 
-def test_the_budget_counts_against_whom_it_is_said_to(tmp_path: Path) -> None:
-    """With a trusted server the reader's view is limited, whatever the server's is."""
+def test_the_budget_counts_against_whom_something_is_claimed(tmp_path: Path) -> None:
+    """With a trusted server the readers' views are limited, whatever the server's are, which have no epsilon at all."""
     limit = of_rounds(4.0, 1) + 0.01
-    ledger = Ledger.open(tmp_path, make_terms(max_epsilon=limit, limits=Observer.READER))
+    readers = (Observer.PUBLIC, Observer.PARTICIPANT)
+    ledger = Ledger.open(tmp_path, make_terms(max_epsilon=limit, claimed=readers))
 
     ledger.record(make_entry(1, server=0.0))
 
-    with pytest.raises(BudgetError, match="against the reader"):
+    assert ledger.epsilon(Observer.SERVER) == ledger.epsilon(Observer.COALITION) == math.inf
+    with pytest.raises(BudgetError, match="against the public-reader"):
         ledger.record(make_entry(2, server=0.0))
+
+
+@pytest.mark.parametrize("observer", Observer)
+def test_the_budget_limits_every_observer(tmp_path: Path, observer: Observer) -> None:
+    """Whoever of the four faces least noise is the one whose epsilon stops the run."""
+    seen = {
+        each: Release(noise_multiplier=2.0 if each is observer else 4.0, slack=0.0, rho=math.nan)
+        for each in Observer
+    }
+    entries = [Entry.of(seen, round_number=number, attempt=1, clients="ab") for number in (1, 2)]
+    ledger = Ledger.open(tmp_path, make_terms(max_epsilon=of_rounds(2.0, 2) - 0.01))
+    ledger.record(entries[0])
+
+    with pytest.raises(BudgetError, match=f"against the {observer} to"):
+        ledger.record(entries[1])
+    roomy = Ledger(tmp_path / "other", make_terms(max_epsilon=of_rounds(2.0, 2) + 0.01), entries[:1])
+    roomy.check(entries[1])
+
+
+def test_a_ledger_of_an_older_format_is_refused_by_name(tmp_path: Path) -> None:
+    """It counted two observers, and some of its figures were too small: it is not read, and not called damaged."""
+    path = tmp_path / FILE
+    path.write_text('{"format": 1, "terms": {"limits": "server"}, "entries": []}')
+
+    with pytest.raises(
+        PrivacyError, match=r"has format 1, and this version reads format 2 alone.*begin a new run"
+    ):
+        Ledger.read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ that nothing else holds.
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,17 +74,18 @@ def leave(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_bytes(as_ledger(content))
 
 
-def to_both(**figures: float) -> Callable[[dict[str, Any]], object]:
-    """The figures against server and reader."""
-    return lambda entry: [entry[each].update(figures) for each in ("server", "reader")]
+def to_all(**figures: float) -> Callable[[dict[str, Any]], object]:
+    """The figures against every observer."""
+    seen = ("public", "participant", "server", "coalition")
+    return lambda entry: [entry[each].update(figures) for each in seen]
 
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 DAMAGED: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
-    *[(ledger.FILE, to_both(noise_multiplier=1e6, slack=value)) for value in (-4.0, -1e-9, *NOT_FINITE)],
-    *[(ledger.FILE, to_both(noise_multiplier=value)) for value in (-1.0, *NOT_FINITE)],
-    *[(ledger.FILE, to_both(noise_multiplier=value)) for value in (5e-324, 1e-200, 0.9e-15, 1.1e15, 1e300)],
-    *[(ledger.FILE, to_both(slack=value)) for value in (100.1, 800.0, 1.7e308)],
+    *[(ledger.FILE, to_all(noise_multiplier=1e6, slack=value)) for value in (-4.0, -1e-9, *NOT_FINITE)],
+    *[(ledger.FILE, to_all(noise_multiplier=value)) for value in (-1.0, *NOT_FINITE)],
+    *[(ledger.FILE, to_all(noise_multiplier=value)) for value in (5e-324, 1e-200, 0.9e-15, 1.1e15, 1e300)],
+    *[(ledger.FILE, to_all(slack=value)) for value in (100.1, 800.0, 1.7e308)],
     *[(sample_ledger.FILE, lambda e, n=n: e.update(steps=n)) for n in (10**7 + 1, 10**9, 10**400)],
     *[(sample_ledger.FILE, lambda e, v=v: e.update(sample_rate=v)) for v in (5e-324, 0.9e-9)],
     *[
@@ -189,7 +191,7 @@ def test_the_entry_that_a_crash_leaves_is_taken(tmp_path: Path) -> None:
 
     assert len(clients.entries) == len(examples.entries) == 3
     assert isinstance(clients, Ledger)
-    assert clients.epsilon(Observer.SERVER) == pytest.approx(of_rounds(2.0, 3))
+    assert clients.epsilon(Observer.COALITION) == pytest.approx(of_rounds(2.0, 3))
 
 
 def test_the_careless_party_reveals_more_than_its_budget(tmp_path: Path) -> None:
@@ -198,14 +200,16 @@ def test_the_careless_party_reveals_more_than_its_budget(tmp_path: Path) -> None
     careless = Ledger.open(tmp_path, make_terms(max_epsilon=limit))
     for number in (1, 2, 3):
         careless.record(make_entry(number))
-    spent = careless.epsilon(Observer.SERVER)
+    spent = careless.epsilon(Observer.COALITION)
     with pytest.raises(BudgetError):
         careless.check(make_entry(4))
     free = ledger.Spent.model_construct(noise_multiplier=1e6, slack=-4.0)
 
-    careless._entries[-1] = make_entry(3).model_copy(update={"server": free, "reader": free})
+    careless._entries[-1] = make_entry(3).model_copy(
+        update={"server": free, "coalition": free, "public": free, "participant": free}
+    )
 
-    assert careless.epsilon(Observer.SERVER) < spent - 4
+    assert careless.epsilon(Observer.COALITION) < spent - 4
     careless.check(make_entry(4))
 
 
@@ -253,7 +257,7 @@ def test_what_cannot_be_accounted_for_is_an_error_of_its_ledger(
     monkeypatch.setattr("rbla_secure.privacy.accounting.epsilon_of_steps", fail)
 
     with pytest.raises(PrivacyError, match=r"privacy\.json: what it counts .*: restore it from a copy"):
-        Ledger.read(tmp_path).epsilon(Observer.SERVER)
+        Ledger.read(tmp_path).epsilon(Observer.COALITION)
     with pytest.raises(
         PrivacyError, match=r"privacy-samples\.json: what it counts .*: restore it from a copy"
     ):
@@ -273,9 +277,9 @@ def test_a_ledger_of_single_examples_without_noise_has_no_figure(tmp_path: Path)
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
-    "a key twice": lambda text: text.replace('"format": 1,', '"format": 1,\n "format": 1,', 1),
+    "a key twice": lambda text: re.sub(r'("format": \d,)', r"\1\n \1", text, count=1),
     "entries twice": lambda text: text.replace('"entries": [', '"entries": [],\n "entries": [', 1),
-    "spaces": lambda text: text.replace('"format": 1', '"format":  1', 1),
+    "spaces": lambda text: text.replace('"format": ', '"format":  ', 1),
     "no line feed": lambda text: text[:-1],
     "two line feeds": lambda text: text + "\n",
     "another spelling of a figure": lambda text: text.replace("0.0,", "0.00,", 1),
@@ -302,9 +306,9 @@ def test_a_ledger_of_another_format_is_refused(tmp_path: Path, name: str) -> Non
     """A later format may mean something else."""
     (of_clients if name == ledger.FILE else of_samples)(tmp_path)
     path = tmp_path / name
-    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    path.write_text(re.sub(r'"format": \d', '"format": 99', path.read_text()))
 
-    with pytest.raises(PrivacyError, match="is damaged"):
+    with pytest.raises(PrivacyError, match="has format 99" if name == ledger.FILE else "is damaged"):
         (Ledger if name == ledger.FILE else SampleLedger).read(tmp_path)
 
 
