@@ -30,8 +30,8 @@ def markdown(report: Report) -> str:
 def in_plain_words(report: Report) -> list[str]:
     """What was done, and what it means."""
     done = (
-        f"{report.trials} trials with the canary and as many without of each case; each claim is of one round or step, as the "
-        f"ledgers write it. All bounds hold together with a confidence of {report.confidence:.4%}."
+        "Each claim is of one round or step, as the ledgers write it. Trials are so many with the canary and as many without. All "
+        f"bounds hold together with a confidence of {report.confidence:.4%}."
     )
     found = (
         f"{len(report.refuted)} of {len(report.rows)} claims are too small."

@@ -1,18 +1,32 @@
 """What an audit tries: a case is a pair of neighbours, what is claimed of it, and trials that are scored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What observers have seen of one canary.
+
+    Args:
+        there: Whether it was.
+        scores: By observer; larger means that it was there.
+    """
+
+    there: bool
+    scores: Mapping[str, float]
 
 
 class Case(ABC):
-    """One pair of neighbours.
+    """One pair of neighbours."""
 
-    Attributes:
-        gaussian: Whether the claim is that of a Gaussian mechanism, which the Gaussian bound can refute.
-    """
-
-    gaussian: ClassVar[bool] = True
+    @property
+    @abstractmethod
+    def gaussian(self) -> bool:
+        """Whether the claim is that of a Gaussian mechanism, which the Gaussian bound can refute."""
 
     @property
     @abstractmethod
@@ -35,5 +49,5 @@ class Case(ABC):
         """By observer against whom something is claimed, epsilon as the product writes it."""
 
     @abstractmethod
-    def trial(self, *, there: bool) -> Mapping[str, float]:
-        """A score for each observer of one trial, with the canary or without; larger means that it was there."""
+    def play(self) -> Sequence[Trial]:
+        """Independent trials, of which about one half has the canary."""

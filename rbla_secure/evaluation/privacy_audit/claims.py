@@ -1,6 +1,5 @@
 """What the product itself writes of a round that an audit has played: its own ledgers, in a folder that is thrown away."""
 
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,8 +31,3 @@ def ledger_claims(
         for clients in told:
             spending.spend(session, clients)
         return {observer: spending.ledger.epsilon(observer) for observer in Observer}
-
-
-def smaller(first: dict[Observer, float], second: dict[Observer, float]) -> dict[Observer, float]:
-    """The claim of two neighbours: whichever of them is the true one, what it prints must hold."""
-    return {observer: min(first[observer], second.get(observer, math.inf)) for observer in first}

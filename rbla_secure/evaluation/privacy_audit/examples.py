@@ -5,7 +5,7 @@ besides is post-processing. Everyone outside of the client is one observer, whos
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.nn import functional
 from rbla_secure.assembly import private_descent
 from rbla_secure.config import Config
 from rbla_secure.errors import PrivacyError
-from rbla_secure.evaluation.privacy_audit.case import Case
+from rbla_secure.evaluation.privacy_audit.case import Case, Trial
 from rbla_secure.evaluation.privacy_audit.neighbours import Skipped
 from rbla_secure.federation.derived import sample_level
 from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
@@ -68,7 +68,7 @@ class StepCase(Case):
         self._score = score
 
     @property
-    def gaussian(self) -> bool:  # type: ignore[override]  # it depends on the rate
+    def gaussian(self) -> bool:
         """Sampled steps are no Gaussian mechanism."""
         return self._config.sample_level.sample_rate == 1
 
@@ -96,8 +96,11 @@ class StepCase(Case):
             ledger.record(Trained.of(_mechanism(self._config), round_number=1, attempt=1, clients=["client"]))
             return {EVERYONE: ledger.epsilon()}
 
-    def trial(self, *, there: bool) -> Mapping[str, float]:
-        """One step."""
+    def play(self) -> Sequence[Trial]:
+        """One step on each of the neighbours."""
+        return [Trial(there=there, scores={EVERYONE: self._step(there)}) for there in (True, False)]
+
+    def _step(self, there: bool) -> float:  # noqa: FBT001  # the one thing that neighbours differ in
         descent = private_descent(self._config)
         if descent is None:
             raise AssertionError("only configurations with noise inside clients have these cases")
@@ -105,7 +108,7 @@ class StepCase(Case):
         values = [value for value in stage.model.parameters() if value.requires_grad]
         before = _flat(values)
         descent(stage.model, torch.optim.SGD(values, lr=1.0), stage.losses, 0)
-        return {EVERYONE: self._score(before - _flat(values))}
+        return self._score(before - _flat(values))
 
 
 def step_cases(config: Config) -> tuple[list[StepCase], list[Skipped]]:
@@ -170,7 +173,7 @@ def _linear(data: torch.Tensor) -> Stage:
     return Stage(model=model, losses=Losses(of=loss, made_up=lambda: model(made_up).sum(), count=len(data)))
 
 
-def _largest(there: bool) -> Stage:  # noqa: FBT001  # the one thing that neighbours differ in
+def _largest(there: bool) -> Stage:  # noqa: FBT001  # as above
     data = torch.zeros(1 + _OTHERS, _FEATURES, dtype=torch.float64)
     data[0, 0] = _LARGE if there else 0.0
     return _linear(data)

@@ -3,56 +3,77 @@
 Within a pair one client, the canary, differs: it sends the largest change that there is, or zeros (zero-out), or is not there at
 all (add-or-remove). What everybody else does is part of the worst case: nothing; the same largest change; falling silent, so
 that as little noise is left as there can be, or that the canary's absence alone decides whether something opens.
+
+**Several canaries in one round.** Under zero-out, where nobody else is to send anything in particular, several clients of a round
+are canaries at once, each with a change in columns of its own and there or not by a coin of its own. What is read in the columns of
+one of them is the sum of its own integers, or none, and of noise that no other column shares: the same law as in a round of its
+own, and independent of the others. The others are what a neighbour may be beside.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import numpy as np
 
-from protocols.session import ClientId
-from rbla_secure.choices import Adjacency, SecureSumMode, Upload
-from rbla_secure.evaluation.privacy_audit.small_federation import Side
+from protocols.session import ClientId, Session
+from rbla_secure.choices import Adjacency, Mechanism, SecureSumMode, Upload
+from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_count
 from rbla_secure.federation.derived import band_quorum, group_quorum, threshold
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import adaptive
-from rbla_secure.lora.bands import Band, held_bands
+from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows
 
 # How much longer than the clip norm a change is that must be clipped: a clip to more than the norm, or none, shows.
-_TOO_LONG = 5.0
+_TOO_LONG: Final = 5.0
 # How much shorter one is that must pass, so that float32 does not lengthen it beyond.
-_SHORT = 1 - 1e-4
+_SHORT: Final = 1 - 1e-4
 
-ZERO_OUT = "zero-out: one client sends zeros"
-ADD_OR_REMOVE = "add-or-remove: one client is not there"
+ZERO_OUT: Final = "zero-out: one client sends zeros"
+ADD_OR_REMOVE: Final = "add-or-remove: one client is not there"
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Neighbours:
-    """Two federations that differ in the canary alone, and what tells them apart.
+    """Federations that differ in a canary alone, and what tells them apart.
 
     Args:
         name: Of the case.
-        relation: In which way they differ.
-        canary: Who differs.
-        with_canary: The federation in which it sends its change.
-        without: The one in which it does not.
-        direction: Shape (rank of the canary, row_length), of length 1: what its clipped change points to.
-        vote: Its vote on clipping with its change: 1 not clipped, -1 clipped, 0 where nobody votes.
-        colluders: Who may be on the observer's side, likeliest first: they are there in both federations.
+        canaries: By client that may differ, shape (rank, row_length), of length 1: what its clipped change points to.
+        length: Of its change before the clip, in the units of an update.
+        others: By client, shape (rank, row_length): what others change, whether the canary is there or not.
+        silent: Who is not there in any case.
+        absent: Whether a canary that differs is not there, rather than sends zeros.
+        vote: A canary's vote on clipping with its change: 1 not clipped, -1 clipped, 0 where nobody votes.
+        colluders: Who may be on the observer's side, likeliest first: they are there in any case.
     """
 
     name: str
-    relation: str
-    canary: ClientId
-    with_canary: Side
-    without: Side
-    direction: UpdateRows
+    canaries: Mapping[ClientId, UpdateRows]
+    length: float
+    others: Mapping[ClientId, UpdateRows]
+    silent: frozenset[ClientId]
+    absent: bool
     vote: int
     colluders: Sequence[ClientId]
+
+    @property
+    def relation(self) -> str:
+        """In which way the neighbours differ."""
+        return ADD_OR_REMOVE if self.absent else ZERO_OUT
+
+    def side(self, there: Collection[ClientId]) -> Side:
+        """The federation with these of the canaries."""
+        missing = frozenset(self.canaries.keys() - set(there))
+        changes = {client: self.length * self.canaries[client] for client in there}
+        return Side(
+            changes={**self.others, **changes},
+            silent=self.silent | missing if self.absent else self.silent,
+            zeroed=frozenset() if self.absent else missing,
+            before_keys=self.absent,
+        )
 
 
 @final
@@ -64,28 +85,22 @@ class Skipped:
     reason: str
 
 
-def neighbours(plan: Plan) -> tuple[list[Neighbours], list[Skipped]]:
-    """The cases of a plan with noise of client level, and those that do not apply to it."""
-    if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
-        found = _Cases(plan).absent()
-    else:
-        found = _Cases(plan).zeroed()
-    cases, skipped = list[Neighbours](), list[Skipped]()
-    for each in found:
-        if isinstance(each, Skipped):
-            skipped.append(each)
-        else:
-            cases.append(each)
-    return cases, skipped
+def neighbours(plan: Plan, session: Session) -> tuple[list[Neighbours], list[Skipped]]:
+    """The cases of a plan with noise of client level in one round, and those that do not apply to it."""
+    cases = _Cases(plan, session)
+    absent = plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
+    found = list(cases.absent() if absent else cases.zeroed())
+    skipped = [each for each in found if isinstance(each, Skipped)]
+    return [each for each in found if isinstance(each, Neighbours)], skipped
 
 
 @final
 class _Cases:
-    """Puts cases together; the first round's cohort is the federation."""
+    """Puts cases together; the cohort of the session is the federation."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, session: Session) -> None:
         self._plan = plan
-        self._session = plan.session(run=bytes(16), round_number=1, attempt=1)
+        self._session = session
         self._open = plan.bands_that_open
         self._thin = self._open[-1]
 
@@ -137,7 +152,7 @@ class _Cases:
         """With so many uploaders of the rarest rows missing as is provided for, one more, and as many as there can be."""
         plan, band = self._plan, self._thin
         shares = plan.mechanism.bands[band.index] if plan.mechanism is not None else None
-        if shares is None or plan.config.privacy.mechanism.value == "central":
+        if shares is None or plan.config.privacy.mechanism is Mechanism.CENTRAL:
             yield Skipped(name="drop-outs", reason="privacy.mechanism=central: drop-outs take no noise along")
             return
         expected = int(shares.uploaders * plan.config.privacy.expected_dropout)
@@ -177,74 +192,73 @@ class _Cases:
         others: bool = False,
         missing: int = 0,
     ) -> Neighbours:
-        """The canary holds all of the bands; of their other uploaders so many are missing."""
-        group = self._uploaders(bands[-1])
-        canary, rest = (
-            self._canary(bands[-1]),
-            [client for client in group if client != self._canary(bands[-1])],
-        )
-        # Drop-outs where most is taken along; those of other tiers only where there are not enough.
-        silent = frozenset(
-            (rest + [client for client in self._session.members if client not in group])[:missing]
-        )
-        return self._sides(name, bands, canary, silent=silent, length=length, others=others)
+        """The canaries hold all of the bands; of the other uploaders so many are missing."""
+        canary = self._canary(bands[-1])
+        uploading = [client for client in self._uploaders(bands[-1]) if client != canary]
+        strangers = [client for client in self._session.members if client not in {canary, *uploading}]
+        silent = frozenset((uploading + strangers)[:missing])
+        return self._neighbours(name, bands, silent=silent, length=length, others=others)
 
     def _fewest(
         self, name: str, bands: Sequence[Band], among: Sequence[ClientId], left: int
     ) -> Neighbours | Skipped:
         """Of some clients only so many are there, the canary among them, and all that are there send the same change."""
-        canary = self._canary(bands[-1])
         if len(among) < left:
             return Skipped(name=name, reason=f"there are only {len(among)} such clients")
-        silent = [client for client in among if client != canary][: len(among) - left]
-        return self._sides(name, bands, canary, silent=frozenset(silent), length=_TOO_LONG, others=True)
+        canary = self._canary(bands[-1])
+        silent = frozenset([client for client in among if client != canary][: len(among) - left])
+        return self._neighbours(name, bands, silent=silent, length=_TOO_LONG, others=True)
 
-    def _sides(
-        self,
-        name: str,
-        bands: Sequence[Band],
-        canary: ClientId,
-        *,
-        silent: frozenset[ClientId],
-        length: float,
-        others: bool,
+    def _neighbours(
+        self, name: str, bands: Sequence[Band], *, silent: frozenset[ClientId], length: float, others: bool
     ) -> Neighbours:
-        config, zero_out = self._plan.config, self._plan.config.privacy.adjacency is Adjacency.ZERO_OUT
-        present = [client for client in self._session.members if client not in silent and client != canary]
+        config = self._plan.config
+        absent = config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
+        # Votes of several would be in one count, and whoever is not there changes more than its columns.
+        alone = absent or adaptive(config)
+        most = 1 if alone else block_count(config)
+        chosen = self._canaries(bands[-1], silent, most=max(1, most // 2) if others else most)
         largest = length * self._plan.clip_norm_of(self._session)
-        direction = self._direction(canary, bands)
-        changes = {canary: largest * direction}
-        if others:
-            # The same rows, as far as somebody holds them.
-            changes |= {each: _cut(largest * direction, self._plan.ranks[each]) for each in present}
-        without = {client: change for client, change in changes.items() if client != canary}
-        early = not zero_out
+        canaries = {
+            client: self._direction(client, bands, block=None if alone else number)
+            for number, client in enumerate(chosen)
+        }
+        present = [
+            client for client in self._session.members if client not in silent and client not in canaries
+        ]
+        change = largest * self._direction(chosen[0], bands, block=None)
         return Neighbours(
             name=name,
-            relation=ZERO_OUT if zero_out else ADD_OR_REMOVE,
-            canary=canary,
-            with_canary=Side(changes=changes, silent=silent, before_keys=early),
-            without=Side(
-                changes=without,
-                silent=silent if zero_out else silent | {canary},
-                zeroed=canary if zero_out else "",
-                before_keys=early,
-            ),
-            direction=direction,
+            canaries=canaries,
+            length=largest,
+            # The same rows, as far as somebody holds them.
+            others={each: _cut(change, self._plan.ranks[each]) for each in present} if others else {},
+            silent=silent,
+            absent=absent,
             vote=(1 if length < 1 else -1) if adaptive(config) else 0,
-            colluders=self._colluders(bands[-1], present),
+            colluders=self._last_first(bands[-1], present),
         )
 
-    def _direction(self, client: ClientId, bands: Sequence[Band]) -> UpdateRows:
-        """Each band an equal part, each value of it: no clip of a part shortens it, and no grid cuts it off."""
+    def _direction(self, client: ClientId, bands: Sequence[Band], *, block: int | None) -> UpdateRows:
+        """Each band an equal part, each value of it: no clip of a part shortens it, and no grid cuts it off.
+
+        A block has every so-many-th of the columns that travel, so that it has its part of every layer.
+        """
+        columns = np.flatnonzero(self._plan.columns)
+        if block is not None:
+            columns = columns[block :: block_count(self._plan.config)]
         rows = np.zeros((self._plan.ranks[client], self._plan.layout.row_length))
         for band in bands:
-            rows[band.start : band.stop, self._plan.columns] = (band.height * len(bands)) ** -0.5
-        rows /= float(self._plan.columns.sum()) ** 0.5
+            rows[band.start : band.stop, columns] = (band.height * len(bands) * len(columns)) ** -0.5
         return rows
 
     def _canary(self, band: Band) -> ClientId:
-        return self._smallest_group(band)[0] if self._plan.grouped else self._holders(band)[0]
+        return self._uploaders(band)[0]
+
+    def _canaries(self, band: Band, silent: Collection[ClientId], *, most: int) -> list[ClientId]:
+        """The first uploaders that are there, but for those that a participant or the server may need as colluders."""
+        there = [client for client in self._uploaders(band) if client not in silent]
+        return there[: max(1, min(most, len(there) - max(1, self._plan.colluders)))]
 
     def _holders(self, band: Band) -> list[ClientId]:
         return [client for client in self._session.members if self._plan.ranks[client] >= band.stop]
@@ -258,7 +272,7 @@ class _Cases:
         holding = [group.members for group in self._plan.groups_of(self._session) if group.rank >= band.stop]
         return min(holding, key=len)
 
-    def _colluders(self, band: Band, present: Collection[ClientId]) -> list[ClientId]:
+    def _last_first(self, band: Band, present: Collection[ClientId]) -> list[ClientId]:
         """The last of the band's uploaders first: their noise is in what the canary hides in."""
         own = [client for client in self._uploaders(band) if client in present]
         return own[::-1] + [client for client in present if client not in own]
@@ -269,11 +283,3 @@ def _cut(rows: UpdateRows, rank: int) -> UpdateRows:
     return (
         rows[:rank] if len(rows) >= rank else np.vstack([rows, np.zeros((rank - len(rows), rows.shape[1]))])
     )
-
-
-def rows_of(plan: Plan, case: Neighbours) -> Mapping[int, UpdateRows]:
-    """By band that the canary holds, shape (values,): the canary's direction in the columns that travel."""
-    return {
-        band.index: case.direction[band.start : band.stop, plan.columns].ravel()
-        for band in held_bands(plan.bands, len(case.direction))
-    }

@@ -1,17 +1,18 @@
 """Cases of client level: neighbouring federations, whole rounds."""
 
 import math
-from collections.abc import Mapping
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import final
 
+from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, EvaluationError
-from rbla_secure.evaluation.privacy_audit.case import Case
-from rbla_secure.evaluation.privacy_audit.claims import ledger_claims, smaller
+from rbla_secure.evaluation.privacy_audit.case import Case, Trial
+from rbla_secure.evaluation.privacy_audit.claims import ledger_claims
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, Skipped, neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played, SmallFederation
 from rbla_secure.evaluation.privacy_audit.views import scores
-from rbla_secure.privacy.ledger import Observer
 
 
 @final
@@ -25,6 +26,11 @@ class RoundCase(Case):
     def __init__(self, federation: SmallFederation, pair: Neighbours) -> None:
         self._federation = federation
         self._pair = pair
+
+    @property
+    def gaussian(self) -> bool:
+        """The sum of many shares is one up to the slack of the ledger's figure."""
+        return True
 
     @property
     def name(self) -> str:
@@ -43,7 +49,10 @@ class RoundCase(Case):
 
     @cached_property
     def _first(self) -> tuple[Played, Played]:
-        return self._play(there=True), self._play(there=False)
+        """A round with all canaries, and one without any."""
+        return self._federation.play(self._pair.side(self._pair.canaries)), self._federation.play(
+            self._pair.side(())
+        )
 
     @property
     def not_played(self) -> str:
@@ -55,37 +64,44 @@ class RoundCase(Case):
         )
 
     @cached_property
-    def all_claims(self) -> Mapping[Observer, float]:
-        """By observer; infinite where nothing is claimed. Raises BudgetError where the budget lets no such round open."""
+    def claims(self) -> Mapping[str, float]:
+        """Of the observers against whom something is claimed.
+
+        Raises:
+            BudgetError: The budget lets no such round open.
+        """
         plan, session = self._federation.plan, self._federation.session
         there, absent = (ledger_claims(plan, session, each.told) for each in self._first)
-        return smaller(there, absent)
+        # Whichever of two neighbours is the true one: what it prints must hold.
+        found = {observer: min(there[observer], absent[observer]) for observer in there}
+        return {observer.value: claim for observer, claim in found.items() if math.isfinite(claim)}
 
-    @property
-    def claims(self) -> Mapping[str, float]:
-        """Of the observers against whom something is claimed."""
-        return {observer.value: found for observer, found in self.all_claims.items() if math.isfinite(found)}
+    def play(self) -> Sequence[Trial]:
+        """One round in which each of several canaries is there or not, or one round with a single one and one without."""
+        canaries = list(self._pair.canaries)
+        if len(canaries) == 1:
+            return [*self._round(canaries), *self._round([])]
+        return self._round([canary for canary in canaries if secrets.randbits(1)])
 
-    def trial(self, *, there: bool) -> Mapping[str, float]:
-        """One round."""
+    def _round(self, there: Collection[ClientId]) -> list[Trial]:
         plan, session = self._federation.plan, self._federation.session
-        played = self._play(there=there)
-        expected = self._first[0 if there else 1]
+        played = self._federation.play(self._pair.side(there))
+        expected = self._first[0 if there or not self._pair.absent else 1]
         if played.told != expected.told or played.outcome.aborted != expected.outcome.aborted:
             raise EvaluationError(
                 f"{self.name}: a trial ended otherwise than the round before it ({played.outcome.aborted or 'not aborted'}), "
                 "so its claim would be another one: try again"
             )
-        found = scores(plan, session, self._pair, played)
-        return {observer.value: found[observer] for observer in found}
-
-    def _play(self, *, there: bool) -> Played:
-        return self._federation.play(self._pair.with_canary if there else self._pair.without)
+        found = []
+        for canary in self._pair.canaries:
+            seen = scores(plan, session, self._pair, played, canary=canary)
+            found.append(Trial(there=canary in there, scores={each.value: seen[each] for each in seen}))
+        return found
 
 
 def round_cases(federation: SmallFederation) -> tuple[list[RoundCase], list[Skipped]]:
     """The cases that apply to a federation with noise of client level, and why others do not."""
-    pairs, skipped = neighbours(federation.plan)
+    pairs, skipped = neighbours(federation.plan, federation.session)
     cases = []
     for pair in pairs:
         case = RoundCase(federation, pair)

@@ -26,6 +26,7 @@ from rbla_secure.errors import PrivacyError
 from rbla_secure.federation.components import Seeds
 from rbla_secure.federation.contribution import Integers, contribution
 from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.derived import bands_and_holders
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.last_step import LastStep
@@ -39,6 +40,7 @@ from rbla_secure.lora.update import UpdateRows
 # How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
 _ROOM = 1.5
 _LEAST_WIDTH = 8
+_MOST_WIDTH = 2048
 _LAYERS = 2
 _ROUND = 1
 
@@ -51,13 +53,13 @@ class Side:
     Args:
         changes: By client, shape (rank, row_length): what its training changes. Everyone else changes nothing.
         silent: Who is not there.
-        zeroed: The client that sends zeros, its vote on clipping included; empty for nobody.
+        zeroed: Who sends zeros, its vote on clipping included.
         before_keys: Whether the silent are not there from the first message on, or fall silent when their input is due.
     """
 
     changes: Mapping[ClientId, UpdateRows]
     silent: frozenset[ClientId] = frozenset()
-    zeroed: ClientId = ""
+    zeroed: frozenset[ClientId] = frozenset()
     before_keys: bool = False
 
 
@@ -79,12 +81,23 @@ class Played:
     told: Sequence[tuple[ClientId, ...]]
 
 
-def small_layout(config: Config) -> AdapterLayout:
-    """Two layers, so wide that a change of the clip norm in the lowest rank band fits the grid in every coordinate."""
+def block_width(config: Config) -> int:
+    """So many columns that a change of the clip norm in the lowest rank band fits the grid in every coordinate."""
     lowest = min(band.height for band in rank_bands(tier.rank for tier in config.tiers.values()))
     needed = (_ROOM * config.clip_norm / config.quantization.bound) ** 2 / lowest
+    return max(_LEAST_WIDTH, 2 * _LAYERS * math.ceil(needed / (2 * _LAYERS)))
+
+
+def block_count(config: Config) -> int:
+    """How many canaries a round has room for: all holders of the rarest rows, but in no wider an adapter than is cheap."""
+    rarest = min(count for _, count in bands_and_holders(config))
+    return max(1, min(rarest, _MOST_WIDTH // block_width(config)))
+
+
+def small_layout(config: Config) -> AdapterLayout:
+    """Two layers whose columns that travel have room for so many blocks."""
     only_B = config.lora.factors is Factors.LORA_B
-    width = max(_LEAST_WIDTH, math.ceil(needed / (_LAYERS if only_B else 2 * _LAYERS)))
+    width = math.ceil(block_count(config) * block_width(config) / (_LAYERS if only_B else 2 * _LAYERS))
     layers = tuple(
         LinearShape(name=f"layer{number}", in_features=_LEAST_WIDTH if only_B else width, out_features=width)
         for number in range(_LAYERS)
@@ -185,8 +198,8 @@ def _train(change: UpdateRows | None, adapter: Adapter, seed: int) -> Rows:  # n
     return rows
 
 
-def _recording(uploads: dict[ClientId, Integers], *, zeroed: ClientId) -> Callable[..., Integers]:
-    """The honest contribution, written down; that of the client that sends zeros has no vote on clipping either."""
+def _recording(uploads: dict[ClientId, Integers], *, zeroed: frozenset[ClientId]) -> Callable[..., Integers]:
+    """The honest contribution, written down; that of a client that sends zeros has no vote on clipping either."""
 
     def contribute(
         plan: Plan,
@@ -200,7 +213,7 @@ def _recording(uploads: dict[ClientId, Integers], *, zeroed: ClientId) -> Callab
     ) -> Integers:
         found = contribution(plan, session, client, change, weight=weight, noise_key=noise_key, seeds=seeds)
         mechanism = plan.mechanism_of(session)
-        if client == zeroed and mechanism is not None and mechanism.count_unit:
+        if client in zeroed and mechanism is not None and mechanism.count_unit:
             found[0][-1] -= mechanism.count_unit
         uploads[client] = {index: values.copy() for index, values in found.items()}
         return found

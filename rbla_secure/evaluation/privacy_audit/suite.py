@@ -33,7 +33,6 @@ LEAST_TRIALS = 100
 MOST_TRIALS = 10**6
 # Trials of one batch take about so long.
 _BATCH_SECONDS = 5.0
-_LEAST_BATCH = 10
 
 
 @final
@@ -69,7 +68,7 @@ class Row(_Record):
         delta: Of it.
         clopper_pearson: Epsilon that the scores show at least, whatever the mechanism.
         gaussian: The same of a Gaussian one; null where the claim is not that of one.
-        trials: With the canary, and as many without.
+        trials: With the canary or without, of whichever there are fewer.
         seconds: That the case's trials took, for all of its observers.
     """
 
@@ -106,14 +105,12 @@ class Report(_Record):
 
     Args:
         confidence: Of all bounds together.
-        trials: Of each case: with the canary, and as many without.
         rows: By case and observer.
         not_tried: The cases that do not apply.
         remarks: What is other than in a run.
     """
 
     confidence: float
-    trials: int
     rows: tuple[Row, ...]
     not_tried: tuple[NotTried, ...]
     remarks: tuple[str, ...]
@@ -130,7 +127,7 @@ class _File(_Record):
     wanted: int
     seconds: float
     confidence: float
-    trials: int
+    trials: dict[str, int]
     report: Report | None
 
 
@@ -175,11 +172,13 @@ def audit(folder: Path, terms: Terms, observe: Observe) -> Report:
     confidence = 1 - (1 - terms.confidence) / rows_in_all
     rows: list[Row] = []
     for number, case in enumerate(cases):
-        scores = _filled(folder / f"scores-{number:02d}.json", case, file.trials, observe)
+        wanted = file.trials.get(case.name)
+        if wanted is None:
+            raise RunFolderError(f"{folder / FILE} lacks the case {case.name!r}: choose another --out folder")
+        scores = _filled(folder / f"scores-{number:02d}.json", case, wanted, observe)
         rows += _judged(case, scores, confidence)
     report = Report(
         confidence=terms.confidence,
-        trials=file.trials,
         rows=tuple(rows),
         not_tried=tuple(NotTried(case=each.name, reason=each.reason) for each in skipped),
         remarks=tuple(remarks),
@@ -222,14 +221,16 @@ def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
     return cases, skipped, remarks
 
 
-def _affordable(cases: Sequence[Case], terms: Terms) -> int:
-    """How many trials of each kind fit the time: one of each is made to measure it, and forgotten."""
-    began = time.perf_counter()
+def _affordable(cases: Sequence[Case], terms: Terms) -> dict[str, int]:
+    """How many trials of each kind fit an equal part of the time, by case: some are made to measure it, and forgotten."""
+    each = terms.seconds / len(cases)
+    found = {}
     for case in cases:
-        case.trial(there=True)
-        case.trial(there=False)
-    once = time.perf_counter() - began
-    return max(LEAST_TRIALS, min(terms.trials, math.floor(terms.seconds / once)))
+        began = time.perf_counter()
+        made = len(case.play()) + len(case.play())
+        for_one = 2 * (time.perf_counter() - began) / made
+        found[case.name] = max(LEAST_TRIALS, min(terms.trials, math.floor(each / for_one)))
+    return found
 
 
 def _filled(path: Path, case: Case, trials: int, observe: Observe) -> _Scores:
@@ -237,32 +238,35 @@ def _filled(path: Path, case: Case, trials: int, observe: Observe) -> _Scores:
     scores = _read_scores(path, case)
     while (done := _done(scores)) < trials:
         observe(case.name, done, trials)
-        scores = _with_batch(scores, case, most=trials - done)
+        scores = _with_batch(scores, case, wanted=trials)
         write_atomic(path, scores.model_dump_json().encode() + b"\n")
     observe(case.name, trials, trials)
     return scores
 
 
-def _with_batch(scores: _Scores, case: Case, *, most: int) -> _Scores:
+def _with_batch(scores: _Scores, case: Case, *, wanted: int) -> _Scores:
+    """Trials of some seconds more, or fewer if there are enough."""
     began = time.perf_counter()
-    there, absent = _copied(scores.with_canary), _copied(scores.without_canary)
-    for number in range(most):
-        if number >= _LEAST_BATCH and time.perf_counter() - began > _BATCH_SECONDS:
-            break
-        # One of each in turn: what drifts on the machine meets both alike.
-        for kind, found in ((there, case.trial(there=True)), (absent, case.trial(there=False))):
-            for observer in case.claims:
-                kind.setdefault(observer, []).append(found[observer])
+    there, absent = _copied(scores.with_canary, case), _copied(scores.without_canary, case)
+    while _least(there, absent) < wanted and time.perf_counter() - began < _BATCH_SECONDS:
+        for trial in case.play():
+            for observer, values in (there if trial.there else absent).items():
+                values.append(trial.scores[observer])
     seconds = scores.seconds + time.perf_counter() - began
     return _Scores(case=case.name, with_canary=there, without_canary=absent, seconds=seconds)
 
 
-def _copied(scores: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    return {observer: list(values) for observer, values in scores.items()}
+def _copied(scores: Mapping[str, list[float]], case: Case) -> dict[str, list[float]]:
+    return {observer: list(scores.get(observer, ())) for observer in case.claims}
 
 
 def _done(scores: _Scores) -> int:
-    return min((len(values) for values in scores.with_canary.values()), default=0)
+    return _least(scores.with_canary, scores.without_canary)
+
+
+def _least(*kinds: Mapping[str, list[float]]) -> int:
+    """Of trials with and without the canary, the number of the rarer kind."""
+    return min((len(values) for kind in kinds for values in kind.values()), default=0)
 
 
 def _judged(case: Case, scores: _Scores, confidence: float) -> list[Row]:

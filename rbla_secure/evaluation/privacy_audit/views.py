@@ -19,7 +19,7 @@ import numpy.typing as npt
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
 from rbla_secure.choices import Mechanism, SecureSumMode
-from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, rows_of
+from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.federation.components import remove_components
 from rbla_secure.federation.plan import Plan
@@ -32,12 +32,14 @@ from rbla_secure.privacy.noise import GaussianMechanism
 Values = npt.NDArray[np.float64]
 
 
-def scores(plan: Plan, session: Session, case: Neighbours, played: Played) -> dict[Observer, float]:
-    """How much a round looks like one with the canary, to each observer."""
+def scores(
+    plan: Plan, session: Session, case: Neighbours, played: Played, *, canary: ClientId
+) -> dict[Observer, float]:
+    """How much a round looks like one with this canary, to each observer."""
     mechanism = plan.mechanism_of(session)
     if mechanism is None:
         raise AssertionError("only plans with noise are audited")
-    seen = _Seen(plan=plan, session=session, case=case, played=played, mechanism=mechanism)
+    seen = _Seen(plan=plan, session=session, case=case, played=played, mechanism=mechanism, canary=canary)
     several = max(1, plan.colluders)
     return {
         Observer.PUBLIC: seen.in_adapter(known=()),
@@ -50,17 +52,18 @@ def scores(plan: Plan, session: Session, case: Neighbours, played: Played) -> di
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Seen:
-    """A round, and the canary that is looked for."""
+    """A round, and the one of its canaries that is looked for."""
 
     plan: Plan
     session: Session
     case: Neighbours
     played: Played
     mechanism: GaussianMechanism
+    canary: ClientId
 
     def in_adapter(self, *, known: Collection[ClientId]) -> float:
         """From the step of the adapter: what every row was divided by is public, so the sums can be worked out again."""
-        plan, direction = self.plan, self.case.direction
+        plan, direction = self.plan, self.case.canaries[self.canary]
         step = self.played.outcome.adapter.rows.astype(np.float64) - plan.initial_adapter.rows
         if plan.grouped:
             # A median of groups is nothing that noise can be taken off from.
@@ -74,7 +77,7 @@ class _Seen:
         """From what the secure sum opened to the server, or where it reads single uploads from that of the canary."""
         opened = self.played.sums
         if self.plan.config.secure_sum is SecureSumMode.PLAIN:
-            return _product(self.played.uploads.get(self.case.canary, {}), self._by_segment())
+            return _product(self.played.uploads.get(self.canary, {}), self._by_segment())
         if opened is None:
             return 0.0
         # What a colluder has uploaded is taken off whole, so none of its components is left to remove.
@@ -86,7 +89,11 @@ class _Seen:
     def _pattern(self) -> dict[int, Values]:
         """By band: what the canary adds to it before noise, in integer units, its vote last in the lowest band."""
         length = self.plan.quantizer.scale * self.mechanism.clip_norm
-        found = {index: length * values for index, values in rows_of(self.plan, self.case).items()}
+        direction, columns = self.case.canaries[self.canary], self.plan.columns
+        found = {
+            band.index: length * direction[band.start : band.stop, columns].ravel()
+            for band in held_bands(self.plan.bands, len(direction))
+        }
         if self.mechanism.count_unit:
             found[0] = np.append(found[0], self.case.vote * self.mechanism.count_unit)
         return found
@@ -96,8 +103,8 @@ class _Seen:
         pattern = self._pattern()
         if not self.plan.grouped:
             return pattern
-        (segment,) = self.session.segments_of(self.case.canary)
-        held = held_bands(self.plan.bands, self.plan.ranks[self.case.canary])
+        (segment,) = self.session.segments_of(self.canary)
+        held = held_bands(self.plan.bands, self.plan.ranks[self.canary])
         return {segment.index: np.concatenate([pattern[band.index] for band in held])}
 
     def _sums_again(self, step: Values) -> dict[int, Values]:
