@@ -107,16 +107,26 @@ class PlainServer(SumServer):
     Args:
         session: The terms.
         keep_inputs: Whether the result holds the single inputs too, for whoever judges them.
+        whoever_is_there: Whether every segment opens over whoever has answered, also over nobody: threshold and quorums are not
+            asked. Then one input closes nothing either: one with another binding or out of bounds costs its sender alone.
     """
 
-    def __init__(self, session: Session, *, keep_inputs: bool = False) -> None:
+    def __init__(
+        self, session: Session, *, keep_inputs: bool = False, whoever_is_there: bool = False
+    ) -> None:
         self._session = session
+        self._whoever_is_there = whoever_is_there
+        self._expected: Mapping[int, bytes] = {}
         self._kept: dict[ClientId, dict[int, IntegerVector]] | None = {} if keep_inputs else None
         self._sums = [np.zeros(segment.length, dtype=np.uint32) for segment in session.segments]
         self._bindings: dict[int, set[bytes]] = {segment.index: set() for segment in session.segments}
         self._answered: set[ClientId] = set()
         self._closed = False
         self._opens = False
+
+    def expect(self, bindings: Mapping[int, bytes]) -> None:
+        """Know the bindings of the segments before inputs come."""
+        self._expected = dict(bindings)
 
     def requests(self) -> Mapping[ClientId, bytes]:
         """An empty request to every member."""
@@ -139,13 +149,21 @@ class PlainServer(SumServer):
             raise InputError(f"{client}: the input must hold exactly its segments, whole")
         if message.ring_bits != self._session.ring_bits:
             raise InputError(f"{client}: ring_bits={message.ring_bits} must be {self._session.ring_bits}")
-        if self._kept is not None:
-            vectors = message.segments.items()
-            self._kept[client] = {i: self._in_bounds(client, i, vector) for i, vector in vectors}
+        if self._whoever_is_there:
+            self._check_binding(client, message)
+        if self._kept is not None or self._whoever_is_there:
+            found = {i: self._in_bounds(client, i, vector) for i, vector in message.segments.items()}
+            if self._kept is not None:
+                self._kept[client] = found
         for index, vector in message.segments.items():
             self._sums[index] += vector
             self._bindings[index].add(message.bindings[index])
         self._answered.add(client)
+
+    def _check_binding(self, client: ClientId, message: PlainInput) -> None:
+        for index, binding in message.bindings.items():
+            if binding != self._expected.get(index, binding):
+                raise InputError(f"{client}: was bound to another model than the server")
 
     def _in_bounds(self, client: ClientId, index: int, vector: RingVector) -> IntegerVector:
         bound, values = self._session.input_bound, centred(vector, bits=self._session.ring_bits)
@@ -157,7 +175,7 @@ class PlainServer(SumServer):
         """Fix the survivors."""
         self._check_open()
         self._closed = True
-        if len(self._answered) < self._session.threshold:
+        if len(self._answered) < self._session.threshold and not self._whoever_is_there:
             raise BelowThresholdError(
                 f"{Plain.input_stage}: {len(self._answered)} of {len(self._session.members)} clients answered, "
                 f"threshold={self._session.threshold} are needed"
@@ -170,7 +188,7 @@ class PlainServer(SumServer):
         return tuple(sorted(self._answered)) if self._closed else None
 
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
-        """The sums of the segments that meet their quorum."""
+        """The sums of the segments that meet their quorum, or of all."""
         if not self._opens:
             raise StageError("the sums are opened once, after upload has closed")
         for segment in self._session.segments:
@@ -179,7 +197,9 @@ class PlainServer(SumServer):
         sums, refused = {}, {}
         for segment in self._session.segments:
             present = len(self._answered.intersection(segment.holders))
-            if present < segment.quorum:
+            if self._whoever_is_there:
+                sums[segment.index] = centred(self._sums[segment.index], bits=self._session.ring_bits)
+            elif present < segment.quorum:
                 refused[segment.index] = f"{present} surviving holders, quorum {segment.quorum}"
             elif self._bindings[segment.index] != {bindings[segment.index]}:
                 refused[segment.index] = "its members were bound to different models"
@@ -204,13 +224,15 @@ class Plain(SecureSum):
 
     Args:
         keep_inputs: Whether results hold the single inputs too.
+        whoever_is_there: Whether every segment opens over whoever has answered, also over nobody: how many did is not to show.
     """
 
     name: ClassVar[str] = "plain"
     input_stage: ClassVar[str] = "upload"
 
-    def __init__(self, *, keep_inputs: bool = False) -> None:
+    def __init__(self, *, keep_inputs: bool = False, whoever_is_there: bool = False) -> None:
         self._keep_inputs = keep_inputs
+        self._whoever_is_there = whoever_is_there
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -223,4 +245,4 @@ class Plain(SecureSum):
 
     def server(self, session: Session) -> PlainServer:
         """The server side."""
-        return PlainServer(session, keep_inputs=self._keep_inputs)
+        return PlainServer(session, keep_inputs=self._keep_inputs, whoever_is_there=self._whoever_is_there)

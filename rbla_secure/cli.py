@@ -24,7 +24,7 @@ from rbla_secure.config import load_config
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import ConfigError, PrivacyError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.derived import threshold, tier_protection, warnings
+from rbla_secure.federation.derived import asked_threshold, opening_rule, tier_protection, warnings
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase, take_passphrase
 from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
@@ -96,14 +96,14 @@ def _check(options: argparse.Namespace) -> dict[str, object]:
             report.line(line)
         for warning in warnings(config):
             report.line(f"warning: {warning}")
-        report.line(f"threshold {threshold(config)}; the plan is sound")
+        report.line(f"{opening_rule(config)}; the plan is sound")
     bands = [
         {"band": band, "holders": int(holders), "quorum": int(quorum), **band_object(defence)}
         for (band, holders, quorum, _), defence in zip(rows, band_defences(config), strict=True)
     ]
     return {
         "sound": True,
-        "threshold": threshold(config),
+        "threshold": asked_threshold(config),
         "bands": bands,
         "tiers": tier_protection(config),
         "robustness": defence_object(config),

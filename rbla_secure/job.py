@@ -25,7 +25,7 @@ from rbla_secure.errors import RunFolderError
 from rbla_secure.federation.audit_log import FILE_NAME, Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.derived import row_quorum
+from rbla_secure.federation.derived import opening_rule
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.folder_checks import ADAPTER, BASE
 from rbla_secure.federation.guard import WINDOW
@@ -317,7 +317,7 @@ def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequenc
         "rounds": progress.round,
         "clients": f"{clients}, of ranks {', '.join(map(str, ranks))}",
         "data": f"{config.task.data}, {config.task.partition} partition",
-        "average": f"{config.average}, gamma {config.gamma:g}, at least {row_quorum(config)} holders per row",
+        "average": f"{config.average}, gamma {config.gamma:g}; {opening_rule(config)}",
         "secure sum": str(config.secure_sum),
         "clip norm": f"{config.clip_norm:g}",
         "differential privacy": " ".join(claims) or "none: no noise was added",

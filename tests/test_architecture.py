@@ -130,6 +130,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.session",
         "rbla_secure.federation",
         "rbla_secure.privacy.ledger",
+        "rbla_secure.privacy.standing",
         "rbla_secure.privacy.sample_ledger",
         "rbla_secure.choices",
         "rbla_secure.config",

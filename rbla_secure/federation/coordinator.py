@@ -157,7 +157,9 @@ class Coordinator:
                 filtering=self.filtering,
                 guard=self.guard,
                 before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
-                before_reveal=lambda clients: spending.spend(current.session, clients) if spending else None,
+                before_reveal=lambda part, clients: (
+                    spending.spend(current.session, part, clients) if spending else None
+                ),
             )
         with self.stopwatch.measure("evaluation"):
             accuracy, loss = self.evaluate(outcome.adapter)

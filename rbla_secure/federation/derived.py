@@ -14,7 +14,7 @@ from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
 from rbla_secure.choices import PreStepName, Rest, RowOrder, Screen, SecureSumMode, Upload
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
-from rbla_secure.federation.protection import noisy
+from rbla_secure.federation.protection import noisy, whoever_is_there
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness import quorum
@@ -145,8 +145,22 @@ def closed_for_good(config: Config) -> tuple[str, ...]:
 
 
 def band_quorum(config: Config, holders: int) -> int:
-    """Surviving holders with which a band of so many holders opens, where there is one sum over all of them."""
+    """Surviving holders with which a band of so many holders opens, where there is one sum over all of them; 0 if nobody asks."""
+    if whoever_is_there(config):
+        return 0
     return _opening_quorum(config, holders, row_quorum(config))
+
+
+def asked_threshold(config: Config) -> int:
+    """Survivors below which a round ends without a result; 0 where every round has one."""
+    return 0 if whoever_is_there(config) else threshold(config)
+
+
+def opening_rule(config: Config) -> str:
+    """With how many clients sums open, in words."""
+    if whoever_is_there(config):
+        return "no threshold and no quorum: every band opens over whoever is there"
+    return f"threshold {threshold(config)}, at least {row_quorum(config)} holders per band"
 
 
 def group_quorum(config: Config, size: int) -> int:

@@ -39,6 +39,7 @@ from rbla_secure.errors import RunFolderError
 from rbla_secure.federation.audit_log import FILE_NAME
 from rbla_secure.federation.history import History
 from rbla_secure.federation.log_entries import line_digest, result_of
+from rbla_secure.federation.protection import noisy, shown, shows_at_once
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.privacy.ledger import FILE
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
@@ -273,8 +274,8 @@ def _check_left_over(path: Path, lines: Sequence[str], config: Config, history: 
     number, about = history.rounds + 1, history.about_to_reveal(config.rounds)
     record = _record_of(lines[0])
     if len(lines) == 1 and about is not None and record is not None and record.round == number:
-        for name in _must_have_spent(config, record):
-            if not history.has_spent(name, about):
+        for name, entries in _must_have_spent(config, record).items():
+            if history.spent_by(about, name) < entries:
                 raise RunFolderError(
                     f"{path} line {number} tells of a round whose entry of {name} is not in {FILE_NAME}, which comes first: the "
                     "log's end was cut off or the line was put in; restore whichever was changed from a copy"
@@ -286,12 +287,12 @@ def _check_left_over(path: Path, lines: Sequence[str], config: Config, history: 
     )
 
 
-def _must_have_spent(config: Config, record: RoundRecord) -> list[str]:
-    """The ledgers that have an entry for a round before it ends like this; an aborted one may have ended before."""
+def _must_have_spent(config: Config, record: RoundRecord) -> dict[str, int]:
+    """How many entries each ledger has for a round before it ends like this; an aborted one may have ended before most."""
+    parts = shown(config) if noisy(config) else ()
     if record.aborted and not (record.survivors or record.holders or record.flags):
-        return []
-    noise = {FILE: config.noise_multiplier, SAMPLES_FILE: config.sample_level.noise_multiplier}
-    return [name for name, multiplier in noise.items() if multiplier]
+        return {FILE: sum(shows_at_once(config, part) for part in parts)}
+    return {FILE: len(parts), SAMPLES_FILE: int(config.sample_level.noise_multiplier > 0)}
 
 
 def _record_of(line: str) -> RoundRecord | None:

@@ -25,11 +25,16 @@ from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release
+from rbla_secure.privacy.standing import standing_in_words
 
 # Below 0.3 the noise of a round's average outweighs its signal three to one; below 0.1 a row learns next to nothing.
 ENOUGH_SIGNAL, SOME_SIGNAL = 0.3, 0.1
 # Fewer clients than this rarely get there at all.
 ENOUGH_CLIENTS = 50
+WHO_ANSWERED = (
+    "the roster and ranks are public, and who answered is not: metrics.jsonl and events.jsonl name it, so the claim is about "
+    "whoever reads adapters alone, and the run folder stays with the server"
+)
 
 
 @final
@@ -157,15 +162,28 @@ def _assumptions(plan: Plan) -> list[str]:
     privacy = plan.config.privacy
     found = [
         "a neighbouring federation is one in which one client "
-        + ("sends zeros" if privacy.adjacency is Adjacency.ZERO_OUT else "is not there")
-        + "; who takes part, ranks and weights are public",
+        + (
+            "sends zeros; who takes part, ranks and weights are public"
+            if privacy.adjacency is Adjacency.ZERO_OUT
+            else f"is not there; {WHO_ANSWERED}"
+        ),
         "cohorts are drawn by tier from a public seed: no amplification is claimed, and all views compose every round",
     ]
     if privacy.mechanism is Mechanism.CENTRAL:
-        return [*found, "the server is trusted with the sums; against it nothing is claimed"]
-    found.append(
+        found.append("the server is trusted with the sums; against it nothing is claimed")
+    else:
+        found += _of_shares(plan)
+    found.append(_standing(plan))
+    if privacy.simulation:
+        found.append(f"SIMULATION: {WORTHLESS}")
+    return found
+
+
+def _of_shares(plan: Plan) -> list[str]:
+    """What is assumed where clients add the noise."""
+    found = [
         f"at most {plan.colluders} clients pool what they know of noise, with the server or with each other, and {_missing(plan)}"
-    )
+    ]
     if plan.grouped:
         sizes = ", ".join(f"{min(each)} in {band}" for band, each in band_groups(plan.config))
         found.append(
@@ -174,9 +192,18 @@ def _assumptions(plan: Plan) -> list[str]:
         )
     if plan.config.secure_sum is SecureSumMode.PLAIN:
         found.append("the server reads every single upload, which one noise share hides")
-    if privacy.simulation:
-        found.append(f"SIMULATION: {WORTHLESS}")
     return found
+
+
+def _standing(plan: Plan) -> str:
+    """What the figures after the run will be."""
+    privacy = plan.config.privacy
+    return "after the run: " + standing_in_words(
+        privacy.mechanism,
+        max_epsilon=privacy.max_epsilon,
+        recovered=privacy.recovered_dropout > 0,
+        colluders=plan.colluders,
+    )
 
 
 def _missing(plan: Plan) -> str:

@@ -4,6 +4,7 @@ Folded event by event, as the log is read or written. An order of events that no
 whose digests fit is still no chain of a run unless it tells a run's story.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Final, final
 
@@ -41,8 +42,8 @@ class History:
         self._directions: dict[int, str] = {}
         # Of the last process alone: by round, the sessions that it has opened and that have not ended.
         self._open: dict[int, OpenSession] = {}
-        # Ledger, round and attempt of what a session has spent before it trained or revealed.
-        self._spent: set[tuple[str, int, int]] = set()
+        # By ledger, round and attempt: how many entries a session had the log hold before it trained or revealed.
+        self._spent: Counter[tuple[str, int, int]] = Counter()
 
     @property
     def rounds(self) -> int:
@@ -64,9 +65,9 @@ class History:
         states = self.states.get(name, [])[:entries]
         return states[-1] if states else None
 
-    def has_spent(self, name: str, session: OpenSession) -> bool:
-        """Whether a session had the log hold its entry of a ledger; not if a later process did, as it was never used then."""
-        return (name, session.round, session.attempt) in self._spent
+    def spent_by(self, session: OpenSession, name: str) -> int:
+        """How many entries of a ledger a session had the log hold; not one that a later process did, as it was never used then."""
+        return self._spent[name, session.round, session.attempt]
 
     def next_attempt(self, last_round: int) -> tuple[int, int] | None:
         """Round and attempt of the session that the last process opens next; None where it opens none.
@@ -174,7 +175,7 @@ class History:
         name, entries = self._text(event, "ledger"), event.details.get("entries")
         before = len(self.states.get(name, []))
         if event.round is not None:  # else adopted by a process that goes on
-            self._spent.add((name, *self._expect_opened(event)))
+            self._spent[name, *self._expect_opened(event)] += 1
         if entries != before + 1:
             raise self._fault(event, f"{name} must have {before + 1} entries now")
         state = LedgerState(entries=before + 1, digest=self._digest(event, "digest"))

@@ -2,11 +2,12 @@
 
 What a crash can leave of a ledger beside what the log holds, and why that may be believed: `ledger_state.py` in
 rbla_secure/privacy. Such an entry is of everybody in its session where it is written before anybody has answered (single
-examples, and client level where something shows at once), else of as many as it takes to open a sum. It is there in the one ledger or
-the other: the second of a session is written once the log holds the first. The figures of single examples follow from the
+examples, and client level where something shows at once), else of as many as it takes to open a sum. A session has one entry of
+each kind at most, and each is written once the log holds the one before it. The figures of single examples follow from the
 configuration and are compared here; those of clients where there is a plan (`spending.py`).
 """
 
+from collections import Counter
 from pathlib import Path
 
 from rbla_secure.config import Config, load_config
@@ -22,11 +23,11 @@ from rbla_secure.federation.folder_checks import (
     read_run_id,
 )
 from rbla_secure.federation.history import History
-from rbla_secure.federation.protection import shows_at_once
-from rbla_secure.privacy.ledger import FILE, Ledger
+from rbla_secure.federation.protection import noisy, shown, shows_at_once
+from rbla_secure.privacy.ledger import FILE, Ledger, Shown
 from rbla_secure.privacy.ledger_state import Attempted, OpenSession, check_state, not_believed
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
-from rbla_secure.privacy.sample_ledger import SampleLedger, Trained
+from rbla_secure.privacy.sample_ledger import TRAINING, SampleLedger, Trained
 
 Ledgers = tuple[Ledger | None, SampleLedger | None]
 
@@ -112,16 +113,27 @@ def _check(folder: Path, config: Config, found: Ledgers, *, before: History, aft
     return "".join(ahead)
 
 
+def _order(config: Config) -> list[tuple[str, str]]:
+    """Ledger and kind of the entries of one session, in the order in which they are written."""
+    clients = [(FILE, part) for part in shown(config)] if noisy(config) else []
+    at_once = [(name, part) for name, part in clients if shows_at_once(config, part)]
+    examples = [(SAMPLES_FILE, TRAINING)] if config.sample_level.noise_multiplier else []
+    return [*at_once, *examples, *(each for each in clients if each not in at_once)]
+
+
 def _not_of_its_session(
     config: Config, name: str, entry: Attempted, about: OpenSession, history: History
 ) -> str:
     """Why its session would not have written an entry, or not yet; empty if a crash can have come between."""
-    first = FILE if shows_at_once(config) else SAMPLES_FILE
-    both = config.noise_multiplier > 0 and config.sample_level.noise_multiplier > 0
-    if both and name != first and not history.has_spent(first, about):
-        return f"the entry of {first} that comes before it is not either"
+    order = _order(config)
+    if (name, entry.kind) not in order:
+        return f"counts {entry.kind}, of which its session has no entry"
+    before = Counter(ledger for ledger, _ in order[: order.index((name, entry.kind))])
+    for ledger, entries in before.items():
+        if history.spent_by(about, ledger) < entries:
+            return f"the entry of {ledger} that comes before it is not either"
     # Before anybody has answered, an entry is of everybody who is asked.
-    everybody = name == SAMPLES_FILE or shows_at_once(config)
+    everybody = name == SAMPLES_FILE or shows_at_once(config, Shown(entry.kind))
     least = len(about.cohort) if everybody else about.threshold
     if len(entry.clients) < least:
         return f"names {len(entry.clients)} clients where it takes {least}"

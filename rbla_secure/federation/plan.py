@@ -56,6 +56,7 @@ from rbla_secure.federation.protection import (
     clip_norms,
     colluders,
     noisy,
+    whoever_is_there,
 )
 from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
@@ -243,7 +244,10 @@ class Plan:
         """How sums are obtained; a participant adds its identity, a server of the homomorphic mode its services."""
         match self.config.secure_sum:
             case SecureSumMode.PLAIN:
-                return Plain(keep_inputs=self.config.robustness.filter is not FilterName.NONE)
+                return Plain(
+                    keep_inputs=self.config.robustness.filter is not FilterName.NONE,
+                    whoever_is_there=whoever_is_there(self.config),
+                )
             case SecureSumMode.MASKING:
                 return Masking(masking_profile(self.config), trust=trust, identity=identity)
             case SecureSumMode.HOMOMORPHIC:
@@ -418,7 +422,8 @@ class Plan:
             length=self.band_length(band),
             members=cohort if self.config.upload is Upload.PADDED else holders,
             holders=holders,
-            quorum=row_quorum(self.config),
+            # Not asked where bands open over whoever is there.
+            quorum=1 if whoever_is_there(self.config) else row_quorum(self.config),
             extra_secrets=removable,
             extra_reveal=ExtraReveal.BEYOND_MISSING if removable else ExtraReveal.NOTHING,
         )

@@ -14,7 +14,7 @@ from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.federation.recovery import BandSize, check_recovery, recovered_shares
 from rbla_secure.lora.bands import Band
-from rbla_secure.privacy.ledger import Observer
+from rbla_secure.privacy.ledger import Observer, Shown
 from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, GaussianMechanism, Release
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import BandShares
@@ -37,9 +37,33 @@ def noisy(config: Config) -> bool:
     return config.noise_multiplier > 0
 
 
-def shows_at_once(config: Config) -> bool:
-    """Whether something of the inputs shows from the input stage on: the uploads themselves, or that there was a round."""
-    return config.privacy.adjacency is Adjacency.ADD_OR_REMOVE or config.secure_sum is SecureSumMode.PLAIN
+def shown(config: Config) -> tuple[Shown, ...]:
+    """What of a round with noise is counted, each in an entry of its own, in order.
+
+    In the clear the server reads every upload before anybody knows who will drop out; readers see sums, with the noise of those who
+    did not. Of a server that is trusted with the uploads nothing is counted.
+    """
+    reads = config.secure_sum is SecureSumMode.PLAIN and config.privacy.mechanism is Mechanism.DISTRIBUTED
+    return (Shown.UPLOADS, Shown.SUMS) if reads else (Shown.SUMS,)
+
+
+def shows_at_once(config: Config, part: Shown) -> bool:
+    """Whether something shows from the input stage on, whoever answers: the uploads, or where absence must not show any sum."""
+    return part is Shown.UPLOADS or whoever_is_there(config)
+
+
+def whoever_is_there(config: Config) -> bool:
+    """Whether bands open over whoever has answered, also over nobody: who did must not show in the adapter."""
+    return noisy(config) and config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
+
+
+def shown_to(config: Config, part: Shown) -> tuple[Observer, ...]:
+    """Whose views a part of a round is counted in."""
+    if shown(config) == (Shown.SUMS,):
+        return tuple(Observer)
+    if part is Shown.UPLOADS:
+        return (Observer.SERVER, Observer.COALITION)
+    return (Observer.PUBLIC, Observer.PARTICIPANT)
 
 
 def colluders(config: Config, profile: MaskingProfile, members: int) -> int:
@@ -161,6 +185,27 @@ def _check_claim(config: Config) -> None:
         raise PlanError(
             "privacy.adjacency=add-or-remove needs a fixed clip: the count has no fixed denominator"
         )
+    _check_nothing_is_counted(config)
+
+
+def _check_nothing_is_counted(config: Config) -> None:
+    """Refuse whatever closes a band or ends a round by how many are there: one client's absence would take away every sum."""
+    if config.secure_sum is not SecureSumMode.PLAIN:
+        raise PlanError(
+            f"privacy.adjacency=add-or-remove needs secure-sum=plain: secure-sum={config.secure_sum} opens nothing below a "
+            "threshold and a quorum, so that one client that is not there can take away the sum of all; use "
+            "secure-sum=plain, whose server is trusted with the updates then, or privacy.adjacency=zero-out"
+        )
+    # Filters and groups are refused with central noise anyway.
+    for name, value in (
+        ("masking.threshold", config.masking.threshold),
+        ("robustness.f", config.robustness.f),
+    ):
+        if value:
+            raise PlanError(
+                f"{name}={value} must be 0 with privacy.adjacency=add-or-remove: it asks how many clients are there, and "
+                "whether one of them is must not show; privacy.adjacency=zero-out allows it"
+            )
 
 
 def build_mechanism(

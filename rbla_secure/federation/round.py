@@ -19,7 +19,7 @@ from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import NEVER, Filtering, Judged
 from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import shows_at_once
+from rbla_secure.federation.protection import shown, shows_at_once
 from rbla_secure.federation.release import Released, nothing_opened, release
 from rbla_secure.federation.step_check import check_average
 from rbla_secure.federation.weight_claims import refused_claims
@@ -33,11 +33,18 @@ from rbla_secure.lora.average import (
     zero_pad_average,
 )
 from rbla_secure.lora.bands import spread
+from rbla_secure.privacy.ledger import Shown
 from rbla_secure.privacy.quantize import dequantize, dequantize_weighted
 from rbla_secure.robustness.after import Decision
 
-# Told who is about to be summed, or about to train.
+# Told who is about to train.
 Told = Callable[[Collection[ClientId]], None]
+# Told what is about to show inputs, and whose.
+ToldShown = Callable[[Shown, Collection[ClientId]], None]
+
+
+def _nothing(_part: Shown, _clients: Collection[ClientId]) -> None:
+    """Nobody keeps a ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +99,7 @@ def run_round(
     filtering: Filtering | None = None,
     guard: Guard | None = None,
     before_training: Told = lambda _: None,
-    before_reveal: Told = lambda _: None,
+    before_reveal: ToldShown = _nothing,
 ) -> RoundOutcome:
     """Take the global adapter through one prepared round, and prepare the upcoming one on the way.
 
@@ -107,16 +114,17 @@ def run_round(
         filtering: The defence between the sum and the average, if the plan has one.
         guard: The checks of the step, if the plan has any.
         before_training: Told who is about to be sent the adapter to train; what it raises stops the round.
-        before_reveal: Told who is about to be summed before the server can learn anything of their inputs; what it
-            raises stops the round.
+        before_reveal: Told what is about to show inputs, and of whom, before it does: uploads of everybody who will be asked for
+            one, or sums over those whose inputs are in them; what it raises stops the round.
     """
     # Clients train, clip, pack and quantize; the secure sum adds their integers band by band.
     stages = conversation.stages
     rest = stages[stages.index(conversation.input_stage) :]
     riding = _before_input(upcoming) if upcoming is not None else ()
-    told = shows_at_once(plan.config)
-    if told:
-        before_reveal(conversation.session.members)
+    at_once = [part for part in shown(plan.config) if shows_at_once(plan.config, part)]
+    for part in at_once:
+        before_reveal(part, conversation.session.members)
+    told = Shown.SUMS in at_once
     if not conversation.aborted:
         before_training(conversation.session.members)
     for stage, early in zip_longest(rest, riding):
@@ -128,7 +136,7 @@ def run_round(
             turns.append(Turn(conversation=upcoming, stage=early))
         hold(exchange, turns)
         if not told and conversation.contributors is not None:
-            before_reveal(conversation.contributors)
+            before_reveal(Shown.SUMS, conversation.contributors)
             told = True
     sums = conversation.result(adapter)
     if sums is None:

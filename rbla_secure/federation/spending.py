@@ -1,7 +1,7 @@
 """A run's ledgers at work. Run by the server.
 
-That of clients is checked before a round is trained and written before its sums are revealed; that of single examples is
-written before anybody trains. What either has now stands in the audit log before it comes to that: from then on an entry
+That of clients is checked before a round is trained and written before its sums are revealed, and where the server reads single
+uploads, of these before anybody is asked for one; that of single examples is written before anybody trains. What either has now stands in the audit log before it comes to that: from then on an entry
 that was taken out again is missed. Whoever goes on with a run computes the entry that a crash has kept from the log once more
 and takes no other (why even that is enough: `ledger_state.py` in rbla_secure/privacy).
 """
@@ -14,11 +14,11 @@ from rbla_secure.federation.audit_log import AuditLog
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.log_entries import of_spending
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views, claimed, shows_at_once, views
+from rbla_secure.federation.protection import Views, claimed, shown, shown_to, shows_at_once, views
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.sessions import session_of
 from rbla_secure.lora.bands import held_bands
-from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Terms
+from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Shown, Terms
 from rbla_secure.privacy.ledger_state import not_believed
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
@@ -56,11 +56,16 @@ class Spending:
         if plan.mechanism is None:
             return None
         # A group's sum is revealed even where too few groups are left for their bands.
-        revealed = [record.round for record in progress.records if record.holders or record.flags]
+        spent = [
+            (record.round, part)
+            for record in progress.records
+            for part in shown(plan.config)
+            if shows_at_once(plan.config, part) or record.holders or record.flags
+        ]
         terms = terms_of(plan, folder.run_id)
         about = folder.history.about_to_reveal(plan.config.rounds)
         known = folder.history.ledgers.get(FILE)
-        ledger = Ledger.open(folder.path, terms, spent_rounds=revealed, known=known, about=about)
+        ledger = Ledger.open(folder.path, terms, spent=spent, known=known, about=about)
         spending = cls(plan, ledger, folder.log)
         spending._check_last(folder, progress.records, known=known.entries if known is not None else 0)
         return spending
@@ -69,9 +74,9 @@ class Spending:
         """Refuse an entry that the log does not hold, unless it is the one that its session was about to spend."""
         for entry in self.ledger.entries[known:]:
             session = _session_of(self._plan, folder, entry, records)
-            if shows_at_once(self._plan.config) and set(entry.clients) != set(session.members):
+            if shows_at_once(self._plan.config, entry.shown) and set(entry.clients) != set(session.members):
                 raise not_believed(folder.path / FILE, known, "names a part of the session that it is about")
-            if entry != self._entry(session, entry.clients):
+            if entry != self._entry(session, entry.shown, entry.clients):
                 raise not_believed(folder.path / FILE, known, _OTHER_FIGURES)
 
     def check(self, session: Session) -> None:
@@ -80,22 +85,29 @@ class Spending:
         Raises:
             BudgetError: It would.
         """
-        self.ledger.check(self._entry(session, session.members))
+        self.ledger.check(*(self._entry(session, part, session.members) for part in shown(self._plan.config)))
 
-    def spend(self, session: Session, contributors: Collection[ClientId]) -> None:
-        """Write down what revealing the sums over these clients spends; called before they are revealed.
+    def spend(self, session: Session, part: Shown, contributors: Collection[ClientId]) -> None:
+        """Write down what a part of a round spends that shows inputs of these clients; called before it does.
 
         Raises:
             BudgetError: It would exceed the budget.
         """
-        self._log.append(of_spending(session, FILE, self.ledger.record(self._entry(session, contributors))))
+        entry = self._entry(session, part, contributors)
+        self._log.append(of_spending(session, FILE, self.ledger.record(entry)))
 
-    def _entry(self, session: Session, contributors: Collection[ClientId]) -> Entry:
+    def _entry(self, session: Session, part: Shown, contributors: Collection[ClientId]) -> Entry:
         mechanism = self._plan.mechanism_of(session)
         if mechanism is None:
             raise AssertionError("a plan with noise has a mechanism in every round")
         seen = seen_by(self._plan, session, mechanism, contributors)
-        return Entry.of(seen, round_number=session.round, attempt=session.attempt, clients=contributors)
+        return Entry.of(
+            {observer: seen[observer] for observer in shown_to(self._plan.config, part)},
+            round_number=session.round,
+            attempt=session.attempt,
+            clients=contributors,
+            shown=part,
+        )
 
 
 def terms_of(plan: Plan, run: bytes) -> Terms:

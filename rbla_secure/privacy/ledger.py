@@ -1,9 +1,10 @@
 """privacy.json: what privacy a run has spent, written down before it is spent.
 
-The file is one JSON object: the terms of the claim and a list of entries, one per attempt at a round whose sums were
-about to be revealed. It only grows, and each entry is on the disk before anything of its attempt is revealed, so that a
-crash can make the ledger count too much and never too little. Epsilon is that of the client that took part most, against
-one observer of four, of which some know noise that is in the sums.
+The file is one JSON object: the terms of the claim and a list of entries. An attempt at a round has one of what its sums show,
+over those whose noise is in them, and where the server reads single uploads, which it does before anybody knows who will
+drop out, one of these first. The file only grows, and each entry is on the disk before anything that it counts is shown, so
+that a crash can make the ledger count too much and never too little. Epsilon is that of the client that took part most,
+against one observer of four, of which some know noise that is in the sums.
 """
 
 import math
@@ -28,7 +29,7 @@ from rbla_secure.privacy.ledger_fields import (
     accounted,
 )
 from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
-from rbla_secure.privacy.noise import Release
+from rbla_secure.privacy.noise import NOTHING, Release
 
 FILE = "privacy.json"
 FORMAT: Final = 2
@@ -47,6 +48,18 @@ class Observer(StrEnum):
     PARTICIPANT = "participant"
     SERVER = "server"
     COALITION = "server-with-clients"
+
+
+class Shown(StrEnum):
+    """What of an attempt an entry counts.
+
+    UPLOADS: what the server reads of single uploads, each hidden by one share of noise whoever else is there. Written before
+        anybody is asked, of everybody who is.
+    SUMS: the sums, and what is made of them. Written once it is settled whose inputs and noise are in them.
+    """
+
+    UPLOADS = "uploads"
+    SUMS = "sums"
 
 
 class Terms(Record):
@@ -94,12 +107,13 @@ class Spent(Record):
 
 
 class Entry(Record):
-    """One attempt at a round whose sums were about to be revealed.
+    """What one attempt at a round was about to show.
 
     Args:
         round: Of the run.
         attempt: At this round.
-        clients: Whose inputs are in the sums, in order of name.
+        shown: What of the attempt is counted.
+        clients: Whose inputs are in it, in order of name.
         public: Spent against :attr:`Observer.PUBLIC`; null if nothing was.
         participant: Against :attr:`Observer.PARTICIPANT`.
         server: Against :attr:`Observer.SERVER`.
@@ -108,6 +122,7 @@ class Entry(Record):
 
     round: Number
     attempt: Number
+    shown: Shown
     clients: Clients
     public: Spent | None
     participant: Spent | None
@@ -116,18 +131,30 @@ class Entry(Record):
 
     @classmethod
     def of(
-        cls, views: Mapping[Observer, Release], *, round_number: int, attempt: int, clients: Collection[str]
+        cls,
+        views: Mapping[Observer, Release],
+        *,
+        round_number: int,
+        attempt: int,
+        clients: Collection[str],
+        shown: Shown = Shown.SUMS,
     ) -> Self:
-        """The entry of what a release spends against each observer."""
+        """The entry of what a release spends against each observer; nothing against those that are not named."""
         return cls(
             round=round_number,
             attempt=attempt,
+            shown=shown,
             clients=tuple(sorted(clients)),
-            public=Spent.of(views[Observer.PUBLIC]),
-            participant=Spent.of(views[Observer.PARTICIPANT]),
-            server=Spent.of(views[Observer.SERVER]),
-            coalition=Spent.of(views[Observer.COALITION]),
+            public=Spent.of(views.get(Observer.PUBLIC, NOTHING)),
+            participant=Spent.of(views.get(Observer.PARTICIPANT, NOTHING)),
+            server=Spent.of(views.get(Observer.SERVER, NOTHING)),
+            coalition=Spent.of(views.get(Observer.COALITION, NOTHING)),
         )
+
+    @property
+    def kind(self) -> str:
+        """What of its attempt it counts."""
+        return self.shown
 
     def spent(self, observer: Observer) -> Spent | None:
         """What one observer's view has cost."""
@@ -167,7 +194,7 @@ class Ledger:
         folder: Path,
         terms: Terms,
         *,
-        spent_rounds: Sequence[int] = (),
+        spent: Collection[tuple[int, Shown]] = (),
         known: LedgerState | None = None,
         about: OpenSession | None = None,
     ) -> Self:
@@ -176,7 +203,7 @@ class Ledger:
         Args:
             folder: Of the run.
             terms: That the ledger must have been opened with.
-            spent_rounds: Rounds whose results are in the folder, each of which must be in the ledger.
+            spent: Rounds whose results are in the folder, and what they have shown, each of which must be in the ledger.
             known: What the audit log holds of the ledger; None if nothing.
             about: The session that the one entry which the log does not hold may be of; None if there is none.
 
@@ -191,9 +218,10 @@ class Ledger:
             raise PrivacyError(
                 f"{path} was opened under other terms: restore config.toml, run.json or the ledger"
             )
-        if missing := set(spent_rounds) - {entry.round for entry in ledger.entries}:
+        if missing := set(spent) - {(entry.round, entry.shown) for entry in ledger.entries}:
+            number, shown = min(missing)
             raise PrivacyError(
-                f"{path} lacks round {min(missing)}, whose result is here: spent privacy would be forgotten"
+                f"{path} lacks the {shown} of round {number}, whose result is here: spent privacy would be forgotten"
             )
         return ledger
 
@@ -247,8 +275,8 @@ class Ledger:
         self._entries.append(entry)
         return LedgerState.of(text, len(entries))
 
-    def check(self, entry: Entry) -> None:
-        """Refuse an attempt that would exceed the budget.
+    def check(self, entry: Entry, *others: Entry) -> None:
+        """Refuse an attempt that would exceed the budget with its entry, or all of them.
 
         Raises:
             BudgetError: It would.
@@ -256,7 +284,7 @@ class Ledger:
         limit = self.terms.max_epsilon
         for observer in self.terms.claimed if limit else ():
             # Not `after > limit`, which no figure is that is not a number.
-            if not (after := self._epsilon([*self._entries, entry], observer)) <= limit:
+            if not (after := self._epsilon([*self._entries, entry, *others], observer)) <= limit:
                 raise BudgetError(
                     f"round {entry.round} attempt {entry.attempt} would take epsilon against the {observer} to "
                     f"{after:.3f}, above max-epsilon={limit:g} at delta={self.terms.delta:g}: nothing of it was revealed"

@@ -10,7 +10,7 @@ not happened and never will: whoever goes on has the log say so first, and then 
 (`ledger_fields.py`), so that an entry adds to every epsilon or leaves it as it is; for sampled steps, whose distribution the
 accountant rounds to a grid, one of much noise can lower the figure by up to 1e-9. Whatever the entry says, it counts
 something that nobody has seen: too much, never too little. It is still accepted only as a crash leaves it: for the one session
-that could be about to reveal, once, with as many members of it as it would have (`ledger_checks.py` in
+that could be about to reveal, once of each kind and in the order in which it spends, with as many members of it as it would have (`ledger_checks.py` in
 rbla_secure/federation), and (where there is a plan) with exactly the figures of the plan.
 
 Limit: who cuts the log's last line and edits the ledger as well makes an entry that was revealed look like one that was not.
@@ -72,6 +72,10 @@ class Attempted(Protocol):
     @property
     def clients(self) -> tuple[str, ...]:
         """Whom it counts for."""
+
+    @property
+    def kind(self) -> str:
+        """What of its attempt it counts; an attempt has one entry of each kind at most."""
 
 
 class Counted(Protocol):
@@ -148,8 +152,8 @@ def _not_left_by_a_crash(entries: Sequence[Attempted], about: OpenSession | None
             f"is for attempt {last.attempt} at round {last.round} in the place of the open attempt {about.attempt} at round "
             f"{about.round}"
         )
-    if any((entry.round, entry.attempt) == (last.round, last.attempt) for entry in before):
-        return f"attempt {last.attempt} at round {last.round} has one already"
+    if (last.round, last.attempt, last.kind) in {(each.round, each.attempt, each.kind) for each in before}:
+        return f"attempt {last.attempt} at round {last.round} has one of its {last.kind} already"
     if strangers := sorted(set(last.clients) - set(about.cohort)):
         return f"names {strangers[0]!r}, who is not in the session"
     return ""

@@ -28,6 +28,8 @@ from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_sta
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 FILE = "privacy-samples.json"
+# What of an attempt an entry counts.
+TRAINING = "training"
 
 
 class SampleTerms(Record):
@@ -64,6 +66,11 @@ class Trained(Record):
     noise_multiplier: SampleMultiplier
     sample_rate: SampleRate
     steps: Steps
+
+    @property
+    def kind(self) -> str:
+        """What of its attempt it counts: all of it."""
+        return TRAINING
 
     @classmethod
     def of(

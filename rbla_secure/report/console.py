@@ -12,12 +12,12 @@ from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import (
+    asked_threshold,
     band_groups,
     band_quorum,
     bands_and_holders,
     masking_profile,
-    row_quorum,
-    threshold,
+    opening_rule,
     warnings,
 )
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
@@ -105,7 +105,7 @@ class ConsoleReport:
         self.line(f"run {run}")
         self.line(
             f"{config.secure_sum} sum, {config.average} average with gamma {config.gamma:g}; per round {tiers}; "
-            f"threshold {threshold(config)}, at least {row_quorum(config)} holders per band"
+            f"{opening_rule(config)}"
         )
         self.line(f"all parties run in this process{_claim(config)} (threat_model.md)")
         for text in (*defence_lines(config), *(f"warning: {warning}" for warning in warnings(config))):
@@ -229,7 +229,7 @@ class CellReport:
 def band_rows(config: Config) -> list[tuple[str, str, str, str]]:
     """Per band: its rows, holders per round, quorum, and how many holders may drop out and it still opens."""
     rows = []
-    spare = sum(map(cohort_size, config.tiers.values())) - threshold(config)
+    spare = sum(map(cohort_size, config.tiers.values())) - asked_threshold(config)
     for (band, holders), (_, sizes) in zip(bands_and_holders(config), band_groups(config), strict=True):
         if sizes:
             quorum, margin = group_margins(config, sizes)

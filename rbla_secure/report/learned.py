@@ -9,6 +9,7 @@ from rbla_secure.choices import Rest, SecureSumMode, Upload
 from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.derived import masking_profile, row_quorum, threshold
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import whoever_is_there
 from rbla_secure.federation.records import RoundRecord
 
 
@@ -163,7 +164,7 @@ def _client(plan: Plan) -> Learned:
     )
     return Learned(
         "each client",
-        f"{model}; who took part",
+        f"{model}; {'the roster' if whoever_is_there(plan.config) else 'who took part'}",
         "every other client's update, weight and examples",
     )
 
@@ -173,6 +174,8 @@ def _reader_hidden(plan: Plan) -> str:
         return "everything of a single client; no noise was added, so the adapter itself may tell of its training data"
     if plan.config.privacy.simulation:
         return "nothing: the noise follows from the seed, which the configuration tells"
+    if whoever_is_there(plan.config):
+        return "nothing of who answered, which metrics and events name: the epsilon of privacy.json is about the adapters alone"
     return "what one client contributed, up to the epsilon of privacy.json"
 
 

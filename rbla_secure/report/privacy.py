@@ -8,10 +8,11 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.choices import Adjacency, Mechanism
-from rbla_secure.federation.forecast import Forecast, SampleForecast
+from rbla_secure.federation.forecast import WHO_ANSWERED, Forecast, SampleForecast
 from rbla_secure.federation.ledger_checks import look_at_ledgers
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.sample_ledger import SampleLedger
+from rbla_secure.privacy.standing import Standing, standing, standing_in_words
 
 WORTHLESS = "SIMULATION: the noise followed from the seed, so these figures are worthless as protection"
 
@@ -22,6 +23,8 @@ class PrivacySummary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     views: dict[Observer, float | None]
+    standing: Standing
+    max_epsilon: float
     delta: float
     adjacency: Adjacency
     mechanism: Mechanism
@@ -36,6 +39,8 @@ class PrivacySummary(BaseModel):
         terms = ledger.terms
         return cls(
             views={observer: _finite(ledger.epsilon(observer)) for observer in Observer},
+            standing=standing(terms.mechanism, max_epsilon=terms.max_epsilon),
+            max_epsilon=terms.max_epsilon,
             delta=terms.delta,
             adjacency=terms.adjacency,
             mechanism=terms.mechanism,
@@ -59,6 +64,14 @@ class PrivacySummary(BaseModel):
         return [
             text,
             *view_lines(self.views, mechanism=self.mechanism, colluders=self.colluders),
+            *([] if self.adjacency is Adjacency.ZERO_OUT else [f"assumes: {WHO_ANSWERED}"]),
+            "this is: "
+            + standing_in_words(
+                self.mechanism,
+                max_epsilon=self.max_epsilon,
+                recovered=any(self.recovered),
+                colluders=self.colluders,
+            ),
             *([self._made_good()] if self.recovered else []),
             *([WORTHLESS] if self.simulation else []),
         ]

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.errors import InputError, WireError
+from protocols.errors import BelowThresholdError, InputError, WireError
 from protocols.interface import SecureSum, SumResult
 from protocols.plain import Plain, PlainInput
 from protocols.session import Session
 from tests.contracts.secure_sum import SecureSumContract
-from tests.contracts.sessions import MODEL, PROPERTY, Play, make_session, names, segment
+from tests.contracts.sessions import MODEL, PROPERTY, Play, make_session, names, same_bindings, segment
 
 CONTEXT = bytes(32)
 VECTORS = st.lists(st.integers(0, 2**32 - 1), max_size=6).map(
@@ -141,3 +141,24 @@ def test_a_client_forgets_its_input_when_it_ends() -> None:
     play.clients["client-01"].end()
 
     assert sent not in vars(play.clients["client-01"]).values()
+
+
+@pytest.mark.parametrize("answering", [0, 1, 2, 4])
+def test_whoever_is_there_is_summed_where_nobody_is_counted(answering: int) -> None:
+    """Below threshold and quorum every segment opens, over nobody as zeros; as it is by default, the session ends."""
+    session = make_session(4, segment(0, 5, names(4)), segment(1, 4, names(3)))
+    play, strict = Play(Plain(whoever_is_there=True), session), Play(Plain(), session)
+    for each in (play, strict):
+        for member in names(4)[:answering]:
+            each.server.receive(member, each.answers("upload")[member])
+
+    play.server.close_stage()
+    found = play.server.result(same_bindings(session))
+
+    assert found.refused == {}
+    assert found.survivors == names(4)[:answering]
+    assert {index: len(values) for index, values in found.sums.items()} == {0: 5, 1: 4}
+    assert all(values.any() == bool(answering) for values in found.sums.values())
+    if answering < session.threshold:
+        with pytest.raises(BelowThresholdError):
+            strict.server.close_stage()

@@ -142,7 +142,7 @@ def test_a_sound_configuration_is_explained(capsys: pytest.CaptureFixture[str], 
     assert code == 0
     assert "rows 9-16" in text
     assert "warning: INSECURE: secure-sum=plain" in text
-    assert "threshold 6; the plan is sound" in text
+    assert "threshold 6, at least 3 holders per band; the plan is sound" in text
 
 
 def test_a_sound_configuration_is_explained_to_machines(

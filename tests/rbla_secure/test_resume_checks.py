@@ -217,7 +217,7 @@ def test_the_careless_party_takes_a_result_of_nothing_spent(
     """The control of the early result: unasked for its spending, the line passes for one that a crash left."""
     folder = copy_of(runs["noisy"], tmp_path)
     EDITS["a result of a round whose spending the log does not hold"][1](folder)
-    monkeypatch.setattr("rbla_secure.federation.folder_checks._must_have_spent", lambda *_: [])
+    monkeypatch.setattr("rbla_secure.federation.folder_checks._must_have_spent", lambda *_: {})
 
     assert main(["resume", str(folder)]) == 0
 
@@ -235,12 +235,13 @@ def test_an_aborted_round_that_a_crash_left_is_taken(tmp_path: Path, runs: Mappi
 MODES: dict[str, dict[str, object]] = {
     "masking": {"dropout_rate": 0.1},
     "plain": {"secure_sum": "plain"},
+    "plain, the sums": {"secure_sum": "plain", "dropout_rate": 0.1},
     "homomorphic": {"secure_sum": "homomorphic"},
     "groups": {"robustness__group_size": 3, "tiers__phone__clients": 3, "tiers__laptop__clients": 3,
                "tiers__workstation__clients": 3, "tiers__datacenter__clients": 3},
     "adaptive clipping": {"privacy__clipping": "adaptive", "noise_multiplier": 0.5, "privacy__clip_rate": 2.0},
     "a trusted server": {"privacy__mechanism": "central"},
-    "add or remove": {"privacy__mechanism": "central", "privacy__adjacency": "add-or-remove"},
+    "add or remove": {"secure_sum": "plain", "dropout_rate": 0.1, "privacy__mechanism": "central", "privacy__adjacency": "add-or-remove"},
     "recovered noise": {"privacy__recovered_dropout": 0.2, "masking__profile": "consistency"},
 }  # fmt: skip
 
@@ -254,10 +255,11 @@ def test_in_every_mode_the_entry_that_a_crash_left_is_that_of_its_session(
     folder = tmp_path / "run"
     arguments = job(write_images(tmp_path), rounds=ROUNDS, **changes)
     assert main(["run", "--out", str(folder), *arguments]) == 0
-    die_before_the_log_of(folder, "privacy.json", 3)
+    die_before_the_log_of(folder, "privacy.json", 3, entry=int(mode == "plain, the sums"))
     left = (folder / "privacy.json").read_bytes()
     at_once = mode in {"plain", "add or remove"}
-    refused = [last_entry("privacy.json", lambda entry: entry["public"].update(noise_multiplier=99.0))]
+    seen = "coalition" if mode == "plain" else "public"
+    refused = [last_entry("privacy.json", lambda entry: entry[seen].update(noise_multiplier=99.0))]
     if at_once:
         refused.append(last_entry("privacy.json", lambda entry: entry["clients"].pop()))
     for edit in refused:
@@ -273,8 +275,18 @@ def test_in_every_mode_the_entry_that_a_crash_left_is_that_of_its_session(
 
     assert main(["resume", str(folder)]) == 0
 
-    found = [(e["round"], e["attempt"]) for e in json.loads((folder / "privacy.json").read_text())["entries"]]
-    assert found == [(1, 1), (2, 1), (3, 1), (3, 2), (4, 2)]
+    found = [
+        (e["round"], e["attempt"], e["shown"])
+        for e in json.loads((folder / "privacy.json").read_text())["entries"]
+    ]
+    wanted = [
+        (*attempt, shown)
+        for attempt in ((1, 1), (2, 1), (3, 1), (3, 2), (4, 2))
+        for shown in (("uploads", "sums") if mode.startswith("plain") else ("sums",))
+    ]
+    if mode == "plain":
+        wanted.remove((3, 1, "sums"))  # nobody was asked after the entry of the uploads
+    assert found == wanted
 
 
 # What is no edit.

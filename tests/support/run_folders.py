@@ -69,16 +69,22 @@ def go_back_to(folder: Path, number: int) -> None:
     cut_back(folder, result_at(folder, number) + 1, rounds=number)
 
 
-def die_before_the_log_of(folder: Path, ledger: str, number: int) -> None:
-    """Leave a finished run as a crash leaves it between a ledger's entry for a round and the log's line of it."""
+def die_before_the_log_of(folder: Path, ledger: str, number: int, *, entry: int = 0) -> None:
+    """Leave a finished run as a crash leaves it between an entry of a ledger for a round and the log's line of it.
+
+    Args:
+        folder: Of the run.
+        ledger: Its name.
+        number: Of the round.
+        entry: Which one of the round's, from 0.
+    """
     events = read_events(folder / "events.jsonl")
-    at = next(
-        at for at, each in enumerate(events) if each.details.get("ledger") == ledger and each.round == number
-    )
+    of_ledger = [at for at, each in enumerate(events) if each.details.get("ledger") == ledger]
+    at = [at for at in of_ledger if events[at].round == number][entry]
     written = (folder / ledger).read_bytes()
     cut_back(folder, at, rounds=number - 1)
     (folder / ledger).write_bytes(written)
-    keep_entries(folder / ledger, number)
+    keep_entries(folder / ledger, of_ledger.index(at) + 1)
 
 
 def cut_back(folder: Path, events: int, *, rounds: int) -> None:

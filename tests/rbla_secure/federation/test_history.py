@@ -125,9 +125,9 @@ def test_what_a_session_has_spent_is_known_and_not_what_was_adopted() -> None:
     about = spent.about_to_reveal(LAST)
     assert about is not None
 
-    assert spent.has_spent("privacy.json", about)
-    assert not spent.has_spent("privacy-samples.json", about)
-    assert not adopted.has_spent("privacy.json", about)
+    assert spent.spent_by(about, "privacy.json") == 1
+    assert spent.spent_by(about, "privacy-samples.json") == 0
+    assert adopted.spent_by(about, "privacy.json") == 0
 
 
 def test_a_run_has_one_result() -> None:

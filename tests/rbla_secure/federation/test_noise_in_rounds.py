@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from protocols.plain import PlainInput
+from rbla_secure.federation.exchange import Answer, Parcel
+from rbla_secure.federation.messages import StageReply, decode_answer
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import RoundOutcome
@@ -18,8 +22,10 @@ from tests.support.federations import (
     LARGE,
     MEMBERS,
     InMemory,
+    answer_with,
     beginning_with,
     diverge,
+    keep_answer,
     make_adapter,
     make_config,
     make_participants,
@@ -191,21 +197,53 @@ def test_frozen_lora_A_is_neither_sent_nor_noised(mode: str) -> None:
         assert has_std(values, math.sqrt(mechanism_of(plan).variance()))
 
 
-def test_under_add_or_remove_a_closed_band_is_noised_like_an_open_one() -> None:
-    """Rows that kept their bits would tell that the one client that could have opened them was not there."""
-    changes: dict[str, Any] = {
-        "privacy": {"mechanism": "central", "adjacency": "add-or-remove"},
-    }
-    plan = noisy_plan("masking", **changes)
+ADD_OR_REMOVE: dict[str, Any] = {"mechanism": "central", "adjacency": "add-or-remove"}
 
-    before, outcome = play(plan, silent_from={LARGE[0]: "mask_input"})
 
-    assert list(outcome.refused_bands) == [1]
-    moved = (outcome.adapter.rows.astype(np.float64) - before.rows)[1:] * plan.quantizer.scale
-    assert has_std(moved * 3, math.sqrt(mechanism_of(plan).variance()))
-    _, aborted = play(plan, silent_from=dict.fromkeys(MEMBERS[:4], "mask_input"))
-    assert aborted.adapter.to_bytes() != before.to_bytes()
-    assert aborted.survivors == ()
+@pytest.mark.parametrize("there", [5, 2, 1, 0])
+def test_under_add_or_remove_every_band_opens_over_whoever_is_there(there: int) -> None:
+    """Also over one or nobody, below threshold and quorum: the same noise on every row, nothing closed, nothing aborted."""
+    plan = noisy_plan("plain", privacy=ADD_OR_REMOVE)
+    gone = MEMBERS[: len(MEMBERS) - there]  # those that hold the thin band first
+
+    before, outcome = play(plan, silent_from=dict.fromkeys(gone, "upload"))
+
+    assert outcome.survivors == MEMBERS[len(gone) :]
+    assert (outcome.refused_bands, outcome.aborted, outcome.cut_off) == ({}, "", None)
+    moved = (outcome.adapter.rows.astype(np.float64) - before.rows) * plan.quantizer.scale
+    for rows, holders in ((moved[:1], 6), (moved[1:], 3)):
+        assert has_std(rows * holders, math.sqrt(mechanism_of(plan).variance()))
+
+
+def out_of_bounds(found: PlainInput) -> PlainInput:
+    return replace(found, segments={0: found.segments[0] + np.uint32(2**30), 1: found.segments[1]})
+
+
+def of_another_model(found: PlainInput) -> PlainInput:
+    return replace(found, bindings=dict.fromkeys(found.bindings, bytes(32)))
+
+
+@pytest.mark.parametrize("forge", [out_of_bounds, of_another_model])
+def test_under_add_or_remove_one_bad_upload_costs_its_sender_alone(forge: Any) -> None:
+    """It would close a band for everybody, and with it show that its sender was there: as it does under zero-out."""
+
+    def closed(privacy: dict[str, Any]) -> tuple[set[int], tuple[str, ...]]:
+        def bend(client: str, parcel: Parcel) -> list[Answer]:
+            if client != LARGE[0]:
+                return keep_answer(client, parcel)
+            reply = decode_answer(parcel.data)
+            assert isinstance(reply, StageReply)
+            forged = forge(PlainInput.from_bytes(reply.payload))
+            return [answer_with(client, parcel, StageReply(payload=forged.to_bytes()).to_bytes())]
+
+        plan = noisy_plan("plain", privacy={"mechanism": "central", **privacy})
+        _, outcome = play(plan, answers=bend)
+        return set(outcome.refused_bands), outcome.survivors
+
+    assert closed(ADD_OR_REMOVE) == (set(), MEMBERS[1:])
+    bands, survivors = closed({})
+    assert bands
+    assert survivors == MEMBERS
 
 
 def test_under_add_or_remove_the_denominators_are_those_of_the_plan() -> None:
@@ -268,15 +306,3 @@ def test_a_smaller_clip_norm_gets_less_noise_on_the_same_grid() -> None:
 def test_a_release_without_noise_does_not_exist() -> None:
     """Only a plan with a mechanism divides by public denominators."""
     assert release.__annotations__["mechanism"] is GaussianMechanism
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_under_add_or_remove_a_round_that_aborts_is_noised_too(mode: str) -> None:
-    """Where too few answer, every row moves by noise all the same: that nothing happened does not show, and nothing fails."""
-    plan = noisy_plan(mode, privacy={"mechanism": "central", "adjacency": "add-or-remove"})
-
-    before, outcome = play(plan, silent_from=dict.fromkeys(MEMBERS[:4], INPUT[mode]))
-
-    assert (outcome.survivors, outcome.cut_off, set(outcome.refused_bands)) == ((), None, {0, 1})
-    moved = outcome.adapter.rows != before.rows
-    assert moved.mean() > 0.99

@@ -163,6 +163,52 @@ def test_refusals_name_argument_value_and_rule(changes: dict[str, Any], message:
     assert str(without_model.value) == str(with_model.value) == message
 
 
+WITHOUT_QUORUMS = {
+    **{
+        mode: (
+            {"secure_sum": mode},
+            (
+                f"privacy.adjacency=add-or-remove needs secure-sum=plain: secure-sum={mode} opens nothing below a threshold and "
+                "a quorum, so that one client that is not there can take away the sum of all; use secure-sum=plain, whose "
+                "server is trusted with the updates then, or privacy.adjacency=zero-out"
+            ),
+        )
+        for mode in ("masking", "homomorphic")
+    },
+    **{
+        name: (
+            {"secure_sum": "plain", **wish},
+            (
+                f"{name} must be 0 with privacy.adjacency=add-or-remove: it asks how many clients are there, and whether one "
+                "of them is must not show; privacy.adjacency=zero-out allows it"
+            ),
+        )
+        for name, wish in {
+            "masking.threshold=6": {"masking": {"threshold": 6}},
+            "robustness.f=1": {"robustness": {"f": 1}},
+        }.items()
+    },
+    # Refused before with central noise, without which there is no add-or-remove.
+    "groups": (
+        {"secure_sum": "masking", "robustness": {"group_size": 3}},
+        "robustness.group-size=3 must have privacy.mechanism=distributed: a median of groups has no central noise",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_QUORUMS)
+def test_whatever_counts_who_is_there_is_refused_under_add_or_remove(name: str) -> None:
+    """One client's absence would close a band or end a round, and so take away everybody's sum; under zero-out it is public."""
+    changes, message = WITHOUT_QUORUMS[name]
+    fields: dict[str, Any] = {"tiers": {"lab": {"rank": 2, "clients": 9}}, "noise_multiplier": 1.0, **changes}
+
+    with pytest.raises(PlanError) as refused:
+        check_config(make_config(**fields, privacy={"adjacency": "add-or-remove", "mechanism": "central"}))
+
+    assert str(refused.value) == message
+    check_config(make_config(**{**fields, "robustness": {}}, privacy={"mechanism": "central"}))
+
+
 def test_a_ring_without_room_for_the_noise_is_refused() -> None:
     """Where no grid leaves noise shares of four units, the plan says so before anything is trained."""
     config = make_config(

@@ -10,7 +10,7 @@ import pytest
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.accounting import epsilon
-from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Observer, Spent, Terms
+from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Observer, Shown, Spent, Terms
 from rbla_secure.privacy.noise import Release
 
 
@@ -56,7 +56,9 @@ def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
     for entry in entries:
         ledger.record(entry)
 
-    again = Ledger.open(tmp_path, make_terms(), spent_rounds=[1, 2], known=ledger.state_after(2))
+    again = Ledger.open(
+        tmp_path, make_terms(), spent=[(1, Shown.SUMS), (2, Shown.SUMS)], known=ledger.state_after(2)
+    )
 
     assert list(again.entries) == entries
     assert (
@@ -190,8 +192,8 @@ def test_a_round_that_was_revealed_must_be_in_the_ledger(tmp_path: Path, spent: 
     if spent != [1]:
         known = Ledger.open(tmp_path, make_terms()).record(make_entry(1))
 
-    with pytest.raises(PrivacyError, match="lacks round"):
-        Ledger.open(tmp_path, make_terms(), spent_rounds=spent, known=known)
+    with pytest.raises(PrivacyError, match="lacks the sums of round"):
+        Ledger.open(tmp_path, make_terms(), spent=[(number, Shown.SUMS) for number in spent], known=known)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ UNLOGGED: list[tuple[Callable[[dict[str, Any]], object], OpenSession | None, str
     (
         lambda e: e.update(round=2),
         OpenSession(round=2, attempt=1, cohort=("a", "b"), threshold=2),
-        "attempt 1 at round 2 has one already",
+        "attempt 1 at round 2 has one of its (sums|training) already",
     ),
 ]
 
