@@ -8,18 +8,18 @@ from protocols.session import ClientId, Session
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.spending import Spending, terms_of
-from rbla_secure.privacy.ledger import Ledger, Observer
+from rbla_secure.privacy.ledger import Ledger, Observer, Shown
 
 
 def ledger_claims(
-    plan: Plan, session: Session, told: Sequence[Collection[ClientId]]
+    plan: Plan, session: Session, told: Sequence[tuple[Shown, Collection[ClientId]]]
 ) -> dict[Observer, float]:
     """By observer, the epsilon that privacy.json has after a round; infinite where nothing is claimed.
 
     Args:
         plan: Of the round.
         session: Of the round.
-        told: Who was about to be summed, each time that the round said so.
+        told: What was about to show inputs, and whose, each time that the round said so.
 
     Raises:
         BudgetError: The configuration's budget does not let such a round open.
@@ -28,6 +28,6 @@ def ledger_claims(
         folder = Path(name)
         log = AuditLog.create(folder / FILE_NAME, Entry.of_run(EventKind.RUN_CREATED))
         spending = Spending(plan, Ledger.open(folder, terms_of(plan, session.run)), log)
-        for clients in told:
-            spending.spend(session, clients)
+        for part, clients in told:
+            spending.spend(session, part, clients)
         return {observer: spending.ledger.epsilon(observer) for observer in Observer}

@@ -19,7 +19,7 @@ import numpy as np
 from protocols.session import ClientId, Session
 from rbla_secure.choices import Adjacency, Mechanism, SecureSumMode, Upload
 from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_count
-from rbla_secure.federation.derived import band_quorum, group_quorum, threshold
+from rbla_secure.federation.derived import band_quorum, group_quorum, row_quorum, threshold
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import adaptive
 from rbla_secure.lora.bands import Band
@@ -125,19 +125,17 @@ class _Cases:
 
     def absent(self) -> Iterator[Neighbours | Skipped]:
         """One client is not there."""
-        config, holders = self._plan.config, self._holders(self._thin)
+        config, everybody = self._plan.config, self._session.members
         yield self._pair("nobody else changes anything", [self._thin])
         yield self._pair("everybody else sends the same change", [self._thin], others=True)
-        quorum = band_quorum(config, len(holders))
-        yield self._fewest("at exactly the quorum of the rarest rows", [self._thin], holders, quorum)
-        everybody = self._session.members
-        yield self._fewest(
-            "at exactly the threshold of the round", [self._open[0]], everybody, threshold(config)
-        )
-        yield self._fewest("as the only client that is there", [self._thin], everybody, 1)
-        yield Skipped(
-            name="one client sends zeros", reason="privacy.adjacency=add-or-remove: as when it is not there"
-        )
+        # Nothing may close or end by these numbers; if something does, here it shows.
+        name = "exactly min-holders clients hold the rarest rows"
+        yield self._fewest(name, [self._thin], self._holders(self._thin), row_quorum(config))
+        name = "exactly so many clients as a threshold would ask for"
+        yield self._fewest(name, [self._open[0]], everybody, threshold(config))
+        yield self._fewest("nobody else is there", [self._thin], everybody, 1)
+        reason = "privacy.adjacency=add-or-remove: it looks as if it was not there"
+        yield Skipped(name="one client sends zeros", reason=reason)
 
     def _in_most_shares(self, *, several: bool) -> Neighbours | Skipped:
         """A share of a band that many upload is smaller: where single uploads are read, it hides less."""

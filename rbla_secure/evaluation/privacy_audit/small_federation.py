@@ -36,6 +36,7 @@ from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.privacy.ledger import Shown
 
 # How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
 _ROOM = 1.5
@@ -72,13 +73,13 @@ class Played:
         outcome: As the round returned it; its adapter is published.
         sums: What the secure sum opened to the server; None if nothing.
         uploads: By client, its integers with their noise, as they left it.
-        told: Each time that the round said who was about to be summed: who.
+        told: Each time that the round said what was about to show inputs: what, and whose.
     """
 
     outcome: RoundOutcome
     sums: SumResult | None
     uploads: Mapping[ClientId, Integers]
-    told: Sequence[tuple[ClientId, ...]]
+    told: Sequence[tuple[Shown, tuple[ClientId, ...]]]
 
 
 def block_width(config: Config) -> int:
@@ -145,7 +146,7 @@ class SmallFederation:
     def play(self, side: Side) -> Played:
         """One round."""
         uploads: dict[ClientId, Integers] = {}
-        told: list[tuple[ClientId, ...]] = []
+        told: list[tuple[Shown, tuple[ClientId, ...]]] = []
         server = _Watched(self._sum_of(None))
         exchange = _Calls(
             {
@@ -167,7 +168,7 @@ class SmallFederation:
             self.plan.initial_adapter,
             exchange,
             filtering=self._filtering,
-            before_reveal=lambda clients: told.append(tuple(clients)),
+            before_reveal=lambda part, clients: told.append((part, tuple(clients))),
         )
         exchange.end()
         return Played(outcome=outcome, sums=server.opened, uploads=uploads, told=told)
