@@ -246,7 +246,10 @@ def _switch() -> _Switch | None:
     with torch.no_grad():
         for value in model.parameters():
             value.copy_(torch.rand(value.shape, generator=generator) - 0.5)
-        model.get_parameter("head.weight").mul_(_LARGE)
+        # Label 0 is the one that the unit speaks against: both examples want it lower, along the same direction.
+        for name in ("head.weight", "head.bias"):
+            model.get_parameter(name).zero_()
+        model.get_parameter("head.weight")[0] = -_LARGE
         for _ in range(_TRIES):
             victim = torch.rand(1, _PIXELS, generator=generator)
             images = torch.cat([victim, 1.05 * victim])
