@@ -177,9 +177,9 @@ class _Cases:
             size = len(self._smallest_group(band))
             return min(allowed, size - group_quorum(config, size))
         holders = len(self._holders(band))
-        if config.upload is Upload.PADDED:
-            return allowed
-        return min(allowed, holders - band_quorum(config, holders))
+        spare = holders - band_quorum(config, holders)
+        # Where everybody uploads the band, it is those who do not hold it that take noise along and close nothing.
+        return min(allowed, spare + (members - holders if config.upload is Upload.PADDED else 0))
 
     def _pair(
         self,
@@ -194,7 +194,8 @@ class _Cases:
         canary = self._canary(bands[-1])
         uploading = [client for client in self._uploaders(bands[-1]) if client != canary]
         strangers = [client for client in self._session.members if client not in {canary, *uploading}]
-        silent = frozenset((uploading + strangers)[:missing])
+        padded = self._plan.config.upload is Upload.PADDED
+        silent = frozenset((strangers + uploading if padded else uploading + strangers)[:missing])
         return self._neighbours(name, bands, silent=silent, length=length, others=others)
 
     def _fewest(
