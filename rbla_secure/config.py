@@ -145,9 +145,13 @@ class PrivacyConfig(_Table):
     )
     adjacency: Adjacency = Adjacency.ZERO_OUT
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    max_epsilon: NotNegative = Field(0.0, description="the run stops before it exceeds this; 0 sets no limit")
+    max_epsilon: NotNegative = Field(
+        0.0,
+        description="the run stops before it exceeds this against any observer of whom something is claimed; 0 sets no limit",
+    )
     colluders: Annotated[int, Field(ge=-1, le=10**9)] = Field(
-        -1, description="clients whose noise the server knows; -1 takes the masking profile's"
+        -1,
+        description="clients that pool what they know of noise, with the server or each other; -1 takes the masking profile's",
     )
     expected_dropout: Share = Field(
         0.0, description="share of a band's clients for whose missing noise the others make up"

@@ -13,10 +13,11 @@ from rbla_secure.errors import BudgetError, PlanError, PrivacyError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.contribution import contribution, noise_key
 from rbla_secure.federation.derived import warnings
+from rbla_secure.federation.forecast import forecast
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
-from rbla_secure.privacy.ledger import FILE, Ledger, Observer
+from rbla_secure.privacy.ledger import FILE, Ledger, Observer, Shown
 from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
@@ -36,7 +37,7 @@ from tests.rbla_secure.federation.test_private_rounds import (
 from tests.rbla_secure.federation.test_private_rounds import services as services  # noqa: PLC0414  # a fixture
 from tests.rbla_secure.privacy import test_number_of_examples as number
 from tests.rbla_secure.privacy import test_one_example_at_a_time as alone
-from tests.support.federations import RUN, InMemory, make_config
+from tests.support.federations import RUN, InMemory, drift, make_config, play_round
 from tests.support.noise_law import has_std
 from tests.support.run_folders import as_ledger, die_before_the_log_of
 
@@ -126,6 +127,68 @@ def test_claim_32_what_is_spent_is_written_and_the_budget_holds(tmp_path: Path) 
         run.go_on()
 
 
+def test_claim_32_a_sum_in_the_clear_counts_the_noise_of_those_in_it(tmp_path: Path) -> None:
+    """One of three holders is silent: readers face two shares, the server one, of everybody who was asked."""
+    run = Run(tmp_path / "run", rounds=1, secure_sum="plain", min_holders=2)
+    run.go_on(InMemory(people(run.plan, None), silent_from={ONE: "upload"}))
+
+    uploads, sums = Ledger.read(run.folder.path).entries
+
+    assert (uploads.shown, sums.shown) == (Shown.UPLOADS, Shown.SUMS)
+    assert set(uploads.clients) - set(sums.clients) == {ONE}
+    found = {
+        observer: [spent.noise_multiplier for entry in (uploads, sums) if (spent := entry.spent(observer))]
+        for observer in Observer
+    }
+    assert found[Observer.PUBLIC] == [pytest.approx(1.5 * (2 / 3) ** 0.5, rel=1e-6)]
+    assert found[Observer.PARTICIPANT] == [pytest.approx(1.5 * (1 / 3) ** 0.5, rel=1e-6)]
+    assert found[Observer.SERVER] == found[Observer.COALITION] == [pytest.approx(1.5 / 6**0.5, rel=1e-6)]
+
+
+@pytest.mark.parametrize(("name", "limited"), [("masking", Observer.PARTICIPANT), ("plain", Observer.SERVER)])
+def test_claim_32_the_budget_is_that_of_the_observer_who_learns_most(name: str, limited: Observer) -> None:
+    """Just below its epsilon the plan is refused by its name, just above it is not."""
+    plan = make_plan(secure_sum=name)
+    assert plan.mechanism is not None
+    views = forecast(plan, plan.mechanism).views
+    most = max(views.values())
+
+    with pytest.raises(PlanError, match=f"one client spend against the {limited} at"):
+        make_plan(secure_sum=name, privacy={"colluders": 0, "max_epsilon": most * 0.999})
+    make_plan(secure_sum=name, privacy={"colluders": 0, "max_epsilon": most * 1.001})
+    assert views[limited] == most > views[Observer.PUBLIC]
+
+
+@pytest.mark.parametrize(
+    ("privacy", "said"),
+    [
+        ({}, "a reading of what was spent (privacy odometer), not a bound fixed beforehand"),
+        ({"max_epsilon": 90.0}, "privacy.max-epsilon=90 is a bound fixed beforehand"),
+        ({"mechanism": "central"}, "no drop-out changes the noise of a release"),
+        (
+            {"recovered_dropout": 0.4},
+            "every observer but a participant, whose own noise privacy.colluders=0 leaves out",
+        ),
+        (
+            {"recovered_dropout": 0.4, "colluders": 1},
+            "are made good, every observer faces the planned noise or more",
+        ),
+    ],
+)
+def test_claim_32_a_figure_is_called_what_it_is(tmp_path: Path, privacy: dict[str, Any], said: str) -> None:
+    """Before the run and after it: a bound where a budget or the mechanism makes it one, else a reading."""
+    changes = {"privacy": {"colluders": 0, **privacy}, "masking": {"profile": "semi-honest"}}
+    run = Run(tmp_path / "run", rounds=1, **changes)
+    run.go_on()
+
+    summary, _ = spent_in(run.folder.path)
+
+    assert summary is not None
+    assert run.plan.mechanism is not None
+    assert [said in line for line in summary.lines()].count(True) == 1
+    assert [said in line for line in forecast(run.plan, run.plan.mechanism).assumptions].count(True) == 1
+
+
 def gone_on_with(run: Run) -> None:
     """Another process opens the folder and goes on."""
     run.folder = RunFolder.open(run.folder.path)
@@ -174,6 +237,28 @@ def test_claim_33_a_claim_that_is_not_kept_is_refused(changes: dict[str, Any]) -
     """Before anything is trained."""
     with pytest.raises(PlanError):
         make_plan(secure_sum="masking", **changes)
+
+
+def test_claim_33_under_add_or_remove_a_client_shows_through_its_summand_alone() -> None:
+    """At every number of drop-outs down to nobody: with the same noise, one client less moves the sums by what it sent."""
+    privacy = {"mechanism": "central", "adjacency": "add-or-remove", "simulation": True}
+    plan = make_plan(secure_sum="plain", privacy=privacy)
+    assert plan.mechanism is not None
+    weights = np.array([6.0, 3.0, 3.0])[:, None] * plan.quantizer.scale
+    most = plan.mechanism.sensitivity(plan.config.privacy.adjacency)
+    members = list(plan.ranks)
+
+    sums = []
+    for gone in range(len(members) + 1):
+        exchange = InMemory(people(plan, None, drift), silent_from=dict.fromkeys(members[:gone], "upload"))
+        outcome = play_round(plan, plan.initial_adapter, exchange)
+        assert (outcome.refused_bands, outcome.aborted) == ({}, "")
+        sums.append((outcome.adapter.rows.astype(np.float64) - plan.initial_adapter.rows) * weights)
+
+    for name, before, after in zip(members, sums, sums[1:], strict=False):
+        summand = np.linalg.norm(before - after)
+        assert 0.5 * most < summand <= most * 1.001
+        assert np.allclose((before - after)[plan.ranks[name] :], 0.0, atol=1e-3 * most)
 
 
 def test_claim_33_seeded_noise_is_called_worthless(tmp_path: Path) -> None:

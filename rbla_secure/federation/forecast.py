@@ -6,7 +6,7 @@ rules of thumb: they assume that clipped updates agree with each other and are s
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from rbla_secure.choices import Adjacency, Factors, Mechanism, SecureSumMode
@@ -122,9 +122,11 @@ def sample_forecast(config: Config) -> SampleForecast:
 def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     """The privacy of a plan with noise."""
     config, delta, rounds = plan.config, plan.config.privacy.delta, participations(plan.config)
+    # Of all norms that clipping may come to, the smallest has the coarsest grid beside it, and so the smallest multiplier.
+    coarsest = replace(mechanism, clip_norm=plan.clip_norms[-1])
 
     def seen(present: dict[int, int]) -> Views:
-        return views(config, mechanism, present=present, colluding=plan.colluders)
+        return views(config, coarsest, present=present, colluding=plan.colluders)
 
     everybody = {index: shares.counted + plan.colluders for index, shares in enumerate(mechanism.bands)}
     # Of a band summed in groups, what the smallest of them shows decides.

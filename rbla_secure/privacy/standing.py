@@ -5,8 +5,8 @@ who falls silent may depend on earlier results, and with it how much noise later
 Ullman, Vadhan 2016, arXiv 1605.08294). A *privacy filter* stops before a budget that was fixed beforehand is exceeded; for Gaussian
 mechanisms whose noise is chosen adaptively, adding up 1 / z^2 round by round keeps it without any loss (Smith, Thakurta 2022, arXiv
 2210.17520): what `max-epsilon` does, in every observer's view, for every client. A *privacy odometer* reads what was spent so far.
-A reading that holds at every moment at once takes more than the sum (Whitehouse, Ramdas, Rogers, Wu 2023, arXiv 2203.05481, section
-5), so the sum alone, without a budget, is called a reading and no bound.
+A reading that holds at every moment at once takes more than the sum (Whitehouse, Ramdas, Rogers, Wu 2023, arXiv 2203.05481), so
+the sum alone, without a budget, is called a reading and no bound.
 """
 
 from enum import StrEnum
@@ -34,9 +34,9 @@ def standing(mechanism: Mechanism, *, max_epsilon: float) -> Standing:
         mechanism: Who adds the noise.
         max_epsilon: The budget; 0 for none.
     """
-    if max_epsilon:
-        return Standing.FILTER
-    return Standing.FIXED if mechanism is Mechanism.CENTRAL else Standing.ODOMETER
+    if mechanism is Mechanism.CENTRAL:
+        return Standing.FIXED
+    return Standing.FILTER if max_epsilon else Standing.ODOMETER
 
 
 def standing_in_words(mechanism: Mechanism, *, max_epsilon: float, recovered: bool, colluders: int) -> str:

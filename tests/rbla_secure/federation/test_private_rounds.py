@@ -245,7 +245,7 @@ class Run:
     """A run folder and its coordinator."""
 
     def __init__(self, path: Path, **changes: Any) -> None:
-        self.plan = make_plan(secure_sum="masking", **changes)
+        self.plan = make_plan(**{"secure_sum": "masking", **changes})
         self.folder = RunFolder.create(path, self.plan.config)
         self.seen: list[tuple[int, int]] = []
 
