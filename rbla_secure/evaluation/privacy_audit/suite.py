@@ -319,11 +319,9 @@ def _read_scores(path: Path, case: Case) -> _Scores:
         scores = _Scores.model_validate_json(path.read_bytes())
     except ValidationError:
         raise RunFolderError(f"{path} is damaged: delete it to have its trials made again") from None
-    lengths = {
-        len(values) for kind in (scores.with_canary, scores.without_canary) for values in kind.values()
-    }
-    observers = {frozenset(kind) for kind in (scores.with_canary, scores.without_canary)}
-    if scores.case != case.name or len(lengths) != 1 or observers != {frozenset(case.claims)}:
+    kinds = (scores.with_canary, scores.without_canary)
+    uneven = any(len({len(values) for values in kind.values()}) > 1 for kind in kinds)
+    if scores.case != case.name or uneven or any(kind.keys() != case.claims.keys() for kind in kinds):
         raise RunFolderError(
             f"{path} is not of the case {case.name!r}: delete it to have its trials made again"
         )

@@ -278,14 +278,14 @@ def test_what_we_ship_is_not_refuted(
 
 
 def test_it_is_not_blind(tmp_path: Path, only: Callable[..., None]) -> None:
-    """Where nothing is wrong, what single uploads show the server comes within a half of what is claimed of it."""
+    """Where nothing is wrong, single uploads show the server a good part of what is claimed of them."""
     only(THIN)
 
-    assert command(tmp_path, {**CLIENTS, "noise-multiplier": 3.0}, trials=600, large=12, small=1) == 0
+    assert command(tmp_path, CLIENTS, trials=300, large=12, small=1) == 0
 
     (row,) = (row for row in report_in(tmp_path).rows if row.observer == "server")
     assert row.gaussian is not None
-    assert 0.5 * row.claimed < row.gaussian <= row.claimed
+    assert 0.3 * row.claimed < row.gaussian <= row.claimed
     assert 0 < row.clopper_pearson < row.gaussian
 
 
