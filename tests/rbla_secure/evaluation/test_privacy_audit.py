@@ -371,6 +371,24 @@ def test_what_cannot_be_audited_is_refused(settings: dict[str, object], message:
         prepared(load_config(path, as_sets(settings)))
 
 
+def test_all_bounds_share_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
+) -> None:
+    """Of an audit with a confidence of 99 % and four views, each may err with a quarter of 1 %."""
+    only(THIN)
+    seen, honest = [], suite.lower_bounds
+
+    def watched(*scores: Any, delta: float, confidence: float) -> Any:
+        seen.append(confidence)
+        return honest(*scores, delta=delta, confidence=confidence)
+
+    monkeypatch.setattr(suite, "lower_bounds", watched)
+    monkeypatch.setattr(suite, "LEAST_TRIALS", LEAST_SCORES)
+    audit(tmp_path / "out", terms(tmp_path, seconds=1e-3), lambda *_: None)
+
+    assert seen == pytest.approx([1 - 0.01 / 4] * 4)
+
+
 def test_time_limits_trials(tmp_path: Path, only: Callable[..., None]) -> None:
     """As many trials as fit, but never so few that nothing could show."""
     only(THIN)
