@@ -1,4 +1,4 @@
-"""The command line: ``rbla-secure run | check | account | evaluate | resume | keys``.
+"""The command line: ``rbla-secure run | check | account | audit | evaluate | resume | keys``.
 
 Exit codes: 0 done, 1 refused or failed (the content of a configuration included), 2 bad command line. With ``--json``
 the last line of standard output is one JSON object and everything for people goes to standard error.
@@ -22,7 +22,7 @@ from protocols.primitives.secret import Secret
 from rbla_secure import __version__, keys
 from rbla_secure.config import load_config
 from rbla_secure.durable import write_atomic
-from rbla_secure.errors import ConfigError, RblaSecureError
+from rbla_secure.errors import ConfigError, PrivacyError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.derived import asked_threshold, opening_rule, tier_protection, warnings
 from rbla_secure.federation.plan import Plan
@@ -200,6 +200,29 @@ def _account_spent(options: argparse.Namespace) -> dict[str, object]:
     return told
 
 
+def _audit(options: argparse.Namespace) -> dict[str, object]:
+    config = load_config(options.config, options.set)
+    check_config(config)
+    folder = options.out or Path("audits") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+    # torch takes seconds to import: only once the configuration is sound.
+    from rbla_secure.evaluation.privacy_audit.suite import Terms, audit  # noqa: PLC0415
+    from rbla_secure.report import privacy_audit  # noqa: PLC0415
+
+    terms = Terms(
+        config=config, trials=options.trials, seconds=options.seconds, confidence=options.confidence
+    )
+    _say(options, f"audit {folder}: worst-case neighbours of one round or step, told apart by trials")
+    report = audit(
+        folder, terms, lambda case, done, trials: _say(options, f"{case}: {done} of {trials} trials each")
+    )
+    table, words = privacy_audit.markdown(report), privacy_audit.in_plain_words(report)
+    write_atomic(folder / "audit.md", "\n\n".join([*words, table]).encode())
+    _say(options, "", table, *words, f"table and scores: {folder}/audit.md, audit.json")
+    if report.refuted:
+        raise PrivacyError(privacy_audit.refutation(report.refuted))
+    return {"folder": str(folder), **report.model_dump(mode="json")}
+
+
 def _evaluate(options: argparse.Namespace) -> dict[str, object]:
     config = load_config(options.config, options.set)
     check_config(config)
@@ -348,6 +371,17 @@ def _share(text: str) -> float:
     return value
 
 
+def _confidence(text: str) -> float:
+    """Of an audit, above 1/2 and below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.5 < value < 1:  # noqa: PLR2004 - what is more likely wrong than right bounds nothing
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0.5 and below 1")
+    return value
+
+
 def _no_passphrase(_: str) -> None:
     """Known only to be refused: as an unknown option it would be printed, as an abbreviation taken for a file name."""
     raise argparse.ArgumentTypeError(
@@ -387,7 +421,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(command=_evaluate)
 
-    for command in (run, check, evaluate):
+    audit = commands.add_parser(
+        "audit",
+        help="try to refute what a configuration claims of privacy, on its own rounds; goes on where --out has stopped",
+    )
+    audit.add_argument("--out", type=Path, metavar="DIR", help="where results go (audits/<time>)")
+    audit.add_argument(
+        "--trials",
+        type=_whole(100, 10**6),
+        default=2000,
+        metavar="N",
+        help="of each case, with the canary and as many without (2000)",
+    )
+    audit.add_argument(
+        "--seconds",
+        type=_whole(1, 10**7),
+        default=1800,
+        metavar="S",
+        help="in which trials are made; fewer of them if all would take longer, 100 at least (1800)",
+    )
+    audit.add_argument(
+        "--confidence", type=_confidence, default=0.999, metavar="C", help="of all bounds together (0.999)"
+    )
+    audit.set_defaults(command=_audit)
+
+    for command in (run, check, evaluate, audit):
         command.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="TOML file")
         command.add_argument(
             "--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help="override one key"
@@ -412,7 +470,7 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("folder", type=Path, metavar="DIR", help="its run folder")
     resume.set_defaults(command=_resume)
 
-    for command in (run, check, account, evaluate, resume, *_add_keys(commands)):
+    for command in (run, check, account, audit, evaluate, resume, *_add_keys(commands)):
         command.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser
 

@@ -166,6 +166,15 @@ ALLOWED: dict[str, set[str]] = {
     }
     | VOCABULARY
     | BLOCKS,
+    # So are the rounds and steps of an audit.
+    "rbla_secure.evaluation.privacy_audit": {
+        "protocols",
+        "rbla_secure.assembly",
+        "rbla_secure.federation",
+        "rbla_secure.tasks.training",
+    }
+    | VOCABULARY
+    | BLOCKS,
     "rbla_secure.job": {"rbla_secure", "protocols.clock", "protocols.identity"},
     "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.primitives"},
 }
@@ -182,6 +191,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.privacy.sample_level",
         "rbla_secure.evaluation.privacy_attacks.gradients",
         "rbla_secure.evaluation.arena",
+        "rbla_secure.evaluation.privacy_audit.examples",
         "rbla_secure.assembly",
         "rbla_secure.job",
     },
@@ -202,6 +212,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.federation",
         "rbla_secure.report",
         "rbla_secure.evaluation.suite",
+        "rbla_secure.evaluation.privacy_audit.suite",
         "rbla_secure.privacy.ledger",
         "rbla_secure.privacy.ledger_fields",
         "rbla_secure.privacy.sample_ledger",

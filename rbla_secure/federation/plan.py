@@ -217,9 +217,13 @@ class Plan:
 
     def mechanism_of(self, session: Session) -> GaussianMechanism | None:
         """The noise of one round, at its own clip norm."""
-        if self.mechanism is None:
-            return None
-        return replace(self.mechanism, clip_norm=self.clip_norm_of(session))
+        return self.mechanism_at(self.clip_norm_of(session))
+
+    def mechanism_at(self, clip_norm: float) -> GaussianMechanism | None:
+        """The noise of rounds with this clip norm."""
+        if self.mechanism is None or clip_norm == self.mechanism.clip_norm:
+            return self.mechanism
+        return replace(self.mechanism, clip_norm=clip_norm)
 
     def clip_norm_of(self, session: Session) -> float:
         """The norm that a round clips to: the one whose digest the session carries.

@@ -46,7 +46,7 @@ has two of them for each band, one for all, and as many for each of its groups.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, final
 
@@ -221,9 +221,9 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     With h surviving holders of H and N uploaders in a cohort at most h + N - H shares are in the sum, and it is divided by h:
     sqrt(h + N - H) / h falls with h, so it is largest at the quorum. Components that were to be removed may still be in.
     """
-    if plan.mechanism is None:
+    mechanism = plan.mechanism_at(clip_norm)
+    if mechanism is None:
         return 0.0
-    mechanism = replace(plan.mechanism, clip_norm=clip_norm)
     unit = mechanism.share_std(index) / plan.quantizer.scale
     if plan.grouped:
         return unit / math.sqrt(plan.config.min_holders)

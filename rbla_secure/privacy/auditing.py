@@ -5,6 +5,10 @@ each output, and the error rates of the best threshold bound from below how priv
 bound exceeds the claim, the claim is false. The bound is Gaussian differential privacy (Dong, Roth, Su 2019, arXiv
 1905.02383): a mechanism that is mu-GDP keeps Phi^-1(1 - FPR) - Phi^-1(FNR) at or below mu for every test. It refutes
 Gaussian claims; it proves none.
+
+:func:`lower_bounds` has beside it the bound that needs no Gaussian (Kairouz, Oh, Viswanath 2015, arXiv 1311.0776, Theorem
+2.1): whatever is (epsilon, delta)-DP keeps FNR >= 1 - delta - e^epsilon FPR and FPR >= 1 - delta - e^epsilon FNR for every
+test. Error rates are upper limits of Clopper and Pearson (1934) in both.
 """
 
 from dataclasses import dataclass
@@ -23,6 +27,13 @@ Scores = npt.NDArray[np.float64]
 # The first part of the scores chooses the threshold, the rest judges it: no correction for having looked.
 _TO_CHOOSE = 1 / 4
 _QUANTILES = np.linspace(0.02, 0.98, 97)
+# The same for bounds whose best test may have rare errors.
+_FINE_QUANTILES = np.linspace(0.002, 0.998, 499)
+# Two error rates for each of three bounds: the error of all of them together is split evenly.
+_RATES = 6
+_GUESS = 0.05
+# Scores of each kind without which a quarter chooses nothing.
+LEAST_SCORES = 40
 
 
 @final
@@ -55,6 +66,76 @@ class Audit:
                 f"the audit shows mu >= {self.mu:.3f}, above the claimed {1 / release.noise_multiplier:.3f}: "
                 "the pipeline adds less noise or bounds updates less than it says"
             )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What scores show an epsilon to be at least, by two roads; 0 where they show nothing.
+
+    Args:
+        clopper_pearson: Of any mechanism, the larger one of both directions.
+        gaussian: Of a Gaussian one.
+    """
+
+    clopper_pearson: float
+    gaussian: float
+
+
+def lower_bounds(with_canary: Scores, without_canary: Scores, *, delta: float, confidence: float) -> Bounds:
+    """Lower bounds of epsilon at a delta, which hold together with this confidence.
+
+    Args:
+        with_canary: One score per independent run with the canary; larger means "it was there". Infinite ones are scores, too.
+        without_canary: The same for runs without it.
+        delta: Of the claim.
+        confidence: That no bound is above what it is a bound of.
+
+    Raises:
+        PrivacyError: There are too few runs, or a score is not a number.
+    """
+    if min(len(with_canary), len(without_canary)) < LEAST_SCORES:
+        raise PrivacyError(
+            f"{len(with_canary)} and {len(without_canary)} runs must be at least {LEAST_SCORES} each"
+        )
+    if np.isnan(with_canary).any() or np.isnan(without_canary).any():
+        raise PrivacyError(
+            "a score of a run is not a number: the attack has gone wrong, and nothing follows from it"
+        )
+    cut_in, cut_out = int(len(with_canary) * _TO_CHOOSE), int(len(without_canary) * _TO_CHOOSE)
+    seen = np.concatenate([with_canary[:cut_in], without_canary[:cut_out]])
+    # Of what was seen itself, never between two of them: infinite scores have no middle.
+    candidates = np.unique(np.quantile(seen, _FINE_QUANTILES, method="lower"))
+    guessed = _bounds(with_canary[:cut_in], without_canary[:cut_out], candidates, delta=delta, alpha=_GUESS)
+    chosen = candidates[np.argmax(guessed, axis=1)]
+    alpha = (1 - confidence) / _RATES
+    found = np.diagonal(
+        _bounds(with_canary[cut_in:], without_canary[cut_out:], chosen, delta=delta, alpha=alpha)
+    )
+    return Bounds(
+        clopper_pearson=max(0.0, float(found[0]), float(found[1])),
+        gaussian=Audit(mu=float(found[2]), confidence=confidence).epsilon(delta),
+    )
+
+
+def _bounds(
+    with_canary: Scores, without_canary: Scores, thresholds: Scores, *, delta: float, alpha: float
+) -> Scores:
+    """Shape (3, thresholds): epsilon by one direction, by the other one, and mu; each rate is below its limit but for alpha."""
+    missed = np.searchsorted(np.sort(with_canary), thresholds, side="right")
+    false = len(without_canary) - np.searchsorted(np.sort(without_canary), thresholds, side="right")
+    negatives, positives = _upper(missed, len(with_canary), alpha), _upper(false, len(without_canary), alpha)
+    with np.errstate(divide="ignore"):
+        there = np.log(np.maximum(1 - delta - negatives, 0)) - np.log(positives)
+        absent = np.log(np.maximum(1 - delta - positives, 0)) - np.log(negatives)
+    return np.stack([there, absent, stats.norm.isf(positives) - stats.norm.ppf(negatives)])
+
+
+def _upper(errors: npt.NDArray[np.intp], total: int, alpha: float) -> Scores:
+    """Upper Clopper-Pearson limits of error rates."""
+    inside = np.minimum(errors, total - 1)
+    limits: Scores = np.where(errors >= total, 1.0, stats.beta.ppf(1 - alpha, inside + 1, total - inside))
+    return limits
 
 
 def audit(with_canary: Scores, without_canary: Scores, *, confidence: float = 0.999) -> Audit:

@@ -1,0 +1,284 @@
+"""The pairs of neighbouring federations that an audit tries: for each relation the worst ones that apply to a configuration.
+
+Within a pair one client, the canary, differs: it sends the largest change that there is, or zeros (zero-out), or is not there at
+all (add-or-remove). What everybody else does is part of the worst case: nothing; the same largest change; falling silent, so
+that as little noise is left as there can be, or that the canary's absence alone decides whether something opens.
+
+**Several canaries in one round.** Under zero-out, where nobody else is to send anything in particular, several clients of a round
+are canaries at once, each with a change in columns of its own and there or not by a coin of its own. What is read in the columns of
+one of them is the sum of its own integers, or none, and of noise that no other column shares: the same law as in a round of its
+own, and independent of the others. The others are what a neighbour may be beside.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+
+from protocols.session import ClientId, Session
+from rbla_secure.choices import Adjacency, Mechanism, SecureSumMode, Upload
+from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_count
+from rbla_secure.federation.derived import band_quorum, group_quorum, row_quorum, threshold
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import adaptive
+from rbla_secure.lora.bands import Band
+from rbla_secure.lora.update import UpdateRows
+
+# How much longer than the clip norm a change is that must be clipped: a clip to more than the norm, or none, shows.
+_TOO_LONG: Final = 5.0
+# How much shorter one is that must pass, so that float32 does not lengthen it beyond.
+_SHORT: Final = 1 - 1e-4
+
+ZERO_OUT: Final = "zero-out: one client sends zeros"
+ADD_OR_REMOVE: Final = "add-or-remove: one client is not there"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Neighbours:
+    """Federations that differ in a canary alone, and what tells them apart.
+
+    Args:
+        name: Of the case.
+        canaries: By client that may differ, shape (rank, row_length), of length 1: what its clipped change points to.
+        length: Of its change before the clip, in the units of an update.
+        others: By client, shape (rank, row_length): what others change, whether the canary is there or not.
+        silent: Who is not there in any case.
+        absent: Whether a canary that differs is not there, rather than sends zeros.
+        vote: A canary's vote on clipping with its change: 1 not clipped, -1 clipped, 0 where nobody votes.
+        colluders: Who may be on the observer's side, likeliest first: they are there in any case.
+    """
+
+    name: str
+    canaries: Mapping[ClientId, UpdateRows]
+    length: float
+    others: Mapping[ClientId, UpdateRows]
+    silent: frozenset[ClientId]
+    absent: bool
+    vote: int
+    colluders: Sequence[ClientId]
+
+    @property
+    def relation(self) -> str:
+        """In which way the neighbours differ."""
+        return ADD_OR_REMOVE if self.absent else ZERO_OUT
+
+    def side(self, there: Collection[ClientId]) -> Side:
+        """The federation with these of the canaries."""
+        missing = frozenset(self.canaries.keys() - set(there))
+        changes = {client: self.length * self.canaries[client] for client in there}
+        return Side(
+            changes={**self.others, **changes},
+            silent=self.silent | missing if self.absent else self.silent,
+            zeroed=frozenset() if self.absent else missing,
+            before_keys=self.absent,
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A case that does not apply, and why."""
+
+    name: str
+    reason: str
+
+
+def neighbours(plan: Plan, session: Session) -> tuple[list[Neighbours], list[Skipped]]:
+    """The cases of a plan with noise of client level in one round, and those that do not apply to it."""
+    cases = _Cases(plan, session)
+    absent = plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
+    found = list(cases.absent() if absent else cases.zeroed())
+    skipped = [each for each in found if isinstance(each, Skipped)]
+    return [each for each in found if isinstance(each, Neighbours)], skipped
+
+
+@final
+class _Cases:
+    """Puts cases together; the cohort of the session is the federation."""
+
+    def __init__(self, plan: Plan, session: Session) -> None:
+        self._plan = plan
+        self._session = session
+        self._open = plan.bands_that_open
+        self._thin = self._open[-1]
+
+    def zeroed(self) -> Iterator[Neighbours | Skipped]:
+        """One client sends zeros."""
+        plan = self._plan
+        several = len(self._open) > 1
+        yield self._pair("largest change, in the rarest rows", [self._thin])
+        yield self._pair("the same beside the same change of everybody else", [self._thin], others=True)
+        if several:
+            yield self._pair("largest change, in all rows", self._open)
+        else:
+            yield Skipped(name="largest change, in all rows", reason="all clients hold the same rows")
+        yield self._in_most_shares(several=several)
+        yield from self._with_drop_outs()
+        if adaptive(plan.config):
+            yield self._pair("a change that is just not clipped", self._open, length=_SHORT)
+        else:
+            reason = "privacy.clipping is not adaptive: nobody counts who is clipped"
+            yield Skipped(name="a change that is just not clipped", reason=reason)
+        yield Skipped(name="one client is not there", reason="privacy.adjacency=zero-out does not claim it")
+
+    def absent(self) -> Iterator[Neighbours | Skipped]:
+        """One client is not there."""
+        config, everybody = self._plan.config, self._session.members
+        yield self._pair("nobody else changes anything", [self._thin])
+        yield self._pair("everybody else sends the same change", [self._thin], others=True)
+        # Nothing may close or end by these numbers; if something does, here it shows.
+        name = "exactly min-holders clients hold the rarest rows"
+        yield self._fewest(name, [self._thin], self._holders(self._thin), row_quorum(config))
+        name = "exactly so many clients as a threshold would ask for"
+        yield self._fewest(name, [self._open[0]], everybody, threshold(config))
+        yield self._fewest("nobody else is there", [self._thin], everybody, 1)
+        reason = "privacy.adjacency=add-or-remove: it looks as if it was not there"
+        yield Skipped(name="one client sends zeros", reason=reason)
+
+    def _in_most_shares(self, *, several: bool) -> Neighbours | Skipped:
+        """A share of a band that many upload is smaller: where single uploads are read, it hides less."""
+        name = "largest change, in the rows of all clients"
+        if self._plan.config.secure_sum is not SecureSumMode.PLAIN:
+            return Skipped(name=name, reason="the server does not read single uploads")
+        if not several:
+            return Skipped(name=name, reason="all clients hold the same rows")
+        return self._pair(name, [self._open[0]])
+
+    def _with_drop_outs(self) -> Iterator[Neighbours | Skipped]:
+        """With so many uploaders of the rarest rows missing as is provided for, one more, and as many as there can be."""
+        plan, band = self._plan, self._thin
+        shares = plan.mechanism.bands[band.index] if plan.mechanism is not None else None
+        if shares is None or plan.config.privacy.mechanism is Mechanism.CENTRAL:
+            yield Skipped(name="drop-outs", reason="privacy.mechanism=central: drop-outs take no noise along")
+            return
+        expected = int(shares.uploaders * plan.config.privacy.expected_dropout)
+        provided = max(shares.recovered, expected)
+        counts = {
+            provided: "with as many drop-outs as are made good",
+            provided + 1: "with one drop-out more than is provided for",
+        }
+        if not provided:
+            del counts[0]
+        most = self._most_missing(band)
+        counts.setdefault(most, "with as many drop-outs as the rarest rows open over")
+        for count, name in sorted(counts.items()):
+            if not 0 < count <= most:
+                yield Skipped(name=name, reason=f"{band} would not open without {count} clients")
+            else:
+                yield self._pair(name, [band], missing=count)
+
+    def _most_missing(self, band: Band) -> int:
+        """How many uploaders of a band may be missing with it still opening."""
+        config, members = self._plan.config, len(self._session.members)
+        allowed = members - threshold(config)
+        if self._plan.grouped:
+            size = len(self._smallest_group(band))
+            return min(allowed, size - group_quorum(config, size))
+        holders = len(self._holders(band))
+        spare = holders - band_quorum(config, holders)
+        # Where everybody uploads the band, it is those who do not hold it that take noise along and close nothing.
+        return min(allowed, spare + (members - holders if config.upload is Upload.PADDED else 0))
+
+    def _pair(
+        self,
+        name: str,
+        bands: Sequence[Band],
+        *,
+        length: float = _TOO_LONG,
+        others: bool = False,
+        missing: int = 0,
+    ) -> Neighbours:
+        """The canaries hold all of the bands; of the other uploaders so many are missing."""
+        canary = self._canary(bands[-1])
+        uploading = [client for client in self._uploaders(bands[-1]) if client != canary]
+        strangers = [client for client in self._session.members if client not in {canary, *uploading}]
+        padded = self._plan.config.upload is Upload.PADDED
+        silent = frozenset((strangers + uploading if padded else uploading + strangers)[:missing])
+        return self._neighbours(name, bands, silent=silent, length=length, others=others)
+
+    def _fewest(
+        self, name: str, bands: Sequence[Band], among: Sequence[ClientId], left: int
+    ) -> Neighbours | Skipped:
+        """Of some clients only so many are there, the canary among them, and all that are there send the same change."""
+        if len(among) < left:
+            return Skipped(name=name, reason=f"there are only {len(among)} such clients")
+        canary = self._canary(bands[-1])
+        silent = frozenset([client for client in among if client != canary][: len(among) - left])
+        return self._neighbours(name, bands, silent=silent, length=_TOO_LONG, others=True)
+
+    def _neighbours(
+        self, name: str, bands: Sequence[Band], *, silent: frozenset[ClientId], length: float, others: bool
+    ) -> Neighbours:
+        config = self._plan.config
+        absent = config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
+        # Votes of several would be in one count, and whoever is not there changes more than its columns.
+        alone = absent or adaptive(config)
+        most = 1 if alone else block_count(config)
+        chosen = self._canaries(bands[-1], silent, most=max(1, most // 2) if others else most)
+        largest = length * self._plan.clip_norm_of(self._session)
+        canaries = {
+            client: self._direction(client, bands, block=None if alone else number)
+            for number, client in enumerate(chosen)
+        }
+        present = [
+            client for client in self._session.members if client not in silent and client not in canaries
+        ]
+        change = largest * self._direction(chosen[0], bands, block=None)
+        return Neighbours(
+            name=name,
+            canaries=canaries,
+            length=largest,
+            # The same rows, as far as somebody holds them.
+            others={each: _cut(change, self._plan.ranks[each]) for each in present} if others else {},
+            silent=silent,
+            absent=absent,
+            vote=(1 if length < 1 else -1) if adaptive(config) else 0,
+            colluders=self._last_first(bands[-1], present),
+        )
+
+    def _direction(self, client: ClientId, bands: Sequence[Band], *, block: int | None) -> UpdateRows:
+        """Each band an equal part, each value of it: no clip of a part shortens it, and no grid cuts it off.
+
+        A block has every so-many-th of the columns that travel, so that it has its part of every layer.
+        """
+        columns = np.flatnonzero(self._plan.columns)
+        if block is not None:
+            columns = columns[block :: block_count(self._plan.config)]
+        rows = np.zeros((self._plan.ranks[client], self._plan.layout.row_length))
+        for band in bands:
+            rows[band.start : band.stop, columns] = (band.height * len(bands) * len(columns)) ** -0.5
+        return rows
+
+    def _canary(self, band: Band) -> ClientId:
+        return self._uploaders(band)[0]
+
+    def _canaries(self, band: Band, silent: Collection[ClientId], *, most: int) -> list[ClientId]:
+        """The first uploaders that are there, but for those that a participant or the server may need as colluders."""
+        there = [client for client in self._uploaders(band) if client not in silent]
+        return there[: max(1, min(most, len(there) - max(1, self._plan.colluders)))]
+
+    def _holders(self, band: Band) -> list[ClientId]:
+        return [client for client in self._session.members if self._plan.ranks[client] >= band.stop]
+
+    def _uploaders(self, band: Band) -> list[ClientId]:
+        if self._plan.grouped:
+            return list(self._smallest_group(band))
+        return self._holders(band)
+
+    def _smallest_group(self, band: Band) -> tuple[ClientId, ...]:
+        holding = [group.members for group in self._plan.groups_of(self._session) if group.rank >= band.stop]
+        return min(holding, key=len)
+
+    def _last_first(self, band: Band, present: Collection[ClientId]) -> list[ClientId]:
+        """The last of the band's uploaders first: their noise is in what the canary hides in."""
+        own = [client for client in self._uploaders(band) if client in present]
+        return own[::-1] + [client for client in present if client not in own]
+
+
+def _cut(rows: UpdateRows, rank: int) -> UpdateRows:
+    """The part of a change that somebody of this rank holds."""
+    return (
+        rows[:rank] if len(rows) >= rank else np.vstack([rows, np.zeros((rank - len(rows), rows.shape[1]))])
+    )

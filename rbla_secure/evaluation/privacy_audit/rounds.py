@@ -1,0 +1,124 @@
+"""Cases of client level: neighbouring federations, whole rounds."""
+
+import math
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import final
+
+from protocols.session import ClientId
+from rbla_secure.errors import BudgetError, EvaluationError
+from rbla_secure.evaluation.privacy_audit.case import Case, Trial
+from rbla_secure.evaluation.privacy_audit.claims import ledger_claims
+from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, Skipped, neighbours
+from rbla_secure.evaluation.privacy_audit.small_federation import Played, SmallFederation
+from rbla_secure.evaluation.privacy_audit.views import scores
+
+
+@final
+class RoundCase(Case):
+    """Two neighbouring federations, and the federation whose rounds they play.
+
+    Claims are what the ledgers of both write of a round played for the purpose, and of two the smaller one; every trial must be
+    over the same clients.
+    """
+
+    def __init__(self, federation: SmallFederation, pair: Neighbours) -> None:
+        self._federation = federation
+        self._pair = pair
+
+    @property
+    def gaussian(self) -> bool:
+        """The sum of many shares is one up to the slack of the ledger's figure."""
+        return True
+
+    @property
+    def name(self) -> str:
+        """Of the neighbours."""
+        return self._pair.name
+
+    @property
+    def relation(self) -> str:
+        """Of the neighbours."""
+        return self._pair.relation
+
+    @property
+    def delta(self) -> float:
+        """The configured one."""
+        return self._federation.plan.config.privacy.delta
+
+    @cached_property
+    def _first(self) -> tuple[Played, Played]:
+        """A round with all canaries, and one without any."""
+        return self._federation.play(self._pair.side(self._pair.canaries)), self._federation.play(
+            self._pair.side(())
+        )
+
+    @property
+    def not_played(self) -> str:
+        """Why no sum is opened in either of the federations; empty if one is."""
+        return (
+            ""
+            if any(each.told for each in self._first)
+            else f"the round ends: {self._first[0].outcome.aborted}"
+        )
+
+    @cached_property
+    def claims(self) -> Mapping[str, float]:
+        """Of the observers against whom something is claimed.
+
+        Raises:
+            BudgetError: The budget lets no such round open.
+        """
+        plan, session = self._federation.plan, self._federation.session
+        there, absent = (ledger_claims(plan, session, each.told) for each in self._first)
+        # Whichever of two neighbours is the true one: what it prints must hold.
+        found = {observer: min(there[observer], absent[observer]) for observer in there}
+        return {observer.value: claim for observer, claim in found.items() if math.isfinite(claim)}
+
+    def play(self) -> Sequence[Trial]:
+        """One round in which each of several canaries is there or not, or one round with a single one and one without."""
+        canaries = list(self._pair.canaries)
+        if len(canaries) == 1:
+            return [*self._round(canaries), *self._round([])]
+        return self._round([canary for canary in canaries if secrets.randbits(1)])
+
+    def _round(self, there: Collection[ClientId]) -> list[Trial]:
+        plan, session = self._federation.plan, self._federation.session
+        played = self._federation.play(self._pair.side(there))
+        expected = self._first[0 if there or not self._pair.absent else 1]
+        if played.told != expected.told or played.outcome.aborted != expected.outcome.aborted:
+            raise EvaluationError(
+                f"{self.name}: a trial ended otherwise than the round before it ({played.outcome.aborted or 'not aborted'}), "
+                "so its claim would be another one: try again"
+            )
+        found = []
+        for canary in self._pair.canaries:
+            seen = scores(plan, session, self._pair, played, canary=canary)
+            found.append(Trial(there=canary in there, scores={each.value: seen[each] for each in seen}))
+        return found
+
+
+def round_cases(federation: SmallFederation) -> tuple[list[RoundCase], list[Skipped]]:
+    """The cases that apply to a federation with noise of client level, and why others do not."""
+    pairs, skipped = neighbours(federation.plan, federation.session)
+    cases = []
+    for pair in pairs:
+        case = RoundCase(federation, pair)
+        reason = _not_applicable(case)
+        if reason:
+            skipped.append(Skipped(name=pair.name, reason=reason))
+        else:
+            cases.append(case)
+    return cases, skipped
+
+
+def _not_applicable(case: RoundCase) -> str:
+    if case.not_played:
+        return case.not_played
+    try:
+        return (
+            "" if case.claims else "no noise is left that is counted, and nothing is claimed of such a round"
+        )
+    except BudgetError as error:
+        return f"the budget ends the run before such a round opens: {error}"

@@ -1,0 +1,332 @@
+"""An audit from its terms to its verdicts, written down as it goes.
+
+audit.json holds the terms and, once all trials are made, the results; scores-NN.json the scores of one case, written after every
+batch. An audit that was interrupted goes on where it stopped. How many trials are made is fixed and written before the first
+one that counts: whoever looks in between and goes on changes nothing. A folder of other terms is refused, never mixed.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rbla_secure.config import Config
+from rbla_secure.durable import write_atomic
+from rbla_secure.errors import PrivacyError, RunFolderError
+from rbla_secure.evaluation.privacy_audit.case import Case
+from rbla_secure.evaluation.privacy_audit.examples import step_cases
+from rbla_secure.evaluation.privacy_audit.neighbours import Skipped
+from rbla_secure.evaluation.privacy_audit.rounds import round_cases
+from rbla_secure.evaluation.privacy_audit.small_federation import SmallFederation
+from rbla_secure.federation.derived import sample_level
+from rbla_secure.federation.protection import noisy
+from rbla_secure.privacy.auditing import lower_bounds
+
+FILE = "audit.json"
+# Fewer trials of each kind bound next to nothing.
+LEAST_TRIALS = 100
+MOST_TRIALS = 10**6
+# Trials of one batch take about so long.
+_BATCH_SECONDS = 5.0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What is audited, and how.
+
+    Args:
+        config: As its user would run it.
+        trials: At most so many with the canary and as many without, of each case.
+        seconds: About how long all trials may take; fewer are made where they would take longer.
+        confidence: That no bound of the whole audit is above what it is a bound of.
+    """
+
+    config: Config
+    trials: int
+    seconds: float
+    confidence: float
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Row(_Record):
+    """What one observer's view of one case has shown.
+
+    Args:
+        case: Its name.
+        relation: Of the neighbours.
+        observer: Whose view.
+        claimed: Epsilon as the product writes it.
+        delta: Of it.
+        clopper_pearson: Epsilon that the scores show at least, whatever the mechanism.
+        gaussian: The same of a Gaussian one; null where the claim is not that of one.
+        trials: With the canary or without, of whichever there are fewer.
+        seconds: That the case's trials took, for all of its observers.
+    """
+
+    case: str
+    relation: str
+    observer: str
+    claimed: float
+    delta: float
+    clopper_pearson: float
+    gaussian: float | None
+    trials: int
+    seconds: float
+
+    @property
+    def shown(self) -> float:
+        """The larger bound."""
+        return max(self.clopper_pearson, self.gaussian or 0.0)
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether more is shown than is claimed."""
+        return self.shown > self.claimed
+
+
+class NotTried(_Record):
+    """A case that does not apply, and why."""
+
+    case: str
+    reason: str
+
+
+class Report(_Record):
+    """A finished audit.
+
+    Args:
+        confidence: Of all bounds together.
+        rows: By case and observer.
+        not_tried: The cases that do not apply.
+        remarks: What is other than in a run.
+    """
+
+    confidence: float
+    rows: tuple[Row, ...]
+    not_tried: tuple[NotTried, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def refuted(self) -> tuple[Row, ...]:
+        """The claims that are too small."""
+        return tuple(row for row in self.rows if row.exceeds)
+
+
+class _File(_Record):
+    format: Literal[1]
+    config: str
+    wanted: int
+    seconds: float
+    confidence: float
+    trials: dict[str, int]
+    report: Report | None
+
+
+class _Scores(_Record):
+    case: str
+    with_canary: dict[str, list[float]]
+    without_canary: dict[str, list[float]]
+    seconds: float
+
+
+# Told of a case, how many trials it has and how many it gets.
+Observe = Callable[[str, int, int], None]
+
+
+def audit(folder: Path, terms: Terms, observe: Observe) -> Report:
+    """Make the trials that the folder lacks, and say what they show.
+
+    Raises:
+        RunFolderError: The folder holds an audit of other terms, or a damaged one.
+        PrivacyError: Nothing is claimed, or the noise is not secret.
+        RblaSecureError: Whatever refuses the configuration itself.
+    """
+    file = _read(folder, terms)
+    if file is not None and file.report is not None:
+        return file.report
+    cases, skipped, remarks = prepared(terms.config)
+    if file is None:
+        trials = _affordable(cases, terms)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _File(
+            format=1,
+            config=terms.config.digest().hex(),
+            wanted=terms.trials,
+            seconds=terms.seconds,
+            confidence=terms.confidence,
+            trials=trials,
+            report=None,
+        )
+        _write(folder, file)
+    rows_in_all = sum(len(case.claims) for case in cases)
+    # Each row may err with its part of what all may together.
+    confidence = 1 - (1 - terms.confidence) / rows_in_all
+    rows: list[Row] = []
+    for number, case in enumerate(cases):
+        wanted = file.trials.get(case.name)
+        if wanted is None:
+            raise RunFolderError(f"{folder / FILE} lacks the case {case.name!r}: choose another --out folder")
+        scores = _filled(folder / f"scores-{number:02d}.json", case, wanted, observe)
+        rows += _judged(case, scores, confidence)
+    report = Report(
+        confidence=terms.confidence,
+        rows=tuple(rows),
+        not_tried=tuple(NotTried(case=each.name, reason=each.reason) for each in skipped),
+        remarks=tuple(remarks),
+    )
+    _write(folder, file.model_copy(update={"report": report}))
+    return report
+
+
+def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
+    """The cases that apply to a configuration, why others do not, and what is other than in a run.
+
+    Raises:
+        PrivacyError: Nothing is claimed, or the noise is not secret.
+        PlanError: The configuration is refused.
+    """
+    cases, skipped, remarks = list[Case](), list[Skipped](), list[str]()
+    if noisy(config):
+        federation = SmallFederation(config)
+        rounds, others = round_cases(federation)
+        cases += rounds
+        skipped += others
+        remarks += federation.remarks
+    else:
+        skipped.append(Skipped(name="clients", reason="noise-multiplier=0: nothing is claimed of them"))
+    if sample_level(config) is not None:
+        steps, others = step_cases(config)
+        cases += steps
+        skipped += others
+        remarks.append(
+            "single examples: one step of a small model by plain descent, instead of a round of the task's model"
+        )
+    else:
+        reason = "sample-level.noise-multiplier=0: nothing is claimed of them"
+        skipped.append(Skipped(name="single examples", reason=reason))
+    if not cases:
+        raise PrivacyError(
+            "nothing is claimed that could be audited: noise-multiplier or sample-level.noise-multiplier must be above 0, and "
+            "some round must be able to open with its noise"
+        )
+    return cases, skipped, remarks
+
+
+def _affordable(cases: Sequence[Case], terms: Terms) -> dict[str, int]:
+    """How many trials of each kind fit an equal part of the time, by case: some are made to measure it, and forgotten."""
+    each = terms.seconds / len(cases)
+    found = {}
+    for case in cases:
+        began = time.perf_counter()
+        made = len(case.play()) + len(case.play())
+        for_one = 2 * (time.perf_counter() - began) / made
+        found[case.name] = max(LEAST_TRIALS, min(terms.trials, math.floor(each / for_one)))
+    return found
+
+
+def _filled(path: Path, case: Case, trials: int, observe: Observe) -> _Scores:
+    """A case's scores: those of its file, and as many more as are wanted, written batch by batch."""
+    scores = _read_scores(path, case)
+    while (done := _done(scores)) < trials:
+        observe(case.name, done, trials)
+        scores = _with_batch(scores, case, wanted=trials)
+        write_atomic(path, scores.model_dump_json().encode() + b"\n")
+    observe(case.name, trials, trials)
+    return scores
+
+
+def _with_batch(scores: _Scores, case: Case, *, wanted: int) -> _Scores:
+    """Trials of some seconds more, or fewer if there are enough."""
+    began = time.perf_counter()
+    there, absent = _copied(scores.with_canary, case), _copied(scores.without_canary, case)
+    while _least(there, absent) < wanted and time.perf_counter() - began < _BATCH_SECONDS:
+        for trial in case.play():
+            for observer, values in (there if trial.there else absent).items():
+                values.append(trial.scores[observer])
+    seconds = scores.seconds + time.perf_counter() - began
+    return _Scores(case=case.name, with_canary=there, without_canary=absent, seconds=seconds)
+
+
+def _copied(scores: Mapping[str, list[float]], case: Case) -> dict[str, list[float]]:
+    return {observer: list(scores.get(observer, ())) for observer in case.claims}
+
+
+def _done(scores: _Scores) -> int:
+    return _least(scores.with_canary, scores.without_canary)
+
+
+def _least(*kinds: Mapping[str, list[float]]) -> int:
+    """Of trials with and without the canary, the number of the rarer kind."""
+    return min((len(values) for kind in kinds for values in kind.values()), default=0)
+
+
+def _judged(case: Case, scores: _Scores, confidence: float) -> list[Row]:
+    rows = []
+    for observer, claimed in case.claims.items():
+        bounds = lower_bounds(
+            np.array(scores.with_canary[observer]),
+            np.array(scores.without_canary[observer]),
+            delta=case.delta,
+            confidence=confidence,
+        )
+        rows.append(
+            Row(
+                case=case.name,
+                relation=case.relation,
+                observer=observer,
+                claimed=claimed,
+                delta=case.delta,
+                clopper_pearson=bounds.clopper_pearson,
+                gaussian=bounds.gaussian if case.gaussian else None,
+                trials=_done(scores),
+                seconds=scores.seconds,
+            )
+        )
+    return rows
+
+
+def _read(folder: Path, terms: Terms) -> _File | None:
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        file = _File.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise RunFolderError(
+            f"{path} is damaged: choose another --out folder, or delete this one to begin anew"
+        ) from None
+    ours = (terms.config.digest().hex(), terms.trials, terms.seconds, terms.confidence)
+    if (file.config, file.wanted, file.seconds, file.confidence) != ours:
+        raise RunFolderError(
+            f"{path} is of another configuration, number of trials, time or confidence: choose another --out folder"
+        )
+    return file
+
+
+def _read_scores(path: Path, case: Case) -> _Scores:
+    if not path.exists():
+        return _Scores(case=case.name, with_canary={}, without_canary={}, seconds=0.0)
+    try:
+        scores = _Scores.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise RunFolderError(f"{path} is damaged: delete it to have its trials made again") from None
+    kinds = (scores.with_canary, scores.without_canary)
+    uneven = any(len({len(values) for values in kind.values()}) > 1 for kind in kinds)
+    if scores.case != case.name or uneven or any(kind.keys() != case.claims.keys() for kind in kinds):
+        raise RunFolderError(
+            f"{path} is not of the case {case.name!r}: delete it to have its trials made again"
+        )
+    return scores
+
+
+def _write(folder: Path, file: _File) -> None:
+    write_atomic(folder / FILE, file.model_dump_json(indent=1).encode() + b"\n")

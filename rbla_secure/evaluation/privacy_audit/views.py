@@ -1,0 +1,149 @@
+"""What an observer of a round reads off it, who knows everything but the noise of others: one number, the likelihood of a canary.
+
+For Gaussian noise of one size the best test of a known difference is the inner product with it (Neyman and Pearson 1933). So a
+score is the product of what is seen, less all that the observer knows, with what the canary adds before noise.
+
+    public-reader         the adapter that the round returned, before and after, and the published share of unclipped clients
+    participant           the same, less the whole uploads of max(1, colluders) clients
+    server                the sums that it opened, less the noise that was given out to be removed; in the clear, the canary's upload
+    server-with-clients   the same, less the whole uploads of `colluders` clients
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.ring import IntegerVector
+from protocols.session import ClientId, Session
+from rbla_secure.choices import Mechanism, SecureSumMode
+from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
+from rbla_secure.evaluation.privacy_audit.small_federation import Played
+from rbla_secure.federation.components import remove_components
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.round import average
+from rbla_secure.lora.bands import held_bands, spread
+from rbla_secure.lora.update import BandTotal
+from rbla_secure.privacy.ledger import Observer
+from rbla_secure.privacy.noise import GaussianMechanism
+
+Values = npt.NDArray[np.float64]
+
+
+def scores(
+    plan: Plan, session: Session, case: Neighbours, played: Played, *, canary: ClientId
+) -> dict[Observer, float]:
+    """How much a round looks like one with this canary, to each observer."""
+    mechanism = plan.mechanism_of(session)
+    if mechanism is None:
+        raise AssertionError("only plans with noise are audited")
+    seen = _Seen(plan=plan, session=session, case=case, played=played, mechanism=mechanism, canary=canary)
+    several = max(1, plan.colluders)
+    return {
+        Observer.PUBLIC: seen.in_adapter(known=()),
+        Observer.PARTICIPANT: seen.in_adapter(known=case.colluders[:several]),
+        Observer.SERVER: seen.in_sums(known=()),
+        Observer.COALITION: seen.in_sums(known=case.colluders[: plan.colluders]),
+    }
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Seen:
+    """A round, and the one of its canaries that is looked for."""
+
+    plan: Plan
+    session: Session
+    case: Neighbours
+    played: Played
+    mechanism: GaussianMechanism
+    canary: ClientId
+
+    def in_adapter(self, *, known: Collection[ClientId]) -> float:
+        """From the step of the adapter: what every row was divided by is public, so the sums can be worked out again."""
+        plan, direction = self.plan, self.case.canaries[self.canary]
+        step = self.played.outcome.adapter.rows.astype(np.float64) - plan.initial_adapter.rows
+        if plan.grouped:
+            # A median of groups is nothing that noise can be taken off from.
+            return float((step[: len(direction)] * direction).sum())
+        sums = self._sums_again(step)
+        if plan.config.privacy.mechanism is Mechanism.DISTRIBUTED:
+            sums = self._less(sums, known)
+        return _product(sums, self._pattern())
+
+    def in_sums(self, *, known: Collection[ClientId]) -> float:
+        """From what the secure sum opened to the server, or where it reads single uploads from that of the canary."""
+        opened = self.played.sums
+        if self.plan.config.secure_sum is SecureSumMode.PLAIN:
+            return _product(self.played.uploads.get(self.canary, {}), self._by_segment())
+        if opened is None:
+            return 0.0
+        # What a colluder has uploaded is taken off whole, so none of its components is left to remove.
+        seeds = {key: seed for key, seed in opened.extra_secrets.items() if key[0] not in known}
+        there = [client for client in known if client in opened.survivors]
+        left = self._less(remove_components(opened.sums, self.mechanism, seeds), there)
+        return _product(left, self._by_segment())
+
+    def _pattern(self) -> dict[int, Values]:
+        """By band: what the canary adds to it before noise, in integer units, its vote last in the lowest band."""
+        length = self.plan.quantizer.scale * self.mechanism.clip_norm
+        direction, columns = self.case.canaries[self.canary], self.plan.columns
+        found = {
+            band.index: length * direction[band.start : band.stop, columns].ravel()
+            for band in held_bands(self.plan.bands, len(direction))
+        }
+        if self.mechanism.count_unit:
+            found[0] = np.append(found[0], self.case.vote * self.mechanism.count_unit)
+        return found
+
+    def _by_segment(self) -> Mapping[int, Values]:
+        """The same by segment: one per band, or where clients are summed in groups that of the canary's."""
+        pattern = self._pattern()
+        if not self.plan.grouped:
+            return pattern
+        (segment,) = self.session.segments_of(self.canary)
+        held = held_bands(self.plan.bands, self.plan.ranks[self.canary])
+        return {segment.index: np.concatenate([pattern[band.index] for band in held])}
+
+    def _sums_again(self, step: Values) -> dict[int, Values]:
+        """By band, in integer units, the published count last in the lowest one."""
+        plan, outcome = self.plan, self.played.outcome
+        ones = {
+            segment.index: BandTotal(
+                weighted_sum=np.ones(plan.bands[segment.index].height * int(plan.columns.sum())),
+                weight=plan.denominator(self.session, segment.index, outcome.survivors),
+                cut_off=None,
+            )
+            for segment in self.session.segments
+        }
+        # One summed unit moves a row by so much: what the plan's own average and step make of it.
+        moves = average(plan, spread(ones, plan.bands, plan.columns)).rows * plan.config.server_learning_rate
+        found = {}
+        for index in ones:
+            rows = slice(plan.bands[index].start, plan.bands[index].stop)
+            moved, unit = step[rows, plan.columns].ravel(), moves[rows, plan.columns].ravel()
+            found[index] = plan.quantizer.scale * np.divide(
+                moved, unit, out=np.zeros_like(moved), where=unit > 0
+            )
+        if self.mechanism.count_unit and 0 in found:
+            share = 0.5 if outcome.unclipped is None else outcome.unclipped
+            count = 2 * self.mechanism.count_unit * (share - 0.5) * len(outcome.survivors)
+            found[0] = np.append(found[0], count)
+        return found
+
+    def _less(
+        self, sums: Mapping[int, Values | IntegerVector], known: Collection[ClientId]
+    ) -> dict[int, Values]:
+        """Sums without the whole uploads of some clients."""
+        left = {index: values.astype(np.float64) for index, values in sums.items()}
+        for client in known:
+            for index, values in self.played.uploads.get(client, {}).items():
+                if index in left:
+                    left[index] -= values
+        return left
+
+
+def _product(seen: Mapping[int, Values | IntegerVector], pattern: Mapping[int, Values]) -> float:
+    return float(sum(np.dot(seen[index], values) for index, values in pattern.items() if index in seen))

@@ -1,0 +1,152 @@
+"""Faults of privacy claims, planted in the product's own code for as long as a test lasts."""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from itertools import count
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from protocols.interface import SumResult
+from protocols.primitives.prg import UniformStream
+from protocols.session import ClientId, Session
+from rbla_secure import assembly
+from rbla_secure.federation import contribution, protection, spending
+from rbla_secure.federation import round as rounds
+from rbla_secure.federation.contribution import Integers
+from rbla_secure.federation.derived import row_quorum, threshold
+from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import Views
+from rbla_secure.federation.release import Released
+from rbla_secure.lora.average import GroupAverage, Totals
+from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
+from rbla_secure.privacy import sample_level
+from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
+from rbla_secure.privacy.ledger import Observer
+from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
+from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+from tests.support.single_examples import Loss, in_one_batch
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def bands_close_by_count(patch: pytest.MonkeyPatch) -> None:
+    """Add-or-remove as it was: a band below min-holders shows nothing but noise, and neither does a round below a threshold."""
+    honest = rounds.release
+
+    def closing(plan: Plan, session: Session, mechanism: GaussianMechanism, sums: SumResult) -> Released:
+        there = set(sums.survivors)
+        opened = {
+            index: values
+            if len(there) >= threshold(plan.config)
+            and len(there.intersection(session.segments[index].holders)) >= row_quorum(plan.config)
+            else np.zeros_like(values)
+            for index, values in sums.sums.items()
+        }
+        return honest(plan, session, mechanism, replace(sums, sums=opened))
+
+    patch.setattr(rounds, "release", closing)
+
+
+def everybody_is_counted(patch: pytest.MonkeyPatch) -> None:
+    """Plain mode as it was: the ledger counts the noise of all members, whoever dropped out."""
+    honest = spending.seen_by
+
+    def all_members(
+        plan: Plan, session: Session, mechanism: GaussianMechanism, _there: Collection[ClientId]
+    ) -> Views:
+        return honest(plan, session, mechanism, session.members)
+
+    patch.setattr(spending, "seen_by", all_members)
+
+
+def examples_in_one_batch(patch: pytest.MonkeyPatch) -> None:
+    """Sample level as it was: gradients of single examples, but all computed side by side."""
+
+    def careless(
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        *,
+        mechanism: SampledGaussian,
+        batch_size: float,
+        examples: int,
+        stream: UniformStream,
+        **_others: object,
+    ) -> None:
+        values = [value for value in model.parameters() if value.requires_grad]
+        dimension = sum(value.numel() for value in values)
+        batch = sample_level.poisson_batch(examples, mechanism.sample_rate, stream).tolist()
+        summed = sample_level.clipped_sum(in_one_batch(model, loss, batch), mechanism)
+        noisy = summed + discrete_gaussian(mechanism.noise_std(dimension), dimension, stream)
+        sample_level._set_gradients(values, noisy.astype(np.float64) * (mechanism.unit / batch_size))
+        optimizer.step()
+
+    patch.setattr(assembly, "train_privately", careless)
+
+
+def own_number_of_examples(patch: pytest.MonkeyPatch) -> None:
+    """Sample level as it was: a step is divided by the client's own expected batch."""
+    honest = assembly.train_privately
+
+    def careless(*arguments: object, mechanism: SampledGaussian, examples: int, **others: object) -> None:
+        others["batch_size"] = mechanism.sample_rate * examples
+        honest(*arguments, mechanism=mechanism, examples=examples, **others)  # type: ignore[arg-type]
+
+    patch.setattr(assembly, "train_privately", careless)
+
+
+def own_noise_is_counted(patch: pytest.MonkeyPatch) -> None:
+    """A participant as it was: it is claimed to know nobody's noise, its own included."""
+    honest = protection.known_noise
+
+    def nobodys(observer: Observer, colluding: int) -> int:
+        return 0 if observer is Observer.PARTICIPANT else honest(observer, colluding)
+
+    patch.setattr(protection, "known_noise", nobodys)
+
+
+def noise_is_missing(patch: pytest.MonkeyPatch) -> None:
+    """Nine in ten clients add no noise."""
+    honest, number = contribution.add_noise, count()
+
+    def some(integers: Integers, mechanism: GaussianMechanism, stream: UniformStream) -> Integers:
+        return integers if next(number) % 10 else honest(integers, mechanism, stream)
+
+    patch.setattr(contribution, "add_noise", some)
+
+
+def clip_is_too_long(patch: pytest.MonkeyPatch) -> None:
+    """Changes are clipped to four times the norm."""
+    honest = contribution.clip
+
+    def long(update: ClientUpdate, *, clip_norm: float) -> BoundedUpdate:
+        return honest(update, clip_norm=4 * clip_norm)
+
+    patch.setattr(contribution, "clip", long)
+
+
+def only_holders_add_noise(patch: pytest.MonkeyPatch) -> None:
+    """Shares are scaled for everyone, but only the holders of a row add them."""
+
+    def scaled_for_all(self: DistributedDiscreteGaussian, _band: int) -> tuple[float, ...]:
+        return (sqrt(self.variance() / self.members),)
+
+    patch.setattr(DistributedDiscreteGaussian, "component_stds", scaled_for_all)
+
+
+def rows_are_divided_first(patch: pytest.MonkeyPatch) -> None:
+    """Clients add nothing; the server adds noise for everyone after it has divided."""
+    honest = rounds.average
+
+    def noised(plan: Plan, totals: Totals) -> GroupAverage:
+        found, mechanism = honest(plan, totals), plan.mechanism
+        assert mechanism is not None
+        std = sqrt(mechanism.variance()) / plan.quantizer.scale / mechanism.members
+        return replace(found, rows=found.rows + np.random.default_rng().normal(0, std, found.rows.shape))
+
+    patch.setattr(rounds, "average", noised)
+    patch.setattr(contribution, "add_noise", lambda integers, _mechanism, _stream: integers)
