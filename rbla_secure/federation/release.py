@@ -46,7 +46,7 @@ def release(plan: Plan, session: Session, mechanism: GaussianMechanism, sums: Su
     """The totals of a round.
 
     Under add-or-remove every band is released, a closed one as a sum of nothing: rows that stay as they are to the bit
-    would tell that the one client that could have opened them was not there.
+    would tell that the one client that could have opened them was not there. (The plain sum opens all of them there.)
     """
     opened: dict[int, IntegerVector] = remove_components(sums.sums, mechanism, sums.extra_secrets)
     if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
@@ -65,5 +65,5 @@ def release(plan: Plan, session: Session, mechanism: GaussianMechanism, sums: Su
 
 
 def nothing_opened(session: Session, reason: str) -> SumResult:
-    """An aborted session where absence must not show: no survivors, every band closed."""
+    """An aborted session where absence must not show, which the plain sum never ends in: no survivors, every band closed."""
     return SumResult(survivors=(), sums={}, refused=dict.fromkeys(range(len(session.segments)), reason))
