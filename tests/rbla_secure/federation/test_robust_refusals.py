@@ -260,7 +260,7 @@ def test_the_figures_of_the_warning_are_those_that_were_measured() -> None:
         assert f"{measured[view]:.2f}" in line
 
 
-@pytest.mark.parametrize("name", SELECTING)
+@pytest.mark.parametrize("name", sorted(SELECTING))
 @pytest.mark.parametrize("f", [1, 2, 3])
 def test_a_selection_is_planned_with_three_f_and_one_holders_and_refused_below(
     name: FilterName, f: int

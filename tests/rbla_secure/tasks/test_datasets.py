@@ -19,7 +19,7 @@ from rbla_secure.tasks.datasets import LabelledImages, check_available, load_ima
 def idx(values: np.ndarray, *, magic: int | None = None) -> bytes:
     """An idx file of unsigned bytes, compressed."""
     head = struct.pack(f">{1 + values.ndim}I", magic or 0x0800 + values.ndim, *values.shape)
-    return gzip.compress(head + values.astype(np.uint8).tobytes())
+    return gzip.compress(head + values.astype(np.uint8).tobytes(), mtime=0)
 
 
 def write_fashion(folder: Path, *, train: int = 5, test: int = 3) -> None:
@@ -129,11 +129,14 @@ def test_missing_files_are_named_with_the_remedy(
         ("train-images-idx3-ubyte.gz", b""),
         ("train-images-idx3-ubyte.gz", b"not gzip"),
         ("train-images-idx3-ubyte.gz", idx(np.zeros((5, 28, 28)))[:-9]),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"")),
-        ("train-images-idx3-ubyte.gz", gzip.compress(struct.pack(">4I", 0x0803, 5, 28, 28) + bytes(9))),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"", mtime=0)),
         (
             "train-images-idx3-ubyte.gz",
-            gzip.compress(struct.pack(">4I", 0x0803, 2**32 - 1, 2**32 - 1, 2**32 - 1)),
+            gzip.compress(struct.pack(">4I", 0x0803, 5, 28, 28) + bytes(9), mtime=0),
+        ),
+        (
+            "train-images-idx3-ubyte.gz",
+            gzip.compress(struct.pack(">4I", 0x0803, 2**32 - 1, 2**32 - 1, 2**32 - 1), mtime=0),
         ),
         ("train-images-idx3-ubyte.gz", idx(np.zeros((5, 28, 28)), magic=0x0D03)),
         ("train-images-idx3-ubyte.gz", idx(np.zeros((5, 27, 28)))),
