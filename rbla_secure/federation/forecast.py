@@ -20,7 +20,7 @@ from rbla_secure.federation.derived import (
     row_quorum,
 )
 from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views, adaptive, column_of, views
+from rbla_secure.federation.protection import Views, column_of, views
 from rbla_secure.federation.round_costs import signal_to_noise
 from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
@@ -33,8 +33,6 @@ from rbla_secure.privacy.standing import standing_in_words
 ENOUGH_SIGNAL, SOME_SIGNAL = 0.3, 0.1
 # The share of runs in which a client is drawn more often than is told.
 _RARELY = 0.01
-# A change of zeros votes "not clipped": from a clipped one that is twice as far in the count as sending nothing.
-NO_VOTE = " and no vote on clipping"
 # Fewer clients than this rarely get there at all.
 ENOUGH_CLIENTS = 50
 WHO_ANSWERED = (
@@ -173,7 +171,7 @@ def _assumptions(plan: Plan) -> list[str]:
         found = [
             "a neighbouring federation is one in which one client "
             + (
-                f"sends zeros{NO_VOTE if adaptive(plan.config) else ''}; who takes part, ranks and weights are public"
+                "sends zeros; who takes part, ranks and weights are public"
                 if privacy.adjacency is Adjacency.ZERO_OUT
                 else f"is not there; {WHO_ANSWERED}"
             ),

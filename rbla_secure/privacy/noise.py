@@ -115,10 +115,10 @@ class GaussianMechanism(ABC):
             raise PrivacyError(
                 "count_noise must be 0 with bands_alone: whoever clips bands alone counts nothing"
             )
-        if self.count_noise and not self.noise_multiplier < 2 * self.count_noise:
+        if self.count_noise and not self.noise_multiplier < self.count_noise:
             raise PrivacyError(
-                f"noise-multiplier={self.noise_multiplier:g} must be below {2 * self.count_noise:g}, twice the noise of "
-                "the count of adaptive clipping: raise privacy.count-noise or the cohort"
+                f"noise-multiplier={self.noise_multiplier:g} must be below {self.count_noise:g}, the noise of the count of "
+                "adaptive clipping: raise privacy.count-noise or the cohort"
             )
         self._check()
         self._check_range()
@@ -149,18 +149,19 @@ class GaussianMechanism(ABC):
         """
         if not self.count_noise:
             return 0
-        # 1 / sqrt(1/z^2 - 1/(2 sigma_b)^2) over 2 sigma_b, in which no square of a small z vanishes.
-        ratio = self.noise_multiplier / (2 * self.count_noise)
-        return max(1, math.floor(self._update_bound * ratio / math.sqrt((1 - ratio) * (1 + ratio))))
+        # Half of 1 / sqrt(1/z^2 - 1/sigma_b^2) over sigma_b, in which no square of a small z vanishes.
+        ratio = self.noise_multiplier / self.count_noise
+        return max(1, math.floor(self._update_bound * ratio / (2 * math.sqrt((1 - ratio) * (1 + ratio)))))
 
     def sensitivity(self, relation: Adjacency) -> float:
         """The L2 distance that one client's integers can move the sum, in integer units.
 
-        Zero-out and add-or-remove give the same: the client's whole contribution. Raises PrivacyError where the
-        mechanism cannot claim the relation.
+        Zero-out and add-or-remove give the same: the client's whole contribution. Its vote counts twice: a change that was
+        clipped votes against what a change of zeros votes for. Raises PrivacyError where the mechanism cannot claim the
+        relation.
         """
         self._check_relation(relation)
-        return math.hypot(self._update_bound, self.count_unit)
+        return math.hypot(self._update_bound, 2 * self.count_unit)
 
     @abstractmethod
     def _check_relation(self, relation: Adjacency) -> None:

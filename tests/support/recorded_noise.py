@@ -288,10 +288,10 @@ class Run:
         update = longest(clip_norm, scale, sum(lengths))
         if not adaptive:
             return update
-        # The count of n clients has noise of n / 20, on a scale on which a client adds 1/2 or takes it away.
+        # The count of n clients has noise of n / 20, and a client that was clipped and now sends zeros moves it by 1.
         count_noise = config["privacy"]["count-noise"] or len(self._ranks()) / 20
         planned = config["noise-multiplier"]
-        return update / math.sqrt(1 - (planned / (2 * count_noise)) ** 2)
+        return update / math.sqrt(1 - (planned / count_noise) ** 2)
 
     def _ranks(self) -> dict[str, int]:
         return {

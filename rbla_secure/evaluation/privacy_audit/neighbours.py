@@ -71,7 +71,6 @@ class Neighbours:
         return Side(
             changes={**self.others, **changes},
             silent=self.silent | missing if self.absent else self.silent,
-            zeroed=frozenset() if self.absent else missing,
             before_keys=self.absent,
         )
 

@@ -54,13 +54,11 @@ class Side:
     Args:
         changes: By client, shape (rank, row_length): what its training changes. Everyone else changes nothing.
         silent: Who is not there.
-        zeroed: Who sends zeros, its vote on clipping included.
         before_keys: Whether the silent are not there from the first message on, or fall silent when their input is due.
     """
 
     changes: Mapping[ClientId, UpdateRows]
     silent: frozenset[ClientId] = frozenset()
-    zeroed: frozenset[ClientId] = frozenset()
     before_keys: bool = False
 
 
@@ -180,7 +178,7 @@ class SmallFederation:
             secure_sum=self._sum_of(name),
             train=partial(_train, side.changes.get(name)),
             examples=1,
-            contribute=_recording(uploads, zeroed=side.zeroed),
+            contribute=_recording(uploads),
         )
 
     def _sum_of(self, name: ClientId | None) -> SecureSum:
@@ -199,8 +197,8 @@ def _train(change: UpdateRows | None, adapter: Adapter, seed: int) -> Rows:  # n
     return rows
 
 
-def _recording(uploads: dict[ClientId, Integers], *, zeroed: frozenset[ClientId]) -> Callable[..., Integers]:
-    """The honest contribution, written down; that of a client that sends zeros has no vote on clipping either."""
+def _recording(uploads: dict[ClientId, Integers]) -> Callable[..., Integers]:
+    """The honest contribution, written down."""
 
     def contribute(
         plan: Plan,
@@ -213,9 +211,6 @@ def _recording(uploads: dict[ClientId, Integers], *, zeroed: frozenset[ClientId]
         seeds: Seeds | None = None,
     ) -> Integers:
         found = contribution(plan, session, client, change, weight=weight, noise_key=noise_key, seeds=seeds)
-        mechanism = plan.mechanism_of(session)
-        if client in zeroed and mechanism is not None and mechanism.count_unit:
-            found[0][-1] -= mechanism.count_unit
         uploads[client] = {index: values.copy() for index, values in found.items()}
         return found
 

@@ -87,7 +87,7 @@ class _Seen:
         return _product(left, self._by_segment())
 
     def _pattern(self) -> dict[int, Values]:
-        """By band: what the canary adds to it before noise, in integer units, its vote last in the lowest band."""
+        """By band: what the canary adds to it before noise, in integer units, and last in the lowest band what that does to its vote."""
         length = self.plan.quantizer.scale * self.mechanism.clip_norm
         direction, columns = self.case.canaries[self.canary], self.plan.columns
         found = {
@@ -95,7 +95,7 @@ class _Seen:
             for band in held_bands(self.plan.bands, len(direction))
         }
         if self.mechanism.count_unit:
-            found[0] = np.append(found[0], self.case.vote * self.mechanism.count_unit)
+            found[0] = np.append(found[0], (self.case.vote - 1) * self.mechanism.count_unit)
         return found
 
     def _by_segment(self) -> Mapping[int, Values]:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from protocols.plain import PlainInput
+from rbla_secure.choices import Adjacency
+from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageReply, decode_answer
 from rbla_secure.federation.plan import Plan
@@ -271,6 +273,29 @@ def test_adaptive_clipping_counts_who_was_not_clipped(mode: str) -> None:
     # Noise of 1 on the count of six clients.
     assert np.mean(np.array(shares, dtype=float)) == pytest.approx(0.5, abs=6 / 6 / math.sqrt(40))
     assert make_session(plan).segments[0].length == LAYOUT.row_length + 1
+
+
+def test_zeros_in_the_place_of_a_clipped_change_turn_its_vote_round() -> None:
+    """From a clipped change to one of zeros a client's integers move by no more than the sensitivity; one vote would be too little."""
+    privacy = {"clipping": "adaptive", "count_noise": 1.0, "mechanism": "central"}
+    plan = noisy_plan(privacy=privacy, noise_multiplier=0.9)
+    session = make_session(plan)
+    mechanism = plan.mechanism_of(session)
+    assert mechanism is not None
+
+    def sent(change: float) -> Any:
+        rows = np.full((plan.max_rank, plan.layout.row_length), change)
+        found = contribution(plan, session, LARGE[0], rows, weight=1.0, noise_key=bytes(16))
+        return np.concatenate([found[index] for index in sorted(found)])
+
+    moved = float(np.linalg.norm(sent(100.0) - sent(0.0)))
+
+    assert moved <= mechanism.sensitivity(Adjacency.ZERO_OUT)
+    once = math.hypot(
+        math.sqrt(mechanism.sensitivity(Adjacency.ZERO_OUT) ** 2 - 4 * mechanism.count_unit**2),
+        mechanism.count_unit,
+    )
+    assert moved > 1.1 * once
 
 
 def test_the_clip_norm_of_a_round_is_in_its_digest() -> None:

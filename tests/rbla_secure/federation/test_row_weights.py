@@ -125,7 +125,7 @@ def test_after_the_division_a_band_has_the_noise_of_its_weight(
         assert not has_std(noise, std)
         energy += float(np.square(noise / outcome.holders[band]).sum())
     costs = [each.cost for each in band_profiles(plan.config, plan.layout)]
-    assert energy == pytest.approx(std**2 * noise_energy(costs, plan.band_weights), rel=0.06)
+    assert energy == pytest.approx(std**2 * noise_energy(costs, plan.band_weights), rel=0.2)
 
 
 def test_simulated_rounds_are_the_same_in_every_secure_sum(services: list[HomomorphicRoles]) -> None:

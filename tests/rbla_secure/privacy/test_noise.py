@@ -242,20 +242,20 @@ def test_shares_that_nobody_adds_cannot_be_counted(counted: int) -> None:
 
 
 def test_the_count_costs_what_adaptive_clipping_says() -> None:
-    """Values and count together spend the target: 1/z^2 = 1/z_values^2 + 1/(2 sigma_b)^2."""
+    """Values and a vote that turns round together spend the target: 1/z^2 = 1/z_values^2 + 1/sigma_b^2."""
     counting = fitted(noise_multiplier=1.0, count_noise=5.0)
     sigma = math.sqrt(counting.variance())
 
     values = sigma / counting.quantizer.rounded_norm_bound(1.5, 600)
-    assert values == pytest.approx((1 - 1 / 100) ** -0.5, rel=1e-6)
+    assert values == pytest.approx((1 - 1 / 25) ** -0.5, rel=1e-6)
     assert sigma / (2 * counting.count_unit) == pytest.approx(5.0, rel=1e-5)
     assert counting.event({0: 9, 1: 4}).noise_multiplier == pytest.approx(1.0, rel=1e-9)
 
 
 def test_a_count_that_alone_would_spend_more_is_refused() -> None:
     """Noise on the count must leave something for the values."""
-    with pytest.raises(PrivacyError, match="must be below 1, twice the noise of the count"):
-        fitted(noise_multiplier=1.0, count_noise=0.5)
+    with pytest.raises(PrivacyError, match="must be below 1, the noise of the count"):
+        fitted(noise_multiplier=1.0, count_noise=1.0)
 
 
 def test_the_smoothing_sum_is_as_flat_as_the_proof_says() -> None:
@@ -286,7 +286,7 @@ def test_a_sum_of_shares_is_as_close_to_a_discrete_gaussian_as_tau() -> None:
     assert 1e-6 < distance <= convolution_slack(shares, std)
 
 
-@pytest.mark.parametrize(("multiplier", "bits"), [(1e-6, 32), (0.3, 24), (1.0, 24), (9.9999, 14)])
+@pytest.mark.parametrize(("multiplier", "bits"), [(1e-6, 32), (0.3, 24), (1.0, 24), (4.9999, 14)])
 def test_the_count_is_noised_as_much_as_it_says(multiplier: float, bits: int) -> None:
     """Noise of the sums' own standard deviation is `count_noise` on the count, up to the unit's rounding down."""
     grid = Quantizer(bits=bits, bound=0.06)
