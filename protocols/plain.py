@@ -109,12 +109,20 @@ class PlainServer(SumServer):
         keep_inputs: Whether the result holds the single inputs too, for whoever judges them.
         whoever_is_there: Whether every segment opens over whoever has answered, also over nobody: threshold and quorums are not
             asked. Then one input closes nothing either: one with another binding or out of bounds costs its sender alone.
+        bounded: Whether every upload is held against the bound of inputs as it comes, not only their sum: where noise comes after
+            the sum, one upload out of bounds must not have a segment closed that is over other ones.
     """
 
     def __init__(
-        self, session: Session, *, keep_inputs: bool = False, whoever_is_there: bool = False
+        self,
+        session: Session,
+        *,
+        keep_inputs: bool = False,
+        whoever_is_there: bool = False,
+        bounded: bool = False,
     ) -> None:
         self._session = session
+        self._bounded = bounded or whoever_is_there or keep_inputs
         self._whoever_is_there = whoever_is_there
         self._expected: Mapping[int, bytes] = {}
         self._kept: dict[ClientId, dict[int, IntegerVector]] | None = {} if keep_inputs else None
@@ -151,7 +159,7 @@ class PlainServer(SumServer):
             raise InputError(f"{client}: ring_bits={message.ring_bits} must be {self._session.ring_bits}")
         if self._whoever_is_there:
             self._check_binding(client, message)
-        if self._kept is not None or self._whoever_is_there:
+        if self._bounded:
             found = {i: self._in_bounds(client, i, vector) for i, vector in message.segments.items()}
             if self._kept is not None:
                 self._kept[client] = found
@@ -225,13 +233,17 @@ class Plain(SecureSum):
     Args:
         keep_inputs: Whether results hold the single inputs too.
         whoever_is_there: Whether every segment opens over whoever has answered, also over nobody: how many did is not to show.
+        bounded: Whether every upload is held against the bound of inputs, not only their sum.
     """
 
     name: ClassVar[str] = "plain"
     input_stage: ClassVar[str] = "upload"
 
-    def __init__(self, *, keep_inputs: bool = False, whoever_is_there: bool = False) -> None:
+    def __init__(
+        self, *, keep_inputs: bool = False, whoever_is_there: bool = False, bounded: bool = False
+    ) -> None:
         self._keep_inputs = keep_inputs
+        self._bounded = bounded
         self._whoever_is_there = whoever_is_there
 
     @property
@@ -245,4 +257,9 @@ class Plain(SecureSum):
 
     def server(self, session: Session) -> PlainServer:
         """The server side."""
-        return PlainServer(session, keep_inputs=self._keep_inputs, whoever_is_there=self._whoever_is_there)
+        return PlainServer(
+            session,
+            keep_inputs=self._keep_inputs,
+            whoever_is_there=self._whoever_is_there,
+            bounded=self._bounded,
+        )

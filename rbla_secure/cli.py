@@ -372,13 +372,13 @@ def _share(text: str) -> float:
 
 
 def _confidence(text: str) -> float:
-    """Of an audit, above 1/2 and below 1."""
+    """Of an audit, above 1/2 and at most 1 - 1e-9: of errors without a chance nothing is a bound."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0.5 < value < 1:  # noqa: PLR2004 - what is more likely wrong than right bounds nothing
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0.5 and below 1")
+    if not 0.5 < value <= 1 - 1e-9:  # noqa: PLR2004 - what is more likely wrong than right bounds nothing
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0.5 and at most 0.999999999")
     return value
 
 

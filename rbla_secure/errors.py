@@ -14,8 +14,9 @@
     ├── RunFolderError    a run folder is missing, damaged, in use or already taken
     ├── KeyFolderError    a folder of keys is missing, damaged, in use or already taken
     │   └── TrustAnchorError  a file that says whom to believe could be changed by others
-    ├── TimeLimitError    a client took longer for its answer than it may
     └── AbortedRunError   too many rounds in a row ended without a result
+
+TimeLimitError stands apart: a client took longer for its answer than it may, and is taken for silent.
 
 A message names the argument, its value and the rule, and never contains secret bytes. The errors of the secure sums
 are a tree of their own: :mod:`protocols.errors`.
@@ -83,8 +84,12 @@ class TrustAnchorError(KeyFolderError):
     """A file that says whom to believe could be changed by others."""
 
 
-class TimeLimitError(RblaSecureError):
-    """A client took longer for its answer than it may."""
+class TimeLimitError(BaseException):
+    """A client took longer for its answer than it may.
+
+    No error of the client's: whatever handles those must not take it for one, go on without a limit, and tell by its answer
+    where it was struck.
+    """
 
 
 class AbortedRunError(RblaSecureError):

@@ -111,6 +111,7 @@ def sample_forecast(config: Config) -> SampleForecast:
         neighbours,
         "a client draws its batches in secret, each example on its own",
         "nobody outside of a client measures how long it trains, which grows with its batches",
+        *_of_time(config),
     ]
     if config.privacy.simulation:
         assumptions.append(f"SIMULATION: {WORTHLESS}")
@@ -178,13 +179,43 @@ def _assumptions(plan: Plan) -> list[str]:
             "cohorts follow from a public seed: no amplification is claimed, and all views compose every round",
         ]
     if privacy.mechanism.by_server:
-        found += [*_of_matrix(plan), "the server is trusted with the sums; against it nothing is claimed"]
+        found += [
+            *_of_matrix(plan),
+            *_of_bounds(plan.config),
+            "the server is trusted with the sums; against it nothing is claimed",
+        ]
     else:
         found += _of_shares(plan)
+    found += _of_time(plan.config)
     found.append(_standing(plan))
     if privacy.simulation:
         found.append(f"SIMULATION: {WORTHLESS}")
     return found
+
+
+def _of_time(config: Config) -> list[str]:
+    """What no epsilon covers where a client's answer has a time limit."""
+    if not config.stage_seconds:
+        return []
+    return [
+        (
+            f"no client's answer takes stage-seconds={config.stage_seconds:g} because of its data: one that does is silent, which no "
+            "epsilon covers (0 sets no limit)"
+        )
+    ]
+
+
+def _of_bounds(config: Config) -> list[str]:
+    """What no epsilon covers where sums are held against their bound before the server's noise."""
+    if config.secure_sum is SecureSumMode.PLAIN:
+        return []
+    return [
+        (
+            f"clients send values within their bound: secure-sum={config.secure_sum} holds sums alone against theirs, before the server's "
+            "noise, and whether a band then closes tells a client that sends more one bit of the others' sum, each time; with plain "
+            "every upload is held against it"
+        )
+    ]
 
 
 def _of_shares(plan: Plan) -> list[str]:
@@ -207,10 +238,10 @@ def _of_draws(plan: Plan) -> list[str]:
     """Who may not know what where clients take part by secret draws, and what is spent against whoever does."""
     config, rate = plan.config, plan.config.privacy.sample_rate
     most = most_drawn(clients=len(plan.ranks), rounds=config.rounds, rate=rate)
-    known = epsilon(
-        [Release(noise_multiplier=config.noise_multiplier, slack=0.0, rho=math.nan)] * most,
-        config.privacy.delta,
-    )
+    if plan.mechanism is None:
+        raise AssertionError("secret draws come with noise")
+    present = {index: shares.uploaders for index, shares in enumerate(plan.mechanism.bands)}
+    known = epsilon([plan.mechanism.event(present)] * most, config.privacy.delta)
     secret = (
         f"readers and other clients do not learn who takes part in a round: every client does with a probability of {rate:g}, by a draw "
         "that the server and itself know, and nobody watches whom the server asks"

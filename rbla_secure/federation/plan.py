@@ -261,6 +261,7 @@ class Plan:
                 return Plain(
                     keep_inputs=self.config.robustness.filter is not FilterName.NONE,
                     whoever_is_there=whoever_is_there(self.config),
+                    bounded=noisy(self.config) and self.config.privacy.mechanism.by_server,
                 )
             case SecureSumMode.MASKING:
                 return Masking(masking_profile(self.config), trust=trust, identity=identity)

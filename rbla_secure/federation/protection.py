@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from protocols.homomorphic.parameters import by_name
 from protocols.profiles import MaskingProfile
+from protocols.ring import capacity
 from rbla_secure.choices import Adjacency, Clipping, Mechanism, RowOrder, SecureSumMode, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
@@ -257,6 +258,14 @@ def build_mechanism(
         replace(mechanism, clip_norm=clip_norms(config)[-1])
     except PrivacyError as error:
         raise PlanError(f"noise-multiplier={config.noise_multiplier:g}: {error}") from None
+    if config.privacy.mechanism.by_server and mechanism.count_unit > (
+        limit := capacity(members, bits=sum_bits(config))
+    ):
+        raise PlanError(
+            f"noise-multiplier={config.noise_multiplier:g} is so close to the noise of the count of adaptive clipping that a vote is "
+            f"{mechanism.count_unit} integer units, and the ring has room for {limit}: raise privacy.count-noise or lower "
+            "quantization.bits"
+        )
     return mechanism
 
 

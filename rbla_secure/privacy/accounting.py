@@ -29,7 +29,9 @@ that is not there. Sampling keeps a factor e^(+-xi), as both laws are mixed with
 (a sample of a sample), and none more than a rate of 1, which is what is counted where there is next to no noise.
 
 Steps of sample level are Poisson-sampled Gaussians too, composed by the library's privacy loss distributions with pessimistic
-discretisation: an upper bound (Doroshenko et al. 2022, arXiv 2207.04380). The central-limit approximation that some
+discretisation: an upper bound (Doroshenko et al. 2022, arXiv 2207.04380), but for the rounding of Fourier transforms. That is taken off
+delta, and where nothing of delta is left, or they are less, the library's Renyi figures stand (Mironov et al. 2019,
+arXiv 1908.10530). The central-limit approximation that some
 accountants offer ("gdp") reports too little where examples are sampled and is not used anywhere.
 """
 
@@ -57,6 +59,9 @@ SAMPLED_TOLERANCE = 1e-3
 # The library finds epsilon to 1e-12, and variances are rounded to a few 1e-16 of themselves; added, so that the figure is never
 # below the exact one.
 _ROOT_TOLERANCE = 1e-10
+# The library convolves distributions of losses by Fourier transforms in float64, which leaves an absolute error in delta, of either
+# sign. Per step; against sums that keep their relative accuracy in the tail, at most 2.4e-17 was seen.
+FOURIER_ERROR = 2.0**-50
 # A few tries end it where the sampler's error costs little; where it takes more, next to nothing of delta is left.
 _MOST_TRIES = 100
 
@@ -176,15 +181,20 @@ def _sampled(steps: Mapping[tuple[float, float], int], inverse: float) -> Callab
 @lru_cache(maxsize=2)
 def _composed(steps: tuple[tuple[tuple[float, float], int], ...], inverse: float) -> Callable[[float], float]:
     """The same, remembered: a round asks once for each observer and check, and composing takes seconds."""
-    accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    for (multiplier, rate), count in steps:
-        event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier))
-        accountant.compose(event, count)
-    if inverse:
-        accountant.compose(dp_accounting.GaussianDpEvent(inverse**-0.5))
+    relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+    losses, orders = PLDAccountant(relation), RdpAccountant(neighboring_relation=relation)
+    for accountant in (losses, orders):
+        for (multiplier, rate), count in steps:
+            event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier))
+            accountant.compose(event, count)
+        if inverse:
+            accountant.compose(dp_accounting.GaussianDpEvent(inverse**-0.5))
+    error = sum(count for _, count in steps) * FOURIER_ERROR
 
     def spent(delta: float) -> float:
-        return float(accountant.get_epsilon(delta))
+        left = delta - error
+        by_orders = float(orders.get_epsilon(delta))
+        return min(by_orders, float(losses.get_epsilon(left))) if left > 0 else by_orders
 
     return spent
 

@@ -7,8 +7,10 @@ closed here, each by a line with a test that fails without it:
   zero then flips: the presence of one example changes the gradients of others by more than any noise is scaled for. So each
   example is computed in a batch of its own, and its gradient has the same bits whoever else is there. Nothing can mix
   examples either (batch normalisation, padding), and whatever has an ordinary backward pass can be trained.
-* The whole model is in evaluation mode, and torch's random numbers begin anew for every example. A model that computes a
-  made-up example differently the second time keeps a state that examples would share, and is refused.
+* The whole model is in evaluation mode, and torch's random numbers begin anew for every example. After each one buffers and
+  trained values are put back as they were, whatever it did to them (observers of quantization, look-ups that renormalize).
+  A model that computes a made-up example differently the second time keeps a state elsewhere, and is refused; so are tables
+  that a look-up renormalizes (`max_norm`), trained or not.
 * The divisor of a step is public. Noise of integers divided by a client's own count lies on a grid that tells the count.
 * An empty Poisson batch is a step like any other: noise alone. Nothing is made up to fill it.
 * An example whose gradient is not finite counts as zero; otherwise one record would turn all of the model into NaN. So does
@@ -17,7 +19,8 @@ closed here, each by a line with a test that fails without it:
 * The sampling rate is used as it is: batches are drawn by it, not by whole numbers.
 * An optimizer that holds other parameters than the model's (a copy, a moved model) is refused.
 
-Not covered: how long training takes, which grows with the batches.
+Not covered: how long training takes, which grows with the batches; and state that is neither buffer nor trained value and moves with
+some inputs alone (an attribute of a module, a frozen value that a pass writes to), which a made-up example does not show.
 """
 
 import logging
@@ -88,6 +91,7 @@ def train_privately(
         _check_made_up(values, made_up, fresh)
         gradients = _OwnGradients(values, loss, fresh)
         for _ in range(mechanism.steps):
+            gradients.keep(_Kept(model, values))
             summed = np.zeros(dimension, dtype=np.int64)
             for example in poisson_batch(examples, mechanism.sample_rate, stream)[:, None]:
                 summed += clipped_sum(gradients.of(example), mechanism)
@@ -136,6 +140,11 @@ class _OwnGradients:
         self._loss = loss
         self._fresh = fresh
         self._failures: list[str] = []
+        self._kept: _Kept | None = None
+
+    def keep(self, kept: "_Kept") -> None:
+        """What is put back after every example from now on."""
+        self._kept = kept
 
     def of(self, example: torch.Tensor) -> npt.NDArray[np.float64]:
         """Shape (1, trained values); zeros where the gradient cannot be computed."""
@@ -147,6 +156,8 @@ class _OwnGradients:
             return np.zeros((1, sum(value.numel() for value in self._values)))
         finally:
             _forget(self._values)
+            if self._kept is not None:
+                self._kept.put_back()
 
     def log_failures(self) -> None:
         """Tell the client, whose data it is."""
@@ -158,9 +169,45 @@ class _OwnGradients:
             )
 
 
+@final
+class _Kept:
+    """Buffers and trained values as a step began with them."""
+
+    def __init__(self, model: nn.Module, values: Sequence[nn.Parameter]) -> None:
+        self._values = [(value, value.detach().clone()) for value in values]
+        self._buffers = [
+            (module, name, buffer, buffer.detach().clone())
+            for module in model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+
+    def put_back(self) -> None:
+        """Whatever a forward or backward pass has changed: contents, shape, or which tensor it is."""
+        for value, content in self._values:
+            _write(value, content)
+        for module, name, buffer, content in self._buffers:
+            if getattr(module, name) is not buffer:
+                setattr(module, name, buffer)
+            _write(buffer, content)
+
+
+def _write(tensor: torch.Tensor, content: torch.Tensor) -> None:
+    """In place, as long as it has the place."""
+    if tensor.shape == content.shape:
+        tensor.data.copy_(content)
+    else:
+        tensor.data = content.clone()
+
+
 def _trained_values(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     values = [value for value in model.parameters() if value.requires_grad]
     held = {id(value) for group in optimizer.param_groups for value in group["params"]}
+    for module in model.modules():
+        if getattr(module, "max_norm", None) is not None:
+            raise PrivacyError(
+                f"{type(module).__name__} renormalizes its table at every look-up (max_norm={module.max_norm}), which leaves without "
+                "noise: set it to None"
+            )
     if not values or held != {id(value) for value in values}:
         raise PrivacyError(
             "the optimizer must hold exactly the model's trained values: make it after the model has been moved or copied"

@@ -1,5 +1,6 @@
 """The plain sum keeps the contract, and its one message is canonical."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from protocols.errors import BelowThresholdError, InputError, WireError
 from protocols.interface import SecureSum, SumResult
 from protocols.plain import Plain, PlainInput
+from protocols.ring import centred, to_ring
 from protocols.session import Session
 from tests.contracts.secure_sum import SecureSumContract
 from tests.contracts.sessions import MODEL, PROPERTY, Play, make_session, names, same_bindings, segment
@@ -141,6 +143,30 @@ def test_a_client_forgets_its_input_when_it_ends() -> None:
     play.clients["client-01"].end()
 
     assert sent not in vars(play.clients["client-01"]).values()
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_where_noise_comes_after_the_sum_an_upload_out_of_bounds_costs_its_sender_alone(beyond: int) -> None:
+    """Held against the bound by its sum alone, it has the segment of all closed or not by what the others have sent."""
+    session = make_session(4, segment(0, 5, names(4)))
+    held, careless = Play(Plain(bounded=True), session), Play(Plain(), session)
+    for each in (held, careless):
+        sent = {name: PlainInput.from_bytes(each.answers("upload")[name]) for name in names(4)}
+        for name in names(4)[1:]:
+            each.server.receive(name, sent[name].to_bytes())
+        others = sum(int(centred(sent[name].segments[0], bits=32)[0]) for name in names(4)[1:])
+        values = centred(sent["client-01"].segments[0], bits=32)
+        values[0] = 4 * session.input_bound - others + beyond
+        far = replace(sent["client-01"], segments={0: to_ring(values)}).to_bytes()
+        if each is held:
+            with pytest.raises(InputError, match="client-01: a value of segment 0 leaves"):
+                each.server.receive("client-01", far)
+        else:
+            each.server.receive("client-01", far)
+        each.server.close_stage()
+
+    assert held.server.result(same_bindings(session)).refused == {}
+    assert list(careless.server.result(same_bindings(session)).refused) == [0] * beyond
 
 
 @pytest.mark.parametrize("answering", [0, 1, 2, 4])

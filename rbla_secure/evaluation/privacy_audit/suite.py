@@ -2,10 +2,13 @@
 
 audit.json holds the terms and, once all trials are made, the results; scores-NN.json the scores of one case, written after every
 batch. An audit that was interrupted goes on where it stopped. How many trials are made is fixed and written before the first
-one that counts: whoever looks in between and goes on changes nothing. A folder of other terms is refused, never mixed.
+one that counts: whoever looks in between and goes on changes nothing. A folder of other terms or of other
+code is refused, and score files carry the identity of their audit: nothing is ever mixed.
 """
 
+import hashlib
 import math
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ from typing import Literal, final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+import protocols
+import rbla_secure
 from rbla_secure.config import Config
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import PrivacyError, RunFolderError
@@ -122,7 +127,9 @@ class Report(_Record):
 
 
 class _File(_Record):
-    format: Literal[1]
+    format: Literal[2]
+    audit: str
+    sources: str
     config: str
     wanted: int
     seconds: float
@@ -132,6 +139,7 @@ class _File(_Record):
 
 
 class _Scores(_Record):
+    audit: str
     case: str
     with_canary: dict[str, list[float]]
     without_canary: dict[str, list[float]]
@@ -158,7 +166,9 @@ def audit(folder: Path, terms: Terms, observe: Observe) -> Report:
         trials = _affordable(cases, terms)
         folder.mkdir(parents=True, exist_ok=True)
         file = _File(
-            format=1,
+            format=2,
+            audit=secrets.token_hex(16),
+            sources=_sources(),
             config=terms.config.digest().hex(),
             wanted=terms.trials,
             seconds=terms.seconds,
@@ -175,7 +185,7 @@ def audit(folder: Path, terms: Terms, observe: Observe) -> Report:
         wanted = file.trials.get(case.name)
         if wanted is None:
             raise RunFolderError(f"{folder / FILE} lacks the case {case.name!r}: choose another --out folder")
-        scores = _filled(folder / f"scores-{number:02d}.json", case, wanted, observe)
+        scores = _filled(folder / f"scores-{number:02d}.json", case, wanted, observe, audit=file.audit)
         rows += _judged(case, scores, confidence)
     report = Report(
         confidence=terms.confidence,
@@ -233,9 +243,9 @@ def _affordable(cases: Sequence[Case], terms: Terms) -> dict[str, int]:
     return found
 
 
-def _filled(path: Path, case: Case, trials: int, observe: Observe) -> _Scores:
+def _filled(path: Path, case: Case, trials: int, observe: Observe, *, audit: str) -> _Scores:
     """A case's scores: those of its file, and as many more as are wanted, written batch by batch."""
-    scores = _read_scores(path, case)
+    scores = _read_scores(path, case, audit)
     while (done := _done(scores)) < trials:
         observe(case.name, done, trials)
         scores = _with_batch(scores, case, wanted=trials)
@@ -253,7 +263,7 @@ def _with_batch(scores: _Scores, case: Case, *, wanted: int) -> _Scores:
             for observer, values in (there if trial.there else absent).items():
                 values.append(trial.scores[observer])
     seconds = scores.seconds + time.perf_counter() - began
-    return _Scores(case=case.name, with_canary=there, without_canary=absent, seconds=seconds)
+    return scores.model_copy(update={"with_canary": there, "without_canary": absent, "seconds": seconds})
 
 
 def _copied(scores: Mapping[str, list[float]], case: Case) -> dict[str, list[float]]:
@@ -297,13 +307,19 @@ def _judged(case: Case, scores: _Scores, confidence: float) -> list[Row]:
 def _read(folder: Path, terms: Terms) -> _File | None:
     path = folder / FILE
     if not path.exists():
+        if left := sorted(folder.glob("scores-*.json")):
+            raise RunFolderError(
+                f"{left[0]} is of an audit whose {FILE} is gone: choose another --out folder"
+            )
         return None
     try:
         file = _File.model_validate_json(path.read_bytes())
     except ValidationError:
+        raise RunFolderError(f"{path} is damaged: choose another --out folder") from None
+    if file.sources != _sources():
         raise RunFolderError(
-            f"{path} is damaged: choose another --out folder, or delete this one to begin anew"
-        ) from None
+            f"{path} is of another version of rbla-secure, and scores of one say nothing of another: choose another --out folder"
+        )
     ours = (terms.config.digest().hex(), terms.trials, terms.seconds, terms.confidence)
     if (file.config, file.wanted, file.seconds, file.confidence) != ours:
         raise RunFolderError(
@@ -312,15 +328,26 @@ def _read(folder: Path, terms: Terms) -> _File | None:
     return file
 
 
-def _read_scores(path: Path, case: Case) -> _Scores:
+def _sources() -> str:
+    """SHA-256 of the code that is audited: every module of both packages."""
+    found = hashlib.sha256()
+    for package in (Path(protocols.__file__).parent, Path(rbla_secure.__file__).parent):
+        for path in sorted(package.rglob("*.py")):
+            found.update(str(path.relative_to(package)).encode() + b"\x00" + path.read_bytes() + b"\x00")
+    return found.hexdigest()
+
+
+def _read_scores(path: Path, case: Case, audit: str) -> _Scores:
     if not path.exists():
-        return _Scores(case=case.name, with_canary={}, without_canary={}, seconds=0.0)
+        return _Scores(audit=audit, case=case.name, with_canary={}, without_canary={}, seconds=0.0)
     try:
         scores = _Scores.model_validate_json(path.read_bytes())
     except ValidationError:
         raise RunFolderError(f"{path} is damaged: delete it to have its trials made again") from None
     kinds = (scores.with_canary, scores.without_canary)
     uneven = any(len({len(values) for values in kind.values()}) > 1 for kind in kinds)
+    if scores.audit != audit:
+        raise RunFolderError(f"{path} is of another audit: delete it to have its trials made again")
     if scores.case != case.name or uneven or any(kind.keys() != case.claims.keys() for kind in kinds):
         raise RunFolderError(
             f"{path} is not of the case {case.name!r}: delete it to have its trials made again"

@@ -176,6 +176,4 @@ def test_a_client_that_takes_too_long_is_silent() -> None:
         outcome = play_round(plan, make_adapter(plan), engine)
 
         assert [name for name in MEMBERS if name not in outcome.survivors] == list(hurried)
-        assert outcome.refusals.get("small-01", "") == (
-            "RefusalError: local training failed: TimeLimitError" if hurried else ""
-        )
+        assert not outcome.refusals

@@ -216,3 +216,21 @@ def test_a_ledger_that_forgets_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).unlink()
     with pytest.raises(PrivacyError, match="cannot be read"):
         SampleLedger.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rate", "multiplier", "count", "delta", "truth"),
+    [
+        (0.01, 2.0, 100_000, 1e-12, 12.950),
+        (0.01, 2.0, 100_000, 1e-10, 11.782),
+        (0.05, 5.0, 50_000, 1e-13, 18.750),
+        (1 - 1e-12, 100.0, 50_000, 1e-12, 17.7785),
+    ],
+)
+def test_no_figure_is_below_the_truth_where_delta_is_tiny(
+    rate: float, multiplier: float, count: int, delta: float, truth: float
+) -> None:
+    """The truth is that of sums which keep their relative accuracy in the tail; the library's transforms alone print less."""
+    printed = epsilon_of_steps([steps(multiplier, rate, count)], delta)
+
+    assert truth - 1e-3 <= printed < 1.05 * truth
