@@ -357,6 +357,29 @@ def test_damaged_files_are_named(name: str, tmp_path: Path, only: Callable[..., 
         audit(tmp_path / "out", terms(tmp_path), lambda *_: None)
 
 
+def test_scores_are_of_one_audit_and_one_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
+) -> None:
+    """Those of a sound configuration or version would pass a faulty one, and the other way round."""
+    only(THIN)
+    for name in ("first", "second"):
+        audit(tmp_path / name, terms(tmp_path), lambda *_: None)
+    file, scores = tmp_path / "second" / FILE, tmp_path / "second" / "scores-00.json"
+    own = file.read_bytes()
+
+    file.write_text(json.dumps({**json.loads(own), "report": None}))
+    scores.write_bytes((tmp_path / "first" / "scores-00.json").read_bytes())
+    with pytest.raises(RunFolderError, match=r"scores-00\.json is of another audit"):
+        audit(tmp_path / "second", terms(tmp_path), lambda *_: None)
+    file.unlink()
+    with pytest.raises(RunFolderError, match=r"is of an audit whose audit\.json is gone"):
+        audit(tmp_path / "second", terms(tmp_path), lambda *_: None)
+    file.write_bytes(own)
+    monkeypatch.setattr(suite, "_sources", lambda: "00" * 32)
+    with pytest.raises(RunFolderError, match="is of another version of rbla-secure"):
+        audit(tmp_path / "second", terms(tmp_path), lambda *_: None)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

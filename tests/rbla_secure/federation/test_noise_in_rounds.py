@@ -14,6 +14,7 @@ from rbla_secure.choices import Adjacency
 from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageReply, decode_answer
+from rbla_secure.federation.participant import LocalTraining
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import RoundOutcome
@@ -23,10 +24,12 @@ from tests.support.federations import (
     BASE,
     LARGE,
     MEMBERS,
+    SMALL,
     InMemory,
     answer_with,
     beginning_with,
     diverge,
+    drift,
     keep_answer,
     make_adapter,
     make_config,
@@ -199,6 +202,29 @@ def test_frozen_lora_A_is_neither_sent_nor_noised(mode: str) -> None:
         assert has_std(values, math.sqrt(mechanism_of(plan).variance()))
 
 
+@pytest.mark.parametrize("victim", [drift, still])
+def test_a_client_that_sends_too_much_closes_no_band_before_the_servers_noise(victim: LocalTraining) -> None:
+    """In the clear it loses its own place. Against the sum alone its value is chosen so that the others' decides."""
+    plan = noisy_plan("plain", privacy={"mechanism": "central"})
+    reach = len(MEMBERS) * make_session(plan).input_bound
+
+    def bend(client: str, parcel: Parcel) -> list[Answer]:
+        if client != SMALL[0]:
+            return keep_answer(client, parcel)
+        reply = decode_answer(parcel.data)
+        assert isinstance(reply, StageReply)
+        found = PlainInput.from_bytes(reply.payload)
+        values = found.segments[0].copy()
+        values[0] = reach
+        far = replace(found, segments={**found.segments, 0: values})
+        return [answer_with(client, parcel, StageReply(payload=far.to_bytes()).to_bytes())]
+
+    _, outcome = play(plan, train={**dict.fromkeys(MEMBERS, still), LARGE[0]: victim}, answers=bend)
+
+    assert outcome.refused_bands == {}
+    assert set(outcome.survivors) == set(MEMBERS) - {SMALL[0]}
+
+
 ADD_OR_REMOVE: dict[str, Any] = {"mechanism": "central", "adjacency": "add-or-remove"}
 
 
@@ -227,7 +253,7 @@ def of_another_model(found: PlainInput) -> PlainInput:
 
 @pytest.mark.parametrize("forge", [out_of_bounds, of_another_model])
 def test_under_add_or_remove_one_bad_upload_costs_its_sender_alone(forge: Any) -> None:
-    """It would close a band for everybody, and with it show that its sender was there: as it does under zero-out."""
+    """It would close a band for everybody, and with it show that its sender was there: as it does where clients add the noise."""
 
     def closed(privacy: dict[str, Any]) -> tuple[set[int], tuple[str, ...]]:
         def bend(client: str, parcel: Parcel) -> list[Answer]:
@@ -243,7 +269,7 @@ def test_under_add_or_remove_one_bad_upload_costs_its_sender_alone(forge: Any) -
         return set(outcome.refused_bands), outcome.survivors
 
     assert closed(ADD_OR_REMOVE) == (set(), MEMBERS[1:])
-    bands, survivors = closed({})
+    bands, survivors = closed({"mechanism": "distributed"})
     assert bands
     assert survivors == MEMBERS
 
