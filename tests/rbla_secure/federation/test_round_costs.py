@@ -15,7 +15,8 @@ NOISY: dict[str, Any] = {"noise_multiplier": 2.0, "secure_sum": "masking", "roun
 
 
 def plan_of(*, privacy: dict[str, Any] | None = None, **changes: Any) -> Plan:
-    return make_plan(**{**NOISY, "privacy": {"colluders": 0, **(privacy or {})}, **changes})
+    # With one colluder that is provided for, no observer faces less noise than the plan's multiplier.
+    return make_plan(**{**NOISY, "privacy": {"colluders": 1, **(privacy or {})}, **changes})
 
 
 def spent(multiplier: float, rounds: int) -> float:
@@ -32,6 +33,15 @@ def test_every_number_of_rounds_spends_the_same() -> None:
     for each in found.rounds:
         assert each.participations == each.rounds
         assert spent(each.noise_multiplier, each.rounds) == pytest.approx(found.epsilon, rel=1e-6)
+    assert found.rounds[-1].noise_multiplier == pytest.approx(2.0, rel=1e-6)
+
+
+def test_a_participant_that_knows_its_own_noise_decides_where_nobody_is_provided_for() -> None:
+    """Without colluders a client of the band of three knows a third of its noise, and the table keeps the ratio."""
+    found = round_costs(plan_of(privacy={"colluders": 0}))
+
+    assert found is not None
+    assert found.epsilon == pytest.approx(spent(2 * math.sqrt(2 / 3), 20), rel=1e-9)
     assert found.rounds[-1].noise_multiplier == pytest.approx(2.0, rel=1e-6)
 
 
@@ -57,11 +67,11 @@ def test_rounds_that_a_client_sits_out_are_not_counted() -> None:
 
 
 def test_in_the_clear_a_share_alone_has_to_hide_an_update() -> None:
-    """The server reads every upload, so that a multiplier of 2 over six shares is one of 0.82; the table keeps the ratio."""
+    """The server reads every upload, so that a multiplier of 2 over five counted shares is one of 0.89; the table keeps the ratio."""
     found = round_costs(plan_of(secure_sum="plain"))
 
     assert found is not None
-    assert found.epsilon == pytest.approx(spent(2 / math.sqrt(6), 20), rel=1e-9)
+    assert found.epsilon == pytest.approx(spent(2 / math.sqrt(5), 20), rel=1e-9)
     assert found.rounds[-1].noise_multiplier == pytest.approx(2.0, rel=1e-6)
 
 
