@@ -197,7 +197,9 @@ class PrivacyConfig(_Table):
         0.2, description="adaptive clipping: how fast the norm follows"
     )
     count_noise: Noise = Field(
-        0.0, description="adaptive clipping: noise on the count of unclipped clients; 0 takes cohort / 20"
+        0.0,
+        description="adaptive clipping: noise on the count of unclipped clients; 0 takes cohort / 20, or twice noise-multiplier if that "
+        "is more",
     )
 
 

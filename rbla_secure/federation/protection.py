@@ -121,7 +121,8 @@ def count_noise(config: Config, members: int) -> float:
     """Standard deviation of the noise on the count of unclipped clients; 0 where nothing is counted."""
     if not adaptive(config):
         return 0.0
-    return config.privacy.count_noise or members * _COUNT_NOISE_SHARE
+    # A vote that turns round spends the half of twice the multiplier; below it nothing would be left for the values.
+    return config.privacy.count_noise or max(members * _COUNT_NOISE_SHARE, 2 * config.noise_multiplier)
 
 
 def column_of(config: Config) -> tuple[int, ...]:

@@ -78,6 +78,8 @@ OTHERS = {
     "privacy.clipping": "per-layer",
     "privacy.band-weights": "holders",
     "privacy.rank-decay": 0.5,
+    "privacy.separation": 3,
+    "privacy.sample-rate": 0.5,
     "privacy.min-clip": 0.25,
     "privacy.max-clip": 16.0,
     "privacy.quantile": 0.75,

@@ -24,6 +24,7 @@ from rbla_secure.federation.release import Released
 from rbla_secure.lora.average import GroupAverage, Totals
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
 from rbla_secure.privacy import sample_level
+from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
@@ -37,7 +38,13 @@ def bands_close_by_count(patch: pytest.MonkeyPatch) -> None:
     """Add-or-remove as it was: a band below min-holders shows nothing but noise, and neither does a round below a threshold."""
     honest = rounds.release
 
-    def closing(plan: Plan, session: Session, mechanism: GaussianMechanism, sums: SumResult) -> Released:
+    def closing(
+        plan: Plan,
+        session: Session,
+        mechanism: GaussianMechanism,
+        sums: SumResult,
+        matrix: MatrixNoise | None,
+    ) -> Released:
         there = set(sums.survivors)
         opened = {
             index: values
@@ -46,7 +53,7 @@ def bands_close_by_count(patch: pytest.MonkeyPatch) -> None:
             else np.zeros_like(values)
             for index, values in sums.sums.items()
         }
-        return honest(plan, session, mechanism, replace(sums, sums=opened))
+        return honest(plan, session, mechanism, replace(sums, sums=opened), matrix)
 
     patch.setattr(rounds, "release", closing)
 
