@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import protocols
 import rbla_secure
+from rbla_secure.choices import Mechanism
 from rbla_secure.config import Config
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import PrivacyError, RunFolderError
@@ -205,7 +206,9 @@ def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
         PlanError: The configuration is refused.
     """
     cases, skipped, remarks = list[Case](), list[Skipped](), list[str]()
-    if noisy(config):
+    if not_played := _more_than_a_round(config):
+        skipped.append(Skipped(name="clients", reason=not_played))
+    elif noisy(config):
         federation = SmallFederation(config)
         rounds, others = round_cases(federation)
         cases += rounds
@@ -227,8 +230,18 @@ def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
         raise PrivacyError(
             "nothing is claimed that could be audited: noise-multiplier or sample-level.noise-multiplier must be above 0, and "
             "some round must be able to open with its noise"
+            + (f"; clients: {not_played}" if not_played else "")
         )
     return cases, skipped, remarks
+
+
+def _more_than_a_round(config: Config) -> str:
+    """Why the claims about clients are not those of single rounds with everybody in them, which an audit plays; empty if they are."""
+    if config.privacy.mechanism is Mechanism.BANDED_MATRIX:
+        return f"privacy.mechanism={config.privacy.mechanism}: its noise is over several rounds, and an audit plays one"
+    if config.privacy.sample_rate < 1:
+        return f"privacy.sample-rate={config.privacy.sample_rate:g}: it rests on draws, and an audit plays a round of everybody"
+    return ""
 
 
 def _affordable(cases: Sequence[Case], terms: Terms) -> dict[str, int]:

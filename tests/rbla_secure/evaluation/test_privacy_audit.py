@@ -384,6 +384,14 @@ def test_scores_are_of_one_audit_and_one_code(
     ("settings", "message"),
     [
         ({}, "nothing is claimed that could be audited"),
+        (
+            {**CENTRAL, "privacy.mechanism": "banded-matrix", "privacy.separation": 1},
+            "its noise is over several rounds, and an audit plays one",
+        ),
+        (
+            {**ABSENT, "privacy.sample-rate": 0.5},
+            "it rests on draws, and an audit plays a round of everybody",
+        ),
         ({**CLIENTS, "privacy.simulation": "true"}, "privacy.simulation=true must be false"),
         ({**EXAMPLES, "privacy.simulation": "true"}, "privacy.simulation=true must be false"),
     ],
