@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scipy import optimize, special
 
 from rbla_secure.federation import components, contribution, participant, release
 from rbla_secure.privacy import sample_level
 from tests.support import privacy_loss
+from tests.support.own_epsilon import of_gaussian
 
 # A round, and the attempt at it.
 Attempt = tuple[int, int]
@@ -140,25 +140,6 @@ def _patch_draws(record: Recorder, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(release, "remove_components", removed)
 
 
-def epsilon_of_gaussian(mu: float, delta: float) -> float:
-    """Of a Gaussian mechanism whose means are mu standard deviations apart (Balle and Wang 2018, Theorem 8), by bisection."""
-    if not mu:
-        return 0.0
-    if math.isinf(mu):
-        return math.inf
-
-    def excess(epsilon: float) -> float:
-        second = epsilon + special.log_ndtr(-mu / 2 - epsilon / mu)
-        return float(special.ndtr(mu / 2 - epsilon / mu) - math.exp(second)) - delta
-
-    if excess(0.0) <= 0:
-        return 0.0
-    high = 1.0
-    while excess(high) > 0:
-        high *= 2
-    return float(optimize.brentq(excess, 0.0, high, xtol=1e-10))
-
-
 def longest(clip_norm: float, scale: float, dimension: int) -> float:
     """What a vector of norm C can have after conditional rounding (Kairouz, Liu, Steinke 2021, Proposition 22), in units."""
     length, root = scale * clip_norm, math.sqrt(dimension)
@@ -205,7 +186,7 @@ class Run:
                 for client, loss in self._round(line, known=0 if central else many, alone=alone).items():
                     spent[client] += loss
             mu = math.sqrt(max(spent.values(), default=0.0))
-            found[observer] = epsilon_of_gaussian(mu, config["privacy"]["delta"])
+            found[observer] = of_gaussian(mu, config["privacy"]["delta"])
         return found
 
     def epsilon_of_examples(self) -> float:
@@ -217,7 +198,7 @@ class Run:
             multiplier = sigma / (2**22 + math.sqrt(dimension) / 2)
             rate = wanted["sample-rate"]
             if rate == 1:
-                found.append(epsilon_of_gaussian(math.sqrt(len(steps)) / multiplier, wanted["delta"]))
+                found.append(of_gaussian(math.sqrt(len(steps)) / multiplier, wanted["delta"]))
             else:
                 found.append(privacy_loss.epsilon(multiplier, rate, len(steps), wanted["delta"]))
         return max(found)
