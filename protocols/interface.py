@@ -224,6 +224,8 @@ def reason_to_reject(session: Session, summed: IntegerVector, *, present: int) -
     pass with probability 2^-L at most: one in a million for 20 elements. Of an encrypted field it is three quarters: (3/4)^L. Many
     inputs below their bound make it far less: (2 n x + 1) / 2^b for each element. What it cannot see is an input beyond
     its bound that was masked as agreed, as long as the sum stays in the range of honest ones: masks hide who exceeds.
+
+    A server that adds noise to sums does not ask this before: the answer depends on everybody's inputs.
     """
     limit = present * session.input_bound
     if int(summed.min()) < -limit or int(summed.max()) > limit:

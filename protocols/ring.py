@@ -40,6 +40,22 @@ def centred(vector: RingVector, *, bits: int = 32) -> IntegerVector:
     return ((vector << shift).view(np.int32) >> np.int32(shift)).astype(np.int64)
 
 
+def folded(vector: RingVector, *, bits: int) -> IntegerVector:
+    """A lift without a jump, in [-2^(bits-2), 2^(bits-2)]: centred within a quarter of the ring, and beyond it back towards 0.
+
+    Words that differ by d modulo 2^bits have lifts that differ by |d| at most, wherever they lie. Centred ones do not: beside half
+    of the ring a step of 1 turns the largest integer into the smallest. Whoever may send what it likes can put a sum there, and
+    have noise that is added afterwards, scaled for what one honest input can change, hide nothing. What `capacity` allows lies
+    within the quarter and is lifted as it is.
+
+    >>> folded(np.array([5, 2**14 + 1, 2**15, 2**16 - 5], dtype=np.uint32), bits=16)
+    array([    5, 16383,     0,    -5])
+    """
+    lifted = centred(vector, bits=bits)
+    half = 2 ** (bits - 1)
+    return np.where(np.abs(lifted) <= half // 2, lifted, np.sign(lifted) * (half - np.abs(lifted)))
+
+
 def packed_size(length: int, *, bits: int) -> int:
     """Bytes of so many packed elements."""
     return (length * bits + 7) // 8

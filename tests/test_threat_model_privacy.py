@@ -27,6 +27,7 @@ from tests.rbla_secure.federation import test_budget_folder as budgets
 from tests.rbla_secure.federation import test_lifetime as lifetime
 from tests.rbla_secure.federation import test_lifetime_cost as lifetime_cost
 from tests.rbla_secure.federation import test_matrix_rounds as turns
+from tests.rbla_secure.federation import test_noise_after_sums as after_sums
 from tests.rbla_secure.federation import test_recovered_noise as recovered
 from tests.rbla_secure.federation import test_secret_cohorts as secret
 from tests.rbla_secure.federation.test_private_rounds import (
@@ -123,6 +124,20 @@ def test_claim_31_what_is_clipped_is_what_is_weighted() -> None:
     assert 0.99 * bound < math.hypot(*(np.linalg.norm(values) for values in sent.values())) <= bound
     clipped_first = plan.row_weights * change / np.linalg.norm(change)
     assert np.linalg.norm(clipped_first) > 1.1 * plan.config.clip_norm
+
+
+def test_claim_31_nothing_is_asked_of_a_masked_sum_before_the_servers_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that puts the sum at its bound has the band opened whether another one moves or not; the control tells them apart."""
+    monkeypatch.setattr(after_sums.masking_client, "check_inputs", lambda *_: None)
+    plan = after_sums.make_plan()
+    edge = after_sums.limit_before(plan)
+
+    assert [after_sums.closed(plan, edge, moves=moves) for moves in (False, True)] == [False, False]
+
+    monkeypatch.setattr(after_sums.plan_module, "noise_follows", lambda _config: False)
+    assert [after_sums.closed(plan, edge, moves=moves) for moves in (False, True)] == [False, True]
 
 
 def test_claim_31_noise_keys_come_from_the_system() -> None:

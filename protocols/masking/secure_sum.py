@@ -135,10 +135,16 @@ class MaskingClient(SumClient):
 
 @final
 class MaskingServer(SumServer):
-    """The server of one session."""
+    """The server of one session.
 
-    def __init__(self, terms: Terms) -> None:
+    Args:
+        terms: Of the session.
+        noise_follows: As of :class:`Masking`.
+    """
+
+    def __init__(self, terms: Terms, *, noise_follows: bool = False) -> None:
         self._session = terms.session
+        self._noise_follows = noise_follows
         self._stage: Stage | None = AdvertiseKeys(terms)
         self._last: RevealShares | None = None
         self._dealings: Dealings | None = None
@@ -195,7 +201,7 @@ class MaskingServer(SumServer):
         for segment in self._session.segments:
             check_binding(segment.index, bindings.get(segment.index))
         last, self._last = self._last, None
-        return last.open(bindings)
+        return last.open(bindings, noise_follows=self._noise_follows)
 
     def _current(self) -> Stage:
         if self._stage is None:
@@ -224,6 +230,9 @@ class Masking(SecureSum):
         profile: Security parameters.
         trust: Whose signatures count; needed by every profile against a malicious server.
         identity: At a client: what it signs with.
+        noise_follows: At a server that adds noise to the sums: whether they are opened whatever they are, by the lift that has no
+            jump (:func:`protocols.ring.folded`). A range that is asked before the noise tells whoever exceeds it one bit of the
+            others' sum. A garbled upload is then not refused here.
     """
 
     name = "masking"
@@ -235,10 +244,12 @@ class Masking(SecureSum):
         *,
         trust: TrustStore | None = None,
         identity: Identity | None = None,
+        noise_follows: bool = False,
     ) -> None:
         self.profile = profile
         self._trust = trust
         self._identity = identity
+        self._noise_follows = noise_follows
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -274,4 +285,4 @@ class Masking(SecureSum):
 
     def server(self, session: Session) -> MaskingServer:
         """The server side."""
-        return MaskingServer(self.terms(session))
+        return MaskingServer(self.terms(session), noise_follows=self._noise_follows)

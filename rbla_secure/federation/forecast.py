@@ -181,7 +181,6 @@ def _assumptions(plan: Plan) -> list[str]:
     if privacy.mechanism.by_server:
         found += [
             *_of_matrix(plan),
-            *_of_bounds(plan.config),
             "the server is trusted with the sums; against it nothing is claimed",
         ]
     else:
@@ -201,19 +200,6 @@ def _of_time(config: Config) -> list[str]:
         (
             f"no client's answer takes stage-seconds={config.stage_seconds:g} because of its data: one that does is silent, which no "
             "epsilon covers (0 sets no limit)"
-        )
-    ]
-
-
-def _of_bounds(config: Config) -> list[str]:
-    """What no epsilon covers where sums are held against their bound before the server's noise."""
-    if config.secure_sum is SecureSumMode.PLAIN:
-        return []
-    return [
-        (
-            f"clients send values within their bound: secure-sum={config.secure_sum} holds sums alone against theirs, before the server's "
-            "noise, and whether a band then closes tells a client that sends more one bit of the others' sum, each time; with plain "
-            "every upload is held against it"
         )
     ]
 

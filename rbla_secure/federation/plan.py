@@ -55,6 +55,7 @@ from rbla_secure.federation.protection import (
     build_mechanism,
     clip_norms,
     colluders,
+    noise_follows,
     noisy,
     whoever_is_there,
 )
@@ -261,10 +262,15 @@ class Plan:
                 return Plain(
                     keep_inputs=self.config.robustness.filter is not FilterName.NONE,
                     whoever_is_there=whoever_is_there(self.config),
-                    bounded=noisy(self.config) and self.config.privacy.mechanism.by_server,
+                    bounded=noise_follows(self.config),
                 )
             case SecureSumMode.MASKING:
-                return Masking(masking_profile(self.config), trust=trust, identity=identity)
+                return Masking(
+                    masking_profile(self.config),
+                    trust=trust,
+                    identity=identity,
+                    noise_follows=noise_follows(self.config),
+                )
             case SecureSumMode.HOMOMORPHIC:
                 if trust is None:
                     raise PlanError("secure-sum=homomorphic must have certified identities")

@@ -39,6 +39,11 @@ def noisy(config: Config) -> bool:
     return config.noise_multiplier > 0
 
 
+def noise_follows(config: Config) -> bool:
+    """Whether sums are opened without noise, and the server adds it: nothing that can be seen may follow from them before."""
+    return noisy(config) and config.privacy.mechanism.by_server
+
+
 def shown(config: Config) -> tuple[Shown, ...]:
     """What of a round with noise is counted, each in an entry of its own, in order.
 

@@ -33,7 +33,14 @@ from rbla_secure.federation.derived import (
     sample_level,
     threshold,
 )
-from rbla_secure.federation.protection import adaptive, check_privacy, colluders, counted_shares, noisy
+from rbla_secure.federation.protection import (
+    adaptive,
+    check_privacy,
+    colluders,
+    counted_shares,
+    noise_follows,
+    noisy,
+)
 from rbla_secure.federation.recovery import refuse_without_noise
 from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.federation.row_weights import check_band_weights
@@ -75,6 +82,11 @@ def check_config(config: Config) -> None:
 def _check_encryption(config: Config) -> None:
     """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
     cohort, profile = members_per_round(config), encryption_profile(config)
+    if noise_follows(config):
+        raise PlanError(
+            f"privacy.mechanism={config.privacy.mechanism} must be distributed with secure-sum=homomorphic: a client that overfills a "
+            "field of a ciphertext carries others' values into the next one before the server's noise; or use secure-sum=masking"
+        )
     if cohort > profile.most_members:
         raise PlanError(
             f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "

@@ -2,10 +2,11 @@
 
 Distributed noise is in the sums already, and what is in them for drop-outs that did not happen is removed here; a trusted
 server adds its own, to every coordinate of every band, before anything is divided. What is divided by does not depend on
-data, so the division is post-processing.
+data, so the division is post-processing. Before its noise nothing is asked of a sum that could show: one of whoever sends what it likes
+was opened by a lift without a jump (`protocols.ring.folded`), and is held against its bound with the noise in it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -14,14 +15,14 @@ import numpy as np
 from protocols.interface import SumResult
 from protocols.primitives.prg import UniformStream
 from protocols.ring import IntegerVector
-from protocols.session import Session
+from protocols.session import ClientId, Session
 from rbla_secure.choices import Adjacency
 from rbla_secure.federation.components import remove_components
 from rbla_secure.federation.contribution import add_noise, noise_key
 from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.update import BandTotal, RealVector
 from rbla_secure.privacy.banded_matrix import INDEPENDENT, MatrixNoise
-from rbla_secure.privacy.noise import CentralGaussian, GaussianMechanism
+from rbla_secure.privacy.noise import TAIL, CentralGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import dequantize_public
 
 _SERVER = "server"
@@ -64,6 +65,8 @@ def release(
     if isinstance(mechanism, CentralGaussian):
         stream = UniformStream(noise_key(plan, session, _SERVER))
         noisy = _with_noise(opened, mechanism, stream, session=session, matrix=matrix)
+    refused = _impossible(plan, session, mechanism, noisy, sums.survivors)
+    noisy = {index: values for index, values in noisy.items() if index not in refused}
     unclipped = None
     if mechanism.count_unit and 0 in noisy:
         count = float(noisy[0][-1]) / (2 * mechanism.count_unit)
@@ -71,7 +74,33 @@ def release(
         noisy[0] = noisy[0][:-1]
     weights = {index: plan.denominator(session, index, sums.survivors) for index in noisy}
     totals = dequantize_public(noisy, plan.quantizer, weights=weights)
-    return Released(totals=totals, unclipped=unclipped)
+    return Released(totals=totals, unclipped=unclipped, refused=refused)
+
+
+def _impossible(
+    plan: Plan,
+    session: Session,
+    mechanism: GaussianMechanism,
+    noisy: Mapping[int, Values],
+    survivors: Collection[ClientId],
+) -> dict[int, str]:
+    """By band, why its released values cannot be a sum within bounds and the server's noise: asked of them alone, so it costs nothing.
+
+    Honest ones leave the range with probability 2e-23 a coordinate. Sums that have the clients' noise in them were held against their bound where they were opened.
+    """
+    if not isinstance(mechanism, CentralGaussian):
+        return {}
+    found, absence_shows = {}, plan.config.privacy.adjacency is Adjacency.ZERO_OUT
+    for index, values in noisy.items():
+        all_of_them = session.segments[index].members
+        members = len(set(all_of_them).intersection(survivors)) if absence_shows else len(all_of_them)
+        limit = members * session.input_bound + TAIL * mechanism.released_std(index, session.round)
+        if float(np.abs(values).max()) > limit:
+            found[index] = (
+                f"its sum with noise leaves [-{limit:.0f}, {limit:.0f}], which {members} inputs within bounds cannot: a "
+                "member was given another model or did not follow the protocol"
+            )
+    return found
 
 
 def _with_noise(

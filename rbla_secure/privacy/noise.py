@@ -38,7 +38,7 @@ from typing import Self, final
 from protocols.ring import capacity
 from rbla_secure.choices import Adjacency
 from rbla_secure.errors import PrivacyError
-from rbla_secure.privacy.banded_matrix import INDEPENDENT, column_norm
+from rbla_secure.privacy.banded_matrix import INDEPENDENT, column_norm, step_growth
 from rbla_secure.privacy.clipping import rounded_norm
 from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA, TOTAL_VARIATION
 from rbla_secure.privacy.quantize import Quantizer
@@ -230,6 +230,10 @@ class CentralGaussian(GaussianMechanism):
     def component_stds(self, band: int) -> tuple[float, ...]:  # noqa: ARG002
         """The whole of it at once, in every band, in units of the combined sums."""
         return (column_norm(self.column) * math.sqrt(self.variance()),)
+
+    def released_std(self, band: int, rounds: int) -> float:
+        """Standard deviation of the noise in one released coordinate of a band after so many rounds at most, in integer units."""
+        return self.component_stds(band)[0] * step_growth(self.column, rounds) / self.column[0]
 
     def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:  # noqa: ARG002
         """The same in every band that was opened, whoever is in it: one client's whole column of the matrix."""

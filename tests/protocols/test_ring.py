@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocols import ring
 from protocols.errors import WireError
-from protocols.ring import RING_BITS, capacity, centred, pack, packed_size, to_ring, unpack
+from protocols.ring import RING_BITS, capacity, centred, folded, pack, packed_size, to_ring, unpack
 from tests.contracts.sessions import PROPERTY
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -222,3 +222,45 @@ def test_an_even_vector_has_no_padding() -> None:
     data = b"\xff" * 5
 
     assert unpack(data, 2, bits=20).tolist() == [2**20 - 1] * 2
+
+
+@BITS
+def test_a_folded_word_moves_no_further_than_the_word(bits: int) -> None:
+    """Round the whole ring neighbours have lifts at most 1 apart; centred, the control, they are the ring apart once."""
+    step = max(1, 2**bits // 2**16)
+    edges = np.arange(-4, 5) + np.array([[0], [2 ** (bits - 2)], [2 ** (bits - 1)], [3 * 2 ** (bits - 2)]])
+    words = np.unique(np.concatenate([np.arange(0, 2**bits, step), edges.ravel() % 2**bits])).astype(
+        np.uint32
+    )
+    around = np.append(words, words[0])
+    steps = np.diff(around.astype(np.int64)) % 2**bits
+
+    assert (np.abs(np.diff(folded(around, bits=bits))) <= steps).all()
+    assert not (np.abs(np.diff(centred(around, bits=bits))) <= steps).all()
+
+
+@PROPERTY
+@given(
+    values=st.lists(INT64, min_size=1, max_size=20),
+    moves=st.lists(st.integers(-(2**13), 2**13), min_size=20, max_size=20),
+)
+def test_what_one_input_changes_of_folded_sums_is_at_most_its_norm(
+    values: list[int], moves: list[int]
+) -> None:
+    """Wherever a sum was put before it, in every ring."""
+    first = to_ring(np.array(values, dtype=np.int64))
+    change = np.array(moves[: len(values)], dtype=np.int64)
+
+    for bits in RING_BITS:
+        moved = folded(first + to_ring(change), bits=bits) - folded(first, bits=bits)
+        assert np.linalg.norm(moved) <= np.linalg.norm(change)
+
+
+@BITS
+@pytest.mark.parametrize("summands", [1, 3, 10, 1000])
+def test_folding_changes_nothing_within_capacity(bits: int, summands: int) -> None:
+    """The largest sums of honest inputs are lifted as they are."""
+    largest = summands * capacity(summands, bits=bits)
+    values = np.array([-largest, -1, 0, 1, largest], dtype=np.int64)
+
+    assert folded(to_ring(values), bits=bits).tolist() == values.tolist()

@@ -15,7 +15,7 @@ from protocols.masking.terms import Graph, Terms
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import Recovery
-from protocols.ring import IntegerVector, RingVector, centred
+from protocols.ring import IntegerVector, RingVector, centred, folded
 from protocols.session import ClientId, Segment
 
 
@@ -113,18 +113,21 @@ class Opening:
         self._offered = offered
         self._helping: dict[tuple[int, int], tuple[int, ...]] = {}
 
-    def open(self, bindings: Mapping[int, bytes]) -> SumResult:
+    def open(self, bindings: Mapping[int, bytes], *, noise_follows: bool = False) -> SumResult:
         """Remove the masks of every segment that enough clients let open. Called once.
 
         Args:
             bindings: By segment index; all of them.
+            noise_follows: Whether sums get their noise afterwards: then none is refused for its values, and none jumps.
         """
         sums, refused = {}, {}
         extra: dict[tuple[ClientId, int, int], Secret] = {}
         for segment in self._session.segments:
             try:
                 secrets = self._recover(segment)
-                sums[segment.index] = self._unmask(segment, secrets, bindings[segment.index])
+                sums[segment.index] = self._opened(
+                    segment, secrets, bindings[segment.index], noise_follows=noise_follows
+                )
             except _ClosedError as error:
                 refused[segment.index] = str(error)
             else:
@@ -164,8 +167,22 @@ class Opening:
             },
         )
 
-    def _unmask(self, segment: Segment, secrets: _Secrets, binding: bytes) -> IntegerVector:
-        """The sum of a segment."""
+    def _opened(
+        self, segment: Segment, secrets: _Secrets, binding: bytes, *, noise_follows: bool
+    ) -> IntegerVector:
+        """The sum of a segment as integers."""
+        self._unmask(segment, secrets, binding)
+        words, bits = self._masked.sums[segment.index], self._session.ring_bits
+        if noise_follows:
+            # Whether it lies within bounds depends on everybody's input: that is for whoever adds the noise to ask, after it.
+            return folded(words, bits=bits)
+        summed, present = centred(words, bits=bits), len(self._masked.present(segment))
+        if reason := reason_to_reject(self._session, summed, present=present):
+            raise _ClosedError(reason)
+        return summed
+
+    def _unmask(self, segment: Segment, secrets: _Secrets, binding: bytes) -> None:
+        """Take the masks out of the sum of a segment."""
         index, graph = segment.index, self._masked.mask_graphs[segment.index]
         present = self._masked.present(segment)
         # The secrets of the masks that survivors added towards dropped clients and that nothing cancelled.
@@ -176,10 +193,6 @@ class Opening:
         }
         masks = SegmentMasks(context=self._terms.context, segment=index, binding=binding)
         masks.remove(self._masked.sums[index], secrets.seeds, uncancelled)
-        summed = centred(self._masked.sums[index], bits=self._session.ring_bits)
-        if reason := reason_to_reject(self._session, summed, present=len(present)):
-            raise _ClosedError(reason)
-        return summed
 
     def _reason_to_refuse(self, segment: Segment) -> str:
         """Why a segment stays closed; empty when it opens."""

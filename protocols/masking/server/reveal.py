@@ -85,6 +85,7 @@ class RevealShares(Stage):
         """Nothing follows; the sums can be opened."""
         self._check_enough()
 
-    def open(self, bindings: Mapping[int, bytes]) -> SumResult:
+    def open(self, bindings: Mapping[int, bytes], *, noise_follows: bool = False) -> SumResult:
         """Open what these shares open; see :meth:`Opening.open`. Once."""
-        return Opening(self._masked, revealed=self._revealed, offered=self._offered).open(bindings)
+        opening = Opening(self._masked, revealed=self._revealed, offered=self._offered)
+        return opening.open(bindings, noise_follows=noise_follows)

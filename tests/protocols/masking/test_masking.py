@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocols.errors import BelowThresholdError, RosterError, SessionError, ThresholdError
 from protocols.identity import ThrowawayAuthority
 from protocols.interface import SegmentInput
+from protocols.masking import client as masking_client
 from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import MaskedInput
 from protocols.masking.secure_sum import Masking
@@ -419,6 +420,27 @@ def test_noise_is_refused_where_the_bound_leaves_room(odd: str) -> None:
 
         assert result.sums[1].tolist() == [15] * 10
         assert f"leaves [-{3 * bound}, {3 * bound}]" in result.refused[0]
+
+
+@pytest.mark.parametrize("edge", [0, 2, 2**14 - 1, 2**14, 2**15 - 1, 2**15, -(2**14), -(2**15)])
+def test_where_noise_follows_a_sum_opens_wherever_it_was_put(
+    edge: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one client changes of it is its input at most, on every side of every edge of the ring; nothing is refused."""
+    monkeypatch.setattr(masking_client, "check_inputs", lambda *_: None)
+    session = make_session(3, segment(0, 1, names(3)), input_bound=1, ring_bits=16)
+
+    def opened(move: int) -> int:
+        inputs = constant_inputs(session, 0)
+        for client, value in zip(names(3), (edge, move, 0), strict=True):
+            inputs[client][0] = replace(inputs[client][0], values=np.array([value], dtype=np.int64))
+        result = run_session(Masking(noise_follows=True), session, inputs, bindings=same_bindings(session))
+        return int(result.sums[0][0])
+
+    sums = [opened(move) for move in (-1, 0, 1)]
+
+    assert max(abs(sums[0] - sums[1]), abs(sums[1] - sums[2])) <= 1
+    assert sums[1] == (edge if abs(edge) <= 2**14 else 2**15 - edge if edge > 0 else -(2**15) - edge)
 
 
 def test_what_the_server_holds_of_a_refused_segment_is_not_its_sum() -> None:
