@@ -179,6 +179,16 @@ def check_privacy(
 
 def _check_claim(config: Config) -> None:
     privacy = config.privacy
+    _check_adjacency(config)
+    if noise_follows(config) and config.secure_sum is SecureSumMode.HOMOMORPHIC:
+        raise PlanError(
+            f"privacy.mechanism={privacy.mechanism} must be distributed with secure-sum=homomorphic: a client that overfills a field of a "
+            "ciphertext carries others' values into the next one before the server's noise; or use secure-sum=masking"
+        )
+
+
+def _check_adjacency(config: Config) -> None:
+    privacy = config.privacy
     if config.weights is Weighting.EXAMPLES:
         raise PlanError(
             "weights=examples must be uniform with noise-multiplier above 0: denominators would tell how many "

@@ -38,7 +38,6 @@ from rbla_secure.federation.protection import (
     check_privacy,
     colluders,
     counted_shares,
-    noise_follows,
     noisy,
 )
 from rbla_secure.federation.recovery import refuse_without_noise
@@ -82,11 +81,6 @@ def check_config(config: Config) -> None:
 def _check_encryption(config: Config) -> None:
     """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
     cohort, profile = members_per_round(config), encryption_profile(config)
-    if noise_follows(config):
-        raise PlanError(
-            f"privacy.mechanism={config.privacy.mechanism} must be distributed with secure-sum=homomorphic: a client that overfills a "
-            "field of a ciphertext carries others' values into the next one before the server's noise; or use secure-sum=masking"
-        )
     if cohort > profile.most_members:
         raise PlanError(
             f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "

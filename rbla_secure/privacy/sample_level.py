@@ -7,8 +7,9 @@ closed here, each by a line with a test that fails without it:
   zero then flips: the presence of one example changes the gradients of others by more than any noise is scaled for. So each
   example is computed in a batch of its own, and its gradient has the same bits whoever else is there. Nothing can mix
   examples either (batch normalisation, padding), and whatever has an ordinary backward pass can be trained.
-* The whole model is in evaluation mode, and torch's random numbers begin anew for every example. After each one buffers and
-  trained values are put back as they were, whatever it did to them (observers of quantization, look-ups that renormalize).
+* The whole model is in evaluation mode, and torch's random numbers begin anew for every example. After each one buffers,
+  trained values and the attributes of modules are put back as they were: contents, storage, graphs that an in-place write has tied to
+  them, which are trained, which are there at all (observers of quantization, look-ups that renormalize, running maxima).
   A model that computes a made-up example differently the second time keeps a state elsewhere, and is refused; so are tables
   that a look-up renormalizes (`max_norm`), trained or not.
 * The divisor of a step is public. Noise of integers divided by a client's own count lies on a grid that tells the count.
@@ -19,14 +20,14 @@ closed here, each by a line with a test that fails without it:
 * The sampling rate is used as it is: batches are drawn by it, not by whole numbers.
 * An optimizer that holds other parameters than the model's (a copy, a moved model) is refused.
 
-Not covered: how long training takes, which grows with the batches; and state that is neither buffer nor trained value and moves with
-some inputs alone (an attribute of a module, a frozen value that a pass writes to), which a made-up example does not show.
+Not covered: how long training takes, which grows with the batches; and state elsewhere that moves with some inputs alone (the content
+of a frozen value, of a list or another object in an attribute, of a global), which a made-up example does not show.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -171,32 +172,73 @@ class _OwnGradients:
 
 @final
 class _Kept:
-    """Buffers and trained values as a step began with them."""
+    """A model as a step began with it: modules' attributes, and buffers and trained values with all that a pass may do to them."""
 
     def __init__(self, model: nn.Module, values: Sequence[nn.Parameter]) -> None:
-        self._values = [(value, value.detach().clone()) for value in values]
-        self._buffers = [
-            (module, name, buffer, buffer.detach().clone())
+        self._registries = [
+            (registry, dict(registry))
             for module in model.modules()
-            for name, buffer in module.named_buffers(recurse=False)
+            for registry in (module._parameters, module._buffers, module._modules, vars(module))  # noqa: SLF001
+        ]
+        tensors = {id(value): value for value in (*values, *model.parameters(), *model.buffers())}
+        copied = {id(value) for value in (*values, *model.buffers())}
+        self._tensors = [
+            _KeptTensor(tensor, copied=key in copied and not tensor.is_meta)
+            for key, tensor in tensors.items()
         ]
 
     def put_back(self) -> None:
-        """Whatever a forward or backward pass has changed: contents, shape, or which tensor it is."""
-        for value, content in self._values:
-            _write(value, content)
-        for module, name, buffer, content in self._buffers:
-            if getattr(module, name) is not buffer:
-                setattr(module, name, buffer)
-            _write(buffer, content)
+        """Whatever a forward or backward pass has changed: which tensors there are, what they hold, and what they remember of it."""
+        for registry, content in self._registries:
+            _restore(registry, content)
+        for kept in self._tensors:
+            if (other := kept.put_back()) is not None:
+                for registry, _ in self._registries:
+                    _replace(registry, kept.tensor, other)
 
 
-def _write(tensor: torch.Tensor, content: torch.Tensor) -> None:
-    """In place, as long as it has the place."""
-    if tensor.shape == content.shape:
-        tensor.data.copy_(content)
-    else:
-        tensor.data = content.clone()
+@final
+class _KeptTensor:
+    """A tensor of a model: its place in memory, its content unless it is frozen, and whether it is trained."""
+
+    def __init__(self, tensor: torch.Tensor, *, copied: bool) -> None:
+        self.tensor = tensor
+        self._place = tensor.data
+        self._content = tensor.detach().clone() if copied else None
+        self._trained = tensor.requires_grad
+
+    def put_back(self) -> torch.Tensor | None:
+        """None, or what has to take its place: a view that has become part of a graph cannot leave it."""
+        tensor = self.tensor
+        if self._content is not None:
+            if self._place.shape != self._content.shape:
+                self._place = self._content.clone()
+            self._place.copy_(self._content)
+        if tensor.grad_fn is not None:
+            try:
+                tensor.detach_()
+            except RuntimeError:
+                return self._place.detach()
+        tensor.data = self._place
+        tensor.requires_grad_(self._trained)
+        return None
+
+
+def _restore(registry: dict[str, Any], content: Mapping[str, Any]) -> None:
+    """The entries that it had, and no other ones; in their order where one had been taken out."""
+    if registry.keys() == content.keys():
+        for name, value in content.items():
+            if registry[name] is not value:
+                registry[name] = value
+        return
+    registry.clear()
+    registry.update(content)
+
+
+def _replace(registry: dict[str, Any], tensor: torch.Tensor, other: torch.Tensor) -> None:
+    for name, value in registry.items():
+        if value is tensor:
+            registry[name] = other
 
 
 def _trained_values(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

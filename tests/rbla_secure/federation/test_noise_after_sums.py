@@ -36,6 +36,7 @@ from tests.support.updates import make_layout
 
 LAYOUT = make_layout((30, 20), (20, 10))
 DEVIATING = LARGE[0]
+TURNS = {"large": {"rank": 3, "clients": 8, "cohort": 3}, "small": {"rank": 1, "clients": 6, "cohort": 3}}
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +177,9 @@ def test_encrypted_sums_take_their_noise_from_clients() -> None:
     for privacy in ({"mechanism": "central"}, {"mechanism": "banded-matrix", "separation": 2}):
         with pytest.raises(PlanError, match=r"must be distributed with secure-sum=homomorphic"):
             Plan.build(
-                make_config(secure_sum="homomorphic", noise_multiplier=1.5, privacy=privacy),
+                make_config(
+                    secure_sum="homomorphic", noise_multiplier=1.5, tiers=TURNS, rounds=4, privacy=privacy
+                ),
                 layout=LAYOUT,
                 base_digest=BASE,
             )

@@ -36,6 +36,64 @@ def observed() -> nn.Module:
     return nn.Sequential(quantized, nn.Linear(9, 4))
 
 
+class Marked(nn.Module):
+    """A layer that does something to itself when it sees one kind of record."""
+
+    def __init__(self, act: Callable[["Marked"], None]) -> None:
+        super().__init__()
+        self.line = nn.Linear(9, 4)
+        self.scale = nn.Parameter(torch.ones(9))
+        self.register_buffer("shift", torch.zeros(9))
+        self.register_buffer("part", torch.zeros(18)[:9])
+        self.gain = 1.0
+        self._act = act
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if values.max() > 100:
+            self._act(self)
+        made: torch.Tensor = self.line(self.gain * values * self.scale + self.shift + self.part)
+        return made
+
+
+def _replace_scale(layer: Marked) -> None:
+    layer.scale = nn.Parameter(layer.scale.detach().clone())
+
+
+def _delete_shift(layer: Marked) -> None:
+    del layer.shift
+
+
+def _share_memory(layer: Marked) -> None:
+    layer.shift.data = layer.scale.data
+
+
+def _other_memory(layer: Marked) -> None:
+    layer.scale.data = layer.scale.data.double()
+
+
+def _set_gain(layer: Marked) -> None:
+    layer.gain = 100.0
+
+
+def _replace_line(layer: Marked) -> None:
+    layer.line = nn.Linear(9, 4)
+
+
+# What a pass does to its module, and none of it may reach the next example. Each has the careless control.
+ACTS: dict[str, Callable[[Marked], object]] = {
+    "a buffer written in place, with its graph": lambda layer: layer.shift.copy_(layer.scale * 9),
+    "a view written in place, with its graph": lambda layer: layer.part.copy_(layer.scale * 9),
+    "a trained value replaced": _replace_scale,
+    "a trained value frozen": lambda layer: layer.scale.requires_grad_(False),
+    "a trained value of another type": _other_memory,
+    "a trained value overwritten": lambda layer: layer.scale.data.fill_(9.0),
+    "a buffer in the memory of a trained value": _share_memory,
+    "a buffer deleted": _delete_shift,
+    "an attribute set": _set_gain,
+    "a module replaced": _replace_line,
+}
+
+
 def moved_by_the_first(build: Callable[[], nn.Module], patch: pytest.MonkeyPatch) -> float:
     """How far one large example moves the sum of a step, in sensitivities; no noise is added."""
     mechanism = SampledGaussian(noise_multiplier=1.0, clip_norm=1.0, sample_rate=1.0, steps=1)
@@ -77,6 +135,47 @@ def test_what_an_example_leaves_in_a_buffer_moves_no_other(
 
     assert ours <= 1
     assert careless > 1.5
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=list(ACTS))
+def test_what_an_example_does_to_a_module_moves_no_other(
+    act: Callable[[Marked], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One example moves a step by its own gradient; without anything being put back it moves all others' or ends in an error."""
+
+    def build() -> nn.Module:
+        return Marked(act)
+
+    assert moved_by_the_first(build, monkeypatch) <= 1
+
+    monkeypatch.setattr(sample_level._Kept, "put_back", lambda _: None)
+    try:
+        careless = moved_by_the_first(build, monkeypatch)
+    except (RuntimeError, PrivacyError):
+        careless = np.inf
+    assert careless > 1.2
+
+
+def test_nothing_of_a_call_is_left_for_the_next_one() -> None:
+    """A graph that a buffer kept would have the next call refuse the model, and tell of the record."""
+    model = Marked(lambda layer: layer.shift.copy_(layer.scale * 9))
+    data = torch.full((1, 9), 1e3)
+
+    def train() -> None:
+        sample_level.train_privately(
+            model,
+            torch.optim.SGD(model.parameters(), 0.0),
+            lambda chosen: model(data[chosen]).sum(),
+            made_up=lambda: model(torch.ones(1, 9)).sum(),
+            mechanism=SampledGaussian(noise_multiplier=1.0, clip_norm=1.0, sample_rate=1.0, steps=1),
+            batch_size=1.0,
+            examples=1,
+            stream=UniformStream(bytes(16)),
+        )
+
+    for _ in range(3):
+        train()
+    assert (model.shift.grad_fn, model.shift.requires_grad) == (None, False)
 
 
 def test_a_table_that_a_look_up_renormalizes_is_refused() -> None:
