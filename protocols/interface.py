@@ -13,7 +13,8 @@ drives: it hands out one request per client and stage, folds the replies in as t
 
 Guarantees, tested for every implementation by one conformance class:
 
-* A segment's sum is exactly the integer sum of the inputs of the surviving members of that segment.
+* A segment's sum is exactly the integer sum of the inputs of the surviving members of that segment; where inputs wrap
+  (`SegmentInput.wraps`), a function of that sum, equal to it as long as it stays in its range.
 * There is one list of survivors per session: an upload counts in all its segments or in none.
 * A segment with fewer surviving members than its quorum stays closed; the others open.
 * Below the threshold the session ends by name and nothing is opened.
