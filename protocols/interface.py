@@ -13,7 +13,8 @@ drives: it hands out one request per client and stage, folds the replies in as t
 
 Guarantees, tested for every implementation by one conformance class:
 
-* A segment's sum is exactly the integer sum of the inputs of the surviving members of that segment.
+* A segment's sum is exactly the integer sum of the inputs of the surviving members of that segment; where inputs wrap
+  (`SegmentInput.wraps`), a function of that sum, equal to it as long as it stays in its range.
 * There is one list of survivors per session: an upload counts in all its segments or in none.
 * A segment with fewer surviving members than its quorum stays closed; the others open.
 * Below the threshold the session ends by name and nothing is opened.
@@ -44,13 +45,16 @@ class SegmentInput:
     """What a client adds to one segment. Private.
 
     Args:
-        values: Shape (segment.length,), int64, magnitudes at most the session's input_bound.
+        values: Shape (segment.length,), int64, magnitudes at most the session's input_bound unless `wraps`.
         binding: 32 bytes that all contributors and the server must share for the segment to open, e.g. the digest
             of the model that the values were computed from. Modes that hide inputs mix it into the hiding.
+        wraps: Whether the values have noise in them whose range has no end. None is refused for its size then, which depends on
+            what is private: values are added modulo the ring, and a sum that leaves its range stays closed like any other.
     """
 
     values: IntegerVector = field(repr=False)
     binding: bytes
+    wraps: bool = False
 
 
 @final
@@ -186,7 +190,7 @@ def check_inputs(session: Session, me: ClientId, inputs: Mapping[int, SegmentInp
     """Refuse summands that do not fit the session; shared by all implementations.
 
     Raises:
-        InputError: A segment is missing or foreign, a length or type is wrong, a magnitude exceeds the bound.
+        InputError: A segment is missing or foreign, a length or type is wrong, a magnitude exceeds the bound and does not wrap.
     """
     mine = session.segments_of(me)
     if set(inputs) != {segment.index for segment in mine}:
@@ -204,7 +208,7 @@ def _check_input(session: Session, segment: Segment, given: SegmentInput) -> Non
         )
     # Not via abs(): the magnitude of the smallest int64 is negative.
     lowest, highest = int(given.values.min()), int(given.values.max())
-    if lowest < -session.input_bound or highest > session.input_bound:
+    if not given.wraps and (lowest < -session.input_bound or highest > session.input_bound):
         raise InputError(f"{name}: a value leaves [-{session.input_bound}, {session.input_bound}]")
     check_binding(segment.index, given.binding)
 

@@ -119,8 +119,15 @@ class Lifetime:
         level = min(exceeded)
         raise BudgetError(
             f"{self._whose()}: the {len(numbers)} rounds of this run would take {exceeded[level]}; nothing was trained; "
-            f"{self._remedy(level, cost, numbers)}"
+            f"{self._remedy(level, cost, numbers)}{self._of_draws()}"
         )
+
+    def _of_draws(self) -> str:
+        """Why rounds count that a client may not be drawn for."""
+        rate = self._plan.config.privacy.sample_rate
+        if rate == 1:
+            return ""
+        return f"; with privacy.sample-rate={rate:g} all rounds must fit in full: who joins must not depend on secret draws"
 
     def _whose(self) -> str:
         return f"data {self._ledger.terms.label!r} of {self.client}"

@@ -13,7 +13,13 @@ the round costs if no more drop out than the plan provides for is computed besid
 **Its own bands.** The noise of a band hides those who upload it. Bands that a client does not hold do not depend on it.
 
 **The strongest observer.** Of all observers against whom something is claimed the least noise counts, and the largest of every
-other figure: no observer has more (`privacy.recovered-dropout` that covers n - t members makes both figures one). That a client may be in a secret cohort is not counted as noise: whoever takes part pays in full.
+other figure: no observer has more (`privacy.recovered-dropout` that covers n - t members makes both figures one).
+
+**Secret draws are not counted as noise.** A client writes down the rounds that it is drawn for, in full: what they spend against whoever learns its
+draws, and a limit on that holds against everybody, who sees no more. What is less for readers who do not learn the draws is told by the
+run's own ledger alone. It is of all attempts, also those in which the client is not asked, and which it does not hear of; and
+for sampled releases whose settings follow from earlier runs the sum is no bound. To join, all rounds of the plan must fit in full,
+drawn or not: a client that joined by its own draws would have others read them off who joins, and they would be no Poisson sample any more.
 """
 
 from collections.abc import Mapping

@@ -36,6 +36,7 @@ from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.secret_cohorts import Draws, check_draws
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.privacy.noise import DistributedDiscreteGaussian
 from rbla_secure.seeding import derive_seed
 
 _LOG = logging.getLogger(__name__)
@@ -236,7 +237,11 @@ class Participant:
             plan, session, self._name, change, weight=self._weight, noise_key=key, seeds=seeds
         )
         bindings = model_bindings(session, broadcast.digests)
-        return {i: SegmentInput(values=values, binding=bindings[i]) for i, values in integers.items()}
+        # Far out in its tails noise leaves the bound: a refusal then would depend on what it hides.
+        wraps = isinstance(plan.mechanism_of(session), DistributedDiscreteGaussian)
+        return {
+            i: SegmentInput(values=values, binding=bindings[i], wraps=wraps) for i, values in integers.items()
+        }
 
     def _change(self, session: Session, broadcast: Broadcast) -> UpdateRows:
         """What training changes in the rows that this participant holds; zero in those that can never be opened.

@@ -49,7 +49,8 @@ SMOOTHING = 2.0
 _ETA = 2 * math.exp(-2 * math.pi**2 * SMOOTHING**2) * (1 + 1e-9)
 # By how much the smoothing of one coordinate can change the logarithm of a probability.
 SMOOTHING_SLACK = 3 * _ETA
-# A share further out than this many standard deviations does not fit the upload; P < 2e-23 per draw.
+# Inputs have room for shares of so many standard deviations, P < 2e-23 per draw beyond. Such a sum is wrong, and claims what any other
+# does: it is taken modulo the ring, whatever the draws are, and that is post-processing.
 TAIL = 10.0
 MAX_BITS, MIN_BITS = 32, 2
 

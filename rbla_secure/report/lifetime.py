@@ -10,6 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from rbla_secure.federation.budget_folder import is_budget_folder, look_at_budgets
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
 
+OF_DRAWS = (
+    "rounds by secret draws (privacy.sample-rate) count in full, each that the client was drawn for, as they do against whoever learns its "
+    "draws; what sampling hides from others is not taken off"
+)
+
 
 class LevelSummary(BaseModel):
     """One level of a ledger; an epsilon is null where nothing bounds it, limit and left where there is no limit.
@@ -108,7 +113,7 @@ def budget_lines(found: Sequence[LifetimeSummary]) -> list[str]:
         if len(having) > 1:
             lines.append(f"data {label!r}: {len(having)} clients; those that have spent most:")
         lines += [line for each in having if each.client in most for line in each.lines()]
-    return lines
+    return [*lines, OF_DRAWS]
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -665,6 +665,31 @@ class SecureSumContract(ABC):
 
         assert play.sums() == play.honest_sums()
 
+    @pytest.mark.parametrize("beyond", [1, 7, 2**20, 2**40, -1, -(2**20), -(2**40)])
+    def test_a_value_that_wraps_is_never_refused(self, beyond: int) -> None:
+        """A sum that stays in its range is exact, and any other one stays closed; the control is the same value with a bound."""
+        play = self.started()
+        bound = play.session.input_bound
+        play.play_before(self.secure_sum.input_stage)
+        values = np.array([0, 0, 0, 0, beyond + (bound if beyond > 0 else -bound)], dtype=np.int64)
+        request = play.server.requests()[SECOND]
+        with pytest.raises(InputError, match="a value leaves"):
+            play.clients[SECOND].contribute(request, replaced(values))
+
+        play.inputs[SECOND] = {0: SegmentInput(values=values, binding=MODEL, wraps=True)}
+        play.play(self.secure_sum.input_stage)
+        play.play_after(self.secure_sum.input_stage)
+
+        result = play.server.result(same_bindings(play.session))
+        reached = play.honest_sums()[0]
+        if max(map(abs, reached)) <= 4 * bound:
+            assert result.sums[0].tolist() == reached
+        elif 0 in result.sums:
+            assert np.abs(result.sums[0]).max() <= 4 * bound
+        else:
+            assert list(result.refused) == [0]
+        assert SECOND in result.survivors
+
     @pytest.mark.parametrize("bindings", [{}, {0: None}, {0: b""}, {0: MODEL[:-1]}, {1: MODEL}])
     def test_the_server_needs_its_own_binding(self, bindings: dict[int, bytes]) -> None:
         """Without 32 bytes of binding for an open segment the server raises InputError."""

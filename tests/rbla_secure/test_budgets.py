@@ -10,9 +10,12 @@ import pytest
 
 from rbla_secure.cli import main
 from rbla_secure.federation.budget_folder import look_at_budgets
+from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
+from rbla_secure.report.lifetime import OF_DRAWS
 from tests.rbla_secure.privacy.test_lifetime_ledger import of_gaussians
+from tests.support.own_epsilon import composed
 from tests.support.run_folders import die_before_the_end_of
-from tests.support.tiny_job import files, finish, job, write_images
+from tests.support.tiny_job import files, finish, job, metrics, write_images
 
 # The server's noise is the same whoever drops out, so that figures can be computed by hand.
 NOISY = ("--set", "noise-multiplier=3", "--set", "privacy.mechanism=central")
@@ -27,7 +30,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(images: Path, folder: Path, name: str, *options: str, **changes: Any) -> list[str]:
     """A run of two rounds whose clients keep their budgets in one place."""
-    keys = job(images, rounds=2, **changes)
+    keys = job(images, **{"rounds": 2, **changes})
     return ["run", "--out", str(folder / name), *keys, *NOISY, *options]
 
 
@@ -46,6 +49,11 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def look_at_all(folder: Path) -> list[LifetimeLedger]:
+    """The ledgers of all clients."""
+    return [ledger for each in sorted(folder.iterdir()) for ledger in look_at_budgets(each).ledgers]
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -241,3 +249,45 @@ def test_a_folder_that_was_tampered_with_stops_run_and_account(
     assert len(look_at_budgets(tmp_path / "budgets" / "phone-01").ledgers[0].entries) == 2
     assert main(["account", str(tmp_path / "budgets"), "--set", "privacy.delta=0.1"]) == 1
     assert "changes nothing that was spent" in capsys.readouterr().err
+
+
+SECRET = {
+    "secure_sum": "plain",
+    "privacy__adjacency": "add-or-remove",
+    "privacy__sample_rate": 0.5,
+    "training__steps": 1,
+}
+
+
+def test_rounds_by_secret_draws_count_in_full_for_whom_they_draw(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of every client those that it took part in, by the tests' own accountant, and no other; people are told so."""
+    options = counting(tmp_path, epsilon=1.001 * FOUR)
+    assert main(run(images, tmp_path, "run", *options, **{**SECRET, "rounds": 4})) == 0
+
+    budgets = told(capsys, "account", str(tmp_path / "budgets"))["budgets"]
+
+    spent = {each["client"]: each["client_level"]["epsilon"] for each in budgets}
+    for each in look_at_all(tmp_path / "budgets"):
+        assert all(entry.counted is not None and entry.counted.sample_rate == 1 for entry in each.entries)
+    lines = metrics(tmp_path / "run")
+    drawn = {client: [line for line in lines if client in line["survivors"]] for client in lines[0]["cohort"]}  # type: ignore[operator,attr-defined]
+    assert any(drawn.values())
+    for client, rounds in drawn.items():
+        ours = composed([((client,), 3.0)] * len(rounds))
+        assert spent.get(client, 0.0) == pytest.approx(ours, rel=1e-3)
+    assert main(["account", str(tmp_path / "budgets")]) == 0
+    assert OF_DRAWS in " ".join(capsys.readouterr().out.split())
+
+
+def test_whether_a_client_joins_does_not_depend_on_its_secret_draws(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of four rounds is refused where only three fit, whatever is drawn."""
+    options = counting(tmp_path, epsilon=1.001 * THREE)
+
+    assert main(run(images, tmp_path, "run", *options, **{**SECRET, "rounds": 4})) == 1
+
+    assert "all rounds must fit in full: who joins must not depend on secret draws" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -35,6 +35,7 @@ CONFIGURATIONS: dict[str, tuple[dict[str, object], int]] = {
     "lora_B alone": ({**MASKED, "lora.factors": "lora-b"}, 1),
     "rest dropped": ({**MASKED, "lora.rest": "dropped", "dropout-rate": 0.1, "seed": 4}, 1),
     "another delta": ({**MASKED, "privacy.delta": 1e-7}, 1),
+    "a tiny delta": ({**MASKED, "privacy.delta": 1e-40}, 1),
     "little noise": ({"noise-multiplier": 0.7}, 1),
     "groups": (
         {"noise-multiplier": 3.0, "robustness.group-size": 2, "privacy.colluders": 0, "dropout-rate": 0.1},

@@ -69,7 +69,7 @@ def faced(
     return z * math.sqrt(min(shares)) if shares else math.inf
 
 
-def composed(rounds: Sequence[tuple[Collection[str], float]]) -> float:
+def composed(rounds: Sequence[tuple[Collection[str], float]], delta: float = 1e-5) -> float:
     """Epsilon of the client that spent most, of who was in each round and the multiplier faced there."""
     clients = {client for members, _ in rounds for client in members}
 
@@ -79,4 +79,4 @@ def composed(rounds: Sequence[tuple[Collection[str], float]]) -> float:
             return math.inf
         return math.sqrt(math.fsum(1 / multiplier**2 for multiplier in found))
 
-    return max((of_gaussian(mu(client)) for client in clients), default=0.0)
+    return max((of_gaussian(mu(client), delta) for client in clients), default=0.0)

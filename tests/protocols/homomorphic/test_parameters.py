@@ -132,6 +132,25 @@ def test_packed_fields_never_touch(profile: EncryptionProfile, data: st.DataObje
     assert not found[length:].any()
 
 
+@EVERY_PROFILE
+@PROPERTY
+@given(
+    values=st.lists(st.integers(-(2**45), 2**45), min_size=2, max_size=12), moved=st.integers(-(2**45), 2**45)
+)
+def test_slots_of_values_that_do_not_fit_add_up_to_a_function_of_the_sum(
+    profile: EncryptionProfile, values: list[int], moved: int
+) -> None:
+    """Whoever of two clients brings the part that leaves its field, the sum of slots is the same."""
+    one, zeros = np.array(values), np.zeros(len(values), dtype=np.int64)
+
+    def summed_slots(*summands: IntegerVector) -> list[int]:
+        each = [fields.to_slots(summand, profile, members=4) for summand in summands]
+        assert all((slots >= 0).all() and (slots < profile.plain_modulus).all() for slots in each)
+        return list((sum(each) % profile.plain_modulus)[0])
+
+    assert summed_slots(one - moved, zeros + moved) == summed_slots(one, zeros) == summed_slots(zeros, one)
+
+
 @pytest.mark.parametrize(
     ("profile", "members"),
     [(BFV_2X20, 12), (BFV_3X12, 12), (BFV_2X29, 40)],

@@ -1,4 +1,7 @@
-"""Noise that a plan accepts can be drawn: at every clip norm, in every band, by the server and by clients."""
+"""Noise that a plan accepts can be drawn: at every clip norm, in every band, by the server and by clients.
+
+And what is drawn is sent, however far out: a client that refused would tell by it how large its update is.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -7,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.interface import SegmentInput
 from protocols.primitives.prg import UniformStream
 from rbla_secure.errors import PlanError
+from rbla_secure.federation import contribution, participant
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
-from tests.support.federations import make_plan
+from rbla_secure.privacy.noise import TAIL
+from tests.support.federations import LARGE, InMemory, make_adapter, make_participants, make_plan, play_round
 from tests.support.properties import PROPERTY
 
 OUT_OF_RANGE: dict[str, dict[str, Any]] = {
@@ -75,3 +81,42 @@ def test_whatever_noise_a_plan_accepts_can_be_drawn(
         for band in range(len(plan.bands)):
             for std in at_norm.component_stds(band):
                 assert len(discrete_gaussian(std, 1, UniformStream(bytes(16)))) == 1
+
+
+def far_out(patch: pytest.MonkeyPatch, *, client: str) -> None:
+    """One client's noise begins with a number that is twice as far out as its upload has room for."""
+    inputs, drawn = participant.Participant._inputs, contribution.discrete_gaussian
+    drawing: list[str] = []
+
+    def of_client(self: Any, *arguments: Any) -> Any:
+        drawing[:] = [self._name]
+        return inputs(self, *arguments)
+
+    def planted(sigma: float, count: int, stream: UniformStream) -> Any:
+        values = drawn(sigma, count, stream)
+        if drawing == [client]:
+            values[0] = round(2 * TAIL * sigma) + 2**31
+        return values
+
+    patch.setattr(participant.Participant, "_inputs", of_client)
+    patch.setattr(contribution, "discrete_gaussian", planted)
+
+
+@pytest.mark.parametrize("mode", ["plain", "masking"])
+def test_a_share_of_noise_that_leaves_the_bound_is_sent(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All survive, and the sum is what the ring makes of it. The control: with values that do not wrap, the client refuses."""
+    plan = make_plan(secure_sum=mode, noise_multiplier=2.0, privacy={"colluders": 0})
+    far_out(monkeypatch, client=LARGE[0])
+
+    ours = play_round(plan, make_adapter(plan), InMemory(make_participants(plan)))
+
+    assert (ours.refusals, ours.dropped) == ({}, {})
+    assert LARGE[0] in ours.survivors
+    monkeypatch.setattr(
+        participant,
+        "SegmentInput",
+        lambda *, values, binding, **_: SegmentInput(values=values, binding=binding, wraps=False),
+    )
+    fault = play_round(plan, make_adapter(plan), InMemory(make_participants(plan)))
+    assert "a value leaves" in fault.refusals[LARGE[0]]
+    assert LARGE[0] not in fault.survivors
