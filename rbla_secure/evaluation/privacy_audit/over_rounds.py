@@ -6,9 +6,9 @@ in each trial. How an observer makes one number of what all rounds published: `v
 """
 
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, final
 
 from protocols.session import ClientId
@@ -19,7 +19,14 @@ from rbla_secure.evaluation.privacy_audit.case import Case, Trial
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, Skipped, neighbours_over_rounds
 from rbla_secure.evaluation.privacy_audit.rounds import smaller_claims
 from rbla_secure.evaluation.privacy_audit.small_federation import Played, Side, SmallFederation
-from rbla_secure.evaluation.privacy_audit.views_over_rounds import drawn_score, released_score
+from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
+    Values,
+    drawn_score,
+    measured_precisions,
+    measured_score,
+    published,
+    released_score,
+)
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import column_of
 
@@ -28,6 +35,9 @@ _TURNS: Final = 3
 _MOST_ROUNDS: Final = 48
 # Rounds of secret draws: what is claimed of them grows with their number, and what trials can show does not.
 _DRAWN_ROUNDS: Final = 5
+# Coordinates from which a correlation of noise is measured, for each round that it has.
+_SAMPLES_A_ROUND: Final = 50
+_LEAST_PILOTS: Final = 2
 
 
 @final
@@ -40,12 +50,15 @@ class Course:
         pair: The neighbours: a canary does the same in every round that it takes part in.
         rounds: How many, from the first one on.
         ended: Those that end without a result.
+        measured: Whether the observer goes by the correlation that noise has in some rounds played for the purpose, instead of by
+            the one that the mechanism claims.
     """
 
     name: str
     pair: Neighbours
     rounds: int
     ended: frozenset[int] = frozenset()
+    measured: bool = False
 
     def side(self, there: Collection[ClientId]) -> Side:
         """The federation with these of the canaries."""
@@ -114,16 +127,29 @@ class CourseCase(Case):
                 f"{self.name}: the rounds of a trial ended otherwise than those before it, so its claim would be another one: "
                 "try again"
             )
-        plan, pair = self._federation.plan, self._course.pair
-        score = released_score if self.gaussian else drawn_score
+        score, sums = self._score, published(self._federation.plan, played)
         # Whoever reads the adapters faces all of the server's noise, whether it takes part itself or not.
         return [
             Trial(
                 there=canary in there,
-                scores=dict.fromkeys(self.claims, score(plan, pair, played, canary=canary)),
+                scores=dict.fromkeys(self.claims, score(played, sums, canary=canary)),
             )
-            for canary in pair.canaries
+            for canary in self._course.pair.canaries
         ]
+
+    @cached_property
+    def _score(self) -> Callable[..., float]:
+        plan, pair = self._federation.plan, self._course.pair
+        if self._course.measured:
+            return partial(measured_score, plan, pair, precisions=self._precisions())
+        return partial(released_score if self.gaussian else drawn_score, plan, pair)
+
+    def _precisions(self) -> dict[int, Values]:
+        """Measured anew by whoever goes on with an audit: any fixed statistic bounds, and these differ by next to nothing."""
+        plan, rounds = self._federation.plan, self._course.rounds
+        thin = plan.bands_that_open[-1]
+        pilots = max(_LEAST_PILOTS, -(-_SAMPLES_A_ROUND * rounds // plan.band_length(thin)))
+        return measured_precisions(plan, [self._played(()) for _ in range(pilots)])
 
 
 def more_than_a_round(config: Config) -> bool:
@@ -150,17 +176,21 @@ def course_cases(federation: SmallFederation) -> tuple[list[CourseCase], list[Sk
 
 
 def _in_turns(plan: Plan, pairs: Iterable[Neighbours]) -> list[Course]:
-    """Every turn of a client, and with a round between two of them that ends: the matrix begins anew after it."""
+    """Every turn of a client, by the correlation that is claimed and by the one that is there, and with a round that ends in between.
+
+    After such a round the matrix begins anew.
+    """
     rounds = turns_and_more(plan)
     found = []
     for pair in pairs:
         chosen = _most_turns(plan, pair, rounds)
         turns = len(_turns(plan, next(iter(chosen.canaries)), rounds))
         found.append(Course(name=f"{pair.name}, {turns} of {rounds} rounds", pair=chosen, rounds=rounds))
-    ended = 2
+    first, ended = found[0], 2
+    found.append(replace(first, name=f"{first.name}, by the correlation measured", measured=True))
     if rounds > ended:
-        name = f"{found[0].name}, of which round {ended} ends"
-        found.append(replace(found[0], name=name, ended=frozenset([ended])))
+        name = f"{first.name}, of which round {ended} ends"
+        found.append(replace(first, name=name, ended=frozenset([ended])))
     return found
 
 
