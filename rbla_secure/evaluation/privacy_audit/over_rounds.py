@@ -19,8 +19,8 @@ from rbla_secure.evaluation.privacy_audit.case import Case, Trial
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, Skipped, neighbours_over_rounds
 from rbla_secure.evaluation.privacy_audit.rounds import smaller_claims
 from rbla_secure.evaluation.privacy_audit.small_federation import Played, Side, SmallFederation
+from rbla_secure.evaluation.privacy_audit.views import Values
 from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
-    Values,
     drawn_score,
     measured_precisions,
     measured_score,
