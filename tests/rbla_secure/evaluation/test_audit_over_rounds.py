@@ -1,5 +1,6 @@
 """What an audit's observer makes of several rounds, against algebra of the tests' own."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
     released_score,
     server_noise,
 )
-from tests.rbla_secure.evaluation.test_privacy_audit import CENTRAL, DRAWN_CLIENTS, as_sets, written
+from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.noise import Release
+from tests.rbla_secure.evaluation.test_privacy_audit import CENTRAL, DRAWN_CLIENTS, READERS, as_sets, written
 
 Values = npt.NDArray[np.float64]
 ROUNDS = 9
@@ -98,9 +101,9 @@ def test_the_correlation_that_is_there_is_measured(tmp_path: Path) -> None:
 
 
 def test_draws_are_weighed_by_the_ratio_of_a_mixture(tmp_path: Path) -> None:
-    """Round by round, the densities of the whole vector with and without the canary's change."""
-    small = federation(tmp_path, DRAWN_CLIENTS, large=2)
-    course = course_cases(small)[0][1]._course
+    """Round by round, the densities of the whole vector with and without the canary's change; what others sent is known."""
+    small = federation(tmp_path, {**DRAWN_CLIENTS, "privacy.sample-rate": 0.5}, large=6)
+    course = course_cases(small)[0][2]._course
     plan, canary = small.plan, next(iter(course.pair.canaries))
     mechanism, rate = server_noise(plan), plan.config.privacy.sample_rate
     played = small.play_rounds(course.side(()), course.rounds)
@@ -114,8 +117,33 @@ def test_draws_are_weighed_by_the_ratio_of_a_mixture(tmp_path: Path) -> None:
         there, absent = (stats.norm.logpdf(values, mean, std).sum() for mean in (own, 0.0))
         expected += special.logsumexp([there, absent], b=[rate, 1 - rate]) - absent
 
-    found = drawn_score(plan, course.pair, played, [{0: values} for values in drawn], canary=canary)
+    others = [
+        sum((upload[0] for upload in each.uploads.values()), np.zeros(len(own), dtype=np.int64))
+        for each in played
+    ]
+    assert any(each.any() for each in others)
+    sums = [{0: values + known} for values, known in zip(drawn, others, strict=True)]
+    found = drawn_score(plan, course.pair, played, sums, canary=canary)
     assert found == pytest.approx(expected)
+
+
+def test_claims_are_those_of_all_rounds(tmp_path: Path) -> None:
+    """Three turns of a client, whatever else a round does; so many sampled rounds, which are no Gaussian mechanism."""
+
+    def spent(multiplier: float, count: int, **more: Any) -> float:
+        one = Release(noise_multiplier=multiplier, slack=0.0, rho=math.nan, **more)
+        return epsilon([one] * count, 1e-5)
+
+    for case in course_cases(federation(tmp_path, MATRIX, large=6))[0]:
+        assert case.gaussian
+        assert case.claims == pytest.approx(dict.fromkeys(READERS, spent(1.0, 3)), rel=1e-6)
+    settings = {**DRAWN_CLIENTS, "privacy.delta": 1e-5}
+    for case in course_cases(federation(tmp_path, settings, large=2))[0]:
+        rounds = 1 if case.name.endswith("1 round") else 3
+        assert not case.gaussian
+        assert case.claims == pytest.approx(
+            dict.fromkeys(READERS, spent(0.7, rounds, sample_rate=0.02)), rel=1e-6
+        )
 
 
 @pytest.mark.parametrize(
