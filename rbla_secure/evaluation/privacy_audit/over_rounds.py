@@ -198,7 +198,10 @@ def _drawn(plan: Plan, pairs: Iterable[Neighbours]) -> list[Course]:
     rounds, rate = min(plan.config.rounds, _DRAWN_ROUNDS), plan.config.privacy.sample_rate
     drawn = f"drawn with probability {rate:g}"
     found = [
-        Course(name=f"{pair.name}, {drawn}, {rounds} rounds", pair=pair, rounds=rounds) for pair in pairs
+        Course(
+            name=f"{pair.name}, {drawn}, {rounds} round{'s' if rounds > 1 else ''}", pair=pair, rounds=rounds
+        )
+        for pair in pairs
     ]
     if rounds > 1:
         first = found[0].pair

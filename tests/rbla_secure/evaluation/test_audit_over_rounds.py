@@ -23,7 +23,13 @@ from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
 )
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.noise import Release
-from tests.rbla_secure.evaluation.test_privacy_audit import CENTRAL, DRAWN_CLIENTS, READERS, as_sets, written
+from tests.rbla_secure.evaluation.test_privacy_audit import (
+    CENTRAL,
+    DRAWN_CLIENTS,
+    READERS,
+    as_sets,
+    written,
+)
 
 Values = npt.NDArray[np.float64]
 ROUNDS = 9

@@ -389,6 +389,35 @@ def test_it_is_not_blind(tmp_path: Path, only: Callable[..., None]) -> None:
     assert 0 < row.clopper_pearson < row.gaussian
 
 
+@pytest.mark.parametrize(
+    ("settings", "large", "case"),
+    [
+        (
+            {**MATRIX, "rounds": 3, "noise-multiplier": 0.5},
+            18,
+            f"{THIN}, 1 of 3 rounds",
+        ),
+        (
+            {**DRAWN_CLIENTS, "privacy.sample-rate": 0.5, "noise-multiplier": 0.4, "rounds": 1},
+            2,
+            "nobody else changes anything, drawn with probability 0.5, 1 round",
+        ),
+    ],
+    ids=["noise over rounds", "secret draws"],
+)
+def test_it_is_not_blind_over_rounds(
+    settings: dict[str, Any], large: int, case: str, tmp_path: Path, only: Callable[..., None]
+) -> None:
+    """Where nothing is wrong, readers are shown a good part of what is claimed, and no more than it."""
+    only(case)
+
+    assert command(tmp_path, settings, trials=400, large=large, small=0) == 0
+
+    for row in report_in(tmp_path).rows:
+        shown = row.clopper_pearson if row.gaussian is None else row.gaussian
+        assert 0.15 * row.claimed < shown <= row.claimed
+
+
 def terms(tmp_path: Path, **changes: object) -> Terms:
     path = written(tmp_path, CLIENTS, large=6, small=1)
     fields = {"trials": 120, "seconds": 600.0, "confidence": 0.99, **changes}
