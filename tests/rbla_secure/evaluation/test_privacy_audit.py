@@ -178,7 +178,7 @@ PLANTED = {
         f"{THIN}, 3 of 3 rounds",
         READERS,
         control=f"{THIN}, 1 of 3 rounds",
-        trials=200,
+        trials=300,
         large=18,
         small=0,
     ),
@@ -390,32 +390,34 @@ def test_it_is_not_blind(tmp_path: Path, only: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "large", "case"),
+    ("settings", "large", "case", "share"),
     [
         (
             {**MATRIX, "rounds": 3, "noise-multiplier": 0.5},
             18,
             f"{THIN}, 1 of 3 rounds",
+            0.3,
         ),
         (
             {**DRAWN_CLIENTS, "privacy.sample-rate": 0.5, "noise-multiplier": 0.4, "rounds": 1},
             2,
             "nobody else changes anything, drawn with probability 0.5, 1 round",
+            0.05,
         ),
     ],
     ids=["noise over rounds", "secret draws"],
 )
-def test_it_is_not_blind_over_rounds(
-    settings: dict[str, Any], large: int, case: str, tmp_path: Path, only: Callable[..., None]
+def test_it_is_not_blind_over_rounds(  # noqa: PLR0917  # the cases of a table
+    settings: dict[str, Any], large: int, case: str, share: float, tmp_path: Path, only: Callable[..., None]
 ) -> None:
-    """Where nothing is wrong, readers are shown a good part of what is claimed, and no more than it."""
+    """Where nothing is wrong, readers are shown a part of what is claimed, and no more than it."""
     only(case)
 
     assert command(tmp_path, settings, trials=400, large=large, small=0) == 0
 
     for row in report_in(tmp_path).rows:
         shown = row.clopper_pearson if row.gaussian is None else row.gaussian
-        assert 0.15 * row.claimed < shown <= row.claimed
+        assert share * row.claimed < shown <= row.claimed
 
 
 def terms(tmp_path: Path, **changes: object) -> Terms:
