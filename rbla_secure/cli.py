@@ -211,7 +211,7 @@ def _audit(options: argparse.Namespace) -> dict[str, object]:
     terms = Terms(
         config=config, trials=options.trials, seconds=options.seconds, confidence=options.confidence
     )
-    _say(options, f"audit {folder}: worst-case neighbours of one round or step, told apart by trials")
+    _say(options, f"audit {folder}: worst-case neighbours of rounds or steps, told apart by trials")
     report = audit(
         folder, terms, lambda case, done, trials: _say(options, f"{case}: {done} of {trials} trials each")
     )

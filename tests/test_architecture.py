@@ -213,6 +213,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.report",
         "rbla_secure.evaluation.suite",
         "rbla_secure.evaluation.privacy_audit.suite",
+        "rbla_secure.evaluation.privacy_audit.results",
         "rbla_secure.privacy.ledger",
         "rbla_secure.privacy.ledger_fields",
         "rbla_secure.privacy.sample_ledger",

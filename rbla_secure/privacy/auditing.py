@@ -11,6 +11,7 @@ Gaussian claims; it proves none.
 test. Error rates are upper limits of Clopper and Pearson (1934) in both.
 """
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -34,6 +35,7 @@ _RATES = 6
 _GUESS = 0.05
 # Scores of each kind without which a quarter chooses nothing.
 LEAST_SCORES = 40
+_MOST_SCORES = 10**15
 
 
 @final
@@ -71,7 +73,7 @@ class Audit:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What scores show an epsilon to be at least, by two roads; 0 where they show nothing.
+    """What scores show an epsilon to be at least, by two roads; 0 where they show nothing. Or the most that so many can show.
 
     Args:
         clopper_pearson: Of any mechanism, the larger one of both directions.
@@ -116,6 +118,62 @@ def lower_bounds(with_canary: Scores, without_canary: Scores, *, delta: float, c
         clopper_pearson=max(0.0, float(found[0]), float(found[1])),
         gaussian=Audit(mu=float(found[2]), confidence=confidence).epsilon(delta),
     )
+
+
+def most_shown(with_canary: int, without_canary: int, *, delta: float, confidence: float) -> Bounds:
+    """What :func:`lower_bounds` would find if so many scores of each kind were told apart without an error: it never finds more.
+
+    Of m scores that judge none is wrong, and the upper limit of an error rate is still p = 1 - alpha^(1/m): the bound of any mechanism is
+    ln((1 - delta - p) / p), about ln(m / ln(1/alpha)).
+
+    Args:
+        with_canary: Scores with the canary, those that choose the threshold included.
+        without_canary: The same without it.
+        delta: Of the claim.
+        confidence: As of the bounds.
+    """
+    alpha = (1 - confidence) / _RATES
+    judging = (_judging(with_canary), _judging(without_canary))
+    apart = np.array([0.5])
+    there, absent, mu = _bounds(np.ones(judging[0]), np.zeros(judging[1]), apart, delta=delta, alpha=alpha)
+    return Bounds(
+        clopper_pearson=max(0.0, float(there[0]), float(absent[0])),
+        gaussian=Audit(mu=float(mu[0]), confidence=confidence).epsilon(delta),
+    )
+
+
+def scores_needed(claim: float, *, delta: float, confidence: float, gaussian: bool) -> int | None:
+    """With how many scores of each kind :func:`most_shown` exceeds a claim, at least; None where more than 10^15 would be needed.
+
+    Args:
+        claim: Epsilon.
+        delta: Of it.
+        confidence: As of the bounds.
+        gaussian: Whether by the bound of Gaussian mechanisms, or else by that of any.
+    """
+    alpha = (1 - confidence) / _RATES
+
+    def exceeds(count: int) -> bool:
+        limit = -math.expm1(math.log(alpha) / _judging(count))
+        if not gaussian:
+            return 1 - delta - limit > 0 and math.log(1 - delta - limit) - math.log(limit) > claim
+        mu = -2 * float(stats.norm.ppf(limit))
+        return Audit(mu=mu, confidence=confidence).epsilon(delta) > claim
+
+    low, high = 0, LEAST_SCORES
+    while not exceeds(high):
+        low, high = high, 2 * high
+        if high > _MOST_SCORES:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if exceeds(middle) else (middle, high)
+    return max(LEAST_SCORES, high)
+
+
+def _judging(count: int) -> int:
+    """Of so many scores, those that do not choose the threshold."""
+    return count - int(count * _TO_CHOOSE)
 
 
 def _bounds(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rbla_secure.evaluation.privacy_audit.suite import Report, Row
+from rbla_secure.evaluation.privacy_audit.results import Report, Row
 
 _COLUMNS = (
     "case",
@@ -11,6 +11,7 @@ _COLUMNS = (
     "claimed epsilon",
     "at least (any mechanism)",
     "at least (Gaussian)",
+    "most that so many trials can show (any, Gaussian)",
     "trials",
     "seconds",
     "verdict",
@@ -30,15 +31,58 @@ def markdown(report: Report) -> str:
 def in_plain_words(report: Report) -> list[str]:
     """What was done, and what it means."""
     done = (
-        "Each claim is of one round or step, as the ledgers write it. Trials are so many with the canary and as many without. All "
-        f"bounds hold together with a confidence of {report.confidence:.4%}."
+        "Each claim is of one round or step, or of the rounds that its case names, as the ledgers write it. Trials are so many with the "
+        f"canary and as many without. All bounds hold together with a confidence of {report.confidence:.4%}."
     )
     found = (
         f"{len(report.refuted)} of {len(report.rows)} claims are too small."
         if report.refuted
         else "No bound exceeds its claim. An audit refutes claims and proves none."
     )
-    return [*(f"{text[0].upper()}{text[1:]}." for text in report.remarks), done, found]
+    remarks = [f"{text[0].upper()}{text[1:]}." for text in report.remarks]
+    return [*remarks, done, *_too_few(report), *_of_gaussians_alone(report), found]
+
+
+def _too_few(report: Report) -> list[str]:
+    """A line per case and claim that no trials of this number could have refuted."""
+    lines = {
+        f"{row.case}: {row.trials} trials cannot show more than {_most(row):.3f}: a claim of {row.claimed:.3f} cannot be refuted; "
+        f"{_needed(row)}, if they all could be told apart"
+        for row in report.rows
+        if row.too_few
+    }
+    if not lines:
+        return []
+    count = sum(row.too_few for row in report.rows)
+    return [
+        f"Of {count} of {len(report.rows)} claims nothing could have been shown (--trials, --seconds):",
+        *sorted(lines),
+    ]
+
+
+def _needed(row: Row) -> str:
+    return (
+        "no number of trials would do"
+        if row.trials_needed is None
+        else f"{row.trials_needed} trials would do"
+    )
+
+
+def _most(row: Row) -> float:
+    return row.most_clopper_pearson if row.most_gaussian is None else row.most_gaussian
+
+
+def _of_gaussians_alone(report: Report) -> list[str]:
+    """Claims that are refuted as those of a Gaussian mechanism or not at all."""
+    rows = [row for row in report.rows if not row.too_few and row.most_clopper_pearson <= row.claimed]
+    if not rows:
+        return []
+    most = max(row.most_clopper_pearson for row in rows)
+    text = (
+        f"{len(rows)} of {len(report.rows)} claims the Gaussian bound alone could refute: so many trials show no more than {most:.3f} of "
+        "any mechanism."
+    )
+    return [text]
 
 
 def refutation(rows: Sequence[Row]) -> str:
@@ -59,7 +103,14 @@ def _cells(row: Row) -> list[str]:
         f"{row.claimed:.3f}",
         f"{row.clopper_pearson:.3f}",
         "-" if row.gaussian is None else f"{row.gaussian:.3f}",
+        f"{row.most_clopper_pearson:.3f}, {'-' if row.most_gaussian is None else f'{row.most_gaussian:.3f}'}",
         str(row.trials),
         f"{row.seconds:.0f}",
-        "EXCEEDED" if row.exceeds else "holds",
+        _verdict(row),
     ]
+
+
+def _verdict(row: Row) -> str:
+    if row.exceeds:
+        return "EXCEEDED"
+    return "TOO FEW TRIALS" if row.too_few else "holds"

@@ -11,23 +11,28 @@ import torch
 from torch import nn
 
 from protocols.interface import SumResult
-from protocols.primitives.prg import UniformStream
+from protocols.primitives.prg import KEY_SIZE, UniformStream
+from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.session import ClientId, Session
 from rbla_secure import assembly
 from rbla_secure.federation import contribution, protection, spending
+from rbla_secure.federation import plan as plans
+from rbla_secure.federation import release as releases
 from rbla_secure.federation import round as rounds
 from rbla_secure.federation.contribution import Integers
 from rbla_secure.federation.derived import row_quorum, threshold
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.protection import Views
 from rbla_secure.federation.release import Released
+from rbla_secure.federation.secret_cohorts import Draws
+from rbla_secure.federation.spending import Spending
 from rbla_secure.lora.average import GroupAverage, Totals
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
 from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
-from rbla_secure.privacy.ledger import Observer
-from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
+from rbla_secure.privacy.ledger import Observer, Shown
+from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from tests.support.single_examples import Loss, in_one_batch
 
@@ -157,3 +162,49 @@ def rows_are_divided_first(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(rounds, "average", noised)
     patch.setattr(contribution, "add_noise", lambda integers, _mechanism, _stream: integers)
+
+
+def rounds_are_not_apart(patch: pytest.MonkeyPatch) -> None:
+    """Noise and ledger are those of clients that stay away for some rounds, and those of the first round take part in every one."""
+    one_turn_is_counted(patch)
+    honest = plans.planned_cohort
+    patch.setattr(plans, "planned_cohort", lambda config, _number: honest(config, 1))
+    patch.setattr(MatrixNoise, "_check_apart", lambda *_: None)
+
+
+def norm_of_the_column_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Noise is scaled for the sum of a round, and added to what the matrix has combined of several."""
+
+    def of_one_round(self: CentralGaussian, _band: int) -> tuple[float, ...]:
+        return (sqrt(self.variance()),)
+
+    patch.setattr(CentralGaussian, "component_stds", of_one_round)
+
+
+def one_turn_is_counted(patch: pytest.MonkeyPatch) -> None:
+    """The ledger counts the first round of a client, and none that follows."""
+    honest = Spending.spend
+
+    def once(self: Spending, session: Session, part: Shown, contributors: Collection[ClientId]) -> None:
+        counted = {client for entry in self.ledger.entries for client in entry.clients}
+        if new := [client for client in contributors if client not in counted]:
+            honest(self, session, part, new)
+
+    patch.setattr(Spending, "spend", once)
+
+
+def noise_is_used_again(patch: pytest.MonkeyPatch) -> None:
+    """All rounds of a run have the noise of its first one: what a client adds shows in their differences."""
+    keys = [SYSTEM_RANDOM(KEY_SIZE)]
+
+    def first(_plan: Plan, session: Session, _party: str) -> bytes:
+        if session.round == 1:
+            keys[0] = SYSTEM_RANDOM(KEY_SIZE)
+        return keys[0]
+
+    patch.setattr(releases, "noise_key", first)
+
+
+def everybody_is_drawn(patch: pytest.MonkeyPatch) -> None:
+    """Draws are made, and everybody takes part in every round all the same."""
+    patch.setattr(Draws, "takes_part", lambda _self, _number: True)

@@ -1,33 +1,28 @@
-"""What the product itself writes of a round that an audit has played: its own ledgers, in a folder that is thrown away."""
+"""What the product itself writes of rounds that an audit has played: its own ledgers, in a folder that is thrown away."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from protocols.session import ClientId, Session
+from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.spending import Spending, terms_of
-from rbla_secure.privacy.ledger import Ledger, Observer, Shown
+from rbla_secure.privacy.ledger import Ledger, Observer
 
 
-def ledger_claims(
-    plan: Plan, session: Session, told: Sequence[tuple[Shown, Collection[ClientId]]]
-) -> dict[Observer, float]:
-    """By observer, the epsilon that privacy.json has after a round; infinite where nothing is claimed.
-
-    Args:
-        plan: Of the round.
-        session: Of the round.
-        told: What was about to show inputs, and whose, each time that the round said so.
+def ledger_claims(plan: Plan, rounds: Sequence[Played]) -> dict[Observer, float]:
+    """By observer, the epsilon that privacy.json has after these rounds of a run; infinite where nothing is claimed.
 
     Raises:
-        BudgetError: The configuration's budget does not let such a round open.
+        BudgetError: The configuration's budget does not let one of them open.
     """
     with TemporaryDirectory(prefix="rbla-secure-audit-") as name:
         folder = Path(name)
         log = AuditLog.create(folder / FILE_NAME, Entry.of_run(EventKind.RUN_CREATED))
-        spending = Spending(plan, Ledger.open(folder, terms_of(plan, session.run)), log)
-        for part, clients in told:
-            spending.spend(session, part, clients)
+        ledger = Ledger.open(folder, terms_of(plan, rounds[0].session.run))
+        spending = Spending(plan, ledger, log)
+        for played in rounds:
+            for part, clients in played.told:
+                spending.spend(played.session, part, clients)
         return {observer: spending.ledger.epsilon(observer) for observer in Observer}

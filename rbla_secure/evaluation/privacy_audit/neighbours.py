@@ -10,7 +10,7 @@ one of them is the sum of its own integers, or none, and of noise that no other 
 own, and independent of the others. The others are what a neighbour may be beside.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -88,7 +88,23 @@ def neighbours(plan: Plan, session: Session) -> tuple[list[Neighbours], list[Ski
     """The cases of a plan with noise of client level in one round, and those that do not apply to it."""
     cases = _Cases(plan, session)
     absent = plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
-    found = list(cases.absent() if absent else cases.zeroed())
+    return _parted(cases.absent() if absent else cases.zeroed())
+
+
+def neighbours_over_rounds(plan: Plan, session: Session) -> tuple[list[Neighbours], list[Skipped]]:
+    """Those of rounds that belong together: what else one round has, such as drop-outs, changes no noise of a server.
+
+    Args:
+        plan: Whose noise cancels over rounds, or who takes part in them by secret draws.
+        session: Of the first round, in which canaries take part.
+    """
+    cases = _Cases(plan, session)
+    absent = plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
+    return _parted(cases.drawn() if absent else cases.in_turns())
+
+
+def _parted(found: Iterable[Neighbours | Skipped]) -> tuple[list[Neighbours], list[Skipped]]:
+    found = list(found)
     skipped = [each for each in found if isinstance(each, Skipped)]
     return [each for each in found if isinstance(each, Neighbours)], skipped
 
@@ -106,14 +122,8 @@ class _Cases:
     def zeroed(self) -> Iterator[Neighbours | Skipped]:
         """One client sends zeros."""
         plan = self._plan
-        several = len(self._open) > 1
-        yield self._pair("largest change, in the rarest rows", [self._thin])
-        yield self._pair("the same beside the same change of everybody else", [self._thin], others=True)
-        if several:
-            yield self._pair("largest change, in all rows", self._open)
-        else:
-            yield Skipped(name="largest change, in all rows", reason="all clients hold the same rows")
-        yield self._in_most_shares(several=several)
+        yield from self.in_turns()
+        yield self._in_most_shares(several=len(self._open) > 1)
         yield from self._with_drop_outs()
         if adaptive(plan.config):
             yield self._pair("a change that is just not clipped", self._open, length=_SHORT)
@@ -121,6 +131,21 @@ class _Cases:
             reason = "privacy.clipping is not adaptive: nobody counts who is clipped"
             yield Skipped(name="a change that is just not clipped", reason=reason)
         yield Skipped(name="one client is not there", reason="privacy.adjacency=zero-out does not claim it")
+
+    def in_turns(self) -> Iterator[Neighbours | Skipped]:
+        """One client sends zeros, whenever it takes part."""
+        yield self._pair("largest change, in the rarest rows", [self._thin])
+        yield self._pair("the same beside the same change of everybody else", [self._thin], others=True)
+        if len(self._open) > 1:
+            yield self._pair("largest change, in all rows", self._open)
+        else:
+            yield Skipped(name="largest change, in all rows", reason="all clients hold the same rows")
+
+    def drawn(self) -> Iterator[Neighbours | Skipped]:
+        """One client is not there, whether it is drawn or not."""
+        yield self._pair("nobody else changes anything", [self._thin])
+        yield self._pair("everybody else sends the same change", [self._thin], others=True)
+        yield self._fewest("nobody else is there", [self._thin], self._session.members, 1)
 
     def absent(self) -> Iterator[Neighbours | Skipped]:
         """One client is not there."""
@@ -224,13 +249,15 @@ class _Cases:
         present = [
             client for client in self._session.members if client not in silent and client not in canaries
         ]
+        # Also of those whose turn is another round.
+        enrolled = [client for client in self._plan.ranks if client not in silent and client not in canaries]
         change = largest * self._direction(chosen[0], bands, block=None)
         return Neighbours(
             name=name,
             canaries=canaries,
             length=largest,
             # The same rows, as far as somebody holds them.
-            others={each: _cut(change, self._plan.ranks[each]) for each in present} if others else {},
+            others={each: _cut(change, self._plan.ranks[each]) for each in enrolled} if others else {},
             silent=silent,
             absent=absent,
             vote=(1 if length < 1 else -1) if adaptive(config) else 0,

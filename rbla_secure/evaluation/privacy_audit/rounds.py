@@ -13,6 +13,7 @@ from rbla_secure.evaluation.privacy_audit.claims import ledger_claims
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, Skipped, neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played, SmallFederation
 from rbla_secure.evaluation.privacy_audit.views import scores
+from rbla_secure.federation.plan import Plan
 
 
 @final
@@ -70,11 +71,7 @@ class RoundCase(Case):
         Raises:
             BudgetError: The budget lets no such round open.
         """
-        plan, session = self._federation.plan, self._federation.session
-        there, absent = (ledger_claims(plan, session, each.told) for each in self._first)
-        # Whichever of two neighbours is the true one: what it prints must hold.
-        found = {observer: min(there[observer], absent[observer]) for observer in there}
-        return {observer.value: claim for observer, claim in found.items() if math.isfinite(claim)}
+        return smaller_claims(self._federation.plan, *([each] for each in self._first))
 
     def play(self) -> Sequence[Trial]:
         """One round in which each of several canaries is there or not, or one round with a single one and one without."""
@@ -97,6 +94,18 @@ class RoundCase(Case):
             seen = scores(plan, session, self._pair, played, canary=canary)
             found.append(Trial(there=canary in there, scores={each.value: seen[each] for each in seen}))
         return found
+
+
+def smaller_claims(plan: Plan, there: Sequence[Played], absent: Sequence[Played]) -> dict[str, float]:
+    """Of two neighbours' rounds, by observer against whom something is claimed.
+
+    Raises:
+        BudgetError: The budget lets no such round open.
+    """
+    ours, theirs = ledger_claims(plan, there), ledger_claims(plan, absent)
+    # Whichever of two neighbours is the true one: what it prints must hold.
+    found = {observer: min(ours[observer], theirs[observer]) for observer in ours}
+    return {observer.value: claim for observer, claim in found.items() if math.isfinite(claim)}
 
 
 def round_cases(federation: SmallFederation) -> tuple[list[RoundCase], list[Skipped]]:

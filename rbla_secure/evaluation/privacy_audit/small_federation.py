@@ -8,7 +8,7 @@ integers, a thousand times slower.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import final
@@ -17,25 +17,29 @@ import numpy as np
 
 from protocols.clock import SYSTEM_CLOCK
 from protocols.identity import ThrowawayAuthority
-from protocols.interface import SecureSum, SumClient, SumResult, SumServer
+from protocols.interface import SecureSum, SumResult
 from protocols.plain import Plain
 from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.choices import Factors, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PrivacyError
+from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched
 from rbla_secure.federation.components import Seeds
 from rbla_secure.federation.contribution import Integers, contribution
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.derived import bands_and_holders
-from rbla_secure.federation.exchange import Answer, Exchange, Parcel
+from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
 
 # How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
@@ -43,7 +47,6 @@ _ROOM = 1.5
 _LEAST_WIDTH = 8
 _MOST_WIDTH = 2048
 _LAYERS = 2
-_ROUND = 1
 
 
 @final
@@ -52,14 +55,16 @@ class Side:
     """One of two neighbouring federations.
 
     Args:
-        changes: By client, shape (rank, row_length): what its training changes. Everyone else changes nothing.
+        changes: By client, shape (rank, row_length): what its training changes, each time. Everyone else changes nothing.
         silent: Who is not there.
         before_keys: Whether the silent are not there from the first message on, or fall silent when their input is due.
+        ended: Rounds in which nobody's input arrives.
     """
 
     changes: Mapping[ClientId, UpdateRows]
     silent: frozenset[ClientId] = frozenset()
     before_keys: bool = False
+    ended: frozenset[int] = frozenset()
 
 
 @final
@@ -68,15 +73,19 @@ class Played:
     """All that anybody could have seen of a round.
 
     Args:
+        session: Its own.
+        before: The adapter that it began with.
         outcome: As the round returned it; its adapter is published.
         sums: What the secure sum opened to the server; None if nothing.
         uploads: By client, its integers with their noise, as they left it.
         told: Each time that the round said what was about to show inputs: what, and whose.
     """
 
+    session: Session
+    before: Adapter
     outcome: RoundOutcome
-    sums: SumResult | None
-    uploads: Mapping[ClientId, Integers]
+    sums: SumResult | None = None
+    uploads: Mapping[ClientId, Integers] = field(default_factory=dict)
     told: Sequence[tuple[Shown, tuple[ClientId, ...]]]
 
 
@@ -106,7 +115,7 @@ def small_layout(config: Config) -> AdapterLayout:
 
 @final
 class SmallFederation:
-    """Plays the first round of a configuration as often as it is asked to, each time with fresh keys and noise.
+    """Plays the first rounds of a configuration as often as it is asked to, each time with fresh keys, draws and noise.
 
     Raises:
         PrivacyError: The noise is not secret, so that there is nothing to audit.
@@ -120,7 +129,7 @@ class SmallFederation:
                 "epsilon is worthless anyway"
             )
         self.plan = Plan.build(config, layout=small_layout(config), base_digest=bytes(32))
-        self.session = self.plan.session(run=bytes(RUN_ID_SIZE), round_number=_ROUND, attempt=1)
+        self.session = self.session_of(1)
         self._in_the_clear = config.secure_sum is SecureSumMode.HOMOMORPHIC
         signed = self.plan.needs_identities and not self._in_the_clear
         self._authority = (
@@ -141,37 +150,65 @@ class SmallFederation:
             found.append("encrypted sums are added in the clear: they open the same integers")
         return found
 
+    def session_of(self, number: int) -> Session:
+        """That of a round, from 1; those of all plays are the same."""
+        return self.plan.session(run=bytes(RUN_ID_SIZE), round_number=number, attempt=1)
+
     def play(self, side: Side) -> Played:
-        """One round."""
+        """The first round."""
+        return self.play_rounds(side, 1)[0]
+
+    def play_rounds(self, side: Side, rounds: int) -> list[Played]:
+        """The first so many rounds, one after the other as a coordinator has them: adapter, clients, noise and draws go on."""
         uploads: dict[ClientId, Integers] = {}
+        server, draws = Watched(self._sum_of(None)), SecretCohorts.of(self.plan)
+        members = {name for number in range(1, rounds + 1) for name in self.session_of(number).members}
+        people = {
+            name: self._participant(name, side, uploads, draws)
+            for name in sorted(members)
+            if not (side.before_keys and name in side.silent)
+        }
+        exchange = Calls(people, late=side.silent, ended=side.ended, input_stage=server.input_stage)
+        adapter, matrix, found = self.plan.initial_adapter, matrix_noise(self.plan), list[Played]()
+        for number in range(1, rounds + 1):
+            session = self.session_of(number)
+            asked = None if draws is None else draws.asked(session.members, number)
+            conversation = Conversation(self.plan, session, server, asked=asked)
+            prepare_round(conversation, exchange)
+            played = self._round(conversation, adapter, exchange, matrix)
+            found.append(replace(played, sums=server.opened, uploads=dict(uploads)))
+            adapter = played.outcome.adapter
+            uploads.clear()
+        exchange.end()
+        return found
+
+    def _round(
+        self,
+        conversation: Conversation,
+        adapter: Adapter,
+        exchange: Exchange,
+        matrix: MatrixNoise | None,
+    ) -> Played:
         told: list[tuple[Shown, tuple[ClientId, ...]]] = []
-        server = _Watched(self._sum_of(None))
-        exchange = _Calls(
-            {
-                name: self._participant(name, side, uploads)
-                for name in self.session.members
-                if name not in side.silent
-            },
-            # Whoever is silent from its input on still has its keys asked for.
-            late={}
-            if side.before_keys
-            else {name: self._participant(name, side, uploads) for name in side.silent},
-            input_stage=server.input_stage,
-        )
-        conversation = Conversation(self.plan, self.session, server)
-        prepare_round(conversation, exchange)
         outcome = run_round(
             self.plan,
             conversation,
-            self.plan.initial_adapter,
+            adapter,
             exchange,
             filtering=self._filtering,
+            matrix=matrix,
             before_reveal=lambda part, clients: told.append((part, tuple(clients))),
         )
-        exchange.end()
-        return Played(outcome=outcome, sums=server.opened, uploads=uploads, told=told)
+        return Played(
+            session=conversation.session,
+            before=adapter,
+            outcome=outcome,
+            told=told,
+        )
 
-    def _participant(self, name: ClientId, side: Side, uploads: dict[ClientId, Integers]) -> Participant:
+    def _participant(
+        self, name: ClientId, side: Side, uploads: dict[ClientId, Integers], draws: SecretCohorts | None
+    ) -> Participant:
         return Participant(
             name,
             plan=self.plan,
@@ -179,6 +216,7 @@ class SmallFederation:
             train=partial(_train, side.changes.get(name)),
             examples=1,
             contribute=_recording(uploads),
+            draws=None if draws is None else draws.draws_of(name),
         )
 
     def _sum_of(self, name: ClientId | None) -> SecureSum:
@@ -215,100 +253,3 @@ def _recording(uploads: dict[ClientId, Integers]) -> Callable[..., Integers]:
         return found
 
     return contribute
-
-
-@final
-class _Calls(Exchange):
-    """Calls each participant in turn; those that are not there answer nothing, the late ones nothing from their input on."""
-
-    def __init__(
-        self,
-        participants: Mapping[ClientId, Participant],
-        *,
-        late: Mapping[ClientId, Participant],
-        input_stage: str,
-    ) -> None:
-        self._participants = {**participants, **late}
-        self._late = frozenset(late)
-        self._input_stage = input_stage
-        self._began = False
-
-    def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
-        """Deliver messages one after the other."""
-        for client, parcels in messages.items():
-            for parcel in parcels:
-                self._began = self._began or parcel.stage == self._input_stage
-                if client in self._participants and not (self._began and client in self._late):
-                    data = self._participants[client].handle(parcel.data)
-                    yield Answer(client=client, parcel=replace(parcel, data=data))
-
-    def end(self) -> None:
-        """Every participant drops its secrets."""
-        for participant in self._participants.values():
-            participant.end()
-
-
-@final
-class _Watched(SecureSum):
-    """The server's side of a secure sum, and what it opened."""
-
-    name = "watched"
-
-    def __init__(self, secure_sum: SecureSum) -> None:
-        self._secure_sum = secure_sum
-        self.input_stage = secure_sum.input_stage  # type: ignore[misc]  # that of whichever sum it watches
-        self._server: _WatchedServer | None = None
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Those of the sum."""
-        return self._secure_sum.stages
-
-    @property
-    def opened(self) -> SumResult | None:
-        """What the server learnt in the session that it opened last; None if nothing."""
-        return self._server.opened if self._server is not None else None
-
-    def client(self, session: Session, me: ClientId) -> SumClient:
-        """That of the sum."""
-        return self._secure_sum.client(session, me)
-
-    def server(self, session: Session) -> SumServer:
-        """That of the sum, watched."""
-        self._server = _WatchedServer(inner=self._secure_sum.server(session))
-        return self._server
-
-
-@final
-@dataclass(slots=True, kw_only=True)
-class _WatchedServer(SumServer):
-    inner: SumServer
-    opened: SumResult | None = field(default=None, repr=False)
-
-    def requests(self) -> Mapping[ClientId, bytes]:
-        return self.inner.requests()
-
-    def receive(self, client: ClientId, reply: bytes) -> None:
-        self.inner.receive(client, reply)
-
-    def close_stage(self) -> None:
-        self.inner.close_stage()
-
-    def expect(self, bindings: Mapping[int, bytes]) -> None:
-        self.inner.expect(bindings)
-
-    @property
-    def faults(self) -> Mapping[ClientId, str]:
-        return self.inner.faults
-
-    @property
-    def disputes(self) -> Mapping[ClientId, tuple[ClientId, ...]]:
-        return self.inner.disputes
-
-    @property
-    def contributors(self) -> tuple[ClientId, ...] | None:
-        return self.inner.contributors
-
-    def result(self, bindings: Mapping[int, bytes]) -> SumResult:
-        self.opened = self.inner.result(bindings)
-        return self.opened

@@ -16,22 +16,23 @@ from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 import protocols
 import rbla_secure
-from rbla_secure.choices import Mechanism
 from rbla_secure.config import Config
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import PrivacyError, RunFolderError
 from rbla_secure.evaluation.privacy_audit.case import Case
 from rbla_secure.evaluation.privacy_audit.examples import step_cases
 from rbla_secure.evaluation.privacy_audit.neighbours import Skipped
+from rbla_secure.evaluation.privacy_audit.over_rounds import course_cases, more_than_a_round
+from rbla_secure.evaluation.privacy_audit.results import NotTried, Record, Report, Row
 from rbla_secure.evaluation.privacy_audit.rounds import round_cases
 from rbla_secure.evaluation.privacy_audit.small_federation import SmallFederation
 from rbla_secure.federation.derived import sample_level
 from rbla_secure.federation.protection import noisy
-from rbla_secure.privacy.auditing import lower_bounds
+from rbla_secure.privacy.auditing import lower_bounds, most_shown, scores_needed
 
 FILE = "audit.json"
 # Fewer trials of each kind bound next to nothing.
@@ -59,76 +60,8 @@ class Terms:
     confidence: float
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Row(_Record):
-    """What one observer's view of one case has shown.
-
-    Args:
-        case: Its name.
-        relation: Of the neighbours.
-        observer: Whose view.
-        claimed: Epsilon as the product writes it.
-        delta: Of it.
-        clopper_pearson: Epsilon that the scores show at least, whatever the mechanism.
-        gaussian: The same of a Gaussian one; null where the claim is not that of one.
-        trials: With the canary or without, of whichever there are fewer.
-        seconds: That the case's trials took, for all of its observers.
-    """
-
-    case: str
-    relation: str
-    observer: str
-    claimed: float
-    delta: float
-    clopper_pearson: float
-    gaussian: float | None
-    trials: int
-    seconds: float
-
-    @property
-    def shown(self) -> float:
-        """The larger bound."""
-        return max(self.clopper_pearson, self.gaussian or 0.0)
-
-    @property
-    def exceeds(self) -> bool:
-        """Whether more is shown than is claimed."""
-        return self.shown > self.claimed
-
-
-class NotTried(_Record):
-    """A case that does not apply, and why."""
-
-    case: str
-    reason: str
-
-
-class Report(_Record):
-    """A finished audit.
-
-    Args:
-        confidence: Of all bounds together.
-        rows: By case and observer.
-        not_tried: The cases that do not apply.
-        remarks: What is other than in a run.
-    """
-
-    confidence: float
-    rows: tuple[Row, ...]
-    not_tried: tuple[NotTried, ...]
-    remarks: tuple[str, ...]
-
-    @property
-    def refuted(self) -> tuple[Row, ...]:
-        """The claims that are too small."""
-        return tuple(row for row in self.rows if row.exceeds)
-
-
-class _File(_Record):
-    format: Literal[2]
+class _File(Record):
+    format: Literal[3]
     audit: str
     sources: str
     config: str
@@ -139,7 +72,7 @@ class _File(_Record):
     report: Report | None
 
 
-class _Scores(_Record):
+class _Scores(Record):
     audit: str
     case: str
     with_canary: dict[str, list[float]]
@@ -167,7 +100,7 @@ def audit(folder: Path, terms: Terms, observe: Observe) -> Report:
         trials = _affordable(cases, terms)
         folder.mkdir(parents=True, exist_ok=True)
         file = _File(
-            format=2,
+            format=3,
             audit=secrets.token_hex(16),
             sources=_sources(),
             config=terms.config.digest().hex(),
@@ -206,11 +139,9 @@ def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
         PlanError: The configuration is refused.
     """
     cases, skipped, remarks = list[Case](), list[Skipped](), list[str]()
-    if not_played := _more_than_a_round(config):
-        skipped.append(Skipped(name="clients", reason=not_played))
-    elif noisy(config):
+    if noisy(config):
         federation = SmallFederation(config)
-        rounds, others = round_cases(federation)
+        rounds, others = course_cases(federation) if more_than_a_round(config) else round_cases(federation)
         cases += rounds
         skipped += others
         remarks += federation.remarks
@@ -230,18 +161,8 @@ def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
         raise PrivacyError(
             "nothing is claimed that could be audited: noise-multiplier or sample-level.noise-multiplier must be above 0, and "
             "some round must be able to open with its noise"
-            + (f"; clients: {not_played}" if not_played else "")
         )
     return cases, skipped, remarks
-
-
-def _more_than_a_round(config: Config) -> str:
-    """Why the claims about clients are not those of single rounds with everybody in them, which an audit plays; empty if they are."""
-    if config.privacy.mechanism is Mechanism.BANDED_MATRIX:
-        return f"privacy.mechanism={config.privacy.mechanism}: its noise is over several rounds, and an audit plays one"
-    if config.privacy.sample_rate < 1:
-        return f"privacy.sample-rate={config.privacy.sample_rate:g}: it rests on draws, and an audit plays a round of everybody"
-    return ""
 
 
 def _affordable(cases: Sequence[Case], terms: Terms) -> dict[str, int]:
@@ -249,6 +170,8 @@ def _affordable(cases: Sequence[Case], terms: Terms) -> dict[str, int]:
     each = terms.seconds / len(cases)
     found = {}
     for case in cases:
+        # What a case works out once is no part of a trial's time.
+        case.play()
         began = time.perf_counter()
         made = len(case.play()) + len(case.play())
         for_one = 2 * (time.perf_counter() - began) / made
@@ -295,12 +218,10 @@ def _least(*kinds: Mapping[str, list[float]]) -> int:
 def _judged(case: Case, scores: _Scores, confidence: float) -> list[Row]:
     rows = []
     for observer, claimed in case.claims.items():
-        bounds = lower_bounds(
-            np.array(scores.with_canary[observer]),
-            np.array(scores.without_canary[observer]),
-            delta=case.delta,
-            confidence=confidence,
-        )
+        there, absent = np.array(scores.with_canary[observer]), np.array(scores.without_canary[observer])
+        bounds = lower_bounds(there, absent, delta=case.delta, confidence=confidence)
+        most = most_shown(len(there), len(absent), delta=case.delta, confidence=confidence)
+        needed = scores_needed(claimed, delta=case.delta, confidence=confidence, gaussian=case.gaussian)
         rows.append(
             Row(
                 case=case.name,
@@ -310,7 +231,11 @@ def _judged(case: Case, scores: _Scores, confidence: float) -> list[Row]:
                 delta=case.delta,
                 clopper_pearson=bounds.clopper_pearson,
                 gaussian=bounds.gaussian if case.gaussian else None,
+                most_clopper_pearson=most.clopper_pearson,
+                most_gaussian=most.gaussian if case.gaussian else None,
                 trials=_done(scores),
+                trials_needed=needed,
+                too_few=(most.gaussian if case.gaussian else most.clopper_pearson) <= claimed,
                 seconds=scores.seconds,
             )
         )

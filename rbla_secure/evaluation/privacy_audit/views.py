@@ -64,13 +64,12 @@ class _Seen:
     def in_adapter(self, *, known: Collection[ClientId]) -> float:
         """From the step of the adapter: what every row was divided by is public, so the sums can be worked out again."""
         plan, direction = self.plan, self.case.canaries[self.canary]
-        step = self.played.outcome.adapter.rows.astype(np.float64) - plan.initial_adapter.rows
         if plan.grouped:
             # A median of groups is nothing that noise can be taken off from.
-            return float((step[: len(direction)] * direction).sum())
-        sums = self._sums_again(step)
+            return float((step_of(self.played)[: len(direction)] * direction).sum())
+        sums = sums_again(plan, self.mechanism, self.played)
         if plan.config.privacy.mechanism is Mechanism.DISTRIBUTED:
-            sums = self._less(sums, known)
+            sums = less(sums, self.played, known)
         return _product(sums, self._pattern())
 
     def in_sums(self, *, known: Collection[ClientId]) -> float:
@@ -83,20 +82,11 @@ class _Seen:
         # What a colluder has uploaded is taken off whole, so none of its components is left to remove.
         seeds = {key: seed for key, seed in opened.extra_secrets.items() if key[0] not in known}
         there = [client for client in known if client in opened.survivors]
-        left = self._less(remove_components(opened.sums, self.mechanism, seeds), there)
+        left = less(remove_components(opened.sums, self.mechanism, seeds), self.played, there)
         return _product(left, self._by_segment())
 
     def _pattern(self) -> dict[int, Values]:
-        """By band: what the canary adds to it before noise, in integer units, and last in the lowest band what that does to its vote."""
-        length = self.plan.quantizer.scale * self.mechanism.clip_norm
-        direction, columns = self.case.canaries[self.canary], self.plan.columns
-        found = {
-            band.index: length * direction[band.start : band.stop, columns].ravel()
-            for band in held_bands(self.plan.bands, len(direction))
-        }
-        if self.mechanism.count_unit:
-            found[0] = np.append(found[0], (self.case.vote - 1) * self.mechanism.count_unit)
-        return found
+        return pattern(self.plan, self.mechanism, self.case, self.canary)
 
     def _by_segment(self) -> Mapping[int, Values]:
         """The same by segment: one per band, or where clients are summed in groups that of the canary's."""
@@ -107,42 +97,62 @@ class _Seen:
         held = held_bands(self.plan.bands, self.plan.ranks[self.canary])
         return {segment.index: np.concatenate([pattern[band.index] for band in held])}
 
-    def _sums_again(self, step: Values) -> dict[int, Values]:
-        """By band, in integer units, the published count last in the lowest one."""
-        plan, outcome = self.plan, self.played.outcome
-        ones = {
-            segment.index: BandTotal(
-                weighted_sum=np.ones(plan.bands[segment.index].height * int(plan.columns.sum())),
-                weight=plan.denominator(self.session, segment.index, outcome.survivors),
-                cut_off=None,
-            )
-            for segment in self.session.segments
-        }
-        # One summed unit moves a row by so much: what the plan's own average and step make of it.
-        moves = average(plan, spread(ones, plan.bands, plan.columns)).rows * plan.config.server_learning_rate
-        found = {}
-        for index in ones:
-            rows = slice(plan.bands[index].start, plan.bands[index].stop)
-            moved, unit = step[rows, plan.columns].ravel(), moves[rows, plan.columns].ravel()
-            found[index] = plan.quantizer.scale * np.divide(
-                moved, unit, out=np.zeros_like(moved), where=unit > 0
-            )
-        if self.mechanism.count_unit and 0 in found:
-            share = 0.5 if outcome.unclipped is None else outcome.unclipped
-            count = 2 * self.mechanism.count_unit * (share - 0.5) * len(outcome.survivors)
-            found[0] = np.append(found[0], count)
-        return found
 
-    def _less(
-        self, sums: Mapping[int, Values | IntegerVector], known: Collection[ClientId]
-    ) -> dict[int, Values]:
-        """Sums without the whole uploads of some clients."""
-        left = {index: values.astype(np.float64) for index, values in sums.items()}
-        for client in known:
-            for index, values in self.played.uploads.get(client, {}).items():
-                if index in left:
-                    left[index] -= values
-        return left
+def pattern(
+    plan: Plan, mechanism: GaussianMechanism, case: Neighbours, canary: ClientId
+) -> dict[int, Values]:
+    """By band: what a canary adds to it before noise, in integer units, and last in the lowest band what that does to its vote."""
+    length, direction = plan.quantizer.scale * mechanism.clip_norm, case.canaries[canary]
+    found = {
+        band.index: length * direction[band.start : band.stop, plan.columns].ravel()
+        for band in held_bands(plan.bands, len(direction))
+    }
+    if mechanism.count_unit:
+        found[0] = np.append(found[0], (case.vote - 1) * mechanism.count_unit)
+    return found
+
+
+def step_of(played: Played) -> Values:
+    """Shape (max_rank, row_length): by how much a round moved the adapter."""
+    step: Values = played.outcome.adapter.rows.astype(np.float64) - played.before.rows
+    return step
+
+
+def sums_again(plan: Plan, mechanism: GaussianMechanism, played: Played) -> dict[int, Values]:
+    """By band, in integer units, the sums that a step was made of, and the published count last in the lowest one."""
+    outcome, session, step = played.outcome, played.session, step_of(played)
+    ones = {
+        segment.index: BandTotal(
+            weighted_sum=np.ones(plan.bands[segment.index].height * int(plan.columns.sum())),
+            weight=plan.denominator(session, segment.index, outcome.survivors),
+            cut_off=None,
+        )
+        for segment in session.segments
+    }
+    # One summed unit moves a row by so much: what the plan's own average and step make of it.
+    moves = average(plan, spread(ones, plan.bands, plan.columns)).rows * plan.config.server_learning_rate
+    found = {}
+    for index in ones:
+        rows = slice(plan.bands[index].start, plan.bands[index].stop)
+        moved, unit = step[rows, plan.columns].ravel(), moves[rows, plan.columns].ravel()
+        found[index] = plan.quantizer.scale * np.divide(moved, unit, out=np.zeros_like(moved), where=unit > 0)
+    if mechanism.count_unit and 0 in found:
+        share = 0.5 if outcome.unclipped is None else outcome.unclipped
+        count = 2 * mechanism.count_unit * (share - 0.5) * len(outcome.survivors)
+        found[0] = np.append(found[0], count)
+    return found
+
+
+def less(
+    sums: Mapping[int, Values | IntegerVector], played: Played, known: Collection[ClientId]
+) -> dict[int, Values]:
+    """Sums without the whole uploads of some clients."""
+    left = {index: values.astype(np.float64) for index, values in sums.items()}
+    for client in known:
+        for index, values in played.uploads.get(client, {}).items():
+            if index in left:
+                left[index] -= values
+    return left
 
 
 def _product(seen: Mapping[int, Values | IntegerVector], pattern: Mapping[int, Values]) -> float:

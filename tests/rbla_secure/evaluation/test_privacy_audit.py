@@ -12,7 +12,8 @@ from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.errors import PrivacyError, RunFolderError
 from rbla_secure.evaluation.privacy_audit import suite
-from rbla_secure.evaluation.privacy_audit.suite import FILE, Report, Terms, audit, prepared
+from rbla_secure.evaluation.privacy_audit.results import Report
+from rbla_secure.evaluation.privacy_audit.suite import FILE, Terms, audit, prepared
 from rbla_secure.privacy.auditing import LEAST_SCORES
 from tests.support import planted_privacy as planted
 
@@ -31,6 +32,22 @@ CLIENTS = {
 }
 CENTRAL = {**CLIENTS, "privacy.mechanism": "central", "privacy.colluders": 0}
 ABSENT = {**CENTRAL, "noise-multiplier": 3.0, "privacy.adjacency": "add-or-remove"}
+MATRIX = {
+    **CENTRAL,
+    "privacy.mechanism": "banded-matrix",
+    "privacy.separation": 3,
+    "tiers.large.cohort": 6,
+    "noise-multiplier": 2.0,
+}
+DRAWN_CLIENTS = {
+    **ABSENT,
+    "noise-multiplier": 0.7,
+    "privacy.sample-rate": 0.02,
+    "privacy.delta": 1e-3,
+    "min-holders": 1,
+    "rounds": 3,
+}
+SECRETLY = "nobody else changes anything, drawn with probability 0.02, 3 rounds"
 EXAMPLES = {"sample-level.noise-multiplier": 1.0, "training.steps": 3}
 
 
@@ -88,7 +105,7 @@ def report_in(folder: Path) -> Report:
 
 @dataclass
 class Found:
-    """A planted fault, and an audit that must find it."""
+    """A planted fault, and an audit that must find it; the case of its control, where that has another name."""
 
     plant: planted.Plant
     settings: dict[str, object]
@@ -97,6 +114,7 @@ class Found:
     trials: int = 100
     large: int = 10
     small: int = 4
+    control: str = ""
 
 
 READERS = frozenset({"public-reader", "participant"})
@@ -115,6 +133,7 @@ PLANTED = {
         ABSENT,
         "exactly so many clients as a threshold would ask for",
         READERS,
+        trials=200,
         large=8,
         small=2,
     ),
@@ -153,6 +172,50 @@ PLANTED = {
     "rows are divided first": Found(
         planted.rows_are_divided_first, CLIENTS, THIN, READERS, trials=150, large=4, small=16
     ),
+    "rounds are not apart": Found(
+        planted.rounds_are_not_apart,
+        {**MATRIX, "rounds": 3, "noise-multiplier": 0.6},
+        f"{THIN}, 3 of 3 rounds",
+        READERS,
+        control=f"{THIN}, 1 of 3 rounds",
+        trials=300,
+        large=18,
+        small=0,
+    ),
+    "the norm of the column is forgotten": Found(
+        planted.norm_of_the_column_is_forgotten,
+        {**MATRIX, "rounds": 3},
+        f"{THIN}, 1 of 3 rounds",
+        READERS,
+        large=18,
+        small=0,
+    ),
+    "one turn is counted": Found(
+        planted.one_turn_is_counted,
+        {**MATRIX, "rounds": 5, "privacy.separation": 2, "noise-multiplier": 0.5},
+        f"{THIN}, 3 of 5 rounds",
+        READERS,
+        trials=400,
+        large=12,
+        small=0,
+    ),
+    "noise is used again": Found(
+        planted.noise_is_used_again,
+        {**MATRIX, "rounds": 3},
+        f"{THIN}, 1 of 3 rounds, by the correlation measured",
+        READERS,
+        large=18,
+        small=0,
+    ),
+    "everybody is drawn": Found(
+        planted.everybody_is_drawn,
+        DRAWN_CLIENTS,
+        SECRETLY,
+        READERS,
+        trials=150,
+        large=2,
+        small=1,
+    ),
 }
 
 
@@ -180,7 +243,11 @@ def test_a_planted_fault_is_found(
 
 
 # Others of the classical faults have the control of this one.
-CONTROLS = [name for name in PLANTED if "missing" in name or PLANTED[name].case != THIN or "own" in name]
+CONTROLS = [
+    name
+    for name in PLANTED
+    if name != "one turn is counted" and ("missing" in name or PLANTED[name].case != THIN or "own" in name)
+]
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -189,7 +256,7 @@ def test_the_same_audit_without_the_fault_refutes_nothing(
 ) -> None:
     """The control."""
     fault = PLANTED[name]
-    only(fault.case)
+    only(fault.control or fault.case)
 
     assert command(tmp_path, fault.settings, trials=fault.trials, large=fault.large, small=fault.small) == 0
 
@@ -212,6 +279,20 @@ ABSENCE = [
     "exactly so many clients as a threshold would ask for",
     "nobody else is there",
 ]
+IN_TURNS = [
+    f"{THIN}, 2 of 5 rounds",
+    f"{OTHERS}, 2 of 5 rounds",
+    f"{ALL_ROWS}, 2 of 5 rounds",
+    f"{THIN}, 2 of 5 rounds, by the correlation measured",
+    f"{THIN}, 2 of 5 rounds, of which round 2 ends",
+]
+DRAWN_SO = "drawn with probability 0.02"
+SECRET_DRAWS = [
+    f"nobody else changes anything, {DRAWN_SO}, 1 round",
+    f"nobody else changes anything, {DRAWN_SO}, 3 rounds",
+    f"everybody else sends the same change, {DRAWN_SO}, 3 rounds",
+    f"nobody else is there, {DRAWN_SO}, 3 rounds",
+]
 # What is configured, the cases that apply to it, and those of them that there is time to play.
 SHIPPED: dict[str, tuple[dict[str, object], list[str], list[str]]] = {
     "plain": (
@@ -228,6 +309,20 @@ SHIPPED: dict[str, tuple[dict[str, object], list[str], list[str]]] = {
     ),
     "central": (CENTRAL, [THIN, OTHERS, ALL_ROWS, COMMON], [ALL_ROWS]),
     "client absent": (ABSENT, ABSENCE, ABSENCE),
+    "noise over rounds": (
+        {
+            **CENTRAL,
+            "privacy.mechanism": "banded-matrix",
+            "privacy.separation": 3,
+            "tiers.large.cohort": 1,
+            "tiers.small.cohort": 1,
+            "min-holders": 1,
+            "rounds": 5,
+        },
+        IN_TURNS,
+        IN_TURNS[-2:],
+    ),
+    "secret draws": ({**DRAWN_CLIENTS, "privacy.delta": 1e-5}, SECRET_DRAWS, SECRET_DRAWS[-2:]),
     "per layer, lora-B, in turns, padded": (
         {
             **CLIENTS,
@@ -274,7 +369,12 @@ def test_what_we_ship_is_not_refuted(
     assert {row["case"] for row in told["rows"]} == set(played)
     assert all(row["trials"] >= LEAST_SCORES for row in told["rows"])
     assert len(told["not_tried"]) == len(skipped)
-    assert "| holds |" in (tmp_path / "out" / "audit.md").read_text()
+    verdicts = [
+        line.split("|")[-2].strip()
+        for line in (tmp_path / "out" / "audit.md").read_text().splitlines()
+        if line.startswith(tuple(f"| {case} |" for case in played))
+    ]
+    assert verdicts == ["TOO FEW TRIALS" if row["too_few"] else "holds" for row in told["rows"]]
 
 
 def test_it_is_not_blind(tmp_path: Path, only: Callable[..., None]) -> None:
@@ -287,6 +387,37 @@ def test_it_is_not_blind(tmp_path: Path, only: Callable[..., None]) -> None:
     assert row.gaussian is not None
     assert 0.3 * row.claimed < row.gaussian <= row.claimed
     assert 0 < row.clopper_pearson < row.gaussian
+
+
+@pytest.mark.parametrize(
+    ("settings", "large", "case", "share"),
+    [
+        (
+            {**MATRIX, "rounds": 3, "noise-multiplier": 0.5},
+            18,
+            f"{THIN}, 1 of 3 rounds",
+            0.3,
+        ),
+        (
+            {**DRAWN_CLIENTS, "privacy.sample-rate": 0.5, "noise-multiplier": 0.4, "rounds": 1},
+            2,
+            "nobody else changes anything, drawn with probability 0.5, 1 round",
+            0.05,
+        ),
+    ],
+    ids=["noise over rounds", "secret draws"],
+)
+def test_it_is_not_blind_over_rounds(  # noqa: PLR0917  # the cases of a table
+    settings: dict[str, Any], large: int, case: str, share: float, tmp_path: Path, only: Callable[..., None]
+) -> None:
+    """Where nothing is wrong, readers are shown a part of what is claimed, and no more than it."""
+    only(case)
+
+    assert command(tmp_path, settings, trials=400, large=large, small=0) == 0
+
+    for row in report_in(tmp_path).rows:
+        shown = row.clopper_pearson if row.gaussian is None else row.gaussian
+        assert share * row.claimed < shown <= row.claimed
 
 
 def terms(tmp_path: Path, **changes: object) -> Terms:
@@ -384,14 +515,6 @@ def test_scores_are_of_one_audit_and_one_code(
     ("settings", "message"),
     [
         ({}, "nothing is claimed that could be audited"),
-        (
-            {**CENTRAL, "privacy.mechanism": "banded-matrix", "privacy.separation": 1},
-            "its noise is over several rounds, and an audit plays one",
-        ),
-        (
-            {**ABSENT, "privacy.sample-rate": 0.5},
-            "it rests on draws, and an audit plays a round of everybody",
-        ),
         ({**CLIENTS, "privacy.simulation": "true"}, "privacy.simulation=true must be false"),
         ({**EXAMPLES, "privacy.simulation": "true"}, "privacy.simulation=true must be false"),
     ],
