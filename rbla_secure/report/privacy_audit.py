@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rbla_secure.evaluation.privacy_audit.suite import Report, Row
+from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 
 _COLUMNS = (
     "case",
@@ -46,8 +47,8 @@ def refutation(rows: Sequence[Row]) -> str:
     worst = max(rows, key=lambda row: row.shown - row.claimed)
     more = f", and {len(rows) - 1} more claims" if len(rows) > 1 else ""
     return (
-        f"the claim of epsilon={worst.claimed:.3f} against {worst.observer} is false: {worst.case!r} ({worst.relation}) shows at "
-        f"least {worst.shown:.3f} at delta={worst.delta:g}{more}"
+        f"the claim of epsilon={rounded_up(worst.claimed)} against {worst.observer} is false: {worst.case!r} ({worst.relation}) shows at "
+        f"least {rounded_down(worst.shown)} at delta={exact(worst.delta)}{more}"
     )
 
 
@@ -56,9 +57,9 @@ def _cells(row: Row) -> list[str]:
         row.case,
         row.relation,
         row.observer,
-        f"{row.claimed:.3f}",
-        f"{row.clopper_pearson:.3f}",
-        "-" if row.gaussian is None else f"{row.gaussian:.3f}",
+        rounded_up(row.claimed),
+        rounded_down(row.clopper_pearson),
+        "-" if row.gaussian is None else rounded_down(row.gaussian),
         str(row.trials),
         f"{row.seconds:.0f}",
         "EXCEEDED" if row.exceeds else "holds",
