@@ -345,7 +345,7 @@ def test_attempts_beyond_the_forecast_are_refused_without_figures(
         last.reason
         == "this client's lifetime budget does not allow it to train for the round, or cannot be written"
     )
-    assert f"above the lifetime limit of {1.01 * FOUR:g}" in caplog.text
+    assert f"above the lifetime limit of {exact(1.01 * FOUR)}" in caplog.text
 
 
 def test_what_cannot_be_written_is_not_trained(tmp_path: Path) -> None:
