@@ -129,6 +129,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.profiles",
         "protocols.session",
         "rbla_secure.federation",
+        "rbla_secure.privacy.figures",
         "rbla_secure.privacy.ledger",
         "rbla_secure.privacy.standing",
         "rbla_secure.privacy.sample_ledger",

@@ -18,7 +18,9 @@ from rbla_secure.federation.messages import StageReply
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer, Shown
+from rbla_secure.privacy.noise import Release
 from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
@@ -191,7 +193,7 @@ def test_claim_32_the_budget_is_that_of_the_observer_who_learns_most(name: str, 
     views = forecast(plan, plan.mechanism).views
     most = max(views.values())
 
-    with pytest.raises(PlanError, match=f"one client spend against the {limited} at"):
+    with pytest.raises(PlanError, match=f"one client spend at least against the {limited} at"):
         make_plan(secure_sum=name, privacy={"colluders": 0, "max_epsilon": most * 0.999})
     make_plan(secure_sum=name, privacy={"colluders": 0, "max_epsilon": most * 1.001})
     assert views[limited] == most > views[Observer.PUBLIC]
@@ -276,6 +278,23 @@ def test_claim_33_a_claim_that_is_not_kept_is_refused(changes: dict[str, Any]) -
     """Before anything is trained."""
     with pytest.raises(PlanError):
         make_plan(secure_sum="masking", **changes)
+
+
+def test_claim_33_a_budget_is_held_against_what_the_plans_own_noise_spends() -> None:
+    """On a coarse grid rounding takes a part of the noise: refused with the figure that `account` prints, and rounded up."""
+    coarse = {"tiers": {"a": {"rank": 1, "clients": 5}}, "clip_norm": 0.001, "noise_multiplier": 3.0}
+    coarse |= {"quantization": {"bits": 2, "bound": 1.0}}
+    plan = make_plan(**coarse, privacy={"mechanism": "central"})
+    assert plan.mechanism is not None
+    found = forecast(plan, plan.mechanism).views[Observer.PUBLIC]
+    ideal = epsilon([Release(noise_multiplier=3.0, slack=0.0, rho=0.0)] * plan.config.rounds, 1e-5)
+    between = (ideal + found) / 2
+
+    with pytest.raises(PlanError, match=r"must be >= (\S+), which 9 rounds of one client spend") as refusal:
+        make_plan(**coarse, privacy={"mechanism": "central", "max_epsilon": between})
+
+    assert between < found <= float(str(refusal.value).split(">= ")[1].split(",")[0]) <= found + 0.001
+    make_plan(**coarse, privacy={"mechanism": "central", "max_epsilon": found})
 
 
 def test_claim_33_under_add_or_remove_a_client_shows_through_its_summand_alone() -> None:

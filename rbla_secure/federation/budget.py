@@ -1,21 +1,35 @@
-"""Whether a configuration can end within max-epsilon: asked before anything is built or trained."""
+"""Whether a configuration can end within max-epsilon: asked before anything is trained.
+
+Twice. From the configuration alone, before a model is looked at, by what ideal noise of the configured multiplier would spend: no
+mechanism spends less, so what exceeds the budget there exceeds it. And once the mechanism is built, by what it spends itself, on
+its own grid, whose rounding takes a part of the noise (`privacy/noise.py`): the figure that `account` prints and ledgers count.
+"""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.cohort import cohort_size, planned_cohort
 from rbla_secure.federation.derived import band_groups, sample_level
-from rbla_secure.federation.protection import claimed, known_noise
+from rbla_secure.federation.protection import Views, claimed, clip_norms, known_noise, views
+from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.ledger import Observer
-from rbla_secure.privacy.noise import Release
+from rbla_secure.privacy.noise import GaussianMechanism, Release
 
 if TYPE_CHECKING:
     from rbla_secure.privacy.accounting import SampledSteps
+
+# By noise multiplier, the mechanism of a plan; a PlanError where its grid has no room for that noise, or rounds too coarsely for it.
+Build = Callable[[float], GaussianMechanism]
+# The search for a noise multiplier stops when it is so close, on the side of more noise.
+_TOLERANCE: Final = 1e-6
+# A grid may become coarser with more noise, so that a little more than in proportion is needed; not more often than this.
+_STEP, _TRIES = 1.01, 50
 
 
 def participations(config: Config) -> int:
@@ -51,13 +65,68 @@ def multiplier_against(observer: Observer, config: Config, counted: Sequence[int
     return min(wanted * math.sqrt(g / m) for g, m in zip(unknown, counted, strict=True))
 
 
-def least_multiplier(config: Config, counted: Sequence[int], colluding: int) -> float:
-    """The noise multiplier of one round against the observer that faces the least noise; arguments as above."""
-    return min(multiplier_against(each, config, counted, colluding) for each in claimed(config))
+def coarsest(config: Config, mechanism: GaussianMechanism) -> GaussianMechanism:
+    """The noise of a round of the smallest clip norm, whose grid is the coarsest beside it: none spends more."""
+    return replace(mechanism, clip_norm=clip_norms(config)[-1])
+
+
+def expected_present(config: Config, mechanism: GaussianMechanism, colluding: int) -> dict[int, int]:
+    """By index of a band: the uploaders of a round if drop-outs are as expected; in groups those of the smallest, which decides."""
+    everybody = {index: shares.counted + colluding for index, shares in enumerate(mechanism.bands)}
+    return {band.index: min(sizes) for band, sizes in band_groups(config) if sizes} or everybody
+
+
+def expected_views(config: Config, mechanism: GaussianMechanism, colluding: int) -> Views:
+    """What a round of a built mechanism spends against each observer, at the smallest clip norm and if drop-outs are as expected."""
+    present = expected_present(config, mechanism, colluding)
+    return views(config, coarsest(config, mechanism), present=present, colluding=colluding)
+
+
+def least_faced(config: Config, mechanism: GaussianMechanism, colluding: int) -> float:
+    """The noise multiplier of :func:`expected_views` against the observer that faces least noise, of those that are claimed against."""
+    seen = expected_views(config, mechanism, colluding)
+    return min(seen[observer].noise_multiplier for observer in claimed(config))
+
+
+def noise_for(wanted: float, config: Config, build: Build, colluding: int) -> float | None:
+    """A configured noise multiplier with which every observer that is claimed against faces a multiplier of `wanted` or more.
+
+    Args:
+        wanted: Above 0.
+        config: With noise, whose mechanism can be built.
+        build: Of its plan.
+        colluding: Clients whose noise the coalition knows.
+
+    Returns:
+        The smallest one, found to a millionth from above, but none above the configured one where that is enough; None where
+        an observer knows all noise, or the grid has no room for enough.
+    """
+
+    def faced(multiplier: float) -> float:
+        try:
+            return least_faced(config, build(multiplier), colluding)
+        except PlanError:
+            return 0.0
+
+    low, high = 0.0, config.noise_multiplier
+    if not (found := faced(high)):
+        return None
+    if found < wanted:
+        low, high = high, high * wanted / found
+        for _ in range(_TRIES):
+            if faced(high) >= wanted:
+                break
+            high *= _STEP
+        else:
+            return None
+    while high - low > _TOLERANCE * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if faced(middle) >= wanted else (middle, high)
+    return high
 
 
 def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None:
-    """Refuse a run that would exceed its budget against anybody, even if everything goes as expected.
+    """Refuse a run that would exceed its budget against anybody with ideal noise, and if everything goes as expected.
 
     Args:
         config: With noise.
@@ -65,7 +134,7 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
         colluding: Clients whose noise the coalition knows.
 
     Raises:
-        PlanError: It would; names the observer, and the noise multiplier that it would take.
+        PlanError: It would; names the observer, and the noise multiplier that it takes.
     """
     limit, delta = config.privacy.max_epsilon, config.privacy.delta
     if not limit:
@@ -84,7 +153,7 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
             else ""
         )
         raise PlanError(
-            f"privacy.max-epsilon={limit:g} cannot be kept{groups}: the {observer} may know the noise of "
+            f"privacy.max-epsilon={exact(limit)} cannot be kept{groups}: the {observer} may know the noise of "
             f"{known_noise(observer, colluding)} clients (privacy.colluders={colluding}), and a sum over so few has none that "
             "it does not know"
         )
@@ -94,11 +163,60 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
     if spent > limit:
         needed = noise_multiplier_for(limit, delta=delta, releases=rounds, sample_rate=rate)
         needed *= config.noise_multiplier / multiplier
+        # Rounded down: of what a mechanism spends it is a lower bound.
         raise PlanError(
-            f"privacy.max-epsilon={limit:g} must be >= {spent:.3f}, which {rounds} rounds of one client spend against the "
-            f"{observer} at noise-multiplier={config.noise_multiplier:g} and delta={delta:g}; "
-            f"noise-multiplier={math.ceil(needed * 1000) / 1000:g} would do"
+            f"{_too_small(config, rounded_down(spent), rounds)} at least against the {observer} {_noise_and_delta(config)}; "
+            f"noise-multiplier={rounded_up(needed)} or more would do"
         )
+
+
+def check_planned_budget(config: Config, mechanism: GaussianMechanism, build: Build, colluding: int) -> None:
+    """Refuse a plan that would exceed its budget against anybody by what its own mechanism spends, if everything goes as expected.
+
+    Args:
+        config: With noise.
+        mechanism: Of the plan.
+        build: Of the plan.
+        colluding: Clients whose noise the coalition knows.
+
+    Raises:
+        PlanError: It would; names the observer, the epsilon that `account` prints without a budget, and the noise multiplier
+            that would do.
+    """
+    limit, delta = config.privacy.max_epsilon, config.privacy.delta
+    if not limit:
+        return
+    # The library takes a second to import: only where there is a budget.
+    from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for  # noqa: PLC0415
+
+    rounds, seen = participations(config), expected_views(config, mechanism, colluding)
+    spent = {each: epsilon([seen[each]] * rounds, delta) for each in claimed(config)}
+    observer = max(spent, key=spent.__getitem__)
+    # Not `> limit`, which no figure is that is not a number.
+    if spent[observer] <= limit:
+        return
+    rate = config.privacy.sample_rate
+    wanted = noise_multiplier_for(limit, delta=delta, releases=rounds, sample_rate=rate)
+    needed = noise_for(wanted, config, build, colluding)
+    finer = "quantization.bits" if config.privacy.mechanism.by_server else "quantization.ring-bits"
+    remedy = (
+        "there is no room for the noise that would do: a larger budget or fewer rounds are needed"
+        if needed is None
+        else f"noise-multiplier={rounded_up(needed)} would do, or a finer grid (a larger {finer})"
+    )
+    raise PlanError(
+        f"{_too_small(config, rounded_up(spent[observer]), rounds)} against the {observer} {_noise_and_delta(config)} on the "
+        f"plan's grid, whose rounding takes a part of the noise; {remedy}"
+    )
+
+
+def _too_small(config: Config, spent: str, rounds: int) -> str:
+    limit = exact(config.privacy.max_epsilon)
+    return f"privacy.max-epsilon={limit} must be >= {spent}, which {rounds} rounds of one client spend"
+
+
+def _noise_and_delta(config: Config) -> str:
+    return f"at noise-multiplier={exact(config.noise_multiplier)} and delta={exact(config.privacy.delta)}"
 
 
 def planned_steps(config: Config) -> "tuple[SampledSteps, ...]":
@@ -137,13 +255,13 @@ def check_sample_budget(config: Config) -> None:
         spent = epsilon_of_steps(planned_steps(config), delta)
     except MemoryError:
         raise PlanError(
-            f"sample-level.noise-multiplier={wanted.noise_multiplier:g} and {steps} steps of a client take more memory to "
+            f"sample-level.noise-multiplier={exact(wanted.noise_multiplier)} and {steps} steps of a client take more memory to "
             "account for than there is: more noise or fewer steps and rounds are needed"
         ) from None
     if spent > wanted.max_epsilon:
         needed = noise_multiplier_of_steps(wanted.max_epsilon, delta=delta, sample_rate=rate, steps=steps)
         raise PlanError(
-            f"sample-level.max-epsilon={wanted.max_epsilon:g} must be >= {spent:.3f}, which {steps} steps in {rounds} rounds "
-            f"spend at sample-level.noise-multiplier={wanted.noise_multiplier:g}, sample-rate={rate:g} and delta={delta:g}; "
-            f"noise-multiplier={math.ceil(needed * 1000) / 1000:g} would do"
+            f"sample-level.max-epsilon={exact(wanted.max_epsilon)} must be >= {rounded_up(spent)}, which {steps} steps in "
+            f"{rounds} rounds spend at sample-level.noise-multiplier={exact(wanted.noise_multiplier)}, "
+            f"sample-rate={exact(rate)} and delta={exact(delta)}; noise-multiplier={rounded_up(needed)} would do"
         )

@@ -6,12 +6,12 @@ rules of thumb: they assume that clipped updates agree with each other and are s
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 from rbla_secure.choices import Adjacency, Factors, Mechanism, SecureSumMode
 from rbla_secure.config import Config
-from rbla_secure.federation.budget import participations, planned_steps
+from rbla_secure.federation.budget import coarsest, expected_present, participations, planned_steps
 from rbla_secure.federation.derived import (
     WORTHLESS,
     band_groups,
@@ -25,6 +25,7 @@ from rbla_secure.federation.round_costs import signal_to_noise
 from rbla_secure.lora.bands import Band
 from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
 from rbla_secure.privacy.banded_matrix import noise_left
+from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release
 from rbla_secure.privacy.standing import standing_in_words
@@ -126,16 +127,14 @@ def sample_forecast(config: Config) -> SampleForecast:
 def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     """The privacy of a plan with noise."""
     config, delta, rounds = plan.config, plan.config.privacy.delta, participations(plan.config)
-    # Of all norms that clipping may come to, the smallest has the coarsest grid beside it, and so the smallest multiplier.
-    coarsest = replace(mechanism, clip_norm=plan.clip_norms[-1])
+    least_clipped = coarsest(config, mechanism)
 
     def seen(present: dict[int, int]) -> Views:
-        return views(config, coarsest, present=present, colluding=plan.colluders)
+        return views(config, least_clipped, present=present, colluding=plan.colluders)
 
     everybody = {index: shares.counted + plan.colluders for index, shares in enumerate(mechanism.bands)}
-    # Of a band summed in groups, what the smallest of them shows decides.
-    expected = {band.index: min(sizes) for band, sizes in band_groups(config) if sizes} or everybody
     quorum = config.min_holders if plan.grouped else row_quorum(config)
+    expected = expected_present(config, mechanism, plan.colluders)
     ratios = signal_to_noise(plan, mechanism.noise_multiplier)
     bands = tuple(
         BandForecast(band=band, holders=round(count), signal_to_noise=ratio)
@@ -229,13 +228,13 @@ def _of_draws(plan: Plan) -> list[str]:
     present = {index: shares.uploaders for index, shares in enumerate(plan.mechanism.bands)}
     known = epsilon([plan.mechanism.event(present)] * most, config.privacy.delta)
     secret = (
-        f"readers and other clients do not learn who takes part in a round: every client does with a probability of {rate:g}, by a draw "
+        f"readers and other clients do not learn who takes part in a round: every client does with a probability of {exact(rate)}, by a draw "
         "that the server and itself know, and nobody watches whom the server asks"
     )
     return [
         f"a neighbouring federation is one in which one client is not there; {WHO_ANSWERED}",
         secret,
-        f"whoever learns who took part: epsilon {known:.3f} after {most} rounds of one client, which none exceeds in 99 of 100 runs",
+        f"whoever learns who took part: epsilon {rounded_up(known)} after {most} rounds of one client, which none exceeds in 99 of 100 runs",
     ]
 
 

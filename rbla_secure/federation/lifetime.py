@@ -23,6 +23,7 @@ from rbla_secure.federation.budget_folder import BudgetFolder
 from rbla_secure.federation.lifetime_cost import RoundCost, cost_of_round, fewest
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.wanted_budgets import Wanted
+from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Spent
 from rbla_secure.privacy.lifetime_ledger import (
     Level,
@@ -147,7 +148,7 @@ class Lifetime:
             middle = math.sqrt(low * high)
             low, high = (low, middle) if fits(middle, len(numbers)) else (middle, high)
         key = "noise-multiplier" if level is Level.CLIENT else "sample-level.noise-multiplier"
-        return f"{count or 'none'} of its rounds would fit, or all of them with {high:.3g} times the {key}"
+        return f"{count or 'none'} of its rounds would fit, or all of them with {rounded_up(high)} times the {key}"
 
     def _why_nothing_fits(self, level: Level, cost: RoundCost) -> str:
         bare = not (cost.counted if level is Level.CLIENT else cost.samples).noise_multiplier
@@ -199,7 +200,7 @@ def _ledger(folder: BudgetFolder, wanted: Wanted, first: RoundCost) -> LifetimeL
     for name, (value, fixed) in asked.items():
         if value is not None and value != fixed:
             raise PrivacyError(
-                f"{name}={value:g}: the first run on data {wanted.label!r} of {folder.client} fixed it at {fixed:g}, and a limit "
+                f"{name}={exact(value)}: the first run on data {wanted.label!r} of {folder.client} fixed it at {exact(fixed)}, and a limit "
                 "that moves limits nothing; leave the option away"
             )
     return ledger

@@ -36,6 +36,7 @@ from rbla_secure.choices import (
 )
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RefusalError
+from rbla_secure.federation.budget import check_planned_budget
 from rbla_secure.federation.cohort import planned_cohort, roster
 from rbla_secure.federation.derived import (
     band_groups,
@@ -94,7 +95,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_config(self.config)
-        _ = self.mechanism  # refuses a grid without room for the noise
+        # Building it refuses a grid without room for the noise.
+        if self.mechanism is not None:
+            check_planned_budget(self.config, self.mechanism, self.mechanism_with, self.colluders)
 
     @classmethod
     def build(cls, config: Config, *, layout: AdapterLayout, base_digest: bytes) -> Self:
@@ -156,10 +159,16 @@ class Plan:
     @cached_property
     def mechanism(self) -> GaussianMechanism | None:
         """The noise of client-level differential privacy, at the largest clip norm; None without noise."""
-        if not noisy(self.config):
-            return None
+        return self.mechanism_with(self.config.noise_multiplier) if noisy(self.config) else None
+
+    def mechanism_with(self, noise_multiplier: float) -> GaussianMechanism:
+        """The same with another noise multiplier, above 0.
+
+        Raises:
+            PlanError: There is no room for it, or the grid is too coarse for so little.
+        """
         return build_mechanism(
-            self.config,
+            self.config.model_copy(update={"noise_multiplier": noise_multiplier}),
             holders=bands_and_holders(self.config),
             members=members_per_round(self.config),
             colluding=self.colluders,

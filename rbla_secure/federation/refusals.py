@@ -44,6 +44,7 @@ from rbla_secure.federation.recovery import refuse_without_noise
 from rbla_secure.federation.robust_refusals import check_robustness
 from rbla_secure.federation.row_weights import check_band_weights
 from rbla_secure.lora.bands import rank_bands
+from rbla_secure.privacy.figures import exact
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.quorum import band_quorum
 
@@ -189,7 +190,7 @@ def _check_sample_level(config: Config) -> None:
     if not wanted.noise_multiplier:
         if wanted.max_epsilon:
             raise PlanError(
-                f"sample-level.max-epsilon={wanted.max_epsilon:g} must have sample-level.noise-multiplier above 0: without "
+                f"sample-level.max-epsilon={exact(wanted.max_epsilon)} must have sample-level.noise-multiplier above 0: without "
                 "noise nothing bounds epsilon"
             )
         return

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from rbla_secure.choices import BandWeights, RowOrder
-from rbla_secure.federation.budget import least_multiplier, participations
+from rbla_secure.federation.budget import expected_views, least_faced, noise_for, participations
 from rbla_secure.federation.derived import bands_and_holders
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import claimed
 from rbla_secure.federation.row_weights import band_profiles
 from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.band_weights import expected_signal, least_noise_weights, noise_energy
@@ -31,7 +32,7 @@ class RoundCost:
     Args:
         rounds: Of the run.
         participations: Of them, those of the client that takes part most.
-        noise_multiplier: That keeps the epsilon, in the place of the configured one.
+        noise_multiplier: That keeps the epsilon on the plan's own grid, in the place of the configured one.
         signal_to_noise: By index of a band, of its average in one round.
     """
 
@@ -78,17 +79,21 @@ def round_costs(plan: Plan) -> RoundCosts | None:
     config, delta, mechanism = plan.config, plan.config.privacy.delta, plan.mechanism
     if mechanism is None:
         return None
-    multiplier = least_multiplier(config, [shares.counted for shares in mechanism.bands], plan.colluders)
-    if not multiplier:
+    seen = expected_views(config, mechanism, plan.colluders)
+    if not least_faced(config, mechanism, plan.colluders):
         return None
-    hidden = config.noise_multiplier / multiplier
     rate = config.privacy.sample_rate
-    target = config.privacy.max_epsilon or _epsilon(multiplier, participations(config), delta, rate)
+    target = config.privacy.max_epsilon or max(
+        epsilon([seen[each]] * participations(config), delta) for each in claimed(config)
+    )
     compared = sorted({*(number for number in COMPARED if number < config.rounds), config.rounds})
     found = []
     for number in compared:
         counted = participations(config.model_copy(update={"rounds": number}))
-        needed = hidden * noise_multiplier_for(target, delta=delta, releases=counted, sample_rate=rate)
+        faced = noise_multiplier_for(target, delta=delta, releases=counted, sample_rate=rate)
+        # The plan's own noise keeps the epsilon for as many rounds as the plan has; the search ends a little above it.
+        needed = noise_for(faced, config, plan.mechanism_with, plan.colluders) or math.inf
+        needed = min(needed, config.noise_multiplier)
         found.append(
             RoundCost(
                 rounds=number,

@@ -43,6 +43,7 @@ from functools import lru_cache
 from typing import final
 
 import dp_accounting
+import numpy as np
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
@@ -163,7 +164,9 @@ def _gaussian(inverse: float) -> Callable[[float], float]:
     """By delta, the epsilon of a Gaussian mechanism with this sum of 1 / z^2."""
 
     def spent(delta: float) -> float:
-        return float(dp_accounting.get_epsilon_gaussian(inverse**-0.5, delta)) + _ROOT_TOLERANCE
+        # Far out, where the search looks first, delta is 0 in floats, and the library takes its logarithm.
+        with np.errstate(divide="ignore"):
+            return float(dp_accounting.get_epsilon_gaussian(inverse**-0.5, delta)) + _ROOT_TOLERANCE
 
     return spent
 

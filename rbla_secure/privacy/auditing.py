@@ -21,6 +21,7 @@ from scipy import stats
 
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.accounting import epsilon
+from rbla_secure.privacy.figures import rounded_down, rounded_up
 from rbla_secure.privacy.noise import Release
 
 Scores = npt.NDArray[np.float64]
@@ -65,7 +66,7 @@ class Audit:
         """
         if self.mu * release.noise_multiplier > 1:
             raise PrivacyError(
-                f"the audit shows mu >= {self.mu:.3f}, above the claimed {1 / release.noise_multiplier:.3f}: "
+                f"the audit shows mu >= {rounded_down(self.mu)}, above the claimed {rounded_up(1 / release.noise_multiplier)}: "
                 "the pipeline adds less noise or bounds updates less than it says"
             )
 

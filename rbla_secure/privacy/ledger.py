@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger_fields import (
     FORMAT,
     Clients,
@@ -301,7 +302,7 @@ class Ledger:
             if not (after := self._epsilon([*self._entries, entry, *others], observer)) <= limit:
                 raise BudgetError(
                     f"round {entry.round} attempt {entry.attempt} would take epsilon against the {observer} to "
-                    f"{after:.3f}, above max-epsilon={limit:g} at delta={self.terms.delta:g}: nothing of it was revealed"
+                    f"{rounded_up(after)}, above max-epsilon={exact(limit)} at delta={exact(self.terms.delta)}: nothing of it was revealed"
                 )
 
     def epsilon(self, observer: Observer) -> float:

@@ -27,6 +27,7 @@ from typing import Annotated, Final, Literal, Self, final
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rbla_secure.errors import PrivacyError
+from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Spent
 from rbla_secure.privacy.ledger_fields import (
     Delta,
@@ -187,8 +188,8 @@ class LifetimeLedger:
             # Not `after > limit`, which no figure is that is not a number.
             if limit and not (after := figure(more)) <= limit:
                 found[level] = (
-                    f"the epsilon of all runs at {level} from {figure():.3f} to {after:.3f}, above the lifetime limit of "
-                    f"{limit:g} at delta={terms.delta:g}"
+                    f"the epsilon of all runs at {level} from {rounded_up(figure())} to {rounded_up(after)}, above the lifetime limit of "
+                    f"{exact(limit)} at delta={exact(terms.delta)}"
                 )
         return found
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from rbla_secure.errors import PrivacyError
+from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.noise import Release
 
 Scores = npt.NDArray[np.float64]
@@ -93,7 +94,7 @@ class OneRunAudit:
         """
         if self.epsilon > claimed:
             raise PrivacyError(
-                f"one run shows epsilon >= {self.epsilon:.3f} at delta {self.delta:g}, above the claimed {claimed:.3f}: "
+                f"one run shows epsilon >= {rounded_down(self.epsilon)} at delta {exact(self.delta)}, above the claimed {rounded_up(claimed)}: "
                 f"{self.guesses.correct} of {self.guesses.made} guesses about {self.guesses.canaries} canaries are right"
             )
 
@@ -105,7 +106,7 @@ class OneRunAudit:
         """
         if self.mu * claimed.noise_multiplier > 1:
             raise PrivacyError(
-                f"one run shows mu >= {self.mu:.3f}, above the claimed {1 / claimed.noise_multiplier:.3f}: "
+                f"one run shows mu >= {rounded_down(self.mu)}, above the claimed {rounded_up(1 / claimed.noise_multiplier)}: "
                 f"{self.guesses.correct} of {self.guesses.made} guesses about {self.guesses.canaries} canaries are right"
             )
 

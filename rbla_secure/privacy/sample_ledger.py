@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger_fields import (
     FORMAT,
     Clients,
@@ -195,8 +196,8 @@ class SampleLedger:
         # Not `after > limit`, which no figure is that is not a number.
         if limit and not (after := self._epsilon([*self._entries, entry])) <= limit:
             raise BudgetError(
-                f"round {entry.round} attempt {entry.attempt} would take epsilon of single examples to {after:.3f}, above "
-                f"sample-level.max-epsilon={limit:g} at delta={self.terms.delta:g}: nobody has trained for it"
+                f"round {entry.round} attempt {entry.attempt} would take epsilon of single examples to {rounded_up(after)}, above "
+                f"sample-level.max-epsilon={exact(limit)} at delta={exact(self.terms.delta)}: nobody has trained for it"
             )
         entries = (*self._entries, entry)
         text = self._text(entries)

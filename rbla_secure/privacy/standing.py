@@ -12,6 +12,7 @@ the sum alone, without a budget, is called a reading and no bound.
 from enum import StrEnum
 
 from rbla_secure.choices import Mechanism
+from rbla_secure.privacy.figures import exact
 
 
 class Standing(StrEnum):
@@ -51,7 +52,7 @@ def standing_in_words(mechanism: Mechanism, *, max_epsilon: float, recovered: bo
     match standing(mechanism, max_epsilon=max_epsilon):
         case Standing.FILTER:
             return (
-                f"privacy.max-epsilon={max_epsilon:g} is a bound fixed beforehand against every observer with an epsilon, whatever "
+                f"privacy.max-epsilon={exact(max_epsilon)} is a bound fixed beforehand against every observer with an epsilon, whatever "
                 "drop-outs depend on: the run stops instead of exceeding it (a privacy filter: Smith and Thakurta 2022)"
             )
         case Standing.FIXED:

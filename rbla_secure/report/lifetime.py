@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.federation.budget_folder import is_budget_folder, look_at_budgets
+from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
 
 OF_DRAWS = (
@@ -81,7 +82,7 @@ class LifetimeSummary(BaseModel):
         )
         counts = f"{self.runs} runs, {self.rounds} rounds, {self.attempts} attempts"
         return [
-            f"data {self.label!r} of {self.client}: {counts}, delta {self.delta:g}",
+            f"data {self.label!r} of {self.client}: {counts}, delta {exact(self.delta)}",
             f"  client level: {_level(self.client_level, planned, fewest)}",
             f"  single examples: {_level(self.sample_level, fixed, any_settings)}",
         ]
@@ -131,13 +132,14 @@ def _spent_at_sample_level(each: LifetimeSummary) -> float:
 def _level(level: LevelSummary, assumption: str, counted: str) -> str:
     if level.epsilon is None:
         return "epsilon is not bounded: a run had no noise that protects it"
-    if level.limit is None:
-        text = f"epsilon {level.epsilon:.3f} so far, a reading: there is no limit"
+    spent = rounded_up(level.epsilon)
+    if level.limit is None or level.left is None:
+        text = f"epsilon {spent} so far, a reading: there is no limit"
     else:
-        text = f"epsilon {level.epsilon:.3f} of {level.limit:g}, {level.left:.3f} left"
+        text = f"epsilon {spent} of {exact(level.limit)}, {rounded_down(level.left)} left"
     if level.otherwise is None or math.isclose(level.otherwise, level.epsilon, rel_tol=1e-6):
         return text
-    return f"{text} (counted over {counted}; {level.otherwise:.3f} {assumption})"
+    return f"{text} (counted over {counted}; {rounded_up(level.otherwise)} {assumption})"
 
 
 def _finite(value: float) -> float | None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.federation.forecast import WHO_ANSWERED, Forecast, SampleForecast
 from rbla_secure.federation.ledger_checks import look_at_ledgers
+from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.standing import Standing, standing, standing_in_words
@@ -60,7 +61,7 @@ class PrivacySummary(BaseModel):
     def lines(self) -> list[str]:
         """The figures for people."""
         text = (
-            f"privacy spent in {self.attempts} attempts, {self.adjacency} adjacency, delta {self.delta:g}, {self.mechanism} "
+            f"privacy spent in {self.attempts} attempts, {self.adjacency} adjacency, delta {exact(self.delta)}, {self.mechanism} "
             "noise:"
         )
         return [
@@ -82,7 +83,7 @@ class PrivacySummary(BaseModel):
     def _secret(self) -> str:
         return (
             f"assumes: readers and other clients do not learn who took part in a round, each client by a secret draw of probability "
-            f"{self.sample_rate:g} (privacy.sample-rate); the run folder names who did, and stays with the server"
+            f"{exact(self.sample_rate)} (privacy.sample-rate); the run folder names who did, and stays with the server"
         )
 
     def _made_good(self) -> str:
@@ -117,7 +118,7 @@ class SamplePrivacySummary(BaseModel):
         """The figures for people."""
         text = (
             f"privacy of single examples (one is there, or not, or counts as zero) spent in {self.attempts} attempts, delta "
-            f"{self.delta:g}: epsilon {_figure(self.epsilon)} against everyone outside of their client who does not "
+            f"{exact(self.delta)}: epsilon {_figure(self.epsilon)} against everyone outside of their client who does not "
             "measure how long it trains"
         )
         return [text, WORTHLESS] if self.simulation else [text]
@@ -141,8 +142,8 @@ def spent_in(folder: Path) -> tuple[PrivacySummary | None, SamplePrivacySummary 
 def sample_forecast_lines(found: SampleForecast) -> list[str]:
     """A forecast of single examples for people."""
     text = (
-        f"epsilon of single examples at delta {found.delta:g} after {found.steps} steps of one client: "
-        f"{found.epsilon:.3f} against everyone outside of it"
+        f"epsilon of single examples at delta {exact(found.delta)} after {found.steps} steps of one client: "
+        f"{rounded_up(found.epsilon)} against everyone outside of it"
     )
     return [text, *(f"assumes: {assumption}" for assumption in found.assumptions)]
 
@@ -169,7 +170,7 @@ def forecast_lines(forecast: Forecast) -> list[str]:
         f"{_figure(_finite(forecast.one_sum))}"
     )
     return [
-        f"epsilon at delta {forecast.delta:g} after {forecast.participations} rounds of one client:",
+        f"epsilon at delta {exact(forecast.delta)} after {forecast.participations} rounds of one client:",
         *view_lines(views, mechanism=forecast.mechanism, colluders=forecast.colluders),
         lying,
         *([groups] if forecast.one_sum != forecast.views[Observer.COALITION] else []),
@@ -249,4 +250,4 @@ def _finite(value: float) -> float | None:
 
 
 def _figure(value: float | None) -> str:
-    return "not bounded" if value is None else f"{value:.3f}"
+    return "not bounded" if value is None else rounded_up(value)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rbla_secure.evaluation.privacy_audit.results import Report, Row
+from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 
 _COLUMNS = (
     "case",
@@ -46,7 +47,7 @@ def in_plain_words(report: Report) -> list[str]:
 def _too_few(report: Report) -> list[str]:
     """A line per case and claim that no trials of this number could have refuted."""
     lines = {
-        f"{row.case}: {row.trials} trials cannot show more than {_most(row):.3f}: a claim of {row.claimed:.3f} cannot be refuted; "
+        f"{row.case}: {row.trials} trials cannot show more than {rounded_up(_most(row))}: a claim of {rounded_up(row.claimed)} cannot be refuted; "
         f"{_needed(row)}, if they all could be told apart"
         for row in report.rows
         if row.too_few
@@ -79,7 +80,7 @@ def _of_gaussians_alone(report: Report) -> list[str]:
         return []
     most = max(row.most_clopper_pearson for row in rows)
     text = (
-        f"{len(rows)} of {len(report.rows)} claims the Gaussian bound alone could refute: so many trials show no more than {most:.3f} of "
+        f"{len(rows)} of {len(report.rows)} claims the Gaussian bound alone could refute: so many trials show no more than {rounded_up(most)} of "
         "any mechanism."
     )
     return [text]
@@ -90,8 +91,8 @@ def refutation(rows: Sequence[Row]) -> str:
     worst = max(rows, key=lambda row: row.shown - row.claimed)
     more = f", and {len(rows) - 1} more claims" if len(rows) > 1 else ""
     return (
-        f"the claim of epsilon={worst.claimed:.3f} against {worst.observer} is false: {worst.case!r} ({worst.relation}) shows at "
-        f"least {worst.shown:.3f} at delta={worst.delta:g}{more}"
+        f"the claim of epsilon={rounded_up(worst.claimed)} against {worst.observer} is false: {worst.case!r} ({worst.relation}) shows at "
+        f"least {rounded_down(worst.shown)} at delta={exact(worst.delta)}{more}"
     )
 
 
@@ -100,10 +101,10 @@ def _cells(row: Row) -> list[str]:
         row.case,
         row.relation,
         row.observer,
-        f"{row.claimed:.3f}",
-        f"{row.clopper_pearson:.3f}",
-        "-" if row.gaussian is None else f"{row.gaussian:.3f}",
-        f"{row.most_clopper_pearson:.3f}, {'-' if row.most_gaussian is None else f'{row.most_gaussian:.3f}'}",
+        rounded_up(row.claimed),
+        rounded_down(row.clopper_pearson),
+        "-" if row.gaussian is None else rounded_down(row.gaussian),
+        f"{rounded_up(row.most_clopper_pearson)}, {'-' if row.most_gaussian is None else rounded_up(row.most_gaussian)}",
         str(row.trials),
         f"{row.seconds:.0f}",
         _verdict(row),

@@ -3,6 +3,7 @@
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round_costs import RoundCosts
 from rbla_secure.federation.row_weights import weights_used
+from rbla_secure.privacy.figures import rounded_up
 
 # Savings below this share of the noise energy are not worth a word.
 _WORTH_IT = 0.01
@@ -14,8 +15,8 @@ def round_cost_lines(found: RoundCosts, plan: Plan) -> list[str]:
     weights = found.weights
     if weights is not None and (weights.used or weights.energy < 1 - _WORTH_IT):
         saved = (
-            f"{1 - weights.energy:.1%} less noise energy in an average than equal weights at epsilon {found.epsilon:.3f}; the noise "
-            f"energy of equal weights costs epsilon {weights.epsilon:.3f} with them"
+            f"{1 - weights.energy:.1%} less noise energy in an average than equal weights at epsilon {rounded_up(found.epsilon)}; the noise "
+            f"energy of equal weights costs epsilon {rounded_up(weights.epsilon)} with them"
         )
         if weights.used:
             lines.append(f"rank bands are weighted ({weights_used(plan.config, plan.band_weights)}): {saved}")
@@ -34,14 +35,12 @@ def round_cost_table(found: RoundCosts, plan: Plan) -> tuple[str, list[str], lis
     rows = [
         [
             str(each.rounds),
-            f"{each.noise_multiplier:.3f}",
+            rounded_up(each.noise_multiplier),
             *(f"{ratio:.3f}" for ratio in each.signal_to_noise),
         ]
         for each in found.rounds
     ]
-    title = (
-        f"fewer rounds at epsilon {found.epsilon:.3f}: noise needed, and signal to noise of one round by band"
-    )
+    title = f"fewer rounds at epsilon {rounded_up(found.epsilon)}: noise needed, and signal to noise of one round by band"
     return title, columns, rows
 
 

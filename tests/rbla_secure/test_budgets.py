@@ -10,6 +10,7 @@ import pytest
 
 from rbla_secure.cli import main
 from rbla_secure.federation.budget_folder import look_at_budgets
+from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
 from rbla_secure.report.lifetime import OF_DRAWS
 from tests.rbla_secure.privacy.test_lifetime_ledger import of_gaussians
@@ -80,7 +81,10 @@ def test_the_second_run_on_the_same_data_is_refused(
         "rbla-secure: data 'ward' of datacenter-01: the 2 rounds of this run would take the epsilon of all runs"
         in second.stderr
     )
-    assert f"from {TWO:.3f} to {FOUR:.3f}, above the lifetime limit of {limit:g}" in second.stderr
+    assert (
+        f"from {rounded_up(TWO)} to {rounded_up(FOUR)}, above the lifetime limit of {exact(limit)}"
+        in second.stderr
+    )
     assert "1 of its rounds would fit" in second.stderr
     assert bytes_of(tmp_path) == before
     found = told(capsys, "account", str(tmp_path / "budgets"))["budgets"]
@@ -149,10 +153,10 @@ def test_account_for_people(tmp_path: Path, images: Path, capsys: pytest.Capture
     assert "1 runs, 2 rounds, 2 attempts, delta 1e-05" in text
     # Two of the three clients of the quorum of ten hide one; as planned all nine others do.
     least, planned = (of_gaussians([3.0 * math.sqrt(share)] * 2, 1e-5) for share in (2 / 10, 3 / 4))
-    assert f"client level: epsilon {least:.3f} of 20, {20 - least:.3f} left" in text
-    assert f"{planned:.3f} if no more dropped out than planned" in text
+    assert f"client level: epsilon {rounded_up(least)} of 20, {rounded_down(20 - least)} left" in text
+    assert f"{rounded_up(planned)} if no more dropped out than planned" in text
     assert "single examples: epsilon is not bounded" in text
-    assert f"{planned:.3f}" in spent
+    assert rounded_up(planned) in spent
 
 
 def test_a_resumed_run_goes_on_counting(

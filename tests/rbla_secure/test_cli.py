@@ -42,8 +42,8 @@ REFUSALS = [
     (
         ["--set", "noise-multiplier=1", "--set", "privacy.max-epsilon=2"],
         (
-            "privacy.max-epsilon=2 must be >= 28.373, which 20 rounds of one client spend against the participant at "
-            "noise-multiplier=1 and delta=1e-05; noise-multiplier=8.917 would do"
+            "privacy.max-epsilon=2 must be >= 28.373, which 20 rounds of one client spend at least against the participant at "
+            "noise-multiplier=1 and delta=1e-05; noise-multiplier=8.917 or more would do"
         ),
     ),
     (["--set", "roundz=3"], "unknown key 'roundz'; did you mean 'rounds'?"),

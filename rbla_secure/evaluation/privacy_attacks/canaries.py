@@ -22,8 +22,10 @@ import numpy.typing as npt
 from protocols.interface import SumResult
 from protocols.ring import IntegerVector, centred, to_ring
 from protocols.session import RUN_ID_SIZE, ClientId, Session
+from rbla_secure.choices import Mechanism
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_attacks.views import random_groups
+from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.contribution import contribution, noise_key
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import release
@@ -32,6 +34,7 @@ from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import held_bands, spread
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.privacy.figures import exact
 from rbla_secure.privacy.one_run import CONFIDENCE, Coins, OneRunAudit, Scores, one_run
 from rbla_secure.privacy.quantize import dequantize
 from rbla_secure.seeding import derive_seed
@@ -83,7 +86,7 @@ def client_level(
     """Run rounds of the plan in which some clients are canaries.
 
     Args:
-        plan: One sum per band over all, without recovered drop-out; everybody takes part in every round.
+        plan: One sum per band over all, without recovered drop-out; everybody takes part in every round, with noise of its own.
         canaries: Clients of one rank, no more than they have values.
         rounds: To run, from round 1.
         train: What the other clients do; without it their changes are zero.
@@ -92,8 +95,10 @@ def client_level(
         seed: Of coins, directions and groups. The noise is the plan's own.
 
     Raises:
-        PrivacyError: The canaries are not of one rank, or more than they have values.
+        PrivacyError: The canaries are not of one rank, or more than they have values; or the plan's claim rests on who takes part
+            in a round, or its noise on other rounds.
     """
+    _check_everybody_takes_part(plan)
     generator = np.random.default_rng(derive_seed(seed, "client canaries"))
     ranks = {plan.ranks[client] for client in canaries}
     if len(ranks) != 1:
@@ -154,6 +159,26 @@ def example_level(
     # A coin less one half has variance 1/4.
     scores: Scores = np.linalg.solve(products + 4 * noise**2 * np.eye(len(flat)), seen - mean)
     return Trial(included=included, scores={ADAPTERS: scores})
+
+
+def _check_everybody_takes_part(plan: Plan) -> None:
+    """Refuse a claim that is about other rounds than are played: canaries that are in are so in each of them."""
+    privacy = plan.config.privacy
+    if privacy.sample_rate < 1:
+        raise PrivacyError(
+            f"privacy.sample-rate={exact(privacy.sample_rate)} must be 1: canaries take part in every round, and a claim that "
+            "rests on secret draws would be refuted although it is true"
+        )
+    if privacy.mechanism is Mechanism.BANDED_MATRIX:
+        raise PrivacyError(
+            f"privacy.mechanism={privacy.mechanism} must be distributed or central: canaries take part in every round, and "
+            "noise that cancels over rounds is for clients that do not"
+        )
+    for name, tier in plan.config.tiers.items():
+        if cohort_size(tier) != tier.clients:
+            raise PrivacyError(
+                f"tiers.{name}.cohort={tier.cohort} must be 0: canaries take part in every round"
+            )
 
 
 def _coins(count: int, generator: np.random.Generator) -> Coins:

@@ -1,6 +1,8 @@
 """One run of the real pipeline with many canaries: found without noise, not refuted with ours, refuted with half of it."""
 
+import re
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +14,17 @@ from protocols.ring import IntegerVector
 from rbla_secure.choices import Optimizer
 from rbla_secure.config import Config, TrainingConfig
 from rbla_secure.errors import PrivacyError
+from rbla_secure.evaluation.privacy_attacks import canaries
 from rbla_secure.evaluation.privacy_attacks.canaries import ADAPTERS, Trial, client_level, example_level
 from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients
 from rbla_secure.federation import contribution
 from rbla_secure.federation.plan import Plan
+from rbla_secure.federation.protection import views
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
+from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import Release
 from rbla_secure.privacy.one_run import OneRunAudit
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
@@ -226,3 +231,58 @@ def test_sample_level_noise_keeps_its_claim_and_half_of_it_does_not(monkeypatch:
         faulty.check(spent)
     with pytest.raises(PrivacyError, match="one run shows mu >="):
         faulty.check_gaussian(claim)
+
+
+SECRET = {"mechanism": "central", "colluders": 0, "adjacency": "add-or-remove", "sample_rate": 0.02}
+IN_TURNS = {"mechanism": "banded-matrix", "separation": 2}
+
+
+def short_plan(privacy: dict[str, Any], **tier: int) -> Plan:
+    """Three rounds of three hundred clients, in the clear."""
+    config = Config.model_validate(
+        {
+            "tiers": {"canary": {"rank": 2, "clients": 300, **tier}},
+            "secure_sum": "plain",
+            "rounds": 3,
+            "noise_multiplier": 1.0,
+            "clip_norm": 1.0,
+            "quantization": {"bound": 0.5},
+            "privacy": privacy,
+        }
+    )
+    layer = LinearShape(name="layer", in_features=400, out_features=8)
+    layout = AdapterLayout(layers=(layer,), scaling=1.0)
+    return Plan.build(config, layout=layout, base_digest=bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("privacy", "tier", "setting"),
+    [
+        (SECRET, {}, "privacy.sample-rate=0.02 must be 1"),
+        (IN_TURNS, {"cohort": 150}, "privacy.mechanism=banded-matrix must be distributed or central"),
+        ({"mechanism": "central"}, {"cohort": 150}, "tiers.canary.cohort=150 must be 0"),
+    ],
+)
+def test_claims_about_other_rounds_than_are_played_are_refused(
+    privacy: dict[str, Any], tier: dict[str, int], setting: str
+) -> None:
+    """Secret draws, turns and drawn cohorts: a client that is in every round has spent what no client of the plan does."""
+    plan = short_plan(privacy, **tier)
+
+    with pytest.raises(PrivacyError, match=re.escape(setting)):
+        client_level(plan, canaries=tuple(plan.ranks), rounds=3, seed=0)
+
+
+def test_canaries_in_every_round_would_refute_the_true_claim_of_secret_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The control plays them all the same: what everybody spends in three rounds is above what one in fifty does."""
+    plan = short_plan(SECRET)
+    assert plan.mechanism is not None
+    seen = views(plan.config, plan.mechanism, present={0: 300}, colluding=0)[Observer.PUBLIC]
+    monkeypatch.setattr(canaries, "_check_everybody_takes_part", lambda _: None)
+
+    found = client_level(plan, canaries=tuple(plan.ranks), rounds=3, seed=0).audit(delta=DELTA)
+
+    with pytest.raises(PrivacyError, match="one run shows epsilon >="):
+        found.check(epsilon([seen] * 3, DELTA))

@@ -22,6 +22,7 @@ from rbla_secure.federation.participant import LocalTraining, Participant
 from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.wanted_budgets import FILE, Wanted
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
 from tests.rbla_secure.privacy.test_lifetime_ledger import of_gaussians
 from tests.support.federations import RUN, drift, make_adapter, make_plan, make_session
@@ -138,7 +139,8 @@ def test_a_run_that_would_exceed_the_budget_is_not_joined(tmp_path: Path) -> Non
         in text
     )
     assert (
-        f"from {FOUR:.3f} to {EIGHT:.3f}, above the lifetime limit of {0.99 * EIGHT:g} at delta=1e-05" in text
+        f"from {rounded_up(FOUR)} to {rounded_up(EIGHT)}, above the lifetime limit of {exact(0.99 * EIGHT)} at delta=1e-05"
+        in text
     )
     assert "nothing was trained" in text
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -343,7 +345,7 @@ def test_attempts_beyond_the_forecast_are_refused_without_figures(
         last.reason
         == "this client's lifetime budget does not allow it to train for the round, or cannot be written"
     )
-    assert f"above the lifetime limit of {1.01 * FOUR:g}" in caplog.text
+    assert f"above the lifetime limit of {exact(1.01 * FOUR)}" in caplog.text
 
 
 def test_what_cannot_be_written_is_not_trained(tmp_path: Path) -> None:
