@@ -23,9 +23,9 @@ from torch import nn
 
 from rbla_secure.assembly import initial_adapter
 from rbla_secure.config import Config, load_config
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, train_base
 from rbla_secure.tasks.dealing import Data, load_data

@@ -24,9 +24,9 @@ from torch.nn import functional
 
 from rbla_secure.config import load_config
 from rbla_secure.federation.movement import Movement
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import average_limits, in_one_round, step_limit
 from rbla_secure.lora.peft_io import find_linear
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, train_base
 from rbla_secure.tasks.dealing import load_data

@@ -15,9 +15,9 @@ from protocols.primitives.prg import UniformStream
 from rbla_secure.choices import Optimizer
 from rbla_secure.config import Config, TrainingConfig
 from rbla_secure.evaluation.privacy_attacks.canaries import ADAPTERS, Trial, client_level, example_level
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
 from rbla_secure.privacy.noise import Release
 from rbla_secure.privacy.one_run import Coins

@@ -40,8 +40,6 @@ from rbla_secure.choices import Rest
 from rbla_secure.config import Config, load_config
 from rbla_secure.durable import write_atomic
 from rbla_secure.federation.contribution import contribution
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import views
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import average
 from rbla_secure.federation.sessions import clip_norm
@@ -50,6 +48,8 @@ from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import spread
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import BandTotal
+from rbla_secure.planning.noise import views
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import (
     SampledSteps,
     epsilon,

@@ -24,11 +24,11 @@ from rbla_secure.config import load_config
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import ConfigError, PrivacyError, RblaSecureError
 from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.derived import asked_threshold, opening_rule, tier_protection, warnings
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.refusals import check_config
 from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase, take_passphrase
+from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import asked_threshold, opening_rule, tier_protection, warnings
 from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
 from rbla_secure.report.defences import band_defences, band_object, defence_lines, defence_object
 
@@ -146,7 +146,7 @@ def _account(options: argparse.Namespace) -> dict[str, object]:
     if plan.mechanism is None and plan.sample_level is None:
         _say(options, "noise-multiplier=0: no noise is added, and nothing bounds epsilon")
         return {"epsilon": None}
-    from rbla_secure.federation.forecast import forecast, sample_forecast  # noqa: PLC0415
+    from rbla_secure.planning.forecast import forecast, sample_forecast  # noqa: PLC0415
     from rbla_secure.report import privacy  # noqa: PLC0415
 
     report, told = ConsoleReport(_console(options), config), dict[str, object](epsilon=None)
@@ -163,7 +163,7 @@ def _account(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _fewer_rounds(report: ConsoleReport, plan: Plan) -> dict[str, object] | None:
-    from rbla_secure.federation.round_costs import round_costs  # noqa: PLC0415
+    from rbla_secure.planning.round_costs import round_costs  # noqa: PLC0415
     from rbla_secure.report import round_costs as told  # noqa: PLC0415
 
     costs = round_costs(plan)

@@ -25,20 +25,20 @@ from rbla_secure.errors import RunFolderError
 from rbla_secure.federation.audit_log import FILE_NAME, Entry, EventKind
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.derived import opening_rule
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.folder_checks import ADAPTER, BASE
 from rbla_secure.federation.guard import WINDOW
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import BeforeTraining, Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
-from rbla_secure.federation.row_weights import band_weights, weights_used
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.spending import check_spent
 from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files, find_linear
+from rbla_secure.planning.band_weights import band_weights, weights_used
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import opening_rule
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.learned import what_each_party_learned
 from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary, spent_in

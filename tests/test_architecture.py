@@ -105,13 +105,16 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.privacy": VOCABULARY | {"protocols.primitives.prg", "protocols.ring"},
     # The files that speak torch and PEFT: local training needs the adapter inside a model.
     "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io", "rbla_secure.lora.fold"},
-    "rbla_secure.federation": {"protocols", "rbla_secure.stopwatch"}
+    # What a configuration promises knows of no round, no participant and no file.
+    "rbla_secure.planning": {"protocols"} | VOCABULARY | BLOCKS - {"rbla_secure.tasks"},
+    "rbla_secure.federation": {"protocols", "rbla_secure.planning", "rbla_secure.stopwatch"}
     | VOCABULARY
     | BLOCKS - {"rbla_secure.tasks"},
     "rbla_secure.engines": {
         "rbla_secure.errors",
         "protocols.session",
         "rbla_secure.federation",
+        "rbla_secure.planning",
         "rbla_secure.stopwatch",
         "rbla_secure.seeding",
     },
@@ -121,6 +124,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.session",
         "protocols.primitives.prg",
         "rbla_secure.federation",
+        "rbla_secure.planning",
     }
     | VOCABULARY
     | BLOCKS,
@@ -129,6 +133,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.profiles",
         "protocols.session",
         "rbla_secure.federation",
+        "rbla_secure.planning",
         "rbla_secure.privacy.figures",
         "rbla_secure.privacy.ledger",
         "rbla_secure.privacy.standing",
@@ -143,6 +148,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.primitives",
         "rbla_secure.evaluation.poisoning.triggers",
         "rbla_secure.federation",
+        "rbla_secure.planning",
     }
     | VOCABULARY
     | BLOCKS,
@@ -153,6 +159,7 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.engines",
         "rbla_secure.evaluation",
         "rbla_secure.federation",
+        "rbla_secure.planning",
         "rbla_secure.stopwatch",
     }
     | VOCABULARY
@@ -164,6 +171,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.session",
         "rbla_secure.evaluation",
         "rbla_secure.federation",
+        "rbla_secure.planning",
     }
     | VOCABULARY
     | BLOCKS,
@@ -172,6 +180,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols",
         "rbla_secure.assembly",
         "rbla_secure.federation",
+        "rbla_secure.planning",
         "rbla_secure.tasks.training",
     }
     | VOCABULARY
@@ -310,6 +319,7 @@ def test_the_rules_would_notice_a_wrong_import() -> None:
     assert rule_of("rbla_secure.robustness.rules.krum") == "rbla_secure.robustness.rules"
     assert not any(inside("rbla_secure.privacy.noise", p) for p in ALLOWED["rbla_secure.robustness"])
     assert not any(inside("rbla_secure.lora.update", p) for p in ALLOWED["rbla_secure.robustness.rules"])
+    assert not any(inside("rbla_secure.federation.round", p) for p in ALLOWED["rbla_secure.planning"])
     assert inside("protocols.masking.client", "protocols.masking")
     assert not inside("protocols.masking_extra", "protocols.masking")
 

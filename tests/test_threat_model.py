@@ -68,12 +68,12 @@ from rbla_secure.federation.exchange import Parcel
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRequest, decode_answer
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.key_folders import load_identity
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import pack, rank_bands
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import clip
 from rbla_secure.privacy.quantize import Quantizer, quantize
 from rbla_secure.stopwatch import Stopwatch

@@ -12,12 +12,12 @@ from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError, RefusalError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.contribution import contribution, noise_key
-from rbla_secure.federation.derived import warnings
-from rbla_secure.federation.forecast import forecast
 from rbla_secure.federation.messages import StageReply
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.quorums import warnings
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer, Shown
 from rbla_secure.privacy.noise import Release

@@ -37,8 +37,6 @@ from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.filtering import Filtering, Reference
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import counts_before
 from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
@@ -47,6 +45,8 @@ from rbla_secure.federation.sessions import clip_norm
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.noise import counts_before
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import base_digest, train_base

@@ -6,8 +6,8 @@ from typing import Any, final
 from rbla_secure.choices import FilterName, PreStepName, SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.derived import members_per_round
-from rbla_secure.federation.refusals import check_config
+from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.quorums import members_per_round
 from rbla_secure.robustness.names import RECOMMENDED
 
 CONFIGURED = "as configured"

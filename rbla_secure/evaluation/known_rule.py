@@ -15,9 +15,9 @@ from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
 from rbla_secure.federation.contribution import Integers, contribution
 from rbla_secure.federation.filtering import Filtering
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.plan import Plan
 
 
 @final

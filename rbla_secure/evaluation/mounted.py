@@ -10,10 +10,10 @@ from rbla_secure.errors import EvaluationError
 from rbla_secure.federation.components import Seeds
 from rbla_secure.federation.contribution import Contribute, Integers
 from rbla_secure.federation.participant import LocalTraining
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.plan import Plan
 
 
 @final

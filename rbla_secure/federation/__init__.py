@@ -1,1 +1,1 @@
-"""The composition: plan, cohort, round, coordinator and participants, checkpoints."""
+"""The composition: round, coordinator and participants, checkpoints."""

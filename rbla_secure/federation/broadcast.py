@@ -24,8 +24,8 @@ import numpy as np
 from protocols.session import ClientId, Session
 from protocols.wire import DIGEST_SIZE
 from rbla_secure.errors import RefusalError
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 
 
 @final

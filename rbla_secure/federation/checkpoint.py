@@ -59,11 +59,11 @@ from rbla_secure.federation.history import History
 from rbla_secure.federation.kept_direction import direction_file, drop_directions, read_direction
 from rbla_secure.federation.ledger_checks import check_ledgers
 from rbla_secure.federation.log_entries import of_round, of_spending
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.federation.wanted_budgets import FILE as BUDGETS
 from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import FILE
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.update import RealVector, l2_norm
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import part_norm
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from rbla_secure.robustness.verdicts import Verdict

@@ -12,9 +12,9 @@ Limit: inside that range the server chooses.
 import math
 
 from rbla_secure.errors import RefusalError
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.plausibility import Sent
-from rbla_secure.federation.protection import CLIP_STEPS_PER_OCTAVE, adaptive, counts_before
+from rbla_secure.planning.noise import CLIP_STEPS_PER_OCTAVE, adaptive, counts_before
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import nearest_norm, reach
 
 _HALF_A_RUNG = math.log(2) / (2 * CLIP_STEPS_PER_OCTAVE)

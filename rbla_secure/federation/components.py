@@ -14,7 +14,7 @@ from protocols.primitives.secret import SYSTEM_RANDOM, Secret
 from protocols.primitives.shamir import SECRET_SIZE
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.seeding import derive_key

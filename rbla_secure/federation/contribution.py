@@ -24,9 +24,9 @@ from protocols.session import ClientId, Session
 from rbla_secure.choices import Clipping, Weighting
 from rbla_secure.errors import UpdateError
 from rbla_secure.federation.components import Seeds, add_components
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.bands import Band, held_bands, pack
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate, UpdateRows
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import clip, clip_per_layer, is_unclipped, part_norm
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism

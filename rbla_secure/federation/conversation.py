@@ -17,8 +17,8 @@ from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind
 from rbla_secure.federation.broadcast import band_digests, encode_rest, model_bindings
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 
 _NAMED: Final = 5  # so many names are enough for a line of the log
 

@@ -12,7 +12,6 @@ from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.guard import Guard
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.round import prepare_round, run_round
@@ -20,6 +19,7 @@ from rbla_secure.federation.secret_cohorts import SecretCohorts, check_draws
 from rbla_secure.federation.sessions import session_of
 from rbla_secure.federation.spending import SampleSpending, Spending
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.stopwatch import Stopwatch
 

@@ -16,15 +16,15 @@ from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
 from rbla_secure.choices import FilterName
 from rbla_secure.federation.client_updates import decoded, updates_of
-from rbla_secure.federation.filter_options import options
 from rbla_secure.federation.last_step import LastStep
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import single_limits
 from rbla_secure.federation.step_check import impossible
 from rbla_secure.federation.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.bands import held_bands
 from rbla_secure.lora.update import BandTotal, RealVector
+from rbla_secure.planning.filter_options import options
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.quantize import dequantize, dequantize_public, dequantize_weighted
 from rbla_secure.robustness.across_groups import GroupTotals, filter_groups
 from rbla_secure.robustness.grouping import Group

@@ -12,8 +12,8 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 
 
 @final

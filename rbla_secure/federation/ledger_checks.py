@@ -13,7 +13,6 @@ from pathlib import Path
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import PrivacyError
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog
-from rbla_secure.federation.derived import sample_level
 from rbla_secure.federation.folder_checks import (
     CONFIG,
     METRICS,
@@ -23,7 +22,8 @@ from rbla_secure.federation.folder_checks import (
     read_run_id,
 )
 from rbla_secure.federation.history import History
-from rbla_secure.federation.protection import noisy, shown, shows_at_once
+from rbla_secure.planning.noise import noisy, shown, shows_at_once
+from rbla_secure.planning.quorums import sample_level
 from rbla_secure.privacy.ledger import FILE, Ledger, Shown
 from rbla_secure.privacy.ledger_state import Attempted, OpenSession, check_state, not_believed
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE

@@ -21,8 +21,8 @@ from rbla_secure.config import MOST_NOISE, MOST_SAMPLE_NOISE
 from rbla_secure.errors import BudgetError, PrivacyError, RefusalError
 from rbla_secure.federation.budget_folder import BudgetFolder
 from rbla_secure.federation.lifetime_cost import RoundCost, cost_of_round, fewest
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.wanted_budgets import Wanted
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Spent
 from rbla_secure.privacy.lifetime_ledger import (

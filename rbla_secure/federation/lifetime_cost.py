@@ -30,7 +30,9 @@ from typing import final
 from protocols.profiles import SurvivorCheck
 from protocols.session import ClientId
 from rbla_secure.choices import SecureSumMode
-from rbla_secure.federation.derived import (
+from rbla_secure.planning.noise import EXPOSED, claimed, views
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import (
     band_groups,
     class_quorum,
     masking_profile,
@@ -38,8 +40,6 @@ from rbla_secure.federation.derived import (
     row_quorum,
     threshold,
 )
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import EXPOSED, claimed, views
 from rbla_secure.privacy.accounting import SampledSteps
 from rbla_secure.privacy.noise import NOTHING, GaussianMechanism, Release
 

@@ -25,10 +25,10 @@ from protocols.session import ClientId
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.broadcast import Broadcast
 from rbla_secure.federation.clip_check import check_clip_norm
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.plausibility import Sent, check_plausible
 from rbla_secure.federation.state_folder import Remembered, StateFolder
 from rbla_secure.federation.step_bound import AverageLimits, average_limits
+from rbla_secure.planning.plan import Plan
 
 
 @final

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rbla_secure.errors import RefusalError
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import AverageLimits, in_one_round, over_rounds
 from rbla_secure.lora.adapter import Rows
+from rbla_secure.planning.plan import Plan
 
 Numbers = npt.NDArray[np.float64]
 

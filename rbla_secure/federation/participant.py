@@ -29,13 +29,13 @@ from rbla_secure.errors import RblaSecureError, RefusalError
 from rbla_secure.federation.broadcast import Broadcast, model_bindings, read_broadcast
 from rbla_secure.federation.components import Seeds, component_seeds
 from rbla_secure.federation.contribution import Contribute, contribution, noise_key, weight_of
-from rbla_secure.federation.derived import members_per_round
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.secret_cohorts import Draws, check_draws
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import members_per_round
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian
 from rbla_secure.seeding import derive_seed
 

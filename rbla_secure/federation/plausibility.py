@@ -24,9 +24,9 @@ from typing import final
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.movement import Movement
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import AverageLimits
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 
 
 @final

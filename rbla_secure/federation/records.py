@@ -6,8 +6,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from protocols.session import ClientId
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome
+from rbla_secure.planning.plan import Plan
 from rbla_secure.robustness.after import Action
 from rbla_secure.robustness.grouping import Group
 from rbla_secure.robustness.suspicion import Suspicion

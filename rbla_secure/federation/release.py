@@ -19,8 +19,8 @@ from protocols.session import ClientId, Session
 from rbla_secure.choices import Adjacency
 from rbla_secure.federation.components import remove_components
 from rbla_secure.federation.contribution import add_noise, noise_key
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.update import BandTotal, RealVector
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import INDEPENDENT, MatrixNoise
 from rbla_secure.privacy.noise import TAIL, CentralGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import dequantize_public

@@ -20,7 +20,7 @@ from protocols.homomorphic.verified_screening import NOTHING_YET, Reference
 from protocols.identity import TrustStore
 from protocols.session import ClientId
 from rbla_secure.federation.last_step import LastStep
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 
 
 @final

@@ -18,8 +18,6 @@ from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import NEVER, Filtering, Judged
 from rbla_secure.federation.guard import Guard
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import shown, shows_at_once
 from rbla_secure.federation.release import Released, nothing_opened, release
 from rbla_secure.federation.step_check import check_average
 from rbla_secure.federation.weight_claims import refused_claims
@@ -33,6 +31,8 @@ from rbla_secure.lora.average import (
     zero_pad_average,
 )
 from rbla_secure.lora.bands import spread
+from rbla_secure.planning.noise import shown, shows_at_once
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
 from rbla_secure.privacy.quantize import dequantize, dequantize_weighted

@@ -23,7 +23,7 @@ from protocols.primitives.prg import KEY_SIZE
 from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_key
 
 _WORD_BITS = 64

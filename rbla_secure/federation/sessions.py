@@ -6,9 +6,9 @@ Whoever goes on with a run finds the same session again, and with it what it was
 from collections.abc import Sequence
 
 from protocols.session import Session
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import counts_before
 from rbla_secure.federation.records import RoundRecord
+from rbla_secure.planning.noise import counts_before
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import followed_norm, nearest_norm
 
 

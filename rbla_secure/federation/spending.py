@@ -13,11 +13,11 @@ from protocols.session import ClientId, Session
 from rbla_secure.federation.audit_log import AuditLog
 from rbla_secure.federation.checkpoint import Progress, RunFolder
 from rbla_secure.federation.log_entries import of_spending
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views, claimed, shown, shown_to, shows_at_once, views
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.sessions import session_of
 from rbla_secure.lora.bands import held_bands
+from rbla_secure.planning.noise import Views, claimed, shown, shown_to, shows_at_once, views
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Shown, Terms
 from rbla_secure.privacy.ledger_state import not_believed
 from rbla_secure.privacy.noise import GaussianMechanism

@@ -24,9 +24,9 @@ from protocols.session import ClientId
 from rbla_secure.durable import PRIVATE, write_atomic
 from rbla_secure.errors import AdapterError, RefusalError, RunFolderError
 from rbla_secure.federation.folder_lock import check_still_there, lock
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.plausibility import Sent
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 
 _LOG = logging.getLogger(__name__)
 _FORMAT: Final = "2"

@@ -52,10 +52,10 @@ from typing import Final, final
 
 from rbla_secure.choices import AcrossRule, FilterName, PreStepName
 from rbla_secure.config import RobustnessConfig
-from rbla_secure.federation.derived import band_buckets, band_groups, bands_and_holders, row_quorum
-from rbla_secure.federation.filter_options import options
 from rbla_secure.federation.guard import WINDOW
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.filter_options import options
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import band_buckets, band_groups, bands_and_holders, row_quorum
 from rbla_secure.privacy.banded_matrix import step_growth
 from rbla_secure.privacy.noise import CentralGaussian
 

@@ -20,11 +20,11 @@ from typing import final
 import numpy as np
 
 from protocols.session import Session
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import AverageLimits, average_limits
 from rbla_secure.lora.average import GroupAverage, Totals
 from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import BandTotal, l2_norm
+from rbla_secure.planning.plan import Plan
 
 _NO_HONEST = "which no honest clients can add up to"
 

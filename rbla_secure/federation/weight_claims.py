@@ -22,7 +22,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from protocols.ring import IntegerVector
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 
 
 def refused_claims(

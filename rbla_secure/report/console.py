@@ -10,8 +10,9 @@ from rich.table import Table
 
 from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
-from rbla_secure.federation.cohort import cohort_size
-from rbla_secure.federation.derived import (
+from rbla_secure.federation.records import RoundRecord, RoundSeconds
+from rbla_secure.planning.cohort import cohort_size
+from rbla_secure.planning.quorums import (
     asked_threshold,
     band_groups,
     band_quorum,
@@ -20,7 +21,6 @@ from rbla_secure.federation.derived import (
     opening_rule,
     warnings,
 )
-from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.report.defences import defence_lines, group_margins
 from rbla_secure.report.learned import Learned
 from rbla_secure.report.summary import Seconds, Summary

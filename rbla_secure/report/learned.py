@@ -6,11 +6,11 @@ from typing import NamedTuple
 from protocols.homomorphic.screening import Release
 from protocols.profiles import Adversary
 from rbla_secure.choices import Rest, SecureSumMode, Upload
-from rbla_secure.federation.cohort import cohort_size
-from rbla_secure.federation.derived import masking_profile, row_quorum, threshold
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import whoever_is_there
 from rbla_secure.federation.records import RoundRecord
+from rbla_secure.planning.cohort import cohort_size
+from rbla_secure.planning.noise import whoever_is_there
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import masking_profile, row_quorum, threshold
 
 
 class Learned(NamedTuple):

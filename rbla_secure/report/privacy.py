@@ -8,8 +8,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from rbla_secure.choices import Adjacency, Mechanism
-from rbla_secure.federation.forecast import WHO_ANSWERED, Forecast, SampleForecast
 from rbla_secure.federation.ledger_checks import look_at_ledgers
+from rbla_secure.planning.forecast import WHO_ANSWERED, Forecast, SampleForecast
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.sample_ledger import SampleLedger

@@ -1,8 +1,8 @@
 """What is said of rounds and weights of bands at one epsilon, to people and machines."""
 
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.round_costs import RoundCosts
-from rbla_secure.federation.row_weights import weights_used
+from rbla_secure.planning.band_weights import weights_used
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.round_costs import RoundCosts
 from rbla_secure.privacy.figures import rounded_up
 
 # Savings below this share of the noise energy are not worth a word.

@@ -13,9 +13,9 @@ from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.evaluation.poisoning.triggers import corner_patches, stamp
 from rbla_secure.federation.audit_log import EventKind, read_events
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.figures import rounded_up
 from rbla_secure.robustness.after import Action
 from rbla_secure.tasks.base_model import train_base

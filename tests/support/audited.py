@@ -18,12 +18,12 @@ from protocols.ring import centred, to_ring
 from protocols.session import ClientId, Session
 from rbla_secure.config import Config
 from rbla_secure.federation.contribution import add_noise
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import average
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
 from rbla_secure.lora.bands import pack, spread
 from rbla_secure.lora.update import ClientUpdate, PackedUpdate
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import clip
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.noise import GaussianMechanism

@@ -16,9 +16,9 @@ from rbla_secure.federation.guard import Guard
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.messages import StageReply, decode_answer
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from tests.support import federations
 from tests.support.federations import answer_with, drift, make_session, open_round

@@ -8,14 +8,14 @@ import numpy as np
 
 from protocols.session import ClientId, Session
 from rbla_secure.config import Config
-from rbla_secure.federation.cohort import sample_cohort
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.participant import LocalTraining, Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.cohort import sample_cohort
+from rbla_secure.planning.plan import Plan
 from tests.support.identities import client_sum, server_sum
 from tests.support.updates import make_layout
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from protocols.identity import ThrowawayAuthority
 from protocols.interface import SecureSum
 from protocols.session import ClientId
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 
 NOW = 1_800_000_000
 

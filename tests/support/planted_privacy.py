@@ -15,19 +15,20 @@ from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.session import ClientId, Session
 from rbla_secure import assembly
-from rbla_secure.federation import contribution, protection, spending
-from rbla_secure.federation import plan as plans
+from rbla_secure.federation import contribution, spending
 from rbla_secure.federation import release as releases
 from rbla_secure.federation import round as rounds
 from rbla_secure.federation.contribution import Integers
-from rbla_secure.federation.derived import row_quorum, threshold
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views
 from rbla_secure.federation.release import Released
 from rbla_secure.federation.secret_cohorts import Draws
 from rbla_secure.federation.spending import Spending
 from rbla_secure.lora.average import GroupAverage, Totals
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
+from rbla_secure.planning import noise as protection
+from rbla_secure.planning import plan as plans
+from rbla_secure.planning.noise import Views
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import row_quorum, threshold
 from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian

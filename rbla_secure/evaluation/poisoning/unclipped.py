@@ -10,9 +10,9 @@ from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId, Session
 from rbla_secure.federation.components import Seeds
 from rbla_secure.federation.contribution import Integers, by_segment
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.bands import pack
 from rbla_secure.lora.update import BoundedUpdate, UpdateRows, l2_norm
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.quantize import quantize
 from rbla_secure.seeding import derive_key
 

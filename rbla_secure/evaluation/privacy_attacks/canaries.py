@@ -25,15 +25,15 @@ from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.choices import Mechanism
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_attacks.views import random_groups
-from rbla_secure.federation.cohort import cohort_size
 from rbla_secure.federation.contribution import contribution, noise_key
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import average
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import held_bands, spread
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.cohort import cohort_size
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.figures import exact
 from rbla_secure.privacy.one_run import CONFIDENCE, Coins, OneRunAudit, Scores, one_run
 from rbla_secure.privacy.quantize import dequantize

@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.spending import Spending, terms_of
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import Ledger, Observer
 
 

@@ -19,11 +19,11 @@ import numpy as np
 from protocols.session import ClientId, Session
 from rbla_secure.choices import Adjacency, Mechanism, SecureSumMode, Upload
 from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_count
-from rbla_secure.federation.derived import band_quorum, group_quorum, row_quorum, threshold
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import adaptive
 from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.noise import adaptive
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import band_quorum, group_quorum, row_quorum, threshold
 
 # How much longer than the clip norm a change is that must be clipped: a clip to more than the norm, or none, shows.
 _TOO_LONG: Final = 5.0

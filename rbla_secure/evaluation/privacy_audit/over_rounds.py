@@ -27,8 +27,8 @@ from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
     published,
     released_score,
 )
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import column_of
+from rbla_secure.planning.noise import column_of
+from rbla_secure.planning.plan import Plan
 
 # A client takes part so often, or less where that would take more rounds than a trial has time for.
 _TURNS: Final = 3

@@ -13,7 +13,7 @@ from rbla_secure.evaluation.privacy_audit.claims import ledger_claims
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, Skipped, neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played, SmallFederation
 from rbla_secure.evaluation.privacy_audit.views import scores
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 
 
 @final

@@ -27,18 +27,18 @@ from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched
 from rbla_secure.federation.components import Seeds
 from rbla_secure.federation.contribution import Integers, contribution
 from rbla_secure.federation.conversation import Conversation
-from rbla_secure.federation.derived import bands_and_holders
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.filtering import Filtering
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import bands_and_holders
 from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
 

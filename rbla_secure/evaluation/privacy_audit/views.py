@@ -22,10 +22,10 @@ from rbla_secure.choices import Mechanism, SecureSumMode
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.federation.components import remove_components
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import average
 from rbla_secure.lora.bands import held_bands, spread
 from rbla_secure.lora.update import BandTotal
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import GaussianMechanism
 

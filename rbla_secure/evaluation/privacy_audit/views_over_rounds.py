@@ -13,7 +13,7 @@ from protocols.session import ClientId
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.evaluation.privacy_audit.views import Values, less, pattern, sums_again
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import CentralGaussian
 
 # By band, in integer units, what was published of a round.

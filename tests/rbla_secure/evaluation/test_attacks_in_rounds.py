@@ -6,8 +6,8 @@ import pytest
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
 from rbla_secure.evaluation.poisoning.names import AttackName
-from rbla_secure.federation.plan import Plan
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.datasets import LabelledImages
 from tests.support.federations import InMemory, drift, make_adapter, make_participants, make_plan, play_round

@@ -18,10 +18,10 @@ from rbla_secure.evaluation.privacy_attacks import canaries
 from rbla_secure.evaluation.privacy_attacks.canaries import ADAPTERS, Trial, client_level, example_level
 from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients
 from rbla_secure.federation import contribution
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import views
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
 from rbla_secure.lora.peft_io import find_linear
+from rbla_secure.planning.noise import views
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
 from rbla_secure.privacy.ledger import Observer

@@ -15,12 +15,12 @@ from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
 from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.placement import placement
 from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
-from rbla_secure.federation.cohort import roster
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import apply_average, rbla_average
 from rbla_secure.lora.bands import pack, rank_bands
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import BandTotal, ClientUpdate
+from rbla_secure.planning.cohort import roster
 from rbla_secure.privacy.clipping import clip
 from rbla_secure.tasks.base_model import train_base
 from rbla_secure.tasks.datasets import LabelledImages, Split, load_images, split

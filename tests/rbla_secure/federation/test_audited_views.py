@@ -13,12 +13,12 @@ import pytest
 from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId
 from rbla_secure.errors import PrivacyError
-from rbla_secure.federation import plan as plans
-from rbla_secure.federation import protection
 from rbla_secure.federation.contribution import add_noise
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import views
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning import noise as protection
+from rbla_secure.planning import plan as plans
+from rbla_secure.planning.noise import views
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.auditing import audit
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, Release

@@ -15,10 +15,10 @@ from rbla_secure.federation.clip_check import check_clip_norm
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.plausibility import Sent
-from rbla_secure.federation.protection import CLIP_STEPS_PER_OCTAVE, counts_before
 from rbla_secure.federation.sessions import clip_norm
+from rbla_secure.planning.noise import CLIP_STEPS_PER_OCTAVE, counts_before
+from rbla_secure.planning.plan import Plan
 from tests.rbla_secure.federation.test_memory import sent
 from tests.support.federations import RUN, drift, make_plan
 from tests.support.identities import client_sum

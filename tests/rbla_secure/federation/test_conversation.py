@@ -11,8 +11,8 @@ from protocols.session import ClientId
 from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import prepare_round, run_round
+from rbla_secure.planning.plan import Plan
 from tests.support.federations import (
     LARGE,
     MEMBERS,

@@ -19,7 +19,7 @@ from protocols.interface import SecureSum, SumResult
 from protocols.primitives.signing import SigningKey
 from protocols.session import ClientId
 from protocols.wire import MessageType
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 from tests.protocols.homomorphic.parties import Recorder
 from tests.support import model_world
 from tests.support.model_world import (

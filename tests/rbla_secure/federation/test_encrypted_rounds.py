@@ -16,9 +16,9 @@ from protocols.identity import ThrowawayAuthority, TrustStore
 from protocols.primitives.revocations import issue_revocations
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.planning.plan import Plan
 from tests.support.federations import (
     LARGE,
     MEMBERS,

@@ -17,7 +17,7 @@ from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
-from rbla_secure.federation.plan import Plan
+from rbla_secure.planning.plan import Plan
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
     LARGE,

@@ -14,17 +14,17 @@ from rbla_secure.errors import PlanError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.derived import warnings
 from rbla_secure.federation.filtering import Filtering
-from rbla_secure.federation.forecast import forecast
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import views
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.bands import rank_bands
+from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.noise import views
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import warnings
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.report.console import band_rows

@@ -12,21 +12,21 @@ import pytest
 from protocols.interface import SumResult
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError, PrivacyError
-from rbla_secure.federation.budget import multiplier_against
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.contribution import contribution, weight_of
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.derived import band_groups
 from rbla_secure.federation.filtering import Filtering
-from rbla_secure.federation.forecast import forecast
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.budget import multiplier_against
+from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import band_groups
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.figures import rounded_up
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer

@@ -19,12 +19,12 @@ from rbla_secure.federation import round as round_module
 from rbla_secure.federation.audit_log import EventKind, read_events
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.step_bound import average_limits, over_rounds, single_limits, step_limit
 from rbla_secure.federation.step_check import CheckedAverage
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.quantize import dequantize_weighted
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.defended import defended_round, make_hostile, sending

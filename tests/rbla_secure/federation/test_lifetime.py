@@ -19,9 +19,9 @@ from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.lifetime import Lifetime, join_all
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.participant import LocalTraining, Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.wanted_budgets import FILE, Wanted
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
 from tests.rbla_secure.privacy.test_lifetime_ledger import of_gaussians

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from protocols.session import ClientId
-from rbla_secure.federation.derived import row_quorum, threshold
 from rbla_secure.federation.lifetime_cost import BARE_STEPS, cost_of_round, fewest
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import claimed, views
+from rbla_secure.planning.noise import claimed, views
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import row_quorum, threshold
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import NOTHING, Release
 from tests.support.federations import make_plan

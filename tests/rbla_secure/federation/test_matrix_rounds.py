@@ -12,14 +12,14 @@ import pytest
 
 from protocols.interface import SumResult
 from rbla_secure.errors import PlanError, PrivacyError, RefusalError
-from rbla_secure.federation.budget import participations
 from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.forecast import forecast
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import matrix_noise, release
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
+from rbla_secure.planning.budget import participations
+from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.auditing import Audit, audit
 from rbla_secure.privacy.banded_matrix import MatrixNoise, banded_root, column_norm

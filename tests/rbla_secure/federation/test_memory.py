@@ -13,10 +13,10 @@ from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import prepare_round
 from rbla_secure.federation.step_bound import step_limit
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 from tests.support.federations import (
     MEMBERS,
     InMemory,

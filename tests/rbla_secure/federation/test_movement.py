@@ -9,9 +9,9 @@ from rbla_secure.errors import RefusalError
 from rbla_secure.federation.guard import Guard, PublicTests
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.movement import Movement
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import average_limits, step_limit
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.plan import Plan
 from tests.support.defended import defended_round
 from tests.support.federations import (
     InMemory,

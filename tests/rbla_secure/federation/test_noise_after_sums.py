@@ -12,11 +12,11 @@ import pytest
 from protocols.interface import SumResult
 from protocols.masking import client as masking_client
 from rbla_secure.errors import PlanError
-from rbla_secure.federation import plan as plan_module
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import matrix_noise, release
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning import plan as plan_module
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import TAIL, CentralGaussian
 from tests.support.defended import make_hostile
 from tests.support.federations import (

@@ -15,10 +15,10 @@ from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageReply, decode_answer
 from rbla_secure.federation.participant import LocalTraining
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from tests.support.federations import (
     BASE,

@@ -18,9 +18,9 @@ from rbla_secure.federation.conversation import Turn, hold
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.participant import LocalTraining, Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from tests.support.federations import (
     LARGE,

@@ -17,11 +17,11 @@ from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, Release

@@ -25,13 +25,13 @@ from rbla_secure.federation.components import Seeds, add_components, component_s
 from rbla_secure.federation.contribution import add_noise, noise_key
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer
-from rbla_secure.federation.forecast import forecast
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.noise import GaussianMechanism

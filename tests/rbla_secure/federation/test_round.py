@@ -12,9 +12,9 @@ from rbla_secure.federation.broadcast import band_digests
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.participant import LocalTraining
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from tests.support.federations import (
     LARGE,

@@ -16,14 +16,14 @@ from rbla_secure.errors import PlanError
 from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.forecast import forecast, most_drawn
 from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.release import release
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import Draws, SecretCohorts
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
+from rbla_secure.planning.forecast import forecast, most_drawn
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.figures import rounded_up
 from rbla_secure.privacy.ledger import Ledger, Observer

@@ -21,10 +21,10 @@ from rbla_secure.federation.broadcast import Broadcast, band_digests
 from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.participant import LocalTraining, Participant
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.state_folder import StateFolder
 from rbla_secure.federation.step_bound import step_limit
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.plan import Plan
 from tests.rbla_secure.federation.test_attempts import (
     EVERY_PROFILE,
     VICTIM,

@@ -14,7 +14,6 @@ from rbla_secure.config import load_config
 from rbla_secure.federation import step_bound
 from rbla_secure.federation.guard import Guard, PublicTests
 from rbla_secure.federation.last_step import LastStep
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.step_bound import (
     average_limits,
     over_rounds,
@@ -23,6 +22,7 @@ from rbla_secure.federation.step_bound import (
     update_limit,
 )
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.plan import Plan
 from tests.support.defended import defended_round
 from tests.support.federations import (
     InMemory,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.weight_claims import refused_claims
+from rbla_secure.planning.plan import Plan
 from tests.support.federations import make_plan
 from tests.support.properties import PROPERTY
 

@@ -13,7 +13,7 @@ from opacus.accountants import PRVAccountant
 
 from protocols.primitives.prg import UniformStream
 from rbla_secure.errors import BudgetError, PrivacyError
-from rbla_secure.federation.budget import planned_steps
+from rbla_secure.planning.budget import planned_steps
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps, noise_multiplier_of_steps
 from rbla_secure.privacy.discrete_gaussian import TOTAL_VARIATION, discrete_gaussian
 from rbla_secure.privacy.noise import SMOOTHING_SLACK

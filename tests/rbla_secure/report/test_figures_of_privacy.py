@@ -14,10 +14,10 @@ from scipy.stats import norm
 from rbla_secure.choices import Adjacency, Mechanism
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.evaluation.privacy_audit.suite import Row
-from rbla_secure.federation import forecast as forecasts
-from rbla_secure.federation.forecast import SampleForecast, forecast
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.round_costs import RoundCost, RoundCosts, WeightedNoise
+from rbla_secure.planning import forecast as forecasts
+from rbla_secure.planning.forecast import SampleForecast, forecast
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.round_costs import RoundCost, RoundCosts, WeightedNoise
 from rbla_secure.privacy import auditing, ledger, lifetime_ledger, one_run, sample_ledger
 from rbla_secure.privacy.auditing import Audit
 from rbla_secure.privacy.ledger import Ledger, Observer

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from rbla_secure.choices import BandWeights, RowOrder
-from rbla_secure.federation.budget import expected_views, least_faced, noise_for, participations
-from rbla_secure.federation.derived import bands_and_holders
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import claimed
-from rbla_secure.federation.row_weights import band_profiles
+from rbla_secure.planning.band_weights import band_profiles
+from rbla_secure.planning.budget import expected_views, least_faced, noise_for, participations
+from rbla_secure.planning.noise import claimed
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import bands_and_holders
 from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.band_weights import expected_signal, least_noise_weights, noise_energy
 from rbla_secure.privacy.noise import Release

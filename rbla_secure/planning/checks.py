@@ -22,9 +22,18 @@ from rbla_secure.choices import (
 )
 from rbla_secure.config import LEAST_SAMPLE_NOISE, MOST_SAMPLED_STEPS, Config
 from rbla_secure.errors import PlanError, PrivacyError
-from rbla_secure.federation.budget import check_budget, check_sample_budget
-from rbla_secure.federation.cohort import cohort_size, rounds_apart
-from rbla_secure.federation.derived import (
+from rbla_secure.lora.bands import rank_bands
+from rbla_secure.planning.band_weights import check_band_weights
+from rbla_secure.planning.budget import check_budget, check_sample_budget
+from rbla_secure.planning.cohort import cohort_size, rounds_apart
+from rbla_secure.planning.noise import (
+    adaptive,
+    check_privacy,
+    colluders,
+    counted_shares,
+    noisy,
+)
+from rbla_secure.planning.quorums import (
     bands_and_holders,
     class_quorum,
     encryption_profile,
@@ -33,17 +42,8 @@ from rbla_secure.federation.derived import (
     sample_level,
     threshold,
 )
-from rbla_secure.federation.protection import (
-    adaptive,
-    check_privacy,
-    colluders,
-    counted_shares,
-    noisy,
-)
-from rbla_secure.federation.recovery import refuse_without_noise
-from rbla_secure.federation.robust_refusals import check_robustness
-from rbla_secure.federation.row_weights import check_band_weights
-from rbla_secure.lora.bands import rank_bands
+from rbla_secure.planning.recovered_noise import refuse_without_noise
+from rbla_secure.planning.robust_checks import check_robustness
 from rbla_secure.privacy.figures import exact
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.quorum import band_quorum

@@ -12,12 +12,12 @@ from rbla_secure.errors import PlanError, RefusalError
 from rbla_secure.federation.contribution import contribution
 from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.movement import Movement
-from rbla_secure.federation.plan import Plan
 from rbla_secure.federation.roles import HomomorphicRoles
-from rbla_secure.federation.row_weights import band_profiles
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.band_weights import band_profiles
+from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.band_weights import noise_energy
 from rbla_secure.privacy.noise import GaussianMechanism
 from tests.rbla_secure.federation.test_private_rounds import make_plan as wide_plan

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.cohort import cohort_size, planned_cohort
-from rbla_secure.federation.derived import band_groups, sample_level
-from rbla_secure.federation.protection import Views, claimed, clip_norms, known_noise, views
+from rbla_secure.planning.cohort import cohort_size, planned_cohort
+from rbla_secure.planning.noise import Views, claimed, clip_norms, known_noise, views
+from rbla_secure.planning.quorums import band_groups, sample_level
 from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release

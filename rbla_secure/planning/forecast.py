@@ -11,18 +11,18 @@ from typing import final
 
 from rbla_secure.choices import Adjacency, Factors, Mechanism, SecureSumMode
 from rbla_secure.config import Config
-from rbla_secure.federation.budget import coarsest, expected_present, participations, planned_steps
-from rbla_secure.federation.derived import (
+from rbla_secure.lora.bands import Band
+from rbla_secure.planning.budget import coarsest, expected_present, participations, planned_steps
+from rbla_secure.planning.noise import Views, column_of, views
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import (
     WORTHLESS,
     band_groups,
     bands_and_holders,
     members_per_round,
     row_quorum,
 )
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import Views, column_of, views
-from rbla_secure.federation.round_costs import signal_to_noise
-from rbla_secure.lora.bands import Band
+from rbla_secure.planning.round_costs import signal_to_noise
 from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
 from rbla_secure.privacy.banded_matrix import noise_left
 from rbla_secure.privacy.figures import exact, rounded_up

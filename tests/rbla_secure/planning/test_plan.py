@@ -17,10 +17,10 @@ from protocols.plain import Plain
 from protocols.session import Segment, Session
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.derived import band_quorum, bands_and_holders, threshold, warnings
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.refusals import check_config
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
+from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.quorums import band_quorum, bands_and_holders, threshold, warnings
 from tests.support.federations import (
     BASE,
     LARGE,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbla_secure.config import TierConfig
-from rbla_secure.federation.cohort import (
+from rbla_secure.planning.cohort import (
     cohort_size,
     roster,
     rounds_apart,

@@ -5,11 +5,11 @@ import numpy as np
 from rbla_secure.choices import Clipping, FilterName, PreStepName, SecureSumMode, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RobustnessError
-from rbla_secure.federation.cohort import cohort_size, tier_clients
-from rbla_secure.federation.derived import band_voters, bands_and_holders, largest_f, row_quorum
-from rbla_secure.federation.filter_options import options
-from rbla_secure.federation.protection import noisy
 from rbla_secure.lora.bands import Band, rank_bands
+from rbla_secure.planning.cohort import cohort_size, tier_clients
+from rbla_secure.planning.filter_options import options
+from rbla_secure.planning.noise import noisy
+from rbla_secure.planning.quorums import band_voters, bands_and_holders, largest_f, row_quorum
 from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
 from rbla_secure.robustness.names import build
 from rbla_secure.robustness.quorum import band_quorum

@@ -13,8 +13,8 @@ from protocols.ring import capacity
 from rbla_secure.choices import Adjacency, Clipping, Mechanism, RowOrder, SecureSumMode, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
-from rbla_secure.federation.recovery import BandSize, check_recovery, recovered_shares
 from rbla_secure.lora.bands import Band
+from rbla_secure.planning.recovered_noise import BandSize, check_recovery, recovered_shares
 from rbla_secure.privacy.banded_matrix import INDEPENDENT, banded_root
 from rbla_secure.privacy.ledger import Observer, Shown
 from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, GaussianMechanism, Release

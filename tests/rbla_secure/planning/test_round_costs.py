@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.round_costs import round_costs, signal_to_noise
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.round_costs import round_costs, signal_to_noise
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.noise import Release
 from tests.support.federations import make_plan

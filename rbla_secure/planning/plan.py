@@ -36,9 +36,23 @@ from rbla_secure.choices import (
 )
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RefusalError
-from rbla_secure.federation.budget import check_planned_budget
-from rbla_secure.federation.cohort import planned_cohort, roster
-from rbla_secure.federation.derived import (
+from rbla_secure.lora.adapter import Adapter, AdapterLayout
+from rbla_secure.lora.bands import Band, held_bands, rank_bands
+from rbla_secure.planning.band_weights import band_weights
+from rbla_secure.planning.budget import check_planned_budget
+from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.cohort import planned_cohort, roster
+from rbla_secure.planning.noise import (
+    adaptive,
+    bands_alone,
+    build_mechanism,
+    clip_norms,
+    colluders,
+    noise_follows,
+    noisy,
+    whoever_is_there,
+)
+from rbla_secure.planning.quorums import (
     band_groups,
     bands_and_holders,
     class_quorum,
@@ -50,20 +64,6 @@ from rbla_secure.federation.derived import (
     services,
     threshold,
 )
-from rbla_secure.federation.protection import (
-    adaptive,
-    bands_alone,
-    build_mechanism,
-    clip_norms,
-    colluders,
-    noise_follows,
-    noisy,
-    whoever_is_there,
-)
-from rbla_secure.federation.refusals import check_config
-from rbla_secure.federation.row_weights import band_weights
-from rbla_secure.lora.adapter import Adapter, AdapterLayout
-from rbla_secure.lora.bands import Band, held_bands, rank_bands
 from rbla_secure.privacy.clipping import nearest_norm, rounded_norm
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, statistics

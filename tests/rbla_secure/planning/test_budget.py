@@ -8,15 +8,15 @@ import pytest
 
 from rbla_secure.config import PrivacyConfig
 from rbla_secure.errors import BudgetError, PlanError
-from rbla_secure.federation import plan as plans
 from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
-from rbla_secure.federation.budget import noise_for
-from rbla_secure.federation.forecast import forecast
-from rbla_secure.federation.plan import Plan
-from rbla_secure.federation.protection import claimed, shown
-from rbla_secure.federation.refusals import check_config
-from rbla_secure.federation.round_costs import round_costs
 from rbla_secure.federation.spending import Spending, terms_of
+from rbla_secure.planning import plan as plans
+from rbla_secure.planning.budget import noise_for
+from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.noise import claimed, shown
+from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.round_costs import round_costs
 from rbla_secure.privacy import accounting
 from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.figures import rounded_up

@@ -13,9 +13,9 @@ from protocols.masking.parameters import (
 from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
 from rbla_secure.choices import PreStepName, Rest, RowOrder, Screen, SecureSumMode, Upload
 from rbla_secure.config import Config
-from rbla_secure.federation.cohort import cohort_size
-from rbla_secure.federation.protection import noisy, whoever_is_there
 from rbla_secure.lora.bands import Band, rank_bands
+from rbla_secure.planning.cohort import cohort_size
+from rbla_secure.planning.noise import noisy, whoever_is_there
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness import quorum
 from rbla_secure.robustness.grouping import group_sizes
