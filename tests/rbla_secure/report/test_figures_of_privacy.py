@@ -18,7 +18,7 @@ from rbla_secure.planning import forecast as forecasts
 from rbla_secure.planning.forecast import SampleForecast, forecast
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.round_costs import RoundCost, RoundCosts, WeightedNoise
-from rbla_secure.privacy import auditing, ledger, lifetime_ledger, one_run, sample_ledger
+from rbla_secure.privacy import auditing, figures, ledger, lifetime_ledger, one_run, sample_ledger
 from rbla_secure.privacy.auditing import Audit
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
@@ -286,3 +286,33 @@ def test_what_whoever_learns_the_draws_faces_is_rounded_up(monkeypatch: pytest.M
     assert printed(forecasts._of_draws(drawn), r"took part: epsilon (\S+) after") == [1.001]
     to_nearest(monkeypatch, forecasts)
     assert printed(forecasts._of_draws(drawn), r"took part: epsilon (\S+) after") == [1.0]
+
+
+# What is formatted by a number of digits, of these names: {each.epsilon:.3f}, {delta:g}, {math.ceil(needed * 1000) / 1000:g}.
+FORMATTED = re.compile(
+    r"\{[^{}]*\b(?:epsilon|max_epsilon|delta|claimed|shown|spent|needed|limit|left)\b[^{}]*:[.\d]*[fge]\}"
+)
+
+
+def test_no_figure_of_privacy_is_formatted_elsewhere() -> None:
+    """Every place that prints one asks `figures.py`; limits of other things are named here."""
+    others = {
+        "selection.py",
+        "across_groups.py",
+        "movement.py",
+        "step_check.py",
+        "after.py",
+        "quantize.py",
+        "release.py",
+        "weight_claims.py",
+    }
+    root = Path(figures.__file__).parents[1]
+    found = {
+        f"{path.name}: {each}"
+        for path in root.rglob("*.py")
+        if path.name not in others
+        for each in FORMATTED.findall(path.read_text())
+    }
+
+    assert FORMATTED.search('f"epsilon {found.epsilon:.3f}"')
+    assert found == {"forecast.py: {left:.3f}"}  # a share of noise
