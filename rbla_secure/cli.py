@@ -27,8 +27,9 @@ from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.key_folders import PASSPHRASE_VARIABLE, read_passphrase, take_passphrase
 from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.opening import asked_threshold, opening_rule, tier_protection
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import asked_threshold, opening_rule, tier_protection, warnings
+from rbla_secure.planning.warnings import warnings
 from rbla_secure.report.console import CellReport, ConsoleReport, band_rows
 from rbla_secure.report.defences import band_defences, band_object, defence_lines, defence_object
 

@@ -17,7 +17,6 @@ from torch import nn
 from protocols.clock import SYSTEM_CLOCK
 from protocols.identity import YEAR_SECONDS, ThrowawayAuthority, TrustStore
 from rbla_secure.assembly import guard_of, reference_of, trainer_of
-from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.durable import replace_folder, write_atomic
 from rbla_secure.engines.in_process import Faults, InProcess
@@ -37,8 +36,8 @@ from rbla_secure.federation.wanted_budgets import Wanted
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files, find_linear
 from rbla_secure.planning.band_weights import band_weights, weights_used
+from rbla_secure.planning.opening import opening_rule
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import opening_rule
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.learned import what_each_party_learned
 from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary, spent_in
@@ -222,7 +221,7 @@ def _on_disk(folder: RunFolder, base: nn.Sequential) -> nn.Sequential:
 
 def _services(plan: Plan) -> HomomorphicRoles | None:
     """The services that the plan's secure sum needs."""
-    return HomomorphicRoles(plan) if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC else None
+    return HomomorphicRoles(plan) if plan.mode.needs_services else None
 
 
 def _costs(services: HomomorphicRoles | None, *, rounds: int) -> list[ServiceCost]:

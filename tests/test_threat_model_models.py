@@ -29,7 +29,7 @@ from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.step_bound import step_limit
 from rbla_secure.federation.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter
-from rbla_secure.planning.quorums import tier_protection
+from rbla_secure.planning.opening import tier_protection
 from tests.contracts.sessions import make_inputs, make_session, same_bindings
 from tests.protocols.masking.parties import EveryonesMasking
 from tests.support.federations import make_adapter, make_config, make_plan

@@ -17,7 +17,7 @@ from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.forecast import forecast
-from rbla_secure.planning.quorums import warnings
+from rbla_secure.planning.warnings import warnings
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer, Shown
 from rbla_secure.privacy.noise import Release

@@ -12,7 +12,7 @@ from rbla_secure.federation.audit_log import EventKind, read_events
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.roles import HomomorphicRoles
-from rbla_secure.planning.quorums import warnings
+from rbla_secure.planning.warnings import warnings
 from tests.rbla_secure import test_restarted_screening as restarted
 from tests.rbla_secure.federation import test_filtering as clear
 from tests.rbla_secure.federation import test_groups as groups

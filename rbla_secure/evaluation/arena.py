@@ -21,7 +21,7 @@ from protocols.identity import ThrowawayAuthority
 from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
-from rbla_secure.choices import Rest, SecureSumMode
+from rbla_secure.choices import Rest
 from rbla_secure.config import Config
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import PlanError
@@ -212,7 +212,7 @@ class _Run:
         self._adapter: Adapter | None = None
         self._failures = Failures()
         self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
-        services = HomomorphicRoles(plan) if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC else None
+        services = HomomorphicRoles(plan) if plan.mode.needs_services else None
         if services is not None:
             ending.callback(services.close)
         authority = _authority(plan, services)

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-from rbla_secure.choices import FilterName, PreStepName, SecureSumMode
+from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.modes import IN_THE_CLEAR, mode_of
 from rbla_secure.planning.quorums import members_per_round
 from rbla_secure.robustness.names import RECOMMENDED
 
@@ -75,7 +76,7 @@ def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any
     )
     changes: dict[str, Any] = {
         "robustness": changed,
-        "secure_sum": SecureSumMode.PLAIN,
+        "secure_sum": IN_THE_CLEAR,
         "noise_multiplier": 0.0,
         "privacy": type(config.privacy)(),
     }
@@ -87,7 +88,7 @@ def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any
 def _defence(name: str, config: Config, changes: dict[str, Any], *, view: str = "") -> Defence:
     changed = config.model_copy(update=changes)
     if not view:
-        view = "single updates" if changed.secure_sum is SecureSumMode.PLAIN else "one sum"
+        view = "single updates" if mode_of(changed).reads_uploads else "one sum"
         view = "sums over groups" if changed.robustness.group_size else view
     refused = ""
     try:

@@ -13,7 +13,8 @@ import math
 
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.plausibility import Sent
-from rbla_secure.planning.noise import CLIP_STEPS_PER_OCTAVE, adaptive, counts_before
+from rbla_secure.planning.noise import CLIP_STEPS_PER_OCTAVE, counts_before
+from rbla_secure.planning.noise_settings import adaptive
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import nearest_norm, reach
 

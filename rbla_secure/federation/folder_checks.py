@@ -41,7 +41,8 @@ from rbla_secure.federation.history import History
 from rbla_secure.federation.log_entries import line_digest, result_of
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.wanted_budgets import FILE as BUDGETS
-from rbla_secure.planning.noise import noisy, shown, shows_at_once
+from rbla_secure.planning.noise import shown, shows_at_once
+from rbla_secure.planning.noise_settings import noisy
 from rbla_secure.privacy.ledger import FILE
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
 

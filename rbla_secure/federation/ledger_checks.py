@@ -22,7 +22,8 @@ from rbla_secure.federation.folder_checks import (
     read_run_id,
 )
 from rbla_secure.federation.history import History
-from rbla_secure.planning.noise import noisy, shown, shows_at_once
+from rbla_secure.planning.noise import shown, shows_at_once
+from rbla_secure.planning.noise_settings import noisy
 from rbla_secure.planning.quorums import sample_level
 from rbla_secure.privacy.ledger import FILE, Ledger, Shown
 from rbla_secure.privacy.ledger_state import Attempted, OpenSession, check_state, not_believed

@@ -27,15 +27,13 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import final
 
-from protocols.profiles import SurvivorCheck
 from protocols.session import ClientId
-from rbla_secure.choices import SecureSumMode
+from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise import EXPOSED, claimed, views
+from rbla_secure.planning.opening import class_quorum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import (
     band_groups,
-    class_quorum,
-    masking_profile,
     members_per_round,
     row_quorum,
     threshold,
@@ -94,10 +92,7 @@ def fewest(plan: Plan, client: ClientId) -> Mapping[int, int]:
 def _least_list(plan: Plan) -> int:
     """How many members of a session are in all sums that they may be in, at least; 0 where lists may differ."""
     config = plan.config
-    lists_differ = masking_profile(config).survivor_check is SurvivorCheck.REVEAL_QUORUM
-    if config.secure_sum is SecureSumMode.PLAIN or (
-        config.secure_sum is SecureSumMode.MASKING and lists_differ
-    ):
+    if mode_of(config).lists_may_differ(config):
         return 0
     left_out = len(plan.bands) * max(0, class_quorum(config) - 1)
     return max(0, threshold(config) - left_out)

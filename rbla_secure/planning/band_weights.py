@@ -14,7 +14,7 @@ from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.adapter import AdapterLayout
 from rbla_secure.lora.bands import Band
-from rbla_secure.planning.noise import noisy
+from rbla_secure.planning.noise_settings import noisy
 from rbla_secure.planning.quorums import bands_and_holders, row_quorum
 from rbla_secure.privacy.band_weights import expected_signal, least_noise_weights
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.cohort import cohort_size, planned_cohort
+from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise import Views, claimed, clip_norms, known_noise, views
 from rbla_secure.planning.quorums import band_groups, sample_level
 from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
@@ -54,7 +54,7 @@ def multiplier_against(observer: Observer, config: Config, counted: Sequence[int
     wanted = config.noise_multiplier
     if config.privacy.mechanism.by_server:
         return wanted
-    if config.secure_sum is SecureSumMode.PLAIN and observer in {Observer.SERVER, Observer.COALITION}:
+    if mode_of(config).reads_uploads and observer in {Observer.SERVER, Observer.COALITION}:
         # In the clear a single share hides an update: the smallest is that of the band with the most.
         return wanted / math.sqrt(max(counted))
     # Where clients are grouped, a sum has the shares of its own members alone, and the smallest group decides.

@@ -3,11 +3,6 @@
 Nothing here needs a model or data.
 """
 
-from protocols import profiles
-from protocols.errors import ProtocolError
-from protocols.homomorphic import parameters, scheme
-from protocols.masking.parameters import COMPLETE_UP_TO
-from protocols.profiles import SurvivorCheck
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS
 from rbla_secure.choices import (
@@ -16,8 +11,6 @@ from rbla_secure.choices import (
     Mechanism,
     Rest,
     RowOrder,
-    Screen,
-    SecureSumMode,
     Weighting,
 )
 from rbla_secure.config import LEAST_SAMPLE_NOISE, MOST_SAMPLED_STEPS, Config
@@ -26,17 +19,12 @@ from rbla_secure.lora.bands import rank_bands
 from rbla_secure.planning.band_weights import check_band_weights
 from rbla_secure.planning.budget import check_budget, check_sample_budget
 from rbla_secure.planning.cohort import cohort_size, rounds_apart
-from rbla_secure.planning.noise import (
-    adaptive,
-    check_privacy,
-    colluders,
-    counted_shares,
-    noisy,
-)
+from rbla_secure.planning.modes import mode_of
+from rbla_secure.planning.noise import check_privacy, colluders, counted_shares
+from rbla_secure.planning.noise_settings import adaptive, grid_is_chosen, levels, noisy
+from rbla_secure.planning.opening import class_quorum
 from rbla_secure.planning.quorums import (
     bands_and_holders,
-    class_quorum,
-    encryption_profile,
     masking_profile,
     members_per_round,
     sample_level,
@@ -45,7 +33,6 @@ from rbla_secure.planning.quorums import (
 from rbla_secure.planning.recovered_noise import refuse_without_noise
 from rbla_secure.planning.robust_checks import check_robustness
 from rbla_secure.privacy.figures import exact
-from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.quorum import band_quorum
 
 # Of clients that take part in every round no noise can cancel.
@@ -64,10 +51,7 @@ def check_config(config: Config) -> None:
     _check_tiers(config)
     _check_threshold(config)
     _check_capacity(config)
-    if config.secure_sum is SecureSumMode.MASKING:
-        _check_profile(config)
-    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
-        _check_encryption(config)
+    mode_of(config).check(config)
     # Before the noise, which is counted by the sizes of groups.
     check_robustness(config)
     _check_classes(config)
@@ -77,41 +61,6 @@ def check_config(config: Config) -> None:
     check_band_weights(config)
     _check_noise(config)
     _check_sample_level(config)
-
-
-def _check_encryption(config: Config) -> None:
-    """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
-    cohort, profile = members_per_round(config), encryption_profile(config)
-    if cohort > profile.most_members:
-        raise PlanError(
-            f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "
-            f"not {cohort}: the noise of more could spoil a decryption"
-        )
-    if not _grid_is_chosen(config) and _levels(config) > (limit := profile.offset(cohort)):
-        wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= _levels(config)]
-        raise PlanError(
-            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()} for {cohort} clients "
-            f"per round under homomorphic.profile={profile.name}, whose fields have {profile.field_bits} bits"
-            + (f"; {', '.join(wider)} would do" if wider else "")
-        )
-    _check_screening(config)
-    try:
-        scheme.library()
-    except ProtocolError as error:
-        raise PlanError(str(error)) from None
-
-
-def _check_screening(config: Config) -> None:
-    off = config.homomorphic.screening is Screen.OFF
-    if config.homomorphic.min_cosine > -1 and off:
-        raise PlanError(
-            f"homomorphic.min-cosine={config.homomorphic.min_cosine:g} must have homomorphic.screening=verdicts or values"
-        )
-    if noisy(config) and not off:
-        raise PlanError(
-            f"homomorphic.screening={config.homomorphic.screening} must be off with noise-multiplier above 0: the decryptor "
-            "would learn norms that no epsilon counts"
-        )
 
 
 def _check_noise(config: Config) -> None:
@@ -179,7 +128,7 @@ def _check_draws(config: Config) -> None:
             f"{named} must be 1, or privacy.mechanism=central and privacy.adjacency=add-or-remove: whoever is not drawn takes no noise "
             "along, and what is divided by does not tell how many are"
         )
-    if config.secure_sum is not SecureSumMode.PLAIN:
+    if not mode_of(config).opens_over_anybody:
         raise PlanError(
             f"{named} must have secure-sum=plain: masks and encryption need to know who takes part"
         )
@@ -225,26 +174,16 @@ def _check_capacity(config: Config) -> None:
     ring = config.quantization.ring_bits
     if ring not in RING_BITS:
         raise PlanError(f"quantization.ring-bits={ring} must be one of {', '.join(map(str, RING_BITS))}")
-    if _grid_is_chosen(config):
+    if grid_is_chosen(config):
         return
     members = members_per_round(config)
     limit = capacity(members, bits=ring)
-    if _levels(config) > limit:
-        wider = [bits for bits in RING_BITS if _levels(config) <= capacity(members, bits=bits)]
+    if levels(config) > limit:
+        wider = [bits for bits in RING_BITS if levels(config) <= capacity(members, bits=bits)]
         raise PlanError(
             f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()}: the sum of {members} "
             f"clients would take more than half of the {ring}-bit ring, and one that went wrong could pass for right"
             + (f"; quantization.ring-bits={wider[0]} has room" if wider else "")
-        )
-
-
-def _check_profile(config: Config) -> None:
-    """Some profiles rest on a share graph in which everyone shares with everyone."""
-    cohort, profile = members_per_round(config), masking_profile(config)
-    if profile.survivor_check is SurvivorCheck.REVEAL_QUORUM and cohort > COMPLETE_UP_TO:
-        raise PlanError(
-            f"masking.profile={profile.name} must be semi-honest or consistency: {cohort} clients per round are "
-            f"more than {COMPLETE_UP_TO}, up to which everyone shares with everyone"
         )
 
 
@@ -313,7 +252,7 @@ def _check_classes(config: Config) -> None:
 
 def _check_threshold(config: Config) -> None:
     cohort, wanted = members_per_round(config), threshold(config)
-    profile = masking_profile(config) if config.secure_sum is SecureSumMode.MASKING else profiles.SEMI_HONEST
+    profile = mode_of(config).profile(config)
     if wanted < profile.threshold(cohort):
         raise PlanError(
             f"masking.threshold={wanted} must be >= {profile.threshold(cohort)} "
@@ -321,13 +260,3 @@ def _check_threshold(config: Config) -> None:
         )
     if wanted > cohort:
         raise PlanError(f"masking.threshold={wanted} must be <= {cohort}, the clients per round")
-
-
-def _grid_is_chosen(config: Config) -> bool:
-    """Whether the grid follows from the room for noise, not from quantization.bits."""
-    return noisy(config) and config.privacy.mechanism is Mechanism.DISTRIBUTED
-
-
-def _levels(config: Config) -> int:
-    """The largest magnitude of one integer."""
-    return Quantizer(bits=config.quantization.bits, bound=config.quantization.bound).levels

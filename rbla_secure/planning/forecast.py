@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from rbla_secure.choices import Adjacency, Factors, Mechanism, SecureSumMode
+from rbla_secure.choices import Adjacency, Factors, Mechanism
 from rbla_secure.config import Config
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.budget import coarsest, expected_present, participations, planned_steps
+from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise import Views, column_of, views
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import (
@@ -214,7 +215,7 @@ def _of_shares(plan: Plan) -> list[str]:
             f"the server sees a sum of every group; the smallest has {sizes}, all the colluders may be in it, and whoever "
             "reads the adapters is counted as seeing it too"
         )
-    if plan.config.secure_sum is SecureSumMode.PLAIN:
+    if mode_of(plan.config).reads_uploads:
         found.append("the server reads every single upload, which one noise share hides")
     return found
 

@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from protocols.homomorphic.parameters import by_name
 from protocols.profiles import MaskingProfile
 from protocols.ring import capacity
-from rbla_secure.choices import Adjacency, Clipping, Mechanism, RowOrder, SecureSumMode, Upload, Weighting
+from rbla_secure.choices import Adjacency, Mechanism, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.lora.bands import Band
+from rbla_secure.planning.modes import mode_of
+from rbla_secure.planning.noise_settings import adaptive, bands_alone, noise_follows, whoever_is_there
 from rbla_secure.planning.recovered_noise import BandSize, check_recovery, recovered_shares
 from rbla_secure.privacy.banded_matrix import INDEPENDENT, banded_root
 from rbla_secure.privacy.ledger import Observer, Shown
@@ -34,34 +35,19 @@ Views = Mapping[Observer, Release]
 EXPOSED = Release(noise_multiplier=0.0, slack=0.0, rho=math.inf)
 
 
-def noisy(config: Config) -> bool:
-    """Whether the run adds client-level noise."""
-    return config.noise_multiplier > 0
-
-
-def noise_follows(config: Config) -> bool:
-    """Whether sums are opened without noise, and the server adds it: nothing that can be seen may follow from them before."""
-    return noisy(config) and config.privacy.mechanism.by_server
-
-
 def shown(config: Config) -> tuple[Shown, ...]:
     """What of a round with noise is counted, each in an entry of its own, in order.
 
     In the clear the server reads every upload before anybody knows who will drop out; readers see sums, with the noise of those who
     did not. Of a server that is trusted with the uploads nothing is counted.
     """
-    reads = config.secure_sum is SecureSumMode.PLAIN and config.privacy.mechanism is Mechanism.DISTRIBUTED
+    reads = mode_of(config).reads_uploads and config.privacy.mechanism is Mechanism.DISTRIBUTED
     return (Shown.UPLOADS, Shown.SUMS) if reads else (Shown.SUMS,)
 
 
 def shows_at_once(config: Config, part: Shown) -> bool:
     """Whether something shows from the input stage on, whoever answers: the uploads, or where absence must not show any sum."""
     return part is Shown.UPLOADS or whoever_is_there(config)
-
-
-def whoever_is_there(config: Config) -> bool:
-    """Whether bands open over whoever has answered, also over nobody: who did must not show in the adapter."""
-    return noisy(config) and config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
 
 
 def shown_to(config: Config, part: Shown) -> tuple[Observer, ...]:
@@ -85,27 +71,6 @@ def clip_norms(config: Config) -> tuple[float, ...]:
     least, most = clip_range(config)
     steps = math.floor(CLIP_STEPS_PER_OCTAVE * math.log2(most / least))
     return tuple(most * 2 ** (-step / CLIP_STEPS_PER_OCTAVE) for step in range(steps + 1))
-
-
-def sum_bits(config: Config) -> int:
-    """Bits in which a sum and its noise must fit: the ring's, or where slots have narrower fields theirs."""
-    bits = config.quantization.ring_bits
-    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
-        return min(bits, by_name(config.homomorphic.profile.value).field_bits)
-    return bits
-
-
-def adaptive(config: Config) -> bool:
-    """Whether the clip norm follows a quantile of the updates' norms."""
-    return config.privacy.clipping is Clipping.ADAPTIVE
-
-
-def bands_alone(config: Config) -> bool:
-    """Whether each rank band of an update is clipped and rounded alone: where rows are trained in turns.
-
-    What a band sends is then one function of model, examples and seed for all who hold it, as what it learns.
-    """
-    return config.training.rows is RowOrder.IN_TURNS
 
 
 def counts_before(round_number: int) -> int:
@@ -180,9 +145,9 @@ def check_privacy(
 def _check_claim(config: Config) -> None:
     privacy = config.privacy
     _check_adjacency(config)
-    if noise_follows(config) and config.secure_sum is SecureSumMode.HOMOMORPHIC:
+    if noise_follows(config) and not mode_of(config).noise_may_follow:
         raise PlanError(
-            f"privacy.mechanism={privacy.mechanism} must be distributed with secure-sum=homomorphic: a client that overfills a field of a "
+            f"privacy.mechanism={privacy.mechanism} must be distributed with secure-sum={config.secure_sum}: a client that overfills a field of a "
             "ciphertext carries others' values into the next one before the server's noise; or use secure-sum=masking"
         )
 
@@ -215,7 +180,7 @@ def _check_adjacency(config: Config) -> None:
 
 def _check_nothing_is_counted(config: Config) -> None:
     """Refuse whatever closes a band or ends a round by how many are there: one client's absence would take away every sum."""
-    if config.secure_sum is not SecureSumMode.PLAIN:
+    if not mode_of(config).opens_over_anybody:
         raise PlanError(
             f"privacy.adjacency=add-or-remove needs secure-sum=plain: secure-sum={config.secure_sum} opens nothing below a "
             "threshold and a quorum, so that one client that is not there can take away the sum of all; use "
@@ -275,7 +240,7 @@ def build_mechanism(
     except PrivacyError as error:
         raise PlanError(f"noise-multiplier={config.noise_multiplier:g}: {error}") from None
     if config.privacy.mechanism.by_server and mechanism.count_unit > (
-        limit := capacity(members, bits=sum_bits(config))
+        limit := capacity(members, bits=mode_of(config).sum_bits(config))
     ):
         raise PlanError(
             f"noise-multiplier={config.noise_multiplier:g} is so close to the noise of the count of adaptive clipping that a vote is "
@@ -293,7 +258,7 @@ def _mechanism(config: Config, common: Mapping[str, object]) -> GaussianMechanis
         return CentralGaussian(quantizer=grid, **fields)  # type: ignore[arg-type]  # the fields above
     return DistributedDiscreteGaussian.fitting(
         bound=config.quantization.bound,
-        ring_bits=sum_bits(config),
+        ring_bits=mode_of(config).sum_bits(config),
         **fields,  # type: ignore[arg-type]  # the fields above
     )
 
@@ -339,7 +304,7 @@ def views(
         observer: mechanism.event(present, known=known_noise(observer, colluding))
         for observer in (Observer.PUBLIC, Observer.PARTICIPANT)
     }
-    if config.secure_sum is SecureSumMode.PLAIN:
+    if mode_of(config).reads_uploads:
         # Every single upload is read, whatever opens: one share hides it.
         alone = dict.fromkeys(range(len(mechanism.bands)), 1)
         return readers | dict.fromkeys((Observer.SERVER, Observer.COALITION), mechanism.event(alone))

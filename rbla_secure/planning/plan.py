@@ -17,45 +17,32 @@ import numpy.typing as npt
 from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.charge import Charge
 from protocols.homomorphic.screening import STEP, Release, Screening
-from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.identity import Identity, TrustStore
 from protocols.interface import SecureSum
-from protocols.masking.secure_sum import Masking
-from protocols.plain import Plain
-from protocols.profiles import Adversary
 from protocols.session import ClientId, ExtraReveal, Segment, Session
 from rbla_secure.choices import (
     Adjacency,
     Factors,
-    FilterName,
     Rest,
-    Screen,
-    SecureSumMode,
     Upload,
     Weighting,
 )
 from rbla_secure.config import Config
-from rbla_secure.errors import PlanError, RefusalError
+from rbla_secure.errors import RefusalError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands
 from rbla_secure.planning.band_weights import band_weights
 from rbla_secure.planning.budget import check_planned_budget
 from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.cohort import planned_cohort, roster
-from rbla_secure.planning.noise import (
-    adaptive,
-    bands_alone,
-    build_mechanism,
-    clip_norms,
-    colluders,
-    noise_follows,
-    noisy,
-    whoever_is_there,
-)
+from rbla_secure.planning.modes import mode_of
+from rbla_secure.planning.modes.mode import Mode
+from rbla_secure.planning.noise import build_mechanism, clip_norms, colluders
+from rbla_secure.planning.noise_settings import adaptive, bands_alone, noisy, whoever_is_there
+from rbla_secure.planning.opening import class_quorum
 from rbla_secure.planning.quorums import (
     band_groups,
     bands_and_holders,
-    class_quorum,
     encryption_profile,
     masking_profile,
     members_per_round,
@@ -266,49 +253,25 @@ class Plan:
         roles: Roles | None = None,
     ) -> SecureSum:
         """How sums are obtained; a participant adds its identity, a server of the homomorphic mode its services."""
-        match self.config.secure_sum:
-            case SecureSumMode.PLAIN:
-                return Plain(
-                    keep_inputs=self.config.robustness.filter is not FilterName.NONE,
-                    whoever_is_there=whoever_is_there(self.config),
-                    bounded=noise_follows(self.config),
-                )
-            case SecureSumMode.MASKING:
-                return Masking(
-                    masking_profile(self.config),
-                    trust=trust,
-                    identity=identity,
-                    noise_follows=noise_follows(self.config),
-                )
-            case SecureSumMode.HOMOMORPHIC:
-                if trust is None:
-                    raise PlanError("secure-sum=homomorphic must have certified identities")
-                profile, named = encryption_profile(self.config), services(self.config)
-                return Homomorphic(
-                    profile,
-                    named,
-                    trust=trust,
-                    identity=identity,
-                    screening=self.screening,
-                    roles=roles,
-                )
+        return self.mode.build(
+            self.config, screening=self.screening, trust=trust, identity=identity, roles=roles
+        )
+
+    @property
+    def mode(self) -> Mode:
+        """The secure sum, with what it shows, needs and promises."""
+        return mode_of(self.config)
 
     @property
     def needs_identities(self) -> bool:
         """Whether messages are signed: wherever the server may lie, and where a decryptor answers for its keys."""
-        match self.config.secure_sum:
-            case SecureSumMode.PLAIN:
-                return False
-            case SecureSumMode.MASKING:
-                return masking_profile(self.config).adversary is Adversary.MALICIOUS
-            case SecureSumMode.HOMOMORPHIC:
-                return True
+        return self.mode.server_may_lie(self.config)
 
     @cached_property
     def screening(self) -> Screening | None:
         """The rule for single encrypted updates: no client that clips and rounds as planned exceeds its norm."""
         wanted = self.config.homomorphic
-        if self.config.secure_sum is not SecureSumMode.HOMOMORPHIC or wanted.screening is Screen.OFF:
+        if not self.mode.screens(self.config):
             return None
         longest = self.rounded_norm(self.config.clip_norm)
         return Screening(

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import final
 
-from protocols.profiles import SurvivorCheck, by_name
 from protocols.session import MAX_EXTRA_SECRETS
-from rbla_secure.choices import Mechanism, Profile, SecureSumMode
+from rbla_secure.choices import Mechanism, Profile
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.bands import Band
+from rbla_secure.planning.modes import mode_of
 
 _KEY = "privacy.recovered-dropout"
 
@@ -90,12 +90,12 @@ def _check_mode(config: Config) -> None:
             f"{wanted} needs privacy.mechanism=distributed, not {privacy.mechanism}: noise that the server adds does not "
             f"drop out; set {_KEY}=0"
         )
-    if config.secure_sum is not SecureSumMode.MASKING:
+    if not mode_of(config).shares_secrets:
         raise PlanError(
             f"{wanted} needs secure-sum=masking, not {config.secure_sum}: only there do clients share the seeds of noise; "
             "use privacy.expected-dropout instead"
         )
-    if by_name(config.masking.profile.value).survivor_check is SurvivorCheck.REVEAL_QUORUM:
+    if mode_of(config).lists_may_differ(config):
         raise PlanError(
             f"{wanted} needs masking.profile={Profile.CONSISTENCY} or {Profile.SEMI_HONEST}, not "
             f"{config.masking.profile}: under it a server may tell clients different survivors, and a list that is too "

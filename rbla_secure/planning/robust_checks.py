@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from rbla_secure.choices import Clipping, FilterName, PreStepName, SecureSumMode, Upload, Weighting
+from rbla_secure.choices import Clipping, FilterName, PreStepName, Upload, Weighting
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError, RobustnessError
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.planning.cohort import cohort_size, tier_clients
 from rbla_secure.planning.filter_options import options
-from rbla_secure.planning.noise import noisy
+from rbla_secure.planning.modes import mode_of
+from rbla_secure.planning.noise_settings import noisy
 from rbla_secure.planning.quorums import band_voters, bands_and_holders, largest_f, row_quorum
 from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
 from rbla_secure.robustness.names import build
@@ -32,14 +33,10 @@ def check_robustness(config: Config) -> None:
 
 def _check_filter(config: Config) -> None:
     wanted = config.robustness
-    if config.secure_sum is not SecureSumMode.PLAIN:
-        other = {
-            SecureSumMode.MASKING: "use robustness.group-size, which filters sums over groups",
-            SecureSumMode.HOMOMORPHIC: "use homomorphic.screening",
-        }
+    if not mode_of(config).reads_uploads:
         raise PlanError(
             f"robustness.filter={wanted.filter} must have secure-sum=plain: it looks at single updates, which "
-            f"secure-sum={config.secure_sum} hides; {other[config.secure_sum]}"
+            f"secure-sum={config.secure_sum} hides; {mode_of(config).instead_of_filters}"
         )
     if noisy(config):
         raise PlanError(
@@ -114,7 +111,7 @@ def _check_groups(config: Config) -> None:
 def _check_group_mode(config: Config) -> None:
     size = config.robustness.group_size
     named = f"robustness.group-size={size}"
-    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
+    if not mode_of(config).sums_groups:
         raise PlanError(f"{named} must have secure-sum=masking or plain: ciphertexts are not grouped")
     if config.upload is Upload.PADDED:
         raise PlanError(f"{named} must have upload=banded: groups stay inside a rank tier")

@@ -8,19 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
 from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.planning.cohort import cohort_size
-from rbla_secure.planning.quorums import (
-    asked_threshold,
-    band_groups,
-    band_quorum,
-    bands_and_holders,
-    masking_profile,
-    opening_rule,
-    warnings,
-)
+from rbla_secure.planning.modes import mode_of
+from rbla_secure.planning.opening import asked_threshold, band_quorum, opening_rule
+from rbla_secure.planning.quorums import band_groups, bands_and_holders
+from rbla_secure.planning.warnings import warnings
 from rbla_secure.report.defences import defence_lines, group_margins
 from rbla_secure.report.learned import Learned
 from rbla_secure.report.summary import Seconds, Summary
@@ -108,7 +102,7 @@ class ConsoleReport:
             f"{config.secure_sum} sum, {config.average} average with gamma {config.gamma:g}; per round {tiers}; "
             f"{opening_rule(config)}"
         )
-        self.line(f"all parties run in this process{_claim(config)} (threat_model.md)")
+        self.line(f"all parties run in this process{mode_of(config).claim(config)} (threat_model.md)")
         for text in (*defence_lines(config), *(f"warning: {warning}" for warning in warnings(config))):
             self.line(text)
 
@@ -251,17 +245,3 @@ def band_rows(config: Config) -> list[tuple[str, str, str, str]]:
             margin = holders - quorum
         rows.append((str(band), str(holders), str(quorum), str(min(margin, spare))))
     return rows
-
-
-def _claim(config: Config) -> str:
-    """Against which server the sums are claimed to protect."""
-    if config.secure_sum is SecureSumMode.PLAIN:
-        return ""
-    if config.secure_sum is SecureSumMode.HOMOMORPHIC:
-        lies = "may lie" if config.homomorphic.verifier else "follows the protocol"
-        return (
-            f" but decryptor, verifier and worker; {config.homomorphic.profile}, against an aggregator that {lies} and "
-            "colludes with neither the decryptor nor a client"
-        )
-    profile = masking_profile(config)
-    return f"; profile {profile.name}, against a server that {profile.adversary.value}"

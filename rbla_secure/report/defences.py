@@ -6,7 +6,8 @@ from typing import final
 
 from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.config import Config
-from rbla_secure.planning.quorums import band_groups, band_voters, group_quorum, largest_f
+from rbla_secure.planning.opening import group_quorum
+from rbla_secure.planning.quorums import band_groups, band_voters, largest_f
 from rbla_secure.robustness.names import MEASURED
 
 

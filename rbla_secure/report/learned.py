@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from protocols.homomorphic.screening import Release
 from protocols.profiles import Adversary
-from rbla_secure.choices import Rest, SecureSumMode, Upload
+from rbla_secure.choices import Rest, Upload
 from rbla_secure.federation.records import RoundRecord
 from rbla_secure.planning.cohort import cohort_size
-from rbla_secure.planning.noise import whoever_is_there
+from rbla_secure.planning.noise_settings import whoever_is_there
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import masking_profile, row_quorum, threshold
 
@@ -32,13 +32,13 @@ def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[
         else "no sum: every band stayed closed"
     )
     public = "ranks, who took part, who dropped out"
-    if plan.config.secure_sum is SecureSumMode.PLAIN:
+    if plan.mode.reads_uploads:
         return [
             Learned("server", f"every update of every client; {public}", "the clients' examples"),
             _client(plan),
             _reader(plan),
         ]
-    if plan.config.secure_sum is SecureSumMode.HOMOMORPHIC:
+    if plan.mode.needs_services:
         return [
             Learned(
                 "server",

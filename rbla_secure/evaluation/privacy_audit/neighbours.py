@@ -17,13 +17,14 @@ from typing import Final, final
 import numpy as np
 
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Adjacency, Mechanism, SecureSumMode, Upload
+from rbla_secure.choices import Adjacency, Mechanism, Upload
 from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_count
 from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows
-from rbla_secure.planning.noise import adaptive
+from rbla_secure.planning.noise_settings import adaptive
+from rbla_secure.planning.opening import band_quorum, group_quorum
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import band_quorum, group_quorum, row_quorum, threshold
+from rbla_secure.planning.quorums import row_quorum, threshold
 
 # How much longer than the clip norm a change is that must be clipped: a clip to more than the norm, or none, shows.
 _TOO_LONG: Final = 5.0
@@ -164,7 +165,7 @@ class _Cases:
     def _in_most_shares(self, *, several: bool) -> Neighbours | Skipped:
         """A share of a band that many upload is smaller: where single uploads are read, it hides less."""
         name = "largest change, in the rows of all clients"
-        if self._plan.config.secure_sum is not SecureSumMode.PLAIN:
+        if not self._plan.mode.reads_uploads:
             return Skipped(name=name, reason="the server does not read single uploads")
         if not several:
             return Skipped(name=name, reason="all clients hold the same rows")

@@ -20,7 +20,7 @@ from protocols.identity import ThrowawayAuthority
 from protocols.interface import SecureSum, SumResult
 from protocols.plain import Plain
 from protocols.session import RUN_ID_SIZE, ClientId, Session
-from rbla_secure.choices import Factors, SecureSumMode
+from rbla_secure.choices import Factors
 from rbla_secure.config import Config
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched
@@ -130,7 +130,7 @@ class SmallFederation:
             )
         self.plan = Plan.build(config, layout=small_layout(config), base_digest=bytes(32))
         self.session = self.session_of(1)
-        self._in_the_clear = config.secure_sum is SecureSumMode.HOMOMORPHIC
+        self._in_the_clear = self.plan.mode.needs_services
         signed = self.plan.needs_identities and not self._in_the_clear
         self._authority = (
             ThrowawayAuthority.create(self.plan.ranks, now=int(time.time()), clock=SYSTEM_CLOCK)

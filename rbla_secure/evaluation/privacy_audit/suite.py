@@ -30,7 +30,7 @@ from rbla_secure.evaluation.privacy_audit.over_rounds import course_cases, more_
 from rbla_secure.evaluation.privacy_audit.results import NotTried, Record, Report, Row
 from rbla_secure.evaluation.privacy_audit.rounds import round_cases
 from rbla_secure.evaluation.privacy_audit.small_federation import SmallFederation
-from rbla_secure.planning.noise import noisy
+from rbla_secure.planning.noise_settings import noisy
 from rbla_secure.planning.quorums import sample_level
 from rbla_secure.privacy.auditing import lower_bounds, most_shown, scores_needed
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Mechanism, SecureSumMode
+from rbla_secure.choices import Mechanism
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.federation.components import remove_components
@@ -75,7 +75,7 @@ class _Seen:
     def in_sums(self, *, known: Collection[ClientId]) -> float:
         """From what the secure sum opened to the server, or where it reads single uploads from that of the canary."""
         opened = self.played.sums
-        if self.plan.config.secure_sum is SecureSumMode.PLAIN:
+        if self.plan.mode.reads_uploads:
             return _product(self.played.uploads.get(self.canary, {}), self._by_segment())
         if opened is None:
             return 0.0

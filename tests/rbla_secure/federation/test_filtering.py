@@ -24,7 +24,7 @@ from rbla_secure.lora.bands import rank_bands
 from rbla_secure.planning.forecast import forecast
 from rbla_secure.planning.noise import views
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import warnings
+from rbla_secure.planning.warnings import warnings
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.report.console import band_rows

@@ -19,8 +19,10 @@ from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
 from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.opening import band_quorum
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import band_quorum, bands_and_holders, threshold, warnings
+from rbla_secure.planning.quorums import bands_and_holders, threshold
+from rbla_secure.planning.warnings import warnings
 from tests.support.federations import (
     BASE,
     LARGE,

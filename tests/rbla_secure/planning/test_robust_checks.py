@@ -8,7 +8,8 @@ import pytest
 
 from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.errors import PlanError
-from rbla_secure.planning.quorums import band_groups, warnings
+from rbla_secure.planning.quorums import band_groups
+from rbla_secure.planning.warnings import warnings
 from rbla_secure.report.defences import band_defences
 from rbla_secure.robustness.grouping import draw_groups
 from tests.support.defended import TIERS, defended_round, make_plan

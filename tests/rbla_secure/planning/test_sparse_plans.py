@@ -7,7 +7,7 @@ import pytest
 
 from protocols.masking.terms import Terms
 from protocols.profiles import SEMI_HONEST
-from rbla_secure.planning.quorums import warnings
+from rbla_secure.planning.warnings import warnings
 from tests.support.federations import make_config, make_plan
 
 FOUR_LARGE = {

@@ -1,0 +1,117 @@
+"""Sums of ciphertexts: a decryptor opens them, and is sent sums only."""
+
+from typing import ClassVar, final
+
+from protocols.errors import ProtocolError
+from protocols.homomorphic import parameters, scheme
+from protocols.homomorphic.calls import Roles
+from protocols.homomorphic.screening import Screening
+from protocols.homomorphic.secure_sum import Homomorphic
+from protocols.identity import Identity, TrustStore
+from protocols.interface import SecureSum
+from rbla_secure.choices import Screen
+from rbla_secure.config import Config
+from rbla_secure.errors import PlanError
+from rbla_secure.planning.modes.mode import Mode
+from rbla_secure.planning.noise_settings import grid_is_chosen, levels, noisy
+from rbla_secure.planning.quorums import encryption_profile, members_per_round, services
+
+
+@final
+class HomomorphicMode(Mode):
+    """BFV ciphertexts, with a decryptor and, if the configuration wants it, a verifier."""
+
+    sums_groups: ClassVar[bool] = False
+    needs_services: ClassVar[bool] = True
+    # Fields of a ciphertext carry into each other.
+    noise_may_follow: ClassVar[bool] = False
+    instead_of_filters: ClassVar[str] = "use homomorphic.screening"
+
+    def build(
+        self,
+        config: Config,
+        *,
+        screening: Screening | None,
+        trust: TrustStore | None,
+        identity: Identity | None,
+        roles: Roles | None,
+    ) -> SecureSum:
+        """Under the configured encryption parameters; it needs certified identities."""
+        if trust is None:
+            raise PlanError("secure-sum=homomorphic must have certified identities")
+        return Homomorphic(
+            encryption_profile(config),
+            services(config),
+            trust=trust,
+            identity=identity,
+            screening=screening,
+            roles=roles,
+        )
+
+    def check(self, config: Config) -> None:
+        """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
+        _check_capacity(config)
+        _check_screening(config)
+        try:
+            scheme.library()
+        except ProtocolError as error:
+            raise PlanError(str(error)) from None
+
+    def warnings(self, config: Config) -> list[str]:
+        """What screening does not do."""
+        if not self.screens(config):
+            return []
+        return [
+            "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
+            "decryptor sees norm and cosine of every update"
+        ]
+
+    def claim(self, config: Config) -> str:
+        """By whether there is a verifier."""
+        lies = "may lie" if config.homomorphic.verifier else "follows the protocol"
+        return (
+            f" but decryptor, verifier and worker; {config.homomorphic.profile}, against an aggregator that {lies} and "
+            "colludes with neither the decryptor nor a client"
+        )
+
+    def sum_bits(self, config: Config) -> int:
+        """Slots have narrower fields than most rings."""
+        return min(config.quantization.ring_bits, encryption_profile(config).field_bits)
+
+    def server_may_lie(self, config: Config) -> bool:  # noqa: ARG002
+        """A decryptor answers for its keys, so all messages are signed."""
+        return True
+
+    def screens(self, config: Config) -> bool:
+        """As configured."""
+        return config.homomorphic.screening is not Screen.OFF
+
+
+def _check_capacity(config: Config) -> None:
+    """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
+    cohort, profile = members_per_round(config), encryption_profile(config)
+    if cohort > profile.most_members:
+        raise PlanError(
+            f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "
+            f"not {cohort}: the noise of more could spoil a decryption"
+        )
+    if not grid_is_chosen(config) and levels(config) > (limit := profile.offset(cohort)):
+        wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= levels(config)]
+        raise PlanError(
+            f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()} for {cohort} clients "
+            f"per round under homomorphic.profile={profile.name}, whose fields have {profile.field_bits} bits"
+            + (f"; {', '.join(wider)} would do" if wider else "")
+        )
+
+
+def _check_screening(config: Config) -> None:
+    off = config.homomorphic.screening is Screen.OFF
+    if config.homomorphic.min_cosine > -1 and off:
+        raise PlanError(
+            f"homomorphic.min-cosine={config.homomorphic.min_cosine:g} must have homomorphic.screening=verdicts or values"
+        )
+    if noisy(config) and not off:
+        raise PlanError(
+            f"homomorphic.screening={config.homomorphic.screening} must be off with noise-multiplier above 0: the decryptor "
+            "would learn norms that no epsilon counts"
+        )

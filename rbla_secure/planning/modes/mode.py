@@ -1,0 +1,92 @@
+"""What the plan asks of a secure sum, beside how it adds (`protocols/interface.py`)."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from protocols.homomorphic.calls import Roles
+from protocols.homomorphic.screening import Screening
+from protocols.identity import Identity, TrustStore
+from protocols.interface import SecureSum
+from protocols.profiles import SEMI_HONEST, MaskingProfile
+from rbla_secure.config import Config
+
+
+class Mode(ABC):
+    """A secure sum as a configuration can name it. Stateless: everything follows from the configuration.
+
+    Attributes:
+        reads_uploads: Whether the server reads every single upload.
+        opens_over_anybody: Whether it can open every band over whoever has answered, also over nobody.
+        sums_groups: Whether it can sum groups of clients apart.
+        shares_secrets: Whether clients share further secrets with each other, which are recovered by a rule of the session.
+        needs_services: Whether parties other than server and clients take part.
+        noise_may_follow: Whether the server may add noise to opened sums: one client that exceeds its bound must then not move
+            them by more than its own input.
+        instead_of_filters: What to use in the place of a filter over single updates; empty where these can be filtered.
+    """
+
+    reads_uploads: ClassVar[bool] = False
+    opens_over_anybody: ClassVar[bool] = False
+    sums_groups: ClassVar[bool] = True
+    shares_secrets: ClassVar[bool] = False
+    needs_services: ClassVar[bool] = False
+    noise_may_follow: ClassVar[bool] = True
+    instead_of_filters: ClassVar[str] = ""
+
+    @abstractmethod
+    def build(
+        self,
+        config: Config,
+        *,
+        screening: Screening | None,
+        trust: TrustStore | None,
+        identity: Identity | None,
+        roles: Roles | None,
+    ) -> SecureSum:
+        """The secure sum itself.
+
+        Args:
+            config: Of the plan.
+            screening: By which rule single encrypted updates are screened; None screens nothing.
+            trust: Whose signatures count.
+            identity: At a participant: what it signs with.
+            roles: At the server: how services are reached.
+
+        Raises:
+            PlanError: Something that it needs is missing.
+        """
+
+    def check(self, config: Config) -> None:
+        """Refuse what this secure sum cannot keep. Raises PlanError, which names the argument, its value and the rule."""
+
+    def warnings(self, config: Config) -> list[str]:  # noqa: ARG002
+        """What is allowed but weakens the run, in this secure sum."""
+        return []
+
+    def claim(self, config: Config) -> str:  # noqa: ARG002
+        """Against which server sums are claimed to protect, as the end of a sentence; empty where they do not."""
+        return ""
+
+    def sum_bits(self, config: Config) -> int:
+        """Bits in which a sum and its noise must fit."""
+        return config.quantization.ring_bits
+
+    def profile(self, config: Config) -> MaskingProfile:  # noqa: ARG002
+        """The security parameters by which the least threshold is counted."""
+        return SEMI_HONEST
+
+    def server_may_lie(self, config: Config) -> bool:  # noqa: ARG002
+        """Whether something is claimed against a server that does not follow the protocol. All messages are signed then."""
+        return False
+
+    def lists_may_differ(self, config: Config) -> bool:  # noqa: ARG002
+        """Whether clients may answer different lists of survivors, so that one list tells nothing of another segment's sum."""
+        return False
+
+    def clients_count_survivors(self, config: Config) -> bool:  # noqa: ARG002
+        """Whether clients ask for more survivors than the quorum before they open a segment, because lists may differ."""
+        return False
+
+    def screens(self, config: Config) -> bool:  # noqa: ARG002
+        """Whether single updates are screened while they are encrypted."""
+        return False
