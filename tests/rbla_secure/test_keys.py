@@ -29,15 +29,14 @@ from rbla_secure.cli import main
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import KeyFolderError
 from rbla_secure.key_folders import (
-    PASSPHRASE_VARIABLE,
     load_authority,
     load_identity,
     load_trust_store,
     read_key,
     read_passphrase,
-    take_passphrase,
 )
 from rbla_secure.keys import CLOCK_SKEW_SECONDS, DAY_SECONDS, LIST_DAYS
+from rbla_secure.passphrases import PASSPHRASE_VARIABLE, take_passphrase
 
 NOW = 1_800_000_000
 PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of tests only
@@ -48,7 +47,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="other systems keep permis
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A known time, and no passphrase from outside."""
-    monkeypatch.setattr(cli, "_now", lambda: NOW)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: NOW)
     monkeypatch.delenv(PASSPHRASE_VARIABLE, raising=False)
 
 
@@ -427,7 +426,7 @@ def test_a_crash_between_two_lists_leaves_a_pair_that_holds(
     assert main(["keys", command, "--dir", str(office), *who]) == 1
 
     monkeypatch.undo()
-    monkeypatch.setattr(cli, "_now", lambda: NOW)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: NOW)
     trust = trust_of(office)
     assert (trust.roster.number, trust.revocations.number) == (3, 2)
     trust.check("bob")
@@ -462,7 +461,7 @@ def test_renewed_lists_are_newer_and_in_force_longer(
     later = NOW + (LIST_DAYS + 1) * DAY_SECONDS
     with pytest.raises(EnrolmentError, match="roster 4 expired"):
         trust_of(office, later)
-    monkeypatch.setattr(cli, "_now", lambda: later)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: later)
 
     listing = run("renew", "--dir", office)
 
@@ -478,7 +477,7 @@ def test_an_expired_client_is_refused_and_can_be_enrolled_anew(
 ) -> None:
     """After its days a certificate raises CertificateError, list says expired, and a new one replaces it."""
     later = NOW + 366 * DAY_SECONDS
-    monkeypatch.setattr(cli, "_now", lambda: later)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: later)
     run("renew", "--dir", office)
     with pytest.raises(CertificateError, match="expired"):
         trust_of(office, later).check("alice")
@@ -815,7 +814,7 @@ def test_nothing_outlives_its_authority(
     run("create-authority", "--dir", folder, "--days", 10)
 
     assert "must not outlive" in refusal("enrol", "--dir", folder, "--client", "a", "--rank", 1, "--days", 11)
-    monkeypatch.setattr(cli, "_now", lambda: NOW + 11 * DAY_SECONDS)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: NOW + 11 * DAY_SECONDS)
     assert "CertificateError: the certificate of authority" in refusal("renew", "--dir", folder)
 
 
@@ -927,7 +926,7 @@ def test_a_passphrase_on_the_command_line_is_refused_unprinted(
 def test_the_program_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
     """The installed entry point makes, lists and refuses with its exit codes."""
     program = [sys.executable, "-m", "rbla_secure.cli", "keys"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
 
     def start(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
