@@ -71,7 +71,7 @@ COMMAND = Command(
         "steps. Prints lower bounds of epsilon beside the claims, and the most that so many trials could show. The exit code is 1 "
         "where a bound exceeds a claim. Goes on where `--out` has stopped."
     ),
-    notes="The JSON object has `folder` and the fields of `audit.json`, `rows` among them: one for each case and observer.",
+    notes="The JSON object has `folder`, `confidence`, `rows` (one for each case and observer), `not_tried` and `remarks`.",
     add_arguments=_add_arguments,
     run=_run,
 )
