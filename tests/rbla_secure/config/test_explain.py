@@ -94,7 +94,14 @@ def test_ranges_are_those_of_the_loader(name: str) -> None:
         if limit < 2**53:  # beyond, a float is not the number in the text
             assert accepted(name, at) == inclusive
             assert not accepted(name, beyond)
-    assert accepted(name, 0) or not key.values.startswith("0, or")
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if not KEYS[name].values.startswith("whole")])
+def test_a_gap_above_zero_is_told(name: str) -> None:
+    """Where 0 turns something off and tiny numbers are refused, the words are "0, or ..."; elsewhere they are not."""
+    gap = accepted(name, 0) and not accepted(name, 1e-300)
+
+    assert KEYS[name].values.startswith("0, or a number from") == gap
 
 
 def test_the_seed_reaches_to_its_limit() -> None:
