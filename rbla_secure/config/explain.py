@@ -198,7 +198,7 @@ def _range(schema: Schema) -> str:
         most, below = below - 1, None
     if least is not None and most is not None:
         return f"from {_figure(least)} to {_figure(most)}"
-    limits = (("at least", least), ("above", above), ("at most", most), ("below", below))
+    limits = (("of at least", least), ("above", above), ("at most", most), ("below", below))
     return " and ".join(f"{words} {_figure(limit)}" for words, limit in limits if limit is not None)
 
 

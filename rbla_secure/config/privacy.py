@@ -77,9 +77,9 @@ class PrivacyConfig(Table):
     )
     band_weights: BandWeights = Field(
         BandWeights.EQUAL,
-        description="`holders`: rank bands are weighted before the clip so that an average has the least noise at the same epsilon, given "
-        "the holders of each band and the squared norms that `rank-decay` expects. `clip-norm` and `quantization.bound` are then "
-        "of the weighted update.",
+        description="How rank bands are weighted before the clip. `equal`: not at all. `holders`: so that an average has the "
+        "least noise at the same epsilon, given the holders of each band and the squared norms that `rank-decay` expects; `clip-norm` "
+        "and `quantization.bound` are then of the weighted update.",
     )
     rank_decay: Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)] = Field(
         0.0,
@@ -107,7 +107,7 @@ class PrivacyConfig(Table):
 class SampleLevelConfig(Table):
     """Differential privacy of single examples inside each client (DP-SGD); in force where its `noise-multiplier` is above 0.
 
-    Needs `training.steps`. The claim holds against everyone outside of the client.
+    Needs `training.steps`. The claim holds against everyone outside of the client who does not measure how long it trains.
     """
 
     noise_multiplier: Annotated[float, Field(ge=0, le=MOST_SAMPLE_NOISE, allow_inf_nan=False)] = Field(

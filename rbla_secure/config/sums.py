@@ -33,10 +33,11 @@ class MaskingConfig(Table):
 
     profile: Profile = Field(
         Profile.ONE_ANSWER,
-        description="The server that it protects against. `one-answer`: a server that lies. "
-        "`consistency`: a server that lies, with one exchange more a round. `semi-honest`: a server that follows the protocol; "
-        "messages are not signed, at about two thirds of the cost. The thresholds and their sources are in "
-        "`protocols/profiles.py`.",
+        description="The server that it protects against. `one-answer`: a server that lies, for up to 100 clients a round "
+        "of whom at most a tenth collude with it. `consistency`: a server that lies, with one exchange more a round. "
+        "`semi-honest`: a server that follows the protocol; messages are not signed, at about two thirds of the cost. Above 100 "
+        "clients a round every profile is claimed against a server that follows the protocol only. The thresholds and their "
+        "sources are in `protocols/profiles.py`.",
     )
     threshold: CountOrZero = Field(
         0,
