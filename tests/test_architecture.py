@@ -228,7 +228,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.evaluation.statistics",
     },
     "tomli_w": {"rbla_secure.config"},
-    "rich": {"rbla_secure.report.console", "rbla_secure.cli"},
+    "rich": {"rbla_secure.report.console", "rbla_secure.cli.output"},
 }
 
 

@@ -1,6 +1,5 @@
 """The generated pages of the documentation are those of this version."""
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from rbla_secure.cli import pages
 from rbla_secure.cli.command import CommandGroup
 from rbla_secure.cli.commands import COMMANDS
 from rbla_secure.config.explain import every_section
-from rbla_secure.report.commands import commands_page
 
 DOCS = Path(__file__).parents[3] / "docs"
 REMEDY = "run: python -m rbla_secure.cli.pages docs"
@@ -59,26 +57,3 @@ def test_passphrases_are_not_offered_as_arguments() -> None:
     assert "--passphrase-file F" in page
     assert "--passphrase`" not in page
     assert "--client-passphrase`" not in page
-
-
-def test_arguments_are_printed_as_they_are_typed() -> None:
-    """Optional, required, repeated and listed arguments, an option with an optional value, and groups with a title."""
-    parser = argparse.ArgumentParser(prog="tool")
-    one = parser.add_subparsers().add_parser("one", description="Does one thing.")
-    one.add_argument("place", metavar="PLACE", help="where")
-    one.add_argument("--needed", required=True, metavar="N", help="a number")
-    one.add_argument("--many", action="append", default=[], metavar="M", help="several")
-    one.add_argument("--perhaps", nargs="?", const="", metavar="P", help="maybe")
-    one.add_argument("--pick", choices=("a", "b"), default="a", help="a choice (default: %(default)s)")
-    one.add_argument("--secret", help=argparse.SUPPRESS)
-    one.add_argument_group("more", "for those who want it").add_argument(
-        "--flag", action="store_true", help="a flag"
-    )
-
-    page = commands_page(parser)
-
-    usage = "tool one PLACE --needed N [--many M]... [--perhaps [P]] [--pick a|b] [--flag]"
-    assert f"## `tool one`\n\nDoes one thing.\n\n```\n{usage}\n```\n" in page
-    assert "* `--pick a|b`: a choice (default: a).\n" in page
-    assert page.endswith("More, for those who want it:\n\n* `--flag`: a flag.\n")
-    assert "--secret" not in page
