@@ -228,7 +228,7 @@ class RobustnessConfig(_Table):
     filter: FilterName = Field(
         FilterName.NONE,
         description="over single updates: in plain mode only. If any, trimmed-mean; none withstands attackers that adapt to it "
-        "(README, Robustness)",
+        "(docs/robustness.md)",
     )
     pre_step: PreStepName = PreStepName.NONE
     bucket_size: Annotated[int, Field(ge=1, le=10**6)] = Field(2, description="of pre-step bucketing")
