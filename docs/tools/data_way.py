@@ -70,7 +70,7 @@ SEEN: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a client's examples", ("yes", "no", "no", "no", "no", "no")),
     ("a client's update", ("yes", "no", "yes", "no", "no", "no")),
     ("what it uploads", ("yes", "no", "the update", "looks random", "ciphertext", "no")),
-    ("sum of a band, 3 clients or more", ("in adapter", "in adapter", "yes", "yes", "yes", "yes")),
+    ("sums over 3 clients or more", ("in adapter", "in adapter", "yes", "yes", "yes", "yes")),
     ("global adapter", ("yes", "yes", "yes", "yes", "yes", "not sent")),
     ("ranks, and who took part", ("yes", "yes", "yes", "yes", "yes", "yes")),
 )
