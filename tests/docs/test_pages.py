@@ -151,7 +151,10 @@ def told_keys(text: str) -> Iterator[tuple[str, str]]:
                 yield (folder + name if name.startswith(".") else name), own
 
 
-SETTINGS = [(path, key, default) for path in PAGES for key, default in told_keys(read(path))]
+# Those that people wrote: what is generated from the code need not be compared with it.
+SETTINGS = [
+    (path, key, default) for path in PAGES if path not in GENERATED for key, default in told_keys(read(path))
+]
 KNOWN = {*keys_of(Config), *(f"tiers.NAME.{field.alias}" for field in TierConfig.model_fields.values())}
 
 
