@@ -19,6 +19,8 @@ RESULTS = "benchmarks/results"
 # README.md is the repository's front page and docs/index.md the site's: MkDocs would take either for index.html.
 RENAMED = {"README.md": "introduction.md"}
 LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
+# Docstrings name other parts as Sphinx does, which editors understand; MkDocs leaves the roles standing.
+ROLE = re.compile(r":(?:mod|class|meth|func|attr):(?=<code>)")
 
 
 def published() -> Iterator[str]:
@@ -73,3 +75,8 @@ def on_page_markdown(markdown: str, page: Any, **_others: Any) -> str:
     if page.file.generated_by is not None:
         return markdown
     return rewritten(markdown, DOCS + page.file.src_uri)
+
+
+def on_page_content(html: str, **_others: Any) -> str:
+    """Drop the names of Sphinx roles before names in code."""
+    return ROLE.sub("", html)

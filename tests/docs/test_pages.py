@@ -198,3 +198,25 @@ def test_vulnerabilities_are_reported_without_a_made_up_address() -> None:
 
     assert "Report a vulnerability" in text
     assert not re.search(r"@|https?:", text)
+
+
+def pages_named_by_code(text: str) -> set[str]:
+    """The pages that a source file sends its reader to; what a run writes itself (a model card, a report) is none."""
+    return set(re.findall(r"docs/[\w-]+\.md|threat_model\.md|CHANGELOG\.md|\bREADME, \w+", text))
+
+
+def test_pages_that_the_program_names_are_there() -> None:
+    """In messages, descriptions and docstrings; a heading of the README is no place any more."""
+    sources = [*ROOT.glob("protocols/**/*.py"), *ROOT.glob("rbla_secure/**/*.py")]
+    named = {name for source in sources for name in pages_named_by_code(source.read_text(encoding="utf-8"))}
+
+    assert {"docs/robustness.md", "threat_model.md"} <= named
+    assert [name for name in named if not exists(name)] == []
+
+
+def test_a_page_that_is_not_there_is_found_in_a_message() -> None:
+    named = pages_named_by_code(
+        '"(README, Robustness)" "(docs/gone.md)" "adapter/README.md" "(threat_model.md)"'
+    )
+
+    assert {name for name in named if not exists(name)} == {"README, Robustness", "docs/gone.md"}

@@ -50,3 +50,12 @@ def test_the_theme_needs_nothing_from_elsewhere() -> None:
     """Its default colours code by a script from a content delivery network; .ci/run searches the built pages too."""
     assert "  highlightjs: false" in read("mkdocs.yml")
     assert "must not load anything from elsewhere" in read(".ci/run")
+
+
+def test_roles_of_docstrings_do_not_show() -> None:
+    """Before code alone: a colon elsewhere stays."""
+    html = "see :meth:<code>whole</code> and :mod:<code>protocols.run</code>; the word :meth: stays"
+
+    assert HOOKS["on_page_content"](html) == (
+        "see <code>whole</code> and <code>protocols.run</code>; the word :meth: stays"
+    )

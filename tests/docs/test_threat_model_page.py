@@ -69,3 +69,4 @@ def test_nothing_is_left_out(kind: str) -> None:
     else:
         numbers = [int(number) for number in re.findall(r"^(\d+)\. ", section("Claims"), re.MULTILINE)]
         assert numbers == list(range(1, 48))
+        assert f"{len(numbers)} numbered claims" in read("README.md")
