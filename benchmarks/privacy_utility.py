@@ -2,7 +2,7 @@
 
     python benchmarks/privacy_utility.py --data mnist.npz     runs what results/privacy_utility.json lacks
     python benchmarks/privacy_utility.py --compare            the cell with settings of its own, from that file
-    python benchmarks/privacy_utility.py --draw               plot and README table from that file
+    python benchmarks/privacy_utility.py --draw               plot, and the table of docs/privacy.md, from that file
 
 A cell is a level, a number of clients, the trained factors, a clipping rule and an epsilon; it is run with three seeds. Every
 run is written down as soon as it has ended, so that an interrupted experiment goes on where it stopped.
@@ -328,7 +328,7 @@ def series(found: dict[Cell, Point]) -> dict[str, dict[float, Point]]:
 
 
 def table(found: dict[Cell, Point]) -> str:
-    """For the README."""
+    """For docs/privacy.md."""
     lines = [
         "| | " + " | ".join("no noise" if e == math.inf else f"epsilon {e:g}" for e in EPSILONS) + " |",
         "|---|---|---|---|",
@@ -356,7 +356,7 @@ def compare() -> None:
 
 
 def draw() -> None:
-    """The plot beside the results, and the table between its marks in the README."""
+    """The plot beside the results, and the table between its marks in docs/privacy.md."""
     import matplotlib as mpl  # noqa: PLC0415  # wanted only here
 
     mpl.use("svg")
@@ -386,11 +386,11 @@ def draw() -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     figure.savefig(RESULTS.with_suffix(".svg"), metadata={"Date": None})
-    readme = Path(__file__).parent.parent / "README.md"
-    text = readme.read_text()
+    page = Path(__file__).parent.parent / "docs" / "privacy.md"
+    text = page.read_text()
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    readme.write_text(f"{head}{BEGIN}\n{table(found)}\n{END}{tail}")
+    page.write_text(f"{head}{BEGIN}\n{table(found)}\n{END}{tail}")
 
 
 def main() -> None:

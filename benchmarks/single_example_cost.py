@@ -3,7 +3,7 @@
     python benchmarks/single_example_cost.py [--examples 64] [--repeats 20]
 
 The default task's model with adapters of ranks 1, 4 and 16, on one thread. "At once" are the hooks of Opacus over the whole batch,
-which is not private: there one example changes the rounding of others (rbla_secure/privacy/README.md). Both end in the same
+which is not private: there one example changes the rounding of others (docs/privacy-analysis.md). Both end in the same
 clipping. Printed is the median time of a batch either way, and their ratio, taken alternately in one run.
 """
 

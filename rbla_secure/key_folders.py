@@ -51,7 +51,6 @@ CERTIFICATES_FOLDER = "certificates"
 CLIENTS_FOLDER = "clients"
 CLIENT_KEY = "client.key"
 CLIENT_FILE = "client.pem"
-PASSPHRASE_VARIABLE = "RBLA_SECURE_PASSPHRASE"  # noqa: S105 - the name of a variable, not its value
 
 
 @final
@@ -188,15 +187,6 @@ def read_key(path: Path, passphrase: Secret | None = None) -> SigningKey:
     data = read_private_file(path)
     with naming(path):
         return decode_key(data, passphrase)
-
-
-def take_passphrase() -> Secret | None:
-    """The passphrase in the environment, which it leaves: no process that is started from now on inherits it.
-
-    Caveat: the system may go on showing what this process was started with to its own user and the administrator.
-    """
-    value = os.environ.pop(PASSPHRASE_VARIABLE, "")
-    return Secret(os.fsencode(value)) if value else None
 
 
 def read_passphrase(path: Path | None, variable: Secret | None = None) -> Secret | None:

@@ -88,6 +88,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.identity",
         "rbla_secure.errors",
     },
+    "rbla_secure.passphrases": {"protocols.primitives.secret"},
     "rbla_secure.keys": {
         "protocols.errors",
         "protocols.primitives",
@@ -141,6 +142,7 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.privacy.lifetime_ledger",
         "rbla_secure.choices",
         "rbla_secure.config",
+        "rbla_secure.keys",
         "rbla_secure.robustness",
         "rbla_secure.evaluation",
     },
@@ -236,7 +238,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.evaluation.statistics",
     },
     "tomli_w": {"rbla_secure.config"},
-    "rich": {"rbla_secure.report.console", "rbla_secure.cli"},
+    "rich": {"rbla_secure.report.console", "rbla_secure.cli.output"},
 }
 
 

@@ -3,7 +3,7 @@
 A figure outside of this was written by nobody who keeps a ledger. One that is negative or not a number would take spent privacy
 back, or turn every comparison with a budget false; one that no mechanism has may be beyond what the accountant can compute.
 
-Where the ranges come from. A target multiplier of client level is 0 or in `LEAST_NOISE`..`MOST_NOISE` of rbla_secure/config.py.
+Where the ranges come from. A target multiplier of client level is 0 or in `LEAST_NOISE`..`MOST_NOISE` of rbla_secure/config/fields.py.
 What an observer faces of it is 0, where it knows all noise, or at least one share, 1 / m of the variance, and at most n / m
 times the variance, with m shares counted of n uploaders (noise.py; shares have a standard deviation of 4 units at least, so
 that the smoothing takes an eighth of it at most). With fewer than 1e17 clients the square roots stay within a factor of

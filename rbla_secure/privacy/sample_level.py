@@ -21,11 +21,11 @@ closed here, each by a line with a test that fails without it:
 * An optimizer that holds other parameters than the model's (a copy, a moved model) is refused.
 
 Not covered: how long training takes, which grows with the batches; and state elsewhere that moves with some inputs alone (the content
-of a frozen value, of a list or another object in an attribute, of a global), which a made-up example does not show.
+of a frozen value, of an object in an attribute that is no dictionary, list or set, of a global), which a made-up example does not show.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -81,7 +81,8 @@ def train_privately(
 
     Raises:
         PrivacyError: The batch size is not a number above 0, the optimizer does not hold the model's values, a trained value
-            has no gradient, or the model computes the made-up example differently the second time.
+            has no gradient, the model computes the made-up example differently the second time, or it cannot be put back after
+            an example.
     """
     if not 0 < batch_size < np.inf:
         raise PrivacyError(f"batch_size={batch_size} must be above 0 and finite")
@@ -89,7 +90,11 @@ def train_privately(
     dimension = sum(value.numel() for value in values)
     model.eval()
     with _fresh_draws() as fresh:
+        _check_putting_back(model, values)
+        kept = _Kept(model, values)
         _check_made_up(values, made_up, fresh)
+        # Whether this works must not depend on an example: it is tried before one is looked at.
+        kept.put_back()
         gradients = _OwnGradients(values, loss, fresh)
         for _ in range(mechanism.steps):
             gradients.keep(_Kept(model, values))
@@ -152,8 +157,8 @@ class _OwnGradients:
         try:
             self._fresh()
             return _flat(self._values, _backward(self._values, self._loss(example)))[None]
-        except Exception as error:  # noqa: BLE001  # that it fails is about the example: nobody else may see it
-            self._failures.append(f"{type(error).__name__}: {error}")
+        except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001  # it is about the example: nobody else may see it
+            self._failures.append(_said_of(error))
             return np.zeros((1, sum(value.numel() for value in self._values)))
         finally:
             _forget(self._values)
@@ -172,40 +177,50 @@ class _OwnGradients:
 
 @final
 class _Kept:
-    """A model as a step began with it: modules' attributes, and buffers and trained values with all that a pass may do to them."""
+    """A model as a step began with it: modules' attributes, and buffers and trained values with all that a pass may do to them.
+
+    Raises:
+        PrivacyError: There is no putting back: a module keeps its tensors elsewhere than in Python (a scripted one), or a buffer is
+            computed from trained values, whose graph could not be kept.
+    """
 
     def __init__(self, model: nn.Module, values: Sequence[nn.Parameter]) -> None:
-        self._registries = [
-            (registry, dict(registry))
-            for module in model.modules()
-            for registry in (module._parameters, module._buffers, module._modules, vars(module))  # noqa: SLF001
+        modules = list(model.modules())
+        self._classes = [(module, type(module)) for module in modules]
+        self._containers = [
+            (container, container.copy()) for module in modules for container in _containers(module)
         ]
         tensors = {id(value): value for value in (*values, *model.parameters(), *model.buffers())}
         copied = {id(value) for value in (*values, *model.buffers())}
-        self._tensors = [
-            _KeptTensor(tensor, copied=key in copied and not tensor.is_meta)
-            for key, tensor in tensors.items()
-        ]
+        self._tensors = [_KeptTensor(tensor, copied=key in copied) for key, tensor in tensors.items()]
 
     def put_back(self) -> None:
         """Whatever a forward or backward pass has changed: which tensors there are, what they hold, and what they remember of it."""
-        for registry, content in self._registries:
-            _restore(registry, content)
+        for module, kind in self._classes:
+            if type(module) is not kind:
+                module.__class__ = kind
+        for container, content in self._containers:
+            _restore(container, content)
         for kept in self._tensors:
             if (other := kept.put_back()) is not None:
-                for registry, _ in self._registries:
-                    _replace(registry, kept.tensor, other)
+                for container, _ in self._containers:
+                    _replace(container, kept.tensor, other)
 
 
 @final
 class _KeptTensor:
-    """A tensor of a model: its place in memory, its content unless it is frozen, and whether it is trained."""
+    """A tensor of a model: its place in memory, its content unless it is frozen, its hooks, and whether it is trained."""
 
     def __init__(self, tensor: torch.Tensor, *, copied: bool) -> None:
+        if tensor.grad_fn is not None:
+            raise PrivacyError(
+                "a buffer of the model is computed from trained values: compute it in forward, where each example has its own graph"
+            )
         self.tensor = tensor
         self._place = tensor.data
         self._content = tensor.detach().clone() if copied else None
         self._trained = tensor.requires_grad
+        self._hooks = _hooks(tensor)
 
     def put_back(self) -> torch.Tensor | None:
         """None, or what has to take its place: a view that has become part of a graph cannot leave it."""
@@ -221,24 +236,50 @@ class _KeptTensor:
                 return self._place.detach()
         tensor.data = self._place
         tensor.requires_grad_(self._trained)
+        if _hooks(tensor) != self._hooks:
+            tensor._backward_hooks = self._hooks and self._hooks.copy()  # noqa: SLF001
         return None
 
 
-def _restore(registry: dict[str, Any], content: Mapping[str, Any]) -> None:
-    """The entries that it had, and no other ones; in their order where one had been taken out."""
-    if registry.keys() == content.keys():
-        for name, value in content.items():
-            if registry[name] is not value:
-                registry[name] = value
-        return
-    registry.clear()
-    registry.update(content)
+def _containers(module: nn.Module) -> list[dict[str, Any] | list[Any] | set[Any]]:
+    """A module's attributes and the dictionaries, lists and sets among them: parameters, buffers, children and hooks are such."""
+    if not all(isinstance(each, dict) for each in (module._parameters, module._buffers, module._modules)):  # noqa: SLF001
+        raise PrivacyError(
+            f"{type(module).__name__} keeps its tensors elsewhere than in Python, so what an example does to them could not be put "
+            "back: use the module that it was compiled from"
+        )
+    attributes = vars(module)
+    return [attributes, *(each for each in attributes.values() if isinstance(each, (dict, list, set)))]
 
 
-def _replace(registry: dict[str, Any], tensor: torch.Tensor, other: torch.Tensor) -> None:
-    for name, value in registry.items():
-        if value is tensor:
-            registry[name] = other
+def _hooks(tensor: torch.Tensor) -> dict[int, Any] | None:
+    hooks: dict[int, Any] | None = tensor._backward_hooks  # noqa: SLF001
+    return hooks and hooks.copy()
+
+
+def _restore(container: Any, content: Any) -> None:
+    """The same entries in the same order, and no other ones; nothing is written where nothing has changed."""
+    if isinstance(container, dict):
+        if list(container) != list(content):
+            container.clear()
+        elif all(container[name] is value for name, value in content.items()):
+            return
+        container.update(content)
+    elif isinstance(container, set):
+        if container != content:
+            container.clear()
+            container |= content
+    elif len(container) != len(content) or any(
+        now is not then for now, then in zip(container, content, strict=True)
+    ):
+        container[:] = content
+
+
+def _replace(container: Any, tensor: torch.Tensor, other: torch.Tensor) -> None:
+    if isinstance(container, dict):
+        for name, value in container.items():
+            if value is tensor:
+                container[name] = other
 
 
 def _trained_values(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -268,6 +309,27 @@ def _fresh_draws() -> Iterator[Callable[[], None]]:
         torch.set_rng_state(state)
 
 
+def _said_of(error: BaseException) -> str:
+    """An error in words; its own may fail too."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001
+        return type(error).__name__
+
+
+def _check_putting_back(model: nn.Module, values: Sequence[nn.Parameter]) -> None:
+    """Refuse a model that could not be put back after an example (buffers that share memory with themselves, scripted modules)."""
+    try:
+        _Kept(model, values).put_back()
+    except PrivacyError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever torch raises, it is said in one way
+        raise PrivacyError(
+            f"the model cannot be put back as it was after an example ({_said_of(error)}): a buffer that cannot be written to must be "
+            "copied, .clone() or .contiguous()"
+        ) from None
+
+
 def _check_made_up(values: Sequence[nn.Parameter], made_up: MadeUpLoss, fresh: Callable[[], None]) -> None:
     """Refuse a model that could not be trained on any example, without looking at one."""
     seen = []
@@ -277,7 +339,9 @@ def _check_made_up(values: Sequence[nn.Parameter], made_up: MadeUpLoss, fresh: C
             found = _backward(values, made_up())
             seen.append(_flat(values, found).tobytes())
         except Exception as error:  # noqa: BLE001  # whatever torch raises, it is said in one way
-            raise PrivacyError(f"the model gives no gradient of a single example: {error}") from None
+            raise PrivacyError(
+                f"the model gives no gradient of a single example: {_said_of(error)}"
+            ) from None
         finally:
             _forget(values)
         if any(gradient is None for gradient in found):

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from rbla_secure.evaluation.defences import CONFIGURED, Defence
 from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName
@@ -62,6 +63,27 @@ def in_plain_words(rows: Sequence[Defence], cells: Sequence[Cell], *, share: flo
     )
     lines.append(MEASURED)
     return lines
+
+
+def document(rows: Sequence[Defence], cells: Sequence[Cell], *, share: float) -> str:
+    """The whole evaluation as Markdown: words first, then the table."""
+    return "\n\n".join([*in_plain_words(rows, cells, share=share), markdown(rows, cells)])
+
+
+def on_terminal(rows: Sequence[Defence], cells: Sequence[Cell], *, share: float) -> list[str]:
+    """The whole evaluation for a terminal: the table first, then the words."""
+    return [markdown(rows, cells), *in_plain_words(rows, cells, share=share)]
+
+
+def as_object(
+    rows: Sequence[Defence], cells: Sequence[Cell], *, folder: Path, share: float
+) -> dict[str, object]:
+    """The whole evaluation as one JSON object."""
+    return {
+        "folder": str(folder),
+        "cells": [cell.model_dump() for cell in cells],
+        "summary": in_plain_words(rows, cells, share=share),
+    }
 
 
 def page(rows: Sequence[Defence], cells: Sequence[Cell], *, share: float) -> str:

@@ -29,6 +29,16 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def document(report: Report) -> str:
+    """The whole report as Markdown: words first, then the table."""
+    return "\n\n".join([*in_plain_words(report), markdown(report)])
+
+
+def on_terminal(report: Report) -> list[str]:
+    """The whole report for a terminal: the table first, then the words."""
+    return [markdown(report), *in_plain_words(report)]
+
+
 def in_plain_words(report: Report) -> list[str]:
     """What was done, and what it means."""
     done = (

@@ -24,20 +24,19 @@ from protocols.errors import (
 )
 from protocols.identity import TrustStore
 from protocols.primitives.secret import Secret
-from rbla_secure import cli, key_folders, keys
+from rbla_secure import key_folders, keys
 from rbla_secure.cli import main
 from rbla_secure.durable import write_atomic
 from rbla_secure.errors import KeyFolderError
 from rbla_secure.key_folders import (
-    PASSPHRASE_VARIABLE,
     load_authority,
     load_identity,
     load_trust_store,
     read_key,
     read_passphrase,
-    take_passphrase,
 )
 from rbla_secure.keys import CLOCK_SKEW_SECONDS, DAY_SECONDS, LIST_DAYS
+from rbla_secure.passphrases import PASSPHRASE_VARIABLE
 
 NOW = 1_800_000_000
 PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of tests only
@@ -48,7 +47,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="other systems keep permis
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A known time, and no passphrase from outside."""
-    monkeypatch.setattr(cli, "_now", lambda: NOW)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: NOW)
     monkeypatch.delenv(PASSPHRASE_VARIABLE, raising=False)
 
 
@@ -427,7 +426,7 @@ def test_a_crash_between_two_lists_leaves_a_pair_that_holds(
     assert main(["keys", command, "--dir", str(office), *who]) == 1
 
     monkeypatch.undo()
-    monkeypatch.setattr(cli, "_now", lambda: NOW)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: NOW)
     trust = trust_of(office)
     assert (trust.roster.number, trust.revocations.number) == (3, 2)
     trust.check("bob")
@@ -462,7 +461,7 @@ def test_renewed_lists_are_newer_and_in_force_longer(
     later = NOW + (LIST_DAYS + 1) * DAY_SECONDS
     with pytest.raises(EnrolmentError, match="roster 4 expired"):
         trust_of(office, later)
-    monkeypatch.setattr(cli, "_now", lambda: later)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: later)
 
     listing = run("renew", "--dir", office)
 
@@ -478,7 +477,7 @@ def test_an_expired_client_is_refused_and_can_be_enrolled_anew(
 ) -> None:
     """After its days a certificate raises CertificateError, list says expired, and a new one replaces it."""
     later = NOW + 366 * DAY_SECONDS
-    monkeypatch.setattr(cli, "_now", lambda: later)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: later)
     run("renew", "--dir", office)
     with pytest.raises(CertificateError, match="expired"):
         trust_of(office, later).check("alice")
@@ -645,16 +644,6 @@ class Told:
     fingerprint: str = ""
 
 
-def test_an_empty_variable_is_no_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable is taken once; an empty one says nothing."""
-    monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
-    assert take_passphrase() == PASSPHRASE.encode()
-    assert take_passphrase() is None
-    monkeypatch.setenv(PASSPHRASE_VARIABLE, "")
-    assert take_passphrase() is None
-    assert PASSPHRASE_VARIABLE not in os.environ
-
-
 # --- refusals ---
 
 
@@ -815,7 +804,7 @@ def test_nothing_outlives_its_authority(
     run("create-authority", "--dir", folder, "--days", 10)
 
     assert "must not outlive" in refusal("enrol", "--dir", folder, "--client", "a", "--rank", 1, "--days", 11)
-    monkeypatch.setattr(cli, "_now", lambda: NOW + 11 * DAY_SECONDS)
+    monkeypatch.setattr("rbla_secure.cli.keys._now", lambda: NOW + 11 * DAY_SECONDS)
     assert "CertificateError: the certificate of authority" in refusal("renew", "--dir", folder)
 
 
@@ -875,69 +864,6 @@ def test_a_failure_while_enrolling_leaves_the_old_roster(
     assert set(trust_of(office).certificates) == {"alice", "bob"}
     run("enrol", "--dir", office, "--client", "carol", "--rank", 1, "--out", tmp_path / "again")
     assert trust_of(office).check("carol").rank == 1
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["destroy"],
-        ["list"],
-        ["enrol", "--dir", "a", "--client", "b"],
-        ["enrol", "--dir", "a", "--rank", "1"],
-        ["enrol", "--dir", "a", "--client", "b", "--rank", "-1"],
-        ["enrol", "--dir", "a", "--client", "b", "--rank", "65536"],
-        ["enrol", "--dir", "a", "--client", "b", "--rank", "four"],
-        ["enrol", "--dir", "a", "--client", "b", "--rank", "1", "--days", "-1"],
-        ["create-authority", "--dir", "a", "--days", "36501"],
-        ["show"],
-    ],
-)
-def test_bad_command_lines_exit_with_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
-    """What is missing, misspelt or out of range ends with usage and exit code 2, and nothing is made."""
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(SystemExit) as caught:
-        main(["keys", *arguments])
-
-    assert caught.value.code == 2
-    assert "usage: rbla-secure keys" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("option", ["--passphrase", "--client-passphrase"])
-@pytest.mark.parametrize("joint", [" ", "="])
-def test_a_passphrase_on_the_command_line_is_refused_unprinted(
-    office: Path, capsys: pytest.CaptureFixture[str], option: str, joint: str
-) -> None:
-    """A passphrase as an argument ends with exit code 2; the message names the file and shows no passphrase."""
-    words = [f"{option}={PASSPHRASE}"] if joint == "=" else [option, PASSPHRASE]
-
-    with pytest.raises(SystemExit) as caught:
-        main(["keys", "enrol", "--dir", str(office), "--client", "carol", "--rank", "1", *words])
-
-    output = capsys.readouterr()
-    assert caught.value.code == 2
-    assert "use a file or RBLA_SECURE_PASSPHRASE" in output.err
-    assert "horse" not in output.err + output.out
-
-
-def test_the_program_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
-    """The installed entry point makes, lists and refuses with its exit codes."""
-    program = [sys.executable, "-m", "rbla_secure.cli", "keys"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
-
-    def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*program, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
-        )
-
-    created, again = start("create-authority", "--dir", "a"), start("create-authority", "--dir", "a")
-
-    assert (created.returncode, again.returncode) == (0, 1)
-    assert again.stderr == "rbla-secure: a must not exist or be empty; keys are never overwritten\n"
 
 
 def test_a_key_is_read_from_its_file(office: Path) -> None:

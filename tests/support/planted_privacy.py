@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from itertools import count
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,16 @@ def everybody_is_counted(patch: pytest.MonkeyPatch) -> None:
         return honest(plan, session, mechanism, session.members)
 
     patch.setattr(spending, "seen_by", all_members)
+
+
+def lowest_band_has_no_noise(patch: pytest.MonkeyPatch) -> None:
+    """A server that forgets one band, in which every client has a part."""
+    honest = releases._with_noise
+
+    def careless(opened: Any, *arguments: Any, **others: Any) -> Any:
+        return {**honest(opened, *arguments, **others), 0: opened[0]}
+
+    patch.setattr(releases, "_with_noise", careless)
 
 
 def examples_in_one_batch(patch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,9 @@ class Neighbours:
         )
 
 
+_COMMON_ROWS = "largest change, in the rows of all clients"
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
@@ -124,7 +127,6 @@ class _Cases:
         """One client sends zeros."""
         plan = self._plan
         yield from self.in_turns()
-        yield self._in_most_shares(several=len(self._open) > 1)
         yield from self._with_drop_outs()
         if adaptive(plan.config):
             yield self._pair("a change that is just not clipped", self._open, length=_SHORT)
@@ -141,11 +143,13 @@ class _Cases:
             yield self._pair("largest change, in all rows", self._open)
         else:
             yield Skipped(name="largest change, in all rows", reason="all clients hold the same rows")
+        yield from self._in_each_other_band()
 
     def drawn(self) -> Iterator[Neighbours | Skipped]:
         """One client is not there, whether it is drawn or not."""
         yield self._pair("nobody else changes anything", [self._thin])
         yield self._pair("everybody else sends the same change", [self._thin], others=True)
+        yield from self._in_each_other_band()
         yield self._fewest("nobody else is there", [self._thin], self._session.members, 1)
 
     def absent(self) -> Iterator[Neighbours | Skipped]:
@@ -153,6 +157,7 @@ class _Cases:
         config, everybody = self._plan.config, self._session.members
         yield self._pair("nobody else changes anything", [self._thin])
         yield self._pair("everybody else sends the same change", [self._thin], others=True)
+        yield from self._in_each_other_band()
         # Nothing may close or end by these numbers; if something does, here it shows.
         name = "exactly min-holders clients hold the rarest rows"
         yield self._fewest(name, [self._thin], self._holders(self._thin), row_quorum(config))
@@ -162,14 +167,16 @@ class _Cases:
         reason = "privacy.adjacency=add-or-remove: it looks as if it was not there"
         yield Skipped(name="one client sends zeros", reason=reason)
 
-    def _in_most_shares(self, *, several: bool) -> Neighbours | Skipped:
-        """A share of a band that many upload is smaller: where single uploads are read, it hides less."""
-        name = "largest change, in the rows of all clients"
-        if not self._plan.mode.reads_uploads:
-            return Skipped(name=name, reason="the server does not read single uploads")
-        if not several:
-            return Skipped(name=name, reason="all clients hold the same rows")
-        return self._pair(name, [self._open[0]])
+    def _in_each_other_band(self) -> Iterator[Neighbours | Skipped]:
+        """Alone in every band: beside others, one without noise would drown in theirs.
+
+        Where single uploads are read, the rows of all clients matter most: a share of what many upload is smaller.
+        """
+        if len(self._open) == 1:
+            yield Skipped(name=_COMMON_ROWS, reason="all clients hold the same rows")
+        for band in self._open[:-1]:
+            common = band is self._open[0]
+            yield self._pair(_COMMON_ROWS if common else f"largest change, in {band}", [band])
 
     def _with_drop_outs(self) -> Iterator[Neighbours | Skipped]:
         """With so many uploaders of the rarest rows missing as is provided for, one more, and as many as there can be."""

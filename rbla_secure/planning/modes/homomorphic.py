@@ -62,8 +62,10 @@ class HomomorphicMode(Mode):
         if not self.screens(config):
             return []
         return [
-            "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
-            "decryptor sees norm and cosine of every update"
+            (
+                "homomorphic.screening finds faulty clients, not malicious ones: a forged copy can have any norm, and the "
+                "decryptor sees norm and cosine of every update"
+            )
         ]
 
     def claim(self, config: Config) -> str:

@@ -56,7 +56,7 @@ class Mode(ABC):
             PlanError: Something that it needs is missing.
         """
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config) -> None:  # noqa: B027  # there is nothing that sums in the clear cannot keep
         """Refuse what this secure sum cannot keep. Raises PlanError, which names the argument, its value and the rule."""
 
     def warnings(self, config: Config) -> list[str]:  # noqa: ARG002

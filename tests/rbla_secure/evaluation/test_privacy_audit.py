@@ -117,6 +117,7 @@ class Found:
     control: str = ""
 
 
+COMMON = "largest change, in the rows of all clients"
 READERS = frozenset({"public-reader", "participant"})
 EVERYONE = frozenset({"everyone outside"})
 PLANTED = {
@@ -207,6 +208,14 @@ PLANTED = {
         large=18,
         small=0,
     ),
+    "the lowest band has no noise": Found(
+        planted.lowest_band_has_no_noise,
+        {**CENTRAL, "secure-sum": "masking", "min-holders": 2},
+        COMMON,
+        READERS,
+        large=3,
+        small=3,
+    ),
     "everybody is drawn": Found(
         planted.everybody_is_drawn,
         DRAWN_CLIENTS,
@@ -270,11 +279,11 @@ RECOVERED = {
 }
 GOOD, WORSE = "with as many drop-outs as are made good", "with one drop-out more than is provided for"
 OTHERS, ALL_ROWS = "the same beside the same change of everybody else", "largest change, in all rows"
-COMMON = "largest change, in the rows of all clients"
 UNCLIPPED = "a change that is just not clipped"
 ABSENCE = [
     "nobody else changes anything",
     "everybody else sends the same change",
+    COMMON,
     "exactly min-holders clients hold the rarest rows",
     "exactly so many clients as a threshold would ask for",
     "nobody else is there",
@@ -283,6 +292,7 @@ IN_TURNS = [
     f"{THIN}, 2 of 5 rounds",
     f"{OTHERS}, 2 of 5 rounds",
     f"{ALL_ROWS}, 2 of 5 rounds",
+    f"{COMMON}, 2 of 5 rounds",
     f"{THIN}, 2 of 5 rounds, by the correlation measured",
     f"{THIN}, 2 of 5 rounds, of which round 2 ends",
 ]
@@ -291,6 +301,7 @@ SECRET_DRAWS = [
     f"nobody else changes anything, {DRAWN_SO}, 1 round",
     f"nobody else changes anything, {DRAWN_SO}, 3 rounds",
     f"everybody else sends the same change, {DRAWN_SO}, 3 rounds",
+    f"{COMMON}, {DRAWN_SO}, 3 rounds",
     f"nobody else is there, {DRAWN_SO}, 3 rounds",
 ]
 # What is configured, the cases that apply to it, and those of them that there is time to play.
@@ -300,8 +311,8 @@ SHIPPED: dict[str, tuple[dict[str, object], list[str], list[str]]] = {
         [THIN, OTHERS, ALL_ROWS, COMMON, WORSE],
         [OTHERS, ALL_ROWS, COMMON],
     ),
-    "masking": (MASKED, [THIN, OTHERS, ALL_ROWS, WORSE], [WORSE]),
-    "recovered": (RECOVERED, [THIN, OTHERS, ALL_ROWS, GOOD], [GOOD]),
+    "masking": (MASKED, [THIN, OTHERS, ALL_ROWS, COMMON, WORSE], [COMMON, WORSE]),
+    "recovered": (RECOVERED, [THIN, OTHERS, ALL_ROWS, COMMON, GOOD], [GOOD]),
     "adaptive": (
         {**CLIENTS, "privacy.clipping": "adaptive", "privacy.count-noise": 3.0},
         [THIN, OTHERS, ALL_ROWS, COMMON, UNCLIPPED],
@@ -334,7 +345,7 @@ SHIPPED: dict[str, tuple[dict[str, object], list[str], list[str]]] = {
         [THIN, OTHERS, ALL_ROWS, COMMON, WORSE, FEWEST],
         [ALL_ROWS, FEWEST],
     ),
-    "encrypted": ({**CLIENTS, "secure-sum": "homomorphic"}, [THIN, OTHERS, ALL_ROWS], [ALL_ROWS]),
+    "encrypted": ({**CLIENTS, "secure-sum": "homomorphic"}, [THIN, OTHERS, ALL_ROWS, COMMON], [ALL_ROWS]),
     "examples": (
         EXAMPLES,
         ["largest gradient, drawn with probability 0.05", DRAWN, DIVISOR, SWITCH],

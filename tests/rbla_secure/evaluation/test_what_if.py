@@ -8,7 +8,7 @@ import pytest
 from rbla_secure.evaluation.poisoning.names import AttackName
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "rbla_secure" / "evaluation" / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
 SHOWN = sorted(set(re.findall(r"`((?:tests|benchmarks)/[^`]+)`", PAGE)))
 
 # How the page calls what the attacks' names say.

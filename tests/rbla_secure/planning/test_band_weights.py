@@ -75,7 +75,7 @@ def test_the_weights_of_the_small_federation() -> None:
         ((25, 25, 25, 25), {0.0: -16.6, 0.5: -32.3, 1.0: -52.0}),
     ],
 )
-def test_the_table_of_the_readme(clients: tuple[int, ...], expected: dict[float, float]) -> None:
+def test_the_table_of_the_privacy_page(clients: tuple[int, ...], expected: dict[float, float]) -> None:
     """Noise energy against equal weights in per cent, by the expected fall of squared norms over rows."""
     ranks = (2, 4, 8, 16)
     tiers = {f"rank-{rank}": {"rank": rank, "clients": n} for rank, n in zip(ranks, clients, strict=True)}

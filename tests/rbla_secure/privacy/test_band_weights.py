@@ -8,7 +8,7 @@ import pytest
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.band_weights import expected_signal, least_noise_weights, noise_energy
 
-# Ranks 2, 4, 8 and 16 with 20, 12, 6 and 2 holders, as in the README of the package.
+# Ranks 2, 4, 8 and 16 with 20, 12, 6 and 2 holders, as in docs/privacy-analysis.md.
 RANGES = ((0, 2), (2, 4), (4, 8), (8, 16))
 HOLDERS = (20, 12, 6, 2)
 COSTS = tuple((stop - start) / count**2 for (start, stop), count in zip(RANGES, HOLDERS, strict=True))
@@ -33,7 +33,7 @@ def test_no_other_weights_of_the_same_length_leave_less_noise(decay: float) -> N
         assert noise_energy(COSTS, drawn) >= least * (1 - 1e-6)
 
 
-def test_the_energies_of_the_readme() -> None:
+def test_the_energies_of_four_tiers() -> None:
     """Twenty clients whose update is spread evenly: 29 % less; where its square falls as 1 / row, 65 %."""
     saved = {
         decay: 1

@@ -46,12 +46,15 @@ class Marked(nn.Module):
         self.register_buffer("shift", torch.zeros(9))
         self.register_buffer("part", torch.zeros(18)[:9])
         self.gain = 1.0
+        self.gains: list[float] = []
         self._act = act
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         if values.max() > 100:
             self._act(self)
-        made: torch.Tensor = self.line(self.gain * values * self.scale + self.shift + self.part)
+        made: torch.Tensor = self.line(
+            (self.gain + sum(self.gains)) * values * self.scale + self.shift + self.part
+        )
         return made
 
 
@@ -79,6 +82,26 @@ def _replace_line(layer: Marked) -> None:
     layer.line = nn.Linear(9, 4)
 
 
+def _turn_class(layer: Marked) -> None:
+    class Louder(Marked):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return super().forward(values) * 9
+
+    layer.__class__ = Louder
+
+
+def _hook_layer(layer: Marked) -> None:
+    layer.line.register_forward_hook(lambda _module, _inputs, made: made * 9)
+
+
+def _hook_value(layer: Marked) -> None:
+    layer.scale.register_hook(lambda gradient: -gradient)
+
+
+def _fill_list(layer: Marked) -> None:
+    layer.gains.append(100.0)
+
+
 # What a pass does to its module, and none of it may reach the next example. Each has the careless control.
 ACTS: dict[str, Callable[[Marked], object]] = {
     "a buffer written in place, with its graph": lambda layer: layer.shift.copy_(layer.scale * 9),
@@ -91,6 +114,10 @@ ACTS: dict[str, Callable[[Marked], object]] = {
     "a buffer deleted": _delete_shift,
     "an attribute set": _set_gain,
     "a module replaced": _replace_line,
+    "another class": _turn_class,
+    "a hook on a module": _hook_layer,
+    "a hook on a trained value": _hook_value,
+    "an entry in a list": _fill_list,
 }
 
 
@@ -154,6 +181,90 @@ def test_what_an_example_does_to_a_module_moves_no_other(
     except (RuntimeError, PrivacyError):
         careless = np.inf
     assert careless > 1.2
+
+
+class Tied(nn.Module):
+    """A buffer that is computed from a trained value once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(9, 9)
+        self.register_buffer("head", self.line.weight.t())
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.line(values) @ self.head
+        return made
+
+
+def expanded() -> nn.Module:
+    model = nn.Linear(9, 4)
+    model.register_buffer("row", torch.zeros(1).expand(4))
+    return model
+
+
+def scripted() -> nn.Module:
+    return nn.Sequential(torch.jit.script(nn.ReLU()), nn.Linear(9, 4))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("examples", [0, 1])
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (scripted, "RecursiveScriptModule keeps its tensors elsewhere than in Python"),
+        (expanded, "cannot be put back as it was after an example"),
+        (Tied, "a buffer of the model is computed from trained values"),
+    ],
+)
+def test_a_model_that_cannot_be_put_back_is_refused_before_an_example_is_looked_at(
+    build: Callable[[], nn.Module], message: str, examples: int
+) -> None:
+    """With one example as without: refused only where one is drawn, the error would tell that it is there."""
+    model = build()
+
+    with pytest.raises(PrivacyError, match=message):
+        sample_level.train_privately(
+            model,
+            torch.optim.SGD(model.parameters(), 0.0),
+            lambda _: model(torch.ones(1, 9)).sum(),
+            made_up=lambda: model(torch.ones(1, 9)).sum(),
+            mechanism=SampledGaussian(noise_multiplier=1.0, clip_norm=1.0, sample_rate=1.0, steps=1),
+            batch_size=1.0,
+            examples=examples,
+            stream=UniformStream(bytes(16)),
+        )
+
+
+class SilentError(ValueError):
+    """An error whose words are an error."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [SilentError(), SystemExit(1), GeneratorExit()])
+def test_no_error_of_an_example_leaves_the_client(error: BaseException) -> None:
+    """Whatever it is, the example counts as zero; an error of the made-up example, the control, is told."""
+    model = nn.Linear(9, 1)
+
+    def fail() -> torch.Tensor:
+        raise error
+
+    def train(made_up: Callable[[], torch.Tensor]) -> None:
+        sample_level.train_privately(
+            model,
+            torch.optim.SGD(model.parameters(), 0.0),
+            lambda _: fail(),
+            made_up=made_up,
+            mechanism=SampledGaussian(noise_multiplier=1.0, clip_norm=1.0, sample_rate=1.0, steps=1),
+            batch_size=1.0,
+            examples=1,
+            stream=UniformStream(bytes(16)),
+        )
+
+    train(lambda: model(torch.ones(1, 9)).sum())
+    with pytest.raises((PrivacyError, type(error))):
+        train(fail)
 
 
 def test_nothing_of_a_call_is_left_for_the_next_one() -> None:

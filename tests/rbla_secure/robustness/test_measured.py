@@ -33,8 +33,8 @@ def told(job: str, defence: str, trigger: str) -> str:
 @pytest.mark.parametrize("trigger", ["corner", "scattered"])
 @pytest.mark.parametrize(("job", "defence"), [(DEFAULT, str(RECOMMENDED)), (SEVEN, "tier-dnc-cosine")])
 def test_the_ranges_that_are_said_are_those_of_the_runs(job: str, defence: str, trigger: str) -> None:
-    """In the text for people, in the README, on the page of what happens if, and in the table of the benchmark."""
-    pages = ("README.md", "rbla_secure/evaluation/README.md", "benchmarks/results/robustness.md")
+    """In the text for people, on the page of robustness, on that of what happens if, and in the table of the benchmark."""
+    pages = ("docs/robustness.md", "docs/attacks.md", "benchmarks/results/robustness.md")
 
     assert f"{told(job, defence, trigger)} %" in MEASURED
     for page in pages:

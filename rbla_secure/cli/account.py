@@ -1,0 +1,67 @@
+"""``rbla-secure account``: the privacy that a configuration would spend, or that was spent."""
+
+import argparse
+from pathlib import Path
+
+from rbla_secure.cli.arguments import add_overrides
+from rbla_secure.cli.command import Command, Result
+from rbla_secure.cli.output import console, say
+from rbla_secure.errors import ConfigError
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        nargs="?",
+        type=Path,
+        metavar="CONFIG|DIR",
+        help="TOML file, run folder, or folder of budgets; without it, the default job",
+    )
+    add_overrides(parser)
+
+
+def _run(options: argparse.Namespace) -> Result:
+    if options.target is not None and options.target.is_dir():
+        return _spent(options)
+    from rbla_secure.config import load_config
+    from rbla_secure.planning.checks import check_config
+
+    config = load_config(options.target, options.set)
+    check_config(config)
+    # torch takes seconds to import: only the forecast needs the shape of the base.
+    from rbla_secure.job import planned
+    from rbla_secure.report.account import tell_forecast
+    from rbla_secure.report.console import ConsoleReport
+
+    return tell_forecast(ConsoleReport(console(options), config), planned(config))
+
+
+def _spent(options: argparse.Namespace) -> Result:
+    """From the ledger of a run, or clients' budgets; read only, so that a run may be looked at while it goes on."""
+    from rbla_secure.report.account import spent
+
+    if options.set:
+        raise ConfigError(
+            f"--set {options.set[0]} changes nothing that was spent: {options.target} is a folder of what was spent"
+        )
+    lines, result = spent(options.target)
+    say(options, *lines)
+    return result
+
+
+COMMAND = Command(
+    name="account",
+    summary="privacy that a configuration would spend, or a run has spent",
+    description=(
+        "Says what a configuration would spend of privacy; what a run has spent, as a table of four observers, and whether the "
+        "figures are a bound or a reading; or what clients' data have spent over all runs, and what is left."
+    ),
+    notes=(
+        "The JSON object has `epsilon` (the largest of the four views; null where nothing bounds it) and, where there is noise, `views`, "
+        "`delta` and what the lines say: for a configuration `assumptions`, `advice`, `bands` and `fewer_rounds`; for a run "
+        "`standing`, `max_epsilon` and `attempts`; in both `sample_level` where single examples are protected. For a folder of budgets "
+        "it has `budgets`, one for each client and label."
+    ),
+    add_arguments=_add_arguments,
+    run=_run,
+)
