@@ -253,7 +253,7 @@ def _containers(module: nn.Module) -> list[dict[str, Any] | list[Any] | set[Any]
 
 
 def _hooks(tensor: torch.Tensor) -> dict[int, Any] | None:
-    hooks: dict[int, Any] | None = tensor._backward_hooks  # type: ignore[assignment]  # noqa: SLF001
+    hooks: dict[int, Any] | None = tensor._backward_hooks  # noqa: SLF001
     return hooks and hooks.copy()
 
 
