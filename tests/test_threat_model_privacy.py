@@ -138,7 +138,7 @@ def test_claim_31_nothing_is_asked_of_a_masked_sum_before_the_servers_noise(
 
     assert [after_sums.closed(plan, edge, moves=moves) for moves in (False, True)] == [False, False]
 
-    monkeypatch.setattr(after_sums.plan_module, "noise_follows", lambda _config: False)
+    monkeypatch.setattr(after_sums.masking_mode, "noise_follows", lambda _config: False)
     assert [after_sums.closed(plan, edge, moves=moves) for moves in (False, True)] == [False, True]
 
 

@@ -29,7 +29,7 @@ from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate, U
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import clip, clip_per_layer, is_unclipped, part_norm
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
-from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
+from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, quantize, quantize_values
 from rbla_secure.seeding import derive_key
 
@@ -96,7 +96,7 @@ def contribution(
         integers[0] = np.append(integers[0], _vote(update, mechanism))
     if not plan.grouped:
         integers = by_segment(plan, session, client, integers)
-    if isinstance(mechanism, DistributedDiscreteGaussian):
+    if not mechanism.by_server:
         noisy = add_noise(integers, mechanism, UniformStream(noise_key))
         integers = add_components(noisy, mechanism, seeds or {})
     return by_segment(plan, session, client, integers)

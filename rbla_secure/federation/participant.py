@@ -36,7 +36,6 @@ from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import members_per_round
-from rbla_secure.privacy.noise import DistributedDiscreteGaussian
 from rbla_secure.seeding import derive_seed
 
 _LOG = logging.getLogger(__name__)
@@ -238,7 +237,8 @@ class Participant:
         )
         bindings = model_bindings(session, broadcast.digests)
         # Far out in its tails noise leaves the bound: a refusal then would depend on what it hides.
-        wraps = isinstance(plan.mechanism_of(session), DistributedDiscreteGaussian)
+        mechanism = plan.mechanism_of(session)
+        wraps = mechanism is not None and not mechanism.by_server
         return {
             i: SegmentInput(values=values, binding=bindings[i], wraps=wraps) for i, values in integers.items()
         }

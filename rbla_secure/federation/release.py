@@ -22,7 +22,7 @@ from rbla_secure.federation.contribution import add_noise, noise_key
 from rbla_secure.lora.update import BandTotal, RealVector
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import INDEPENDENT, MatrixNoise
-from rbla_secure.privacy.noise import TAIL, CentralGaussian, GaussianMechanism
+from rbla_secure.privacy.noise import TAIL, GaussianMechanism
 from rbla_secure.privacy.quantize import dequantize_public
 
 _SERVER = "server"
@@ -62,7 +62,7 @@ def release(
         for segment in session.segments:
             opened.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))
     noisy: dict[int, Values] = dict(opened)
-    if isinstance(mechanism, CentralGaussian):
+    if mechanism.by_server:
         stream = UniformStream(noise_key(plan, session, _SERVER))
         noisy = _with_noise(opened, mechanism, stream, session=session, matrix=matrix)
     refused = _impossible(plan, session, mechanism, noisy, sums.survivors)
@@ -88,7 +88,7 @@ def _impossible(
 
     Honest ones leave the range with probability 2e-23 a coordinate. Sums that have the clients' noise in them were held against their bound where they were opened.
     """
-    if not isinstance(mechanism, CentralGaussian):
+    if not mechanism.by_server:
         return {}
     found, absence_shows = {}, plan.config.privacy.adjacency is Adjacency.ZERO_OUT
     for index, values in noisy.items():
@@ -105,7 +105,7 @@ def _impossible(
 
 def _with_noise(
     opened: Mapping[int, IntegerVector],
-    mechanism: CentralGaussian,
+    mechanism: GaussianMechanism,
     stream: UniformStream,
     *,
     session: Session,
@@ -123,7 +123,7 @@ def _with_noise(
 def matrix_noise(plan: Plan) -> MatrixNoise | None:
     """What a process keeps between the rounds of a plan whose noise cancels over them; None without."""
     mechanism = plan.mechanism
-    if not isinstance(mechanism, CentralGaussian) or mechanism.column == INDEPENDENT:
+    if mechanism is None or mechanism.column == INDEPENDENT:
         return None
     return MatrixNoise(mechanism.column)
 

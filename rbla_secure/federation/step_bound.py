@@ -56,8 +56,6 @@ from rbla_secure.federation.guard import WINDOW
 from rbla_secure.planning.filter_options import options
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import band_buckets, band_groups, bands_and_holders, row_quorum
-from rbla_secure.privacy.banded_matrix import step_growth
-from rbla_secure.privacy.noise import CentralGaussian
 
 # The logarithm of how rarely the noise of an honest round exceeds one limit: 2^-40.
 _TAIL: Final = 40 * math.log(2)
@@ -228,11 +226,10 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     if plan.grouped:
         return unit / math.sqrt(plan.config.min_holders)
     quorum = row_quorum(plan.config)
-    if isinstance(mechanism, CentralGaussian):
-        column = mechanism.column
+    if mechanism.by_server:
         # Under secret draws what is divided by is fixed, and can be below the quorum.
         least = min(quorum, plan.config.privacy.sample_rate * bands_and_holders(plan.config)[index][1])
-        return unit / column[0] * step_growth(column, plan.config.rounds) / least
+        return mechanism.released_std(index, plan.config.rounds) / plan.quantizer.scale / least
     _, holders = bands_and_holders(plan.config)[index]
     return unit * math.sqrt(quorum + mechanism.bands[index].uploaders - holders) / quorum
 

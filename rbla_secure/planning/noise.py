@@ -295,7 +295,7 @@ def views(
         present: By index of a band that may open: how many surviving clients have uploaded it.
         colluding: Clients whose noise the coalition knows.
     """
-    if isinstance(mechanism, CentralGaussian):
+    if mechanism.by_server:
         if config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
             present = {index: shares.uploaders for index, shares in enumerate(mechanism.bands)}
         seen = replace(mechanism.event(present), sample_rate=config.privacy.sample_rate)

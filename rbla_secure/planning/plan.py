@@ -52,7 +52,7 @@ from rbla_secure.planning.quorums import (
     threshold,
 )
 from rbla_secure.privacy.clipping import nearest_norm, rounded_norm
-from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
+from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness.grouping import Group, draw_groups
@@ -139,7 +139,7 @@ class Plan:
     @cached_property
     def quantizer(self) -> Quantizer:
         """The grid: the configured one, or where clients add noise the finest with room for it."""
-        if isinstance(self.mechanism, DistributedDiscreteGaussian):
+        if self.mechanism is not None:
             return self.mechanism.quantizer
         return Quantizer(bits=self.config.quantization.bits, bound=self.config.quantization.bound)
 
@@ -457,9 +457,7 @@ class Plan:
 
     @property
     def _input_bound(self) -> int:
-        if isinstance(self.mechanism, DistributedDiscreteGaussian):
-            return self.mechanism.input_bound
-        return max(self.quantizer.levels, self.mechanism.count_unit if self.mechanism else 0)
+        return self.quantizer.levels if self.mechanism is None else self.mechanism.input_bound
 
     def _round_digest(self, clip_norm: float) -> bytes:
         """What a round's session is bound to: the plan, and where the clip norm changes its value."""

@@ -33,7 +33,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 from protocols.ring import capacity
 from rbla_secure.choices import Adjacency
@@ -99,6 +99,9 @@ class GaussianMechanism(ABC):
         PrivacyError: The parts contradict each other.
     """
 
+    # Whether the server adds all of it to opened sums, and is trusted with them; if not, every uploader a share to its integers.
+    by_server: ClassVar[bool]
+
     quantizer: Quantizer
     clip_norm: float
     dimension: int
@@ -136,6 +139,16 @@ class GaussianMechanism(ABC):
     @abstractmethod
     def _check(self) -> None:
         """Refuse noise that does not fit the integers."""
+
+    @property
+    def column(self) -> tuple[int, ...]:
+        """Of the matrix that combines the sums of rounds before noise is added (banded_matrix.py); 1 alone combines none."""
+        return INDEPENDENT
+
+    @property
+    @abstractmethod
+    def input_bound(self) -> int:
+        """The largest magnitude of one client's integer, its own noise included but for 10 standard deviations and more."""
 
     @property
     def _update_bound(self) -> float:
@@ -179,6 +192,10 @@ class GaussianMechanism(ABC):
         The first is of the component that is never removed, from a key that the party shares with nobody.
         """
 
+    def released_std(self, band: int, rounds: int) -> float:
+        """Standard deviation of a server's noise in one released coordinate after so many rounds at most, in integer units."""
+        return self.component_stds(band)[0] * step_growth(self.column, rounds) / self.column[0]
+
     def share_std(self, band: int) -> float:
         """Standard deviation of all that one party adds to one coordinate of a band, in integer units."""
         return math.hypot(*self.component_stds(band))
@@ -217,7 +234,14 @@ class CentralGaussian(GaussianMechanism):
             independent noise in every round.
     """
 
+    by_server: ClassVar[bool] = True
+
     column: tuple[int, ...] = INDEPENDENT
+
+    @property
+    def input_bound(self) -> int:
+        """Values and the vote; noise comes after the sum."""
+        return max(self.quantizer.levels, self.count_unit)
 
     def _check(self) -> None:
         if (std := math.sqrt(self.variance())) < MIN_SHARE:
@@ -231,10 +255,6 @@ class CentralGaussian(GaussianMechanism):
     def component_stds(self, band: int) -> tuple[float, ...]:  # noqa: ARG002
         """The whole of it at once, in every band, in units of the combined sums."""
         return (column_norm(self.column) * math.sqrt(self.variance()),)
-
-    def released_std(self, band: int, rounds: int) -> float:
-        """Standard deviation of the noise in one released coordinate of a band after so many rounds at most, in integer units."""
-        return self.component_stds(band)[0] * step_growth(self.column, rounds) / self.column[0]
 
     def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:  # noqa: ARG002
         """The same in every band that was opened, whoever is in it: one client's whole column of the matrix."""
@@ -252,6 +272,8 @@ class DistributedDiscreteGaussian(GaussianMechanism):
     Args:
         ring_bits: Of the secure sum.
     """
+
+    by_server: ClassVar[bool] = False
 
     ring_bits: int = 32
 

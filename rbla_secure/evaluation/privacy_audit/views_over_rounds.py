@@ -14,7 +14,7 @@ from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.evaluation.privacy_audit.views import Values, less, pattern, sums_again
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.noise import CentralGaussian
+from rbla_secure.privacy.noise import GaussianMechanism
 
 # By band, in integer units, what was published of a round.
 Sums = Mapping[int, Values]
@@ -123,8 +123,8 @@ def drawn_score(
     return found
 
 
-def server_noise(plan: Plan) -> CentralGaussian:
+def server_noise(plan: Plan) -> GaussianMechanism:
     """The mechanism of a plan whose rounds belong together."""
-    if isinstance(plan.mechanism, CentralGaussian):
+    if plan.mechanism is not None and plan.mechanism.by_server:
         return plan.mechanism
     raise AssertionError("rounds belong together only where the server adds the noise")

@@ -15,7 +15,7 @@ from rbla_secure.errors import PlanError
 from rbla_secure.federation.release import matrix_noise, release
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, Rows
-from rbla_secure.planning import plan as plan_module
+from rbla_secure.planning.modes import masking as masking_mode
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import TAIL, CentralGaussian
 from tests.support.defended import make_hostile
@@ -104,7 +104,7 @@ def test_the_range_is_asked_of_what_has_its_noise(monkeypatch: pytest.MonkeyPatc
 
     assert [closed(plan, edge, moves=moves) for moves in (False, True) for _ in range(3)] == [False] * 6
 
-    monkeypatch.setattr(plan_module, "noise_follows", lambda _config: False)
+    monkeypatch.setattr(masking_mode, "noise_follows", lambda _config: False)
     assert [closed(plan, edge, moves=moves) for moves in (False, True) for _ in range(3)] == [False] * 3 + [
         True
     ] * 3
