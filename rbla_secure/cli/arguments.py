@@ -1,9 +1,7 @@
 """Arguments that several commands share, and the types of single arguments."""
 
 import argparse
-import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -25,11 +23,6 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override one key, such as rounds=5 or tiers.phone.clients=4; may be given several times",
     )
-
-
-def new_folder(parent: str) -> Path:
-    """``PARENT/TIME-PROCESS``: two commands begun in the same second do not meet."""
-    return Path(parent) / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
 
 
 def whole_number(least: int, largest: int) -> Callable[[str], int]:

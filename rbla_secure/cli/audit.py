@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from rbla_secure.cli.arguments import add_configuration, confidence, new_folder, whole_number
+from rbla_secure.cli.arguments import add_configuration, confidence, whole_number
 from rbla_secure.cli.command import Command, Result
 from rbla_secure.cli.output import say
 from rbla_secure.errors import PrivacyError
+from rbla_secure.run_names import new_folder
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from rbla_secure.cli.arguments import add_configuration, attacker_share, new_folder, whole_number
+from rbla_secure.cli.arguments import add_configuration, attacker_share, whole_number
 from rbla_secure.cli.command import Command, Result
 from rbla_secure.cli.output import console, say
+from rbla_secure.run_names import new_folder
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

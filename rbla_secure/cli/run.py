@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rbla_secure.cli.arguments import add_configuration, new_folder
+from rbla_secure.cli.arguments import add_configuration
 from rbla_secure.cli.command import Command, Result
 from rbla_secure.cli.output import console
 from rbla_secure.errors import ConfigError
+from rbla_secure.run_names import new_folder
 
 if TYPE_CHECKING:
     from rbla_secure.federation.checkpoint import RunFolder

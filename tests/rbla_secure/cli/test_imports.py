@@ -25,6 +25,7 @@ LIGHT = (
     "rbla_secure.cli",
     "rbla_secure.errors",
     "rbla_secure.passphrases",
+    "rbla_secure.run_names",
     "protocols.errors",
     "protocols.primitives.secret",
 )
