@@ -129,18 +129,19 @@ class Reader:
             self._refuse_head()
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """How errors call the message."""
         return self._message_type.name.lower()
 
     def _refuse_head(self) -> None:
         """Say which part of the beginning is another one."""
         message_type = self._message_type
         if self._take(2) != MAGIC:
-            raise WireError(f"{self._name}: does not begin with the magic bytes")
+            raise WireError(f"{self.name}: does not begin with the magic bytes")
         if (version := self.unsigned(1)) != VERSION:
-            raise WireError(f"{self._name}: version={version} must be {VERSION}")
+            raise WireError(f"{self.name}: version={version} must be {VERSION}")
         if (found := self.unsigned(1)) != message_type:
-            raise WireError(f"{self._name}: message type {found} must be {int(message_type)}")
+            raise WireError(f"{self.name}: message type {found} must be {int(message_type)}")
 
     def unsigned(self, size: int) -> int:
         """An unsigned integer of `size` bytes."""
@@ -159,13 +160,13 @@ class Reader:
         try:
             return self._take(self.unsigned(2)).decode()
         except UnicodeDecodeError:
-            raise WireError(f"{self._name}: a text is not UTF-8") from None
+            raise WireError(f"{self.name}: a text is not UTF-8") from None
 
     def vector(self, *, bits: int = 32) -> RingVector:
         """Packed ring elements; at 32 bits a read-only view of the message."""
         count = self.unsigned(4)
         if bits not in RING_BITS:
-            raise WireError(f"{self._name}: bits={bits} must be one of {RING_BITS}")
+            raise WireError(f"{self.name}: bits={bits} must be one of {RING_BITS}")
         return unpack(self._take(packed_size(count, bits=bits)), count, bits=bits)
 
     def positions(self) -> tuple[int, ...]:
@@ -178,23 +179,23 @@ class Reader:
     def check_increasing(self, values: Sequence[Any]) -> None:
         """Refuse a list that stands for a set and is not strictly increasing."""
         if not all(map(lt, values, values[1:])):
-            raise WireError(f"{self._name}: a set is not in strictly increasing order")
+            raise WireError(f"{self.name}: a set is not in strictly increasing order")
 
     def rest(self, sizes: Sequence[int]) -> bytes:
         """Everything that is left, which must have one of these sizes."""
         left = len(self._data) - self._at
         if left not in sizes:
-            raise WireError(f"{self._name}: {left} last bytes must be one of {tuple(sizes)}")
+            raise WireError(f"{self.name}: {left} last bytes must be one of {tuple(sizes)}")
         return self._take(left)
 
     def end(self) -> None:
         """Refuse trailing bytes."""
         if left := len(self._data) - self._at:
-            raise WireError(f"{self._name}: {left} trailing bytes")
+            raise WireError(f"{self.name}: {left} trailing bytes")
 
     def _take(self, size: int) -> bytes:
         start, end = self._at, self._at + size
         if end > len(self._data):
-            raise WireError(f"{self._name}: ends {end - len(self._data)} bytes early")
+            raise WireError(f"{self.name}: ends {end - len(self._data)} bytes early")
         self._at = end
         return self._data[start:end]
