@@ -24,7 +24,7 @@ Compare `Encode`, `Decode` and `ParameterizedDecode` of libprio-rs.
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import GenericAlias
@@ -34,6 +34,9 @@ from protocols.errors import WireError
 from protocols.ring import RingVector
 from protocols.wire import DIGEST_SIZE, Reader, Writer
 
+# The struct module keeps what it has compiled, a hundred formats, and a peer chooses the count: none becomes large.
+_MOST_UNPACKED: Final = 1024
+
 T = TypeVar("T")
 
 
@@ -41,6 +44,11 @@ class Codec(ABC, Generic[T]):
     """One field's two directions."""
 
     __slots__ = ()
+
+    @property
+    def form(self) -> str:
+        """Its code in :mod:`struct` where all values have one size and need no check; else empty."""
+        return ""
 
     @property
     @abstractmethod
@@ -63,12 +71,12 @@ class Codec(ABC, Generic[T]):
             WireError: The bytes at hand are not the one encoding of any.
         """
 
-    def write_all(self, writer: Writer, values: Iterable[T]) -> None:
+    def write_all(self, writer: Writer, values: Sequence[T]) -> None:
         """Append values, one behind the other."""
         for value in values:
             self.write(writer, value)
 
-    def read_all(self, reader: Reader, count: int) -> list[T]:
+    def read_all(self, reader: Reader, count: int) -> Sequence[T]:
         """Take so many values."""
         return [self.read(reader) for _ in range(count)]
 
@@ -81,9 +89,14 @@ class Unsigned(Codec[int]):
     size: int
     holds = int
 
+    @property
+    def form(self) -> str:
+        """By its size."""
+        return {1: "B", 2: "H", 4: "I", 8: "Q"}[self.size]
+
     def write(self, writer: Writer, value: int) -> None:
         """Append it."""
-        writer.unsigned(value, self.size)
+        writer.parts.append(value.to_bytes(self.size, "little"))
 
     def read(self, reader: Reader) -> int:
         """Take it."""
@@ -116,18 +129,35 @@ class Fixed(Codec[bytes]):
     size: int
     holds = bytes
 
+    @property
+    def form(self) -> str:
+        """By its size."""
+        return f"{self.size}s"
+
     def write(self, writer: Writer, value: bytes) -> None:
         """Append it."""
-        writer.fixed(value, self.size)
+        if len(value) != self.size:
+            raise WireError(f"a field of {len(value)} bytes must have {self.size}")
+        writer.parts.append(value)
 
     def read(self, reader: Reader) -> bytes:
         """Take it."""
         return reader.fixed(self.size)
 
-    def read_all(self, reader: Reader, count: int) -> list[bytes]:
+    def write_all(self, writer: Writer, values: Sequence[bytes]) -> None:
+        """Append them at once."""
+        size = self.size
+        for value in values:
+            if len(value) != size:
+                raise WireError(f"a field of {len(value)} bytes must have {size}")
+        writer.parts += values
+
+    def read_all(self, reader: Reader, count: int) -> Sequence[bytes]:
         """Take so many at once."""
         size, whole = self.size, reader.fixed(count * self.size)
-        return [whole[at : at + size] for at in range(0, len(whole), size)]
+        if count > _MOST_UNPACKED:
+            return [whole[at : at + size] for at in range(0, len(whole), size)]
+        return struct.unpack(f"{size}s" * count, whole)
 
 
 @final
@@ -144,6 +174,16 @@ class Blob(Codec[bytes]):
     def read(self, reader: Reader) -> bytes:
         """Take it."""
         return reader.blob()
+
+    def write_all(self, writer: Writer, values: Sequence[bytes]) -> None:
+        """Append them."""
+        parts = writer.parts
+        for value in values:
+            parts += (len(value).to_bytes(4, "little"), value)
+
+    def read_all(self, reader: Reader, count: int) -> Sequence[bytes]:
+        """Take so many."""
+        return [reader.blob() for _ in range(count)]
 
 
 @final
@@ -230,12 +270,12 @@ class ByPosition(Codec[Mapping[int, T]]):
         """Append it."""
         keys = sorted(value)
         writer.positions(keys)
-        self.item.write_all(writer, [value[key] for key in keys])
+        self.item.write_all(writer, [*map(value.__getitem__, keys)])
 
     def read(self, reader: Reader) -> Mapping[int, T]:
         """Take it."""
         keys = reader.positions()
-        return dict(zip(keys, self.item.read_all(reader, len(keys)), strict=True))
+        return dict(zip(keys, self.item.read_all(reader, len(keys))))  # noqa: B905  # as many as keys
 
 
 @final
@@ -314,8 +354,7 @@ class Listed(Codec[tuple[T, ...]]):
 
     def write(self, writer: Writer, value: tuple[T, ...]) -> None:
         """Append them."""
-        writer.unsigned(len(value), self.count)
-        self.item.write_all(writer, value)
+        self.write_all(writer, (value,))
 
     def read(self, reader: Reader) -> tuple[T, ...]:
         """Take them."""
@@ -323,6 +362,13 @@ class Listed(Codec[tuple[T, ...]]):
         if self.increasing:
             reader.check_increasing(list(map(attrgetter(self.increasing), items)))
         return tuple(items)
+
+    def write_all(self, writer: Writer, values: Sequence[tuple[T, ...]]) -> None:
+        """Append several lists."""
+        parts, count, write_items = writer.parts, self.count, self.item.write_all
+        for value in values:
+            parts.append(len(value).to_bytes(count, "little"))
+            write_items(writer, value)
 
 
 class Encodable(Protocol):
@@ -361,6 +407,16 @@ class Nested(Codec[Message]):
         """Take it."""
         return self.kind.from_bytes(reader.blob())
 
+    def write_all(self, writer: Writer, values: Sequence[Message]) -> None:
+        """Append them."""
+        for value in values:
+            data = value.to_bytes()
+            writer.parts += (len(data).to_bytes(4, "little"), data)
+
+    def read_all(self, reader: Reader, count: int) -> Sequence[Message]:
+        """Take so many."""
+        return [self.kind.from_bytes(reader.blob()) for _ in range(count)]
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -396,6 +452,7 @@ class Given(Generic[T]):
 
     source: str
     make: Callable[[Any], Codec[T]]
+    form = ""
 
 
 U8 = Annotated[int, Unsigned(1)]

@@ -17,8 +17,10 @@ An annotation is checked against its codec when the class is defined: a field of
 TypeError at import. Codecs: :mod:`protocols.codec`.
 """
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar, final, get_args, get_origin, get_type_hints
 
 from protocols.codec import Codec, Given
@@ -26,52 +28,51 @@ from protocols.wire import MessageType, Reader, Writer
 
 # Stands beside a codec: the field is no part of what signatures of the message cover. Such fields come last.
 NOT_SIGNED: Final = "not signed"
+NOTHING: Final[Mapping[str, object]] = {}
+
+
+_Write = Callable[[Writer, Any], None]
+_Read = Callable[[Reader], Any]
 
 
 @final
 class Layout:
     """The wire format of one class: its fields in the order in which they are stated.
 
+    What can be looked up once for all messages of the class is: methods of codecs, and one :class:`struct.Struct` for
+    neighbouring fields of constant size, which are read at once.
+
     Args:
         kind: The class; its bases state no fields.
 
     Raises:
-        TypeError: A field has no codec or one for another type, or a signed field follows one that is not.
+        TypeError: A field has no codec or one for another type, or a signed field stands behind one that is not.
     """
 
-    __slots__ = ("_fields", "_signed")
+    __slots__ = ("_given", "_names", "_reads", "_signed", "_writes")
 
     def __init__(self, kind: type) -> None:
-        fields: list[tuple[str, Codec[Any] | Given[Any]]] = []
-        signed = 0
-        for name, hint in get_type_hints(kind, include_extras=True).items():
-            if get_origin(hint) is ClassVar:
-                continue
-            fields.append((name, _codec_of(f"{kind.__name__}.{name}", hint)))
-            if NOT_SIGNED in get_args(hint):
-                continue
-            signed += 1
-            if signed != len(fields):
-                raise TypeError(f"{kind.__name__}.{name}: stands behind a field that is not signed")
-        self._fields = tuple(fields)
-        self._signed = tuple(fields[:signed])
+        hints = get_type_hints(kind, include_extras=True)
+        stated = {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
+        codecs = {name: _codec_of(f"{kind.__name__}.{name}", hint) for name, hint in stated.items()}
+        signed = [NOT_SIGNED not in get_args(hint) for hint in stated.values()]
+        if signed != sorted(signed, reverse=True):
+            raise TypeError(f"{kind.__name__}: a signed field stands behind one that is not signed")
+        self._names = tuple(codecs)
+        self._given = {name: codec for name, codec in codecs.items() if isinstance(codec, Given)}
+        # Of a given codec, None: there is one for each message.
+        self._writes = tuple((n, None if isinstance(c, Given) else c.write) for n, c in codecs.items())
+        self._signed = self._writes[: sum(signed)]
+        self._reads = tuple(_reads(codecs))
 
-    def write(self, writer: Writer, record: "Record") -> None:
-        """Append all fields."""
-        self._write(writer, record, self._fields)
+    def write(self, writer: Writer, record: "Record", *, signed: bool = False) -> None:
+        """Append all fields, or only those that signatures cover."""
+        for name, write in self._signed if signed else self._writes:
+            (write or self._write_of(name, record))(writer, getattr(record, name))
 
-    def write_signed(self, writer: Writer, record: "Record") -> None:
-        """Append the fields that signatures cover."""
-        self._write(writer, record, self._signed)
-
-    @staticmethod
-    def _write(
-        writer: Writer, record: "Record", fields: tuple[tuple[str, Codec[Any] | Given[Any]], ...]
-    ) -> None:
-        for name, codec in fields:
-            if type(codec) is Given:
-                codec = codec.make(getattr(record, codec.source))  # noqa: PLW2901
-            codec.write(writer, getattr(record, name))
+    def _write_of(self, name: str, record: "Record") -> _Write:
+        given = self._given[name]
+        return given.make(getattr(record, given.source)).write
 
     def read(self, reader: Reader, told: Mapping[str, object]) -> dict[str, Any]:
         """Take all fields.
@@ -80,13 +81,31 @@ class Layout:
             reader: Where they begin.
             told: By name: what the fields do not say and a codec depends on.
         """
-        found: dict[str, Any] = {}
-        for name, codec in self._fields:
-            if type(codec) is Given:
-                source = codec.source
-                codec = codec.make(found[source] if source in found else told[source])  # noqa: PLW2901
-            found[name] = codec.read(reader)
-        return found
+        found: list[Any] = []
+        for form, read in self._reads:
+            if form is not None:
+                found += form.unpack(reader.fixed(form.size))
+            else:
+                found.append((read or self._read_of(found, told))(reader))
+        return dict(zip(self._names, found))  # noqa: B905  # one for each
+
+    def _read_of(self, found: list[Any], told: Mapping[str, object]) -> _Read:
+        """What reads the next field, whose codec depends on what is known so far."""
+        given = self._given[self._names[len(found)]]
+        known = {**told, **dict(zip(self._names, found, strict=False))}
+        return given.make(known[given.source]).read
+
+
+def _reads(
+    codecs: Mapping[str, Codec[Any] | Given[Any]],
+) -> Iterator[tuple[struct.Struct | None, _Read | None]]:
+    """What is read at once: neighbouring fields of constant size, or one field of another kind."""
+    for constant, run in groupby(codecs.values(), lambda codec: bool(codec.form)):
+        fields = list(run)
+        if constant and len(fields) > 1:
+            yield struct.Struct("<" + "".join(codec.form for codec in fields)), None
+        else:
+            yield from ((None, None if isinstance(codec, Given) else codec.read) for codec in fields)
 
 
 def _codec_of(where: str, hint: Any) -> Codec[Any] | Given[Any]:
@@ -104,20 +123,11 @@ class Record:
     """A frozen dataclass whose annotated fields are its wire format. Without a head: a part of messages."""
 
     __slots__ = ()
-    _layout: ClassVar[Layout]
+    layout: ClassVar[Layout]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls._layout = Layout(cls)
-
-    def write(self, writer: Writer) -> None:
-        """Append it to a message."""
-        self._layout.write(writer, self)
-
-    @classmethod
-    def read(cls, reader: Reader) -> Self:
-        """Take one off the front of a message. Raises WireError."""
-        return cls(**cls._layout.read(reader, {}))
+        cls.layout = Layout(cls)
 
 
 class HeadedRecord(Record):
@@ -128,26 +138,21 @@ class HeadedRecord(Record):
 
     def _encode(self) -> bytes:
         writer = Writer(self.message_type)
-        self._layout.write(writer, self)
+        self.layout.write(writer, self)
         return writer.done()
 
     @classmethod
-    def _decode(cls, data: bytes, **told: object) -> Self:
+    def _decode(cls, data: bytes, told: Mapping[str, object] = NOTHING) -> Self:
         """The record of some bytes.
 
         Args:
             data: The bytes, to the last one.
-            told: What a codec depends on and no field says.
+            told: By name: what a codec depends on and no field says.
         """
         reader = Reader(data, cls.message_type)
-        found = cls._layout.read(reader, told)
+        found = cls.layout.read(reader, told)
         reader.end()
-        record = cls(**found)
-        record._check_form()
-        return record
-
-    def _check_form(self) -> None:
-        """Refuse decoded fields that contradict each other. Raises WireError."""
+        return cls(**found)
 
 
 class Message(HeadedRecord):
@@ -157,7 +162,9 @@ class Message(HeadedRecord):
 
     def to_bytes(self) -> bytes:
         """The canonical bytes. Raises WireError where a field has another size than the format's."""
-        return self._encode()
+        writer = Writer(self.message_type)
+        self.layout.write(writer, self)
+        return b"".join(writer.parts)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -173,7 +180,7 @@ class SignedMessage(Message):
     def signed_part(self) -> bytes:
         """What the signatures cover: the canonical bytes, without them."""
         writer = Writer(self.message_type)
-        self._layout.write_signed(writer, self)
+        self.layout.write(writer, self, signed=True)
         return writer.done()
 
 
@@ -194,8 +201,8 @@ class Inline(Codec[R]):
 
     def write(self, writer: Writer, value: R) -> None:
         """Append it."""
-        value.write(writer)
+        self.kind.layout.write(writer, value)
 
     def read(self, reader: Reader) -> R:
         """Take it."""
-        return self.kind.read(reader)
+        return self.kind(**self.kind.layout.read(reader, NOTHING))

@@ -10,6 +10,7 @@ alone: a length beyond the bytes at hand is refused first.
 import struct
 from collections.abc import Sequence
 from enum import IntEnum, unique
+from functools import lru_cache
 from operator import lt
 from typing import Any, Self
 
@@ -68,48 +69,59 @@ _HEAD_SIZE = 4
 _HEADS = {message_type: MAGIC + bytes((VERSION, message_type)) for message_type in MessageType}
 
 
+@lru_cache(maxsize=256)
+def _numbers(count: int) -> struct.Struct:
+    """So many u16."""
+    return struct.Struct(f"<{count}H")
+
+
 class Writer:
-    """Appends fields to one message."""
+    """Appends fields to one message.
+
+    Attributes:
+        parts: What has been appended so far, head first: their concatenation is the message.
+    """
 
     def __init__(self, message_type: MessageType) -> None:
-        self._parts: list[bytes] = [_HEADS[message_type]]
+        self.parts: list[bytes] = [_HEADS[message_type]]
 
     def unsigned(self, value: int, size: int) -> Self:
         """An unsigned integer of `size` bytes."""
-        self._parts.append(value.to_bytes(size, "little"))
+        self.parts.append(value.to_bytes(size, "little"))
         return self
 
     def fixed(self, value: bytes, size: int) -> Self:
         """Bytes whose number is part of the format."""
         if len(value) != size:
             raise WireError(f"a field of {len(value)} bytes must have {size}")
-        self._parts.append(value)
+        self.parts.append(value)
         return self
 
     def blob(self, value: bytes) -> Self:
         """Bytes preceded by their number (u32)."""
-        self._parts += (len(value).to_bytes(4, "little"), value)
+        self.parts += (len(value).to_bytes(4, "little"), value)
         return self
 
     def text(self, value: str) -> Self:
         """UTF-8 preceded by its length (u16)."""
         data = value.encode()
-        self._parts += (len(data).to_bytes(2, "little"), data)
+        self.parts += (len(data).to_bytes(2, "little"), data)
         return self
 
     def vector(self, value: RingVector, *, bits: int = 32) -> Self:
         """Ring elements packed to `bits` each, preceded by their number (u32)."""
-        self._parts += (len(value).to_bytes(4, "little"), pack(value, bits=bits))
+        self.parts += (len(value).to_bytes(4, "little"), pack(value, bits=bits))
         return self
 
     def positions(self, values: Sequence[int]) -> Self:
         """A set of positions in a roster: u16 each, strictly increasing, preceded by their number."""
-        self._parts.append(struct.pack(f"<{len(values) + 1}H", len(values), *values))
+        count = len(values)
+        self.parts.append(_numbers(count + 1).pack(count, *values))
         return self
 
     def done(self) -> bytes:
         """The whole message."""
-        return b"".join(self._parts)
+        return b"".join(self.parts)
 
 
 class Reader:
@@ -136,7 +148,7 @@ class Reader:
     def _refuse_head(self) -> None:
         """Say which part of the beginning is another one."""
         message_type = self._message_type
-        if self._take(2) != MAGIC:
+        if self.fixed(2) != MAGIC:
             raise WireError(f"{self.name}: does not begin with the magic bytes")
         if (version := self.unsigned(1)) != VERSION:
             raise WireError(f"{self.name}: version={version} must be {VERSION}")
@@ -145,20 +157,24 @@ class Reader:
 
     def unsigned(self, size: int) -> int:
         """An unsigned integer of `size` bytes."""
-        return int.from_bytes(self._take(size), "little")
+        return int.from_bytes(self.fixed(size), "little")
 
     def fixed(self, size: int) -> bytes:
         """So many bytes."""
-        return self._take(size)
+        start, end = self._at, self._at + size
+        if end > len(self._data):
+            raise WireError(f"{self.name}: ends {end - len(self._data)} bytes early")
+        self._at = end
+        return self._data[start:end]
 
     def blob(self) -> bytes:
         """Bytes preceded by their number."""
-        return self._take(self.unsigned(4))
+        return self.fixed(self.unsigned(4))
 
     def text(self) -> str:
         """UTF-8 preceded by its length."""
         try:
-            return self._take(self.unsigned(2)).decode()
+            return self.fixed(self.unsigned(2)).decode()
         except UnicodeDecodeError:
             raise WireError(f"{self.name}: a text is not UTF-8") from None
 
@@ -167,13 +183,14 @@ class Reader:
         count = self.unsigned(4)
         if bits not in RING_BITS:
             raise WireError(f"{self.name}: bits={bits} must be one of {RING_BITS}")
-        return unpack(self._take(packed_size(count, bits=bits)), count, bits=bits)
+        return unpack(self.fixed(packed_size(count, bits=bits)), count, bits=bits)
 
     def positions(self) -> tuple[int, ...]:
         """A set of positions: strictly increasing."""
         count = self.unsigned(2)
-        values: tuple[int, ...] = struct.unpack(f"<{count}H", self._take(2 * count))
-        self.check_increasing(values)
+        values: tuple[int, ...] = _numbers(count).unpack(self.fixed(2 * count))
+        if count > 1:
+            self.check_increasing(values)
         return values
 
     def check_increasing(self, values: Sequence[Any]) -> None:
@@ -186,16 +203,9 @@ class Reader:
         left = len(self._data) - self._at
         if left not in sizes:
             raise WireError(f"{self.name}: {left} last bytes must be one of {tuple(sizes)}")
-        return self._take(left)
+        return self.fixed(left)
 
     def end(self) -> None:
         """Refuse trailing bytes."""
         if left := len(self._data) - self._at:
             raise WireError(f"{self.name}: {left} trailing bytes")
-
-    def _take(self, size: int) -> bytes:
-        start, end = self._at, self._at + size
-        if end > len(self._data):
-            raise WireError(f"{self.name}: ends {end - len(self._data)} bytes early")
-        self._at = end
-        return self._data[start:end]

@@ -15,7 +15,7 @@ form only; what a message may say is checked by whoever handles it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Self, final
+from typing import Annotated, Final, Self, final
 
 from protocols.codec import (
     U8,
@@ -47,6 +47,7 @@ from protocols.wire import MessageType, Reader, Writer
 NONCE_SIZE = 16
 # Why so few are enough: commitments.py.
 COMMITMENT_SIZE = 16
+_SHARE: Final = Fixed(SHARE_SIZE)
 
 
 @final
@@ -58,11 +59,15 @@ class _Share(Codec[Secret]):
 
     def write(self, writer: Writer, value: Secret) -> None:
         """Append it."""
-        writer.fixed(value, SHARE_SIZE)
+        _SHARE.write(writer, value)
 
     def read(self, reader: Reader) -> Secret:
         """Take it."""
         return Secret(reader.fixed(SHARE_SIZE))
+
+    def write_all(self, writer: Writer, values: Sequence[Secret]) -> None:
+        """Append them at once."""
+        _SHARE.write_all(writer, values)
 
 
 @cache
