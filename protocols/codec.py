@@ -5,7 +5,7 @@ one encoding for a value and refuses all others; what is variable is preceded by
 before that many bytes are known to be there.
 
     Unsigned(size)           int                little-endian, `size` bytes
-    Flag()                   bool               one byte, 0 or 1
+    Flag(name)               bool               one byte, 0 or 1
     Fixed(size)              bytes              exactly `size` bytes
     Blob()                   bytes              u32 length, bytes
     Text()                   str                u16 length, UTF-8
@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import GenericAlias
-from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar, final
+from typing import Annotated, Final, Generic, Protocol, Self, TypeVar, final
 
 from protocols.errors import WireError
 from protocols.ring import RingVector
@@ -106,8 +106,9 @@ class Unsigned(Codec[int]):
 @final
 @dataclass(frozen=True, slots=True)
 class Flag(Codec[bool]):
-    """A byte that is 0 or 1."""
+    """A byte that is 0 or 1; errors call it by its name."""
 
+    name: str
     holds = bool
 
     def write(self, writer: Writer, value: bool) -> None:  # noqa: FBT001  # the value that it holds
@@ -117,7 +118,7 @@ class Flag(Codec[bool]):
     def read(self, reader: Reader) -> bool:
         """Take it."""
         if (value := reader.unsigned(1)) > 1:
-            raise WireError(f"{reader.name}: a flag of {value} must be 0 or 1")
+            raise WireError(f"{reader.name}: {self.name}={value} must be 0 or 1")
         return value == 1
 
 
@@ -443,15 +444,15 @@ class OptionalNested(Codec[Message | None]):
 @final
 @dataclass(frozen=True, slots=True)
 class Given(Generic[T]):
-    """A codec that another value decides: a field that stands before it, or what the reader of a message was told.
+    """A codec that other values decide: fields that stand before it, or what the reader of a message was told.
 
     Args:
-        source: Name of that field or parameter.
-        make: The codec for its value.
+        sources: Names of those fields. What is told has a class attribute of its name: the value for writing.
+        make: The codec for their values.
     """
 
-    source: str
-    make: Callable[[Any], Codec[T]]
+    sources: tuple[str, ...]
+    make: Callable[..., Codec[T]]
     form = ""
 
 

@@ -72,7 +72,7 @@ class Layout:
 
     def _write_of(self, name: str, record: "Record") -> _Write:
         given = self._given[name]
-        return given.make(getattr(record, given.source)).write
+        return given.make(*(getattr(record, source) for source in given.sources)).write
 
     def read(self, reader: Reader, told: Mapping[str, object]) -> dict[str, Any]:
         """Take all fields.
@@ -93,7 +93,7 @@ class Layout:
         """What reads the next field, whose codec depends on what is known so far."""
         given = self._given[self._names[len(found)]]
         known = {**told, **dict(zip(self._names, found, strict=False))}
-        return given.make(known[given.source]).read
+        return given.make(*(known[source] for source in given.sources)).read
 
 
 def _reads(

@@ -70,6 +70,8 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.errors",
         "protocols.ring",
         "protocols.wire",
+        "protocols.codec",
+        "protocols.message",
         "protocols.session",
         "protocols.interface",
         "protocols.primitives",

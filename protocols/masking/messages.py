@@ -237,7 +237,7 @@ class MaskedInput(Message):
     context: Digest
     sender: U16
     ring_bits: U8 = 32
-    segments: Annotated[Mapping[int, RingVector], Given("ring_bits", _packed)]
+    segments: Annotated[Mapping[int, RingVector], Given(("ring_bits",), _packed)]
     disputed: PositionSet = ()
     view_signature: Annotated[bytes, Rest((0, SIGNATURE_SIZE))] = b""
 
