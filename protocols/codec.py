@@ -16,6 +16,7 @@ before that many bytes are known to be there.
     SameSize()               Mapping[int, bytes]   the positions, then one blob of values that are equally long
     ByNumbers(count, item)   Mapping[tuple, T]  u32 number, then keys of `count` u16 and items, keys strictly increasing
     Listed(item, count)      tuple[T, ...]      number in `count` bytes, then the items
+    Pair(first, second)      tuple[T, U]        the two items
     Nested(kind)             message            blob of its bytes
     OptionalNested(kind)     message or None    the same; empty for None
 
@@ -38,6 +39,7 @@ from protocols.wire import DIGEST_SIZE, Reader, Writer
 _MOST_UNPACKED: Final = 1024
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Codec(ABC, Generic[T]):
@@ -370,6 +372,29 @@ class Listed(Codec[tuple[T, ...]]):
         for value in values:
             parts.append(len(value).to_bytes(count, "little"))
             write_items(writer, value)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pair(Codec[tuple[T, U]]):
+    """Two values, one behind the other."""
+
+    first: Codec[T]
+    second: Codec[U]
+
+    @property
+    def holds(self) -> object:
+        """A pair."""
+        return GenericAlias(tuple, (self.first.holds, self.second.holds))
+
+    def write(self, writer: Writer, value: tuple[T, U]) -> None:
+        """Append both."""
+        self.first.write(writer, value[0])
+        self.second.write(writer, value[1])
+
+    def read(self, reader: Reader) -> tuple[T, U]:
+        """Take both."""
+        return self.first.read(reader), self.second.read(reader)
 
 
 class Encodable(Protocol):
