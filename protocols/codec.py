@@ -4,32 +4,26 @@ A message states its format once, in the annotations of its fields (:mod:`protoc
 one encoding for a value and refuses all others; what is variable is preceded by its number, and nothing is allocated
 before that many bytes are known to be there.
 
-    Unsigned(size)           int                little-endian, `size` bytes
-    Flag(name)               bool               one byte, 0 or 1
-    Fixed(size)              bytes              exactly `size` bytes
-    Blob()                   bytes              u32 length, bytes
-    Text()                   str                u16 length, UTF-8
-    Rest(sizes)              bytes              all that is left, one of `sizes` bytes; the last field only
-    Vector(bits)             ring elements      u32 number, `bits` each without gaps
-    Positions()              tuple[int, ...]    u16 number, u16 each, strictly increasing
-    ByPosition(item)         Mapping[int, T]    the positions, then their items in the same order
-    SameSize()               Mapping[int, bytes]   the positions, then one blob of values that are equally long
-    ByNumbers(count, item)   Mapping[tuple, T]  u32 number, then keys of `count` u16 and items, keys strictly increasing
-    Listed(item, count)      tuple[T, ...]      number in `count` bytes, then the items
-    Pair(first, second)      tuple[T, U]        the two items
-    Nested(kind)             message            blob of its bytes
-    OptionalNested(kind)     message or None    the same; empty for None
+    Unsigned(size)      int                little-endian, `size` bytes
+    Flag(name)          bool               one byte, 0 or 1
+    Choice(kind, name)  IntEnum            one byte, a number of `kind`
+    Fixed(size)         bytes              exactly `size` bytes
+    Blob()              bytes              u32 length, bytes
+    Text()              str                u16 length, UTF-8
+    Rest(sizes)         bytes              all that is left, one of `sizes` bytes; the last field only
+    Vector(bits)        ring elements      u32 number, `bits` each without gaps
+    Positions()         tuple[int, ...]    u16 number, u16 each, strictly increasing
 
-Compare `Encode`, `Decode` and `ParameterizedDecode` of libprio-rs.
+Those that are made of others: :mod:`protocols.containers`. Compare `Encode`, `Decode` and `ParameterizedDecode` of
+libprio-rs.
 """
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from types import GenericAlias
-from typing import Annotated, Final, Generic, Protocol, Self, TypeVar, final
+from enum import IntEnum
+from typing import Annotated, Final, Generic, TypeVar, final
 
 from protocols.errors import WireError
 from protocols.ring import RingVector
@@ -39,7 +33,7 @@ from protocols.wire import DIGEST_SIZE, Reader, Writer
 _MOST_UNPACKED: Final = 1024
 
 T = TypeVar("T")
-U = TypeVar("U")
+E = TypeVar("E", bound=IntEnum)
 
 
 class Codec(ABC, Generic[T]):
@@ -49,7 +43,10 @@ class Codec(ABC, Generic[T]):
 
     @property
     def form(self) -> str:
-        """Its code in :mod:`struct` where all values have one size and need no check; else empty."""
+        """Its code in :mod:`struct` where all values have one size and need no check; else empty.
+
+        What is read by it are plain bytes, also out of a secret.
+        """
         return ""
 
     @property
@@ -122,6 +119,33 @@ class Flag(Codec[bool]):
         if (value := reader.unsigned(1)) > 1:
             raise WireError(f"{reader.name}: {self.name}={value} must be 0 or 1")
         return value == 1
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Choice(Codec[E]):
+    """A member of an enumeration by its number, in one byte; errors call it by its name."""
+
+    kind: type[E]
+    name: str
+
+    @property
+    def holds(self) -> object:
+        """The enumeration."""
+        return self.kind
+
+    def write(self, writer: Writer, value: E) -> None:
+        """Append it."""
+        writer.unsigned(value, 1)
+
+    def read(self, reader: Reader) -> E:
+        """Take it."""
+        number = reader.unsigned(1)
+        for choice in self.kind:
+            if choice == number:
+                return choice
+        numbers = ", ".join(str(int(choice)) for choice in self.kind)
+        raise WireError(f"{reader.name}: {self.name}={number} must be one of {numbers}")
 
 
 @final
@@ -259,215 +283,6 @@ class Positions(Codec[tuple[int, ...]]):
 
 @final
 @dataclass(frozen=True, slots=True)
-class ByPosition(Codec[Mapping[int, T]]):
-    """A mapping from positions or segment indices: the set of keys, then the items in its order."""
-
-    item: Codec[T]
-
-    @property
-    def holds(self) -> object:
-        """A mapping."""
-        return GenericAlias(Mapping, (int, self.item.holds))
-
-    def write(self, writer: Writer, value: Mapping[int, T]) -> None:
-        """Append it."""
-        keys = sorted(value)
-        writer.positions(keys)
-        self.item.write_all(writer, [*map(value.__getitem__, keys)])
-
-    def read(self, reader: Reader) -> Mapping[int, T]:
-        """Take it."""
-        keys = reader.positions()
-        return dict(zip(keys, self.item.read_all(reader, len(keys))))  # noqa: B905  # as many as keys
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class SameSize(Codec[Mapping[int, bytes]]):
-    """A mapping from positions to values of one and the same size, which travel in one piece."""
-
-    holds = Mapping[int, bytes]
-
-    def write(self, writer: Writer, value: Mapping[int, bytes]) -> None:
-        """Append it."""
-        if len(set(map(len, value.values()))) > 1:
-            raise WireError("values that travel in one piece must have the same size")
-        keys = sorted(value)
-        writer.positions(keys).blob(b"".join([value[key] for key in keys]))
-
-    def read(self, reader: Reader) -> Mapping[int, bytes]:
-        """Take it."""
-        keys, whole = reader.positions(), reader.blob()
-        size = len(whole) // len(keys) if keys else 0
-        if size * len(keys) != len(whole):
-            raise WireError(f"{len(whole)} bytes must be {len(keys)} values of the same size")
-        return {key: whole[at * size : (at + 1) * size] for at, key in enumerate(keys)}
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ByNumbers(Codec[Mapping[tuple[int, ...], T]]):
-    """A mapping from tuples of `count` numbers, each a u16, strictly increasing as tuples."""
-
-    count: int
-    item: Codec[T]
-
-    @property
-    def holds(self) -> object:
-        """A mapping."""
-        return GenericAlias(Mapping, (GenericAlias(tuple, (int,) * self.count), self.item.holds))
-
-    def write(self, writer: Writer, value: Mapping[tuple[int, ...], T]) -> None:
-        """Append it."""
-        form = struct.Struct(f"<{self.count}H")
-        writer.unsigned(len(value), 4)
-        for key in sorted(value):
-            writer.fixed(form.pack(*key), form.size)
-            self.item.write(writer, value[key])
-
-    def read(self, reader: Reader) -> Mapping[tuple[int, ...], T]:
-        """Take it."""
-        form = struct.Struct(f"<{self.count}H")
-        entries = [
-            (form.unpack(reader.fixed(form.size)), self.item.read(reader)) for _ in range(reader.unsigned(4))
-        ]
-        reader.check_increasing([key for key, _ in entries])
-        return dict(entries)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Listed(Codec[tuple[T, ...]]):
-    """Items preceded by their number.
-
-    Args:
-        item: One of them.
-        count: Bytes of the number.
-        increasing: The attribute of the items by which they must strictly increase; empty where any order will do.
-    """
-
-    item: Codec[T]
-    count: int
-    increasing: str = ""
-
-    @property
-    def holds(self) -> object:
-        """A tuple."""
-        return GenericAlias(tuple, (self.item.holds, ...))
-
-    def write(self, writer: Writer, value: tuple[T, ...]) -> None:
-        """Append them."""
-        self.write_all(writer, (value,))
-
-    def read(self, reader: Reader) -> tuple[T, ...]:
-        """Take them."""
-        items = self.item.read_all(reader, reader.unsigned(self.count))
-        if self.increasing:
-            reader.check_increasing(list(map(attrgetter(self.increasing), items)))
-        return tuple(items)
-
-    def write_all(self, writer: Writer, values: Sequence[tuple[T, ...]]) -> None:
-        """Append several lists."""
-        parts, count, write_items = writer.parts, self.count, self.item.write_all
-        for value in values:
-            parts.append(len(value).to_bytes(count, "little"))
-            write_items(writer, value)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Pair(Codec[tuple[T, U]]):
-    """Two values, one behind the other."""
-
-    first: Codec[T]
-    second: Codec[U]
-
-    @property
-    def holds(self) -> object:
-        """A pair."""
-        return GenericAlias(tuple, (self.first.holds, self.second.holds))
-
-    def write(self, writer: Writer, value: tuple[T, U]) -> None:
-        """Append both."""
-        self.first.write(writer, value[0])
-        self.second.write(writer, value[1])
-
-    def read(self, reader: Reader) -> tuple[T, U]:
-        """Take both."""
-        return self.first.read(reader), self.second.read(reader)
-
-
-class Encodable(Protocol):
-    """Whatever has canonical bytes of its own."""
-
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        ...
-
-    @classmethod
-    def from_bytes(cls, data: bytes, /) -> Self:
-        """Inverse of :meth:`to_bytes`."""
-        ...
-
-
-Message = TypeVar("Message", bound=Encodable)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Nested(Codec[Message]):
-    """A message inside a message: its bytes, with its head, preceded by their number."""
-
-    kind: type[Message]
-
-    @property
-    def holds(self) -> object:
-        """The message."""
-        return self.kind
-
-    def write(self, writer: Writer, value: Message) -> None:
-        """Append it."""
-        writer.blob(value.to_bytes())
-
-    def read(self, reader: Reader) -> Message:
-        """Take it."""
-        return self.kind.from_bytes(reader.blob())
-
-    def write_all(self, writer: Writer, values: Sequence[Message]) -> None:
-        """Append them."""
-        for value in values:
-            data = value.to_bytes()
-            writer.parts += (len(data).to_bytes(4, "little"), data)
-
-    def read_all(self, reader: Reader, count: int) -> Sequence[Message]:
-        """Take so many."""
-        return [self.kind.from_bytes(reader.blob()) for _ in range(count)]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class OptionalNested(Codec[Message | None]):
-    """The same, or nothing: no bytes, preceded by their number."""
-
-    kind: type[Message]
-
-    @property
-    def holds(self) -> object:
-        """The message or None."""
-        return self.kind | None
-
-    def write(self, writer: Writer, value: Message | None) -> None:
-        """Append it."""
-        writer.blob(b"" if value is None else value.to_bytes())
-
-    def read(self, reader: Reader) -> Message | None:
-        """Take it."""
-        data = reader.blob()
-        return self.kind.from_bytes(data) if data else None
-
-
-@final
-@dataclass(frozen=True, slots=True)
 class Given(Generic[T]):
     """A codec that other values decide: fields that stand before it, or what the reader of a message was told.
 
@@ -489,4 +304,3 @@ Digest = Annotated[bytes, Fixed(DIGEST_SIZE)]
 Bytes = Annotated[bytes, Blob()]
 String = Annotated[str, Text()]
 PositionSet = Annotated[tuple[int, ...], Positions()]
-BlobsByPosition: Final = ByPosition(Blob())

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Self, final
 
 import numpy as np
 
-from protocols.codec import U8, U16, ByPosition, Digest, Fixed, Given, Pair, Vector
+from protocols.codec import U8, U16, Digest, Fixed, Given, Vector
+from protocols.containers import ByPosition, Pair
 from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, StageError
 from protocols.interface import (
     SecureSum,

@@ -18,7 +18,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Final, Self, final
 
-from protocols.codec import U16, U64, Digest, Fixed, Listed, String
+from protocols.codec import U16, U64, Digest, Fixed, String
+from protocols.containers import Listed
 from protocols.errors import EnrolmentError, SignatureError
 from protocols.message import NOT_SIGNED, Inline, Record, SignedMessage
 from protocols.primitives import signing

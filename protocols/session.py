@@ -12,8 +12,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, ClassVar, Self, final
 
-from protocols.codec import U8, U16, U32, Codec, Digest, Fixed, Given, Listed, PositionSet, Text, Unsigned
-from protocols.errors import CapacityError, QuorumError, RosterError, SessionError, ThresholdError, WireError
+from protocols.codec import U8, U16, U32, Choice, Codec, Digest, Fixed, Given, PositionSet, Text, Unsigned
+from protocols.containers import Listed
+from protocols.errors import CapacityError, QuorumError, RosterError, SessionError, ThresholdError
 from protocols.message import HeadedRecord, Inline, Record
 from protocols.ring import RING_BITS, capacity
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
@@ -83,62 +84,24 @@ class Segment:
             )
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Members(Codec[tuple[ClientId, ...]]):
-    """The cohort: names, preceded by their number (u16), which is looked at before they are read."""
+def _members(most: int) -> Listed[ClientId]:
+    """The cohort, of so many at most: more are refused before they are read."""
 
-    most: int
-    holds = tuple[ClientId, ...]
+    def check(count: int) -> None:
+        if count > most:
+            raise RosterError(f"{count} members must be at most {most}")
 
-    def write(self, writer: Writer, value: tuple[ClientId, ...]) -> None:
-        """Append them."""
-        Listed(Text(), count=2).write(writer, value)
-
-    def read(self, reader: Reader) -> tuple[ClientId, ...]:
-        """Take them."""
-        if (count := reader.unsigned(2)) > self.most:
-            raise RosterError(f"{count} members must be at most {self.most}")
-        return tuple(reader.text() for _ in range(count))
+    return Listed(Text(), count=2, check=check)
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Ranks(Codec[tuple[int, ...]]):
-    """A u16 for each of the members, or for none, preceded by their number (u16)."""
+def _ranks(members: tuple[ClientId, ...]) -> Listed[int]:
+    """One for each of the members, or none."""
 
-    members: tuple[ClientId, ...]
-    holds = tuple[int, ...]
+    def check(count: int) -> None:
+        if count not in (0, len(members)):
+            raise SessionError(f"{count} ranks must be one for each of {len(members)} members")
 
-    def write(self, writer: Writer, value: tuple[int, ...]) -> None:
-        """Append them."""
-        Listed(Unsigned(2), count=2).write(writer, value)
-
-    def read(self, reader: Reader) -> tuple[int, ...]:
-        """Take them."""
-        if (count := reader.unsigned(2)) not in (0, len(self.members)):
-            raise SessionError(f"{count} ranks must be one for each of {len(self.members)} members")
-        return tuple(Unsigned(2).read_all(reader, count))
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Reveal(Codec[ExtraReveal]):
-    """A rule by its number (u8)."""
-
-    holds = ExtraReveal
-
-    def write(self, writer: Writer, value: ExtraReveal) -> None:
-        """Append it."""
-        writer.unsigned(value, 1)
-
-    def read(self, reader: Reader) -> ExtraReveal:
-        """Take it."""
-        if (rule := reader.unsigned(1)) not in set(ExtraReveal):
-            raise WireError(
-                f"{reader.name}: extra_reveal={rule} must be one of {', '.join(map(str, map(int, ExtraReveal)))}"
-            )
-        return ExtraReveal(rule)
+    return Listed(Unsigned(2), count=2, check=check)
 
 
 @final
@@ -149,7 +112,7 @@ class _SegmentFields(Record):
     length: U32
     quorum: U16
     extra_secrets: U8
-    extra_reveal: Annotated[ExtraReveal, _Reveal()]
+    extra_reveal: Annotated[ExtraReveal, Choice(ExtraReveal, name="extra_reveal")]
     members: PositionSet
     holders: PositionSet
 
@@ -237,8 +200,8 @@ class Session(HeadedRecord):
     input_bound: U32
     ring_bits: U8 = 32
     config_digest: Digest
-    members: Annotated[tuple[ClientId, ...], Given(("most_members",), _Members)]
-    ranks: Annotated[tuple[int, ...], Given(("members",), _Ranks)] = ()
+    members: Annotated[tuple[ClientId, ...], Given(("most_members",), _members)]
+    ranks: Annotated[tuple[int, ...], Given(("members",), _ranks)] = ()
     class_quorum: U16 = 0
     segments: Annotated[tuple[Segment, ...], Given(("members", "most_segments"), _Segments)]
 

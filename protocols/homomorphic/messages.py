@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Self, final
 
-from protocols.codec import Blob, ByPosition, Bytes, Digest, Nested, PositionSet, Rest, Vector
+from protocols.codec import Blob, Bytes, Digest, PositionSet, Rest, Vector
+from protocols.containers import ByPosition, Nested
 from protocols.homomorphic.receipts import InputReceipt, Signature
 from protocols.message import Message, SignedMessage
 from protocols.primitives.signing import SIGNATURE_SIZE

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Final, final
 
-from protocols.codec import U16, ByPosition, Digest, Fixed, Listed, Nested, Rest
+from protocols.codec import U16, Digest, Fixed, Rest
+from protocols.containers import ByPosition, Listed, Nested
 from protocols.errors import RosterError
 from protocols.message import NOT_SIGNED, Message, SignedMessage
 from protocols.primitives.signing import SIGNATURE_SIZE

@@ -22,21 +22,8 @@ opened    -> verifier, where updates are screened: DecryptedSums, which the next
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Self, final
 
-from protocols.codec import (
-    U16,
-    U64,
-    Blob,
-    Bytes,
-    Codec,
-    Digest,
-    Fixed,
-    Flag,
-    Given,
-    Listed,
-    Nested,
-    OptionalNested,
-    String,
-)
+from protocols.codec import U16, U64, Blob, Bytes, Codec, Digest, Fixed, Flag, Given, String
+from protocols.containers import Listed, Nested, OptionalNested
 from protocols.errors import WireError
 from protocols.homomorphic import parameters
 from protocols.homomorphic.charge import Charge

@@ -13,7 +13,8 @@ from typing import Annotated, Final, Self, final
 
 import numpy as np
 
-from protocols.codec import ByPosition, Codec, Digest
+from protocols.codec import Codec, Digest
+from protocols.containers import ByPosition
 from protocols.errors import ContextError, ScreeningError, StageError, WireError
 from protocols.homomorphic import checks
 from protocols.homomorphic.messages import RESULT_PURPOSE, DecryptedSums

@@ -17,23 +17,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Final, Self, final
 
-from protocols.codec import (
-    U8,
-    U16,
-    Blob,
-    ByNumbers,
-    ByPosition,
-    Codec,
-    Digest,
-    Fixed,
-    Given,
-    Listed,
-    Nested,
-    PositionSet,
-    Rest,
-    SameSize,
-    Vector,
-)
+from protocols.codec import U8, U16, Blob, Codec, Digest, Fixed, Given, PositionSet, Rest, Vector
+from protocols.containers import ByNumbers, ByPosition, Listed, Nested, SameSize
 from protocols.message import NOT_SIGNED, HeadedRecord, Inline, Message, Record, SignedMessage
 from protocols.primitives import sealed
 from protocols.primitives.agreement import PUBLIC_KEY_SIZE
