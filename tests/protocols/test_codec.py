@@ -1,6 +1,8 @@
 """Each codec of a single value has one encoding for it and refuses all others."""
 
+import struct
 from enum import IntEnum
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,22 @@ def test_fixed_fields_are_read_in_bulk_whatever_their_number(count: int) -> None
     found = Fixed(3).read_all(reader, count)
 
     assert list(found) == [data[at : at + 3] for at in range(0, len(data), 3)]
+
+
+def test_no_peer_fills_memory_with_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The struct module keeps the formats that it has compiled: above a number of fields none is made."""
+    formats: list[str] = []
+
+    def unpack(form: str, data: bytes) -> tuple[Any, ...]:
+        formats.append(form)
+        return struct.unpack(form, data)
+
+    monkeypatch.setattr("protocols.codec.struct", SimpleNamespace(unpack=unpack))
+
+    for count in (3, 1025):
+        Fixed(1).read_all(Reader(HEAD + bytes(count), TYPE), count)
+
+    assert formats == ["1s1s1s"]
 
 
 def test_too_few_fixed_fields_are_refused_before_any_is_cut() -> None:
