@@ -130,7 +130,7 @@ class Listed(Codec[tuple[T, ...]]):
 
     def read(self, reader: Reader) -> tuple[T, ...]:
         """Take them."""
-        number = reader.unsigned(self.count)
+        number = int.from_bytes(reader.fixed(self.count), "little")
         if self.check is not None:
             self.check(number)
         items = self.item.read_all(reader, number)

@@ -65,9 +65,14 @@ class Layout:
         self._signed = self._writes[: sum(signed)]
         self._reads = tuple(_reads(codecs))
 
-    def write(self, writer: Writer, record: "Record", *, signed: bool = False) -> None:
-        """Append all fields, or only those that signatures cover."""
-        for name, write in self._signed if signed else self._writes:
+    def write(self, writer: Writer, record: "Record") -> None:
+        """Append all fields."""
+        for name, write in self._writes:
+            (write or self._write_of(name, record))(writer, getattr(record, name))
+
+    def write_signed(self, writer: Writer, record: "Record") -> None:
+        """Append the fields that signatures cover."""
+        for name, write in self._signed:
             (write or self._write_of(name, record))(writer, getattr(record, name))
 
     def _write_of(self, name: str, record: "Record") -> _Write:
@@ -180,7 +185,7 @@ class SignedMessage(Message):
     def signed_part(self) -> bytes:
         """What the signatures cover: the canonical bytes, without them."""
         writer = Writer(self.message_type)
-        self.layout.write(writer, self, signed=True)
+        self.layout.write_signed(writer, self)
         return writer.done()
 
 

@@ -128,15 +128,15 @@ class _Segments(Codec[tuple[Segment, ...]]):
 
     def write(self, writer: Writer, value: tuple[Segment, ...]) -> None:
         """Append them."""
-        places = {client: place for place, client in enumerate(self.members, start=1)}
+        place_of = {client: place for place, client in enumerate(self.members, start=1)}.__getitem__
         fields = [
             _SegmentFields(
                 length=segment.length,
                 quorum=segment.quorum,
                 extra_secrets=segment.extra_secrets,
                 extra_reveal=segment.extra_reveal,
-                members=tuple(places[client] for client in segment.members),
-                holders=tuple(places[client] for client in segment.holders),
+                members=tuple(map(place_of, segment.members)),
+                holders=tuple(map(place_of, segment.holders)),
             )
             for segment in value
         ]
@@ -162,7 +162,7 @@ class _Segments(Codec[tuple[Segment, ...]]):
     def _clients(self, index: int, positions: tuple[int, ...]) -> tuple[ClientId, ...]:
         if not positions or not 1 <= positions[0] <= positions[-1] <= len(self.members):
             raise RosterError(f"segment {index}: its positions must lie in 1..{len(self.members)}")
-        return tuple(self.members[position - 1] for position in positions)
+        return tuple([self.members[position - 1] for position in positions])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,8 @@ class MessageType(IntEnum):
 
 
 _HEAD_SIZE = 4
-_HEADS = {message_type: MAGIC + bytes((VERSION, message_type)) for message_type in MessageType}
+# By number: to look one up in a dictionary would call the hash function of the enumeration, which is Python.
+_HEADS = [MAGIC + bytes((VERSION, number)) for number in range(256)]
 
 
 @lru_cache(maxsize=256)
@@ -81,6 +82,8 @@ class Writer:
     Attributes:
         parts: What has been appended so far, head first: their concatenation is the message.
     """
+
+    __slots__ = ("parts",)
 
     def __init__(self, message_type: MessageType) -> None:
         self.parts: list[bytes] = [_HEADS[message_type]]
@@ -131,6 +134,8 @@ class Reader:
         WireError: From every method, when the bytes at hand are not the canonical form.
     """
 
+    __slots__ = ("_at", "_data", "_message_type")
+
     def __init__(self, data: bytes, message_type: MessageType) -> None:
         self._data = data
         self._at = 0
@@ -169,7 +174,7 @@ class Reader:
 
     def blob(self) -> bytes:
         """Bytes preceded by their number."""
-        return self.fixed(self.unsigned(4))
+        return self.fixed(int.from_bytes(self.fixed(4), "little"))
 
     def text(self) -> str:
         """UTF-8 preceded by its length."""
@@ -187,7 +192,7 @@ class Reader:
 
     def positions(self) -> tuple[int, ...]:
         """A set of positions: strictly increasing."""
-        count = self.unsigned(2)
+        count = int.from_bytes(self.fixed(2), "little")
         values: tuple[int, ...] = _numbers(count).unpack(self.fixed(2 * count))
         if count > 1:
             self.check_increasing(values)
