@@ -5,6 +5,8 @@
 Integers are little-endian and of fixed width; every variable part is preceded by its length; lists that stand for
 sets are strictly increasing. `Reader.end` refuses trailing bytes. Nothing is allocated on the word of a length field
 alone: a length beyond the bytes at hand is refused first.
+
+Here are the registry and the steps; messages state their formats in terms of :mod:`protocols.codec`.
 """
 
 import struct

@@ -189,7 +189,7 @@ class Setup:
             WireError, SessionError: The bytes cannot be read.
         """
         fields = _SetupFields.from_bytes(data)
-        fields.charge()
+        fields.charge()  # raises: what names no profile tells no time either
         lists = (fields.authority, fields.roster, fields.revocations)
         same = lists == (known.authority, known.roster.to_bytes(), known.revocations.der)
         return fields.moment if same else None
