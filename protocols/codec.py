@@ -286,6 +286,8 @@ class Positions(Codec[tuple[int, ...]]):
 class Given(Generic[T]):
     """A codec that other values decide: fields that stand before it, or what the reader of a message was told.
 
+    The annotation of its field is not checked when the class is defined: its codec is known with the message.
+
     Args:
         sources: Names of those fields. What is told has a class attribute of its name: the value for writing.
         make: The codec for their values.
