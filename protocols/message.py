@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar, final, get_args, get_origin, get_type_hints
 
-from protocols.codec import Codec, Given
+from protocols.codec import Codec, Fixed, Given
 from protocols.wire import MessageType, Reader, Writer
 
 # Stands beside a codec: the field is no part of what signatures of the message cover. Such fields come last.
@@ -60,19 +60,31 @@ class Layout:
             raise TypeError(f"{kind.__name__}: a signed field stands behind one that is not signed")
         self._names = tuple(codecs)
         self._given = {name: codec for name, codec in codecs.items() if isinstance(codec, Given)}
-        # Of a given codec, None: there is one for each message.
-        self._writes = tuple((n, None if isinstance(c, Given) else c.write) for n, c in codecs.items())
-        self._signed = self._writes[: sum(signed)]
+        # Of fixed bytes their number, else 0; of a given codec None, as there is one for each message.
+        self._writes = tuple(
+            (
+                name,
+                codec.size if isinstance(codec, Fixed) else 0,
+                None if isinstance(codec, Given) else codec.write,
+            )
+            for name, codec in codecs.items()
+        )
+        self._signed = sum(signed)
         self._reads = tuple(_reads(codecs))
 
     def write(self, writer: Writer, record: "Record") -> None:
         """Append all fields."""
-        for name, write in self._writes:
-            (write or self._write_of(name, record))(writer, getattr(record, name))
+        for name, size, write in self._writes:
+            value = getattr(record, name)
+            # Fixed bytes in place: most fields are, and a call for each would be a tenth of the time of small messages.
+            if size and len(value) == size:
+                writer.parts.append(value)
+            else:
+                (write or self._write_of(name, record))(writer, value)
 
     def write_signed(self, writer: Writer, record: "Record") -> None:
         """Append the fields that signatures cover."""
-        for name, write in self._signed:
+        for name, _, write in self._writes[: self._signed]:
             (write or self._write_of(name, record))(writer, getattr(record, name))
 
     def _write_of(self, name: str, record: "Record") -> _Write:
