@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self, final
+from functools import cache
+from typing import Annotated, ClassVar, Self, final
 
 import numpy as np
 
+from protocols.codec import U8, U16, Digest, Fixed, Given, Vector
+from protocols.containers import ByPosition, Pair
 from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, StageError
 from protocols.interface import (
     SecureSum,
@@ -17,9 +20,28 @@ from protocols.interface import (
     check_inputs,
     reason_to_reject,
 )
+from protocols.message import Message
 from protocols.ring import IntegerVector, RingVector, centred, to_ring
 from protocols.session import ClientId, Session
-from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+from protocols.wire import DIGEST_SIZE, MessageType
+
+
+@cache
+def _bound_vectors(bits: int) -> ByPosition[tuple[bytes, RingVector]]:
+    return ByPosition(Pair(Fixed(DIGEST_SIZE), Vector(bits)))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _PlainFields(Message):
+    """A plain input as it stands on the wire: every vector behind its binding."""
+
+    message_type = MessageType.PLAIN_INPUT
+
+    context: Digest
+    sender: U16
+    ring_bits: U8
+    inputs: Annotated[Mapping[int, tuple[bytes, RingVector]], Given(("ring_bits",), _bound_vectors)]
 
 
 @final
@@ -35,27 +57,22 @@ class PlainInput:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        writer = Writer(MessageType.PLAIN_INPUT).fixed(self.context, DIGEST_SIZE).unsigned(self.sender, 2)
-        writer.unsigned(self.ring_bits, 1).positions(sorted(self.segments))
-        for index in sorted(self.segments):
-            writer.fixed(self.bindings[index], DIGEST_SIZE).vector(self.segments[index], bits=self.ring_bits)
-        return writer.done()
+        inputs = {index: (self.bindings[index], vector) for index, vector in self.segments.items()}
+        fields = _PlainFields(
+            context=self.context, sender=self.sender, ring_bits=self.ring_bits, inputs=inputs
+        )
+        return fields.to_bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.PLAIN_INPUT)
-        context, sender, bits = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.unsigned(1)
-        entries = {
-            index: (reader.fixed(DIGEST_SIZE), reader.vector(bits=bits)) for index in reader.positions()
-        }
-        reader.end()
+        fields = _PlainFields.from_bytes(data)
         return cls(
-            context=context,
-            sender=sender,
-            segments={index: vector for index, (_, vector) in entries.items()},
-            bindings={index: binding for index, (binding, _) in entries.items()},
-            ring_bits=bits,
+            context=fields.context,
+            sender=fields.sender,
+            segments={index: vector for index, (_, vector) in fields.inputs.items()},
+            bindings={index: binding for index, (binding, _) in fields.inputs.items()},
+            ring_bits=fields.ring_bits,
         )
 
 

@@ -16,16 +16,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Final, Self, final
+from typing import Annotated, Final, Self, final
 
+from protocols.codec import U16, U64, Digest, Fixed, String
+from protocols.containers import Listed
 from protocols.errors import EnrolmentError, SignatureError
+from protocols.message import NOT_SIGNED, Inline, Record, SignedMessage
 from protocols.primitives import signing
 from protocols.primitives.certificates import CLIENT_ID, MAX_RANK, Certificate
 from protocols.primitives.revocations import MAX_LIST_NUMBER
 from protocols.primitives.signing import SIGNATURE_SIZE, SigningKey
 from protocols.primitives.x509_form import MAX_TIME
 from protocols.session import ClientId
-from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+from protocols.wire import MessageType
 
 ROSTER_PURPOSE: Final = b"roster"
 _PREFIX: Final = b"rbla-secure v1 "
@@ -49,7 +52,7 @@ def signed_bytes(purpose: bytes, message: bytes) -> bytes:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RosterEntry:
+class RosterEntry(Record):
     """One enrolled client.
 
     Args:
@@ -59,10 +62,10 @@ class RosterEntry:
         key_digest: SHA-256 of the public key in it, so that the roster alone shows whether two clients have one key.
     """
 
-    client: ClientId
-    rank: int
-    fingerprint: bytes
-    key_digest: bytes
+    client: String
+    rank: U16
+    fingerprint: Digest
+    key_digest: Digest
 
     @classmethod
     def of(cls, certificate: Certificate) -> Self:
@@ -77,7 +80,7 @@ class RosterEntry:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Roster:
+class Roster(SignedMessage):
     """The authority's signed list of who is enrolled.
 
     Args:
@@ -93,12 +96,14 @@ class Roster:
         EnrolmentError: The fields break these rules.
     """
 
-    number: int
-    least_revocations: int
-    issued_at: int
-    expires_at: int
-    entries: tuple[RosterEntry, ...]
-    signature: bytes = field(repr=False)
+    message_type = MessageType.ROSTER
+
+    number: U64
+    least_revocations: U64
+    issued_at: U64
+    expires_at: U64
+    entries: Annotated[tuple[RosterEntry, ...], Listed(Inline(RosterEntry), count=4)]
+    signature: Annotated[bytes, Fixed(SIGNATURE_SIZE), NOT_SIGNED] = field(repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= MAX_LIST_NUMBER:
@@ -217,45 +222,4 @@ class Roster:
 
     @cached_property
     def _content(self) -> bytes:
-        writer = Writer(MessageType.ROSTER).unsigned(self.number, 8).unsigned(self.least_revocations, 8)
-        writer.unsigned(self.issued_at, 8).unsigned(self.expires_at, 8).unsigned(len(self.entries), 4)
-        for entry in self.entries:
-            writer.text(entry.client).unsigned(entry.rank, 2)
-            writer.fixed(entry.fingerprint, DIGEST_SIZE).fixed(entry.key_digest, DIGEST_SIZE)
-        return writer.done()
-
-    def to_bytes(self) -> bytes:
-        """The canonical bytes; the signature stands last."""
-        return self._content + self.signature
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Checks the form, not the signature: see :meth:`verify`.
-
-        Raises:
-            WireError: The bytes are not canonical.
-            EnrolmentError: The fields break the rules of a roster.
-        """
-        reader = Reader(data, MessageType.ROSTER)
-        number, least_revocations = reader.unsigned(8), reader.unsigned(8)
-        issued_at, expires_at = reader.unsigned(8), reader.unsigned(8)
-        entries = tuple(_read_entry(reader) for _ in range(reader.unsigned(4)))
-        signature = reader.fixed(SIGNATURE_SIZE)
-        reader.end()
-        return cls(
-            number=number,
-            least_revocations=least_revocations,
-            issued_at=issued_at,
-            expires_at=expires_at,
-            entries=entries,
-            signature=signature,
-        )
-
-
-def _read_entry(reader: Reader) -> RosterEntry:
-    return RosterEntry(
-        client=reader.text(),
-        rank=reader.unsigned(2),
-        fingerprint=reader.fixed(DIGEST_SIZE),
-        key_digest=reader.fixed(DIGEST_SIZE),
-    )
+        return self.signed_part()

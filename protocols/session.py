@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from enum import IntEnum, unique
 from functools import cached_property
 from itertools import pairwise
-from typing import Self
+from typing import Annotated, ClassVar, Self, final
 
-from protocols.errors import CapacityError, QuorumError, RosterError, SessionError, ThresholdError, WireError
+from protocols.codec import U8, U16, U32, Choice, Codec, Digest, Fixed, Given, PositionSet, Text, Unsigned
+from protocols.containers import Listed
+from protocols.errors import CapacityError, QuorumError, RosterError, SessionError, ThresholdError
+from protocols.message import HeadedRecord, Inline, Record
 from protocols.ring import RING_BITS, capacity
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
@@ -81,8 +84,89 @@ class Segment:
             )
 
 
+def _members(most: int) -> Listed[ClientId]:
+    """The cohort, of so many at most: more are refused before they are read."""
+
+    def check(count: int) -> None:
+        if count > most:
+            raise RosterError(f"{count} members must be at most {most}")
+
+    return Listed(Text(), count=2, check=check)
+
+
+def _ranks(members: tuple[ClientId, ...]) -> Listed[int]:
+    """One for each of the members, or none."""
+
+    def check(count: int) -> None:
+        if count not in (0, len(members)):
+            raise SessionError(f"{count} ranks must be one for each of {len(members)} members")
+
+    return Listed(Unsigned(2), count=2, check=check)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SegmentFields(Record):
+    """A segment as it stands on the wire: its clients by their positions, and no index, which is its place."""
+
+    length: U32
+    quorum: U16
+    extra_secrets: U8
+    extra_reveal: Annotated[ExtraReveal, Choice(ExtraReveal, name="extra_reveal")]
+    members: PositionSet
+    holders: PositionSet
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Segments(Codec[tuple[Segment, ...]]):
+    """The segments of a session, preceded by their number (u16), which is looked at before they are read."""
+
+    members: tuple[ClientId, ...]
+    most: int
+    holds = tuple[Segment, ...]
+
+    def write(self, writer: Writer, value: tuple[Segment, ...]) -> None:
+        """Append them."""
+        place_of = {client: place for place, client in enumerate(self.members, start=1)}.__getitem__
+        fields = [
+            _SegmentFields(
+                length=segment.length,
+                quorum=segment.quorum,
+                extra_secrets=segment.extra_secrets,
+                extra_reveal=segment.extra_reveal,
+                members=tuple(map(place_of, segment.members)),
+                holders=tuple(map(place_of, segment.holders)),
+            )
+            for segment in value
+        ]
+        Listed(Inline(_SegmentFields), count=2).write(writer, tuple(fields))
+
+    def read(self, reader: Reader) -> tuple[Segment, ...]:
+        """Take them."""
+        if (count := reader.unsigned(2)) > self.most:
+            raise SessionError(f"{count} segments must be at most {self.most}")
+        return tuple(self._segment(index, Inline(_SegmentFields).read(reader)) for index in range(count))
+
+    def _segment(self, index: int, fields: _SegmentFields) -> Segment:
+        return Segment(
+            index=index,
+            length=fields.length,
+            quorum=fields.quorum,
+            extra_secrets=fields.extra_secrets,
+            extra_reveal=fields.extra_reveal,
+            members=self._clients(index, fields.members),
+            holders=self._clients(index, fields.holders),
+        )
+
+    def _clients(self, index: int, positions: tuple[int, ...]) -> tuple[ClientId, ...]:
+        if not positions or not 1 <= positions[0] <= positions[-1] <= len(self.members):
+            raise RosterError(f"segment {index}: its positions must lie in 1..{len(self.members)}")
+        return tuple([self.members[position - 1] for position in positions])
+
+
 @dataclass(frozen=True, kw_only=True)
-class Session:
+class Session(HeadedRecord):
     """The terms of one secure sum.
 
     Args:
@@ -105,17 +189,21 @@ class Session:
         RosterError: A member's name is malformed, repeated or out of order.
     """
 
-    run: bytes
-    round: int
-    attempt: int
-    members: tuple[ClientId, ...]
-    threshold: int
-    input_bound: int
-    segments: tuple[Segment, ...]
-    config_digest: bytes
-    ring_bits: int = 32
-    ranks: tuple[int, ...] = ()
-    class_quorum: int = 0
+    message_type = MessageType.SESSION
+    most_members: ClassVar[int] = MAX_MEMBERS
+    most_segments: ClassVar[int] = MAX_SEGMENTS
+
+    run: Annotated[bytes, Fixed(RUN_ID_SIZE)]
+    round: U32
+    attempt: U32
+    threshold: U16
+    input_bound: U32
+    ring_bits: U8 = 32
+    config_digest: Digest
+    members: Annotated[tuple[ClientId, ...], Given(("most_members",), _members)]
+    ranks: Annotated[tuple[int, ...], Given(("members",), _ranks)] = ()
+    class_quorum: U16 = 0
+    segments: Annotated[tuple[Segment, ...], Given(("members", "most_segments"), _Segments)]
 
     def __post_init__(self) -> None:
         self._check_terms()
@@ -222,22 +310,7 @@ class Session:
 
     @cached_property
     def _encoded(self) -> bytes:
-        writer = Writer(MessageType.SESSION).fixed(self.run, RUN_ID_SIZE).unsigned(self.round, 4)
-        writer.unsigned(self.attempt, 4).unsigned(self.threshold, 2).unsigned(self.input_bound, 4)
-        writer.unsigned(self.ring_bits, 1)
-        writer.fixed(self.config_digest, DIGEST_SIZE).unsigned(len(self.members), 2)
-        for client in self.members:
-            writer.text(client)
-        writer.unsigned(len(self.ranks), 2)
-        for rank in self.ranks:
-            writer.unsigned(rank, 2)
-        writer.unsigned(self.class_quorum, 2).unsigned(len(self.segments), 2)
-        for segment in self.segments:
-            writer.unsigned(segment.length, 4).unsigned(segment.quorum, 2)
-            writer.unsigned(segment.extra_secrets, 1).unsigned(segment.extra_reveal, 1)
-            writer.positions([self._positions[client] for client in segment.members])
-            writer.positions([self._positions[client] for client in segment.holders])
-        return writer.done()
+        return self._encode()
 
     @classmethod
     def from_bytes(
@@ -254,58 +327,7 @@ class Session:
             WireError: The bytes are not canonical.
             RosterError, SessionError: There are more members or segments than there can be.
         """
-        reader = Reader(data, MessageType.SESSION)
-        run, number, attempt = reader.fixed(RUN_ID_SIZE), reader.unsigned(4), reader.unsigned(4)
-        threshold, bound, bits = reader.unsigned(2), reader.unsigned(4), reader.unsigned(1)
-        digest = reader.fixed(DIGEST_SIZE)
-        if (count := reader.unsigned(2)) > most_members:
-            raise RosterError(f"{count} members must be at most {most_members}")
-        members = tuple(reader.text() for _ in range(count))
-        if (count := reader.unsigned(2)) not in (0, len(members)):
-            raise SessionError(f"{count} ranks must be one for each of {len(members)} members")
-        ranks = tuple(reader.unsigned(2) for _ in range(count))
-        class_quorum = reader.unsigned(2)
-        if (count := reader.unsigned(2)) > most_segments:
-            raise SessionError(f"{count} segments must be at most {most_segments}")
-        segments = tuple(_read_segment(reader, index, members) for index in range(count))
-        reader.end()
-        return cls(
-            run=run,
-            round=number,
-            attempt=attempt,
-            members=members,
-            threshold=threshold,
-            input_bound=bound,
-            segments=segments,
-            config_digest=digest,
-            ring_bits=bits,
-            ranks=ranks,
-            class_quorum=class_quorum,
-        )
-
-
-def _read_segment(reader: Reader, index: int, members: tuple[ClientId, ...]) -> Segment:
-    length, quorum, extra, rule = (reader.unsigned(size) for size in (4, 2, 1, 1))
-    if rule not in set(ExtraReveal):
-        raise WireError(
-            f"session: extra_reveal={rule} must be one of {', '.join(map(str, map(int, ExtraReveal)))}"
-        )
-    return Segment(
-        index=index,
-        length=length,
-        quorum=quorum,
-        extra_secrets=extra,
-        extra_reveal=ExtraReveal(rule),
-        members=_read_clients(reader, index, members),
-        holders=_read_clients(reader, index, members),
-    )
-
-
-def _read_clients(reader: Reader, index: int, members: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
-    positions = reader.positions()
-    if not positions or not 1 <= positions[0] <= positions[-1] <= len(members):
-        raise RosterError(f"segment {index}: its positions must lie in 1..{len(members)}")
-    return tuple(members[position - 1] for position in positions)
+        return cls._decode(data, {"most_members": most_members, "most_segments": most_segments})
 
 
 def _check_roster(members: tuple[ClientId, ...]) -> None:

@@ -5,11 +5,14 @@
 Integers are little-endian and of fixed width; every variable part is preceded by its length; lists that stand for
 sets are strictly increasing. `Reader.end` refuses trailing bytes. Nothing is allocated on the word of a length field
 alone: a length beyond the bytes at hand is refused first.
+
+Here are the registry and the steps; messages state their formats in terms of :mod:`protocols.codec`.
 """
 
 import struct
 from collections.abc import Sequence
 from enum import IntEnum, unique
+from functools import lru_cache
 from operator import lt
 from typing import Any, Self
 
@@ -65,51 +68,65 @@ class MessageType(IntEnum):
 
 
 _HEAD_SIZE = 4
-_HEADS = {message_type: MAGIC + bytes((VERSION, message_type)) for message_type in MessageType}
+# By number: to look one up in a dictionary would call the hash function of the enumeration, which is Python.
+_HEADS = [MAGIC + bytes((VERSION, number)) for number in range(256)]
+
+
+@lru_cache(maxsize=256)
+def _numbers(count: int) -> struct.Struct:
+    """So many u16."""
+    return struct.Struct(f"<{count}H")
 
 
 class Writer:
-    """Appends fields to one message."""
+    """Appends fields to one message.
+
+    Attributes:
+        parts: What has been appended so far, head first: their concatenation is the message.
+    """
+
+    __slots__ = ("parts",)
 
     def __init__(self, message_type: MessageType) -> None:
-        self._parts: list[bytes] = [_HEADS[message_type]]
+        self.parts: list[bytes] = [_HEADS[message_type]]
 
     def unsigned(self, value: int, size: int) -> Self:
         """An unsigned integer of `size` bytes."""
-        self._parts.append(value.to_bytes(size, "little"))
+        self.parts.append(value.to_bytes(size, "little"))
         return self
 
     def fixed(self, value: bytes, size: int) -> Self:
         """Bytes whose number is part of the format."""
         if len(value) != size:
             raise WireError(f"a field of {len(value)} bytes must have {size}")
-        self._parts.append(value)
+        self.parts.append(value)
         return self
 
     def blob(self, value: bytes) -> Self:
         """Bytes preceded by their number (u32)."""
-        self._parts += (len(value).to_bytes(4, "little"), value)
+        self.parts += (len(value).to_bytes(4, "little"), value)
         return self
 
     def text(self, value: str) -> Self:
         """UTF-8 preceded by its length (u16)."""
         data = value.encode()
-        self._parts += (len(data).to_bytes(2, "little"), data)
+        self.parts += (len(data).to_bytes(2, "little"), data)
         return self
 
     def vector(self, value: RingVector, *, bits: int = 32) -> Self:
         """Ring elements packed to `bits` each, preceded by their number (u32)."""
-        self._parts += (len(value).to_bytes(4, "little"), pack(value, bits=bits))
+        self.parts += (len(value).to_bytes(4, "little"), pack(value, bits=bits))
         return self
 
     def positions(self, values: Sequence[int]) -> Self:
         """A set of positions in a roster: u16 each, strictly increasing, preceded by their number."""
-        self._parts.append(struct.pack(f"<{len(values) + 1}H", len(values), *values))
+        count = len(values)
+        self.parts.append(_numbers(count + 1).pack(count, *values))
         return self
 
     def done(self) -> bytes:
         """The whole message."""
-        return b"".join(self._parts)
+        return b"".join(self.parts)
 
 
 class Reader:
@@ -118,6 +135,8 @@ class Reader:
     Raises:
         WireError: From every method, when the bytes at hand are not the canonical form.
     """
+
+    __slots__ = ("_at", "_data", "_message_type")
 
     def __init__(self, data: bytes, message_type: MessageType) -> None:
         self._data = data
@@ -129,72 +148,71 @@ class Reader:
             self._refuse_head()
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """How errors call the message."""
         return self._message_type.name.lower()
 
     def _refuse_head(self) -> None:
         """Say which part of the beginning is another one."""
         message_type = self._message_type
-        if self._take(2) != MAGIC:
-            raise WireError(f"{self._name}: does not begin with the magic bytes")
+        if self.fixed(2) != MAGIC:
+            raise WireError(f"{self.name}: does not begin with the magic bytes")
         if (version := self.unsigned(1)) != VERSION:
-            raise WireError(f"{self._name}: version={version} must be {VERSION}")
+            raise WireError(f"{self.name}: version={version} must be {VERSION}")
         if (found := self.unsigned(1)) != message_type:
-            raise WireError(f"{self._name}: message type {found} must be {int(message_type)}")
+            raise WireError(f"{self.name}: message type {found} must be {int(message_type)}")
 
     def unsigned(self, size: int) -> int:
         """An unsigned integer of `size` bytes."""
-        return int.from_bytes(self._take(size), "little")
+        return int.from_bytes(self.fixed(size), "little")
 
     def fixed(self, size: int) -> bytes:
         """So many bytes."""
-        return self._take(size)
+        start, end = self._at, self._at + size
+        if end > len(self._data):
+            raise WireError(f"{self.name}: ends {end - len(self._data)} bytes early")
+        self._at = end
+        return self._data[start:end]
 
     def blob(self) -> bytes:
         """Bytes preceded by their number."""
-        return self._take(self.unsigned(4))
+        return self.fixed(int.from_bytes(self.fixed(4), "little"))
 
     def text(self) -> str:
         """UTF-8 preceded by its length."""
         try:
-            return self._take(self.unsigned(2)).decode()
+            return self.fixed(self.unsigned(2)).decode()
         except UnicodeDecodeError:
-            raise WireError(f"{self._name}: a text is not UTF-8") from None
+            raise WireError(f"{self.name}: a text is not UTF-8") from None
 
     def vector(self, *, bits: int = 32) -> RingVector:
         """Packed ring elements; at 32 bits a read-only view of the message."""
         count = self.unsigned(4)
         if bits not in RING_BITS:
-            raise WireError(f"{self._name}: bits={bits} must be one of {RING_BITS}")
-        return unpack(self._take(packed_size(count, bits=bits)), count, bits=bits)
+            raise WireError(f"{self.name}: bits={bits} must be one of {RING_BITS}")
+        return unpack(self.fixed(packed_size(count, bits=bits)), count, bits=bits)
 
     def positions(self) -> tuple[int, ...]:
         """A set of positions: strictly increasing."""
-        count = self.unsigned(2)
-        values: tuple[int, ...] = struct.unpack(f"<{count}H", self._take(2 * count))
-        self.check_increasing(values)
+        count = int.from_bytes(self.fixed(2), "little")
+        values: tuple[int, ...] = _numbers(count).unpack(self.fixed(2 * count))
+        if count > 1:
+            self.check_increasing(values)
         return values
 
     def check_increasing(self, values: Sequence[Any]) -> None:
         """Refuse a list that stands for a set and is not strictly increasing."""
         if not all(map(lt, values, values[1:])):
-            raise WireError(f"{self._name}: a set is not in strictly increasing order")
+            raise WireError(f"{self.name}: a set is not in strictly increasing order")
 
     def rest(self, sizes: Sequence[int]) -> bytes:
         """Everything that is left, which must have one of these sizes."""
         left = len(self._data) - self._at
         if left not in sizes:
-            raise WireError(f"{self._name}: {left} last bytes must be one of {tuple(sizes)}")
-        return self._take(left)
+            raise WireError(f"{self.name}: {left} last bytes must be one of {tuple(sizes)}")
+        return self.fixed(left)
 
     def end(self) -> None:
         """Refuse trailing bytes."""
         if left := len(self._data) - self._at:
-            raise WireError(f"{self._name}: {left} trailing bytes")
-
-    def _take(self, size: int) -> bytes:
-        start, end = self._at, self._at + size
-        if end > len(self._data):
-            raise WireError(f"{self._name}: ends {end - len(self._data)} bytes early")
-        self._at = end
-        return self._data[start:end]
+            raise WireError(f"{self.name}: {left} trailing bytes")

@@ -23,16 +23,22 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Self, final
+from typing import Annotated, Final, final
 
+from protocols.codec import U16, Digest, Fixed, Rest
+from protocols.containers import ByPosition, Listed, Nested
 from protocols.errors import RosterError
+from protocols.message import NOT_SIGNED, Message, SignedMessage
 from protocols.primitives.signing import SIGNATURE_SIZE
-from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+from protocols.wire import DIGEST_SIZE, MessageType
 
 INPUT_PURPOSE: Final = b"encrypted input"
 FIXED_PURPOSE: Final = b"fixed inputs"
 NO_COPY: Final = hashlib.sha256().digest()
 NO_BINDING: Final = bytes(DIGEST_SIZE)  # of a member that holds no segment
+Signature = Annotated[bytes, Fixed(SIGNATURE_SIZE), NOT_SIGNED]
+OptionalSignature = Annotated[bytes, Rest((0, SIGNATURE_SIZE)), NOT_SIGNED]
+Digests = Annotated[Mapping[int, bytes], ByPosition(Fixed(DIGEST_SIZE))]
 _DOMAIN: Final = b"rbla-secure committed ciphertexts 2\x00"  # 1 were plain digests of the ciphertexts
 
 
@@ -60,7 +66,7 @@ def _commitment(context: bytes, sender: int, place: bytes, data: bytes) -> bytes
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputReceipt:
+class InputReceipt(SignedMessage):
     """Who will contribute what to which segments, signed, without the ciphertexts.
 
     All that a client contributes is bound to one model: a receipt cannot name two.
@@ -75,23 +81,15 @@ class InputReceipt:
         signature: The client's.
     """
 
-    context: bytes
-    sender: int
-    key_id: bytes
-    binding: bytes
-    digests: Mapping[int, bytes]
-    copy_digest: bytes = NO_COPY
-    signature: bytes = b""
+    message_type = MessageType.INPUT_RECEIPT
 
-    def signed_part(self) -> bytes:
-        """What the signature covers."""
-        writer = Writer(MessageType.INPUT_RECEIPT).fixed(self.context, DIGEST_SIZE).unsigned(self.sender, 2)
-        writer.fixed(self.key_id, DIGEST_SIZE).fixed(self.binding, DIGEST_SIZE).positions(
-            sorted(self.digests)
-        )
-        for index in sorted(self.digests):
-            writer.fixed(self.digests[index], DIGEST_SIZE)
-        return writer.fixed(self.copy_digest, DIGEST_SIZE).done()
+    context: Digest
+    sender: U16
+    key_id: Digest
+    binding: Digest
+    digests: Digests
+    copy_digest: Digest = NO_COPY
+    signature: Signature = b""
 
     def names(self, index: int, ciphertexts: bytes) -> bool:
         """Whether its sender is committed to these ciphertexts in this segment."""
@@ -106,30 +104,10 @@ class InputReceipt:
         """SHA-256 of the whole receipt: what lists of them hold."""
         return hashlib.sha256(self.to_bytes()).digest()
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return self.signed_part() + self.signature
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.INPUT_RECEIPT)
-        message = cls(
-            context=reader.fixed(DIGEST_SIZE),
-            sender=reader.unsigned(2),
-            key_id=reader.fixed(DIGEST_SIZE),
-            binding=reader.fixed(DIGEST_SIZE),
-            digests={index: reader.fixed(DIGEST_SIZE) for index in reader.positions()},
-            copy_digest=reader.fixed(DIGEST_SIZE),
-            signature=reader.fixed(SIGNATURE_SIZE),
-        )
-        reader.end()
-        return message
-
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FixedInputs:
+class FixedInputs(SignedMessage):
     """The one list of those who may contribute, and by digest with what; as its services sign it and clients get it.
 
     Args:
@@ -140,54 +118,34 @@ class FixedInputs:
         verifier: The verifier's; empty where there is none.
     """
 
-    context: bytes
-    key_id: bytes
-    receipts: Mapping[int, bytes]
-    decryptor: bytes = b""
-    verifier: bytes = b""
+    message_type = MessageType.FIXED_INPUTS
 
-    def signed_part(self) -> bytes:
-        """What both signatures cover."""
-        writer = Writer(MessageType.FIXED_INPUTS).fixed(self.context, DIGEST_SIZE)
-        writer.fixed(self.key_id, DIGEST_SIZE).positions(sorted(self.receipts))
-        for sender in sorted(self.receipts):
-            writer.fixed(self.receipts[sender], DIGEST_SIZE)
-        return writer.done()
+    context: Digest
+    key_id: Digest
+    receipts: Digests
+    decryptor: Signature = b""
+    verifier: OptionalSignature = b""
 
     @property
     def digest(self) -> bytes:
         """SHA-256 of the signed part: what sums name."""
         return hashlib.sha256(self.signed_part()).digest()
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return self.signed_part() + self.decryptor + self.verifier
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.FIXED_INPUTS)
-        return cls(
-            context=reader.fixed(DIGEST_SIZE),
-            key_id=reader.fixed(DIGEST_SIZE),
-            receipts={sender: reader.fixed(DIGEST_SIZE) for sender in reader.positions()},
-            decryptor=reader.fixed(SIGNATURE_SIZE),
-            verifier=reader.rest((0, SIGNATURE_SIZE)),
-        )
-
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommittedInputs:
+class CommittedInputs(Message):
     """All receipts that are to be fixed, by increasing position.
 
     Raises:
         RosterError: A sender has two, or they are not in order.
     """
 
-    context: bytes
-    key_id: bytes
-    receipts: tuple[InputReceipt, ...]
+    message_type = MessageType.COMMITTED_INPUTS
+
+    context: Digest
+    key_id: Digest
+    receipts: Annotated[tuple[InputReceipt, ...], Listed(Nested(InputReceipt), count=2, increasing="sender")]
 
     def __post_init__(self) -> None:
         for before, after in pairwise(self.receipts):
@@ -201,21 +159,3 @@ class CommittedInputs:
         """The list that is to be signed."""
         digests = {receipt.sender: receipt.digest for receipt in self.receipts}
         return FixedInputs(context=self.context, key_id=self.key_id, receipts=digests)
-
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = Writer(MessageType.COMMITTED_INPUTS).fixed(self.context, DIGEST_SIZE)
-        writer.fixed(self.key_id, DIGEST_SIZE).unsigned(len(self.receipts), 2)
-        for receipt in self.receipts:
-            writer.blob(receipt.to_bytes())
-        return writer.done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.COMMITTED_INPUTS)
-        context, key_id = reader.fixed(DIGEST_SIZE), reader.fixed(DIGEST_SIZE)
-        receipts = tuple(InputReceipt.from_bytes(reader.blob()) for _ in range(reader.unsigned(2)))
-        reader.check_increasing([receipt.sender for receipt in receipts])
-        reader.end()
-        return cls(context=context, key_id=key_id, receipts=receipts)

@@ -8,13 +8,15 @@ decryptor -> server     ScreeningResult      a verdict, or values to three decim
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, Self, final
+from typing import Annotated, Final, Self, final
 
 import numpy as np
 
+from protocols.codec import U16, Bytes, Codec, Digest, Rest, String
 from protocols.errors import WireError
-from protocols.homomorphic.receipts import NO_COPY
+from protocols.homomorphic.receipts import NO_COPY, OptionalSignature
 from protocols.homomorphic.screening import SLOTS, STEP, RealVector, Screened
+from protocols.message import Message, SignedMessage
 from protocols.primitives.signing import SIGNATURE_SIZE
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
 
@@ -27,118 +29,107 @@ _VALUE_SIZE: Final = 8
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EvaluationKeys:
+class EvaluationKeys(Message):
     """What the aggregator needs to compute on copies; of no use for decrypting or encrypting."""
 
-    context: bytes
-    keys: bytes
-    signature: bytes = b""
+    message_type = MessageType.EVALUATION_KEYS
+
+    context: Digest
+    keys: Bytes
+    signature: Annotated[bytes, Rest((0, SIGNATURE_SIZE))] = b""
 
     def signed_part(self) -> bytes:
-        """What the signature covers."""
+        """What the signature covers: the digest of the keys in their place."""
         writer = Writer(MessageType.EVALUATION_KEYS).fixed(self.context, DIGEST_SIZE)
         return writer.fixed(hashlib.sha256(self.keys).digest(), DIGEST_SIZE).done()
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = Writer(MessageType.EVALUATION_KEYS).fixed(self.context, DIGEST_SIZE).blob(self.keys)
-        return writer.done() + self.signature
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.EVALUATION_KEYS)
-        context, keys = reader.fixed(DIGEST_SIZE), reader.blob()
-        return cls(context=context, keys=keys, signature=reader.rest((0, SIGNATURE_SIZE)))
+@final
+@dataclass(frozen=True, slots=True)
+class _Rows(Codec[RealVector | None]):
+    """Whole rows of SLOTS finite float64, little-endian, as one blob; none for None."""
+
+    holds = RealVector | None
+
+    def write(self, writer: Writer, value: RealVector | None) -> None:
+        """Append them."""
+        writer.blob(value.astype("<f8").tobytes() if value is not None else b"")
+
+    def read(self, reader: Reader) -> RealVector | None:
+        """Take them."""
+        rows = reader.blob()
+        if len(rows) % (8 * SLOTS):
+            raise WireError(f"{reader.name}: {len(rows)} bytes of a direction must be whole rows")
+        direction = np.frombuffer(rows, dtype="<f8").reshape(-1, SLOTS)
+        if not np.isfinite(direction).all():
+            raise WireError(f"{reader.name}: the direction must be finite")
+        return direction if len(direction) else None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Thousandths(Codec[int | None]):
+    """A signed integer of eight bytes as a blob; an empty one for None."""
+
+    holds = int | None
+
+    def write(self, writer: Writer, value: int | None) -> None:
+        """Append it."""
+        writer.blob(b"" if value is None else value.to_bytes(_VALUE_SIZE, "little", signed=True))
+
+    def read(self, reader: Reader) -> int | None:
+        """Take it."""
+        data = reader.blob()
+        if len(data) not in (0, _VALUE_SIZE):
+            raise WireError(f"{reader.name}: a value has another size")
+        return int.from_bytes(data, "little", signed=True) if data else None
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ScreeningCopy:
+class ScreeningCopy(Message):
     """A client's copy, and the direction it is held against: rows of unit length altogether, or none.
 
     A verifier is told whose copy it is, and takes no direction with it.
     """
 
-    context: bytes
-    copy: bytes
-    direction: RealVector | None
-    sender: int = 0
+    message_type = MessageType.SCREENING_COPY
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        rows = self.direction.astype("<f8").tobytes() if self.direction is not None else b""
-        writer = Writer(MessageType.SCREENING_COPY).fixed(self.context, DIGEST_SIZE).unsigned(self.sender, 2)
-        return writer.blob(self.copy).blob(rows).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SCREENING_COPY)
-        context, sender = reader.fixed(DIGEST_SIZE), reader.unsigned(2)
-        copy, rows = reader.blob(), reader.blob()
-        reader.end()
-        if len(rows) % (8 * SLOTS):
-            raise WireError(f"screening_copy: {len(rows)} bytes of a direction must be whole rows")
-        direction = np.frombuffer(rows, dtype="<f8").reshape(-1, SLOTS)
-        if not np.isfinite(direction).all():
-            raise WireError("screening_copy: the direction must be finite")
-        return cls(context=context, sender=sender, copy=copy, direction=direction if len(direction) else None)
+    context: Digest
+    sender: U16 = 0
+    copy: Bytes
+    direction: Annotated[RealVector | None, _Rows()]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ScreeningNumbers:
+class ScreeningNumbers(SignedMessage):
     """One update's encrypted squared norm and its inner product with the direction, if there is one.
 
     Args:
         context: Of the session.
-        squared_norm: One ciphertext of the lowest level, encoded.
-        projection: The same; empty where there is no direction.
         sender: Position of the client, 0 while nobody has said whose they are.
         copy_digest: Of the copy that they were computed from, which its receipt names.
         reference: The digest of the opened sums whose mean is the direction; NO_REFERENCE where a verifier had none.
+        squared_norm: One ciphertext of the lowest level, encoded.
+        projection: The same; empty where there is no direction.
         signature: The verifier's; empty where there is none.
     """
 
-    context: bytes
-    squared_norm: bytes
-    projection: bytes
-    sender: int = 0
-    copy_digest: bytes = NO_COPY
-    reference: bytes = NO_REFERENCE
-    signature: bytes = b""
+    message_type = MessageType.SCREENING_NUMBERS
 
-    def signed_part(self) -> bytes:
-        """What a verifier's signature covers."""
-        writer = Writer(MessageType.SCREENING_NUMBERS).fixed(self.context, DIGEST_SIZE)
-        writer.unsigned(self.sender, 2).fixed(self.copy_digest, DIGEST_SIZE).fixed(
-            self.reference, DIGEST_SIZE
-        )
-        return writer.blob(self.squared_norm).blob(self.projection).done()
-
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return self.signed_part() + self.signature
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SCREENING_NUMBERS)
-        return cls(
-            context=reader.fixed(DIGEST_SIZE),
-            sender=reader.unsigned(2),
-            copy_digest=reader.fixed(DIGEST_SIZE),
-            reference=reader.fixed(DIGEST_SIZE),
-            squared_norm=reader.blob(),
-            projection=reader.blob(),
-            signature=reader.rest((0, SIGNATURE_SIZE)),
-        )
+    context: Digest
+    sender: U16 = 0
+    copy_digest: Digest = NO_COPY
+    reference: Digest = NO_REFERENCE
+    squared_norm: Bytes
+    projection: Bytes
+    signature: OptionalSignature = b""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScreeningResult:
+class ScreeningResult(Message):
     """What the decryptor lets out of one update.
 
     Args:
@@ -147,9 +138,11 @@ class ScreeningResult:
         cosine: In thousandths; None there, and without a direction.
     """
 
-    reason: str
-    norm: int | None = None
-    cosine: int | None = None
+    message_type = MessageType.SCREENING_RESULT
+
+    reason: String
+    norm: Annotated[int | None, _Thousandths()] = None
+    cosine: Annotated[int | None, _Thousandths()] = None
 
     @classmethod
     def of(cls, screened: Screened) -> Self:
@@ -169,21 +162,3 @@ class ScreeningResult:
             norm=None if self.norm is None else self.norm * STEP,
             cosine=None if self.cosine is None else self.cosine * STEP,
         )
-
-    def to_bytes(self) -> bytes:
-        """The canonical bytes; absent values are empty."""
-        writer = Writer(MessageType.SCREENING_RESULT).text(self.reason)
-        writer.blob(b"" if self.norm is None else self.norm.to_bytes(_VALUE_SIZE, "little", signed=True))
-        cosine = b"" if self.cosine is None else self.cosine.to_bytes(_VALUE_SIZE, "little", signed=True)
-        return writer.blob(cosine).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SCREENING_RESULT)
-        reason, *values = reader.text(), reader.blob(), reader.blob()
-        reader.end()
-        if any(len(value) not in (0, _VALUE_SIZE) for value in values):
-            raise WireError("screening_result: a value has another size")
-        norm, cosine = (int.from_bytes(v, "little", signed=True) if v else None for v in values)
-        return cls(reason=reason, norm=norm, cosine=cosine)

@@ -19,17 +19,19 @@ decrypt   -> decryptor: an EncryptedSum and the verifier's signature, answered b
 opened    -> verifier, where updates are screened: DecryptedSums, which the next ones are held against
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self, final
+from typing import Annotated, ClassVar, Final, Self, final
 
+from protocols.codec import U16, U64, Blob, Bytes, Codec, Digest, Fixed, Flag, Given, String
+from protocols.containers import Listed, Nested, OptionalNested
 from protocols.errors import WireError
 from protocols.homomorphic import parameters
 from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.messages import EncryptedSum, RoundKey, SumSignature
+from protocols.homomorphic.messages import Ciphertexts, EncryptedSum, RoundKey, SumSignature
 from protocols.homomorphic.screening import FORM_SIZE, Screening
 from protocols.homomorphic.terms import Services
 from protocols.identity import TrustStore
+from protocols.message import HeadedRecord, Message
 from protocols.primitives.signing import PUBLIC_KEY_SIZE
 from protocols.session import MAX_MEMBERS, MAX_SEGMENTS, Session
 from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
@@ -42,53 +44,90 @@ REFERENCE: Final = Writer(MessageType.SERVICE_REFERENCE).done()
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answer:
+class Answer(Message):
     """A service has done what it was asked to."""
 
-    payload: bytes
+    message_type = MessageType.SERVICE_ANSWER
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return Writer(MessageType.SERVICE_ANSWER).blob(self.payload).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SERVICE_ANSWER)
-        message = cls(payload=reader.blob())
-        reader.end()
-        return message
+    payload: Bytes
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(Message):
     """A service declines: the name of the error that it raised, and its message, cut at MOST_REASON characters."""
 
-    error: str
-    reason: str
+    message_type = MessageType.SERVICE_REFUSAL
+
+    error: String
+    reason: String
 
     @classmethod
     def of(cls, error: Exception) -> Self:
         """The refusal of an error. Much of a message may be a peer's own words: it is cut where it is made."""
         return cls(error=type(error).__name__, reason=str(error)[:MOST_REASON])
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return Writer(MessageType.SERVICE_REFUSAL).text(self.error).text(self.reason).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SERVICE_REFUSAL)
-        message = cls(error=reader.text(), reason=reader.text())
-        reader.end()
-        return message
-
 
 def type_of(message: bytes) -> int:
     """The message type that some bytes claim; 0 where they are too short to claim one."""
     return message[3] if len(message) > 3 else 0  # noqa: PLR2004  # magic and version stand before it
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Rule(Codec[Screening | None]):
+    """A screening rule as a blob; an empty one for None."""
+
+    holds = Screening | None
+
+    def write(self, writer: Writer, value: Screening | None) -> None:
+        """Append it."""
+        writer.blob(value.to_bytes() if value is not None else b"")
+
+    def read(self, reader: Reader) -> Screening | None:
+        """Take it."""
+        data = reader.blob()
+        if len(data) not in (0, FORM_SIZE):
+            raise WireError(
+                f"{reader.name}: a screening rule of {len(data)} bytes must have {FORM_SIZE} or none"
+            )
+        return Screening.from_bytes(data) if data else None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SetupFields(Message):
+    """A setup as it stands on the wire: names for what they stand for, and lists that nobody has verified."""
+
+    message_type = MessageType.SERVICE_SETUP
+
+    profile: String
+    decryptor: String
+    verifier: String
+    config_digests: Annotated[tuple[bytes, ...], Listed(Fixed(DIGEST_SIZE), count=2)]
+    least_quorum: U16
+    class_quorum: U16
+    most_members: U16
+    most_segments: U16
+    screening: Annotated[Screening | None, _Rule()]
+    authority: Annotated[bytes, Fixed(PUBLIC_KEY_SIZE)]
+    roster: Bytes
+    revocations: Bytes
+    moment: U64
+    certificates: Annotated[tuple[bytes, ...], Listed(Blob(), count=4)]
+
+    def charge(self) -> Charge:
+        """What is to be served. Raises SessionError where there is no such profile."""
+        return Charge(
+            profile=parameters.by_name(self.profile),
+            services=Services(decryptor=self.decryptor, verifier=self.verifier),
+            config_digests=frozenset(self.config_digests),
+            least_quorum=self.least_quorum,
+            class_quorum=self.class_quorum,
+            most_members=self.most_members,
+            most_segments=self.most_segments,
+            screening=self.screening,
+        )
 
 
 @final
@@ -100,23 +139,24 @@ class Setup:
     trust: TrustStore
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """The canonical bytes: digests increasing, certificates by increasing client."""
         charge, trust = self.charge, self.trust
-        writer = Writer(MessageType.SERVICE_SETUP).text(charge.profile.name)
-        writer.text(charge.services.decryptor).text(charge.services.verifier)
-        writer.unsigned(len(charge.config_digests), 2)
-        for digest in sorted(charge.config_digests):
-            writer.fixed(digest, DIGEST_SIZE)
-        writer.unsigned(charge.least_quorum, 2).unsigned(charge.class_quorum, 2)
-        writer.unsigned(charge.most_members, 2).unsigned(charge.most_segments, 2)
-        writer.blob(charge.screening.to_bytes() if charge.screening is not None else b"")
-        writer.fixed(trust.authority, PUBLIC_KEY_SIZE).blob(trust.roster.to_bytes()).blob(
-            trust.revocations.der
-        )
-        writer.unsigned(trust.moment, 8).unsigned(len(trust.certificates), 4)
-        for client in sorted(trust.certificates):
-            writer.blob(trust.certificates[client].der)
-        return writer.done()
+        return _SetupFields(
+            profile=charge.profile.name,
+            decryptor=charge.services.decryptor,
+            verifier=charge.services.verifier,
+            config_digests=tuple(sorted(charge.config_digests)),
+            least_quorum=charge.least_quorum,
+            class_quorum=charge.class_quorum,
+            most_members=charge.most_members,
+            most_segments=charge.most_segments,
+            screening=charge.screening,
+            authority=trust.authority,
+            roster=trust.roster.to_bytes(),
+            revocations=trust.revocations.der,
+            moment=trust.moment,
+            certificates=tuple(trust.certificates[client].der for client in sorted(trust.certificates)),
+        ).to_bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -125,9 +165,14 @@ class Setup:
         Raises:
             WireError, SessionError, IdentityError: The bytes are not canonical, name no profile, or cannot be believed.
         """
-        charge, now, certificates, (authority, roster, revocations) = cls._read(data)
+        fields = _SetupFields.from_bytes(data)
+        charge = fields.charge()
         trust = TrustStore.read(
-            authority=authority, roster=roster, revocations=revocations, certificates=certificates, now=now
+            authority=fields.authority,
+            roster=fields.roster,
+            revocations=fields.revocations,
+            certificates=fields.certificates,
+            now=fields.moment,
         )
         setup = cls(charge=charge, trust=trust)
         if setup.to_bytes() != data:
@@ -143,40 +188,36 @@ class Setup:
         Raises:
             WireError, SessionError: The bytes cannot be read.
         """
-        _, now, _, lists = cls._read(data)
+        fields = _SetupFields.from_bytes(data)
+        fields.charge()  # raises: what names no profile tells no time either
+        lists = (fields.authority, fields.roster, fields.revocations)
         same = lists == (known.authority, known.roster.to_bytes(), known.revocations.der)
-        return now if same else None
+        return fields.moment if same else None
 
-    @staticmethod
-    def _read(data: bytes) -> tuple[Charge, int, list[bytes], tuple[bytes, bytes, bytes]]:
-        """Charge, time, certificates, and authority, roster and revocation list."""
-        reader = Reader(data, MessageType.SERVICE_SETUP)
-        charge = Charge(
-            profile=parameters.by_name(reader.text()),
-            services=Services(decryptor=reader.text(), verifier=reader.text()),
-            config_digests=frozenset(reader.fixed(DIGEST_SIZE) for _ in range(reader.unsigned(2))),
-            least_quorum=reader.unsigned(2),
-            class_quorum=reader.unsigned(2),
-            most_members=reader.unsigned(2),
-            most_segments=reader.unsigned(2),
-            screening=_read_screening(reader.blob()),
+
+@final
+@dataclass(frozen=True, slots=True)
+class _SessionWithin(Codec[Session]):
+    """A session as a blob, of no more members and segments than these."""
+
+    most_members: int
+    most_segments: int
+    holds = Session
+
+    def write(self, writer: Writer, value: Session) -> None:
+        """Append it."""
+        writer.blob(value.to_bytes())
+
+    def read(self, reader: Reader) -> Session:
+        """Take it."""
+        return Session.from_bytes(
+            reader.blob(), most_members=self.most_members, most_segments=self.most_segments
         )
-        authority, roster, revocations = reader.fixed(PUBLIC_KEY_SIZE), reader.blob(), reader.blob()
-        now = reader.unsigned(8)
-        certificates = [reader.blob() for _ in range(reader.unsigned(4))]
-        reader.end()
-        return charge, now, certificates, (authority, roster, revocations)
-
-
-def _read_screening(data: bytes) -> Screening | None:
-    if len(data) not in (0, FORM_SIZE):
-        raise WireError(f"service_setup: a screening rule of {len(data)} bytes must have {FORM_SIZE} or none")
-    return Screening.from_bytes(data) if data else None
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRequest:
+class SessionRequest(HeadedRecord):
     """Begin with a session.
 
     Args:
@@ -186,82 +227,49 @@ class SessionRequest:
         part: Which of the session's sums, for a worker.
     """
 
-    session: Session
-    key: RoundKey | None = None
-    profile: str = ""
-    part: int = 0
+    message_type = MessageType.SERVICE_SESSION
+    most_members: ClassVar[int] = MAX_MEMBERS
+    most_segments: ClassVar[int] = MAX_SEGMENTS
+
+    session: Annotated[Session, Given(("most_members", "most_segments"), _SessionWithin)]
+    key: Annotated[RoundKey | None, OptionalNested(RoundKey)] = None
+    profile: String = ""
+    part: U16 = 0
 
     def to_bytes(self) -> bytes:
         """The canonical bytes."""
-        writer = Writer(MessageType.SERVICE_SESSION).blob(self.session.to_bytes())
-        writer.blob(self.key.to_bytes() if self.key is not None else b"")
-        return writer.text(self.profile).unsigned(self.part, 2).done()
+        return self._encode()
 
     @classmethod
     def from_bytes(
         cls, data: bytes, *, most_members: int = MAX_MEMBERS, most_segments: int = MAX_SEGMENTS
     ) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError, SessionError, and before more are read RosterError."""
-        reader = Reader(data, MessageType.SERVICE_SESSION)
-        session = Session.from_bytes(reader.blob(), most_members=most_members, most_segments=most_segments)
-        key, profile, part = reader.blob(), reader.text(), reader.unsigned(2)
-        reader.end()
-        return cls(session=session, key=RoundKey.from_bytes(key) if key else None, profile=profile, part=part)
+        return cls._decode(data, {"most_members": most_members, "most_segments": most_segments})
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StoredSums:
+class StoredSums(Message):
     """Ciphertexts of one session by segment index: to be added, or the sums so far.
 
     `last` is asked of a worker that need not remember the session; `part` says which of its sums it is about.
     """
 
-    context: bytes
-    ciphertexts: Mapping[int, bytes]
-    last: bool = False
-    part: int = 0
+    message_type = MessageType.STORED_SUMS
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = Writer(MessageType.STORED_SUMS).fixed(self.context, DIGEST_SIZE)
-        writer.unsigned(self.part, 2).unsigned(self.last, 1)
-        writer.positions(sorted(self.ciphertexts))
-        for index in sorted(self.ciphertexts):
-            writer.blob(self.ciphertexts[index])
-        return writer.done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.STORED_SUMS)
-        context, part, last = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.unsigned(1)
-        ciphertexts = {index: reader.blob() for index in reader.positions()}
-        reader.end()
-        if last > 1:
-            raise WireError(f"stored_sums: last={last} must be 0 or 1")
-        return cls(context=context, part=part, ciphertexts=ciphertexts, last=bool(last))
+    context: Digest
+    part: U16 = 0
+    last: Annotated[bool, Flag("last")] = False
+    ciphertexts: Ciphertexts
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DecryptRequest:
+class DecryptRequest(Message):
     """An encrypted sum and the verifier's word for it."""
 
-    encrypted: EncryptedSum
-    verified: SumSignature
+    message_type = MessageType.SERVICE_DECRYPT
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = Writer(MessageType.SERVICE_DECRYPT).blob(self.encrypted.to_bytes())
-        return writer.blob(self.verified.to_bytes()).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SERVICE_DECRYPT)
-        message = cls(
-            encrypted=EncryptedSum.from_bytes(reader.blob()), verified=SumSignature.from_bytes(reader.blob())
-        )
-        reader.end()
-        return message
+    encrypted: Annotated[EncryptedSum, Nested(EncryptedSum)]
+    verified: Annotated[SumSignature, Nested(SumSignature)]

@@ -9,10 +9,12 @@ verifier that is started again knows no sum. Its operator, and nobody else, can 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Self, final
+from typing import Annotated, Final, Self, final
 
 import numpy as np
 
+from protocols.codec import Codec, Digest
+from protocols.containers import ByPosition
 from protocols.errors import ContextError, ScreeningError, StageError, WireError
 from protocols.homomorphic import checks
 from protocols.homomorphic.messages import RESULT_PURPOSE, DecryptedSums
@@ -30,12 +32,37 @@ from protocols.homomorphic.screening_messages import (
 from protocols.homomorphic.screening_scheme import Evaluator
 from protocols.homomorphic.terms import Terms
 from protocols.identity import Identity
-from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+from protocols.message import HeadedRecord
+from protocols.wire import MessageType, Reader, Writer
+
+_MEAN_SIZE: Final = 8
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Means(Codec[RealVector]):
+    """Finite float64, little-endian, as one blob: nothing is lost."""
+
+    holds = RealVector
+
+    def write(self, writer: Writer, value: RealVector) -> None:
+        """Append them."""
+        writer.blob(value.astype("<f8").tobytes())
+
+    def read(self, reader: Reader) -> RealVector:
+        """Take them."""
+        data = reader.blob()
+        if len(data) % _MEAN_SIZE:
+            raise WireError(f"{reader.name}: means must be of {_MEAN_SIZE} bytes each")
+        means = np.frombuffer(data, dtype="<f8").astype(np.float64)
+        if not np.isfinite(means).all():
+            raise WireError(f"{reader.name}: means must be finite")
+        return means
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reference:
+class Reference(HeadedRecord):
     """The mean update of the sums that were opened last.
 
     Args:
@@ -44,34 +71,24 @@ class Reference:
             and everywhere if any opened sum was discarded.
     """
 
-    digest: bytes = NO_REFERENCE
-    means: Mapping[int, RealVector]
+    message_type = MessageType.SERVICE_REFERENCE
+
+    digest: Digest = NO_REFERENCE
+    means: Annotated[Mapping[int, RealVector], ByPosition(_Means())]
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes: means as little-endian float64, which loses nothing."""
-        writer = Writer(MessageType.SERVICE_REFERENCE).fixed(self.digest, DIGEST_SIZE)
-        writer.positions(sorted(self.means))
-        for index in sorted(self.means):
-            writer.blob(self.means[index].astype("<f8").tobytes())
-        return writer.done()
+        """The canonical bytes."""
+        return self._encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SERVICE_REFERENCE)
-        digest = reader.fixed(DIGEST_SIZE)
-        blobs = {index: reader.blob() for index in reader.positions()}
-        reader.end()
-        if any(len(blob) % _MEAN_SIZE for blob in blobs.values()):
-            raise WireError(f"service_reference: means must be of {_MEAN_SIZE} bytes each")
-        means = {index: np.frombuffer(blob, dtype="<f8").astype(np.float64) for index, blob in blobs.items()}
-        if not all(np.isfinite(mean).all() for mean in means.values()):
-            raise WireError("service_reference: means must be finite")
-        if (digest == NO_REFERENCE) != (not means):
+        reference = cls._decode(data)
+        if (reference.digest == NO_REFERENCE) != (not reference.means):
             raise WireError(
                 "service_reference: there are means if and only if there are sums that they are of"
             )
-        return cls(digest=digest, means=means)
+        return reference
 
     def direction(self, terms: Terms, sender: int) -> RealVector | None:
         """What a client's copy is held against: of length 1 over its segments; None if there is nothing."""
@@ -83,7 +100,6 @@ class Reference:
         return unit_direction(dict(self.means), segments, terms.screening)
 
 
-_MEAN_SIZE: Final = 8
 NOTHING_YET: Final = Reference(means={})
 
 

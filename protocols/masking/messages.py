@@ -7,38 +7,69 @@
     agree_survivors  SignedSurvivors      SurvivorList        (profiles with a signed list only)
     reveal_shares    RevealedShares       SurvivorList        (there: SurvivorSignatures)
 
-Every message carries the session's context; parties are named by their position in the session's roster. Decoding
-checks form only; what a message may say is checked by whoever handles it.
+Every message carries the session's context; parties are named by their position in the session's roster. Fields stand
+on the wire in the order in which they are stated, each as its annotation says (:mod:`protocols.codec`). Decoding checks
+form only; what a message may say is checked by whoever handles it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self, TypeVar, final
+from functools import cache
+from typing import Annotated, Final, Self, final
 
-from protocols.errors import WireError
+from protocols.codec import U8, U16, Blob, Codec, Digest, Fixed, Given, PositionSet, Rest, Vector
+from protocols.containers import ByNumbers, ByPosition, Listed, Nested, SameSize
+from protocols.message import NOT_SIGNED, HeadedRecord, Inline, Message, Record, SignedMessage
 from protocols.primitives import sealed
 from protocols.primitives.agreement import PUBLIC_KEY_SIZE
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import SHARE_SIZE
 from protocols.primitives.signing import SIGNATURE_SIZE
 from protocols.ring import RingVector
-from protocols.wire import DIGEST_SIZE, MessageType, Reader, Writer
+from protocols.wire import MessageType, Reader, Writer
 
 # Sixteen bytes of everyone's own randomness: what graphs are derived from.
 NONCE_SIZE = 16
 # Why so few are enough: commitments.py.
 COMMITMENT_SIZE = 16
+_SHARE: Final = Fixed(SHARE_SIZE)
 
-_Key = TypeVar("_Key", bound=tuple[int, ...])
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Share(Codec[Secret]):
+    """A Shamir share, which stays secret when it is read."""
+
+    holds = Secret
+
+    def write(self, writer: Writer, value: Secret) -> None:
+        """Append it."""
+        _SHARE.write(writer, value)
+
+    def read(self, reader: Reader) -> Secret:
+        """Take it."""
+        return Secret(reader.fixed(SHARE_SIZE))
+
+    def write_all(self, writer: Writer, values: Sequence[Secret]) -> None:
+        """Append them at once."""
+        _SHARE.write_all(writer, values)
 
 
-def _begin(message_type: MessageType, context: bytes) -> Writer:
-    return Writer(message_type).fixed(context, DIGEST_SIZE)
+@cache
+def _packed(bits: int) -> ByPosition[RingVector]:
+    """Vectors by segment index, `bits` an element."""
+    return ByPosition(Vector(bits))
+
+
+Share = Annotated[Secret, _Share()]
+PublicKey = Annotated[bytes, Fixed(PUBLIC_KEY_SIZE)]
+Signatures = Annotated[Mapping[int, bytes], ByPosition(Fixed(SIGNATURE_SIZE))]
+Blobs = Annotated[Mapping[int, bytes], ByPosition(Blob())]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyAdvertisement:
+class KeyAdvertisement(SignedMessage):
     """A client's fresh public keys, its nonce, and commitments to the secrets that it will share beside its keys.
 
     A segment's mask key may be recovered by the server if the client drops out; the sealing key is never shared, so that
@@ -49,62 +80,30 @@ class KeyAdvertisement:
     Args:
         context: Of the session.
         sender: Its position.
-        mask_keys: By segment of the sender.
         sealing_key: For the session.
         nonce: Fresh.
+        mask_keys: By segment of the sender.
         commitments: By segment of the sender: to its self-mask seed, then to its extra secrets in their order. (What a
             mask key must be is known by its public key.)
         signature: Of the sender's identity.
     """
 
-    context: bytes
-    sender: int
-    mask_keys: Mapping[int, bytes]
-    sealing_key: bytes
-    nonce: bytes
-    commitments: Mapping[int, tuple[bytes, ...]]
-    signature: bytes = b""
+    message_type = MessageType.KEY_ADVERTISEMENT
 
-    def signed_part(self) -> bytes:
-        """What the signature covers."""
-        writer = _begin(MessageType.KEY_ADVERTISEMENT, self.context).unsigned(self.sender, 2)
-        writer.fixed(self.sealing_key, PUBLIC_KEY_SIZE).fixed(self.nonce, NONCE_SIZE)
-        writer.positions(sorted(self.mask_keys))
-        for index in sorted(self.mask_keys):
-            writer.fixed(self.mask_keys[index], PUBLIC_KEY_SIZE)
-        writer.positions(sorted(self.commitments))
-        for index in sorted(self.commitments):
-            writer.unsigned(len(self.commitments[index]), 2)
-            for commitment in self.commitments[index]:
-                writer.fixed(commitment, COMMITMENT_SIZE)
-        return writer.done()
-
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return self.signed_part() + self.signature
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.KEY_ADVERTISEMENT)
-        message = cls(
-            context=reader.fixed(DIGEST_SIZE),
-            sender=reader.unsigned(2),
-            sealing_key=reader.fixed(PUBLIC_KEY_SIZE),
-            nonce=reader.fixed(NONCE_SIZE),
-            mask_keys={index: reader.fixed(PUBLIC_KEY_SIZE) for index in reader.positions()},
-            commitments={
-                index: _read_commitments(reader, reader.unsigned(2)) for index in reader.positions()
-            },
-            signature=reader.rest((0, SIGNATURE_SIZE)),
-        )
-        reader.end()
-        return message
+    context: Digest
+    sender: U16
+    sealing_key: PublicKey
+    nonce: Annotated[bytes, Fixed(NONCE_SIZE)]
+    mask_keys: Annotated[Mapping[int, bytes], ByPosition(Fixed(PUBLIC_KEY_SIZE))]
+    commitments: Annotated[
+        Mapping[int, tuple[bytes, ...]], ByPosition(Listed(Fixed(COMMITMENT_SIZE), count=2))
+    ]
+    signature: Annotated[bytes, Rest((0, SIGNATURE_SIZE)), NOT_SIGNED] = b""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyDirectory:
+class KeyDirectory(Message):
     """The nonces of everyone who advertised, and the advertisements of those whom one client deals with.
 
     Args:
@@ -113,35 +112,18 @@ class KeyDirectory:
         advertisements: By increasing sender: the recipient's neighbours and itself.
     """
 
-    context: bytes
-    nonces: Mapping[int, bytes]
-    advertisements: tuple[KeyAdvertisement, ...]
+    message_type = MessageType.KEY_DIRECTORY
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = _begin(MessageType.KEY_DIRECTORY, self.context).positions(sorted(self.nonces))
-        for position in sorted(self.nonces):
-            writer.fixed(self.nonces[position], NONCE_SIZE)
-        writer.unsigned(len(self.advertisements), 2)
-        for advertisement in self.advertisements:
-            writer.blob(advertisement.to_bytes())
-        return writer.done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.KEY_DIRECTORY)
-        context = reader.fixed(DIGEST_SIZE)
-        nonces = {position: reader.fixed(NONCE_SIZE) for position in reader.positions()}
-        entries = tuple(KeyAdvertisement.from_bytes(reader.blob()) for _ in range(reader.unsigned(2)))
-        reader.check_increasing([advertisement.sender for advertisement in entries])
-        reader.end()
-        return cls(context=context, nonces=nonces, advertisements=entries)
+    context: Digest
+    nonces: Annotated[Mapping[int, bytes], ByPosition(Fixed(NONCE_SIZE))]
+    advertisements: Annotated[
+        tuple[KeyAdvertisement, ...], Listed(Nested(KeyAdvertisement), count=2, increasing="sender")
+    ]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentShares:
+class SegmentShares(Record):
     """One holder's shares of the secrets of one client and segment. Secret.
 
     Args:
@@ -150,48 +132,33 @@ class SegmentShares:
         extra: Of the segment's extra secrets, in their order.
     """
 
-    mask_key: Secret
-    self_mask: Secret
-    extra: tuple[Secret, ...] = ()
+    mask_key: Share
+    self_mask: Share
+    extra: Annotated[tuple[Secret, ...], Listed(_Share(), count=1)] = ()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShareBundle:
+class ShareBundle(HeadedRecord):
     """The plaintext of one sealed share: what one client entrusts to one other, by segment index. Secret."""
 
-    segments: Mapping[int, SegmentShares]
+    message_type = MessageType.SHARE_BUNDLE
+
+    segments: Annotated[Mapping[int, SegmentShares], ByPosition(Inline(SegmentShares))]
 
     def to_bytes(self) -> Secret:
         """The canonical bytes."""
-        writer = Writer(MessageType.SHARE_BUNDLE).positions(sorted(self.segments))
-        for index in sorted(self.segments):
-            shares = self.segments[index]
-            writer.fixed(shares.mask_key, SHARE_SIZE).fixed(shares.self_mask, SHARE_SIZE)
-            writer.unsigned(len(shares.extra), 1)
-            for share in shares.extra:
-                writer.fixed(share, SHARE_SIZE)
-        return Secret(writer.done())
+        return Secret(self._encode())
 
     @classmethod
     def from_bytes(cls, data: Secret) -> Self:
         """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SHARE_BUNDLE)
-        segments = {
-            index: SegmentShares(
-                mask_key=Secret(reader.fixed(SHARE_SIZE)),
-                self_mask=Secret(reader.fixed(SHARE_SIZE)),
-                extra=tuple(Secret(reader.fixed(SHARE_SIZE)) for _ in range(reader.unsigned(1))),
-            )
-            for index in reader.positions()
-        }
-        reader.end()
-        return cls(segments=segments)
+        return cls._decode(data)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SealedShares:
+class SealedShares(Message):
     """A client's share bundles, sealed to each recipient; the server cannot open them.
 
     Args:
@@ -202,33 +169,17 @@ class SealedShares:
             keeper has as many.
     """
 
-    context: bytes
-    sender: int
-    sealed: Mapping[int, bytes]
-    commitments: Mapping[int, bytes]
+    message_type = MessageType.SEALED_SHARES
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = _begin(MessageType.SEALED_SHARES, self.context).unsigned(self.sender, 2)
-        return _write_alike(_write_blobs(writer, self.sealed), self.commitments).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SEALED_SHARES)
-        message = cls(
-            context=reader.fixed(DIGEST_SIZE),
-            sender=reader.unsigned(2),
-            sealed=_read_blobs(reader),
-            commitments=_read_alike(reader),
-        )
-        reader.end()
-        return message
+    context: Digest
+    sender: U16
+    sealed: Blobs
+    commitments: Annotated[Mapping[int, bytes], SameSize()]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShareDelivery:
+class ShareDelivery(Message):
     """The list of those who mask, and the bundles sealed to one recipient, by sender.
 
     Args:
@@ -239,37 +190,18 @@ class ShareDelivery:
         digests: By the same senders: of the commitments to the shares that they say are in the bundle.
     """
 
-    context: bytes
-    recipient: int
-    participants: tuple[int, ...]
-    sealed: Mapping[int, bytes]
-    digests: Mapping[int, bytes]
+    message_type = MessageType.SHARE_DELIVERY
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = _begin(MessageType.SHARE_DELIVERY, self.context).unsigned(self.recipient, 2)
-        return _write_alike(
-            _write_blobs(writer.positions(self.participants), self.sealed), self.digests
-        ).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SHARE_DELIVERY)
-        message = cls(
-            context=reader.fixed(DIGEST_SIZE),
-            recipient=reader.unsigned(2),
-            participants=reader.positions(),
-            sealed=_read_blobs(reader),
-            digests=_read_alike(reader),
-        )
-        reader.end()
-        return message
+    context: Digest
+    recipient: U16
+    participants: PositionSet
+    sealed: Blobs
+    digests: Annotated[Mapping[int, bytes], SameSize()]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MaskedInput:
+class MaskedInput(Message):
     """A client's masked summands, by segment index: uniform to whoever lacks its masks.
 
     The signature says who took part in the client's view: the others reveal its self mask only if they share the view.
@@ -278,49 +210,26 @@ class MaskedInput:
     Args:
         context: Of the session.
         sender: Its position.
-        segments: By segment of the sender.
         ring_bits: Of an element.
+        segments: By segment of the sender.
         disputed: The neighbours whose bundles the sender cannot use: they do not open, or do not fit the commitments.
             It will reveal no share of theirs.
         view_signature: Of who took part.
     """
 
-    context: bytes
-    sender: int
-    segments: Mapping[int, RingVector]
-    ring_bits: int = 32
-    disputed: tuple[int, ...] = ()
-    view_signature: bytes = b""
+    message_type = MessageType.MASKED_INPUT
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes: `ring_bits` an element."""
-        writer = _begin(MessageType.MASKED_INPUT, self.context).unsigned(self.sender, 2)
-        writer.unsigned(self.ring_bits, 1).positions(sorted(self.segments))
-        for index in sorted(self.segments):
-            writer.vector(self.segments[index], bits=self.ring_bits)
-        return writer.positions(self.disputed).done() + self.view_signature
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.MASKED_INPUT)
-        context, sender, bits = reader.fixed(DIGEST_SIZE), reader.unsigned(2), reader.unsigned(1)
-        segments = {index: reader.vector(bits=bits) for index in reader.positions()}
-        disputed = reader.positions()
-        signature = reader.rest((0, SIGNATURE_SIZE))
-        return cls(
-            context=context,
-            sender=sender,
-            segments=segments,
-            ring_bits=bits,
-            disputed=disputed,
-            view_signature=signature,
-        )
+    context: Digest
+    sender: U16
+    ring_bits: U8 = 32
+    segments: Annotated[Mapping[int, RingVector], Given(("ring_bits",), _packed)]
+    disputed: PositionSet = ()
+    view_signature: Annotated[bytes, Rest((0, SIGNATURE_SIZE))] = b""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SurvivorList:
+class SurvivorList(Message):
     """Whose inputs are in the sum, who masked with the others but did not upload, and what the survivors saw.
 
     Args:
@@ -330,183 +239,59 @@ class SurvivorList:
         view_signatures: By survivor: its signature of who took part; empty where the profile works without identities.
     """
 
-    context: bytes
-    survivors: tuple[int, ...]
-    dropped: tuple[int, ...]
-    view_signatures: Mapping[int, bytes] = field(default_factory=dict)
+    message_type = MessageType.SURVIVOR_LIST
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = _begin(MessageType.SURVIVOR_LIST, self.context)
-        writer.positions(self.survivors).positions(self.dropped)
-        return _write_signatures(writer, self.view_signatures).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SURVIVOR_LIST)
-        message = cls(
-            context=reader.fixed(DIGEST_SIZE),
-            survivors=reader.positions(),
-            dropped=reader.positions(),
-            view_signatures=_read_signatures(reader),
-        )
-        reader.end()
-        return message
+    context: Digest
+    survivors: PositionSet
+    dropped: PositionSet
+    view_signatures: Signatures = field(default_factory=dict)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignedSurvivors:
+class SignedSurvivors(Message):
     """A client's signature of the survivor list it was given (the ConsistencyCheck of Bonawitz et al. 2017, fig. 4)."""
 
-    context: bytes
-    sender: int
-    signature: bytes
+    message_type = MessageType.SIGNED_SURVIVORS
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = _begin(MessageType.SIGNED_SURVIVORS, self.context).unsigned(self.sender, 2)
-        return writer.fixed(self.signature, SIGNATURE_SIZE).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SIGNED_SURVIVORS)
-        message = cls(
-            context=reader.fixed(DIGEST_SIZE),
-            sender=reader.unsigned(2),
-            signature=reader.fixed(SIGNATURE_SIZE),
-        )
-        reader.end()
-        return message
+    context: Digest
+    sender: U16
+    signature: Annotated[bytes, Fixed(SIGNATURE_SIZE)]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SurvivorSignatures:
+class SurvivorSignatures(Message):
     """Everyone's signatures of what must be one and the same survivor list, by signer."""
 
-    context: bytes
-    signatures: Mapping[int, bytes]
+    message_type = MessageType.SURVIVOR_SIGNATURES
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return _write_signatures(
-            _begin(MessageType.SURVIVOR_SIGNATURES, self.context), self.signatures
-        ).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.SURVIVOR_SIGNATURES)
-        message = cls(context=reader.fixed(DIGEST_SIZE), signatures=_read_signatures(reader))
-        reader.end()
-        return message
+    context: Digest
+    signatures: Signatures
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RevealedShares:
+class RevealedShares(Message):
     """A client's answer to a survivor list: never both kinds of share of one peer and segment.
 
     Args:
+        context: Of the session.
+        sender: Its position.
         mask_key_shares: By (dropped peer, segment), for the segments that this client lets open.
         self_mask_shares: By (surviving peer, segment), for the same segments.
         extra_shares: By (surviving peer, segment, number of the secret): those that the segment's rule gives out.
     """
 
-    context: bytes
-    sender: int
-    mask_key_shares: Mapping[tuple[int, int], Secret]
-    self_mask_shares: Mapping[tuple[int, int], Secret]
-    extra_shares: Mapping[tuple[int, int, int], Secret] = field(default_factory=dict)
+    message_type = MessageType.REVEALED_SHARES
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = _begin(MessageType.REVEALED_SHARES, self.context).unsigned(self.sender, 2)
-        _write_shares(writer, self.mask_key_shares)
-        _write_shares(writer, self.self_mask_shares)
-        return _write_shares(writer, self.extra_shares).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.REVEALED_SHARES)
-
-        def pair() -> tuple[int, int]:
-            return reader.unsigned(2), reader.unsigned(2)
-
-        def triple() -> tuple[int, int, int]:
-            return *pair(), reader.unsigned(2)
-
-        message = cls(
-            context=reader.fixed(DIGEST_SIZE),
-            sender=reader.unsigned(2),
-            mask_key_shares=_read_shares(reader, pair),
-            self_mask_shares=_read_shares(reader, pair),
-            extra_shares=_read_shares(reader, triple),
-        )
-        reader.end()
-        return message
-
-
-def _write_shares(writer: Writer, shares: Mapping[_Key, Secret]) -> Writer:
-    writer.unsigned(len(shares), 4)
-    for key in sorted(shares):
-        for number in key:
-            writer.unsigned(number, 2)
-        writer.fixed(shares[key], SHARE_SIZE)
-    return writer
-
-
-def _read_shares(reader: Reader, read_key: Callable[[], _Key]) -> dict[_Key, Secret]:
-    entries = [(read_key(), Secret(reader.fixed(SHARE_SIZE))) for _ in range(reader.unsigned(4))]
-    reader.check_increasing([key for key, _ in entries])
-    return dict(entries)
-
-
-def _write_signatures(writer: Writer, signatures: Mapping[int, bytes]) -> Writer:
-    writer.positions(sorted(signatures))
-    for position in sorted(signatures):
-        writer.fixed(signatures[position], SIGNATURE_SIZE)
-    return writer
-
-
-def _read_signatures(reader: Reader) -> dict[int, bytes]:
-    return {position: reader.fixed(SIGNATURE_SIZE) for position in reader.positions()}
-
-
-def _write_blobs(writer: Writer, blobs: Mapping[int, bytes]) -> Writer:
-    writer.positions(sorted(blobs))
-    for position in sorted(blobs):
-        writer.blob(blobs[position])
-    return writer
-
-
-def _read_blobs(reader: Reader) -> dict[int, bytes]:
-    return {position: reader.blob() for position in reader.positions()}
-
-
-def _write_alike(writer: Writer, values: Mapping[int, bytes]) -> Writer:
-    """Values of one and the same size, in one piece."""
-    positions = sorted(values)
-    if len({len(value) for value in values.values()}) > 1:
-        raise WireError("values that travel in one piece must have the same size")
-    return writer.positions(positions).blob(b"".join([values[position] for position in positions]))
-
-
-def _read_alike(reader: Reader) -> dict[int, bytes]:
-    positions, whole = reader.positions(), reader.blob()
-    size = len(whole) // len(positions) if positions else 0
-    if size * len(positions) != len(whole):
-        raise WireError(f"{len(whole)} bytes must be {len(positions)} values of the same size")
-    return {position: whole[at * size : (at + 1) * size] for at, position in enumerate(positions)}
-
-
-def _read_commitments(reader: Reader, count: int) -> tuple[bytes, ...]:
-    made = reader.fixed(count * COMMITMENT_SIZE)
-    return tuple([made[at : at + COMMITMENT_SIZE] for at in range(0, len(made), COMMITMENT_SIZE)])
+    context: Digest
+    sender: U16
+    mask_key_shares: Annotated[Mapping[tuple[int, int], Secret], ByNumbers(2, _Share())]
+    self_mask_shares: Annotated[Mapping[tuple[int, int], Secret], ByNumbers(2, _Share())]
+    extra_shares: Annotated[Mapping[tuple[int, int, int], Secret], ByNumbers(3, _Share())] = field(
+        default_factory=dict
+    )
 
 
 def bundle_commitments_size(extra_secrets: Sequence[int]) -> int:

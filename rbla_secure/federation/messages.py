@@ -1,9 +1,11 @@
 """What the engine carries between coordinator and participant: requests, replies and refusals, as bytes."""
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import Annotated, final
 
+from protocols.codec import Bytes, Codec, String
 from protocols.errors import WireError
+from protocols.message import Message
 from protocols.wire import MessageType, Reader, Writer
 
 MAX_REASON = 1000  # characters: a reason is one line for a log
@@ -11,7 +13,7 @@ MAX_REASON = 1000  # characters: a reason is one line for a log
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageRequest:
+class StageRequest(Message):
     """One stage of one session, to one client.
 
     Args:
@@ -21,42 +23,43 @@ class StageRequest:
         digests: There: of the bands that are not sent, in order.
     """
 
-    session: bytes
-    payload: bytes
-    adapter: bytes = b""
-    digests: bytes = b""
+    message_type = MessageType.STAGE_REQUEST
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        writer = Writer(MessageType.STAGE_REQUEST).blob(self.session).blob(self.payload)
-        return writer.blob(self.adapter).blob(self.digests).done()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Inverse of :meth:`to_bytes`. Raises WireError."""
-        reader = Reader(data, MessageType.STAGE_REQUEST)
-        message = cls(
-            session=reader.blob(), payload=reader.blob(), adapter=reader.blob(), digests=reader.blob()
-        )
-        reader.end()
-        return message
+    session: Bytes
+    payload: Bytes
+    adapter: Bytes = b""
+    digests: Bytes = b""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageReply:
+class StageReply(Message):
     """A client's answer to one stage: the secure sum's own reply."""
 
-    payload: bytes
+    message_type = MessageType.STAGE_REPLY
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return Writer(MessageType.STAGE_REPLY).blob(self.payload).done()
+    payload: Bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Reason(Codec[str]):
+    """A text that is cut where it is sent, at MAX_REASON characters."""
+
+    holds = str
+
+    def write(self, writer: Writer, value: str) -> None:
+        """Append it."""
+        writer.text(value[:MAX_REASON])
+
+    def read(self, reader: Reader) -> str:
+        """Take it."""
+        return reader.text()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageRefusal:
+class StageRefusal(Message):
     """A client declines to go on with this session.
 
     Args:
@@ -64,12 +67,10 @@ class StageRefusal:
         reason: Its message; never secret bytes.
     """
 
-    error: str
-    reason: str
+    message_type = MessageType.STAGE_REFUSAL
 
-    def to_bytes(self) -> bytes:
-        """The canonical bytes."""
-        return Writer(MessageType.STAGE_REFUSAL).text(self.error).text(self.reason[:MAX_REASON]).done()
+    error: String
+    reason: Annotated[str, _Reason()]
 
 
 def decode_answer(data: bytes) -> StageReply | StageRefusal:
@@ -79,9 +80,7 @@ def decode_answer(data: bytes) -> StageReply | StageRefusal:
         WireError: The bytes are neither.
     """
     if data[3:4] == bytes((MessageType.STAGE_REFUSAL,)):
-        reader = Reader(data, MessageType.STAGE_REFUSAL)
-        refusal = StageRefusal(error=reader.text(), reason=reader.text())
-        reader.end()
+        refusal = StageRefusal.from_bytes(data)
         if not refusal.error.isidentifier() or not refusal.reason.isprintable():
             raise WireError("stage_refusal: its texts must be printable")
         if len(refusal.reason) > MAX_REASON:
@@ -89,7 +88,4 @@ def decode_answer(data: bytes) -> StageReply | StageRefusal:
                 f"stage_refusal: a reason of {len(refusal.reason)} characters must have {MAX_REASON}"
             )
         return refusal
-    reader = Reader(data, MessageType.STAGE_REPLY)
-    reply = StageReply(payload=reader.blob())
-    reader.end()
-    return reply
+    return StageReply.from_bytes(data)

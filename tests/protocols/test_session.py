@@ -475,3 +475,29 @@ def test_a_decoded_segment_has_members_and_holders(place: int) -> None:
 
     with pytest.raises(RosterError):
         Session.from_bytes(bytes(data))
+
+
+def test_more_members_ranks_or_segments_than_can_be_are_refused_before_they_are_read() -> None:
+    """The number alone is enough: the bytes end behind it, and the error is not that they do."""
+    data = make_session(3).to_bytes()
+    members = (
+        4 + 16 + 4 + 4 + 2 + 4 + 1 + 32
+    )  # behind head, run, round, attempt, threshold, bound, ring, digest
+    ranks = members + 2 + sum(2 + len(name) for name in names(3))
+    segments = ranks + 2 + 2
+
+    with pytest.raises(RosterError, match="3 members must be at most 2"):
+        Session.from_bytes(data[: members + 2], most_members=2)
+    with pytest.raises(SessionError, match="2 ranks must be one for each of 3 members"):
+        Session.from_bytes(data[:ranks] + b"\x02\x00")
+    with pytest.raises(SessionError, match="7 segments must be at most 6"):
+        Session.from_bytes(data[:segments] + b"\x07\x00", most_segments=6)
+
+
+def test_what_is_within_the_limits_is_read() -> None:
+    """The control: the same bytes, where so many members and segments can be."""
+    session = make_session(3)
+
+    decoded = Session.from_bytes(session.to_bytes(), most_members=3, most_segments=len(session.segments))
+
+    assert decoded == session
