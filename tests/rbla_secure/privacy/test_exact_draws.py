@@ -87,7 +87,8 @@ def test_an_acceptance_is_decided_as_by_exact_numbers(
     for bits in (64, 128, BITS):
         edge = exp_bits(bound, bits)
         below = (edge + past) << (BITS - bits) if bits < BITS else edge + 2 * past
-        if below < 0 or (bits, past) in {(64, 0), (128, 0), (BITS, 0)}:
+        # Where the bound is 1 there is no word above it.
+        if not 0 <= below < 2**BITS or (bits, past) in {(64, 0), (128, 0), (BITS, 0)}:
             continue
         drawn, unread = proposal(sigma, fraction, whole, below)
         assert bool(drawn) is (past < 0), (bits, past)
