@@ -87,8 +87,8 @@ def test_an_acceptance_is_decided_as_by_exact_numbers(
     for bits in (64, 128, BITS):
         edge = exp_bits(bound, bits)
         below = (edge + past) << (BITS - bits) if bits < BITS else edge + 2 * past
-        # Where the bound is 1 there is no word above it.
-        if not 0 <= below < 2**BITS or (bits, past) in {(64, 0), (128, 0), (BITS, 0)}:
+        # Where the bound is 1 every word is accepted, and none is next to it.
+        if below < 0 or edge >> bits or (bits, past) in {(64, 0), (128, 0), (BITS, 0)}:
             continue
         drawn, unread = proposal(sigma, fraction, whole, below)
         assert bool(drawn) is (past < 0), (bits, past)
