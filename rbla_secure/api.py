@@ -3,7 +3,7 @@
     >>> import rbla_secure
     >>> config = rbla_secure.load_config(None, ["rounds=3"])
     >>> rbla_secure.check(config)["threshold"]
-    8
+    6
 
 Nothing here needs a main guard: services of the homomorphic mode are started as programs of their own. Ctrl-C ends a run after its
 folder is closed, and `resume` goes on from the last round. A run keeps torch to one thread, so that its results repeat. Whatever is

@@ -51,7 +51,7 @@ class HomomorphicConfig(Table):
     profile: Encryption = Field(
         Encryption.BFV_2X20,
         description="Fields x bits of a plaintext slot. `bfv-2x20`: 16-bit inputs of up to 16 clients. `bfv-2x29`: 16-bit inputs of up "
-        "to 1,151 clients, at 2.25 times the bytes of float32. `bfv-3x12`: 8-bit inputs, at 1.13 times.",
+        "to 1,151 clients, at 2.27 times the bytes of float32. `bfv-3x12`: 8-bit inputs, at 1.13 times.",
     )
     verifier: bool = Field(
         False,

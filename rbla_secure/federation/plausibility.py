@@ -14,7 +14,7 @@ model. What helps is that a model has a past:
 
 Claim and limit. From the first round on, the model lies inside a ball around the seeded first adapter that grows by one
 honest step a round. A server can still send a bad model in the first round whose number allows its distance, patiently or by starting
-there (`benchmarks/results/model_attacks.md` says how early that is on the default job), and this check cannot tell. What is left
+there (`benchmarks/results/model_attacks.json` says how early that is on the default job), and this check cannot tell. What is left
 then is noise.
 """
 

@@ -21,7 +21,7 @@ a / (a + l q) + b / (b + l q), and the sum over all classes of the plan bounds e
 with M_b clients of a cohort whose highest band is b. A coordinate of an average is at most bound / l, as each integer is at most
 `levels`. Zero padding and gamma multiply by shares <= 1. The default job has K = 1 + 3 * 2/5: sqrt(K) = 1.48.
 
-**Weights of bands** (`row_weights.py`) are on every x_k before the clip, so all of this, noise included, is of weighted steps: row r
+**Weights of bands** (`planning/band_weights.py`) are on every x_k before the clip, so all of this, noise included, is of weighted steps: row r
 of an adapter times the weight of its band. Whoever holds an adapter against a limit multiplies first.
 
 **Filters** see updates that the server has clipped to the same C. Means over a selection, and of shortened updates: as above,

@@ -1,4 +1,4 @@
-"""What follows from a configuration alone: profiles, thresholds, bands, quorums, and what weakens a run."""
+"""What follows from a configuration alone: profiles, thresholds, bands and quorums."""
 
 from protocols import profiles
 from protocols.homomorphic import parameters

@@ -25,7 +25,7 @@ from rbla_secure.federation.secret_cohorts import Draws
 from rbla_secure.federation.spending import Spending
 from rbla_secure.lora.average import GroupAverage, Totals
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
-from rbla_secure.planning import noise as protection
+from rbla_secure.planning import noise as planned_noise
 from rbla_secure.planning import plan as plans
 from rbla_secure.planning.noise import Views
 from rbla_secure.planning.plan import Plan
@@ -125,12 +125,12 @@ def own_number_of_examples(patch: pytest.MonkeyPatch) -> None:
 
 def own_noise_is_counted(patch: pytest.MonkeyPatch) -> None:
     """A participant as it was: it is claimed to know nobody's noise, its own included."""
-    honest = protection.known_noise
+    honest = planned_noise.known_noise
 
     def nobodys(observer: Observer, colluding: int) -> int:
         return 0 if observer is Observer.PARTICIPANT else honest(observer, colluding)
 
-    patch.setattr(protection, "known_noise", nobodys)
+    patch.setattr(planned_noise, "known_noise", nobodys)
 
 
 def noise_is_missing(patch: pytest.MonkeyPatch) -> None:

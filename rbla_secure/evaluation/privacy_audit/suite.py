@@ -37,7 +37,6 @@ from rbla_secure.privacy.auditing import lower_bounds, most_shown, scores_needed
 FILE = "audit.json"
 # Fewer trials of each kind bound next to nothing.
 LEAST_TRIALS = 100
-MOST_TRIALS = 10**6
 # Trials of one batch take about so long.
 _BATCH_SECONDS = 5.0
 

@@ -15,7 +15,7 @@ from protocols.session import ClientId
 from rbla_secure.errors import PrivacyError
 from rbla_secure.federation.contribution import add_noise
 from rbla_secure.lora.adapter import Adapter, Rows
-from rbla_secure.planning import noise as protection
+from rbla_secure.planning import noise as planned_noise
 from rbla_secure.planning import plan as plans
 from rbla_secure.planning.modes import plain as plain_mode
 from rbla_secure.planning.noise import views
@@ -141,7 +141,7 @@ def test_a_participant_that_is_counted_as_a_reader_is_refuted(monkeypatch: pytes
     """The control: a view that counts all noise against it claims more than the attack leaves."""
     plan = pair_plan()
     assert plan.mechanism is not None
-    monkeypatch.setattr(protection, "known_noise", lambda _observer, colluding: colluding)
+    monkeypatch.setattr(planned_noise, "known_noise", lambda _observer, colluding: colluding)
     seen = views(plan.config, plan.mechanism, present={0: 2}, colluding=0)
 
     with pytest.raises(PrivacyError, match="above the claimed"):
