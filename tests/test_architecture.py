@@ -224,6 +224,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
         "rbla_secure.lora.fold",
+        "rbla_secure.privacy.kept_model",
         "rbla_secure.privacy.sample_level",
         "rbla_secure.evaluation.privacy_attacks.gradients",
         "rbla_secure.evaluation.arena",

@@ -27,7 +27,7 @@ of a frozen value, of an object in an attribute that is no dictionary, list or s
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ from protocols.primitives.prg import UniformStream
 from protocols.ring import IntegerVector
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
+from rbla_secure.privacy.kept_model import KeptModel
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
 
 _LOG = logging.getLogger(__name__)
@@ -91,13 +92,13 @@ def train_privately(
     model.eval()
     with _fresh_draws() as fresh:
         _check_putting_back(model, values)
-        kept = _Kept(model, values)
+        kept = KeptModel(model, values)
         _check_made_up(values, made_up, fresh)
         # Whether this works must not depend on an example: it is tried before one is looked at.
         kept.put_back()
         gradients = _OwnGradients(values, loss, fresh)
         for _ in range(mechanism.steps):
-            gradients.keep(_Kept(model, values))
+            gradients.keep(KeptModel(model, values))
             summed = np.zeros(dimension, dtype=np.int64)
             for example in poisson_batch(examples, mechanism.sample_rate, stream)[:, None]:
                 summed += clipped_sum(gradients.of(example), mechanism)
@@ -146,9 +147,9 @@ class _OwnGradients:
         self._loss = loss
         self._fresh = fresh
         self._failures: list[str] = []
-        self._kept: _Kept | None = None
+        self._kept: KeptModel | None = None
 
-    def keep(self, kept: "_Kept") -> None:
+    def keep(self, kept: KeptModel) -> None:
         """What is put back after every example from now on."""
         self._kept = kept
 
@@ -173,113 +174,6 @@ class _OwnGradients:
                 len(self._failures),
                 self._failures[0],
             )
-
-
-@final
-class _Kept:
-    """A model as a step began with it: modules' attributes, and buffers and trained values with all that a pass may do to them.
-
-    Raises:
-        PrivacyError: There is no putting back: a module keeps its tensors elsewhere than in Python (a scripted one), or a buffer is
-            computed from trained values, whose graph could not be kept.
-    """
-
-    def __init__(self, model: nn.Module, values: Sequence[nn.Parameter]) -> None:
-        modules = list(model.modules())
-        self._classes = [(module, type(module)) for module in modules]
-        self._containers = [
-            (container, container.copy()) for module in modules for container in _containers(module)
-        ]
-        tensors = {id(value): value for value in (*values, *model.parameters(), *model.buffers())}
-        copied = {id(value) for value in (*values, *model.buffers())}
-        self._tensors = [_KeptTensor(tensor, copied=key in copied) for key, tensor in tensors.items()]
-
-    def put_back(self) -> None:
-        """Whatever a forward or backward pass has changed: which tensors there are, what they hold, and what they remember of it."""
-        for module, kind in self._classes:
-            if type(module) is not kind:
-                module.__class__ = kind
-        for container, content in self._containers:
-            _restore(container, content)
-        for kept in self._tensors:
-            if (other := kept.put_back()) is not None:
-                for container, _ in self._containers:
-                    _replace(container, kept.tensor, other)
-
-
-@final
-class _KeptTensor:
-    """A tensor of a model: its place in memory, its content unless it is frozen, its hooks, and whether it is trained."""
-
-    def __init__(self, tensor: torch.Tensor, *, copied: bool) -> None:
-        if tensor.grad_fn is not None:
-            raise PrivacyError(
-                "a buffer of the model is computed from trained values: compute it in forward, where each example has its own graph"
-            )
-        self.tensor = tensor
-        self._place = tensor.data
-        self._content = tensor.detach().clone() if copied else None
-        self._trained = tensor.requires_grad
-        self._hooks = _hooks(tensor)
-
-    def put_back(self) -> torch.Tensor | None:
-        """None, or what has to take its place: a view that has become part of a graph cannot leave it."""
-        tensor = self.tensor
-        if self._content is not None:
-            if self._place.shape != self._content.shape:
-                self._place = self._content.clone()
-            self._place.copy_(self._content)
-        if tensor.grad_fn is not None:
-            try:
-                tensor.detach_()
-            except RuntimeError:
-                return self._place.detach()
-        tensor.data = self._place
-        tensor.requires_grad_(self._trained)
-        if _hooks(tensor) != self._hooks:
-            tensor._backward_hooks = self._hooks and self._hooks.copy()  # noqa: SLF001
-        return None
-
-
-def _containers(module: nn.Module) -> list[dict[str, Any] | list[Any] | set[Any]]:
-    """A module's attributes and the dictionaries, lists and sets among them: parameters, buffers, children and hooks are such."""
-    if not all(isinstance(each, dict) for each in (module._parameters, module._buffers, module._modules)):  # noqa: SLF001
-        raise PrivacyError(
-            f"{type(module).__name__} keeps its tensors elsewhere than in Python, so what an example does to them could not be put "
-            "back: use the module that it was compiled from"
-        )
-    attributes = vars(module)
-    return [attributes, *(each for each in attributes.values() if isinstance(each, (dict, list, set)))]
-
-
-def _hooks(tensor: torch.Tensor) -> dict[int, Any] | None:
-    hooks: dict[int, Any] | None = tensor._backward_hooks  # noqa: SLF001
-    return hooks and hooks.copy()
-
-
-def _restore(container: Any, content: Any) -> None:
-    """The same entries in the same order, and no other ones; nothing is written where nothing has changed."""
-    if isinstance(container, dict):
-        if list(container) != list(content):
-            container.clear()
-        elif all(container[name] is value for name, value in content.items()):
-            return
-        container.update(content)
-    elif isinstance(container, set):
-        if container != content:
-            container.clear()
-            container |= content
-    elif len(container) != len(content) or any(
-        now is not then for now, then in zip(container, content, strict=True)
-    ):
-        container[:] = content
-
-
-def _replace(container: Any, tensor: torch.Tensor, other: torch.Tensor) -> None:
-    if isinstance(container, dict):
-        for name, value in container.items():
-            if value is tensor:
-                container[name] = other
 
 
 def _trained_values(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -320,7 +214,7 @@ def _said_of(error: BaseException) -> str:
 def _check_putting_back(model: nn.Module, values: Sequence[nn.Parameter]) -> None:
     """Refuse a model that could not be put back after an example (buffers that share memory with themselves, scripted modules)."""
     try:
-        _Kept(model, values).put_back()
+        KeptModel(model, values).put_back()
     except PrivacyError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever torch raises, it is said in one way

@@ -157,7 +157,7 @@ def test_what_an_example_leaves_in_a_buffer_moves_no_other(
 ) -> None:
     """One example moves a step by its own gradient. The control leaves the buffer as it was moved, and others go along."""
     ours = moved_by_the_first(build, monkeypatch)
-    monkeypatch.setattr(sample_level._Kept, "put_back", lambda _: None)
+    monkeypatch.setattr(sample_level.KeptModel, "put_back", lambda _: None)
     careless = moved_by_the_first(build, monkeypatch)
 
     assert ours <= 1
@@ -175,7 +175,7 @@ def test_what_an_example_does_to_a_module_moves_no_other(
 
     assert moved_by_the_first(build, monkeypatch) <= 1
 
-    monkeypatch.setattr(sample_level._Kept, "put_back", lambda _: None)
+    monkeypatch.setattr(sample_level.KeptModel, "put_back", lambda _: None)
     try:
         careless = moved_by_the_first(build, monkeypatch)
     except (RuntimeError, PrivacyError):
