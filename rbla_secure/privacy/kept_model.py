@@ -2,7 +2,14 @@
 
 Gradients of single examples protect one only as long as nothing of it reaches the next (`sample_level.py`). What is kept are the
 attributes of modules with the dictionaries, lists and sets among them, and of every tensor its place in memory, graph, hooks and whether it
-is trained; of buffers and trained values the content too. Not kept: the content of frozen values, and of other objects.
+is trained; of buffers and trained values the content too. That is enough for layers that do what layers do; a forward that branches on
+its input and does one of these moves other examples, or raises where it is drawn:
+
+* it writes to a frozen value, to an object that is no dictionary, list or set of its module (one inside another included), or to a slot;
+* it changes a subclass of `dict` whose `clear`, `update` or comparison is its own (a `Counter` adds), or a set to an equal one;
+* it registers a hook that runs after a gradient is accumulated, or any hook on a tensor that has had one, or sets attributes of a tensor,
+  or a gradient of a buffer;
+* it writes a graph into a buffer that is a view and also stands in a list, or was registered before its base; it resizes storage.
 """
 
 from collections.abc import Sequence
@@ -16,7 +23,7 @@ from rbla_secure.errors import PrivacyError
 
 @final
 class KeptModel:
-    """A model as a step began with it: modules' attributes, and buffers and trained values with all that a pass may do to them.
+    """A model as a step began with it: modules' attributes, and buffers and trained values with what a pass may do to them, as said above.
 
     Raises:
         PrivacyError: There is no putting back: a module keeps its tensors elsewhere than in Python (a scripted one), or a buffer is

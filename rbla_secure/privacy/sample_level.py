@@ -20,8 +20,8 @@ closed here, each by a line with a test that fails without it:
 * The sampling rate is used as it is: batches are drawn by it, not by whole numbers.
 * An optimizer that holds other parameters than the model's (a copy, a moved model) is refused.
 
-Not covered: how long training takes, which grows with the batches; and state elsewhere that moves with some inputs alone (the content
-of a frozen value, of an object in an attribute that is no dictionary, list or set, of a global), which a made-up example does not show.
+Not covered: how long training takes, which grows with the batches; and what `kept_model.py` says is not put back, which a made-up
+example does not show. None of the product's models does any of it.
 """
 
 import logging
@@ -67,7 +67,7 @@ def train_privately(
 ) -> None:
     """Take a round's steps of DP-SGD. Run by the client.
 
-    Whether it raises depends on the model and the made-up example alone. Examples that cannot be computed are counted in
+    Whether it raises depends on the model and the made-up example alone, but for the models named in `kept_model.py`. Examples that cannot be computed are counted in
     the client's own log and nowhere else.
 
     Args:
