@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from rbla_secure.choices import DataSet, Optimizer
 from rbla_secure.config import TaskConfig, TrainingConfig
+from rbla_secure.config.choices import DataSet, Optimizer
 from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients
 from rbla_secure.evaluation.privacy_attacks.views import seen
 from rbla_secure.lora.adapter import Adapter, AdapterLayout

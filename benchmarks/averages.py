@@ -18,10 +18,10 @@ from rich.console import Console
 
 from rbla_secure import __version__
 from rbla_secure.config import load_config
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.records import RoundRecord
 from rbla_secure.job import run_job
 from rbla_secure.report.console import ConsoleReport
+from rbla_secure.run_folder.folder import RunFolder
+from rbla_secure.run_folder.records import RoundRecord
 
 RULES = {
     "rbla": (),

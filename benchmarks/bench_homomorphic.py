@@ -3,7 +3,7 @@
     pytest benchmarks/bench_homomorphic.py --benchmark-group-by=param:length
 
 The baseline is `ckks`: N = 8192, coefficients [60, 40, 40], scale 2^40, public key, serialised as it is sent. Ours are the
-profiles of `protocols/homomorphic/parameters.py`, from integers to the bytes on the wire. pytest-benchmark prints every
+profiles of `protocols/homomorphic/scheme/parameters.py`, from integers to the bytes on the wire. pytest-benchmark prints every
 time as a ratio to the fastest of its group; all steps, memory and errors are in `homomorphic_peer.py`.
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from protocols.homomorphic import polynomials, scheme
-from protocols.homomorphic.fields import to_slots
-from protocols.homomorphic.parameters import PROFILES, by_name
+from protocols.homomorphic.scheme import bfv, polynomials
+from protocols.homomorphic.scheme.fields import to_slots
+from protocols.homomorphic.scheme.parameters import PROFILES, by_name
 
 CLIENTS = 10
 
@@ -24,7 +24,7 @@ def test_upload(benchmark: BenchmarkFixture, subject: str, length: int) -> None:
     """One client, from its values to the bytes it sends."""
     values = np.random.default_rng(0).integers(-100, 101, size=length)
     if subject == "ckks":
-        tenseal = scheme.library()
+        tenseal = bfv.library()
         context = tenseal.context(
             tenseal.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 40], n_threads=1
         )
@@ -38,8 +38,8 @@ def test_upload(benchmark: BenchmarkFixture, subject: str, length: int) -> None:
             return sum(len(block.serialize()) for block in blocks)
     else:
         profile = by_name(subject)
-        secret = scheme.RoundSecret.generate(profile)
-        key = scheme.public_key(profile, polynomials.encode(secret.public_key(), profile.moduli))
+        secret = bfv.RoundSecret.generate(profile)
+        key = bfv.public_key(profile, polynomials.encode(secret.public_key(), profile.moduli))
 
         def upload() -> int:
             slots = to_slots(values, profile, members=CLIENTS)

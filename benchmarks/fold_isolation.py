@@ -28,7 +28,7 @@ from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, train_base
-from rbla_secure.tasks.dealing import Data, load_data
+from rbla_secure.tasks.splits import Data, load_data
 from rbla_secure.tasks.training import LocalTrainer, use_one_thread
 
 LOW = 8

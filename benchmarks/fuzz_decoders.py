@@ -22,8 +22,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from protocols.errors import ProtocolError
-from protocols.homomorphic import polynomials
-from protocols.homomorphic.decryptor import Charge
 from protocols.homomorphic.messages import (
     DecryptedSums,
     EncryptedInput,
@@ -31,16 +29,19 @@ from protocols.homomorphic.messages import (
     RoundKey,
     SumSignature,
 )
-from protocols.homomorphic.parameters import BFV_2X20
+from protocols.homomorphic.parties.decryptor import Charge
 from protocols.homomorphic.receipts import CommittedInputs, FixedInputs, InputReceipt
-from protocols.homomorphic.screening import MODULI, SLOTS, Screening
-from protocols.homomorphic.screening_messages import (
+from protocols.homomorphic.scheme import polynomials
+from protocols.homomorphic.scheme.parameters import BFV_2X20
+from protocols.homomorphic.screening.at_verifier import NOTHING_YET, Reference
+from protocols.homomorphic.screening.messages import (
     EvaluationKeys,
     ScreeningCopy,
     ScreeningNumbers,
     ScreeningResult,
 )
-from protocols.homomorphic.service_messages import (
+from protocols.homomorphic.screening.screening import MODULI, SLOTS, Screening
+from protocols.homomorphic.services.messages import (
     Answer,
     DecryptRequest,
     Refusal,
@@ -49,8 +50,10 @@ from protocols.homomorphic.service_messages import (
     StoredSums,
 )
 from protocols.homomorphic.terms import Services
-from protocols.homomorphic.verified_screening import NOTHING_YET, Reference
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.certificates import read_authority, read_certificate
+from protocols.identity.revocations import read_revocations
+from protocols.identity.roster import Roster
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.masking.messages import (
     KeyAdvertisement,
     KeyDirectory,
@@ -65,12 +68,9 @@ from protocols.masking.messages import (
     SurvivorSignatures,
 )
 from protocols.plain import PlainInput
-from protocols.primitives.certificates import read_authority, read_certificate
-from protocols.primitives.revocations import read_revocations
 from protocols.primitives.secret import Secret
 from protocols.primitives.signing import SigningKey
 from protocols.ring import RING_BITS, RingVector
-from protocols.roster import Roster
 from protocols.session import Segment, Session
 from protocols.wire import MAGIC, VERSION, MessageType
 from rbla_secure.errors import RblaSecureError

@@ -6,7 +6,7 @@
 The baseline is CKKS with N = 8192, coefficients [60, 40, 40] and scale 2^40: TenSEAL's example parameters and NVFlare's,
 one vector of 4,096 values per ciphertext, weights applied before encryption. It is measured under a public key, which is
 what our clients use, and beside it with a symmetric key, which every client would have to share and which therefore
-opens everybody's updates. Ours are the three profiles of `protocols/homomorphic/parameters.py`.
+opens everybody's updates. Ours are the three profiles of `protocols/homomorphic/scheme/parameters.py`.
 
 All start from the same float32 vectors of ten clients (sigma 0.01, cut at 0.06) and end with the sum as float64. Timed
 are processor seconds on one thread, per client unless marked:
@@ -43,9 +43,10 @@ import numpy as np
 import numpy.typing as npt
 from parties import machine
 
-from protocols.homomorphic import polynomials, scheme, screening, screening_scheme
-from protocols.homomorphic.fields import Slots, from_slots, to_slots
-from protocols.homomorphic.parameters import PROFILES, by_name
+from protocols.homomorphic.scheme import bfv, ckks, polynomials
+from protocols.homomorphic.scheme.fields import Slots, from_slots, to_slots
+from protocols.homomorphic.scheme.parameters import PROFILES, by_name
+from protocols.homomorphic.screening import screening
 from protocols.session import Segment
 
 Floats = npt.NDArray[np.float32]
@@ -88,7 +89,7 @@ def vectors(length: int) -> Iterator[Floats]:
 
 def peer(name: str, length: int) -> Figures:
     """The baseline."""
-    tenseal = scheme.library()
+    tenseal = bfv.library()
     kind = tenseal.ENCRYPTION_TYPE.SYMMETRIC if "symmetric" in name else tenseal.ENCRYPTION_TYPE.ASYMMETRIC
     began = time.process_time()
     context = tenseal.context(
@@ -134,10 +135,10 @@ def ours(name: str, length: int) -> Figures:
     profile = by_name(name)
     levels = 2 ** (BITS[name] - 1) - 1
     began = time.process_time()
-    secret = scheme.RoundSecret.generate(profile)
+    secret = bfv.RoundSecret.generate(profile)
     public = polynomials.encode(secret.public_key(), profile.moduli)
     keys = time.process_time() - began
-    key = scheme.public_key(profile, public)
+    key = bfv.public_key(profile, public)
     moduli, count = profile.ciphertext_moduli, profile.ciphertexts(length)
     clock, total, size, start = Clock(), None, 0, peak()
     integers = np.zeros(length, dtype=np.int64)
@@ -146,16 +147,16 @@ def ours(name: str, length: int) -> Figures:
         rounded = np.rint(values.astype(np.float64) * (levels / BOUND)).astype(np.int64)
         return rounded, to_slots(rounded, profile, members=CLIENTS)
 
-    encrypted = scheme.PublicKey._encrypted  # noqa: SLF001  # timed alone, as the baseline's counterpart is
+    encrypted = bfv.PublicKey._encrypted  # noqa: SLF001  # timed alone, as the baseline's counterpart is
 
-    def timed(key: scheme.PublicKey, row: Slots) -> Any:
+    def timed(key: bfv.PublicKey, row: Slots) -> Any:
         return clock.measure("encrypt", partial(encrypted, key, row))
 
     for values in vectors(length):
         rounded, slots = clock.measure("prepare", partial(prepare, values))
         integers += rounded
         before = clock.seconds["encrypt"]
-        with patch.object(scheme.PublicKey, "_encrypted", timed):
+        with patch.object(bfv.PublicKey, "_encrypted", timed):
             sent = clock.measure(
                 "serialise", lambda slots=slots: polynomials.encode(key.encrypt(slots), moduli)
             )
@@ -197,11 +198,11 @@ def screened(length: int) -> Figures:
         figures[name] = time.process_time() - began
         return result
 
-    secret = timed("key_seconds", screening_scheme.ScreeningSecret.generate)
+    secret = timed("key_seconds", ckks.ScreeningSecret.generate)
     keys = timed("key_serialise_seconds", secret.evaluation_keys)
-    evaluator = timed("key_load_seconds", lambda: screening_scheme.Evaluator(keys))
+    evaluator = timed("key_load_seconds", lambda: ckks.Evaluator(keys))
     public = polynomials.encode(secret.public_key(), screening.MODULI)
-    key = screening_scheme.screening_key(public)
+    key = ckks.screening_key(public)
     first, second = (values.astype(np.float64) / BOUND for values in list(vectors(length))[:2])
     rows = screening.rows({0: first}, segments, rule)
     direction = screening.unit_direction({0: first + second}, segments, rule)
@@ -253,7 +254,7 @@ def peak() -> int:
 
 def run(subject: str, length: int) -> Figures:
     """One subject at one length; called in a process of its own."""
-    scheme.library()
+    bfv.library()
     if subject == "screening":
         return screened(length)
     return peer(subject, length) if subject in PEERS else ours(subject, length)

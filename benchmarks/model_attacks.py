@@ -23,13 +23,13 @@ import torch
 from torch.nn import functional
 
 from rbla_secure.config import load_config
-from rbla_secure.federation.movement import Movement
+from rbla_secure.federation.client.movement import Movement
 from rbla_secure.federation.step_bound import average_limits, in_one_round, step_limit
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, train_base
-from rbla_secure.tasks.dealing import load_data
+from rbla_secure.tasks.splits import load_data
 from rbla_secure.tasks.training import use_one_thread
 
 STEPS: Final = 300  # of the search, for each number of rounds

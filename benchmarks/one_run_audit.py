@@ -12,8 +12,8 @@ import numpy as np
 from attacked_federation import BATCH, CLIENTS, CLIP, RANK, RANKS, RATE, WARM_STEPS, Bench
 
 from protocols.primitives.prg import UniformStream
-from rbla_secure.choices import Optimizer
 from rbla_secure.config import Config, TrainingConfig
+from rbla_secure.config.choices import Optimizer
 from rbla_secure.evaluation.privacy_attacks.canaries import ADAPTERS, Trial, client_level, example_level
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.update import UpdateRows

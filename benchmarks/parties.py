@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from protocols.identity import Identity, ThrowawayAuthority
+from protocols.identity.trust import Identity, ThrowawayAuthority
 from protocols.interface import SegmentInput, SumResult
 from protocols.masking import client as steps
 from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList

@@ -36,7 +36,7 @@ from attacked_federation import (
 )
 
 from rbla_secure import __version__
-from rbla_secure.choices import DataSet
+from rbla_secure.config.choices import DataSet
 from rbla_secure.evaluation.privacy_attacks import differencing, inversion, membership
 from rbla_secure.evaluation.privacy_attacks.singletons import singleton_probability, singletons
 from rbla_secure.evaluation.privacy_attacks.views import Noise, View, random_groups, seen

@@ -30,13 +30,13 @@ import numpy as np
 
 from protocols.interface import SumResult
 from protocols.session import RUN_ID_SIZE
-from rbla_secure.choices import Rest
+from rbla_secure.atomic_files import write_atomic
 from rbla_secure.config import Config, load_config
-from rbla_secure.durable import write_atomic
-from rbla_secure.federation.contribution import contribution
-from rbla_secure.federation.release import matrix_noise, release
+from rbla_secure.config.choices import Rest
+from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.round import average
 from rbla_secure.federation.secret_cohorts import SecretCohorts
+from rbla_secure.federation.server.opened_totals import matrix_noise, release
 from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import spread
 from rbla_secure.lora.peft_io import find_linear
@@ -45,8 +45,8 @@ from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import noise_multiplier_for
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, train_base
-from rbla_secure.tasks.dealing import load_data
 from rbla_secure.tasks.scoring import Scorer
+from rbla_secure.tasks.splits import load_data
 from rbla_secure.tasks.training import LocalTrainer, use_one_thread
 
 RESULTS = Path(__file__).parent / "results" / "privacy_utility_central.json"

@@ -13,8 +13,8 @@ import numpy as np
 from attacked_federation import CLIENTS, CLIP, RANK, RANKS, RATE, Bench, drawn_examples
 
 from protocols.primitives.prg import UniformStream
-from rbla_secure.choices import Optimizer
 from rbla_secure.config import TrainingConfig
+from rbla_secure.config.choices import Optimizer
 from rbla_secure.evaluation.privacy_attacks import membership, residuals
 from rbla_secure.evaluation.privacy_attacks.views import Noise, View, random_groups, seen
 from rbla_secure.evaluation.statistics import auc_by_client, true_positive_rate

@@ -5,14 +5,14 @@
     python benchmarks/robustness.py --anew --only TEXT   the same again, whatever is there
     python benchmarks/robustness.py --table              results/robustness.md and .html from that file
 
-Five experiments, one run of the federation each time (`rbla_secure/evaluation/arena.py`), each written down as it ends:
+Five experiments, one run of the federation each time (`rbla_secure/evaluation/attacked_run.py`), each written down as it ends:
 
 * attacks: every attack against the recommended filter with its quorum, and three against the plain mean; three seeds. 60 runs.
 * tiers: nobody attacks; whom tier-dnc-cosine rejects, by rank tier, under three partitions. Three seeds.
 * groups: medians over groups of 3 and 5 (sums over groups are all the server sees), with as many attackers as the groups stand
   and with more, against a backdoor that keeps to the clip and against clients that skip it and fill the grid. Two seeds.
 * adaptive: the adaptive attack on the default job (ten clients, two of whom attack, MNIST), against the filters that are compared
-  in `rbla_secure/robustness/names.py`, with a trigger where digits have no ink and with one where they have; four seeds. What
+  in `rbla_secure/robustness/registry.py`, with a trigger where digits have no ink and with one where they have; four seeds. What
   selects is refused there against two (a band of six holders); it is compared where all bands have seven or more.
 * holes: rank inflation against filters (krum and fl-trust aside) whose quorum is too low: what the quorum is for. One seed.
 
@@ -29,17 +29,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rbla_secure.choices import FilterName
+from rbla_secure.atomic_files import write_atomic
 from rbla_secure.config import Config, load_config
-from rbla_secure.durable import write_atomic
-from rbla_secure.evaluation.arena import Grounds, attacked_run
+from rbla_secure.config.choices import FilterName
+from rbla_secure.evaluation.attacked_run import Grounds, attacked_run
 from rbla_secure.evaluation.defences import Defence
-from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName, TriggerName
+from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName, TriggerName
 from rbla_secure.evaluation.poisoning.unclipped import unclipped_contribution
 from rbla_secure.evaluation.suite import Cell
-from rbla_secure.federation.contribution import contribution
+from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.report.evaluation import markdown, page
-from rbla_secure.robustness.names import RECOMMENDED
+from rbla_secure.robustness.registry import RECOMMENDED
 from rbla_secure.tasks.training import use_one_thread
 
 RESULTS = Path(__file__).parent / "results" / "robustness.json"

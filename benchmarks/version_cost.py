@@ -39,7 +39,7 @@ import io, json, sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from rbla_secure.cli import main
-from rbla_secure.federation.participant import Participant
+from rbla_secure.federation.client.participant import Participant
 
 mode, rounds, out = sys.argv[1:]
 up = down = 0

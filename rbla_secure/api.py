@@ -20,13 +20,13 @@ from protocols.errors import ProtocolError
 from rbla_secure import errors
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import RblaSecureError
-from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.checks import check_config
 from rbla_secure.report.account import spent, tell_forecast
 from rbla_secure.report.checked import checked_object
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.summary import Summary
+from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.run_names import new_folder
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check(config: Configured = None) -> dict[str, object]:
     Raises:
         RblaSecureError: Names the setting, its value and the rule.
     """
-    from rbla_secure.tasks.dealing import load_data  # noqa: PLC0415  # it brings torch
+    from rbla_secure.tasks.splits import load_data  # noqa: PLC0415  # it brings torch
 
     found = _config(config)
     _plan(found)

@@ -8,19 +8,19 @@ from torch.optim import Optimizer
 
 from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
-from rbla_secure.choices import RowOrder
 from rbla_secure.config import Config
+from rbla_secure.config.choices import RowOrder
 from rbla_secure.evaluation.poisoning.triggers import corner_patches, most_drawn_to, stamp
-from rbla_secure.federation.filtering import Reference
-from rbla_secure.federation.guard import Guard, PublicTests, wants_checks
+from rbla_secure.federation.server.defence import Reference
+from rbla_secure.federation.server.step_checks import Guard, PublicTests, wants_checks
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import sample_level
 from rbla_secure.privacy.sample_level import train_privately
 from rbla_secure.seeding import derive_key, derive_seed
 from rbla_secure.tasks.datasets import LabelledImages
-from rbla_secure.tasks.dealing import Data
 from rbla_secure.tasks.scoring import Scorer
+from rbla_secure.tasks.splits import Data
 from rbla_secure.tasks.training import Descent, LocalTrainer, Losses
 
 

@@ -15,33 +15,33 @@ from pathlib import Path
 from torch import nn
 
 from protocols.clock import SYSTEM_CLOCK
-from protocols.identity import YEAR_SECONDS, ThrowawayAuthority, TrustStore
+from protocols.identity.trust import YEAR_SECONDS, ThrowawayAuthority, TrustStore
 from rbla_secure.assembly import guard_of, reference_of, trainer_of
+from rbla_secure.atomic_files import replace_folder, write_atomic
 from rbla_secure.config import Config
-from rbla_secure.durable import replace_folder, write_atomic
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import RunFolderError
-from rbla_secure.federation.audit_log import FILE_NAME, Entry, EventKind
-from rbla_secure.federation.checkpoint import Progress, RunFolder
+from rbla_secure.federation.client.participant import BeforeTraining, Participant
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.filtering import Filtering
-from rbla_secure.federation.folder_checks import ADAPTER, BASE
-from rbla_secure.federation.guard import WINDOW
-from rbla_secure.federation.last_step import LastStep
-from rbla_secure.federation.participant import BeforeTraining, Participant
-from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.secret_cohorts import SecretCohorts
-from rbla_secure.federation.spending import check_spent
-from rbla_secure.federation.wanted_budgets import Wanted
+from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.services import HomomorphicRoles
+from rbla_secure.federation.server.spending import check_spent
+from rbla_secure.federation.step_bound import WINDOW
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files, find_linear
 from rbla_secure.planning.band_weights import band_weights, weights_used
 from rbla_secure.planning.opening import opening_rule
 from rbla_secure.planning.plan import Plan
 from rbla_secure.report.console import ConsoleReport
-from rbla_secure.report.learned import what_each_party_learned
+from rbla_secure.report.disclosure import what_each_party_learned
 from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary, spent_in
 from rbla_secure.report.summary import ServiceCost, Summary
+from rbla_secure.run_folder.audit_log import FILE_NAME, Entry, EventKind
+from rbla_secure.run_folder.budget_settings import Wanted
+from rbla_secure.run_folder.folder import Progress, RunFolder
+from rbla_secure.run_folder.verify import ADAPTER, BASE
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import (
@@ -55,8 +55,8 @@ from rbla_secure.tasks.base_model import (
     train_base,
 )
 from rbla_secure.tasks.datasets import LabelledImages
-from rbla_secure.tasks.dealing import Data, load_data
 from rbla_secure.tasks.scoring import Scorer
+from rbla_secure.tasks.splits import Data, load_data
 from rbla_secure.tasks.training import use_one_thread
 
 
@@ -159,7 +159,7 @@ def check_budgets(config: Config, wanted: Wanted) -> None:
         PrivacyError: A client's folder or ledger cannot be used.
     """
     # The accountant takes a second to import: only where budgets are kept.
-    from rbla_secure.federation.lifetime import join_all  # noqa: PLC0415
+    from rbla_secure.federation.client.lifetime import join_all  # noqa: PLC0415
 
     for each in join_all(planned(config), wanted).values():
         each.close()
@@ -171,7 +171,7 @@ def _count_in_budgets(
     """By client, what writes a session down in its lifetime budget; nothing where none are kept."""
     if folder.budgets is None:
         return {}
-    from rbla_secure.federation.lifetime import join_all  # noqa: PLC0415
+    from rbla_secure.federation.client.lifetime import join_all  # noqa: PLC0415
 
     joined = join_all(
         plan,

@@ -13,14 +13,22 @@ SOURCES = sorted([*ROOT.glob("protocols/**/*.py"), *ROOT.glob("rbla_secure/**/*.
 # folder. Everything not listed for a prefix is forbidden.
 VOCABULARY = {
     "rbla_secure.errors",
-    "rbla_secure.choices",
     "rbla_secure.config",
     "rbla_secure.seeding",
-    "rbla_secure.durable",
+    "rbla_secure.atomic_files",
     "rbla_secure.lora.adapter",
     "rbla_secure.lora.update",
 }
 BLOCKS = {"rbla_secure.lora", "rbla_secure.privacy", "rbla_secure.robustness", "rbla_secure.tasks"}
+FEDERATION = (
+    {"protocols", "rbla_secure.planning", "rbla_secure.run_folder"}
+    | VOCABULARY
+    | BLOCKS - {"rbla_secure.tasks"}
+)
+SHARED_BY_BOTH_SIDES = {
+    f"rbla_secure.federation.{module}"
+    for module in ("broadcast", "exchange", "messages", "noise_components", "secret_cohorts", "step_bound")
+}
 ALLOWED: dict[str, set[str]] = {
     "protocols.errors": set(),
     "protocols.ring": {"protocols.errors"},
@@ -38,7 +46,8 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.message",
     },
     "protocols.clock": set(),
-    "protocols.roster": {
+    "protocols.identity": {
+        "protocols.clock",
         "protocols.errors",
         "protocols.wire",
         "protocols.codec",
@@ -46,13 +55,6 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.message",
         "protocols.primitives",
         "protocols.session",
-    },
-    "protocols.identity": {
-        "protocols.clock",
-        "protocols.errors",
-        "protocols.primitives",
-        "protocols.session",
-        "protocols.roster",
     },
     "protocols.profiles": {"protocols.errors"},
     "protocols.transcript": {"protocols.session"},
@@ -78,7 +80,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.interface",
         "protocols.primitives",
         "protocols.profiles",
-        "protocols.identity",
+        "protocols.identity.trust",
     },
     "protocols.homomorphic": {
         "protocols.clock",
@@ -91,36 +93,23 @@ ALLOWED: dict[str, set[str]] = {
         "protocols.session",
         "protocols.interface",
         "protocols.primitives",
-        "protocols.identity",
+        "protocols.identity.trust",
     },
     "protocols.run": {"protocols.interface", "protocols.session", "protocols.transcript"},
     "rbla_secure.errors": {"protocols.errors"},
-    "rbla_secure.choices": set(),
     "rbla_secure.seeding": set(),
-    "rbla_secure.durable": set(),
+    "rbla_secure.atomic_files": set(),
     "rbla_secure.stopwatch": set(),
-    "rbla_secure.trust_anchors": {"rbla_secure.errors"},
-    "rbla_secure.key_folders": {
+    "rbla_secure.identities": {
         "protocols.clock",
-        "rbla_secure.trust_anchors",
         "protocols.errors",
-        "protocols.primitives",
-        "protocols.session",
-        "protocols.roster",
         "protocols.identity",
-        "rbla_secure.errors",
-    },
-    "rbla_secure.passphrases": {"protocols.primitives.secret"},
-    "rbla_secure.keys": {
-        "protocols.errors",
         "protocols.primitives",
         "protocols.session",
-        "protocols.roster",
         "rbla_secure.errors",
-        "rbla_secure.durable",
-        "rbla_secure.key_folders",
+        "rbla_secure.atomic_files",
     },
-    "rbla_secure.config": {"rbla_secure.errors", "rbla_secure.choices"},
+    "rbla_secure.config": {"rbla_secure.errors"},
     "rbla_secure.lora": VOCABULARY,
     "rbla_secure.robustness": VOCABULARY | {"rbla_secure.lora.bands"},
     # The rules know of no federation: matrices in, vectors out.
@@ -130,10 +119,16 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io", "rbla_secure.lora.fold"},
     # What a configuration promises knows of no round, no participant and no file.
     "rbla_secure.planning": {"protocols"} | VOCABULARY | BLOCKS - {"rbla_secure.tasks"},
-    "rbla_secure.federation": {"protocols", "rbla_secure.planning", "rbla_secure.stopwatch"}
+    # What a run leaves on disk knows of no party's secrets and of nobody who talks.
+    "rbla_secure.run_folder": {"protocols", "rbla_secure.planning"}
     | VOCABULARY
     | BLOCKS - {"rbla_secure.tasks"},
+    "rbla_secure.federation": FEDERATION | {"rbla_secure.stopwatch"},
+    # Neither side of a round knows the other's: what both compute stands above the two folders.
+    "rbla_secure.federation.client": FEDERATION | SHARED_BY_BOTH_SIDES,
+    "rbla_secure.federation.server": FEDERATION | SHARED_BY_BOTH_SIDES | {"rbla_secure.federation.round"},
     "rbla_secure.engines": {
+        "rbla_secure.run_folder",
         "rbla_secure.errors",
         "protocols.session",
         "rbla_secure.federation",
@@ -143,6 +138,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     # Attacks stand on everything that can be attacked, and nothing stands on them but what a user starts.
     "rbla_secure.evaluation": {
+        "rbla_secure.run_folder",
         "protocols.errors",
         "protocols.session",
         "protocols.primitives.prg",
@@ -152,7 +148,8 @@ ALLOWED: dict[str, set[str]] = {
     | VOCABULARY
     | BLOCKS,
     "rbla_secure.report": {
-        "protocols.homomorphic.screening",
+        "rbla_secure.run_folder",
+        "protocols.homomorphic.screening.screening",
         "protocols.profiles",
         "protocols.session",
         "rbla_secure.federation",
@@ -162,13 +159,13 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.privacy.standing",
         "rbla_secure.privacy.sample_ledger",
         "rbla_secure.privacy.lifetime_ledger",
-        "rbla_secure.choices",
         "rbla_secure.config",
-        "rbla_secure.keys",
+        "rbla_secure.identities.authority",
         "rbla_secure.robustness",
         "rbla_secure.evaluation",
     },
     "rbla_secure.assembly": {
+        "rbla_secure.run_folder",
         "protocols.primitives",
         "rbla_secure.evaluation.poisoning.triggers",
         "rbla_secure.federation",
@@ -177,7 +174,8 @@ ALLOWED: dict[str, set[str]] = {
     | VOCABULARY
     | BLOCKS,
     # An attacked run is a run: it is put together from the same parts.
-    "rbla_secure.evaluation.arena": {
+    "rbla_secure.evaluation.attacked_run": {
+        "rbla_secure.run_folder",
         "protocols",
         "rbla_secure.assembly",
         "rbla_secure.engines",
@@ -190,6 +188,7 @@ ALLOWED: dict[str, set[str]] = {
     | BLOCKS,
     # A run with canaries adds uploads as the secure sum would.
     "rbla_secure.evaluation.privacy_attacks.canaries": {
+        "rbla_secure.run_folder",
         "protocols.interface",
         "protocols.ring",
         "protocols.session",
@@ -201,6 +200,7 @@ ALLOWED: dict[str, set[str]] = {
     | BLOCKS,
     # So are the rounds and steps of an audit.
     "rbla_secure.evaluation.privacy_audit": {
+        "rbla_secure.run_folder",
         "protocols",
         "rbla_secure.assembly",
         "rbla_secure.federation",
@@ -212,14 +212,14 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.run_names": set(),
     "rbla_secure.api": {"rbla_secure", "protocols.errors"},
     "rbla_secure.job": {"rbla_secure", "protocols.clock", "protocols.identity"},
-    "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.primitives"},
+    "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.identity", "protocols.primitives"},
 }
 
 # One third-party library per file or folder; numpy is free everywhere.
 LIBRARIES: dict[str, set[str]] = {
-    "cryptography": {"protocols.primitives"},
-    "tenseal": {"protocols.homomorphic.scheme"},
-    "zstandard": {"protocols.homomorphic.seal_form"},
+    "cryptography": {"protocols.primitives", "protocols.identity"},
+    "tenseal": {"protocols.homomorphic.scheme.bfv"},
+    "zstandard": {"protocols.homomorphic.scheme.seal_form"},
     "torch": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
@@ -227,7 +227,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.privacy.kept_model",
         "rbla_secure.privacy.sample_level",
         "rbla_secure.evaluation.privacy_attacks.gradients",
-        "rbla_secure.evaluation.arena",
+        "rbla_secure.evaluation.attacked_run",
         "rbla_secure.evaluation.privacy_audit.examples",
         "rbla_secure.assembly",
         "rbla_secure.job",
@@ -241,11 +241,12 @@ LIBRARIES: dict[str, set[str]] = {
     "safetensors": {
         "rbla_secure.tasks",
         "rbla_secure.lora.peft_io",
-        "rbla_secure.federation.checkpoint_file",
-        "rbla_secure.federation.state_folder",
+        "rbla_secure.run_folder.checkpoint_file",
+        "rbla_secure.federation.client.state_folder",
     },
     "pydantic": {
         "rbla_secure.config",
+        "rbla_secure.run_folder",
         "rbla_secure.federation",
         "rbla_secure.report",
         "rbla_secure.evaluation.suite",
@@ -343,9 +344,17 @@ def test_the_rules_would_notice_a_wrong_import() -> None:
     assert rule_of("protocols.masking.client") == "protocols.masking"
     assert not any(inside("rbla_secure.config", p) for p in ALLOWED["protocols.masking"])
     assert not any(inside("protocols.masking.terms", p) for p in ALLOWED["protocols.identity"])
-    assert not any(inside("protocols.roster", p) for p in ALLOWED["protocols.masking"])
+    assert rule_of("rbla_secure.federation.client.memory") == "rbla_secure.federation.client"
+    assert not any(
+        inside("rbla_secure.federation.server.defence", p) for p in ALLOWED["rbla_secure.federation.client"]
+    )
+    assert not any(
+        inside("rbla_secure.federation.client.memory", p) for p in ALLOWED["rbla_secure.federation.server"]
+    )
+    assert not any(inside("rbla_secure.federation.round", p) for p in ALLOWED["rbla_secure.run_folder"])
+    assert not any(inside("protocols.identity.roster", p) for p in ALLOWED["protocols.masking"])
     assert not any(inside("protocols.masking.graph", p) for p in ALLOWED["protocols.homomorphic"])
-    assert not any(inside("protocols.homomorphic.scheme", p) for p in ALLOWED["protocols.masking"])
+    assert not any(inside("protocols.homomorphic.scheme.bfv", p) for p in ALLOWED["protocols.masking"])
     assert not any(inside("rbla_secure.privacy.clipping", p) for p in ALLOWED["rbla_secure.lora"])
     assert rule_of("rbla_secure.robustness.rules.krum") == "rbla_secure.robustness.rules"
     assert not any(inside("rbla_secure.privacy.noise", p) for p in ALLOWED["rbla_secure.robustness"])

@@ -31,7 +31,9 @@ from protocols.errors import (
     StageError,
     WireError,
 )
-from protocols.identity import Roster, RosterEntry, ThrowawayAuthority, TrustStore
+from protocols.identity.certificates import issue_certificate
+from protocols.identity.revocations import issue_revocations
+from protocols.identity.trust import Roster, RosterEntry, ThrowawayAuthority, TrustStore
 from protocols.interface import SegmentInput
 from protocols.masking import checks
 from protocols.masking.client import (
@@ -47,35 +49,33 @@ from protocols.masking.messages import KeyAdvertisement, MaskedInput, SurvivorSi
 from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.masking.terms import Terms
 from protocols.primitives import agreement, sealed, secret, shamir
-from protocols.primitives.certificates import issue_certificate
 from protocols.primitives.prg import UniformStream
-from protocols.primitives.revocations import issue_revocations
 from protocols.primitives.secret import Secret
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from protocols.ring import RING_BITS, centred, to_ring
 from protocols.run import run_session
 from protocols.session import Session
-from rbla_secure import keys
 from rbla_secure.config import load_config
 from rbla_secure.errors import RefusalError, RunFolderError, UpdateError
-from rbla_secure.federation import memory
-from rbla_secure.federation.audit_log import AuditLog, Entry, EventKind
 from rbla_secure.federation.broadcast import Broadcast, band_digests
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.conversation import Conversation, Turn, hold
+from rbla_secure.federation.client import memory
+from rbla_secure.federation.client.memory import Memory
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Parcel
-from rbla_secure.federation.memory import Memory
 from rbla_secure.federation.messages import StageRequest, decode_answer
-from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.key_folders import load_identity
+from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.identities import authority
+from rbla_secure.identities.folders import load_identity
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import pack, rank_bands
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import clip
 from rbla_secure.privacy.quantize import Quantizer, quantize
+from rbla_secure.run_folder.audit_log import AuditLog, Entry, EventKind
+from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.stopwatch import Stopwatch
 from tests.contracts.sessions import (
     MODEL,
@@ -1128,28 +1128,28 @@ def test_claim_18_older_lists_than_the_known_ones_are_refused() -> None:
 def test_claim_18_the_authority_signs_nothing_beside_an_older_list(tmp_path: Path) -> None:
     """The list from before a revocation is put back into the authority's folder: no command goes on from it."""
     office, common = tmp_path / "office", {"passphrase": None, "now": NOW}
-    keys.create_authority(office, name="test", days=30, **common)
+    authority.create_authority(office, name="test", days=30, **common)
     for client in ("a-01", "a-02"):
-        keys.enrol(office, client=client, rank=2, days=10, out=None, client_passphrase=None, **common)
+        authority.enrol(office, client=client, rank=2, days=10, out=None, client_passphrase=None, **common)
     older = (office / "revocations.crl").read_bytes()
-    keys.revoke(office, client="a-01", **common)
+    authority.revoke(office, client="a-01", **common)
     newest = (office / "revocations.crl").read_bytes()
 
     (office / "revocations.crl").write_bytes(older)
     with pytest.raises(EnrolmentError, match=r"revocations\.crl is revocation list 1, and roster 4"):
-        keys.renew_lists(office, **common)
+        authority.renew_lists(office, **common)
     (office / "revocations.crl").write_bytes(newest)
     (office / "certificates" / "a-02.pem").write_bytes((office / "certificates" / "a-01.pem").read_bytes())
     with pytest.raises(EnrolmentError, match=r"a-02\.pem, of client 'a-01'"):
-        keys.revoke(office, client="a-02", **common)
+        authority.revoke(office, client="a-02", **common)
 
 
 @pytest.mark.parametrize("passphrase", [None, Secret(b"correct horse battery staple")], ids=repr)
 def test_claim_19_a_private_key_is_its_owners_alone(tmp_path: Path, passphrase: Secret | None) -> None:
     """Its file has mode 0600 and is encrypted if a passphrase was given; one that others can open is not read."""
     office, folder = tmp_path / "office", tmp_path / "client"
-    keys.create_authority(office, name="test", days=30, passphrase=passphrase, now=NOW)
-    keys.enrol(
+    authority.create_authority(office, name="test", days=30, passphrase=passphrase, now=NOW)
+    authority.enrol(
         office,
         client="a-01",
         rank=2,

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
+from tests.protocols.homomorphic.test_decryptor import begin
+from tests.protocols.homomorphic.test_services import recorded, secret_parts
 
 from protocols.errors import (
     CiphertextError,
@@ -21,12 +24,12 @@ from protocols.errors import (
     SignatureError,
     StageError,
 )
-from protocols.homomorphic import scheme
 from protocols.homomorphic.messages import EncryptedInput
-from protocols.homomorphic.parameters import BFV_2X20
-from protocols.homomorphic.processes import ProcessChannel
 from protocols.homomorphic.receipts import FixedInputs
-from protocols.homomorphic.screening import Release, Screening
+from protocols.homomorphic.scheme import bfv
+from protocols.homomorphic.scheme.parameters import BFV_2X20
+from protocols.homomorphic.screening.screening import Release, Screening
+from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.homomorphic.terms import Services
 from protocols.interface import SecureSum, SegmentInput
 from protocols.masking.secure_sum import Masking
@@ -53,8 +56,6 @@ from tests.protocols.homomorphic.parties import (
     terms_of,
 )
 from tests.protocols.homomorphic.test_classes import RANKED
-from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
-from tests.protocols.homomorphic.test_decryptor import begin
 from tests.protocols.homomorphic.test_dying_workers import Assassin, asks_for_sums
 from tests.protocols.homomorphic.test_ended_sessions import handed_in, of
 from tests.protocols.homomorphic.test_ended_sessions import view as taking_back
@@ -79,7 +80,6 @@ from tests.protocols.homomorphic.test_screening_direction import (
 )
 from tests.protocols.homomorphic.test_screening_direction import TWO_BANDS as DIRECTED
 from tests.protocols.homomorphic.test_service_time import SHORT, timed, with_short_certificate
-from tests.protocols.homomorphic.test_services import recorded, secret_parts
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 
@@ -216,7 +216,7 @@ def test_claim_27_malformed_uploads_are_refused_by_name(kind: str) -> None:
 def test_claim_27_the_library_reads_no_bytes_of_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of everything that crosses in a session, no stretch is ever handed to the encryption library as it came."""
     seen: list[bytes] = []
-    library = scheme.library()
+    library = bfv.library()
 
     def spied(name: str) -> Callable[..., Any]:
         original = getattr(library, name)
@@ -229,7 +229,7 @@ def test_claim_27_the_library_reads_no_bytes_of_a_peer(monkeypatch: pytest.Monke
 
     for name in ("context_from", "bfv_vector_from", "ckks_vector_from"):
         monkeypatch.setattr(library, name, spied(name))
-    scheme.public_key.cache_clear()
+    bfv.public_key.cache_clear()
     meeting = Meeting.of(THREE_BANDS)
     crossed = [*meeting.server.requests().values()]
     meeting.fix()

@@ -21,15 +21,15 @@ from rbla_secure.cli import main
 from rbla_secure.config import Config
 from rbla_secure.errors import EvaluationError, PlanError, RefusalError
 from rbla_secure.evaluation.mounted import check_each_seen, mounted
-from rbla_secure.federation.audit_log import EventKind, read_events
 from rbla_secure.federation.broadcast import Broadcast, band_digests
-from rbla_secure.federation.contribution import contribution
-from rbla_secure.federation.memory import Memory
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.client.memory import Memory
 from rbla_secure.federation.round import RoundOutcome
+from rbla_secure.federation.server.weight_claims import refused_claims
 from rbla_secure.federation.step_bound import step_limit
-from rbla_secure.federation.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.opening import tier_protection
+from rbla_secure.run_folder.audit_log import EventKind, read_events
 from tests.contracts.sessions import make_inputs, make_session, same_bindings
 from tests.protocols.masking.parties import EveryonesMasking
 from tests.support.federations import make_adapter, make_config, make_plan

@@ -10,11 +10,11 @@ import pytest
 
 from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError, RefusalError
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.contribution import contribution, noise_key
+from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.messages import StageReply
-from rbla_secure.federation.roles import HomomorphicRoles
-from rbla_secure.federation.spending import seen_by
+from rbla_secure.federation.noise_components import noise_key
+from rbla_secure.federation.server.services import HomomorphicRoles
+from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.forecast import forecast
 from rbla_secure.planning.warnings import warnings
@@ -25,6 +25,7 @@ from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.report.privacy import spent_in
+from rbla_secure.run_folder.folder import RunFolder
 from tests.rbla_secure.federation import test_budget_folder as budgets
 from tests.rbla_secure.federation import test_lifetime as lifetime
 from tests.rbla_secure.federation import test_lifetime_cost as lifetime_cost

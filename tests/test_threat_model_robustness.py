@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.rbla_secure.federation.test_filtering import MODES
+from tests.rbla_secure.federation.test_filtering import services as services  # noqa: PLC0414  # a fixture
 
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.audit_log import EventKind, read_events
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.records import RoundRecord
-from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.planning.warnings import warnings
+from rbla_secure.run_folder.audit_log import EventKind, read_events
+from rbla_secure.run_folder.records import RoundRecord
 from tests.rbla_secure import test_restarted_screening as restarted
 from tests.rbla_secure.federation import test_filtering as clear
 from tests.rbla_secure.federation import test_groups as groups
-from tests.rbla_secure.federation.test_filtering import MODES
-from tests.rbla_secure.federation.test_filtering import services as services  # noqa: PLC0414  # a fixture
 from tests.support.defended import Integers, defended_round, make_plan, sending
 from tests.support.federations import RUN, InMemory, make_adapter, make_participants, make_session
 

@@ -12,7 +12,7 @@ from protocols.homomorphic import checks
 from protocols.homomorphic.messages import EncryptedSum
 from protocols.homomorphic.receipts import FIXED_PURPOSE, CommittedInputs, InputReceipt
 from protocols.homomorphic.terms import Terms
-from protocols.identity import Identity
+from protocols.identity.trust import Identity
 
 
 def check_committed(terms: Terms, message: CommittedInputs, *, key_id: bytes) -> None:

@@ -3,13 +3,13 @@
 from typing import ClassVar, final
 
 from protocols.errors import RosterError, ServiceError
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.client import HomomorphicClient
-from protocols.homomorphic.parameters import EncryptionProfile
-from protocols.homomorphic.screening import Screening
-from protocols.homomorphic.server import COMMIT, STAGES, UPLOAD, HomomorphicServer
+from protocols.homomorphic.parties.client import HomomorphicClient
+from protocols.homomorphic.parties.server import COMMIT, STAGES, UPLOAD, HomomorphicServer
+from protocols.homomorphic.scheme.parameters import EncryptionProfile
+from protocols.homomorphic.screening.screening import Screening
+from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.terms import Services, Terms
-from protocols.identity import Identity, TrustStore
+from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.session import ClientId, Session
 

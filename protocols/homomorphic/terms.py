@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import final
 
 from protocols.errors import EnrolmentError, IdentityError, RosterError, SessionError
-from protocols.homomorphic import screening
-from protocols.homomorphic.parameters import EncryptionProfile
-from protocols.homomorphic.polynomials import size_of
-from protocols.homomorphic.screening import Screening
-from protocols.identity import SERVICE_RANK, TrustStore
+from protocols.homomorphic.scheme.parameters import EncryptionProfile
+from protocols.homomorphic.scheme.polynomials import size_of
+from protocols.homomorphic.screening import screening
+from protocols.homomorphic.screening.screening import Screening
+from protocols.identity.trust import SERVICE_RANK, TrustStore
 from protocols.session import ClientId, Segment, Session
 
 

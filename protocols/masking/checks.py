@@ -15,7 +15,7 @@ from protocols.errors import (
     RosterError,
     SignatureError,
 )
-from protocols.identity import Identity
+from protocols.identity.trust import Identity
 from protocols.masking.messages import (
     KeyAdvertisement,
     KeyDirectory,

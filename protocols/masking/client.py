@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar, final
 
 from protocols.errors import BelowThresholdError, SealError, WireError
-from protocols.identity import Identity
+from protocols.identity.trust import Identity
 from protocols.interface import SegmentInput, check_inputs
 from protocols.masking import checks
 from protocols.masking.masks import SEED_SIZE, SegmentMasks

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import final
 
 from protocols.errors import RosterError, SessionError, StageError
-from protocols.identity import Identity, TrustStore
+from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer, check_binding
 from protocols.masking import client as steps
 from protocols.masking.checks import check_extra_secrets, check_own

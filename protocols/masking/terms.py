@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import final
 
 from protocols.errors import SessionError
-from protocols.identity import TrustStore
+from protocols.identity.trust import TrustStore
 from protocols.masking.commitments import Commitments
 from protocols.masking.graph import graph_seed, neighbours
 from protocols.masking.parameters import (

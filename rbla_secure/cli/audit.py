@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> Result:
     check_config(config)
     folder = options.out or new_folder("audits")
     # torch takes seconds to import: only once the configuration is sound.
-    from rbla_secure.durable import write_atomic
+    from rbla_secure.atomic_files import write_atomic
     from rbla_secure.evaluation.privacy_audit.suite import Terms, audit
     from rbla_secure.report import privacy_audit
 

@@ -18,7 +18,7 @@ def _run(options: argparse.Namespace) -> Result:
     from rbla_secure.job import planned
     from rbla_secure.report.checked import checked_object, tell_checked
     from rbla_secure.report.console import ConsoleReport
-    from rbla_secure.tasks.dealing import load_data
+    from rbla_secure.tasks.splits import load_data
 
     planned(config)
     load_data(config)

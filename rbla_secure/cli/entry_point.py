@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from protocols.errors import ProtocolError
 from rbla_secure.cli.parser import build_parser
 from rbla_secure.errors import RblaSecureError
-from rbla_secure.passphrases import take_passphrase
+from rbla_secure.identities.passphrases import take_passphrase
 
 DONE, FAILED = 0, 1
 

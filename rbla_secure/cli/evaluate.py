@@ -48,8 +48,8 @@ def _run(options: argparse.Namespace) -> Result:
     check_config(config)
     folder, share = options.out or new_folder("evaluations"), options.share
     # torch takes seconds to import: only once the configuration is sound.
-    from rbla_secure.durable import write_atomic
-    from rbla_secure.evaluation.poisoning.names import TriggerName
+    from rbla_secure.atomic_files import write_atomic
+    from rbla_secure.evaluation.poisoning.registry import TriggerName
     from rbla_secure.evaluation.suite import Terms, evaluate
     from rbla_secure.report import evaluation
     from rbla_secure.report.console import CellReport

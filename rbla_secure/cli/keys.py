@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rbla_secure.cli.arguments import whole_number
 from rbla_secure.cli.command import Command, CommandGroup, Result
 from rbla_secure.cli.output import say
-from rbla_secure.passphrases import PASSPHRASE_VARIABLE
+from rbla_secure.identities.passphrases import PASSPHRASE_VARIABLE
 
 if TYPE_CHECKING:
     from protocols.primitives.secret import Secret
@@ -19,21 +19,21 @@ MAX_DAYS = 36_500
 
 
 def _create_authority(options: argparse.Namespace) -> Result:
-    from rbla_secure import keys
+    from rbla_secure.identities import authority
 
-    authority = keys.create_authority(
+    record = authority.create_authority(
         options.dir, name=options.name, days=options.days, passphrase=_passphrase(options), now=_now()
     )
-    say(options, f"authority {authority.name!r} in {options.dir}; fingerprint {authority.fingerprint}")
-    return asdict(authority)
+    say(options, f"authority {record.name!r} in {options.dir}; fingerprint {record.fingerprint}")
+    return asdict(record)
 
 
 def _enrol(options: argparse.Namespace) -> Result:
-    from rbla_secure import keys
-    from rbla_secure.key_folders import read_passphrase
+    from rbla_secure.identities import authority
+    from rbla_secure.identities.folders import read_passphrase
     from rbla_secure.report.keys import client_line
 
-    record = keys.enrol(
+    record = authority.enrol(
         options.dir,
         client=options.client,
         rank=options.rank,
@@ -43,7 +43,7 @@ def _enrol(options: argparse.Namespace) -> Result:
         client_passphrase=read_passphrase(options.client_passphrase_file),
         now=_now(),
     )
-    folder = options.out or keys.client_folder(options.dir, options.client)
+    folder = options.out or authority.client_folder(options.dir, options.client)
     locked = "encrypted" if options.client_passphrase_file else "not encrypted"
     say(options, client_line(record))
     say(options, f"hand {folder} to the client, then delete it here; its key is {locked}")
@@ -51,42 +51,42 @@ def _enrol(options: argparse.Namespace) -> Result:
 
 
 def _revoke(options: argparse.Namespace) -> Result:
-    from rbla_secure import keys
+    from rbla_secure.identities import authority
     from rbla_secure.report.keys import client_line
 
-    record = keys.revoke(options.dir, client=options.client, passphrase=_passphrase(options), now=_now())
+    record = authority.revoke(options.dir, client=options.client, passphrase=_passphrase(options), now=_now())
     say(options, client_line(record), "give the new revocation list to every party")
     return asdict(record)
 
 
 def _renew(options: argparse.Namespace) -> Result:
-    from rbla_secure import keys
+    from rbla_secure.identities import authority
 
-    authority = keys.renew_lists(options.dir, passphrase=_passphrase(options), now=_now())
-    say(options, f"roster {authority.roster} and revocation list {authority.revocations} are in force")
-    return asdict(authority)
+    record = authority.renew_lists(options.dir, passphrase=_passphrase(options), now=_now())
+    say(options, f"roster {record.roster} and revocation list {record.revocations} are in force")
+    return asdict(record)
 
 
 def _list(options: argparse.Namespace) -> Result:
-    from rbla_secure import keys
+    from rbla_secure.identities import authority
     from rbla_secure.report.keys import authority_lines
 
-    authority = keys.list_clients(options.dir, now=_now())
-    say(options, *authority_lines(authority))
-    return asdict(authority)
+    record = authority.list_clients(options.dir, now=_now())
+    say(options, *authority_lines(record))
+    return asdict(record)
 
 
 def _show(options: argparse.Namespace) -> Result:
-    from rbla_secure import keys
+    from rbla_secure.identities import authority
     from rbla_secure.report.keys import client_line
 
-    record = keys.show_client(options.folder, now=_now())
+    record = authority.show_client(options.folder, now=_now())
     say(options, client_line(record))
     return asdict(record)
 
 
 def _passphrase(options: argparse.Namespace) -> "Secret | None":
-    from rbla_secure.key_folders import read_passphrase
+    from rbla_secure.identities.folders import read_passphrase
 
     return read_passphrase(options.passphrase_file, options.variable)
 
@@ -97,7 +97,7 @@ def _now() -> int:
 
 def _rank(text: str) -> int:
     """The type of a certified rank; the limit of certificates is imported where one is given, for it brings cryptography."""
-    from protocols.primitives.certificates import MAX_RANK
+    from protocols.identity.certificates import MAX_RANK
 
     return whole_number(0, MAX_RANK)(text)
 

@@ -12,7 +12,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> Result:
-    from rbla_secure.federation.checkpoint import RunFolder
+    from rbla_secure.run_folder.folder import RunFolder
 
     return work(RunFolder.open(options.folder), options)
 

@@ -11,8 +11,8 @@ from rbla_secure.errors import ConfigError
 from rbla_secure.run_names import new_folder
 
 if TYPE_CHECKING:
-    from rbla_secure.federation.checkpoint import RunFolder
-    from rbla_secure.federation.wanted_budgets import Wanted
+    from rbla_secure.run_folder.budget_settings import Wanted
+    from rbla_secure.run_folder.folder import RunFolder
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +43,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Result:
     from rbla_secure.config import load_config
-    from rbla_secure.federation.checkpoint import RunFolder
     from rbla_secure.planning.checks import check_config
+    from rbla_secure.run_folder.folder import RunFolder
 
     config = load_config(options.config, options.set)
     check_config(config)
@@ -74,7 +74,7 @@ def work(folder: "RunFolder", options: argparse.Namespace) -> Result:
 
 
 def _budgets(options: argparse.Namespace) -> "Wanted | None":
-    from rbla_secure.federation.wanted_budgets import Wanted
+    from rbla_secure.run_folder.budget_settings import Wanted
 
     limits = {
         "max_epsilon": options.lifetime_epsilon,

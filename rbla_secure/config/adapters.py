@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rbla_secure.choices import Factors, Rest
+from rbla_secure.config.choices import Factors, Rest
 from rbla_secure.config.fields import Count, CountOrZero, Positive, Table
 
 

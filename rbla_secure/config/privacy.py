@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rbla_secure.choices import Adjacency, BandWeights, Clipping, Mechanism
+from rbla_secure.config.choices import Adjacency, BandWeights, Clipping, Mechanism
 from rbla_secure.config.fields import (
     LEAST_SAMPLE_RATE,
     MOST_SAMPLE_NOISE,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rbla_secure.choices import AcrossRule, FilterName, PreStepName
+from rbla_secure.config.choices import AcrossRule, FilterName, PreStepName
 from rbla_secure.config.fields import Count, CountOrZero, NotNegative, Share, Table
 
 

@@ -11,8 +11,8 @@ from typing import Annotated
 import tomli_w
 from pydantic import Field
 
-from rbla_secure.choices import AverageRule, SecureSumMode, Upload, Weighting
 from rbla_secure.config.adapters import LoraConfig, TierConfig
+from rbla_secure.config.choices import AverageRule, SecureSumMode, Upload, Weighting
 from rbla_secure.config.fields import (
     LARGEST_STEP,
     Count,

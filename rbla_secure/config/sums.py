@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rbla_secure.choices import Encryption, Profile, Screen
+from rbla_secure.config.choices import Encryption, Profile, Screen
 from rbla_secure.config.fields import CountOrZero, Length, Table
 
 

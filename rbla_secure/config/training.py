@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from rbla_secure.choices import DataSet, Optimizer, Partition, RowOrder
+from rbla_secure.config.choices import DataSet, Optimizer, Partition, RowOrder
 from rbla_secure.config.fields import Count, CountOrZero, NotNegative, Positive, Share, Table
 
 

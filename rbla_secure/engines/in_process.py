@@ -15,8 +15,8 @@ import numpy as np
 from protocols.session import ClientId
 from rbla_secure.engines.time_limit import time_limit
 from rbla_secure.errors import TimeLimitError
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
-from rbla_secure.federation.participant import Participant
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 

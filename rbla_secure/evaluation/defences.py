@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.config import Config
+from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.modes import IN_THE_CLEAR, mode_of
 from rbla_secure.planning.quorums import members_per_round
-from rbla_secure.robustness.names import RECOMMENDED
+from rbla_secure.robustness.registry import RECOMMENDED
 
 CONFIGURED = "as configured"
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
-from rbla_secure.federation.components import Seeds
-from rbla_secure.federation.contribution import Contribute, Integers
-from rbla_secure.federation.participant import LocalTraining
+from rbla_secure.federation.client.contribution import Contribute
+from rbla_secure.federation.client.participant import LocalTraining
+from rbla_secure.federation.noise_components import Integers, Seeds
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows

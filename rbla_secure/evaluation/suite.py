@@ -12,12 +12,12 @@ from typing import final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rbla_secure.atomic_files import write_atomic
 from rbla_secure.config import Config
-from rbla_secure.durable import write_atomic
 from rbla_secure.errors import RunFolderError
-from rbla_secure.evaluation.arena import Grounds, attacked_run
+from rbla_secure.evaluation.attacked_run import Grounds, attacked_run
 from rbla_secure.evaluation.defences import Defence, defences
-from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName, TriggerName
+from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName, TriggerName
 from rbla_secure.tasks.training import use_one_thread
 
 FILE = "evaluation.json"

@@ -11,7 +11,7 @@ norm of the round). A client hashes the rows that it is given itself and is told
 different roots share no masks, whichever bands they have in common.
 
 What the root cannot do. It makes all clients agree on the bytes of the model, not on the function: a client that drops the
-rows beyond its rank does not see what they do. See :class:`rbla_secure.choices.Rest`.
+rows beyond its rank does not see what they do. See :class:`rbla_secure.config.choices.Rest`.
 """
 
 import hashlib

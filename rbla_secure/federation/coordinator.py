@@ -6,21 +6,22 @@ from typing import final
 
 from protocols.interface import SecureSum
 from rbla_secure.errors import AbortedRunError
-from rbla_secure.federation.audit_log import Entry, EventKind
-from rbla_secure.federation.checkpoint import Progress, RunFolder
-from rbla_secure.federation.conversation import Conversation
 from rbla_secure.federation.exchange import Exchange
-from rbla_secure.federation.filtering import Filtering
-from rbla_secure.federation.guard import Guard
-from rbla_secure.federation.records import RoundRecord, RoundSeconds, aborted_in_a_row
-from rbla_secure.federation.release import matrix_noise
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts, check_draws
-from rbla_secure.federation.sessions import session_of
-from rbla_secure.federation.spending import SampleSpending, Spending
+from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.federation.server.opened_totals import matrix_noise
+from rbla_secure.federation.server.round_record import record_of
+from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.sessions import session_of
+from rbla_secure.federation.server.spending import SampleSpending, Spending
+from rbla_secure.federation.server.step_checks import Guard
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import MatrixNoise
+from rbla_secure.run_folder.audit_log import Entry, EventKind
+from rbla_secure.run_folder.folder import Progress, RunFolder
+from rbla_secure.run_folder.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.stopwatch import Stopwatch
 
 # adapter -> (accuracy, loss) on the held-out examples
@@ -176,7 +177,7 @@ class Coordinator:
             accuracy, loss = self.evaluate(outcome.adapter)
         spent = {name: now - before[name] for name, now in self._spent().items()}
         number, cohort = current.session.round, current.session.members
-        record = RoundRecord.of(
+        record = record_of(
             self.plan, outcome, round_number=number, cohort=cohort, accuracy=accuracy, loss=loss
         )
         private = self.plan.mechanism is not None or self.plan.sample_level is not None

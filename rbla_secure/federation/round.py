@@ -13,14 +13,14 @@ from itertools import zip_longest
 from protocols.interface import SumResult
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
-from rbla_secure.choices import Adjacency, AverageRule
-from rbla_secure.federation.conversation import Conversation, Turn, hold
+from rbla_secure.config.choices import Adjacency, AverageRule
 from rbla_secure.federation.exchange import Exchange
-from rbla_secure.federation.filtering import NEVER, Filtering, Judged
-from rbla_secure.federation.guard import Guard
-from rbla_secure.federation.release import Released, nothing_opened, release
-from rbla_secure.federation.step_check import check_average
-from rbla_secure.federation.weight_claims import refused_claims
+from rbla_secure.federation.server.average_check import check_average
+from rbla_secure.federation.server.defence import NEVER, Filtering, Judged
+from rbla_secure.federation.server.opened_totals import Released, nothing_opened, release
+from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.federation.server.step_checks import Guard
+from rbla_secure.federation.server.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import (
     GroupAverage,
@@ -36,7 +36,7 @@ from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
 from rbla_secure.privacy.quantize import dequantize, dequantize_weighted
-from rbla_secure.robustness.after import Decision
+from rbla_secure.robustness.step_decisions import Decision
 
 # Told who is about to train.
 Told = Callable[[Collection[ClientId]], None]

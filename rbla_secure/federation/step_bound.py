@@ -50,13 +50,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, final
 
-from rbla_secure.choices import AcrossRule, FilterName, PreStepName
 from rbla_secure.config import RobustnessConfig
-from rbla_secure.federation.guard import WINDOW
+from rbla_secure.config.choices import AcrossRule, FilterName, PreStepName
 from rbla_secure.planning.filter_options import options
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import band_buckets, band_groups, bands_and_holders, row_quorum
 
+# Rounds of a check of public accuracy whose adapters are remembered; the best of them is what a new one is compared with.
+WINDOW = 3
 # The logarithm of how rarely the noise of an honest round exceeds one limit: 2^-40.
 _TAIL: Final = 40 * math.log(2)
 # What sums in float64 may be off, relative; far above it.
@@ -125,7 +126,7 @@ def average_limits(plan: Plan, *, clip_norm: float | None = None) -> AverageLimi
 def step_limit(plan: Plan) -> float:
     """The largest L2 norm, over all rows, by which one honest round moves the global adapter, before float32 rounding.
 
-    With a check of public accuracy a round may also go back by `WINDOW` - 1 steps (`guard.py`). Infinite under fl-trust.
+    With a check of public accuracy a round may also go back by `WINDOW` - 1 steps (`server/step_checks.py`). Infinite under fl-trust.
     With weights of bands a bound of it: the limit is of the weighted step, which is least lengthened by the smallest weight.
     """
     least = min(plan.band_weights[band.index] for band in plan.bands_that_open)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from rbla_secure.durable import write_atomic
+from rbla_secure.atomic_files import write_atomic
 from rbla_secure.errors import AdapterError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 

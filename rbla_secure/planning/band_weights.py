@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from rbla_secure.choices import AverageRule, BandWeights, Factors, RowOrder
 from rbla_secure.config import Config
+from rbla_secure.config.choices import AverageRule, BandWeights, Factors, RowOrder
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.adapter import AdapterLayout
 from rbla_secure.lora.bands import Band

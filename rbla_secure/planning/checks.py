@@ -5,7 +5,8 @@ Nothing here needs a model or data.
 
 from protocols.ring import RING_BITS, capacity
 from protocols.session import MAX_MEMBERS, MIN_MEMBERS
-from rbla_secure.choices import (
+from rbla_secure.config import LEAST_SAMPLE_NOISE, MOST_SAMPLED_STEPS, Config
+from rbla_secure.config.choices import (
     Adjacency,
     AverageRule,
     Mechanism,
@@ -13,7 +14,6 @@ from rbla_secure.choices import (
     RowOrder,
     Weighting,
 )
-from rbla_secure.config import LEAST_SAMPLE_NOISE, MOST_SAMPLED_STEPS, Config
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.planning.band_weights import check_band_weights

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from protocols.session import ClientId
-from rbla_secure.choices import Mechanism
 from rbla_secure.config import Config, TierConfig
+from rbla_secure.config.choices import Mechanism
 from rbla_secure.seeding import derive_seed
 
 

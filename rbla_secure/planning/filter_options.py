@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rbla_secure.config import Config
 from rbla_secure.lora.update import RealVector
-from rbla_secure.robustness.names import FilterOptions
+from rbla_secure.robustness.registry import FilterOptions
 
 
 def options(config: Config, *, reference: Mapping[int, RealVector] | None = None) -> FilterOptions:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from rbla_secure.choices import Adjacency, Factors, Mechanism
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Adjacency, Factors, Mechanism
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.budget import coarsest, expected_present, participations, planned_steps
 from rbla_secure.planning.modes import mode_of

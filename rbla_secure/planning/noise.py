@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from protocols.profiles import MaskingProfile
 from protocols.ring import capacity
-from rbla_secure.choices import Adjacency, Mechanism, Upload, Weighting
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Adjacency, Mechanism, Upload, Weighting
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.modes import mode_of

@@ -1,7 +1,7 @@
 """What a configuration says of client-level noise and of the grid of integers, before anything is worked out."""
 
-from rbla_secure.choices import Adjacency, Clipping, Mechanism, RowOrder
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Adjacency, Clipping, Mechanism, RowOrder
 from rbla_secure.privacy.quantize import Quantizer
 
 

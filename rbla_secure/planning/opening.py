@@ -1,8 +1,8 @@
 """With how many survivors sums open, and what keeps a server from opening a sum over few clients among zeros."""
 
 from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
-from rbla_secure.choices import Rest, RowOrder
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Rest, RowOrder
 from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise_settings import whoever_is_there
 from rbla_secure.planning.quorums import (

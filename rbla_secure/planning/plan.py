@@ -14,20 +14,20 @@ from typing import Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.screening import STEP, Release, Screening
-from protocols.identity import Identity, TrustStore
+from protocols.homomorphic.screening.screening import STEP, Release, Screening
+from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.charge import Charge
+from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.session import ClientId, ExtraReveal, Segment, Session
-from rbla_secure.choices import (
+from rbla_secure.config import Config
+from rbla_secure.config.choices import (
     Adjacency,
     Factors,
     Rest,
     Upload,
     Weighting,
 )
-from rbla_secure.config import Config
 from rbla_secure.errors import RefusalError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.bands import Band, held_bands, rank_bands

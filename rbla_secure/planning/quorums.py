@@ -1,18 +1,18 @@
 """What follows from a configuration alone: profiles, thresholds, bands and quorums."""
 
 from protocols import profiles
-from protocols.homomorphic import parameters
-from protocols.homomorphic.parameters import EncryptionProfile
+from protocols.homomorphic.scheme import parameters
+from protocols.homomorphic.scheme.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
 from protocols.profiles import MaskingProfile
-from rbla_secure.choices import PreStepName
 from rbla_secure.config import Config
+from rbla_secure.config.choices import PreStepName
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness import quorum
 from rbla_secure.robustness.grouping import group_sizes
-from rbla_secure.robustness.names import least_holders
+from rbla_secure.robustness.registry import least_holders
 
 WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
 

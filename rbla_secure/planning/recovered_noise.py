@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import final
 
 from protocols.session import MAX_EXTRA_SECRETS
-from rbla_secure.choices import Mechanism, Profile
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Mechanism, Profile
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.modes import mode_of

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from rbla_secure.choices import Clipping, FilterName, PreStepName, Upload, Weighting
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Clipping, FilterName, PreStepName, Upload, Weighting
 from rbla_secure.errors import PlanError, RobustnessError
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.planning.cohort import cohort_size, tier_clients
@@ -12,8 +12,8 @@ from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise_settings import noisy
 from rbla_secure.planning.quorums import band_voters, bands_and_holders, largest_f, row_quorum
 from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
-from rbla_secure.robustness.names import build
 from rbla_secure.robustness.quorum import band_quorum
+from rbla_secure.robustness.registry import build
 
 
 def check_robustness(config: Config) -> None:

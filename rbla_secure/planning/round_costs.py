@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, final
 
-from rbla_secure.choices import BandWeights, RowOrder
+from rbla_secure.config.choices import BandWeights, RowOrder
 from rbla_secure.planning.band_weights import band_profiles
 from rbla_secure.planning.budget import expected_views, least_faced, noise_for, participations
 from rbla_secure.planning.noise import claimed

@@ -15,8 +15,8 @@ from typing import Annotated, Literal, Self, final
 
 from pydantic import Field, ValidationError
 
-from rbla_secure.choices import Adjacency, Mechanism
-from rbla_secure.durable import write_atomic
+from rbla_secure.atomic_files import write_atomic
+from rbla_secure.config.choices import Adjacency, Mechanism
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger_fields import (

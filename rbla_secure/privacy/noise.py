@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self, final
 
 from protocols.ring import capacity
-from rbla_secure.choices import Adjacency
+from rbla_secure.config.choices import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.banded_matrix import INDEPENDENT, column_norm, step_growth
 from rbla_secure.privacy.clipping import rounded_norm

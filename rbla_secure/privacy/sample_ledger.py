@@ -11,7 +11,7 @@ from typing import Literal, Self, final
 
 from pydantic import ValidationError
 
-from rbla_secure.durable import write_atomic
+from rbla_secure.atomic_files import write_atomic
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger_fields import (

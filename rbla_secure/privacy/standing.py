@@ -11,7 +11,7 @@ the sum alone, without a budget, is called a reading and no bound.
 
 from enum import StrEnum
 
-from rbla_secure.choices import Mechanism
+from rbla_secure.config.choices import Mechanism
 from rbla_secure.privacy.figures import exact
 
 

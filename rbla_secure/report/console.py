@@ -9,15 +9,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rbla_secure.config import Config
-from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.opening import asked_threshold, band_quorum, opening_rule
 from rbla_secure.planning.quorums import band_groups, bands_and_holders
 from rbla_secure.planning.warnings import warnings
 from rbla_secure.report.defences import defence_lines, group_margins
-from rbla_secure.report.learned import Learned
+from rbla_secure.report.disclosure import Learned
 from rbla_secure.report.summary import Seconds, Summary
+from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 
 if TYPE_CHECKING:  # it brings torch, which takes seconds to import
     from rbla_secure.evaluation.suite import Cell

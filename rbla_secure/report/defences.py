@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from rbla_secure.choices import FilterName, PreStepName
 from rbla_secure.config import Config
+from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.planning.opening import group_quorum
 from rbla_secure.planning.quorums import band_groups, band_voters, largest_f
-from rbla_secure.robustness.names import MEASURED
+from rbla_secure.robustness.registry import MEASURED
 
 
 @final

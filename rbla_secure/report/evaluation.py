@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rbla_secure.evaluation.defences import CONFIGURED, Defence
-from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName
+from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName
 from rbla_secure.evaluation.suite import MAX_LOSS, MAX_SUCCESS, Cell, Summed, summed, worst
-from rbla_secure.robustness.names import MEASURED
+from rbla_secure.robustness.registry import MEASURED
 
 Table = Mapping[tuple[str, AttackName], Summed]
 

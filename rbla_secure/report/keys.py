@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from rbla_secure.keys import AuthorityRecord, ClientRecord
+from rbla_secure.identities.authority import AuthorityRecord, ClientRecord
 
 
 def client_line(record: ClientRecord) -> str:

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from rbla_secure.federation.budget_folder import is_budget_folder, look_at_budgets
+from rbla_secure.federation.client.budget_folder import is_budget_folder, look_at_budgets
 from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
 

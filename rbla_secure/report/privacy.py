@@ -7,13 +7,13 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from rbla_secure.choices import Adjacency, Mechanism
-from rbla_secure.federation.ledger_checks import look_at_ledgers
+from rbla_secure.config.choices import Adjacency, Mechanism
 from rbla_secure.planning.forecast import WHO_ANSWERED, Forecast, SampleForecast
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.standing import Standing, standing, standing_in_words
+from rbla_secure.run_folder.ledger_checks import look_at_ledgers
 
 WORTHLESS = "SIMULATION: the noise followed from the seed, so these figures are worthless as protection"
 

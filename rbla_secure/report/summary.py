@@ -5,9 +5,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from rbla_secure.federation.checkpoint import Progress
-from rbla_secure.federation.records import RoundRecord, RoundSeconds, suspicion_after, total_seconds
 from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
+from rbla_secure.run_folder.folder import Progress
+from rbla_secure.run_folder.records import RoundRecord, RoundSeconds, suspicion_after, total_seconds
 
 # "last5": what a run has settled on, less noisy than its last round alone.
 SETTLED_ROUNDS = 5

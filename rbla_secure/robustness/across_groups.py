@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rbla_secure.choices import AcrossRule
+from rbla_secure.config.choices import AcrossRule
 from rbla_secure.errors import RobustnessError
 from rbla_secure.lora.update import BandTotal, RealVector, l2_norm
 from rbla_secure.robustness.grouping import Group

@@ -170,7 +170,7 @@ class TierDncCosine(Selection):
     The two see different attacks: small changes in common (ALIE) show in the top direction, independent noise and turned
     signs against the previous step. In round 1 divide and conquer decides alone, and what it does to clients that are
     followed it does here too. Not recommended: an attacker that knows the rule stays inside it
-    (:data:`rbla_secure.robustness.names.RECOMMENDED` says what was measured).
+    (:data:`rbla_secure.robustness.registry.RECOMMENDED` says what was measured).
 
     Args:
         coordinates: As in :class:`DivideAndConquer`.

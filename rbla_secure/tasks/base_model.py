@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional
 
-from rbla_secure.durable import write_atomic
+from rbla_secure.atomic_files import write_atomic
 from rbla_secure.errors import RunFolderError
 from rbla_secure.tasks.datasets import CLASSES, PIXELS, LabelledImages
 

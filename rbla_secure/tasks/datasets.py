@@ -18,8 +18,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from rbla_secure.choices import DataSet
 from rbla_secure.config import TaskConfig
+from rbla_secure.config.choices import DataSet
 from rbla_secure.errors import DataError
 
 PIXELS = 784

@@ -12,8 +12,8 @@ from peft import PeftModel
 from torch import nn
 from torch.nn import functional
 
-from rbla_secure.choices import Factors, Optimizer
 from rbla_secure.config import TrainingConfig
+from rbla_secure.config.choices import Factors, Optimizer
 from rbla_secure.errors import AdapterError, DataError, PrivacyError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, Rows
 from rbla_secure.lora.fold import computing

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.identity import TrustStore
+from protocols.identity.trust import TrustStore
 from protocols.wire import MessageType
 from tests.support.fuzzer import FUZZER
 

@@ -13,7 +13,7 @@ import pytest
 
 from protocols.errors import StageError
 from protocols.homomorphic import checks
-from protocols.homomorphic import client as encrypting
+from protocols.homomorphic.parties import client as encrypting
 from protocols.homomorphic.receipts import FIXED_PURPOSE, FixedInputs, InputReceipt
 from protocols.interface import SumClient
 from protocols.masking import client as steps

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rbla_secure.cli import main
-from rbla_secure.federation.budget_folder import look_at_budgets
+from rbla_secure.federation.client.budget_folder import look_at_budgets
 from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
 from rbla_secure.report.lifetime import OF_DRAWS

@@ -12,15 +12,15 @@ from rbla_secure.assembly import guard_of
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.evaluation.poisoning.triggers import corner_patches, stamp
-from rbla_secure.federation.audit_log import EventKind, read_events
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.figures import rounded_up
-from rbla_secure.robustness.after import Action
+from rbla_secure.robustness.step_decisions import Action
+from rbla_secure.run_folder.audit_log import EventKind, read_events
 from rbla_secure.tasks.base_model import train_base
 from rbla_secure.tasks.datasets import LabelledImages
-from rbla_secure.tasks.dealing import load_data
+from rbla_secure.tasks.splits import load_data
 from rbla_secure.tasks.training import LocalTrainer
 from tests.support.run_folders import go_back_to
 from tests.support.tiny_job import adapter_sha256, job, metrics, write_images

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.tasks.dealing import load_data
+from rbla_secure.run_folder.folder import RunFolder
+from rbla_secure.tasks.splits import load_data
 from tests.support.tiny_job import adapter_sha256, files, job, metrics, write_images
 
 BANDS = {"rows 1-2": (0, 2), "rows 3-4": (2, 4), "rows 5-8": (4, 8), "rows 9-16": (8, 16)}

@@ -12,7 +12,7 @@ import pytest
 from protocols.session import ClientId, Session
 from rbla_secure.cli import main
 from rbla_secure.federation.secret_cohorts import Draws, SecretCohorts
-from rbla_secure.federation.spending import Spending
+from rbla_secure.federation.server.spending import Spending
 from rbla_secure.planning import cohort
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import MatrixNoise

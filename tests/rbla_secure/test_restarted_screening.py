@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from rbla_secure.cli import main as main  # noqa: PLC0414  # for a claim too
-from rbla_secure.federation.audit_log import EventKind, read_events
-from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.report.console import ConsoleReport
+from rbla_secure.run_folder.audit_log import EventKind, read_events
 from tests.support.run_folders import snapshot
 from tests.support.tiny_job import adapter_sha256, job
 from tests.support.tiny_job import write_images as write_images  # noqa: PLC0414  # for a claim too

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rbla_secure.cli import main
-from rbla_secure.federation.audit_log import EventKind, read_events
+from rbla_secure.run_folder.audit_log import EventKind, read_events
 from tests.support.run_folders import die_before_the_end_of, go_back_to
 from tests.support.tiny_job import (
     adapter_sha256,
@@ -324,7 +324,7 @@ def test_a_crash_between_metrics_and_checkpoint_costs_one_round(
         path.write_bytes(data)
 
     with monkeypatch.context() as patch:
-        patch.setattr("rbla_secure.federation.checkpoint.write_atomic", crash)
+        patch.setattr("rbla_secure.run_folder.folder.write_atomic", crash)
         with pytest.raises(CrashError):
             main(["run", "--out", str(folder), *arguments])
     too_many = (folder / "metrics.jsonl").read_text().splitlines()

@@ -19,9 +19,9 @@ from safetensors.numpy import load_file
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.errors import RunFolderError
-from rbla_secure.federation.audit_log import AuditLog, EventKind, read_events
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.history import History
+from rbla_secure.run_folder.audit_log import AuditLog, EventKind, read_events
+from rbla_secure.run_folder.folder import RunFolder
+from rbla_secure.run_folder.history import History
 from tests.support.federations import make_config
 from tests.support.folder_edits import (
     Edit,
@@ -201,8 +201,8 @@ def test_the_careless_party_believes_an_entry_of_nobody(
     folder = copy_of(runs["noisy"], tmp_path)
     EDITS["privacy.json: an unlogged entry for round 77 of nobody"][1](folder)
     monkeypatch.setattr("rbla_secure.privacy.ledger_state._not_left_by_a_crash", lambda *_: "")
-    monkeypatch.setattr("rbla_secure.federation.ledger_checks._not_of_its_session", lambda *_: "")
-    monkeypatch.setattr("rbla_secure.federation.spending.Spending._check_last", lambda *_, **__: None)
+    monkeypatch.setattr("rbla_secure.run_folder.ledger_checks._not_of_its_session", lambda *_: "")
+    monkeypatch.setattr("rbla_secure.federation.server.spending.Spending._check_last", lambda *_, **__: None)
 
     assert main(["resume", str(folder)]) == 0
 
@@ -217,7 +217,7 @@ def test_the_careless_party_takes_a_result_of_nothing_spent(
     """The control of the early result: unasked for its spending, the line passes for one that a crash left."""
     folder = copy_of(runs["noisy"], tmp_path)
     EDITS["a result of a round whose spending the log does not hold"][1](folder)
-    monkeypatch.setattr("rbla_secure.federation.folder_checks._must_have_spent", lambda *_: {})
+    monkeypatch.setattr("rbla_secure.run_folder.verify._must_have_spent", lambda *_: {})
 
     assert main(["resume", str(folder)]) == 0
 
@@ -479,7 +479,7 @@ def test_account_of_a_run_that_goes_on_meanwhile(
         AuditLog(path, observe=found.take)
         return found
 
-    monkeypatch.setattr("rbla_secure.federation.ledger_checks._history", history_of)
+    monkeypatch.setattr("rbla_secure.run_folder.ledger_checks._history", history_of)
 
     assert main(["account", str(folder)]) == code
 

@@ -10,11 +10,11 @@ from rbla_secure.assembly import private_descent
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.planning.checks import check_config
 from rbla_secure.privacy import accounting
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps
 from rbla_secure.privacy.sample_ledger import FILE, SampleLedger
+from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.tasks.training import Losses
 from tests.support.tiny_job import job, write_images
 

@@ -11,7 +11,7 @@ import pytest
 
 from protocols.session import ClientId, Session
 from rbla_secure.cli import main
-from rbla_secure.federation.spending import Spending
+from rbla_secure.federation.server.spending import Spending
 from rbla_secure.privacy.ledger import Shown
 from tests.support.own_epsilon import composed, faced
 from tests.support.tiny_job import job, metrics, write_images

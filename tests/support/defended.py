@@ -9,14 +9,14 @@ from protocols.interface import SegmentInput
 from protocols.plain import PlainInput
 from protocols.ring import centred, to_ring
 from protocols.session import ClientId
-from rbla_secure.federation.contribution import contribution
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
-from rbla_secure.federation.filtering import Filtering, Reference
-from rbla_secure.federation.guard import Guard
-from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.messages import StageReply, decode_answer
-from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.server.defence import Filtering, Reference
+from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.step_checks import Guard
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed

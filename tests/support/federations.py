@@ -8,11 +8,11 @@ import numpy as np
 
 from protocols.session import ClientId, Session
 from rbla_secure.config import Config
-from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.client.participant import LocalTraining, Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRequest
-from rbla_secure.federation.participant import LocalTraining, Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.cohort import sample_cohort
 from rbla_secure.planning.plan import Plan

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from rbla_secure.federation.audit_log import read_events
+from rbla_secure.run_folder.audit_log import read_events
 from tests.support.run_folders import (
     as_ledger,
     die_before_the_end_of,

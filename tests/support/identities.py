@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SecureSum
 from protocols.session import ClientId
 from rbla_secure.planning.plan import Plan

@@ -13,17 +13,17 @@ import torch
 
 from protocols.interface import SumResult
 from protocols.session import ClientId
-from rbla_secure.choices import RowOrder
-from rbla_secure.federation import conversation as conversations
-from rbla_secure.federation import memory
-from rbla_secure.federation import participant as participants
+from rbla_secure.config.choices import RowOrder
 from rbla_secure.federation.broadcast import band_digests, encode_rest
-from rbla_secure.federation.contribution import contribution
-from rbla_secure.federation.conversation import Conversation, Turn, hold
+from rbla_secure.federation.client import memory
+from rbla_secure.federation.client import participant as participants
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Parcel
 from rbla_secure.federation.messages import StageRequest
-from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.round import prepare_round
+from rbla_secure.federation.server import session_server as conversations
+from rbla_secure.federation.server.session_server import Conversation, Turn, hold
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning import plan as plans

@@ -16,13 +16,14 @@ from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.session import ClientId, Session
 from rbla_secure import assembly
-from rbla_secure.federation import contribution, spending
-from rbla_secure.federation import release as releases
 from rbla_secure.federation import round as rounds
-from rbla_secure.federation.contribution import Integers
-from rbla_secure.federation.release import Released
+from rbla_secure.federation.client import contribution
+from rbla_secure.federation.noise_components import Integers
 from rbla_secure.federation.secret_cohorts import Draws
-from rbla_secure.federation.spending import Spending
+from rbla_secure.federation.server import opened_totals as releases
+from rbla_secure.federation.server import spending
+from rbla_secure.federation.server.opened_totals import Released
+from rbla_secure.federation.server.spending import Spending
 from rbla_secure.lora.average import GroupAverage, Totals
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate
 from rbla_secure.planning import noise as planned_noise

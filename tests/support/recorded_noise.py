@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 
-from rbla_secure.federation import components, contribution, participant, release
+from rbla_secure.federation import noise_components
+from rbla_secure.federation.client import contribution, participant
+from rbla_secure.federation.server import opened_totals
 from rbla_secure.privacy import sample_level
 from tests.support import privacy_loss
 from tests.support.own_epsilon import of_gaussian
@@ -66,7 +68,7 @@ def _patched(record: Recorder, patch: pytest.MonkeyPatch) -> Recorder:
 
 def _patch_parties(record: Recorder, patch: pytest.MonkeyPatch) -> None:
     """Who draws, and in which attempt."""
-    inputs, released = participant.Participant._inputs, release.release
+    inputs, released = participant.Participant._inputs, opened_totals.release
 
     def of_client(self: Any, session: Any, *arguments: Any, **keywords: Any) -> Any:
         record._party, record._attempt = self._name, (session.round, session.attempt)
@@ -85,8 +87,12 @@ def _patch_parties(record: Recorder, patch: pytest.MonkeyPatch) -> None:
 
 def _patch_draws(record: Recorder, patch: pytest.MonkeyPatch) -> None:
     """What is drawn, band by band."""
-    draw, add, remove = contribution.discrete_gaussian, contribution.add_noise, components.remove_components
-    add_removable, component = components.add_components, components._component
+    draw, add, remove = (
+        contribution.discrete_gaussian,
+        contribution.add_noise,
+        noise_components.remove_components,
+    )
+    add_removable, component = noise_components.add_components, noise_components._component
 
     def drawn(sigma: float, count: int, stream: Any) -> Any:
         band = record._bands.pop(0)
@@ -129,15 +135,15 @@ def _patch_draws(record: Recorder, patch: pytest.MonkeyPatch) -> None:
             return component(std, length, seed)
 
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(components, "_component", noted)
+            inner.setattr(noise_components, "_component", noted)
             return call()
 
     patch.setattr(contribution, "discrete_gaussian", drawn)
     patch.setattr(sample_level, "discrete_gaussian", stepped)
     patch.setattr(contribution, "add_noise", added)
-    patch.setattr(release, "add_noise", added)
+    patch.setattr(opened_totals, "add_noise", added)
     patch.setattr(contribution, "add_components", removable)
-    patch.setattr(release, "remove_components", removed)
+    patch.setattr(opened_totals, "remove_components", removed)
 
 
 def longest(clip_norm: float, scale: float, dimension: int) -> float:

@@ -32,7 +32,9 @@ import numpy.typing as npt
 import pytest
 import scipy.linalg
 
-from rbla_secure.federation import contribution, release, secret_cohorts
+from rbla_secure.federation import secret_cohorts
+from rbla_secure.federation.client import contribution
+from rbla_secure.federation.server import opened_totals
 from rbla_secure.privacy import banded_matrix
 from tests.support import privacy_loss
 from tests.support.noise_law import has_std
@@ -86,7 +88,7 @@ def watching(patch: pytest.MonkeyPatch) -> Iterator[Watched]:
 
 
 def _watch_noise(watched: Watched, patch: pytest.MonkeyPatch) -> None:
-    released = release.release
+    released = opened_totals.release
 
     def of_server(plan: Any, session: Any, mechanism: Any, sums: Any, *rest: Any) -> Any:
         watched._drawn.clear()

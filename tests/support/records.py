@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rbla_secure.federation.records import RoundRecord, RoundSeconds
+from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 
 
 def make_record(**changes: Any) -> RoundRecord:

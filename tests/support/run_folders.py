@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from rbla_secure.federation.audit_log import Event, EventKind, read_events
+from rbla_secure.run_folder.audit_log import Event, EventKind, read_events
 
 LEDGERS = ("privacy.json", "privacy-samples.json")
 RESULTS = (EventKind.ROUND_FINISHED, EventKind.ROUND_ABORTED)

@@ -25,7 +25,7 @@ from rbla_secure.evaluation.poisoning.knowledge import (
     Strength,
     Training,
 )
-from rbla_secure.evaluation.poisoning.names import BY_DATA, AttackName
+from rbla_secure.evaluation.poisoning.registry import BY_DATA, AttackName
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 

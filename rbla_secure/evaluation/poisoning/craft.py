@@ -9,7 +9,7 @@ from rbla_secure.errors import UpdateError
 from rbla_secure.evaluation.poisoning import crafted, lora_rows
 from rbla_secure.evaluation.poisoning.adaptive import Accepts, disguise
 from rbla_secure.evaluation.poisoning.knowledge import Knowledge
-from rbla_secure.evaluation.poisoning.names import AttackName
+from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.seeding import derive_seed
 

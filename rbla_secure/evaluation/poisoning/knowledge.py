@@ -12,9 +12,9 @@ from typing import final
 import numpy as np
 
 from protocols.session import ClientId
-from rbla_secure.choices import Rest
+from rbla_secure.config.choices import Rest
 from rbla_secure.evaluation.poisoning.lora_rows import train_rows_from
-from rbla_secure.evaluation.poisoning.names import OMNISCIENT, AttackName, TriggerName
+from rbla_secure.evaluation.poisoning.registry import OMNISCIENT, AttackName, TriggerName
 from rbla_secure.evaluation.poisoning.triggers import flipped_labels, poisoned, quarter_trigger, whole_trigger
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows

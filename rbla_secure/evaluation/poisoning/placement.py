@@ -12,7 +12,7 @@ import numpy as np
 from protocols.session import ClientId
 from rbla_secure.config import Config, TierConfig
 from rbla_secure.errors import PlanError
-from rbla_secure.evaluation.poisoning.names import AttackName
+from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.planning.cohort import roster, tier_clients
 from rbla_secure.seeding import derive_seed
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbla_secure.errors import DataError
-from rbla_secure.evaluation.poisoning.names import TriggerName
+from rbla_secure.evaluation.poisoning.registry import TriggerName
 from rbla_secure.tasks.datasets import CLASSES, PIXELS, LabelledImages
 
 SIDE = 28

@@ -22,12 +22,13 @@ import numpy.typing as npt
 from protocols.interface import SumResult
 from protocols.ring import IntegerVector, centred, to_ring
 from protocols.session import RUN_ID_SIZE, ClientId, Session
-from rbla_secure.choices import Mechanism
+from rbla_secure.config.choices import Mechanism
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_attacks.views import random_groups
-from rbla_secure.federation.contribution import contribution, noise_key
-from rbla_secure.federation.release import release
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.noise_components import noise_key
 from rbla_secure.federation.round import average
+from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import held_bands, spread

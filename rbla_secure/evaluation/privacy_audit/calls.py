@@ -6,8 +6,8 @@ from typing import final
 
 from protocols.interface import SecureSum, SumClient, SumResult, SumServer
 from protocols.session import ClientId, Session
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
-from rbla_secure.federation.participant import Participant
 
 
 @final

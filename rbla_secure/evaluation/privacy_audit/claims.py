@@ -5,10 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
-from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
-from rbla_secure.federation.spending import Spending, terms_of
+from rbla_secure.federation.server.spending import Spending, terms_of
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import Ledger, Observer
+from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, Entry, EventKind
 
 
 def ledger_claims(plan: Plan, rounds: Sequence[Played]) -> dict[Observer, float]:

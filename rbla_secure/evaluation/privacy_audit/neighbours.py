@@ -17,7 +17,7 @@ from typing import Final, final
 import numpy as np
 
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Adjacency, Mechanism, Upload
+from rbla_secure.config.choices import Adjacency, Mechanism, Upload
 from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_count
 from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows

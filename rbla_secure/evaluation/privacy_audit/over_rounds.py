@@ -12,8 +12,8 @@ from functools import cached_property, partial
 from typing import Final, final
 
 from protocols.session import ClientId
-from rbla_secure.choices import Mechanism
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Mechanism
 from rbla_secure.errors import BudgetError, EvaluationError
 from rbla_secure.evaluation.privacy_audit.case import Case, Trial
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, Skipped, neighbours_over_rounds

@@ -16,24 +16,24 @@ from typing import final
 import numpy as np
 
 from protocols.clock import SYSTEM_CLOCK
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SecureSum, SumResult
 from protocols.plain import Plain
 from protocols.session import RUN_ID_SIZE, ClientId, Session
-from rbla_secure.choices import Factors
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Factors
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched
-from rbla_secure.federation.components import Seeds
-from rbla_secure.federation.contribution import Integers, contribution
-from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Exchange
-from rbla_secure.federation.filtering import Filtering
-from rbla_secure.federation.last_step import LastStep
-from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.release import matrix_noise
+from rbla_secure.federation.noise_components import Integers, Seeds
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
+from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.federation.server.opened_totals import matrix_noise
+from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 import protocols
 import rbla_secure
+from rbla_secure.atomic_files import write_atomic
 from rbla_secure.config import Config
-from rbla_secure.durable import write_atomic
 from rbla_secure.errors import PrivacyError, RunFolderError
 from rbla_secure.evaluation.privacy_audit.case import Case
 from rbla_secure.evaluation.privacy_audit.examples import step_cases

@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.choices import Mechanism
+from rbla_secure.config.choices import Mechanism
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
-from rbla_secure.federation.components import remove_components
+from rbla_secure.federation.noise_components import remove_components
 from rbla_secure.federation.round import average
 from rbla_secure.lora.bands import held_bands, spread
 from rbla_secure.lora.update import BandTotal

@@ -1,7 +1,7 @@
 """The secure sums that a configuration can name, each with what it shows, needs and promises: one file a mode, one line here."""
 
-from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config
+from rbla_secure.config.choices import SecureSumMode
 from rbla_secure.planning.modes.homomorphic import HomomorphicMode
 from rbla_secure.planning.modes.masking import MaskingMode
 from rbla_secure.planning.modes.mode import Mode

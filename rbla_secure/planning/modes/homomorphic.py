@@ -3,14 +3,14 @@
 from typing import ClassVar, final
 
 from protocols.errors import ProtocolError
-from protocols.homomorphic import parameters, scheme
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.screening import Screening
+from protocols.homomorphic.scheme import bfv, parameters
+from protocols.homomorphic.screening.screening import Screening
 from protocols.homomorphic.secure_sum import Homomorphic
-from protocols.identity import Identity, TrustStore
+from protocols.homomorphic.services.calls import Roles
+from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
-from rbla_secure.choices import Screen
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Screen
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.noise_settings import grid_is_chosen, levels, noisy
@@ -53,7 +53,7 @@ class HomomorphicMode(Mode):
         _check_capacity(config)
         _check_screening(config)
         try:
-            scheme.library()
+            bfv.library()
         except ProtocolError as error:
             raise PlanError(str(error)) from None
 

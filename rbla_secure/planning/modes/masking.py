@@ -2,15 +2,15 @@
 
 from typing import ClassVar, final
 
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.screening import Screening
-from protocols.identity import Identity, TrustStore
+from protocols.homomorphic.screening.screening import Screening
+from protocols.homomorphic.services.calls import Roles
+from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.masking.parameters import COMPLETE_UP_TO, mask_graph_degree
 from protocols.masking.secure_sum import Masking
 from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
-from rbla_secure.choices import Upload
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Upload
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.noise_settings import noise_follows

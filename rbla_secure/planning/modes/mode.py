@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.screening import Screening
-from protocols.identity import Identity, TrustStore
+from protocols.homomorphic.screening.screening import Screening
+from protocols.homomorphic.services.calls import Roles
+from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.profiles import SEMI_HONEST, MaskingProfile
 from rbla_secure.config import Config

@@ -2,13 +2,13 @@
 
 from typing import ClassVar, final
 
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.screening import Screening
-from protocols.identity import Identity, TrustStore
+from protocols.homomorphic.screening.screening import Screening
+from protocols.homomorphic.services.calls import Roles
+from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.plain import Plain
-from rbla_secure.choices import FilterName
 from rbla_secure.config import Config
+from rbla_secure.config.choices import FilterName
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.noise_settings import noise_follows, whoever_is_there
 

@@ -4,22 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.client import HomomorphicClient, create_encrypted_input, signed
-from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.messages import EncryptedInput, RoundKey
-from protocols.homomorphic.parameters import BFV_2X20, EncryptionProfile
+from protocols.homomorphic.parties.client import HomomorphicClient, create_encrypted_input, signed
+from protocols.homomorphic.parties.decryptor import Decryptor
+from protocols.homomorphic.parties.server import COMMIT, STAGES, UPLOAD, HomomorphicServer
+from protocols.homomorphic.parties.verifier import Verifier
 from protocols.homomorphic.receipts import commitment_to, commitment_to_copy
-from protocols.homomorphic.screener import Screener
-from protocols.homomorphic.screening import Screening
+from protocols.homomorphic.scheme.parameters import BFV_2X20, EncryptionProfile
+from protocols.homomorphic.screening.screener import Screener
+from protocols.homomorphic.screening.screening import Screening
 from protocols.homomorphic.secure_sum import Homomorphic
-from protocols.homomorphic.server import COMMIT, STAGES, UPLOAD, HomomorphicServer
-from protocols.homomorphic.service_messages import Setup
-from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
+from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.charge import Charge
+from protocols.homomorphic.services.messages import Setup
+from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services, Terms
-from protocols.homomorphic.verifier import Verifier
-from protocols.identity import Identity, ThrowawayAuthority, TrustStore
+from protocols.identity.trust import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.primitives.signing import SigningKey
 from protocols.session import ClientId, Session

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from protocols.homomorphic import processes
-from protocols.homomorphic.processes import ProcessChannel
-from protocols.homomorphic.service_messages import HELLO
+from protocols.homomorphic.services import processes
+from protocols.homomorphic.services.messages import HELLO
+from protocols.homomorphic.services.processes import ProcessChannel
 
 PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of tests only
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux shows it")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
+from tests.protocols.homomorphic.test_decryptor import Round, begin
 
 from protocols.errors import (
     BelowThresholdError,
@@ -15,20 +16,19 @@ from protocols.errors import (
     ServiceError,
 )
 from protocols.homomorphic import checks
-from protocols.homomorphic.guarded_adder import GuardedSums
 from protocols.homomorphic.messages import EncryptedSum
-from protocols.homomorphic.parameters import BFV_2X20
-from protocols.homomorphic.service_messages import SessionRequest, Setup
-from protocols.homomorphic.services import KeyedService, LocalChannel, Worker
+from protocols.homomorphic.parties.guarded_adder import GuardedSums
+from protocols.homomorphic.parties.verifier import Verifier
+from protocols.homomorphic.scheme.parameters import BFV_2X20
+from protocols.homomorphic.services.messages import SessionRequest, Setup
+from protocols.homomorphic.services.services import KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services, Terms
-from protocols.homomorphic.verifier import Verifier
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.primitives.signing import SigningKey
 from protocols.session import Session
 from tests.contracts.sessions import make_inputs, make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic import parties
 from tests.protocols.homomorphic.parties import ALONE, NOW, VERIFIED, Meeting, charge_for
-from tests.protocols.homomorphic.test_decryptor import Round, begin
 from tests.protocols.homomorphic.test_ranks import ranked_round
 
 # Three clients of rank 8 and four of rank 4. All hold band 0; padded, all upload band 1, which the first three hold.

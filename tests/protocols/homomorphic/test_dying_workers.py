@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from protocols.errors import ServiceError
-from protocols.homomorphic import guarded_adder, screener
 from protocols.homomorphic.messages import EncryptedInput
-from protocols.homomorphic.processes import ProcessChannel
-from protocols.homomorphic.screening import Release, Screening
-from protocols.homomorphic.service_messages import StoredSums, type_of
-from protocols.homomorphic.services import Channel
+from protocols.homomorphic.parties import guarded_adder
+from protocols.homomorphic.screening import screener
+from protocols.homomorphic.screening.screening import Release, Screening
+from protocols.homomorphic.services.messages import StoredSums, type_of
+from protocols.homomorphic.services.processes import ProcessChannel
+from protocols.homomorphic.services.services import Channel
 from protocols.session import Session
 from protocols.wire import MessageType
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
@@ -136,7 +137,7 @@ def test_a_worker_that_dies_over_the_sum_of_all_classes_is_replaced(
     monkeypatch: pytest.MonkeyPatch, worker: Assassin
 ) -> None:
     """Sums of classes are nobody's ciphertexts: what puts them together is tried again as well."""
-    monkeypatch.setattr("protocols.identity.TrustStore.check_client", lambda *_, **__: None)
+    monkeypatch.setattr("protocols.identity.trust.TrustStore.check_client", lambda *_, **__: None)
     session = replace(CLASSED, ranks=(2, 2, 4, 4))
     meeting = with_worker(session, worker)
     meeting.take(*MEMBERS)

@@ -20,15 +20,15 @@ from protocols.errors import (
     StageError,
     WireError,
 )
-from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.messages import DecryptedSums, RoundKey
+from protocols.homomorphic.parties.decryptor import Decryptor
+from protocols.homomorphic.parties.verifier import Verifier
 from protocols.homomorphic.receipts import CommittedInputs
-from protocols.homomorphic.screening import Release, Screening
-from protocols.homomorphic.service_messages import HELLO, SessionRequest, Setup
-from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, payload_of
+from protocols.homomorphic.screening.screening import Release, Screening
+from protocols.homomorphic.services.messages import HELLO, SessionRequest, Setup
+from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, payload_of
 from protocols.homomorphic.terms import Services
-from protocols.homomorphic.verifier import Verifier
-from protocols.identity import TrustStore
+from protocols.identity.trust import TrustStore
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import (
     NOW,

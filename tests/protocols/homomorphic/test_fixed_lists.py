@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
+from tests.protocols.homomorphic.test_decryptor import Round, begin
 
 from protocols.errors import (
     BelowThresholdError,
@@ -17,8 +19,9 @@ from protocols.errors import (
     StageError,
     WireError,
 )
-from protocols.homomorphic.client import signed
 from protocols.homomorphic.messages import EncryptedInput
+from protocols.homomorphic.parties.client import signed
+from protocols.homomorphic.parties.verifier import Verifier
 from protocols.homomorphic.receipts import (
     FIXED_PURPOSE,
     INPUT_PURPOSE,
@@ -27,7 +30,6 @@ from protocols.homomorphic.receipts import (
     InputReceipt,
 )
 from protocols.homomorphic.terms import Services
-from protocols.homomorphic.verifier import Verifier
 from protocols.wire import DIGEST_SIZE, MessageType, Writer
 from tests.contracts.sessions import (
     MODEL,
@@ -43,8 +45,6 @@ from tests.protocols.homomorphic.parties import (
     make_verifier,
     service_identity,
 )
-from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
-from tests.protocols.homomorphic.test_decryptor import Round, begin
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 CHARGE = charge_for(services=VERIFIED)

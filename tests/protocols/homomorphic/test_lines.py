@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from protocols.errors import ServiceError
-from protocols.homomorphic import child, processes
-from protocols.homomorphic.processes import LENGTH, NUMBER, Ending, ProcessChannel, send_frame
-from protocols.homomorphic.service_messages import HELLO
-from protocols.homomorphic.services import payload_of
+from protocols.homomorphic.services import child, processes
+from protocols.homomorphic.services.messages import HELLO
+from protocols.homomorphic.services.processes import LENGTH, NUMBER, Ending, ProcessChannel, send_frame
+from protocols.homomorphic.services.services import payload_of
 
 PRELUDE = """
 import os, select, socket, struct, subprocess, sys, time

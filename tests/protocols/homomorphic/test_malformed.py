@@ -21,17 +21,17 @@ from protocols.errors import (
     StageError,
     WireError,
 )
-from protocols.homomorphic import polynomials, scheme, seal_form
-from protocols.homomorphic.client import signed
-from protocols.homomorphic.fields import to_slots
 from protocols.homomorphic.messages import (
     KEY_PURPOSE,
     EncryptedInput,
     RoundKey,
 )
-from protocols.homomorphic.parameters import BFV_2X20, BFV_3X12
+from protocols.homomorphic.parties.client import signed
 from protocols.homomorphic.receipts import INPUT_PURPOSE, InputReceipt, commitment_to
-from protocols.identity import ThrowawayAuthority
+from protocols.homomorphic.scheme import bfv, polynomials, seal_form
+from protocols.homomorphic.scheme.fields import to_slots
+from protocols.homomorphic.scheme.parameters import BFV_2X20, BFV_3X12
+from protocols.identity.trust import ThrowawayAuthority
 from tests.contracts.sessions import (
     make_inputs,
     make_session,
@@ -134,8 +134,8 @@ def zero_half(half: int) -> Change:
 
 def library_vector(compress: bool) -> bytes:  # noqa: FBT001
     """A whole TenSEAL vector: what a client of another system would send."""
-    context = scheme._new_context(BFV_2X20)
-    written: bytes = scheme.library().bfv_vector(context, [1, 2, 3]).serialize()
+    context = bfv._new_context(BFV_2X20)
+    written: bytes = bfv.library().bfv_vector(context, [1, 2, 3]).serialize()
     if compress:
         return written
     return b"".join(seal_form.streams_of(written))
@@ -143,7 +143,7 @@ def library_vector(compress: bool) -> bytes:  # noqa: FBT001
 
 def ckks_vector() -> bytes:
     """The same in CKKS, with the parameters that public systems use."""
-    library = scheme.library()
+    library = bfv.library()
     context = library.context(library.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 40])
     context.global_scale = 2.0**40
     written: bytes = library.ckks_vector(context, [1.0]).serialize()
@@ -381,7 +381,7 @@ def test_what_fills_a_ciphertext_up_must_be_zero() -> None:
     """A member that hides something behind its values, where nobody would look, keeps its band closed."""
     meeting = Meeting.of(SESSION)
     honest = meeting.made(CHEAT)
-    key = scheme.public_key(BFV_2X20, meeting.key.key)
+    key = bfv.public_key(BFV_2X20, meeting.key.key)
     hidden = np.zeros(30, dtype=np.int64)
     hidden[25] = 5
     pairs = key.encrypt(to_slots(hidden, BFV_2X20, members=4))
@@ -447,7 +447,7 @@ KEYS: dict[str, tuple[KeyChange, type[ProtocolError]]] = {
         lambda key: resigned(
             replace(
                 key,
-                key=scheme._new_context(BFV_2X20).serialize(
+                key=bfv._new_context(BFV_2X20).serialize(
                     save_public_key=True,
                     save_secret_key=True,
                     save_galois_keys=False,
@@ -459,7 +459,7 @@ KEYS: dict[str, tuple[KeyChange, type[ProtocolError]]] = {
     ),
     "another key under this signature": (
         lambda key: replace(
-            key, key=polynomials.encode(scheme.RoundSecret.generate(BFV_2X20).public_key(), BFV_2X20.moduli)
+            key, key=polynomials.encode(bfv.RoundSecret.generate(BFV_2X20).public_key(), BFV_2X20.moduli)
         ),
         SignatureError,
     ),

@@ -11,11 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.protocols.homomorphic.test_decryptor import begin, honest
 
 from protocols.errors import CiphertextError, CommitmentError, KeyUseError, ServiceError, StageError
-from protocols.homomorphic import checks, polynomials, receipts
-from protocols.homomorphic.client import create_encrypted_input, signed
+from protocols.homomorphic import checks, receipts
 from protocols.homomorphic.messages import EncryptedInput
+from protocols.homomorphic.parties.client import create_encrypted_input, signed
 from protocols.homomorphic.receipts import (
     NO_COPY,
     FixedInputs,
@@ -23,7 +24,8 @@ from protocols.homomorphic.receipts import (
     commitment_to,
     commitment_to_copy,
 )
-from protocols.homomorphic.screening import Release, Screening
+from protocols.homomorphic.scheme import polynomials
+from protocols.homomorphic.screening.screening import Release, Screening
 from protocols.homomorphic.terms import Services, Terms
 from protocols.interface import SegmentInput
 from tests.contracts.sessions import MODEL, make_session, names, plain_sum, same_bindings, segment
@@ -37,7 +39,6 @@ from tests.protocols.homomorphic.parties import (
     make_verifier,
     refitted,
 )
-from tests.protocols.homomorphic.test_decryptor import begin, honest
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 WHOLE = make_session(4, segment(0, 20, MEMBERS, 3))

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from protocols.errors import EnrolmentError, RevokedError, RosterError, SessionError, StageError
-from protocols.homomorphic.service_messages import SessionRequest, Setup
-from protocols.homomorphic.services import KeyedService, LocalChannel
+from protocols.homomorphic.services.messages import SessionRequest, Setup
+from protocols.homomorphic.services.services import KeyedService, LocalChannel
 from protocols.wire import MessageType, Writer
 from tests.contracts.sessions import make_session, names, segment
 from tests.protocols.homomorphic.parties import SERVICE_KEYS, TRUST, charge_for

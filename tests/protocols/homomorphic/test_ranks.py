@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 import pytest
 
 from protocols.errors import EnrolmentError, QuorumError
-from protocols.homomorphic.adder import Adder
-from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.client import create_encrypted_input
-from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.messages import EncryptedInput, EncryptedSum, RoundKey
+from protocols.homomorphic.parties.adder import Adder
+from protocols.homomorphic.parties.client import create_encrypted_input
+from protocols.homomorphic.parties.decryptor import Decryptor
 from protocols.homomorphic.receipts import CommittedInputs
+from protocols.homomorphic.services.charge import Charge
 from protocols.homomorphic.terms import Terms
-from protocols.identity import Identity, ThrowawayAuthority
+from protocols.identity.trust import Identity, ThrowawayAuthority
 from protocols.session import Session
 from tests.contracts.sessions import make_inputs, make_session, names, segment
 from tests.protocols.homomorphic.parties import NOW, SERVICE_KEYS, charge_for

@@ -8,17 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from protocols.errors import ProtocolError, ServiceError, StageError, WireError
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.screening import Release, Screening
-from protocols.homomorphic.screening_messages import NO_REFERENCE
-from protocols.homomorphic.service_messages import REFERENCE
-from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, payload_of
-from protocols.homomorphic.verified_screening import NOTHING_YET, Reference
-from protocols.wire import MessageType, Writer
-from tests.contracts.sessions import same_bindings
-from tests.protocols.homomorphic.parties import SERVICE_KEYS, Meeting, local_roles
 from tests.protocols.homomorphic.test_verified_screening import (
     CHARGE,
     MEMBERS,
@@ -26,6 +15,17 @@ from tests.protocols.homomorphic.test_verified_screening import (
     meet,
     updates,
 )
+
+from protocols.errors import ProtocolError, ServiceError, StageError, WireError
+from protocols.homomorphic.screening.at_verifier import NOTHING_YET, Reference
+from protocols.homomorphic.screening.messages import NO_REFERENCE
+from protocols.homomorphic.screening.screening import Release, Screening
+from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.messages import REFERENCE
+from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, payload_of
+from protocols.wire import MessageType, Writer
+from tests.contracts.sessions import same_bindings
+from tests.protocols.homomorphic.parties import SERVICE_KEYS, Meeting, local_roles
 
 SECOND = replace(SESSION, round=2)
 DIGEST = bytes(range(32))

@@ -12,15 +12,15 @@ from protocols.errors import (
     RevokedError,
     ServiceError,
 )
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.client import HomomorphicClient
 from protocols.homomorphic.messages import RoundKey
+from protocols.homomorphic.parties.client import HomomorphicClient
+from protocols.homomorphic.parties.server import HomomorphicServer
 from protocols.homomorphic.secure_sum import Homomorphic
-from protocols.homomorphic.server import HomomorphicServer
-from protocols.homomorphic.service_messages import SessionRequest, Setup
-from protocols.homomorphic.services import KeyedService, LocalChannel, Worker
-from protocols.identity import TrustStore
+from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.charge import Charge
+from protocols.homomorphic.services.messages import SessionRequest, Setup
+from protocols.homomorphic.services.services import KeyedService, LocalChannel, Worker
+from protocols.identity.trust import TrustStore
 from protocols.session import Segment, Session
 from tests.contracts.sessions import make_inputs, make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import AUTHORITY, NOW, SERVICE_KEYS, TRUST, Meeting, charge_for

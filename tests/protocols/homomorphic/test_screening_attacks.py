@@ -12,10 +12,18 @@ import numpy.typing as npt
 import pytest
 
 from protocols.errors import CommitmentError, ProtocolError, ScreeningError, SignatureError
-from protocols.homomorphic import polynomials
 from protocols.homomorphic.messages import EncryptedInput
-from protocols.homomorphic.number_opening import NumberOpening
-from protocols.homomorphic.screening import (
+from protocols.homomorphic.scheme import polynomials
+from protocols.homomorphic.scheme.ckks import Evaluator, screening_key
+from protocols.homomorphic.screening.messages import (
+    NUMBERS_PURPOSE,
+    EvaluationKeys,
+    ScreeningCopy,
+    ScreeningNumbers,
+    ScreeningResult,
+)
+from protocols.homomorphic.screening.number_opening import NumberOpening
+from protocols.homomorphic.screening.screening import (
     CIPHERTEXT_MODULI,
     DEGREE,
     SCALAR_MODULI,
@@ -24,16 +32,8 @@ from protocols.homomorphic.screening import (
     Screened,
     Screening,
 )
-from protocols.homomorphic.screening_messages import (
-    NUMBERS_PURPOSE,
-    EvaluationKeys,
-    ScreeningCopy,
-    ScreeningNumbers,
-    ScreeningResult,
-)
-from protocols.homomorphic.screening_scheme import Evaluator, screening_key
-from protocols.homomorphic.service_messages import SCREENING
-from protocols.homomorphic.services import Channel
+from protocols.homomorphic.services.messages import SCREENING
+from protocols.homomorphic.services.services import Channel
 from protocols.homomorphic.terms import Services
 from tests.contracts.sessions import MODEL, make_session, names, segment
 from tests.protocols.homomorphic.parties import (

@@ -12,10 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from protocols.errors import CiphertextError, ContextError, ServiceError
-from protocols.homomorphic import checks, polynomials, scheme, verifier
-from protocols.homomorphic.adder import Adder
-from protocols.homomorphic.calls import Calls
-from protocols.homomorphic.fields import to_slots
+from protocols.homomorphic import checks
 from protocols.homomorphic.messages import (
     RESULT_PURPOSE,
     SUM_PURPOSE,
@@ -23,12 +20,17 @@ from protocols.homomorphic.messages import (
     EncryptedInput,
     EncryptedSum,
 )
+from protocols.homomorphic.parties import verifier
+from protocols.homomorphic.parties.adder import Adder
 from protocols.homomorphic.receipts import FixedInputs
-from protocols.homomorphic.screening import Release, Screened, Screening
-from protocols.homomorphic.service_messages import DecryptRequest
-from protocols.homomorphic.services import KeyedService, LocalChannel
+from protocols.homomorphic.scheme import bfv, polynomials
+from protocols.homomorphic.scheme.fields import to_slots
+from protocols.homomorphic.screening.at_verifier import Reference, reference_of
+from protocols.homomorphic.screening.screening import Release, Screened, Screening
+from protocols.homomorphic.services.calls import Calls
+from protocols.homomorphic.services.messages import DecryptRequest
+from protocols.homomorphic.services.services import KeyedService, LocalChannel
 from protocols.homomorphic.terms import Terms
-from protocols.homomorphic.verified_screening import Reference, reference_of
 from protocols.interface import SegmentInput
 from protocols.session import Session
 from tests.contracts.sessions import MODEL, Inputs, make_session, names, same_bindings, segment
@@ -139,7 +141,7 @@ def careless(terms: Terms, present: frozenset[int], sum_digest: bytes, opened: D
 def message_with(meeting: Meeting, member: str, *values: npt.NDArray[np.int64]) -> EncryptedInput:
     """An input whose values, band by band, no client's code would encrypt, beside an honest copy."""
     terms, honest = meeting.terms, meeting.made(member)
-    public = scheme.public_key(terms.profile, meeting.key.key)
+    public = bfv.public_key(terms.profile, meeting.key.key)
     pairs = [public.encrypt(to_slots(band, terms.profile, members=8)) for band in values]
     return refitted(
         terms,

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from protocols.errors import ProtocolError
-from protocols.homomorphic import screening_scheme
-from protocols.homomorphic.screening import SLOTS, Release, Screening
-from protocols.homomorphic.screening_scheme import Evaluator, ScreeningKey, ScreeningSecret
-from protocols.homomorphic.services import KeyedService, LocalChannel, payload_of
+from protocols.homomorphic.scheme import ckks
+from protocols.homomorphic.scheme.ckks import Evaluator, ScreeningKey, ScreeningSecret
+from protocols.homomorphic.screening.at_verifier import Reference
+from protocols.homomorphic.screening.screening import SLOTS, Release, Screening
+from protocols.homomorphic.services.services import KeyedService, LocalChannel, payload_of
 from protocols.homomorphic.terms import Services
-from protocols.homomorphic.verified_screening import Reference
 from protocols.interface import SegmentInput
 from tests.contracts.sessions import MODEL, make_session, names, segment
 from tests.protocols.homomorphic.parties import ALONE, VERIFIED, Meeting, charge_for
@@ -95,7 +95,7 @@ def test_where_rows_are_left_out_only_if_zero_everybody_is_refused(
     monkeypatch: pytest.MonkeyPatch, services: Services
 ) -> None:
     """The control."""
-    monkeypatch.setattr(screening_scheme, "LEAST_ROW", 0.0)
+    monkeypatch.setattr(ckks, "LEAST_ROW", 0.0)
     meeting = meeting_along({0: direction_with(2.0**-30)}, services)
 
     for member in MEMBERS:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from protocols.errors import ProtocolError, WireError
-from protocols.homomorphic.parameters import BFV_2X29
+from protocols.homomorphic.scheme.parameters import BFV_2X29
 from protocols.interface import SecureSum, SumResult
 from protocols.session import Segment, Session
 from tests.contracts.secure_sum import SecureSumContract

@@ -7,10 +7,10 @@ import pytest
 
 from protocols.errors import CertificateError, EnrolmentError, ProtocolError, ServiceError
 from protocols.homomorphic.messages import RoundKey
-from protocols.homomorphic.service_messages import SessionRequest, Setup
-from protocols.homomorphic.services import KeyedService, LocalChannel, payload_of
+from protocols.homomorphic.services.messages import SessionRequest, Setup
+from protocols.homomorphic.services.services import KeyedService, LocalChannel, payload_of
 from protocols.homomorphic.terms import Terms
-from protocols.identity import TrustStore
+from protocols.identity.trust import TrustStore
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.parties import (
     NOW,

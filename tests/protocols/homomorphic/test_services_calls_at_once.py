@@ -13,13 +13,13 @@ import pytest
 
 from protocols.errors import CommitmentError, KeyUseError, ProtocolError
 from protocols.homomorphic import commitments
-from protocols.homomorphic.decryptor import Decryptor
 from protocols.homomorphic.messages import EncryptedInput, EncryptedSum, SumSignature
+from protocols.homomorphic.parties.decryptor import Decryptor
 from protocols.homomorphic.receipts import CommittedInputs
-from protocols.homomorphic.service_messages import DecryptRequest, Setup
-from protocols.homomorphic.services import KeyedService, LocalChannel, payload_of
-from protocols.identity import TrustStore
-from protocols.primitives.revocations import issue_revocations
+from protocols.homomorphic.services.messages import DecryptRequest, Setup
+from protocols.homomorphic.services.services import KeyedService, LocalChannel, payload_of
+from protocols.identity.revocations import issue_revocations
+from protocols.identity.trust import TrustStore
 from tests.contracts.sessions import make_session, names, segment
 from tests.protocols.homomorphic.parties import AUTHORITY, NOW, TRUST, Meeting
 from tests.support.racing import MEETING_SECONDS, at_once, meeting

@@ -1,9 +1,9 @@
 """Views of whom to believe that differ from the usual one: a list that takes somebody back, a certificate or a list that ends soon."""
 
-from protocols.identity import TrustStore
-from protocols.primitives.certificates import Certificate, issue_certificate
-from protocols.primitives.revocations import RevocationList, issue_revocations
-from protocols.roster import Roster, RosterEntry
+from protocols.identity.certificates import Certificate, issue_certificate
+from protocols.identity.revocations import RevocationList, issue_revocations
+from protocols.identity.roster import Roster, RosterEntry
+from protocols.identity.trust import TrustStore
 from tests.protocols.homomorphic.parties import AUTHORITY, NOW, TRUST
 
 

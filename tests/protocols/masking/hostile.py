@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from protocols.errors import ProtocolError
-from protocols.identity import Identity, ThrowawayAuthority, TrustStore
+from protocols.identity.trust import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import SegmentInput
 from protocols.masking import checks
 from protocols.masking import client as steps

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import ClassVar, final
 
-from protocols.identity import Identity, ThrowawayAuthority, TrustStore
+from protocols.identity.trust import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.masking.client import (
     Advertised,

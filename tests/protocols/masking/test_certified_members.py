@@ -20,15 +20,15 @@ from protocols.errors import (
     ProtocolError,
     RevokedError,
 )
-from protocols.identity import ThrowawayAuthority, TrustStore
+from protocols.identity.revocations import issue_revocations
+from protocols.identity.roster import Roster
+from protocols.identity.trust import ThrowawayAuthority, TrustStore
 from protocols.interface import SumResult
 from protocols.masking import checks
 from protocols.masking.messages import NONCE_SIZE, KeyAdvertisement
 from protocols.masking.secure_sum import Masking
 from protocols.masking.terms import Terms
-from protocols.primitives.revocations import issue_revocations
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
-from protocols.roster import Roster
 from protocols.session import ClientId, Session
 from tests.contracts.sessions import MODEL, make_inputs, make_session, names, plain_sum, segment
 

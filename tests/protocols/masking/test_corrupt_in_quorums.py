@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from protocols.errors import QuorumError
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SegmentInput
 from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
 from protocols.masking.terms import Terms

@@ -30,7 +30,9 @@ from protocols.errors import (
     StageError,
     WireError,
 )
-from protocols.identity import Identity, Roster, RosterEntry, TrustStore
+from protocols.identity.certificates import Certificate, issue_certificate
+from protocols.identity.revocations import issue_revocations
+from protocols.identity.trust import Identity, Roster, RosterEntry, TrustStore
 from protocols.interface import SegmentInput, SumResult
 from protocols.masking import checks
 from protocols.masking import client as steps
@@ -46,8 +48,6 @@ from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.masking.server import opening
 from protocols.masking.terms import Terms
 from protocols.primitives.agreement import PrivateKey
-from protocols.primitives.certificates import Certificate, issue_certificate
-from protocols.primitives.revocations import issue_revocations
 from protocols.primitives.sealed import seal
 from protocols.primitives.secret import Secret
 from protocols.primitives.signing import SigningKey

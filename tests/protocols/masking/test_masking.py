@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import BelowThresholdError, RosterError, SessionError, ThresholdError
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SegmentInput
 from protocols.masking import client as masking_client
 from protocols.masking.masks import SegmentMasks

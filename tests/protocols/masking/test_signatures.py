@@ -17,7 +17,8 @@ from protocols.errors import (
     SignatureError,
     StageError,
 )
-from protocols.identity import TrustStore
+from protocols.identity.revocations import issue_revocations
+from protocols.identity.trust import TrustStore
 from protocols.masking.checks import view_of
 from protocols.masking.client import create_signed_survivors, reveal_agreed
 from protocols.masking.messages import (
@@ -31,7 +32,6 @@ from protocols.masking.messages import (
     SurvivorSignatures,
 )
 from protocols.masking.secure_sum import Masking, MaskingClient
-from protocols.primitives.revocations import issue_revocations
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from tests.contracts.sessions import Play, make_inputs, make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.masking.parties import (

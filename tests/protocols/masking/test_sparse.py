@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from protocols.errors import BelowThresholdError, RosterError, SessionError
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.masking.client import Advertised, Shared, create_masked_input, create_sealed_shares
 from protocols.masking.messages import KeyAdvertisement, KeyDirectory, ShareDelivery

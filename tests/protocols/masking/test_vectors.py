@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from protocols import errors
-from protocols.identity import Identity, ThrowawayAuthority, TrustStore
+from protocols.identity.trust import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import SegmentInput, SumResult
 from protocols.masking.messages import (
     KeyAdvertisement,

@@ -24,7 +24,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 LIGHT = (
     "rbla_secure.cli",
     "rbla_secure.errors",
-    "rbla_secure.passphrases",
+    "rbla_secure.identities.passphrases",
     "rbla_secure.run_names",
     "protocols.errors",
     "protocols.primitives.secret",

@@ -1,6 +1,6 @@
 """`rbla-secure keys` as a command line: usage, passphrases as arguments, and a process of its own.
 
-What its actions do to folders is in tests/rbla_secure/test_keys.py.
+What its actions do to folders is in tests/rbla_secure/identities/test_authority.py.
 """
 
 import os

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbla_secure.choices import SecureSumMode
 from rbla_secure.config import Config, TierConfig, load_config
+from rbla_secure.config.choices import SecureSumMode
 from rbla_secure.errors import ConfigError
 from tests.support.properties import PROPERTY
 

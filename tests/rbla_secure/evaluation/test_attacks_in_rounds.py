@@ -5,7 +5,7 @@ import pytest
 
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
-from rbla_secure.evaluation.poisoning.names import AttackName
+from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed

@@ -11,13 +11,13 @@ from torch import nn
 
 from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.ring import IntegerVector
-from rbla_secure.choices import Optimizer
 from rbla_secure.config import Config, TrainingConfig
+from rbla_secure.config.choices import Optimizer
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_attacks import canaries
 from rbla_secure.evaluation.privacy_attacks.canaries import ADAPTERS, Trial, client_level, example_level
 from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients
-from rbla_secure.federation import contribution
+from rbla_secure.federation.client import contribution
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning.noise import views

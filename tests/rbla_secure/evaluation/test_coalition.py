@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from rbla_secure.choices import Rest
+from rbla_secure.config.choices import Rest
 from rbla_secure.errors import UpdateError
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Strength
-from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName
+from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
 from rbla_secure.lora.update import ClientUpdate
 from rbla_secure.privacy.clipping import clip

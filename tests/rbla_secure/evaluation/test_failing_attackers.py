@@ -11,16 +11,16 @@ from protocols.errors import ScreeningError
 from rbla_secure.config import Config, load_config
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import EvaluationError
-from rbla_secure.evaluation import arena
-from rbla_secure.evaluation.arena import Outcome, attacked_run, kept_from_input
+from rbla_secure.evaluation import attacked_run as attacked_runs
+from rbla_secure.evaluation.attacked_run import Outcome, attacked_run, kept_from_input
 from rbla_secure.evaluation.mounted import Failures, mounted
 from rbla_secure.evaluation.poisoning.coalition import Coalition
-from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.placement import placement
+from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.evaluation.poisoning.unclipped import unclipped_contribution
-from rbla_secure.federation.contribution import contribution
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Answer
-from rbla_secure.federation.participant import Participant
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.training import use_one_thread
@@ -137,7 +137,7 @@ def test_a_screening_error_of_the_attackers_own_is_no_screening(
         named = {name for name, why in outcome.refusals.items() if why.startswith("ScreeningError")}
         return mounted(outcome, number, attackers, *rest, screened=named)
 
-    monkeypatch.setattr(arena, "mounted", believing)
+    monkeypatch.setattr(attacked_runs, "mounted", believing)
     assert attacked(images, *settings, contribute=unjudged).attacks_seen == 2
 
 
@@ -188,5 +188,7 @@ def test_an_attacker_that_is_silent_at_its_input_is_not_scored(
     with pytest.raises(EvaluationError, match=f"nothing of attacker {lost} was summed, and no injected"):
         attacked(images, MASKING)
 
-    monkeypatch.setattr(arena, "kept_from_input", lambda faults, *which: faults.silent_from(*which) < 4)
+    monkeypatch.setattr(
+        attacked_runs, "kept_from_input", lambda faults, *which: faults.silent_from(*which) < 4
+    )
     assert attacked(images, MASKING).attacks_seen == 1

@@ -4,8 +4,8 @@ import pytest
 
 from rbla_secure.config import Config, TierConfig
 from rbla_secure.errors import PlanError
-from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.placement import Placement, claimed_examples, placement
+from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.planning.cohort import roster
 
 TIERS = {name: TierConfig(rank=rank, clients=10) for name, rank in zip("abcd", (2, 4, 8, 16), strict=True)}

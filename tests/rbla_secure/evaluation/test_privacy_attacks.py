@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rbla_secure.choices import Optimizer
 from rbla_secure.config import TrainingConfig
+from rbla_secure.config.choices import Optimizer
 from rbla_secure.errors import DataError
 from rbla_secure.evaluation.privacy_attacks import differencing, inversion, membership
 from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from protocols.primitives.prg import KEY_SIZE, UniformStream
-from rbla_secure.choices import Optimizer
 from rbla_secure.config import TrainingConfig
+from rbla_secure.config.choices import Optimizer
 from rbla_secure.errors import DataError
 from rbla_secure.evaluation.privacy_attacks import residuals
 from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients

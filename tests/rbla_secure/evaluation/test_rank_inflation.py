@@ -12,8 +12,8 @@ import torch
 from rbla_secure.config import Config, TaskConfig, TierConfig, TrainingConfig
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
-from rbla_secure.evaluation.poisoning.names import AttackName
 from rbla_secure.evaluation.poisoning.placement import placement
+from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import apply_average, rbla_average

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rbla_secure.choices import FilterName, SecureSumMode
 from rbla_secure.config import load_config
+from rbla_secure.config.choices import FilterName, SecureSumMode
 from rbla_secure.errors import EvaluationError, RunFolderError
 from rbla_secure.evaluation import suite
-from rbla_secure.evaluation.arena import Outcome
+from rbla_secure.evaluation.attacked_run import Outcome
 from rbla_secure.evaluation.defences import CONFIGURED, attackers_in, defences
-from rbla_secure.evaluation.poisoning.names import BACKDOORS, AttackName, TriggerName
+from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName, TriggerName
 from rbla_secure.evaluation.suite import FILE, Cell, Terms, evaluate, read, summed, worst
 from rbla_secure.report.evaluation import in_plain_words, markdown, page
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rbla_secure.errors import DataError
-from rbla_secure.evaluation.poisoning.names import TriggerName
+from rbla_secure.evaluation.poisoning.registry import TriggerName
 from rbla_secure.evaluation.poisoning.triggers import (
     Trigger,
     attack_success,

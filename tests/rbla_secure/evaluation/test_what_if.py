@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rbla_secure.evaluation.poisoning.names import AttackName
+from rbla_secure.evaluation.poisoning.registry import AttackName
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")

@@ -10,11 +10,11 @@ from protocols.interface import SumResult
 from protocols.plain import PlainInput
 from protocols.ring import IntegerVector, centred
 from protocols.session import ClientId, Session
-from rbla_secure.federation.conversation import Conversation, Turn, hold
-from rbla_secure.federation.memory import Memory
+from rbla_secure.federation.client.memory import Memory
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
-from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.round import prepare_round
+from rbla_secure.federation.server.session_server import Conversation, Turn, hold
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.plan import Plan
 from tests.support.federations import (

@@ -12,10 +12,10 @@ from protocols.interface import SumResult
 from protocols.masking.parameters import reveal_quorum
 from protocols.session import ClientId, Session
 from rbla_secure.errors import RefusalError
-from rbla_secure.federation.conversation import Conversation, Turn, hold
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.participant import Participant
 from rbla_secure.federation.round import prepare_round
+from rbla_secure.federation.server.session_server import Conversation, Turn, hold
 from rbla_secure.planning import plan as plans
 from rbla_secure.planning.plan import Plan
 from tests.support.federations import RUN, InMemory, make_adapter, make_participants, make_plan

@@ -10,13 +10,13 @@ import pytest
 
 from protocols.session import ClientId
 from rbla_secure.errors import AbortedRunError
-from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
-from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.cohort import sample_cohort
 from rbla_secure.planning.plan import Plan
+from rbla_secure.run_folder.folder import RunFolder
+from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import BASE, LAYOUT, InMemory, make_participants, make_plan
 from tests.support.identities import server_sum

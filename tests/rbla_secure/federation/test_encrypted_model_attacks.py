@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from protocols.homomorphic.calls import Roles
-from protocols.homomorphic.charge import Charge
-from protocols.homomorphic.server import COMMIT, UPLOAD, HomomorphicServer
-from protocols.homomorphic.service_messages import DecryptRequest, Setup, type_of
-from protocols.homomorphic.services import Channel, KeyedService, LocalChannel, Worker
-from protocols.identity import ThrowawayAuthority
+from protocols.homomorphic.parties.server import COMMIT, UPLOAD, HomomorphicServer
+from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.charge import Charge
+from protocols.homomorphic.services.messages import DecryptRequest, Setup, type_of
+from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, Worker
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SecureSum, SumResult
 from protocols.primitives.signing import SigningKey
 from protocols.session import ClientId

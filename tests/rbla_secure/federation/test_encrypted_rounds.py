@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import pytest
 
 from protocols.errors import EnrolmentError, RevokedError, StageError
-from protocols.homomorphic.calls import Roles
 from protocols.homomorphic.messages import RoundKey
-from protocols.homomorphic.processes import ProcessChannel
-from protocols.homomorphic.service_messages import SessionRequest, Setup
-from protocols.identity import ThrowawayAuthority, TrustStore
-from protocols.primitives.revocations import issue_revocations
-from rbla_secure.federation.conversation import Conversation
-from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.roles import HomomorphicRoles
+from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.messages import SessionRequest, Setup
+from protocols.homomorphic.services.processes import ProcessChannel
+from protocols.identity.revocations import issue_revocations
+from protocols.identity.trust import ThrowawayAuthority, TrustStore
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.server.services import HomomorphicRoles
+from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.planning.plan import Plan
 from tests.support.federations import (
     LARGE,

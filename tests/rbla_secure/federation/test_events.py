@@ -11,13 +11,13 @@ import pytest
 from protocols.masking.messages import RevealedShares
 from protocols.primitives.secret import Secret
 from protocols.session import ClientId, Session
-from rbla_secure.federation.audit_log import AuditLog, Event, EventKind, read_events
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.conversation import Conversation, Turn, hold
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
+from rbla_secure.federation.server.session_server import Conversation, Turn, hold
 from rbla_secure.planning.plan import Plan
+from rbla_secure.run_folder.audit_log import AuditLog, Event, EventKind, read_events
+from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
     LARGE,

@@ -12,16 +12,14 @@ import pytest
 from protocols.interface import SumResult
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError, PrivacyError
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.contribution import contribution, weight_of
+from rbla_secure.federation.client.contribution import contribution, weight_of
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.filtering import Filtering
-from rbla_secure.federation.last_step import LastStep
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.spending import seen_by
+from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.budget import multiplier_against
 from rbla_secure.planning.forecast import forecast
@@ -31,9 +29,11 @@ from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.figures import rounded_up
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release
-from rbla_secure.report.learned import what_each_party_learned
+from rbla_secure.report.disclosure import what_each_party_learned
 from rbla_secure.report.privacy import forecast_lines, forecast_object
 from rbla_secure.report.summary import SUSPECTS, suspects
+from rbla_secure.run_folder.folder import RunFolder
+from rbla_secure.run_folder.records import RoundRecord
 from rbla_secure.stopwatch import Stopwatch
 from tests.support import federations
 from tests.support.defended import defended_round, make_hostile

@@ -14,18 +14,18 @@ import pytest
 
 from protocols.masking import client as masking_client
 from protocols.session import ClientId
-from rbla_secure.federation import filtering as filtering_module
 from rbla_secure.federation import round as round_module
-from rbla_secure.federation.audit_log import EventKind, read_events
-from rbla_secure.federation.checkpoint import RunFolder
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.records import RoundRecord
 from rbla_secure.federation.round import RoundOutcome
+from rbla_secure.federation.server import defence as filtering_module
+from rbla_secure.federation.server.average_check import CheckedAverage
+from rbla_secure.federation.server.round_record import record_of
 from rbla_secure.federation.step_bound import average_limits, over_rounds, single_limits, step_limit
-from rbla_secure.federation.step_check import CheckedAverage
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.quantize import dequantize_weighted
+from rbla_secure.run_folder.audit_log import EventKind, read_events
+from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.defended import defended_round, make_hostile, sending
 from tests.support.federations import (
@@ -139,7 +139,7 @@ def test_an_impossible_share_of_values_cut_off_is_not_told(upload: str, claimed:
     (remark,) = outcome.remarks
     assert "rows 2-3: its holders claim" in remark
     cohort = tuple(plan.ranks)
-    record = RoundRecord.of(plan, outcome, round_number=1, cohort=cohort, accuracy=0.5, loss=1.0)
+    record = record_of(plan, outcome, round_number=1, cohort=cohort, accuracy=0.5, loss=1.0)
     assert record.checks == [remark]
 
 

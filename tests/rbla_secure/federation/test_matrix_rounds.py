@@ -12,9 +12,8 @@ import pytest
 
 from protocols.interface import SumResult
 from rbla_secure.errors import PlanError, PrivacyError, RefusalError
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.release import matrix_noise, release
+from rbla_secure.federation.client.participant import Participant
+from rbla_secure.federation.server.opened_totals import matrix_noise, release
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
 from rbla_secure.planning.budget import participations
@@ -25,6 +24,7 @@ from rbla_secure.privacy.auditing import Audit, audit
 from rbla_secure.privacy.banded_matrix import MatrixNoise, banded_root, column_norm
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.noise import CentralGaussian, Release
+from rbla_secure.run_folder.folder import RunFolder
 from tests.rbla_secure.federation.test_private_rounds import LAYOUT, Run, people, zeros
 from tests.support.federations import RUN, InMemory, beginning_with, make_config
 from tests.support.noise_law import has_std

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from protocols.session import ClientId
-from rbla_secure.federation.checkpoint import Progress, RunFolder
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.planning.cohort import sample_cohort
 from rbla_secure.planning.plan import Plan
+from rbla_secure.run_folder.folder import Progress, RunFolder
+from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import InMemory, make_participants, make_plan
 from tests.support.identities import server_sum

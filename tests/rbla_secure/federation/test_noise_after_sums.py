@@ -12,8 +12,8 @@ import pytest
 from protocols.interface import SumResult
 from protocols.masking import client as masking_client
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.release import matrix_noise, release
 from rbla_secure.federation.round import RoundOutcome
+from rbla_secure.federation.server.opened_totals import matrix_noise, release
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.modes import masking as masking_mode
 from rbla_secure.planning.plan import Plan

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from protocols.interface import SegmentInput
 from protocols.primitives.prg import UniformStream
 from rbla_secure.errors import PlanError
-from rbla_secure.federation import contribution, participant
+from rbla_secure.federation.client import contribution, participant
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.noise import TAIL
 from tests.support.federations import LARGE, InMemory, make_adapter, make_participants, make_plan, play_round

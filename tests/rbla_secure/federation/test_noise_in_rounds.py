@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pytest
 
 from protocols.plain import PlainInput
-from rbla_secure.choices import Adjacency
-from rbla_secure.federation.contribution import contribution
+from rbla_secure.config.choices import Adjacency
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.client.participant import LocalTraining
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageReply, decode_answer
-from rbla_secure.federation.participant import LocalTraining
-from rbla_secure.federation.release import release
 from rbla_secure.federation.round import RoundOutcome
+from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism

@@ -9,22 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Exchange
-from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.records import RoundRecord
-from rbla_secure.federation.roles import HomomorphicRoles
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
+from rbla_secure.federation.server.services import HomomorphicRoles
+from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
 from rbla_secure.privacy.noise import DistributedDiscreteGaussian, Release
+from rbla_secure.run_folder.folder import RunFolder
+from rbla_secure.run_folder.records import RoundRecord
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import RUN, InMemory, beginning_with, diverge, make_config
 from tests.support.identities import NOW, client_sum, server_sum

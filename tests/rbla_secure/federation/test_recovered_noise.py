@@ -18,16 +18,22 @@ from protocols.primitives.prg import UniformStream
 from protocols.primitives.secret import Secret
 from protocols.session import ClientId, ExtraReveal, Segment, Session
 from rbla_secure.errors import PlanError
-from rbla_secure.federation import participant, release
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.components import Seeds, add_components, component_seeds, remove_components
-from rbla_secure.federation.contribution import add_noise, noise_key
+from rbla_secure.federation.client import participant
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.participant import Participant
+from rbla_secure.federation.noise_components import (
+    Seeds,
+    add_components,
+    add_noise,
+    component_seeds,
+    noise_key,
+    remove_components,
+)
 from rbla_secure.federation.round import RoundOutcome
-from rbla_secure.federation.spending import seen_by
+from rbla_secure.federation.server import opened_totals
+from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.forecast import forecast
 from rbla_secure.planning.plan import Plan
@@ -35,6 +41,7 @@ from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.shares import BandShares
+from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.federations import (
     BASE,
@@ -201,7 +208,7 @@ class Watch:
         self.before: Integers = {}
         self.after: Integers = {}
         self.calls = 0
-        monkeypatch.setattr(release, "remove_components", self._remove)
+        monkeypatch.setattr(opened_totals, "remove_components", self._remove)
 
     def _remove(self, sums: Integers, mechanism: GaussianMechanism, revealed: Any) -> Integers:
         self.calls += 1
@@ -300,7 +307,7 @@ def test_a_server_that_removes_nothing_is_noticed(monkeypatch: pytest.MonkeyPatc
     def keep(sums: Integers, _mechanism: object, _revealed: object) -> Integers:
         return dict(sums)
 
-    monkeypatch.setattr(release, "remove_components", keep)
+    monkeypatch.setattr(opened_totals, "remove_components", keep)
     plan = make_plan()
 
     before, outcome = play(plan)
@@ -340,7 +347,7 @@ def test_a_client_that_adds_other_noise_than_it_shares_is_not_a_leak(monkeypatch
         own = honest if seeds.get(0, (b"",))[0] == bytes(32) else seeds
         return add_components(integers, mechanism, own)
 
-    monkeypatch.setattr("rbla_secure.federation.contribution.add_components", adding)
+    monkeypatch.setattr("rbla_secure.federation.client.contribution.add_components", adding)
     plan = make_plan()
 
     before, outcome = play(plan)

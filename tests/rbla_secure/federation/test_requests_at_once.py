@@ -4,8 +4,8 @@ from contextlib import nullcontext
 
 import pytest
 
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.messages import StageRequest
-from rbla_secure.federation.participant import Participant
 from rbla_secure.lora.adapter import Adapter, Rows
 from tests.support.federations import drift, make_participants, make_plan, make_session
 from tests.support.racing import at_once, meeting

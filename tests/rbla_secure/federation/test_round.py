@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from protocols.session import ClientId
-from rbla_secure.federation import memory
 from rbla_secure.federation.broadcast import band_digests
+from rbla_secure.federation.client import memory
+from rbla_secure.federation.client.participant import LocalTraining
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageRequest
-from rbla_secure.federation.participant import LocalTraining
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan

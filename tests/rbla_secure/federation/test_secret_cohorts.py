@@ -13,13 +13,12 @@ import pytest
 from protocols.interface import SumResult
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError
-from rbla_secure.federation.checkpoint import RunFolder
-from rbla_secure.federation.conversation import Conversation
+from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.participant import Participant
-from rbla_secure.federation.release import release
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import Draws, SecretCohorts
+from rbla_secure.federation.server.opened_totals import release
+from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.planning.forecast import forecast, most_drawn
@@ -28,8 +27,9 @@ from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.figures import rounded_up
 from rbla_secure.privacy.ledger import Ledger, Observer
 from rbla_secure.privacy.noise import Release
-from rbla_secure.report.learned import what_each_party_learned
+from rbla_secure.report.disclosure import what_each_party_learned
 from rbla_secure.report.privacy import PrivacySummary
+from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.seeding import derive_key
 from rbla_secure.stopwatch import Stopwatch
 from tests.rbla_secure.federation.test_private_rounds import LAYOUT, still, zeros

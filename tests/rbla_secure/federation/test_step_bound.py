@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from protocols.session import ClientId
 from rbla_secure.config import load_config
 from rbla_secure.federation import step_bound
-from rbla_secure.federation.guard import Guard, PublicTests
-from rbla_secure.federation.last_step import LastStep
+from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.step_checks import Guard, PublicTests
 from rbla_secure.federation.step_bound import (
     average_limits,
     over_rounds,

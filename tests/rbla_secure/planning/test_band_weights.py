@@ -9,10 +9,10 @@ import pytest
 
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError, RefusalError
-from rbla_secure.federation.contribution import contribution
-from rbla_secure.federation.last_step import LastStep
-from rbla_secure.federation.movement import Movement
-from rbla_secure.federation.roles import HomomorphicRoles
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.client.movement import Movement
+from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows

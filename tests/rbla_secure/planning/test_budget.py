@@ -8,8 +8,7 @@ import pytest
 
 from rbla_secure.config import PrivacyConfig
 from rbla_secure.errors import BudgetError, PlanError
-from rbla_secure.federation.audit_log import FILE_NAME, AuditLog, Entry, EventKind
-from rbla_secure.federation.spending import Spending, terms_of
+from rbla_secure.federation.server.spending import Spending, terms_of
 from rbla_secure.planning import plan as plans
 from rbla_secure.planning.budget import noise_for
 from rbla_secure.planning.checks import check_config
@@ -22,6 +21,7 @@ from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.figures import rounded_up
 from rbla_secure.privacy.ledger import Ledger
 from rbla_secure.privacy.noise import Release
+from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, Entry, EventKind
 from tests.support.federations import RUN, make_plan, make_session
 
 # So coarse a grid that sigma is 5 units: the ledger counts a variance of 4 square units less, a multiplier of 2.74 instead of 3.

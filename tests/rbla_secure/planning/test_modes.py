@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from protocols.identity import ThrowawayAuthority
+from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SecureSum
 from protocols.profiles import SEMI_HONEST
-from rbla_secure.choices import SecureSumMode
+from rbla_secure.config.choices import SecureSumMode
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.modes import IN_THE_CLEAR, MODES, mode_of

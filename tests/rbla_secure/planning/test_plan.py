@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.errors import SessionError
-from protocols.homomorphic import scheme
-from protocols.homomorphic.screening import Release
+from protocols.homomorphic.scheme import bfv
+from protocols.homomorphic.screening.screening import Release
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.session import Segment, Session
@@ -313,13 +313,13 @@ def test_without_the_library_an_encrypted_plan_says_how_to_install_it(
     """Where TenSEAL is missing, the plan is refused before anything is trained, with the command that mends it."""
     for name in ("tenseal", "tenseal.sealapi"):
         monkeypatch.setitem(sys.modules, name, None)
-    scheme.library.cache_clear()
+    bfv.library.cache_clear()
 
     with pytest.raises(PlanError, match=r"pip install 'rbla-secure\[he\]'"):
         make_plan(secure_sum="homomorphic")
 
     monkeypatch.undo()
-    scheme.library.cache_clear()
+    bfv.library.cache_clear()
     make_plan(secure_sum="homomorphic")
 
 

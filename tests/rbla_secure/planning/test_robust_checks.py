@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rbla_secure.choices import FilterName, PreStepName
+from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.quorums import band_groups
 from rbla_secure.planning.warnings import warnings

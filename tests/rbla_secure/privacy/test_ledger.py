@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rbla_secure.choices import Adjacency, Mechanism
+from rbla_secure.config.choices import Adjacency, Mechanism
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Observer, Shown, Spent, Terms

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocols.primitives.prg import UniformStream
 from protocols.ring import RING_BITS, capacity
-from rbla_secure.choices import Adjacency
+from rbla_secure.config.choices import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy import noise
 from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA, TOTAL_VARIATION, discrete_gaussian

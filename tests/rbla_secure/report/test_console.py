@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from rbla_secure.config import Config
-from rbla_secure.federation.checkpoint import Progress
 from rbla_secure.report.console import ConsoleReport, band_rows, kilobytes, milliseconds, round_line
-from rbla_secure.report.learned import Learned
+from rbla_secure.report.disclosure import Learned
 from rbla_secure.report.summary import ServiceCost, Summary
+from rbla_secure.run_folder.folder import Progress
 from tests.support.federations import make_config
 from tests.support.records import make_record, make_seconds
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scipy.stats import norm
 
-from rbla_secure.choices import Adjacency, Mechanism
+from rbla_secure.config.choices import Adjacency, Mechanism
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.evaluation.privacy_audit.suite import Row
 from rbla_secure.planning import forecast as forecasts

@@ -1,6 +1,6 @@
 """Enrolled clients and their authority in lines for people."""
 
-from rbla_secure.keys import AuthorityRecord, ClientRecord, KeyState
+from rbla_secure.identities.authority import AuthorityRecord, ClientRecord, KeyState
 from rbla_secure.report.keys import authority_lines, client_line
 
 DAY = 86_400

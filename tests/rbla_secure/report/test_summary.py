@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from rbla_secure.federation.checkpoint import Progress
-from rbla_secure.federation.records import RoundRecord, RoundSeconds
 from rbla_secure.report.summary import Summary
+from rbla_secure.run_folder.folder import Progress
+from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 from tests.support.records import make_record, make_seconds
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbla_secure.choices import AcrossRule
+from rbla_secure.config.choices import AcrossRule
 from rbla_secure.errors import RobustnessError
 from rbla_secure.lora.update import BandTotal
 from rbla_secure.robustness.across_groups import GroupTotals, filter_groups

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rbla_secure.choices import FilterName
-from rbla_secure.robustness.names import build
+from rbla_secure.config.choices import FilterName
+from rbla_secure.robustness.registry import build
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from tests.support.filtered import average, draw
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbla_secure.choices import FilterName
+from rbla_secure.config.choices import FilterName
 from rbla_secure.robustness import selection, tiers
-from rbla_secure.robustness.names import build
+from rbla_secure.robustness.registry import build
 from rbla_secure.robustness.selection import Selection
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from tests.support.filtered import names

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbla_secure.choices import FilterName, PreStepName
+from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.errors import RobustnessError
 from rbla_secure.robustness import scores
-from rbla_secure.robustness.names import FilterOptions, build
 from rbla_secure.robustness.pre_steps import NeighborMixing
+from rbla_secure.robustness.registry import FilterOptions, build
 from rbla_secure.robustness.rules.clipping import centered_clipping, norm_bound
 from rbla_secure.robustness.rules.coordinatewise import coordinate_median, trimmed_mean
 from rbla_secure.robustness.rules.directional import fltrust

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rbla_secure.choices import FilterName, PreStepName
+from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.robustness import pre_steps, selection
-from rbla_secure.robustness.names import FilterOptions, build, least_holders
 from rbla_secure.robustness.quorum import band_quorum, quorum_before_selection
+from rbla_secure.robustness.registry import FilterOptions, build, least_holders
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from rbla_secure.robustness.verdicts import Filtered
 from tests.support.filtered import names

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rbla_secure.report.defences import defence_lines
-from rbla_secure.robustness.names import MEASURED, RECOMMENDED
+from rbla_secure.robustness.registry import MEASURED, RECOMMENDED
 from tests.support.federations import make_config
 
 ROOT = Path(__file__).parents[3]

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbla_secure.choices import FilterName
+from rbla_secure.config.choices import FilterName
 from rbla_secure.robustness import scores
-from rbla_secure.robustness.names import build
+from rbla_secure.robustness.registry import build
 from rbla_secure.robustness.tiers import judged_together, pooled_spread, tier_scores
 from tests.support.filtered import draw
 from tests.support.properties import PROPERTY

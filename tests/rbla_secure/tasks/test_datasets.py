@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbla_secure.choices import DataSet
 from rbla_secure.config import TaskConfig
+from rbla_secure.config.choices import DataSet
 from rbla_secure.errors import DataError
 from rbla_secure.tasks.datasets import LabelledImages, check_available, load_images, split
 

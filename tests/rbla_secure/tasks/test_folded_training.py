@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rbla_secure.choices import Factors, Optimizer
 from rbla_secure.config import TrainingConfig
+from rbla_secure.config.choices import Factors, Optimizer
 from rbla_secure.errors import AdapterError, PrivacyError
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import attach, find_linear, write_rows

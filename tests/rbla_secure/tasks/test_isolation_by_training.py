@@ -7,8 +7,8 @@ would open to the one that is left: all others sent zeros. Trained in turns, low
 import numpy as np
 import pytest
 
-from rbla_secure.choices import Optimizer
 from rbla_secure.config import TrainingConfig
+from rbla_secure.config.choices import Optimizer
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.tasks.base_model import build_mlp

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from rbla_secure.choices import Optimizer
 from rbla_secure.config import TrainingConfig
+from rbla_secure.config.choices import Optimizer
 from rbla_secure.errors import DataError
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import attach, find_linear, write_rows

@@ -1,0 +1,66 @@
+"""Sums from which the members of a rank can be left out again: one accumulator per class of view, and one where there is none.
+
+Whether a class is large enough to be opened is known when the last upload has come, and by then everybody's was added.
+Memory grows with the number of ranks, not with that of clients.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from protocols.errors import RosterError
+from protocols.homomorphic.parties.adder import Adder
+from protocols.homomorphic.terms import Terms
+
+
+def class_of(terms: Terms, position: int) -> int:
+    """The number of the class that a member counts in, which is its rank; 0 where all count together."""
+    return terms.session.ranks[position - 1] if terms.session.class_quorum else 0
+
+
+def included_classes(terms: Terms, added: frozenset[int], present: frozenset[int]) -> frozenset[int]:
+    """The classes that make up a sum over those present, each with all of its inputs that were added.
+
+    Raises:
+        RosterError: They are not whole classes of those that were added.
+    """
+    classes = frozenset(class_of(terms, position) for position in present)
+    if present != frozenset(position for position in added if class_of(terms, position) in classes):
+        raise RosterError(
+            "the contributors of the sum are not those whose inputs were added, but for whole classes"
+        )
+    return classes
+
+
+@final
+class ClassedAdder:
+    """The sums of one session, by class. Run by the verifier.
+
+    Attributes:
+        added: Positions of those whose inputs it has.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._by_class: dict[int, Adder] = {}
+        self.added: frozenset[int] = frozenset()
+
+    def add(self, position: int, ciphertexts: Mapping[int, bytes]) -> None:
+        """Add one client's ciphertexts. Raises CiphertextError; the sums are then as before."""
+        key = class_of(self._terms, position)
+        adder = self._by_class.get(key) or self._new()
+        adder.add(ciphertexts)
+        self._by_class[key] = adder
+        self.added |= {position}
+
+    def sums(self, present: frozenset[int]) -> Mapping[int, bytes]:
+        """The sums over these contributors, encoded. Raises RosterError as :func:`included_classes`."""
+        classes = included_classes(self._terms, self.added, present)
+        if len(classes) == 1:
+            return self._by_class[min(classes)].sums()
+        total = self._new()
+        for key in sorted(classes):
+            total.add(self._by_class[key].sums())
+        return total.sums()
+
+    def _new(self) -> Adder:
+        return Adder(self._terms.profile, self._terms.session)

@@ -1,0 +1,80 @@
+"""The server's defence as attackers run it at home: the federation's own, on the integers that changes would become.
+
+Nothing of the defence is written down twice. A change goes through the client's own code (clip, quantization with the stream of the
+round, weight) and the server's own (validity, clip, cap on weights, pre-step, filter, its options, the previous step, the draw by
+the digest of all inputs). Attackers that know every honest change of the round foresee every verdict, to the bit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from protocols.session import ClientId, Session
+from rbla_secure.errors import EvaluationError
+from rbla_secure.federation.client.contribution import contribution
+from rbla_secure.federation.noise_components import Integers
+from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.plan import Plan
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class KnownRule:
+    """The rule of a plan, and of the round that its attackers are in.
+
+    Args:
+        plan: The terms.
+        filtering: The server's, or one that is made like it; None where everybody is averaged.
+        weights: By client, as its upload says it.
+    """
+
+    plan: Plan
+    filtering: Filtering | None
+    weights: Mapping[ClientId, float]
+    _round: tuple[Session, Adapter] | None = None
+    _known: dict[ClientId, tuple[UpdateRows, Integers]] = field(default_factory=dict)
+
+    def enter(self, session: Session, adapter: Adapter) -> None:
+        """A round begins: its terms, and the adapter that all changes of it are to."""
+        self._round = (session, adapter)
+        self._known.clear()
+
+    def accepts(self, changes: Mapping[ClientId, UpdateRows]) -> Mapping[ClientId, bool]:
+        """Whose change of a made-up round counts. Where no rule judges single clients, everybody's does.
+
+        Args:
+            changes: By client, at its own rank. Who is not in the round is not judged.
+
+        Raises:
+            EvaluationError: No round was entered, or a client is none of the federation's.
+        """
+        if self.filtering is None or self.plan.grouped:
+            return dict.fromkeys(changes, True)
+        if self._round is None:
+            raise EvaluationError("the rule of a round is asked for before the round was entered")
+        session, adapter = self._round
+        if unknown := sorted(set(changes) - set(self.weights)):
+            raise EvaluationError(
+                f"{unknown[0]} is no client of the federation: the rule judges enrolled clients alone"
+            )
+        members = {name: changes[name] for name in changes if name in session.members}
+        inputs = {name: self._integers(session, adapter, name, change) for name, change in members.items()}
+        verdicts = self.filtering.judge_inputs(session, inputs, adapter).verdicts
+        return {name: name not in verdicts or verdicts[name].accepted for name in changes}
+
+    def _integers(self, session: Session, adapter: Adapter, client: ClientId, change: UpdateRows) -> Integers:
+        """What a client uploads whose training moves its rows by so much. Those of a change that comes again are remembered."""
+        known = self._known.get(client)
+        if known is None or known[0] is not change:
+            before = adapter.rows[: len(change)]
+            # Training hands on rows of 32 bits: what is sent is the difference of these.
+            after = (before + change).astype(np.float32)
+            moved = after.astype(np.float64) - before
+            weight = self.weights[client]
+            integers = contribution(self.plan, session, client, moved, weight=weight, noise_key=b"")
+            known = self._known[client] = (change, integers)
+        return known[1]

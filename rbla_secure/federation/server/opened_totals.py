@@ -1,0 +1,132 @@
+"""From opened sums to totals under differential privacy: noise first, public denominators after. Run by the server.
+
+Distributed noise is in the sums already, and what is in them for drop-outs that did not happen is removed here; a trusted
+server adds its own, to every coordinate of every band, before anything is divided. What is divided by does not depend on
+data, so the division is post-processing. Before its noise nothing is asked of a sum that could show: one of whoever sends what it likes
+was opened by a lift without a jump (`protocols.ring.folded`), and is held against its bound with the noise in it.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from protocols.interface import SumResult
+from protocols.primitives.prg import UniformStream
+from protocols.ring import IntegerVector
+from protocols.session import ClientId, Session
+from rbla_secure.config.choices import Adjacency
+from rbla_secure.federation.noise_components import add_noise, noise_key, remove_components
+from rbla_secure.lora.update import BandTotal, RealVector
+from rbla_secure.planning.plan import Plan
+from rbla_secure.privacy.banded_matrix import INDEPENDENT, MatrixNoise
+from rbla_secure.privacy.noise import TAIL, GaussianMechanism
+from rbla_secure.privacy.quantize import dequantize_public
+
+_SERVER = "server"
+Values = IntegerVector | RealVector
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """What leaves a round.
+
+    Args:
+        totals: By band: noisy sums with public weights.
+        unclipped: The noisy share of clients whose updates were not clipped; None where they are not counted.
+        refused: By band, why its sum cannot be that of honest clients.
+    """
+
+    totals: Mapping[int, BandTotal]
+    unclipped: float | None
+    refused: Mapping[int, str] = field(default_factory=dict)
+
+
+def release(
+    plan: Plan,
+    session: Session,
+    mechanism: GaussianMechanism,
+    sums: SumResult,
+    matrix: MatrixNoise | None = None,
+) -> Released:
+    """The totals of a round.
+
+    Under add-or-remove every band is released, a closed one as a sum of nothing: rows that stay as they are to the bit
+    would tell that the one client that could have opened them was not there. (The plain sum opens all of them there.)
+    """
+    opened: dict[int, IntegerVector] = remove_components(sums.sums, mechanism, sums.extra_secrets)
+    if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
+        for segment in session.segments:
+            opened.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))
+    noisy: dict[int, Values] = dict(opened)
+    if mechanism.by_server:
+        stream = UniformStream(noise_key(plan, session, _SERVER))
+        noisy = _with_noise(opened, mechanism, stream, session=session, matrix=matrix)
+    refused = _impossible(plan, session, mechanism, noisy, sums.survivors)
+    noisy = {index: values for index, values in noisy.items() if index not in refused}
+    unclipped = None
+    if mechanism.count_unit and 0 in noisy:
+        count = float(noisy[0][-1]) / (2 * mechanism.count_unit)
+        unclipped = count / len(sums.survivors) + 0.5
+        noisy[0] = noisy[0][:-1]
+    weights = {index: plan.denominator(session, index, sums.survivors) for index in noisy}
+    totals = dequantize_public(noisy, plan.quantizer, weights=weights)
+    return Released(totals=totals, unclipped=unclipped, refused=refused)
+
+
+def _impossible(
+    plan: Plan,
+    session: Session,
+    mechanism: GaussianMechanism,
+    noisy: Mapping[int, Values],
+    survivors: Collection[ClientId],
+) -> dict[int, str]:
+    """By band, why its released values cannot be a sum within bounds and the server's noise: asked of them alone, so it costs nothing.
+
+    Honest ones leave the range with probability 2e-23 a coordinate. Sums that have the clients' noise in them were held against their bound where they were opened.
+    """
+    if not mechanism.by_server:
+        return {}
+    found, absence_shows = {}, plan.config.privacy.adjacency is Adjacency.ZERO_OUT
+    for index, values in noisy.items():
+        all_of_them = session.segments[index].members
+        members = len(set(all_of_them).intersection(survivors)) if absence_shows else len(all_of_them)
+        limit = members * session.input_bound + TAIL * mechanism.released_std(index, session.round)
+        if float(np.abs(values).max()) > limit:
+            found[index] = (
+                f"its sum with noise leaves [-{limit:.0f}, {limit:.0f}], which {members} inputs within bounds cannot: a "
+                "member was given another model or did not follow the protocol"
+            )
+    return found
+
+
+def _with_noise(
+    opened: Mapping[int, IntegerVector],
+    mechanism: GaussianMechanism,
+    stream: UniformStream,
+    *,
+    session: Session,
+    matrix: MatrixNoise | None,
+) -> dict[int, Values]:
+    """The server's noise on every integer, new in every round or taking back some of that of the rounds before."""
+    if mechanism.column == INDEPENDENT:
+        return dict(add_noise(dict(opened), mechanism, stream))
+    if matrix is None:
+        raise AssertionError("a round of a banded matrix must come with what is kept of the rounds before")
+    stds = {index: mechanism.component_stds(index)[0] for index in opened}
+    return dict(matrix.add(opened, stds, stream, round_number=session.round, clients=session.members))
+
+
+def matrix_noise(plan: Plan) -> MatrixNoise | None:
+    """What a process keeps between the rounds of a plan whose noise cancels over them; None without."""
+    mechanism = plan.mechanism
+    if mechanism is None or mechanism.column == INDEPENDENT:
+        return None
+    return MatrixNoise(mechanism.column)
+
+
+def nothing_opened(session: Session, reason: str) -> SumResult:
+    """An aborted session where absence must not show, which the plain sum never ends in: no survivors, every band closed."""
+    return SumResult(survivors=(), sums={}, refused=dict.fromkeys(range(len(session.segments)), reason))

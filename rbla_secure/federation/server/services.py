@@ -1,0 +1,154 @@
+"""The services of the homomorphic mode as a run starts them: each in a process of its own, for as long as the run.
+
+A decryptor or verifier makes its own identity key, is enrolled under it, and is then told by its operator whom to believe;
+its private key and the round keys never leave its process. In a run on one machine `HomomorphicRoles` plays the operators:
+it alone holds their lines. The aggregator is handed `Roles`, channels on which no service takes a setup. What each is
+sent there and how long it takes is counted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import final
+
+from protocols.errors import ProtocolError
+from protocols.homomorphic.screening.at_verifier import NOTHING_YET, Reference
+from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.messages import HELLO, REFERENCE, Setup
+from protocols.homomorphic.services.processes import ProcessChannel
+from protocols.homomorphic.services.services import Channel, payload_of
+from protocols.identity.trust import TrustStore
+from protocols.session import ClientId
+from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.planning.plan import Plan
+
+
+@final
+@dataclass(slots=True)
+class Metered(Channel):
+    """Counts what goes to a service and back."""
+
+    inner: Channel
+    bytes_to: int = 0
+    bytes_from: int = 0
+    seconds: float = 0.0
+
+    def ready(self) -> int:
+        """As the service behind it."""
+        return self.inner.ready()
+
+    def exchange(self, request: bytes) -> bytes:
+        """As the service behind it."""
+        began = perf_counter()
+        answer = self.inner.exchange(request)
+        self.seconds += perf_counter() - began
+        self.bytes_to += len(request)
+        self.bytes_from += len(answer)
+        return answer
+
+    def close(self) -> None:
+        """As the service behind it."""
+        self.inner.close()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HomomorphicRoles:
+    """Decryptor, worker and, where the plan has them, verifier and, in its place where updates are screened, screener."""
+
+    plan: Plan
+    processes: dict[ClientId, ProcessChannel] = field(default_factory=dict)
+    keyed: dict[ClientId, Metered] = field(default_factory=dict)
+    workers: dict[str, Metered] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.plan.charge.services.names:
+            self.processes[name] = ProcessChannel(name, name)
+            self.keyed[name] = Metered(self.processes[name])
+        # Where there is a verifier, it alone computes what is screened.
+        screens = self.plan.screening is not None and not self.plan.charge.services.verifier
+        for name in ("worker", *(("screener",) if screens else ())):
+            self.workers[name] = Metered(ProcessChannel(name, name, restarts=True))
+
+    def public_keys(self) -> Mapping[ClientId, bytes]:
+        """What the authority is to enrol. Raises ServiceError."""
+        return {name: channel.call(HELLO) for name, channel in self.keyed.items()}
+
+    def configure(self, trust: TrustStore) -> None:
+        """As the operators: tell the services whom to believe from now on, and that it is `trust.moment`.
+
+        All of them are told before a refusal is raised: lists that take the first one back concern the second one most.
+
+        Raises:
+            ServiceError: A service is gone.
+            ProtocolError: It refuses.
+        """
+        request = Setup(charge=self.plan.charge, trust=trust).to_bytes()
+        refused: list[ProtocolError] = []
+        for process in self.processes.values():
+            try:
+                payload_of(process.operate(request))
+            except ProtocolError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
+
+    def set_up(self, trust: TrustStore, last_step: LastStep | None = None) -> Roles:
+        """Configure the services; what a server needs to work with them.
+
+        Args:
+            trust: Whom to believe.
+            last_step: The public direction that updates are held against where no verifier knows it.
+
+        Raises:
+            ServiceError: A service is gone.
+            ProtocolError: It refuses.
+        """
+        self.configure(trust)
+        names = self.plan.charge.services
+        return Roles(
+            decryptor=self.keyed[names.decryptor],
+            worker=self.workers["worker"],
+            verifier=self.keyed.get(names.verifier),
+            screener=self.workers.get("screener"),
+            reference=last_step.by_band if last_step is not None else lambda: None,
+        )
+
+    @property
+    def keep_a_direction(self) -> bool:
+        """Whether what updates are held against is known to these services alone."""
+        return self.plan.screening is not None and bool(self.plan.charge.services.verifier)
+
+    def direction(self) -> bytes:
+        """As the verifier's operator: what the next updates are held against, for services that are started again.
+
+        Empty where the checkpoints tell it; nothing (but bytes that say so) where the verifier is gone or says nothing that
+        could be kept: its round is over and counts all the same.
+        """
+        if not self.keep_a_direction:
+            return b""
+        verifier = self.processes[self.plan.charge.services.verifier]
+        try:
+            return Reference.from_bytes(payload_of(verifier.operate(REFERENCE))).to_bytes()
+        except ProtocolError:
+            return NOTHING_YET.to_bytes()
+
+    def recall(self, direction: bytes) -> None:
+        """As the operators: what :meth:`direction` gave after the last round, to services that have just been set up.
+
+        Raises:
+            ServiceError: A service is gone.
+            ProtocolError: It refuses.
+        """
+        if direction and self.keep_a_direction:
+            for process in self.processes.values():
+                payload_of(process.operate(direction))
+
+    def channels(self) -> Mapping[str, Metered]:
+        """All of them, by name."""
+        return {**self.keyed, **self.workers}
+
+    def close(self) -> None:
+        """End the processes, and with them their keys."""
+        for channel in self.channels().values():
+            channel.close()

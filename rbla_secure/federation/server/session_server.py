@@ -1,0 +1,219 @@
+"""One session as the server talks it through: stage by stage, whoever answers in order stays in.
+
+Several conversations can share an exchange: the input and reveal stages of one round travel together with the key
+stages of the next.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from protocols.errors import BelowThresholdError, ProtocolError, SealError, ServiceError, ShareError
+from protocols.interface import SecureSum, SumResult
+from protocols.session import ClientId, Session
+from protocols.transcript import Transcript
+from rbla_secure.errors import RblaSecureError
+from rbla_secure.federation.broadcast import band_digests, encode_rest, model_bindings
+from rbla_secure.federation.exchange import Answer, Exchange, Parcel
+from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.plan import Plan
+from rbla_secure.run_folder.audit_log import AuditLog, Entry, EventKind
+
+_NAMED: Final = 5  # so many names are enough for a line of the log
+
+
+@final
+class Conversation:
+    """The server's side of one session.
+
+    Args:
+        plan: The terms of the run.
+        session: Those of this session.
+        secure_sum: The server's side of it.
+        log: Where refusals and drop-outs are written down, at the end of each stage.
+        asked: Whom to ask, where secret draws say who takes part; all members if not given. Nobody else has dropped out.
+
+    Attributes:
+        dropped: By client that fell silent or was turned away, the stage at which it did.
+        refusals: By client, why it declined, why its answer was turned away, or what it did against the protocol.
+        transcript: Bytes that crossed.
+        aborted: Why the session ended without a result; empty as long as it did not.
+        contributors: Whose inputs are in what will be opened; None until that is fixed.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        session: Session,
+        secure_sum: SecureSum,
+        *,
+        log: AuditLog | None = None,
+        asked: Collection[ClientId] | None = None,
+    ) -> None:
+        self._drawn = frozenset(session.members if asked is None else asked)
+        self._plan = plan
+        self._log = log
+        self._entries: list[Entry] = []
+        self._heard_refusing: set[ClientId] = set()
+        self._server = secure_sum.server(session)
+        self._asked: frozenset[ClientId] = frozenset()
+        self._waiting: set[ClientId] = set()
+        self.session = session
+        self.stages = secure_sum.stages
+        self.input_stage = secure_sum.input_stage
+        self.dropped: dict[ClientId, str] = {}
+        self.refusals: dict[ClientId, str] = {}
+        self.transcript = Transcript()
+        self.aborted = ""
+        self.contributors: tuple[ClientId, ...] | None = None
+
+    def ask(self, stage: str, adapter: Adapter | None) -> dict[ClientId, Parcel]:
+        """The parcels of one stage; none once the session is over."""
+        if self.aborted:
+            return {}
+        digests = band_digests(self._plan, adapter) if adapter is not None else ()
+        try:
+            if digests:
+                self._server.expect(model_bindings(self.session, digests))
+            requests = self._server.requests()
+        except ServiceError as error:
+            self.aborted = str(error)
+            return {}
+        parcels = {}
+        rows = self._rows(adapter)
+        for client, payload in requests.items():
+            if client not in self._drawn:
+                continue
+            request = StageRequest(
+                session=self.session.to_bytes(),
+                payload=payload,
+                adapter=rows.get(self._plan.broadcast_rank(client), b""),
+                digests=encode_rest(self._plan, client, digests) if digests else b"",
+            )
+            parcels[client] = Parcel(round=self.session.round, stage=stage, data=request.to_bytes())
+            self.transcript.to_client(client, stage, parcels[client].data)
+        self._asked = frozenset(parcels)
+        self._waiting = set(parcels)
+        return parcels
+
+    def _rows(self, adapter: Adapter | None) -> dict[int, bytes]:
+        """By rank that is broadcast: the rows as bytes, the same for all clients of it."""
+        if adapter is None:
+            return {}
+        ranks = {self._plan.broadcast_rank(client) for client in self.session.members}
+        return {rank: adapter.sliced(rank).to_bytes() for rank in ranks}
+
+    def hear(self, answer: Answer) -> None:
+        """Fold one answer in; a refusal or a bad answer is noted and costs its sender the round."""
+        self.transcript.from_client(answer.client, answer.parcel.stage, answer.parcel.data)
+        try:
+            message = decode_answer(answer.parcel.data)
+            if isinstance(message, StageRefusal):
+                self._refused(answer.client, "client", message.error, message.reason)
+                return
+            self._server.receive(answer.client, message.payload)
+        except (ProtocolError, RblaSecureError) as error:
+            self._refused(answer.client, "server", type(error).__name__, str(error))
+            return
+        self._waiting.discard(answer.client)
+
+    def _refused(self, client: ClientId, by: str, error: str, reason: str) -> None:
+        self.refusals[client] = f"{error}: {reason}"
+        # The first one of a client in a stage: whoever answers again and again does not fill the log.
+        if client not in self._heard_refusing:
+            self._heard_refusing.add(client)
+            self._note(EventKind.REFUSAL, client=client, by=by, error=error, reason=reason)
+
+    def _note(self, kind: EventKind, **details: str) -> None:
+        self._entries.append(Entry.of_session(self.session, kind, **details))
+
+    def close(self, stage: str) -> None:
+        """Fix who took part in a stage."""
+        if self.aborted:
+            return
+        for client in sorted(self._waiting):
+            self.dropped[client] = stage
+            self._note(EventKind.DROPPED, client=client, stage=stage)
+        if self._log is not None:
+            self._log.append(*self._entries)
+        self._entries.clear()
+        self._heard_refusing.clear()
+        try:
+            self._server.close_stage()
+        except BelowThresholdError as error:
+            self._abort(error)
+        else:
+            self._note_contributors(stage)
+
+    def _note_contributors(self, stage: str) -> None:
+        """Once it is fixed whose inputs are summed: who they are, and who was left out though it had sent its own."""
+        if self.contributors is not None or self._server.contributors is None:
+            return
+        self.contributors = self._server.contributors
+        for client in sorted(self._asked - self._waiting - set(self.contributors)):
+            self.dropped[client] = stage
+            if self._log is not None:
+                self._log.append(
+                    Entry.of_session(self.session, EventKind.DROPPED, client=client, stage=stage)
+                )
+
+    def result(self, adapter: Adapter) -> SumResult | None:
+        """What the secure sum opens; None if the session ended without a result."""
+        if self.aborted:
+            return None
+        try:
+            digests = band_digests(self._plan, adapter)
+            found = self._server.result(model_bindings(self.session, digests))
+        except (BelowThresholdError, ServiceError, ShareError) as error:
+            self._abort(error)
+            return None
+        self._note_faults()
+        return found
+
+    def _abort(self, error: ProtocolError) -> None:
+        """The session ends without a result: those who made it so are named all the same."""
+        self.aborted = str(error)
+        self._note_faults()
+
+    def _note_faults(self) -> None:
+        """Write down who is at fault, and who says of whom that its messages were no use."""
+        for client, dealers in self._server.disputes.items():
+            more = f" and {len(dealers) - _NAMED} more" if len(dealers) > _NAMED else ""
+            reason = (
+                f"cannot use the share bundles of {', '.join(dealers[:_NAMED])}{more}: "
+                "one of each pair does not follow the protocol"
+            )
+            self._refused(client, "client", SealError.__name__, reason)
+        self._heard_refusing.clear()
+        for client, reason in self._server.faults.items():
+            self._refused(client, "server", ShareError.__name__, reason)
+        if self._log is not None:
+            self._log.append(*self._entries)
+        self._entries.clear()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A stage of a conversation, with the adapter where the stage takes inputs."""
+
+    conversation: Conversation
+    stage: str
+    adapter: Adapter | None = None
+
+
+def hold(exchange: Exchange, turns: Sequence[Turn]) -> None:
+    """One exchange: every participant gets one message with its parcels of all turns."""
+    by_round = {turn.conversation.session.round: turn for turn in turns}
+    messages: dict[ClientId, list[Parcel]] = {}
+    for turn in turns:
+        for client, parcel in turn.conversation.ask(turn.stage, turn.adapter).items():
+            messages.setdefault(client, []).append(parcel)
+    for answer in exchange.send(messages):
+        turn_of = by_round.get(answer.parcel.round)
+        # An answer to another round or stage than was asked, such as one that comes too late, is nobody's answer.
+        if turn_of is not None and turn_of.stage == answer.parcel.stage:
+            turn_of.conversation.hear(answer)
+    for turn in turns:
+        turn.conversation.close(turn.stage)

@@ -1,0 +1,239 @@
+"""A run's ledgers at work. Run by the server.
+
+That of clients is checked before a round is trained and written before its sums are revealed, and where the server reads single
+uploads, of these before anybody is asked for one; that of single examples is written before anybody trains. What either has now stands in the audit log before it comes to that: from then on an entry
+that was taken out again is missed. Whoever goes on with a run computes the entry that a crash has kept from the log once more
+and takes no other (why even that is enough: `ledger_state.py` in rbla_secure/privacy).
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final, final
+
+from protocols.session import ClientId, Session
+from rbla_secure.federation.server.sessions import session_of
+from rbla_secure.lora.bands import held_bands
+from rbla_secure.planning.noise import Views, claimed, shown, shown_to, shows_at_once, views
+from rbla_secure.planning.plan import Plan
+from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Shown, Terms
+from rbla_secure.privacy.ledger_state import not_believed
+from rbla_secure.privacy.noise import GaussianMechanism
+from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
+from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
+from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+from rbla_secure.run_folder.audit_log import AuditLog
+from rbla_secure.run_folder.folder import Progress, RunFolder
+from rbla_secure.run_folder.log_entries import of_spending
+from rbla_secure.run_folder.records import RoundRecord
+
+_OTHER_FIGURES: Final = (
+    "has other figures or clients than this version of rbla-secure gives its session on this machine"
+)
+
+
+@final
+class Spending:
+    """The privacy spent by a run with noise.
+
+    Args:
+        plan: With a mechanism.
+        ledger: Of the run.
+        log: Of the run.
+    """
+
+    def __init__(self, plan: Plan, ledger: Ledger, log: AuditLog) -> None:
+        self._plan = plan
+        self._log = log
+        self.ledger = ledger
+
+    @classmethod
+    def resume(cls, plan: Plan, folder: RunFolder, progress: Progress) -> "Spending | None":
+        """The spending of a run so far; None without noise.
+
+        Raises:
+            PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, lacks a round that was
+                revealed, or has an entry that the log does not hold and that this run would not have written.
+        """
+        if plan.mechanism is None:
+            return None
+        # A group's sum is revealed even where too few groups are left for their bands.
+        spent = [
+            (record.round, part)
+            for record in progress.records
+            for part in shown(plan.config)
+            if shows_at_once(plan.config, part) or record.holders or record.flags
+        ]
+        terms = terms_of(plan, folder.run_id)
+        about = folder.history.about_to_reveal(plan.config.rounds)
+        known = folder.history.ledgers.get(FILE)
+        ledger = Ledger.open(folder.path, terms, spent=spent, known=known, about=about)
+        spending = cls(plan, ledger, folder.log)
+        spending._check_last(folder, progress.records, known=known.entries if known is not None else 0)
+        return spending
+
+    def _check_last(self, folder: RunFolder, records: Sequence[RoundRecord], *, known: int) -> None:
+        """Refuse an entry that the log does not hold, unless it is the one that its session was about to spend."""
+        for entry in self.ledger.entries[known:]:
+            session = _session_of(self._plan, folder, entry, records)
+            if shows_at_once(self._plan.config, entry.shown) and set(entry.clients) != set(session.members):
+                raise not_believed(folder.path / FILE, known, "names a part of the session that it is about")
+            if entry != self._entry(session, entry.shown, entry.clients):
+                raise not_believed(folder.path / FILE, known, _OTHER_FIGURES)
+
+    def check(self, session: Session) -> None:
+        """Refuse a round that would exceed the budget even if nobody dropped out; called before it is trained.
+
+        Raises:
+            BudgetError: It would.
+        """
+        self.ledger.check(*(self._entry(session, part, session.members) for part in shown(self._plan.config)))
+
+    def spend(self, session: Session, part: Shown, contributors: Collection[ClientId]) -> None:
+        """Write down what a part of a round spends that shows inputs of these clients; called before it does.
+
+        Raises:
+            BudgetError: It would exceed the budget.
+        """
+        entry = self._entry(session, part, contributors)
+        self._log.append(of_spending(session, FILE, self.ledger.record(entry)))
+
+    def _entry(self, session: Session, part: Shown, contributors: Collection[ClientId]) -> Entry:
+        mechanism = self._plan.mechanism_of(session)
+        if mechanism is None:
+            raise AssertionError("a plan with noise has a mechanism in every round")
+        seen = seen_by(self._plan, session, mechanism, contributors)
+        return Entry.of(
+            {observer: seen[observer] for observer in shown_to(self._plan.config, part)},
+            round_number=session.round,
+            attempt=session.attempt,
+            clients=contributors,
+            shown=part,
+        )
+
+
+def terms_of(plan: Plan, run: bytes) -> Terms:
+    """What the epsilons of a run mean."""
+    privacy = plan.config.privacy
+    return Terms(
+        run=run.hex(),
+        mechanism=privacy.mechanism,
+        adjacency=privacy.adjacency,
+        delta=privacy.delta,
+        max_epsilon=privacy.max_epsilon,
+        claimed=claimed(plan.config),
+        colluders=plan.colluders,
+        simulation=privacy.simulation,
+        recovered=_recovered(plan),
+        sample_rate=privacy.sample_rate,
+    )
+
+
+def _recovered(plan: Plan) -> tuple[int, ...]:
+    if plan.mechanism is None or not plan.config.privacy.recovered_dropout:
+        return ()
+    return tuple(shares.recovered for shares in plan.mechanism.bands)
+
+
+def seen_by(
+    plan: Plan, session: Session, mechanism: GaussianMechanism, contributors: Collection[ClientId]
+) -> Views:
+    """What a session spends if these clients' inputs are summed: over every band that may open."""
+    arrived = set(contributors)
+    if plan.grouped:
+        return views(
+            plan.config, mechanism, present=_in_groups(plan, session, arrived), colluding=plan.colluders
+        )
+    present = {
+        segment.index: len(arrived.intersection(segment.members))
+        for segment in session.segments
+        if len(arrived.intersection(segment.holders)) >= segment.quorum
+    }
+    return views(plan.config, mechanism, present=present, colluding=plan.colluders)
+
+
+def _in_groups(plan: Plan, session: Session, arrived: set[ClientId]) -> dict[int, int]:
+    """By band: the members of the smallest group that may open it. All readers are counted as seeing what it shows."""
+    present: dict[int, int] = {}
+    for group, segment in zip(plan.groups_of(session), session.segments, strict=True):
+        count = len(arrived.intersection(segment.members))
+        if count >= segment.quorum:
+            for band in held_bands(plan.bands, group.rank):
+                present[band.index] = min(count, present.get(band.index, count))
+    return present
+
+
+@final
+class SampleSpending:
+    """The privacy of single examples that a run's training has spent.
+
+    Args:
+        mechanism: Of every client and round.
+        ledger: Of the run.
+        log: Of the run.
+    """
+
+    def __init__(self, mechanism: SampledGaussian, ledger: SampleLedger, log: AuditLog) -> None:
+        self._mechanism = mechanism
+        self._log = log
+        self.ledger = ledger
+
+    @classmethod
+    def resume(cls, plan: Plan, folder: RunFolder, progress: Progress) -> "SampleSpending | None":
+        """The spending of a run so far; None without noise at sample level.
+
+        Raises:
+            PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, lacks a round that was
+                trained, or has an entry that the log does not hold and that this run would not have written.
+        """
+        if plan.sample_level is None:
+            return None
+        trained = [record.round for record in progress.records if record.survivors]
+        config = plan.config
+        terms = SampleTerms(
+            run=folder.run_id.hex(),
+            delta=config.sample_level.delta,
+            max_epsilon=config.sample_level.max_epsilon,
+            simulation=config.privacy.simulation,
+        )
+        about = folder.history.about_to_reveal(plan.config.rounds)
+        known = folder.history.ledgers.get(SAMPLES_FILE)
+        ledger = SampleLedger.open(folder.path, terms, trained_rounds=trained, known=known, about=about)
+        spending = cls(plan.sample_level, ledger, folder.log)
+        entries = known.entries if known is not None else 0
+        for entry in ledger.entries[entries:]:
+            session = _session_of(plan, folder, entry, progress.records)
+            if entry != spending._entry(session, session.members):
+                raise not_believed(folder.path / SAMPLES_FILE, entries, _OTHER_FIGURES)
+        return spending
+
+    def spend(self, session: Session, clients: Collection[ClientId]) -> None:
+        """Write down what the training of these clients spends; called before they are asked to.
+
+        Raises:
+            BudgetError: It would exceed the budget.
+        """
+        state = self.ledger.record(self._entry(session, clients))
+        self._log.append(of_spending(session, SAMPLES_FILE, state))
+
+    def _entry(self, session: Session, clients: Collection[ClientId]) -> Trained:
+        return Trained.of(
+            self._mechanism, round_number=session.round, attempt=session.attempt, clients=clients
+        )
+
+
+def check_spent(plan: Plan, folder: RunFolder, progress: Progress) -> None:
+    """Compare the ledgers of a run with its plan, as :meth:`Spending.resume` does, before anything is written.
+
+    Raises:
+        PrivacyError: One is missing, damaged, or not what the audit log and the plan say.
+    """
+    Spending.resume(plan, folder, progress)
+    SampleSpending.resume(plan, folder, progress)
+
+
+def _session_of(
+    plan: Plan, folder: RunFolder, entry: Entry | Trained, records: Sequence[RoundRecord]
+) -> Session:
+    """The session that an entry is about."""
+    return session_of(
+        plan, run=folder.run_id, round_number=entry.round, attempt=entry.attempt, records=records
+    )

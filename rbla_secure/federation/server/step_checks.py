@@ -1,0 +1,109 @@
+"""Checks after aggregation: is the step plausible, and did it do harm on public examples? Run by the server.
+
+A step that is too long is scaled. One after which public accuracy falls, or a known trigger works, is rolled back: the run
+goes on from the best adapter of the last rounds, so that harm in small steps does not become the new measure.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from rbla_secure.config import RobustnessConfig
+from rbla_secure.federation.step_bound import WINDOW
+from rbla_secure.lora.adapter import Adapter
+from rbla_secure.lora.update import l2_norm
+from rbla_secure.robustness.step_decisions import (
+    Action,
+    Decision,
+    check_accuracy,
+    scale_long_step,
+    scan_triggers,
+)
+
+
+def wants_checks(wanted: RobustnessConfig) -> bool:
+    """Whether any step is checked."""
+    return bool(wanted.max_step_norm or wanted.max_accuracy_drop or wanted.max_trigger_rise)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicTests:
+    """What the server measures on examples that are nobody's secret.
+
+    Args:
+        accuracy: Of an adapter, in [0, 1].
+        triggers: Of an adapter: by known trigger, how often it works.
+    """
+
+    accuracy: Callable[[Adapter], float]
+    triggers: Callable[[Adapter], Mapping[str, float]]
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Guard:
+    """The checks of a run. Remembers the adapters after the last rounds, whatever became of these: checkpoints have them too.
+
+    Args:
+        wanted: Which checks, and their limits.
+        tests: Public measurements; not used by the length check.
+        first: The adapter before round 1, whose triggers are the baseline.
+        remembered: Adapters after the last rounds of an interrupted run, oldest first, `WINDOW` of them if there were.
+    """
+
+    wanted: RobustnessConfig
+    tests: PublicTests
+    first: Adapter
+    remembered: Sequence[Adapter] = ()
+    _window: list[tuple[Adapter, float]] = field(init=False, default_factory=list)
+    _baseline: Mapping[str, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for adapter in (self.first, *self.remembered):
+            self.remember(adapter)
+        if self.wanted.max_trigger_rise:
+            self._baseline = self.tests.triggers(self.first)
+
+    def judge(self, before: Adapter, after: Adapter) -> tuple[Adapter, list[Decision]]:
+        """The adapter to go on with, and what was decided of the step."""
+        decisions: list[Decision] = []
+        if self.wanted.max_step_norm:
+            change = after.rows.astype(np.float64) - before.rows
+            decision = scale_long_step(l2_norm(change), cap=self.wanted.max_step_norm)
+            decisions.append(decision)
+            if decision.action is Action.SCALE:
+                rows = (before.rows + decision.factor * change).astype(np.float32)
+                after = Adapter(layout=before.layout, rows=rows)
+        harm = self._harm(after)
+        decisions += harm
+        if any(decision.action is Action.ROLL_BACK for decision in decisions):
+            return self._best(before), decisions
+        return after, decisions
+
+    def remember(self, adapter: Adapter) -> None:
+        """A round is over: this is the adapter after it."""
+        if self.wanted.max_accuracy_drop:
+            self._window = [*self._window, (adapter, self.tests.accuracy(adapter))][-WINDOW:]
+
+    def _harm(self, after: Adapter) -> list[Decision]:
+        found = []
+        if self.wanted.max_accuracy_drop:
+            best = max(accuracy for _, accuracy in self._window)
+            limit = self.wanted.max_accuracy_drop
+            found.append(check_accuracy(best, self.tests.accuracy(after), max_drop=limit))
+        if self.wanted.max_trigger_rise:
+            rates = self.tests.triggers(after)
+            found.append(scan_triggers(rates, self._baseline, max_rise=self.wanted.max_trigger_rise))
+        return found
+
+    def _best(self, before: Adapter) -> Adapter:
+        """The remembered adapter of the highest public accuracy; the one before the step where none is remembered.
+
+        Of equals the newest. So a round goes back by two steps at most, which is what clients accept: it only goes back to
+        x past adapters that are worse, and one of these that was itself gone back to would have had to be better than x.
+        """
+        newest_first = list(reversed(self._window))
+        return max(newest_first, key=lambda entry: entry[1])[0] if newest_first else before

@@ -1,0 +1,233 @@
+"""What the audit log says of a run: everything that the files of its folder are held against. Run by the server.
+
+Folded event by event, as the log is read or written. An order of events that no process writes is refused, so that a chain
+whose digests fit is still no chain of a run unless it tells a run's story.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Final, final
+
+from rbla_secure.errors import RunFolderError
+from rbla_secure.privacy.ledger_state import LedgerState, OpenSession
+from rbla_secure.run_folder.audit_log import Event, EventKind
+
+DIGEST_SIZE: Final = 64  # SHA-256, hex
+
+
+@final
+class History:
+    """The run so far.
+
+    Attributes:
+        run: Its identity, hex; empty before the first event.
+        config: Digest of its configuration, hex.
+        base: Digest of its base, hex; empty before there is one.
+        budgets: SHA-256 of budgets.json, hex; empty where clients keep no lifetime budgets.
+        results: By round, from 1 on: the event that made it count.
+        attempts: Round and attempt of every session, and of attempts that came to none, in order.
+        states: By file name, the states that each ledger with entries has had, one per entry.
+        adapter_file: SHA-256 of the exported tensors' file, hex; empty before there is one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: set[tuple[int, int]] = set()
+        self.run = ""
+        self.config = ""
+        self.base = ""
+        self.budgets = ""
+        self.results: list[Event] = []
+        self.attempts: list[tuple[int, int]] = []
+        self.states: dict[str, list[LedgerState]] = {}
+        self.adapter_file = ""
+        self._directions: dict[int, str] = {}
+        # Of the last process alone: by round, the sessions that it has opened and that have not ended.
+        self._open: dict[int, OpenSession] = {}
+        # By ledger, round and attempt: how many entries a session had the log hold before it trained or revealed.
+        self._spent: Counter[tuple[str, int, int]] = Counter()
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds count."""
+        return len(self.results)
+
+    @property
+    def exported(self) -> bool:
+        """Whether a result was exported."""
+        return bool(self.adapter_file)
+
+    @property
+    def ledgers(self) -> dict[str, LedgerState]:
+        """By file name, the state of each ledger that has entries."""
+        return {name: states[-1] for name, states in self.states.items()}
+
+    def ledger_of(self, name: str, *, entries: int) -> LedgerState | None:
+        """The state of a ledger when it had so many entries, or all that there are; None if it had none."""
+        states = self.states.get(name, [])[:entries]
+        return states[-1] if states else None
+
+    def spent_by(self, session: OpenSession, name: str) -> int:
+        """How many entries of a ledger a session had the log hold; not one that a later process did, as it was never used then."""
+        return self._spent[name, session.round, session.attempt]
+
+    def next_attempt(self, last_round: int) -> tuple[int, int] | None:
+        """Round and attempt of the session that the last process opens next; None where it opens none.
+
+        One process has two sessions open at most, as the keys of a round ride along with the round before.
+
+        Args:
+            last_round: Of the run.
+        """
+        number = self.rounds + 1 + len(self._open)
+        if len(self._open) > 1 or number > last_round:
+            return None
+        return number, 1 + sum(each == number for each, _ in self.attempts)
+
+    def about_to_reveal(self, last_round: int) -> OpenSession | None:
+        """The session that could be about to be trained for or revealed: the next round's, once the one after it is open too.
+
+        Args:
+            last_round: Of the run, which has none after it.
+        """
+        number = self.rounds + 1
+        if number < last_round and number + 1 not in self._open:
+            return None
+        return self._open.get(number)
+
+    @property
+    def direction(self) -> str:
+        """Digest of what was kept of the last round for screening, hex; empty if nothing was."""
+        return self._directions.get(self.rounds, "")
+
+    def adapter_after(self, number: int) -> str:
+        """Digest of the adapter after a round, hex."""
+        return str(self.results[number - 1].details["adapter"])
+
+    def metrics_of(self, number: int) -> str:
+        """Digest of a round's line in metrics.jsonl, hex."""
+        return str(self.results[number - 1].details["metrics"])
+
+    def take(self, event: Event) -> None:
+        """Go on with the next event.
+
+        Raises:
+            RunFolderError: It cannot follow those before it.
+        """
+        if (event.kind is EventKind.RUN_CREATED) != (not self.run):
+            raise self._fault(event, "a run is created once, in the first line")
+        match event.kind:
+            case EventKind.RUN_CREATED:
+                self.run, self.config = self._text(event, "run"), self._text(event, "config")
+                self.budgets = str(event.details.get("budgets", ""))
+            case EventKind.BASE_MADE:
+                self._take_base(event)
+            case EventKind.RUN_RESUMED:
+                self._take_resumption(event)
+            case EventKind.SESSION_OPENED:
+                self._take_session(event)
+            case EventKind.PRIVACY_SPENT:
+                self._take_spending(event)
+            case EventKind.DIRECTION_KEPT:
+                self._directions[self._expect_next(event)] = self._digest(event, "direction")
+            case EventKind.ROUND_FINISHED | EventKind.ROUND_ABORTED:
+                self._take_result(event)
+            case EventKind.RUN_FINISHED:
+                self._take_export(event)
+            case _:
+                pass  # told, and not relied on
+
+    def _take_base(self, event: Event) -> None:
+        if self.base:
+            raise self._fault(event, "a run has one base")
+        self.base = self._digest(event, "base")
+
+    def _take_resumption(self, event: Event) -> None:
+        self._expect_rounds(event)
+        if event.details.get("adapter") != (self.adapter_after(self.rounds) if self.rounds else ""):
+            raise self._fault(event, "the run went on from an adapter that is not the last round's")
+        match event.details.get("unopened"):
+            case []:
+                pass
+            case [int(number), int(attempt)]:
+                self._take_attempt(event, number, attempt)
+            case _:
+                raise self._fault(event, "unopened must be nothing or a round and an attempt")
+        self._open.clear()  # whoever goes on opens sessions of its own
+
+    def _take_session(self, event: Event) -> None:
+        number, attempt = self._take_attempt(event, event.round, event.attempt)
+        cohort = event.details.get("cohort")
+        # A session whose members the log does not name is nobody's whose entry could be believed.
+        members = tuple(map(str, cohort)) if isinstance(cohort, list) else ()
+        match event.details.get("threshold"):
+            case int(threshold):
+                pass
+            case _:
+                threshold = len(members)
+        self._open[number] = OpenSession(round=number, attempt=attempt, cohort=members, threshold=threshold)
+
+    def _take_attempt(self, event: Event, number: int | None, attempt: int | None) -> tuple[int, int]:
+        if number is None or attempt is None or (number, attempt) in self._known:
+            raise self._fault(event, f"attempt {attempt} at round {number} is not a new one")
+        self._known.add((number, attempt))
+        self.attempts.append((number, attempt))
+        return number, attempt
+
+    def _take_spending(self, event: Event) -> None:
+        name, entries = self._text(event, "ledger"), event.details.get("entries")
+        before = len(self.states.get(name, []))
+        if event.round is not None:  # else adopted by a process that goes on
+            self._spent[name, *self._expect_opened(event)] += 1
+        if entries != before + 1:
+            raise self._fault(event, f"{name} must have {before + 1} entries now")
+        state = LedgerState(entries=before + 1, digest=self._digest(event, "digest"))
+        self.states.setdefault(name, []).append(state)
+
+    def _take_result(self, event: Event) -> None:
+        number = self._expect_next(event)
+        self._digest(event, "adapter")
+        self._digest(event, "metrics")
+        self.results.append(event)
+        self._open.pop(number, None)
+
+    def _take_export(self, event: Event) -> None:
+        self._expect_rounds(event)
+        digest = self._digest(event, "adapter_file")
+        if self.adapter_file not in {"", digest}:
+            raise self._fault(event, "a run has one result")
+        self.adapter_file = digest
+
+    def _expect_next(self, event: Event) -> int:
+        number = self.rounds + 1
+        if event.round != number:
+            raise self._fault(event, f"the round after {self.rounds} is {number}")
+        self._expect_opened(event)
+        return number
+
+    def _expect_opened(self, event: Event) -> tuple[int, int]:
+        number, attempt = event.round, event.attempt
+        if number is None or attempt is None or (number, attempt) not in self._known:
+            raise self._fault(event, f"attempt {attempt} at round {number} was never opened")
+        return number, attempt
+
+    def _expect_rounds(self, event: Event) -> None:
+        if event.details.get("rounds") != self.rounds:
+            raise self._fault(event, f"the run had {self.rounds} rounds then")
+
+    def _text(self, event: Event, key: str) -> str:
+        match event.details.get(key):
+            case str(text) if text:
+                return text
+        raise self._fault(event, f"{event.kind} must say {key}")
+
+    def _digest(self, event: Event, key: str) -> str:
+        text = self._text(event, key)
+        if len(text) != DIGEST_SIZE:
+            raise self._fault(event, f"{key} must be a SHA-256")
+        return text
+
+    def _fault(self, event: Event, rule: str) -> RunFolderError:
+        return RunFolderError(
+            f"{self._path} line {event.number}: {event.kind} does not belong there: {rule}; restore it from a copy"
+        )

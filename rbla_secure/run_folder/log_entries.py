@@ -1,0 +1,59 @@
+"""What is written into the audit log about rounds and ledgers, from what is written into their files."""
+
+import hashlib
+from collections.abc import Iterator
+
+from pydantic import JsonValue
+
+from protocols.session import Session
+from rbla_secure.privacy.ledger_state import LedgerState
+from rbla_secure.run_folder.audit_log import Entry, EventKind
+from rbla_secure.run_folder.records import RoundRecord
+
+
+def line_digest(line: str) -> str:
+    """SHA-256 of a line without its end, hex: of exactly these bytes, not of what they mean."""
+    return hashlib.sha256(line.encode()).hexdigest()
+
+
+def result_of(record: RoundRecord, line: str) -> tuple[EventKind, dict[str, JsonValue]]:
+    """How the log names the end of a round.
+
+    Args:
+        record: Of the round.
+        line: Its line in metrics.jsonl.
+    """
+    common: dict[str, JsonValue] = {"adapter": record.adapter, "metrics": line_digest(line)}
+    if record.aborted:
+        return EventKind.ROUND_ABORTED, {"reason": record.aborted, **common}
+    return EventKind.ROUND_FINISHED, {"survivors": list(record.survivors), **common}
+
+
+def of_round(session: Session, record: RoundRecord, line: str, *, direction: bytes = b"") -> Iterator[Entry]:
+    """What a finished or aborted round came to; the last entry is the one that makes it count.
+
+    Args:
+        session: Of the round.
+        record: Of the round.
+        line: Its line in metrics.jsonl.
+        direction: What is kept of it for screening; empty if nothing.
+    """
+    for band, reason in record.refused_bands.items():
+        yield Entry.of_session(session, EventKind.BAND_REFUSED, band=band, reason=reason)
+    for name, reason in record.rejected.items():
+        yield Entry.of_session(session, EventKind.UPDATE_REJECTED, of=name, reason=reason)
+    for reason in record.checks:
+        yield Entry.of_session(session, EventKind.STEP_CHECKED, reason=reason)
+    if direction:
+        digest = hashlib.sha256(direction).hexdigest()
+        yield Entry.of_session(session, EventKind.DIRECTION_KEPT, direction=digest)
+    kind, details = result_of(record, line)
+    yield Entry.of_session(session, kind, **details)
+
+
+def of_spending(session: Session | None, ledger: str, state: LedgerState) -> Entry:
+    """That a ledger has grown: in a session, or (without one) as a process that goes on has found it."""
+    details: dict[str, JsonValue] = {"ledger": ledger, "entries": state.entries, "digest": state.digest}
+    if session is None:
+        return Entry.of_run(EventKind.PRIVACY_SPENT, **details)
+    return Entry.of_session(session, EventKind.PRIVACY_SPENT, **details)

@@ -1,0 +1,611 @@
+"""A client's state folder: what it remembers survives any kill, serves one process and one client, and one plan per seed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.rbla_secure.federation.test_memory import moved, sent
+
+from protocols.interface import SecureSum, SegmentInput, SumClient, SumServer
+from protocols.session import ClientId, Session
+from rbla_secure.errors import RefusalError
+from rbla_secure.federation.broadcast import Broadcast, band_digests
+from rbla_secure.federation.client import state_folder
+from rbla_secure.federation.client.memory import Memory
+from rbla_secure.federation.client.participant import LocalTraining, Participant
+from rbla_secure.federation.client.state_folder import StateFolder
+from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
+from rbla_secure.federation.step_bound import step_limit
+from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.plan import Plan
+from tests.rbla_secure.federation.test_attempts import (
+    EVERY_PROFILE,
+    VICTIM,
+    attempt_at,
+    difference,
+    integers_of,
+    masked,
+    session_of,
+)
+from tests.support.federations import RUN, drift, make_adapter, make_plan, make_session
+from tests.support.identities import client_sum
+
+ME = "small-01"
+ROOT = Path(__file__).parents[3]
+
+Opener = Callable[..., Memory]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opener]:
+    """Opens memories in the test's folder as started processes would: each lets go of the folder before the next has it."""
+    stack = ExitStack()
+
+    def open_one(plan: Plan, *, folder: Path = tmp_path, client: ClientId = ME) -> Memory:
+        stack.close()
+        memory = Memory.in_folder(plan, folder, client=client)
+        stack.callback(memory.close)
+        return memory
+
+    with stack:
+        yield open_one
+
+
+def client(plan: Plan, memory: Memory, *, train: LocalTraining = drift, name: ClientId = ME) -> Participant:
+    return Participant(
+        name, plan=plan, secure_sum=client_sum(plan, name), train=train, examples=10, memory=memory
+    )
+
+
+def answer(
+    plan: Plan,
+    me: Participant,
+    number: int = 1,
+    *,
+    adapter: Adapter | None = None,
+    run: bytes = RUN,
+    attempt: int = 1,
+    payload: bytes = b"",
+) -> StageReply | StageRefusal:
+    """What a client answers when its input of a round is asked for."""
+    session = make_session(plan, round_number=number, run=run, attempt=attempt)
+    rows = (adapter or make_adapter(plan)).to_bytes()
+    request = StageRequest(session=session.to_bytes(), payload=payload, adapter=rows)
+    return decode_answer(me.handle(request.to_bytes()))
+
+
+def refusal(found: StageReply | StageRefusal) -> str:
+    assert isinstance(found, StageRefusal)
+    assert found.error == "RefusalError"
+    return found.reason
+
+
+# What a restart remembers.
+
+
+def test_a_restarted_client_remembers_what_it_gave(opened: Opener) -> None:
+    """No round at or below the highest one is given again, whatever the attempt or the run."""
+    plan = make_plan(rounds=9)
+    assert isinstance(answer(plan, client(plan, opened(plan)), 3), StageReply)
+
+    again = [
+        type(answer(plan, client(plan, opened(plan)), number, run=run, attempt=attempt))
+        for number, run, attempt in ((3, RUN, 2), (2, RUN, 1), (3, bytes(16), 1), (4, RUN, 1), (4, RUN, 2))
+    ]
+
+    assert again == [StageRefusal, StageRefusal, StageRefusal, StageReply, StageRefusal]
+
+
+def test_without_a_state_folder_a_restart_forgets() -> None:
+    """The control: a fresh memory gives the round once more."""
+    plan = make_plan()
+
+    found = [answer(plan, client(plan, Memory(plan)), 3) for _ in range(2)]
+
+    assert [type(each) for each in found] == [StageReply, StageReply]
+
+
+def test_a_restart_does_not_widen_what_is_believed(opened: Opener) -> None:
+    """The last model that was accepted counts, whether its round had an input or not."""
+    plan = make_plan(rounds=9, quantization={"bits": 16, "bound": 1.0})
+    fifth, far = moved(plan, 0.5 * step_limit(plan)), moved(plan, 3 * step_limit(plan), seed=3)
+    opened(plan).accept(sent(plan, fifth), 5)
+
+    Memory(plan).accept(sent(plan, far), 6)
+    with pytest.raises(RefusalError, match=r"has moved by .* in 1 rounds, more than"):
+        opened(plan).accept(sent(plan, far), 6)
+
+
+@pytest.mark.parametrize("run", [RUN, bytes(16)], ids=["the same run", "another run"])
+def test_a_late_first_session_is_measured_from_the_last_model(opened: Opener, run: bytes) -> None:
+    """Rounds that a client missed count as steps since the model that it accepted last, in whatever process and run."""
+    plan = make_plan(rounds=9, quantization={"bits": 16, "bound": 1.0})
+    third = moved(plan, 1.9 * step_limit(plan))
+    back = moved(plan, 1.9 * step_limit(plan), seed=5)
+    assert isinstance(answer(plan, client(plan, opened(plan)), 3, adapter=third), StageReply)
+
+    fresh = answer(plan, client(plan, Memory(plan)), 5, adapter=back, run=run)
+    found = answer(plan, client(plan, opened(plan)), 5, adapter=back, run=run)
+
+    assert isinstance(fresh, StageReply)
+    assert "in 2 rounds, more than" in refusal(found)
+
+
+def test_a_model_of_a_round_that_failed_is_remembered(opened: Opener) -> None:
+    """An input that the secure sum refused leaves the model behind: after a restart no other one begins the round."""
+    plan = make_plan(rounds=9, quantization={"bits": 16, "bound": 1.0})
+    one, other = (moved(plan, 0.3 * step_limit(plan), seed=seed) for seed in (1, 2))
+    trained: list[Adapter] = []
+
+    def train(adapter: Adapter, seed: int) -> Rows:
+        trained.append(adapter)
+        return drift(adapter, seed)
+
+    broken = answer(
+        plan, client(plan, opened(plan), train=train), 2, adapter=one, payload=b"no request of an upload"
+    )
+    again = answer(plan, client(plan, opened(plan), train=train), 2, adapter=other, attempt=2)
+    same = answer(plan, client(plan, opened(plan), train=train), 2, adapter=one, attempt=2)
+
+    assert isinstance(broken, StageRefusal)
+    assert "round 2 began with another adapter" in refusal(again)
+    assert isinstance(same, StageReply)
+    assert len(trained) == 2
+
+
+# Kills: in a process of its own, which ends itself without a chance to write anything.
+
+_CHILD = """
+import os, signal, sys
+from pathlib import Path
+from rbla_secure.federation.client.memory import Memory
+from tests.rbla_secure.federation.test_state_folder import ME, answer, client
+from tests.support.federations import drift, make_plan
+
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+plan = make_plan()
+
+
+def killed(*_arguments, **_more):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+memory = Memory.in_folder(plan, folder, client=ME)
+if moment == "hold":
+    print("held", flush=True)
+    sys.stdin.read()
+me = client(plan, memory, train=killed if moment == "training" else drift)
+if moment == "before giving":
+    memory.give = killed
+if moment == "before the reply":
+    give = memory.give
+    memory.give = lambda number: (give(number), killed())
+answer(plan, me)
+"""
+
+
+def in_another_process(folder: Path, moment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(folder), moment],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.parametrize("moment", ["training", "before giving"])
+def test_a_kill_before_the_input_is_written_down(tmp_path: Path, opened: Opener, moment: str) -> None:
+    """The model is remembered, and the round can still have the input: of that model alone."""
+    plan = make_plan()
+    with in_another_process(tmp_path, moment) as child:
+        child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGKILL
+
+    memory = opened(plan)
+
+    assert memory.given == 0
+    assert memory._last is not None
+    assert memory._last.adapter.to_bytes() == make_adapter(plan).to_bytes()
+    assert isinstance(answer(plan, client(plan, memory), 1, attempt=2), StageReply)
+
+
+def test_a_kill_between_writing_down_and_the_reply(tmp_path: Path, opened: Opener) -> None:
+    """Whether the reply left nobody can know any more: the round has had its input."""
+    plan = make_plan()
+    with in_another_process(tmp_path, "before the reply") as child:
+        child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGKILL
+
+    assert "round 1 has had this participant's input" in refusal(answer(plan, client(plan, opened(plan)), 1))
+
+
+# One process, one client.
+
+
+def test_a_folder_in_use_is_refused_until_its_process_dies(tmp_path: Path, opened: Opener) -> None:
+    """A second process cannot open it; after a kill it can."""
+    plan = make_plan()
+    with in_another_process(tmp_path, "hold") as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        with pytest.raises(RefusalError, match=r"state folder .* is in use by another process"):
+            opened(plan)
+        child.kill()
+
+    assert isinstance(answer(plan, client(plan, opened(plan))), StageReply)
+
+
+def test_without_the_lock_two_processes_give_one_round_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The control: both have read the folder before either writes to it."""
+    plan = make_plan()
+    monkeypatch.setattr(state_folder, "lock", lambda _folder: None)
+
+    both = [client(plan, Memory.in_folder(plan, tmp_path, client=ME)) for _ in range(2)]
+
+    assert [type(answer(plan, me)) for me in both] == [StageReply, StageReply]
+
+
+def test_two_clients_of_one_process_need_two_folders(tmp_path: Path, opened: Opener) -> None:
+    """While the first one is open the second is refused; later its file is another client's."""
+    plan = make_plan()
+    me = client(plan, opened(plan))
+    with pytest.raises(RefusalError, match="give each client a folder of its own"):
+        Memory.in_folder(plan, tmp_path, client="small-02")
+    answer(plan, me)
+    me.end()
+
+    with pytest.raises(RefusalError, match="is that of small-01, not of small-02: give each client"):
+        Memory.in_folder(plan, tmp_path, client="small-02")
+    assert opened(plan).given == 1
+
+
+def test_a_participant_takes_no_memory_of_another_client(opened: Opener) -> None:
+    """Its name and the folder's must be the same."""
+    plan = make_plan()
+
+    with pytest.raises(RefusalError, match="that of small-02, not of small-01"):
+        client(plan, opened(plan, client="small-02"))
+
+
+def test_a_folder_that_was_let_go_of_takes_nothing(opened: Opener) -> None:
+    """After the end of the run nothing is accepted, so that no other holder's file is replaced."""
+    plan = make_plan()
+    me = client(plan, opened(plan))
+    me.end()
+
+    assert "is closed in this process" in refusal(answer(plan, me))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_writes_nothing(opened: Opener) -> None:
+    """It inherits the lock and not the right to use it: the process that opened the folder may go on meanwhile."""
+    plan = make_plan()
+    memory = opened(plan)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            memory.accept(sent(plan, plan.initial_adapter), 1)
+        except RefusalError:
+            code = 0
+        os._exit(code)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# One plan per seed.
+
+
+def gone_on(
+    profile: str, folder: Path, changed: Mapping[str, Any], *, keep: bool = True
+) -> tuple[Any, Any, set[str]]:
+    """Round 1 under one plan, then, restarted, under another one without the victim; the sums and what was refused."""
+    first, second = masked(profile), masked(profile, **changed)
+    found = []
+    refused: set[str] = set()
+    for plan, silent in ((first, {}), (second, {VICTIM: "mask_input"})):
+        people = {}
+        for name in plan.ranks:
+            memory = None
+            try:
+                memory = Memory.in_folder(plan, folder / name, client=name) if keep else None
+            except RefusalError as error:
+                refused.add(str(error).partition("(")[0])
+                return found[0], None, refused
+            people[name] = Participant(
+                name, plan=plan, secure_sum=client_sum(plan, name), train=drift, examples=10, memory=memory
+            )
+        result, _ = attempt_at(plan, people, session_of(plan, 1), silent_from=silent)
+        found.append(result)
+        for person in people.values():
+            person.end()
+    return found[0], found[1], refused
+
+
+CHANGES = {"rounds": {"rounds": 10}, "time": {"stage_seconds": 77.0}, "aborts": {"max_aborted_rounds": 7}}
+
+
+@EVERY_PROFILE
+@pytest.mark.parametrize("changed", CHANGES)
+def test_plans_of_one_seed_train_to_the_same_bits(profile: str, changed: str, tmp_path: Path) -> None:
+    """The attack is real against clients that remember plan by plan: the difference of two sums is the victim's update."""
+    whole, rest, _ = gone_on(profile, tmp_path, CHANGES[changed], keep=False)
+
+    assert np.array_equal(difference(whole, rest, 0), integers_of(VICTIM)[0])
+
+
+@EVERY_PROFILE
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_seed_that_has_given_a_round_serves_one_plan(profile: str, changed: str, tmp_path: Path) -> None:
+    """Under any other plan of the seed no memory opens, and so no client takes part."""
+    whole, rest, refused = gone_on(profile, tmp_path, CHANGES[changed])
+
+    assert whole is not None
+    assert rest is None
+    assert refused == {"round 1 has had this client's input under seed=0 and another configuration "}
+
+
+def test_a_seed_that_has_given_nothing_may_take_another_plan(opened: Opener) -> None:
+    """What was only accepted is no adapter of the other plan; a new seed has a file of its own."""
+    plan, longer, other = make_plan(), make_plan(rounds=10), make_plan(seed=1)
+    opened(plan).accept(sent(plan, plan.initial_adapter), 1)
+
+    assert isinstance(answer(longer, client(longer, opened(longer))), StageReply)
+    assert isinstance(answer(other, client(other, opened(other))), StageReply)
+    with pytest.raises(RefusalError, match=r"another configuration .* take a new seed"):
+        opened(plan)
+
+
+# The file.
+
+
+def memory_file(folder: Path, seed: int = 0) -> Path:
+    return folder / f"memory-seed-{seed}.safetensors"
+
+
+def test_the_file_is_private_and_one_for_each_seed(tmp_path: Path, opened: Opener) -> None:
+    """Mode 0600, beside the lock."""
+    for plan in (make_plan(), make_plan(seed=1)):
+        answer(plan, client(plan, opened(plan)))
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "lock",
+        memory_file(tmp_path).name,
+        memory_file(tmp_path, 1).name,
+    ]
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def changed_by(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    assert len(old) == len(new)
+    return lambda data: data.replace(old, new)
+
+
+def in_numbers_of(kind: str) -> Callable[[bytes], bytes]:
+    """The file of one value, of a type that safetensors knows and numpy does not."""
+    size = 2 if kind == "BF16" else 1
+    tensor = {"dtype": kind, "shape": [1, 1], "data_offsets": [0, size]}
+    header = json.dumps({"rows": tensor}).encode()
+    return lambda _data: len(header).to_bytes(8, "little") + header + bytes(size)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:0],
+        lambda data: data[:-8],
+        changed_by(b'"given":"1"', b'"given":"x"'),
+        changed_by(b'"given":"1"', b'"given":"7"'),
+        changed_by(b'"sent":"1"', b'"sent":"-"'),
+        changed_by(b'"clip_norm":"0x1.', b'"clip_norm":"0x2.'),
+        changed_by(b'"seed":"0"', b'"seed":"1"'),
+        changed_by(b'"seed"', b'"deed"'),
+        in_numbers_of("BF16"),
+        in_numbers_of("F8_E4M3"),
+    ],
+)
+def test_a_damaged_memory_stops_the_client(
+    tmp_path: Path, opened: Opener, damage: Callable[[bytes], bytes]
+) -> None:
+    """Without its memory a client could give a round twice: it does not start, and the file stays as it is."""
+    plan = make_plan()
+    answer(plan, client(plan, opened(plan)))
+    file = memory_file(tmp_path)
+    before = damage(file.read_bytes())
+    assert before != file.read_bytes()
+    file.write_bytes(before)
+
+    with pytest.raises(RefusalError, match=r"is damaged .* restore it"):
+        opened(plan)
+    assert file.read_bytes() == before
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path, opened: Opener) -> None:
+    """By its format; and one of the former name before anything else, for it names no seed."""
+    plan = make_plan()
+    answer(plan, client(plan, opened(plan)))
+    file = memory_file(tmp_path)
+    file.write_bytes(file.read_bytes().replace(b'"format":"2"', b'"format":"3"'))
+
+    with pytest.raises(RefusalError, match="has format 3, and this version reads 2"):
+        opened(plan)
+    file.rename(tmp_path / "given-0123456789abcdef.safetensors")
+    with pytest.raises(RefusalError, match="of an earlier version, which wrote down neither seed nor client"):
+        opened(plan)
+
+
+# Folders that cannot be written.
+
+
+def full(*_arguments: object, **_more: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_before_training_costs_the_attempt(
+    monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
+    """Nothing is trained on a model that is not written down; with room again the same session goes on."""
+    plan, trained = make_plan(), []
+
+    def train(adapter: Adapter, seed: int) -> Rows:
+        trained.append(seed)
+        return drift(adapter, seed)
+
+    me = client(plan, opened(plan), train=train)
+    with monkeypatch.context() as patch:
+        patch.setattr(state_folder, "write_atomic", full)
+        found = refusal(answer(plan, me))
+
+    assert "state folder cannot be written (No space left on device): nothing leaves" in found
+    assert not trained
+    assert isinstance(answer(plan, me), StageReply)
+
+
+def test_a_full_disk_after_training_keeps_the_input_here(
+    monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
+    """The session is over for the client, and another attempt follows."""
+    plan = make_plan()
+    memory = opened(plan)
+    memory.accept(sent(plan, plan.initial_adapter), 1)
+    me = client(plan, memory)
+    with monkeypatch.context() as patch:
+        patch.setattr(state_folder, "write_atomic", full)
+        found = refusal(answer(plan, me))
+
+    assert "cannot be written (No space left on device)" in found
+    assert memory.given == 0
+    assert "must come after" in refusal(answer(plan, me))
+    assert isinstance(answer(plan, me, attempt=2), StageReply)
+
+
+class TwoSteps(SecureSum, SumClient):
+    """A secure sum that sends its input one stage after it was made, as encryption does."""
+
+    name, stages, input_stage = "two steps", ("commit", "upload"), "commit"
+    ended = False
+
+    def client(self, session: Session, me: ClientId) -> SumClient:
+        return self
+
+    def server(self, session: Session) -> SumServer:
+        raise NotImplementedError
+
+    def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
+        return b"receipt"
+
+    def reply(self, request: bytes) -> bytes:
+        return b"the input"
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def test_an_input_that_was_not_written_down_leaves_by_no_later_stage(
+    monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
+    """Under encryption the input itself is sent a stage later: that stage is refused too."""
+    plan = make_plan()
+    memory, steps = opened(plan), TwoSteps()
+    memory.accept(sent(plan, plan.initial_adapter), 1)
+    me = Participant(ME, plan=plan, secure_sum=steps, train=drift, examples=10, memory=memory)
+    upload = StageRequest(session=make_session(plan).to_bytes(), payload=b"list").to_bytes()
+    monkeypatch.setattr(state_folder, "write_atomic", full)
+
+    refusal(answer(plan, me))
+
+    assert isinstance(decode_answer(me.handle(upload)), StageRefusal)
+    assert steps.ended
+
+
+def test_a_folder_that_refuses_files_is_a_refusal_by_name(tmp_path: Path, opened: Opener) -> None:
+    """Whatever the operating system says: here something is in the way that it will not remove."""
+    plan = make_plan()
+    me = client(plan, opened(plan))
+    (tmp_path / f".{memory_file(tmp_path).name}.tmp").mkdir()
+
+    assert "this client's state folder cannot be written (" in refusal(answer(plan, me))
+
+
+def test_a_folder_that_may_not_be_locked_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, opened: Opener
+) -> None:
+    """What a read-only one says to everybody but the superuser; and a file in its place."""
+    monkeypatch.setattr(state_folder, "lock", _denied)
+    with pytest.raises(RefusalError, match=r"cannot be used: Permission denied; it must be a folder"):
+        opened(make_plan())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RefusalError, match=r"cannot be used: File exists"):
+        opened(make_plan(), folder=tmp_path / "file")
+
+
+def _denied(_folder: Path) -> int:
+    raise PermissionError(13, "Permission denied")
+
+
+# Links.
+
+
+def test_a_folder_that_is_replaced_while_it_is_in_use_is_not_written_to(
+    tmp_path: Path, opened: Opener
+) -> None:
+    """By a link to an older copy, or by that copy itself: nothing leaves, and neither changes."""
+    plan = make_plan()
+    folder, copy = tmp_path / "state", tmp_path / "copy"
+    copy.mkdir()
+    me = client(plan, opened(plan, folder=folder))
+    folder.rename(tmp_path / "away")
+    folder.symlink_to(copy)
+
+    assert "it was replaced while it was in use" in refusal(answer(plan, me))
+    folder.unlink()
+    copy.rename(folder)
+    assert "it was replaced while it was in use" in refusal(answer(plan, me))
+    assert list(folder.iterdir()) == []
+
+
+def test_links_are_refused_at_the_opening(tmp_path: Path, opened: Opener) -> None:
+    """A link in the place of the folder, of its lock or of its file: what is behind it may be another client's."""
+    plan = make_plan()
+    answer(plan, client(plan, opened(plan, folder=tmp_path / "one")))
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    two = tmp_path / "two"
+    two.mkdir()
+    memory_file(two).symlink_to(memory_file(tmp_path / "one"))
+
+    with pytest.raises(RefusalError, match="is a link: name the folder itself"):
+        opened(plan, folder=tmp_path / "link")
+    with pytest.raises(RefusalError, match="is a link: put the file itself there"):
+        opened(plan, folder=two)
+    (two / "lock").unlink()
+    (two / "lock").symlink_to(tmp_path / "one" / "lock")
+    with pytest.raises(RefusalError, match="cannot be used"):
+        opened(plan, folder=two)
+
+
+def test_a_state_folder_can_be_read_by_its_own_client_alone(tmp_path: Path) -> None:
+    """The same rule where no memory is in between."""
+    plan = make_plan()
+    state = StateFolder(tmp_path, client=ME)
+    memory = Memory(plan, state)
+    memory.accept(
+        Broadcast(adapter=plan.initial_adapter, digests=band_digests(plan, plan.initial_adapter)), 1
+    )
+    memory.close()
+
+    other = StateFolder(tmp_path, client="large-01")
+    with pytest.raises(RefusalError, match="not of large-01"):
+        other.read(plan)
+    other.close()
