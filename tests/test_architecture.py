@@ -16,6 +16,7 @@ VOCABULARY = {
     "rbla_secure.config",
     "rbla_secure.seeding",
     "rbla_secure.atomic_files",
+    "rbla_secure.implementations",
     "rbla_secure.lora.adapter",
     "rbla_secure.lora.update",
 }
@@ -99,6 +100,7 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.errors": {"protocols.errors"},
     "rbla_secure.seeding": set(),
     "rbla_secure.atomic_files": set(),
+    "rbla_secure.implementations": set(),
     "rbla_secure.stopwatch": set(),
     "rbla_secure.identities": {
         "protocols.clock",
