@@ -28,7 +28,15 @@ FEDERATION = (
 )
 SHARED_BY_BOTH_SIDES = {
     f"rbla_secure.federation.{module}"
-    for module in ("broadcast", "exchange", "messages", "noise_components", "secret_cohorts", "step_bound")
+    for module in (
+        "broadcast",
+        "exchange",
+        "messages",
+        "noise_components",
+        "noise_shares",
+        "secret_cohorts",
+        "step_bound",
+    )
 }
 ALLOWED: dict[str, set[str]] = {
     "protocols.errors": set(),

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
-from tests.protocols.homomorphic.test_decryptor import begin
-from tests.protocols.homomorphic.test_services import recorded, secret_parts
 
 from protocols.errors import (
     CiphertextError,
@@ -44,7 +41,7 @@ from tests.contracts.sessions import (
     same_bindings,
     segment,
 )
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     ALONE,
     VERIFIED,
     EveryonesHomomorphic,
@@ -55,6 +52,9 @@ from tests.protocols.homomorphic.parties import (
     server_of,
     terms_of,
 )
+from tests.protocols.homomorphic.parties.test_decryptor import SESSION as TWO_BANDS
+from tests.protocols.homomorphic.parties.test_decryptor import begin
+from tests.protocols.homomorphic.services.test_services import recorded, secret_parts
 from tests.protocols.homomorphic.test_classes import RANKED
 from tests.protocols.homomorphic.test_dying_workers import Assassin, asks_for_sums
 from tests.protocols.homomorphic.test_ended_sessions import handed_in, of

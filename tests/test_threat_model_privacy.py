@@ -12,7 +12,7 @@ from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError, RefusalError
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.messages import StageReply
-from rbla_secure.federation.noise_components import noise_key
+from rbla_secure.federation.noise_shares import noise_key
 from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -26,13 +26,13 @@ from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.report.privacy import spent_in
 from rbla_secure.run_folder.folder import RunFolder
-from tests.rbla_secure.federation import test_budget_folder as budgets
-from tests.rbla_secure.federation import test_lifetime as lifetime
-from tests.rbla_secure.federation import test_lifetime_cost as lifetime_cost
 from tests.rbla_secure.federation import test_matrix_rounds as turns
 from tests.rbla_secure.federation import test_noise_after_sums as after_sums
 from tests.rbla_secure.federation import test_recovered_noise as recovered
 from tests.rbla_secure.federation import test_secret_cohorts as secret
+from tests.rbla_secure.federation.client import test_budget_folder as budgets
+from tests.rbla_secure.federation.client import test_lifetime as lifetime
+from tests.rbla_secure.federation.client import test_lifetime_cost as lifetime_cost
 from tests.rbla_secure.federation.test_private_rounds import (
     LAYOUT,
     MODES,

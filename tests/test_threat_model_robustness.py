@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.rbla_secure.federation.test_filtering import MODES
-from tests.rbla_secure.federation.test_filtering import services as services  # noqa: PLC0414  # a fixture
 
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
@@ -16,8 +14,10 @@ from rbla_secure.planning.warnings import warnings
 from rbla_secure.run_folder.audit_log import EventKind, read_events
 from rbla_secure.run_folder.records import RoundRecord
 from tests.rbla_secure import test_restarted_screening as restarted
-from tests.rbla_secure.federation import test_filtering as clear
 from tests.rbla_secure.federation import test_groups as groups
+from tests.rbla_secure.federation.server import test_defence as clear
+from tests.rbla_secure.federation.server.test_defence import MODES
+from tests.rbla_secure.federation.server.test_defence import services as services  # noqa: PLC0414  # a fixture
 from tests.support.defended import Integers, defended_round, make_plan, sending
 from tests.support.federations import RUN, InMemory, make_adapter, make_participants, make_session
 

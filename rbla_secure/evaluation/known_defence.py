@@ -14,7 +14,7 @@ import numpy as np
 from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
 from rbla_secure.federation.client.contribution import contribution
-from rbla_secure.federation.noise_components import Integers
+from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.federation.server.defence import Filtering
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.update import UpdateRows

@@ -9,7 +9,8 @@ from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
 from rbla_secure.federation.client.contribution import Contribute
 from rbla_secure.federation.client.participant import LocalTraining
-from rbla_secure.federation.noise_components import Integers, Seeds
+from rbla_secure.federation.noise_components import Seeds
+from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows

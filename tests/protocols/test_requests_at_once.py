@@ -22,7 +22,7 @@ from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.profiles import SEMI_HONEST
 from protocols.session import ClientId, Session
 from tests.contracts.sessions import make_inputs, make_session
-from tests.protocols.homomorphic.parties import Meeting, service_identity
+from tests.protocols.homomorphic.meeting import Meeting, service_identity
 from tests.support.racing import MEETING_SECONDS, at_once, meeting
 from tests.support.reachable import secrets_of
 

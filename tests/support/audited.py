@@ -17,7 +17,7 @@ from protocols.primitives.prg import UniformStream
 from protocols.ring import centred, to_ring
 from protocols.session import ClientId, Session
 from rbla_secure.config import Config
-from rbla_secure.federation.noise_components import add_noise
+from rbla_secure.federation.noise_shares import add_noise
 from rbla_secure.federation.round import average
 from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape

@@ -18,7 +18,7 @@ from protocols.session import ClientId, Session
 from rbla_secure import assembly
 from rbla_secure.federation import round as rounds
 from rbla_secure.federation.client import contribution
-from rbla_secure.federation.noise_components import Integers
+from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.federation.secret_cohorts import Draws
 from rbla_secure.federation.server import opened_totals as releases
 from rbla_secure.federation.server import spending

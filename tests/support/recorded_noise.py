@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from rbla_secure.federation import noise_components
+from rbla_secure.federation import noise_components, noise_shares
 from rbla_secure.federation.client import contribution, participant
 from rbla_secure.federation.server import opened_totals
 from rbla_secure.privacy import sample_level
@@ -88,7 +88,7 @@ def _patch_parties(record: Recorder, patch: pytest.MonkeyPatch) -> None:
 def _patch_draws(record: Recorder, patch: pytest.MonkeyPatch) -> None:
     """What is drawn, band by band."""
     draw, add, remove = (
-        contribution.discrete_gaussian,
+        noise_shares.discrete_gaussian,
         contribution.add_noise,
         noise_components.remove_components,
     )
@@ -138,7 +138,7 @@ def _patch_draws(record: Recorder, patch: pytest.MonkeyPatch) -> None:
             inner.setattr(noise_components, "_component", noted)
             return call()
 
-    patch.setattr(contribution, "discrete_gaussian", drawn)
+    patch.setattr(noise_shares, "discrete_gaussian", drawn)
     patch.setattr(sample_level, "discrete_gaussian", stepped)
     patch.setattr(contribution, "add_noise", added)
     patch.setattr(opened_totals, "add_noise", added)

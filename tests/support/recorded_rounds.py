@@ -32,8 +32,7 @@ import numpy.typing as npt
 import pytest
 import scipy.linalg
 
-from rbla_secure.federation import secret_cohorts
-from rbla_secure.federation.client import contribution
+from rbla_secure.federation import noise_shares, secret_cohorts
 from rbla_secure.federation.server import opened_totals
 from rbla_secure.privacy import banded_matrix
 from tests.support import privacy_loss
@@ -108,7 +107,7 @@ def _watch_noise(watched: Watched, patch: pytest.MonkeyPatch) -> None:
         )
         return found
 
-    for module in (banded_matrix, contribution):
+    for module in (banded_matrix, noise_shares):
         draw = module.discrete_gaussian
 
         def drawn(sigma: float, count: int, stream: Any, draw: Any = draw) -> Any:

@@ -311,7 +311,7 @@ def _environment() -> dict[str, str]:
     whatever name, and a service that peers have taken over would find it. (Open files do not go along either: `Popen` closes
     all but the line.) One thread, since a child's work is small and its address space is not.
     """
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},

@@ -9,7 +9,8 @@ import numpy as np
 from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId, Session
 from rbla_secure.federation.client.contribution import by_segment
-from rbla_secure.federation.noise_components import Integers, Seeds
+from rbla_secure.federation.noise_components import Seeds
+from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.lora.bands import pack
 from rbla_secure.lora.update import BoundedUpdate, UpdateRows, l2_norm
 from rbla_secure.planning.plan import Plan

@@ -26,7 +26,7 @@ from rbla_secure.config.choices import Mechanism
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_attacks.views import random_groups
 from rbla_secure.federation.client.contribution import contribution
-from rbla_secure.federation.noise_components import noise_key
+from rbla_secure.federation.noise_shares import noise_key
 from rbla_secure.federation.round import average
 from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.adapter import Adapter

@@ -27,7 +27,8 @@ from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Exchange
-from rbla_secure.federation.noise_components import Integers, Seeds
+from rbla_secure.federation.noise_components import Seeds
+from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.server.defence import Filtering

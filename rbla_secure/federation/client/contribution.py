@@ -21,7 +21,8 @@ from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId, Session
 from rbla_secure.config.choices import Clipping, Weighting
 from rbla_secure.errors import UpdateError
-from rbla_secure.federation.noise_components import Integers, Seeds, add_components, add_noise
+from rbla_secure.federation.noise_components import Seeds, add_components
+from rbla_secure.federation.noise_shares import Integers, add_noise
 from rbla_secure.lora.bands import Band, held_bands, pack
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate, UpdateRows
 from rbla_secure.planning.plan import Plan

@@ -30,7 +30,8 @@ from rbla_secure.federation.broadcast import Broadcast, model_bindings, read_bro
 from rbla_secure.federation.client.contribution import Contribute, contribution, weight_of
 from rbla_secure.federation.client.memory import Memory
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest
-from rbla_secure.federation.noise_components import Seeds, component_seeds, noise_key
+from rbla_secure.federation.noise_components import Seeds, component_seeds
+from rbla_secure.federation.noise_shares import noise_key
 from rbla_secure.federation.secret_cohorts import Draws, check_draws
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows

@@ -17,7 +17,8 @@ from protocols.primitives.prg import UniformStream
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
 from rbla_secure.config.choices import Adjacency
-from rbla_secure.federation.noise_components import add_noise, noise_key, remove_components
+from rbla_secure.federation.noise_components import remove_components
+from rbla_secure.federation.noise_shares import add_noise, noise_key
 from rbla_secure.lora.update import BandTotal, RealVector
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import INDEPENDENT, MatrixNoise

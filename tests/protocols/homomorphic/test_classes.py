@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from tests.protocols.homomorphic.test_decryptor import Round, begin
 
 from protocols.errors import (
     BelowThresholdError,
@@ -27,8 +26,9 @@ from protocols.identity.trust import ThrowawayAuthority
 from protocols.primitives.signing import SigningKey
 from protocols.session import Session
 from tests.contracts.sessions import make_inputs, make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.homomorphic import parties
-from tests.protocols.homomorphic.parties import ALONE, NOW, VERIFIED, Meeting, charge_for
+from tests.protocols.homomorphic import meeting as parties
+from tests.protocols.homomorphic.meeting import ALONE, NOW, VERIFIED, Meeting, charge_for
+from tests.protocols.homomorphic.parties.test_decryptor import Round, begin
 from tests.protocols.homomorphic.test_ranks import ranked_round
 
 # Three clients of rank 8 and four of rank 4. All hold band 0; padded, all upload band 1, which the first three hold.
@@ -65,7 +65,7 @@ def enrolled(monkeypatch: pytest.MonkeyPatch) -> ThrowawayAuthority:
     )
     monkeypatch.setattr(parties, "AUTHORITY", authority)
     monkeypatch.setattr(parties, "TRUST", authority.view)
-    monkeypatch.setattr("tests.protocols.homomorphic.test_decryptor.AUTHORITY", authority)
+    monkeypatch.setattr("tests.protocols.homomorphic.parties.test_decryptor.AUTHORITY", authority)
     return authority
 
 

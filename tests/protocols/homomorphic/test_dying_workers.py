@@ -18,7 +18,7 @@ from protocols.homomorphic.services.services import Channel
 from protocols.session import Session
 from protocols.wire import MessageType
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.homomorphic.parties import Meeting, charge_for
+from tests.protocols.homomorphic.meeting import Meeting, charge_for
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 SESSION = make_session(4, segment(0, 20, MEMBERS, 3), segment(1, 7, (FIRST, SECOND, THIRD), 2))

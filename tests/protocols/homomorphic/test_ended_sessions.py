@@ -30,7 +30,7 @@ from protocols.homomorphic.services.services import Channel, KeyedService, Local
 from protocols.homomorphic.terms import Services
 from protocols.identity.trust import TrustStore
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     NOW,
     SERVICE_KEYS,
     TRUST,

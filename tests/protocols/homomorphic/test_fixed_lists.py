@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
-from tests.protocols.homomorphic.test_decryptor import Round, begin
 
 from protocols.errors import (
     BelowThresholdError,
@@ -36,7 +34,7 @@ from tests.contracts.sessions import (
     OTHER_MODEL,
     names,
 )
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     ALONE,
     AUTHORITY,
     VERIFIED,
@@ -45,6 +43,8 @@ from tests.protocols.homomorphic.parties import (
     make_verifier,
     service_identity,
 )
+from tests.protocols.homomorphic.parties.test_decryptor import SESSION as TWO_BANDS
+from tests.protocols.homomorphic.parties.test_decryptor import Round, begin
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 CHARGE = charge_for(services=VERIFIED)

@@ -40,7 +40,7 @@ from tests.contracts.sessions import (
     same_bindings,
     segment,
 )
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     AUTHORITY,
     NOW,
     Meeting,

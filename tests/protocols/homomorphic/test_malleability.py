@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.protocols.homomorphic.test_decryptor import begin, honest
 
 from protocols.errors import CiphertextError, CommitmentError, KeyUseError, ServiceError, StageError
 from protocols.homomorphic import checks, receipts
@@ -29,7 +28,7 @@ from protocols.homomorphic.screening.screening import Release, Screening
 from protocols.homomorphic.terms import Services, Terms
 from protocols.interface import SegmentInput
 from tests.contracts.sessions import MODEL, make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     ALONE,
     AUTHORITY,
     TRUST,
@@ -39,6 +38,7 @@ from tests.protocols.homomorphic.parties import (
     make_verifier,
     refitted,
 )
+from tests.protocols.homomorphic.parties.test_decryptor import begin, honest
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 WHOLE = make_session(4, segment(0, 20, MEMBERS, 3))

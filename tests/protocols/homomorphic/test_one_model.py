@@ -1,8 +1,6 @@
 """All inputs of a sum were computed from one model: who was given another is left out, by aggregator and services alike."""
 
 import pytest
-from tests.protocols.homomorphic.test_decryptor import SESSION as TWO_BANDS
-from tests.protocols.homomorphic.test_decryptor import honest
 
 from protocols.errors import BelowThresholdError, InputError, ServiceError
 from protocols.homomorphic.terms import Services
@@ -18,7 +16,9 @@ from tests.contracts.sessions import (
     same_bindings,
     segment,
 )
-from tests.protocols.homomorphic.parties import ALONE, VERIFIED, Meeting, charge_for
+from tests.protocols.homomorphic.meeting import ALONE, VERIFIED, Meeting, charge_for
+from tests.protocols.homomorphic.parties.test_decryptor import SESSION as TWO_BANDS
+from tests.protocols.homomorphic.parties.test_decryptor import honest
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 WHOLE = make_session(4, segment(0, 20, MEMBERS, 3))

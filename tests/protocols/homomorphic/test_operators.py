@@ -9,7 +9,7 @@ from protocols.homomorphic.services.messages import SessionRequest, Setup
 from protocols.homomorphic.services.services import KeyedService, LocalChannel
 from protocols.wire import MessageType, Writer
 from tests.contracts.sessions import make_session, names, segment
-from tests.protocols.homomorphic.parties import SERVICE_KEYS, TRUST, charge_for
+from tests.protocols.homomorphic.meeting import SERVICE_KEYS, TRUST, charge_for
 from tests.protocols.homomorphic.test_revocation import NEW, OLD, OTHER_NEW, decryptor_service
 
 MEMBERS = names(4)

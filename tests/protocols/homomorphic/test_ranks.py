@@ -15,7 +15,7 @@ from protocols.homomorphic.terms import Terms
 from protocols.identity.trust import Identity, ThrowawayAuthority
 from protocols.session import Session
 from tests.contracts.sessions import make_inputs, make_session, names, segment
-from tests.protocols.homomorphic.parties import NOW, SERVICE_KEYS, charge_for
+from tests.protocols.homomorphic.meeting import NOW, SERVICE_KEYS, charge_for
 
 CHARGE = charge_for()
 RANKS = dict(zip(names(6), (2, 2, 2, 4, 4, 4), strict=True))

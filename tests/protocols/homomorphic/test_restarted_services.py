@@ -8,13 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.protocols.homomorphic.test_verified_screening import (
-    CHARGE,
-    MEMBERS,
-    SESSION,
-    meet,
-    updates,
-)
 
 from protocols.errors import ProtocolError, ServiceError, StageError, WireError
 from protocols.homomorphic.screening.at_verifier import NOTHING_YET, Reference
@@ -25,7 +18,14 @@ from protocols.homomorphic.services.messages import REFERENCE
 from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, payload_of
 from protocols.wire import MessageType, Writer
 from tests.contracts.sessions import same_bindings
-from tests.protocols.homomorphic.parties import SERVICE_KEYS, Meeting, local_roles
+from tests.protocols.homomorphic.meeting import SERVICE_KEYS, Meeting, local_roles
+from tests.protocols.homomorphic.screening.test_at_verifier import (
+    CHARGE,
+    MEMBERS,
+    SESSION,
+    meet,
+    updates,
+)
 
 SECOND = replace(SESSION, round=2)
 DIGEST = bytes(range(32))

@@ -23,7 +23,7 @@ from protocols.homomorphic.services.services import KeyedService, LocalChannel, 
 from protocols.identity.trust import TrustStore
 from protocols.session import Segment, Session
 from tests.contracts.sessions import make_inputs, make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.homomorphic.parties import AUTHORITY, NOW, SERVICE_KEYS, TRUST, Meeting, charge_for
+from tests.protocols.homomorphic.meeting import AUTHORITY, NOW, SERVICE_KEYS, TRUST, Meeting, charge_for
 from tests.protocols.homomorphic.views import ending_after, taking_back, with_certificate
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)

@@ -36,7 +36,7 @@ from protocols.homomorphic.services.messages import SCREENING
 from protocols.homomorphic.services.services import Channel
 from protocols.homomorphic.terms import Services
 from tests.contracts.sessions import MODEL, make_session, names, segment
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     ALONE,
     VERIFIED,
     Meeting,

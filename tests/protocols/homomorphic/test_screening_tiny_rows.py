@@ -20,7 +20,7 @@ from protocols.homomorphic.services.services import KeyedService, LocalChannel, 
 from protocols.homomorphic.terms import Services
 from protocols.interface import SegmentInput
 from tests.contracts.sessions import MODEL, make_session, names, segment
-from tests.protocols.homomorphic.parties import ALONE, VERIFIED, Meeting, charge_for
+from tests.protocols.homomorphic.meeting import ALONE, VERIFIED, Meeting, charge_for
 
 MEMBERS = names(4)
 LENGTH = SLOTS + 1  # two rows, of which the second has one coordinate

@@ -8,7 +8,7 @@ from protocols.interface import SecureSum, SumResult
 from protocols.session import Segment, Session
 from tests.contracts.secure_sum import SecureSumContract
 from tests.contracts.sessions import OTHER_MODEL, make_inputs
-from tests.protocols.homomorphic.parties import VERIFIED, EveryonesHomomorphic
+from tests.protocols.homomorphic.meeting import VERIFIED, EveryonesHomomorphic
 
 
 class HomomorphicContract(SecureSumContract):

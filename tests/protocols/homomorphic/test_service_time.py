@@ -12,7 +12,7 @@ from protocols.homomorphic.services.services import KeyedService, LocalChannel, 
 from protocols.homomorphic.terms import Terms
 from protocols.identity.trust import TrustStore
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     NOW,
     SERVICE_KEYS,
     TRUST,

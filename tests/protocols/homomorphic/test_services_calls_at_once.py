@@ -21,7 +21,7 @@ from protocols.homomorphic.services.services import KeyedService, LocalChannel, 
 from protocols.identity.revocations import issue_revocations
 from protocols.identity.trust import TrustStore
 from tests.contracts.sessions import make_session, names, segment
-from tests.protocols.homomorphic.parties import AUTHORITY, NOW, TRUST, Meeting
+from tests.protocols.homomorphic.meeting import AUTHORITY, NOW, TRUST, Meeting
 from tests.support.racing import MEETING_SECONDS, at_once, meeting
 
 MEMBERS = names(4)

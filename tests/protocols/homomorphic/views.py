@@ -4,7 +4,7 @@ from protocols.identity.certificates import Certificate, issue_certificate
 from protocols.identity.revocations import RevocationList, issue_revocations
 from protocols.identity.roster import Roster, RosterEntry
 from protocols.identity.trust import TrustStore
-from tests.protocols.homomorphic.parties import AUTHORITY, NOW, TRUST
+from tests.protocols.homomorphic.meeting import AUTHORITY, NOW, TRUST
 
 
 def taking_back(*names: str, number: int = 2, after: int = 10, valid_for: int = 1000) -> RevocationList:

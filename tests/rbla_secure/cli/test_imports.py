@@ -29,7 +29,7 @@ LIGHT = (
     "protocols.errors",
     "protocols.primitives.secret",
 )
-PACKAGES = {"rbla_secure", "protocols", "protocols.primitives"}
+PACKAGES = {"rbla_secure", "rbla_secure.identities", "protocols", "protocols.primitives"}
 
 
 def every_help() -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ import pytest
 from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId
 from rbla_secure.errors import PrivacyError
-from rbla_secure.federation.noise_components import add_noise
+from rbla_secure.federation.noise_shares import add_noise
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning import noise as planned_noise
 from rbla_secure.planning import plan as plans

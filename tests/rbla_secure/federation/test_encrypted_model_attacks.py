@@ -20,7 +20,7 @@ from protocols.primitives.signing import SigningKey
 from protocols.session import ClientId
 from protocols.wire import MessageType
 from rbla_secure.planning.plan import Plan
-from tests.protocols.homomorphic.parties import Recorder
+from tests.protocols.homomorphic.meeting import Recorder
 from tests.support import model_world
 from tests.support.model_world import (
     LARGE,

@@ -23,14 +23,8 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.noise_components import (
-    Seeds,
-    add_components,
-    add_noise,
-    component_seeds,
-    noise_key,
-    remove_components,
-)
+from rbla_secure.federation.noise_components import Seeds, add_components, component_seeds, remove_components
+from rbla_secure.federation.noise_shares import add_noise, noise_key
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.server import opened_totals
 from rbla_secure.federation.server.spending import seen_by

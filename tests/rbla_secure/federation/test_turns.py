@@ -17,7 +17,7 @@ from protocols.interface import SumResult
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError, UpdateError
 from rbla_secure.federation.client.contribution import contribution
-from rbla_secure.federation.noise_components import Integers
+from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.federation.server.client_updates import Decoded, decoded
 from rbla_secure.federation.step_bound import average_limits, update_limit
 from rbla_secure.lora.adapter import Adapter

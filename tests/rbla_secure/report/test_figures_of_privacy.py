@@ -300,10 +300,10 @@ def test_no_figure_of_privacy_is_formatted_elsewhere() -> None:
         "selection.py",
         "across_groups.py",
         "movement.py",
-        "step_check.py",
-        "after.py",
+        "average_check.py",
+        "step_decisions.py",
         "quantize.py",
-        "release.py",
+        "opened_totals.py",
         "weight_claims.py",
     }
     root = Path(figures.__file__).parents[1]

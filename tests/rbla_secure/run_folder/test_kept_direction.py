@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.rbla_secure.federation.test_checkpoint import PLAN, CrashError, adapter_after
 
 from protocols.errors import ServiceError
 from protocols.homomorphic.screening.at_verifier import NOTHING_YET
@@ -17,6 +16,7 @@ from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.run_folder import folder as folders
 from rbla_secure.run_folder.audit_log import Entry, EventKind, read_events
 from rbla_secure.run_folder.folder import RunFolder
+from tests.rbla_secure.run_folder.test_folder import PLAN, CrashError, adapter_after
 from tests.support.federations import make_config, make_plan, make_session
 from tests.support.records import make_record, make_seconds
 from tests.support.run_folders import snapshot

@@ -31,7 +31,7 @@ from tests.contracts.sessions import (
     plain_sum,
     segment,
 )
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     AUTHORITY,
     VERIFIED,
     charge_for,

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from tests.protocols.homomorphic.test_decryptor import SESSION, Round, begin
 
 from protocols.errors import (
     CiphertextError,
@@ -18,12 +17,13 @@ from protocols.errors import (
 from protocols.homomorphic.messages import EncryptedInput, EncryptedSum
 from protocols.homomorphic.parties.verifier import Verifier
 from tests.contracts.sessions import names
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     TRUST,
     VERIFIED,
     charge_for,
     make_verifier,
 )
+from tests.protocols.homomorphic.parties.test_decryptor import SESSION, Round, begin
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 CHARGE = charge_for(services=VERIFIED)

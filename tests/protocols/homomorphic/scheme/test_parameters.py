@@ -31,7 +31,7 @@ from tests.contracts.sessions import (
     same_bindings,
     segment,
 )
-from tests.protocols.homomorphic.parties import EveryonesHomomorphic
+from tests.protocols.homomorphic.meeting import EveryonesHomomorphic
 
 EVERY_PROFILE = pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 

@@ -36,7 +36,7 @@ from protocols.homomorphic.services.services import Channel, KeyedService, Local
 from protocols.interface import SegmentInput
 from protocols.session import Session
 from tests.contracts.sessions import MODEL, Inputs, make_session, names, same_bindings, segment
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     VERIFIED,
     Meeting,
     charge_for,

@@ -22,7 +22,7 @@ from protocols.homomorphic.services.processes import ProcessChannel, receive_fra
 from protocols.homomorphic.services.services import Channel, Service, payload_of
 from protocols.identity.trust import ThrowawayAuthority
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.homomorphic.parties import NOW, Meeting, charge_for, local_roles, server_of
+from tests.protocols.homomorphic.meeting import NOW, Meeting, charge_for, local_roles, server_of
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 SESSION = make_session(4, segment(0, 20, MEMBERS, 3), segment(1, 7, (FIRST, SECOND, THIRD), 2))

@@ -28,7 +28,7 @@ from protocols.homomorphic.services.services import Channel, KeyedService, Local
 from protocols.homomorphic.terms import Services
 from protocols.wire import MessageType, Writer
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
-from tests.protocols.homomorphic.parties import (
+from tests.protocols.homomorphic.meeting import (
     ALONE,
     AUTHORITY,
     SERVICE_KEYS,

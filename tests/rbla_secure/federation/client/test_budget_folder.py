@@ -176,7 +176,7 @@ _CHILD = """
 import os, signal, sys
 from pathlib import Path
 from rbla_secure.federation.client import budget_folder
-from tests.rbla_secure.federation.test_budget_folder import count
+from tests.rbla_secure.federation.client.test_budget_folder import count
 
 write, left = budget_folder.write_atomic, int(sys.argv[2])
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.rbla_secure.federation.test_memory import sent
 
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.client import memory as memory_module
@@ -20,6 +19,7 @@ from rbla_secure.federation.messages import StageRefusal, StageReply, StageReque
 from rbla_secure.federation.server.sessions import clip_norm
 from rbla_secure.planning.noise import CLIP_STEPS_PER_OCTAVE, counts_before
 from rbla_secure.planning.plan import Plan
+from tests.rbla_secure.federation.client.test_memory import sent
 from tests.support.federations import RUN, drift, make_plan
 from tests.support.identities import client_sum
 

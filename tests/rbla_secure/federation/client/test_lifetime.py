@@ -369,7 +369,7 @@ def test_what_cannot_be_written_is_not_trained(tmp_path: Path) -> None:
 _CHILD = """
 import os, signal, sys
 from pathlib import Path
-from tests.rbla_secure.federation.test_lifetime import ask, in_the_clear, join, person
+from tests.rbla_secure.federation.client.test_lifetime import ask, in_the_clear, join, person
 
 plan = in_the_clear()
 lifetime = join(plan, Path(sys.argv[1]), max_epsilon=50.0)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.rbla_secure.federation.test_memory import moved, sent
 
 from protocols.interface import SecureSum, SegmentInput, SumClient, SumServer
 from protocols.session import ClientId, Session
@@ -26,6 +25,7 @@ from rbla_secure.federation.messages import StageRefusal, StageReply, StageReque
 from rbla_secure.federation.step_bound import step_limit
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.plan import Plan
+from tests.rbla_secure.federation.client.test_memory import moved, sent
 from tests.rbla_secure.federation.test_attempts import (
     EVERY_PROFILE,
     VICTIM,
@@ -167,7 +167,7 @@ _CHILD = """
 import os, signal, sys
 from pathlib import Path
 from rbla_secure.federation.client.memory import Memory
-from tests.rbla_secure.federation.test_state_folder import ME, answer, client
+from tests.rbla_secure.federation.client.test_state_folder import ME, answer, client
 from tests.support.federations import drift, make_plan
 
 folder, moment = Path(sys.argv[1]), sys.argv[2]
