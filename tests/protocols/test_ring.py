@@ -1,13 +1,10 @@
 """Ring vectors: signed integers go in, wrap, and come out exactly within the capacity, packed without gaps between."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols import ring
 from protocols.errors import WireError
 from protocols.ring import RING_BITS, capacity, centred, folded, pack, packed_size, to_ring, unpack
 from tests.contracts.sessions import PROPERTY
@@ -21,14 +18,6 @@ def packed_by_hand(words: list[int], bits: int) -> bytes:
     """All elements as one long little-endian number, the first in the lowest bits."""
     number = sum((word % 2**bits) << (bits * place) for place, word in enumerate(words))
     return number.to_bytes(-(-bits * len(words) // 8), "little")
-
-
-def test_the_example_in_the_docstring_runs() -> None:
-    """The module's doctest passes."""
-    outcome = doctest.testmod(ring)
-
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 @PROPERTY

@@ -1,76 +1,35 @@
 """Whom a party believes: enrolled clients under their one key, by lists in force, and nobody else."""
 
 import hashlib
-import itertools
-import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from protocols.clock import SYSTEM_CLOCK, Clock
+from protocols.clock import Clock
 from protocols.errors import (
     CertificateError,
     EnrolmentError,
     RevokedError,
     SignatureError,
-    WireError,
 )
-from protocols.identity.certificates import Certificate, issue_certificate
-from protocols.identity.revocations import RevocationList, issue_revocations
-from protocols.identity.roster import Roster, RosterEntry, signed_bytes
+from protocols.identity.roster import signed_bytes
 from protocols.identity.trust import MONTH_SECONDS, Identity, ThrowawayAuthority, TrustStore
 from protocols.primitives.signing import SigningKey, verify
-from protocols.wire import MessageType, Writer
+from tests.protocols.identity.views import (
+    AUTHORITY,
+    NOW,
+    PURPOSE,
+    RANKS,
+    TRUST,
+    authority,
+    certify,
+    revocations,
+    roster,
+    view,
+)
 
-NOW = 1_800_000_000
-RANKS = {"alice": 4, "bob": 8, "carol": 8}
-PURPOSE = b"a purpose"
-
-
-def authority(**ranks: int) -> ThrowawayAuthority:
-    """An authority whose every byte is known."""
-    counter = itertools.count()
-    return ThrowawayAuthority.create(
-        ranks or RANKS,
-        now=NOW,
-        random_bytes=lambda size: hashlib.sha256(str(next(counter)).encode()).digest()[:size],
-    )
-
-
-AUTHORITY = authority()
-TRUST = AUTHORITY.view
 OTHER = ThrowawayAuthority.create(RANKS, now=NOW)
-
-
-def certify(**changes: Any) -> Certificate:
-    """Another certificate of the same authority; by default for alice, with a new key."""
-    terms = {"client": "alice", "rank": 4, "public_key": SigningKey.generate().public, "valid_for": 1000}
-    return issue_certificate(AUTHORITY.key, AUTHORITY.certificate, **{**terms, "now": NOW, **changes})
-
-
-def roster(*certificates: Certificate, **changes: Any) -> Roster:
-    """A roster of these certificates; of the first view's if there are none."""
-    entries = map(RosterEntry.of, certificates) if certificates else TRUST.roster.entries
-    terms = {
-        "number": 2,
-        "least_revocations": 1,
-        "issued_at": NOW,
-        "expires_at": NOW + 1000,
-        "entries": entries,
-    }
-    return Roster.issue(AUTHORITY.key, **{**terms, **changes})
-
-
-def revocations(*serials: int, **changes: Any) -> RevocationList:
-    """A newer revocation list."""
-    terms = {"serials": serials, "number": 2, "now": NOW, "valid_for": 1000}
-    return issue_revocations(AUTHORITY.key, AUTHORITY.certificate, **{**terms, **changes})
-
-
-def view(*certificates: Certificate) -> TrustStore:
-    """The view under a roster of exactly these certificates."""
-    return TRUST.updated(now=NOW, roster=roster(*certificates), certificates=certificates)
 
 
 def test_a_signature_is_over_prefix_purpose_and_message() -> None:
@@ -131,105 +90,6 @@ def test_an_identity_is_one_client_one_key_one_certificate() -> None:
         Identity(client="alice", key=bob.key, certificate=alice.certificate)
     assert bytes(alice.key.secret).hex() not in repr(alice) + repr(AUTHORITY)
     assert repr(bytes(alice.key.secret)) not in repr(alice) + repr(AUTHORITY)
-
-
-# --- the roster ---
-
-
-def test_a_roster_has_the_documented_bytes() -> None:
-    """Numbers, times, entries and signature in this order; the digest leaves out the signature."""
-    entry = RosterEntry(client="a", rank=8, fingerprint=bytes(range(32)), key_digest=bytes(range(32, 64)))
-    signed = Roster.issue(
-        AUTHORITY.key, number=3, least_revocations=2, issued_at=5, expires_at=6, entries=[entry]
-    )
-    content = bytes.fromhex(
-        "52530230 0300000000000000 0200000000000000 0500000000000000 0600000000000000 01000000 010061 0800"
-        + bytes(range(64)).hex()
-    )
-
-    assert signed.to_bytes() == content + signed.signature
-    assert signed.digest == hashlib.sha256(b"rbla-secure roster\x00" + content).digest()
-    assert signed.signature == AUTHORITY.key.sign(b"rbla-secure v1 roster\x00" + content)
-
-
-def test_a_roster_comes_back_and_stands_in_order() -> None:
-    """Bytes give the same roster; entries are sorted whatever their order was."""
-    first = Roster.from_bytes(TRUST.roster.to_bytes())
-    shuffled = roster(*(AUTHORITY.identity(client).certificate for client in ("carol", "alice", "bob")))
-
-    first.verify(AUTHORITY.key.public)
-    assert first == TRUST.roster
-    assert [entry.client for entry in shuffled.entries] == ["alice", "bob", "carol"]
-
-
-def test_a_change_of_any_byte_of_a_roster_is_refused() -> None:
-    """Flipping a bit raises SignatureError, or WireError or EnrolmentError where the form breaks."""
-    data = TRUST.roster.to_bytes()
-
-    for place in range(len(data)):
-        changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
-        with pytest.raises((SignatureError, WireError, EnrolmentError)):
-            Roster.from_bytes(changed).verify(AUTHORITY.key.public)
-
-
-@pytest.mark.parametrize("cut", [1, 64, 65, 200])
-def test_a_roster_of_another_length_is_refused(cut: int) -> None:
-    """A roster that ends early or goes on raises WireError."""
-    data = TRUST.roster.to_bytes()
-
-    with pytest.raises(WireError):
-        Roster.from_bytes(data[:-cut])
-    with pytest.raises(WireError):
-        Roster.from_bytes(data + bytes(cut))
-
-
-@pytest.mark.parametrize("claim", [3, 2**32 - 1])
-def test_a_roster_that_claims_more_entries_than_it_has_is_refused(claim: int) -> None:
-    """A count beyond the bytes at hand raises WireError."""
-    writer = Writer(MessageType.ROSTER).unsigned(1, 8).unsigned(1, 8).unsigned(1, 8).unsigned(2, 8)
-    data = writer.unsigned(claim, 4).done()
-
-    with pytest.raises(WireError):
-        Roster.from_bytes(data + bytes(64))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        *({"number": 0}, {"number": 2**63}, {"least_revocations": 0}, {"least_revocations": 2**63}),
-        *({"issued_at": -1}, {"expires_at": NOW}, {"expires_at": 2**62}),
-    ],
-)
-def test_rosters_that_break_a_rule_are_not_issued(changes: dict[str, Any]) -> None:
-    """A number or time out of range raises EnrolmentError."""
-    with pytest.raises(EnrolmentError):
-        roster(**changes)
-
-
-@pytest.mark.parametrize(
-    "entries",
-    [[("a", 1), ("a", 1)], [("a", 1), ("a", 2)], [("a/b", 1)], [("", 1)], [("a", -1)], [("a", 2**16)]],
-)
-def test_entries_that_break_a_rule_are_not_issued(entries: list[tuple[str, int]]) -> None:
-    """A client listed twice, a malformed client id or rank raises EnrolmentError."""
-    records = [
-        RosterEntry(client=client, rank=rank, fingerprint=bytes(32), key_digest=bytes(32))
-        for client, rank in entries
-    ]
-
-    with pytest.raises(EnrolmentError):
-        roster(entries=records)
-
-
-def test_an_unsorted_roster_is_refused() -> None:
-    """The reader does not sort: entries out of order raise EnrolmentError."""
-    writer = Writer(MessageType.ROSTER).unsigned(1, 8).unsigned(1, 8).unsigned(1, 8).unsigned(2, 8)
-    writer.unsigned(2, 4)
-    for client in ("b", "a"):
-        writer.text(client).unsigned(1, 2).fixed(bytes(32), 32).fixed(bytes(32), 32)
-
-    with pytest.raises(EnrolmentError, match="increasing"):
-        Roster.from_bytes(writer.done() + bytes(64))
 
 
 # --- one client ---
@@ -441,129 +301,6 @@ def test_a_revoked_client_does_not_come_back_with_the_newest_roster() -> None:
             certificates=[alice.certificate.der],
             now=NOW,
         )
-
-
-# --- the clock ---
-
-
-class Wall:
-    """A wall clock and a steady clock that a test sets."""
-
-    def __init__(self, now: float) -> None:
-        self.now, self.passed = now, 0.0
-
-    def clock(self) -> Clock:
-        """The clock under test on top of them."""
-        return Clock(lambda: self.now, lambda: self.passed)
-
-    def wait(self, seconds: float) -> None:
-        """Both go on."""
-        self.now += seconds
-        self.passed += seconds
-
-
-def test_a_client_that_expires_is_refused_from_then_on() -> None:
-    """One and the same view believes a client until its certificate ends, and not a second longer."""
-    wall = Wall(NOW)
-    trust = replace(view(certify(valid_for=100)), clock=wall.clock())
-
-    trust.check("alice")
-    wall.wait(100)
-    trust.check("alice")
-    wall.wait(1)
-
-    with pytest.raises(CertificateError, match="expired 1 seconds ago"):
-        trust.check("alice")
-
-
-@pytest.mark.parametrize("what", ["roster", "revocations"])
-def test_a_list_that_expires_is_noticed_in_the_middle_of_a_run(what: str) -> None:
-    """When the roster or the revocation list of a living view ends, nobody is believed any more."""
-    wall = Wall(NOW)
-    lists: dict[str, Any] = {"roster": roster(expires_at=NOW + 50), "revocations": revocations(valid_for=50)}
-    trust = replace(TRUST.updated(now=NOW, **{what: lists[what]}), clock=wall.clock())
-    alice = AUTHORITY.identity("alice")
-
-    wall.wait(50)
-    trust.verify("alice", PURPOSE, b"", alice.sign(PURPOSE, b""))
-    wall.wait(1)
-
-    for ask in (trust.check, trust.check_client, lambda name: trust.verify(name, PURPOSE, b"", b"")):
-        with pytest.raises((EnrolmentError, CertificateError), match=r"(list|roster) 2 expired"):
-            ask("alice")
-    with pytest.raises((EnrolmentError, CertificateError), match="expired"):
-        trust.check_in_force()
-
-
-def test_a_view_without_a_clock_stays_where_it_is() -> None:
-    """With an explicit moment alone nothing ever expires: for tests, and for one check."""
-    assert TRUST.moment == NOW
-    assert AUTHORITY.trust(NOW + 7).moment == NOW + 7
-
-
-def test_setting_the_clock_back_brings_nothing_back() -> None:
-    """A wall clock that is set back neither revives what has expired nor gives a second to what has not."""
-    wall = Wall(NOW)
-    trust = replace(view(certify(valid_for=100)), clock=wall.clock())
-    wall.wait(90)
-    trust.check("alice")
-
-    wall.now = NOW  # ninety seconds are set back
-    assert trust.moment == NOW + 90
-    wall.wait(10)
-    trust.check("alice")
-    wall.wait(1)
-
-    with pytest.raises(CertificateError, match="expired 1 seconds ago"):
-        trust.check("alice")
-
-
-def test_a_wall_clock_that_stands_still_does_not_stop_time() -> None:
-    """Time that is held back from the machine passes all the same, by the steady clock."""
-    wall = Wall(NOW)
-    trust = replace(view(certify(valid_for=100)), clock=wall.clock())
-
-    wall.passed += 101
-
-    with pytest.raises(CertificateError, match="expired"):
-        trust.check("alice")
-
-
-def test_a_clock_before_the_moment_of_a_view_does_not_turn_it_back() -> None:
-    """A view never counts from before the moment that it was given, whatever its clock says."""
-    late = NOW + 1000
-    behind = replace(view(certify(valid_for=10_000)), now=late, clock=Wall(NOW - 5).clock())
-
-    assert behind.moment == late
-    assert behind.updated(now=NOW).moment == late
-
-
-def test_newer_lists_do_not_turn_a_view_back() -> None:
-    """Updated with an earlier moment leaves the later one: what has expired stays expired."""
-    trust = view(certify(valid_for=100)).updated(now=NOW + 101)
-
-    again = trust.updated(now=NOW, revocations=revocations())
-
-    with pytest.raises(CertificateError, match="expired"):
-        again.check("alice")
-
-
-def test_views_are_equal_whatever_their_clocks() -> None:
-    """A clock is no part of what a view says; it goes along when the lists are brought up to date."""
-    clock = Wall(NOW).clock()
-    ticking = replace(TRUST, clock=clock)
-
-    assert ticking == TRUST
-    assert ticking.updated(now=NOW, revocations=revocations()).clock is clock
-    assert ThrowawayAuthority.create(RANKS, now=NOW, clock=clock).trust(NOW).clock is clock
-
-
-def test_the_clock_of_the_system_tells_the_time() -> None:
-    """It reads between two readings of the wall clock, and goes on."""
-    before, told, after = int(time.time()), SYSTEM_CLOCK(), int(time.time()) + 1
-
-    assert before - 1 <= told <= after
-    assert SYSTEM_CLOCK() >= told
 
 
 # --- the view ---

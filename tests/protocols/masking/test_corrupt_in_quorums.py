@@ -1,6 +1,6 @@
 """Corrupt clients count in both reveal quorums: in sessions of ten and twenty, lists that would pass without them are refused.
 
-Rounding hides a colluder in smaller sessions, which are searched exhaustively elsewhere (test_hostile_server,
+Rounding hides a colluder in smaller sessions, which are searched exhaustively elsewhere (test_split_views,
 test_class_quorum). Here the lists are worked out by hand, and given to real clients: once under a quorum that leaves the
 colluders out, where they open what they must not, and once under ours.
 """

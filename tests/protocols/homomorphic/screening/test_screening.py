@@ -1,161 +1,38 @@
 """Screening sees two numbers of an encrypted update, as exact as promised, and nobody sees more of it than the rule lets out."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from protocols.errors import (
-    BelowThresholdError,
     CiphertextError,
-    CommitmentError,
-    ContextError,
     InputError,
-    KeyUseError,
     ProtocolError,
-    RosterError,
     ScreeningError,
-    ServiceError,
     SessionError,
-    StageError,
     WireError,
 )
 from protocols.homomorphic import checks
-from protocols.homomorphic.messages import EncryptedInput, RoundKey
-from protocols.homomorphic.parties.client import HomomorphicClient, create_encrypted_input, signed
-from protocols.homomorphic.parties.server import HomomorphicServer
+from protocols.homomorphic.messages import EncryptedInput
+from protocols.homomorphic.parties.client import signed
 from protocols.homomorphic.receipts import NO_COPY, commitment_to_copy
 from protocols.homomorphic.scheme import ckks, polynomials, seal_form
 from protocols.homomorphic.scheme.bfv import library
-from protocols.homomorphic.scheme.parameters import BFV_2X20
-from protocols.homomorphic.screening.messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
-from protocols.homomorphic.screening.screener import Screener
+from protocols.homomorphic.screening.messages import ScreeningCopy
 from protocols.homomorphic.screening.screening import (
     CIPHERTEXT_MODULI,
     DEGREE,
-    SCALAR_MODULI,
     SLOTS,
     Release,
-    Screening,
     rows,
     unit_direction,
 )
-from protocols.homomorphic.secure_sum import Homomorphic
-from protocols.homomorphic.services.calls import Roles
-from protocols.homomorphic.services.charge import Charge
-from protocols.homomorphic.services.messages import SCREENING, Setup
-from protocols.homomorphic.services.services import KeyedService, LocalChannel, Worker
-from protocols.homomorphic.terms import Services
-from protocols.identity.trust import ThrowawayAuthority
-from protocols.interface import SegmentInput
-from protocols.primitives.signing import SigningKey
-from protocols.session import Session
-from tests.contracts.sessions import MODEL, PLAN, make_session, names, segment
+from tests.contracts.sessions import make_session, segment
+from tests.protocols.homomorphic.screening.screened import MEMBERS, RULE, Parties, make_values
 
-NOW = 1_800_000_000
-MEMBERS = names(4)
-RULE = Screening(max_norm=10.0, release=Release.VALUES)
 DIMENSION = 100_000
-Direction = Mapping[int, npt.NDArray[np.float64]] | None
-Values = npt.NDArray[np.int64]
-
-
-@dataclass
-class Parties:
-    """One session in which updates are screened, all services in this process."""
-
-    session: Session
-    rule: Screening
-    authority: ThrowawayAuthority
-    decryptor: KeyedService
-    server: HomomorphicServer
-    clients: dict[str, HomomorphicClient]
-
-    @classmethod
-    def meet(cls, rule: Screening, session: Session, direction: Direction = None) -> "Parties":
-        """Everyone enrolled and set up."""
-        key = SigningKey.generate()
-        decryptor = KeyedService("decryptor", key)
-        authority = ThrowawayAuthority.create(
-            dict.fromkeys(MEMBERS, 8), now=NOW, services={"decryptor": key.public}
-        )
-        charge = Charge(
-            profile=BFV_2X20,
-            services=Services(),
-            config_digests=frozenset({PLAN}),
-            least_quorum=1,
-            screening=rule,
-        )
-        decryptor.set_up(Setup(charge=charge, trust=authority.view))
-        roles = Roles(
-            decryptor=LocalChannel(decryptor),
-            worker=LocalChannel(Worker()),
-            screener=LocalChannel(Screener()),
-            reference=lambda: direction,
-        )
-        made = Homomorphic(BFV_2X20, Services(), trust=authority.view, screening=rule, roles=roles)
-        return cls(session, rule, authority, decryptor, made.server(session), {})
-
-    def inputs(self, member: str, values: Values) -> dict[int, SegmentInput]:
-        """One vector for all segments of a member."""
-        return {
-            part.index: SegmentInput(values=values[: part.length], binding=MODEL)
-            for part in self.session.segments_of(member)
-        }
-
-    def made(self, member: str, values: Values) -> EncryptedInput:
-        """An input that nobody has committed to yet."""
-        return create_encrypted_input(
-            self.server._terms,
-            member,
-            RoundKey.from_bytes(self.server.requests()[member]),
-            self.inputs(member, values),
-            self.authority.identity(member),
-        )
-
-    def commit(self, member: str, values: Values) -> None:
-        """Have a member commit to one vector."""
-        identity = self.authority.identity(member)
-        secure_sum = Homomorphic(
-            BFV_2X20, Services(), trust=self.authority.view, identity=identity, screening=self.rule
-        )
-        self.clients[member] = secure_sum.client(self.session, member)
-        request = self.server.requests()[member]
-        receipt = self.clients[member].contribute(request, self.inputs(member, values))
-        self.server.receive(member, receipt)
-
-    def uploads(self, values: Iterable[Values]) -> dict[str, bytes]:
-        """Everyone's honest upload of its vector, all committed to."""
-        for member, own in zip(MEMBERS, values, strict=False):
-            self.commit(member, own)
-        self.server.close_stage()
-        return {member: self.upload(member) for member in self.clients}
-
-    def upload(self, member: str) -> bytes:
-        """What a member sends once the list is fixed."""
-        return self.clients[member].reply(self.server.requests()[member])
-
-    def take(self, values: Iterable[Values]) -> None:
-        """Everyone commits and uploads."""
-        for member, upload in self.uploads(values).items():
-            self.server.receive(member, upload)
-
-    def sums(self) -> Mapping[int, npt.NDArray[np.int64]]:
-        """What opens over those who were taken."""
-        self.server.close_stage()
-        return self.server.result({part.index: MODEL for part in self.session.segments}).sums
-
-
-def make_values(seed: int, length: int = 50, bound: int = 1000) -> Values:
-    return np.random.default_rng(seed).integers(-bound, bound, length, endpoint=True)
-
-
-@pytest.fixture(scope="module")
-def keys() -> ckks.ScreeningSecret:
-    """One key for all tests of the numbers themselves: making one takes long."""
-    return ckks.ScreeningSecret.generate()
 
 
 def encrypted(keys: ckks.ScreeningSecret, values: npt.NDArray[np.float64]) -> polynomials.Polynomials:
@@ -479,154 +356,6 @@ def test_where_nothing_is_screened_a_copy_is_refused() -> None:
         checks.check_receipt(plain, odd, key_id=receipt.key_id)
     with pytest.raises(InputError, match="must be there exactly if"):
         checks.check_receipt(screened.server._terms, lacking, key_id=receipt.key_id)
-
-
-# --- the decryptor ---
-
-
-def numbers_of(parties: Parties, member: str, upload: bytes) -> ScreeningNumbers:
-    """What an aggregator sends of a member's upload, where there is no verifier."""
-    copy = EncryptedInput.from_bytes(upload).copy
-    return parties.server._screening._numbers(parties.session.position(member), copy)
-
-
-def test_the_decryptor_screens_each_client_once() -> None:
-    """A second set of numbers of the same client, another or the same, is refused: it would tell more than the rule."""
-    parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    uploads = parties.uploads(map(make_values, range(4)))
-    numbers = numbers_of(parties, MEMBERS[0], uploads[MEMBERS[0]])
-    channel = LocalChannel(parties.decryptor)
-    channel.call(numbers.to_bytes())
-
-    with pytest.raises(ScreeningError, match="screened before"):
-        channel.call(numbers.to_bytes())
-
-
-def test_nobody_is_screened_before_the_list_is_fixed_or_beside_it() -> None:
-    """Without a list, for a client that is not on it, and for another copy than the committed one: refused by name."""
-    parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    channel = LocalChannel(parties.decryptor)
-    early = parties.made(MEMBERS[3], make_values(3))
-    numbers = numbers_of(parties, MEMBERS[3], early.to_bytes())
-
-    with pytest.raises(StageError, match="not fixed yet"):
-        channel.call(numbers.to_bytes())
-    parties.uploads(map(make_values, range(3)))
-    with pytest.raises(CommitmentError, match="client-04: is not on the list"):
-        channel.call(numbers.to_bytes())
-    with pytest.raises(CommitmentError, match="client-01: the numbers are of another copy"):
-        channel.call(replace(numbers, sender=1).to_bytes())
-
-
-def shapes(numbers: ScreeningNumbers) -> dict[str, tuple[ScreeningNumbers, type[ProtocolError]]]:
-    return {
-        "another session": (replace(numbers, context=bytes(32)), ContextError),
-        "a stranger": (replace(numbers, sender=5), RosterError),
-        "position 0": (replace(numbers, sender=0), RosterError),
-        "a whole update": (
-            replace(
-                numbers, squared_norm=bytes(polynomials.size_of(1, moduli=CIPHERTEXT_MODULI, degree=DEGREE))
-            ),
-            CiphertextError,
-        ),
-        "two numbers in one": (replace(numbers, squared_norm=2 * numbers.squared_norm), CiphertextError),
-        "no number": (replace(numbers, squared_norm=b""), CiphertextError),
-        "zeros": (
-            replace(numbers, squared_norm=bytes(polynomials.size_of(1, moduli=SCALAR_MODULI, degree=DEGREE))),
-            CiphertextError,
-        ),
-    }
-
-
-def test_the_decryptor_opens_nothing_but_the_shape_of_numbers() -> None:
-    """Numbers of another session, of no member, or of another shape are refused by name, and cost nobody the one time."""
-    parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    uploads = parties.uploads(map(make_values, range(4)))
-    numbers = numbers_of(parties, MEMBERS[0], uploads[MEMBERS[0]])
-    channel = LocalChannel(parties.decryptor)
-
-    for odd, error in shapes(numbers).values():
-        with pytest.raises(error):
-            channel.call(odd.to_bytes())
-
-    channel.call(numbers.to_bytes())
-
-
-def test_nobody_counts_who_was_not_screened() -> None:
-    """An aggregator that leaves the screening out gets nothing decrypted."""
-    parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    parties.server._screening.screen = lambda _position, _copy: None  # type: ignore[method-assign]
-    parties.take(map(make_values, range(4)))
-
-    with pytest.raises(ServiceError, match="ScreeningError: client-01: contributes without having passed"):
-        parties.sums()
-
-
-def test_nobody_counts_who_did_not_pass() -> None:
-    """An aggregator that adds a rejected update all the same gets nothing decrypted."""
-    parties = Parties.meet(replace(RULE, max_norm=0.01), make_session(4, segment(0, 50, MEMBERS)))
-    honest = parties.server._screening.screen
-
-    def lenient(position: int, copy: bytes) -> None:
-        with pytest.raises(ScreeningError):
-            honest(position, copy)
-
-    parties.server._screening.screen = lenient  # type: ignore[method-assign]
-    parties.take(map(make_values, range(4)))
-
-    with pytest.raises(ServiceError, match="contributes without having passed"):
-        parties.sums()
-
-
-def test_when_nobody_passes_the_round_ends_by_name() -> None:
-    """A rule that everybody breaks leaves fewer than the threshold."""
-    parties = Parties.meet(replace(RULE, max_norm=0.01), make_session(4, segment(0, 50, MEMBERS)))
-    for member, upload in parties.uploads(map(make_values, range(4))).items():
-        with pytest.raises(ScreeningError):
-            parties.server.receive(member, upload)
-
-    with pytest.raises(BelowThresholdError):
-        parties.sums()
-
-
-def test_after_the_sum_nothing_more_is_screened() -> None:
-    """With the round key the screening key is gone."""
-    parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    uploads = parties.uploads(map(make_values, range(4)))
-    for member in MEMBERS[:3]:
-        parties.server.receive(member, uploads[member])
-    late = numbers_of(parties, MEMBERS[3], uploads[MEMBERS[3]])
-    parties.sums()
-
-    for request in (late.to_bytes(), SCREENING):
-        with pytest.raises(KeyUseError):
-            LocalChannel(parties.decryptor).call(request)
-
-
-def test_evaluation_keys_open_nothing() -> None:
-    """Neither secret nor public key is among them, and they are signed by the decryptor for this session."""
-    parties = Parties.meet(RULE, make_session(4, segment(0, 50, MEMBERS)))
-    parties.server.requests()
-
-    keys = EvaluationKeys.from_bytes(LocalChannel(parties.decryptor).call(SCREENING))
-
-    context = library().context_from(keys.keys, n_threads=1)
-    assert not context.has_secret_key()
-    assert not context.has_public_key()
-    parties.authority.view.verify("decryptor", b"evaluation keys", keys.signed_part(), keys.signature)
-    assert keys.context == parties.server._terms.context
-
-
-def test_a_screener_takes_evaluation_keys_only() -> None:
-    """A whole context with its secret key, or none at all, is refused by name."""
-    secret = ckks.ScreeningSecret.generate()
-    whole = secret._context.serialize(
-        save_public_key=True, save_secret_key=True, save_galois_keys=True, save_relin_keys=True
-    )
-
-    for keys in (whole, b"", b"\x0a\x00", whole[:1000]):
-        with pytest.raises(CiphertextError):
-            Screener().answer(EvaluationKeys(context=bytes(32), keys=keys).to_bytes())
 
 
 def test_a_direction_that_is_no_direction_is_refused() -> None:
