@@ -25,8 +25,8 @@ from tests.support.tiny_job import job, write_images
 
 PAGES = page_paths()
 README_BYTES = 8192
-DEMO = "python3 -m venv .venv && .venv/bin/pip install -e '.[demo]' && .venv/bin/rbla-secure run"
-TESTS = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
+DEMO = "python3 -m venv .venv && .venv/bin/pip install '.[demo]' && .venv/bin/rbla-secure run"
+TESTS = "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest"
 
 
 def test_the_readme_is_one_page() -> None:

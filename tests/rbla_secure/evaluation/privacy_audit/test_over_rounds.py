@@ -23,7 +23,7 @@ from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
 )
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.noise import Release
-from tests.rbla_secure.evaluation.test_privacy_audit import (
+from tests.rbla_secure.evaluation.privacy_audit.test_suite import (
     CENTRAL,
     DRAWN_CLIENTS,
     READERS,
