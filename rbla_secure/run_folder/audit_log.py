@@ -7,7 +7,7 @@ feed; 64 zeros in the first. A line is flushed to the disk before the run goes o
 
 What the chain shows: no line before the last one has been changed, removed, moved or put in since the next was written.
 It is also where a run commits: a round, the base and every entry of a ledger count from the moment the chain holds their
-digests, and nothing else in the folder is believed that the chain does not hold (`folder_checks.py`).
+digests, and nothing else in the folder is believed that the chain does not hold (`verify.py`).
 Caveat: whoever holds the folder can write the whole chain anew, together with the files that it names, or cut all of them
 back to an earlier state. Against the holder it proves nothing until its head (:attr:`AuditLog.head`) is known elsewhere:
 signed with a key that is not in the folder, or given to others. Signing the head with the server's key is a later step.

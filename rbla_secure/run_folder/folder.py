@@ -2,7 +2,7 @@
 
     config.toml           the configuration, written before anything else
     run.json              identity of the run
-    budgets.json          where its clients keep their lifetime budgets, if they do (`wanted_budgets.py`)
+    budgets.json          where its clients keep their lifetime budgets, if they do (`budget_settings.py`)
     attempts.jsonl        one line per attempt at a round, written before its session opens
     events.jsonl          what happened, each line bound to the one before it (`audit_log.py`)
     metrics.jsonl         one line per finished round, the same in every repetition
@@ -14,7 +14,7 @@
 
 The order of writes: line of metrics, line of timings, checkpoint, direction, and then the event that ends the round. A round counts
 from the moment the audit log holds its digests, and a crash before that costs the round alone: what is left of it is
-taken away in the opposite order. Whatever is opened is held against the log first (`folder_checks.py`), and nothing is written
+taken away in the opposite order. Whatever is opened is held against the log first (`verify.py`), and nothing is written
 before all of it was.
 """
 
