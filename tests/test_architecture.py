@@ -1,7 +1,7 @@
 """The layout tells the story only as long as nobody imports across it."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -284,16 +284,21 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> Iterator[str]:
+MODULES = {module_name(path) for path in SOURCES}
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, by its full name; relative imports do not occur."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            known = {module_name(source) for source in SOURCES}
-            yield from (name if name in known else str(node.module) for name in names)
+            found += [name if name in MODULES else str(node.module) for name in names]
+    return tuple(found)
 
 
 def inside(module: str, prefix: str) -> bool:
