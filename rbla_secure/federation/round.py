@@ -13,7 +13,7 @@ from itertools import zip_longest
 from protocols.interface import SumResult
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
-from rbla_secure.config.choices import Adjacency, AverageRule
+from rbla_secure.config.choices import Adjacency
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.server.average_check import check_average
 from rbla_secure.federation.server.defence import NEVER, Filtering, Judged
@@ -26,9 +26,7 @@ from rbla_secure.lora.average import (
     GroupAverage,
     Totals,
     apply_average,
-    fedavg,
-    rbla_average,
-    zero_pad_average,
+    averaging_rule,
 )
 from rbla_secure.lora.bands import spread
 from rbla_secure.planning.noise import shown, shows_at_once
@@ -228,13 +226,8 @@ def average(plan: Plan, totals: Totals) -> GroupAverage:
         index: replace(total, weighted_sum=total.weighted_sum / plan.band_weights[index])
         for index, total in totals.items()
     }
-    match plan.config.average:
-        case AverageRule.RBLA:
-            return rbla_average(totals, plan.bands, plan.layout, gamma=plan.config.gamma)
-        case AverageRule.ZERO_PAD:
-            return zero_pad_average(totals, plan.bands, plan.layout)
-        case AverageRule.FEDAVG:
-            return fedavg(totals, plan.bands, plan.layout)
+    rule = averaging_rule(plan.config.average)
+    return rule.average(totals, plan.bands, plan.layout, gamma=plan.config.gamma)
 
 
 def _before_input(conversation: Conversation) -> tuple[str, ...]:

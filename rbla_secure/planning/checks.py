@@ -8,13 +8,13 @@ from protocols.session import MAX_MEMBERS, MIN_MEMBERS
 from rbla_secure.config import LEAST_SAMPLE_NOISE, MOST_SAMPLED_STEPS, Config
 from rbla_secure.config.choices import (
     Adjacency,
-    AverageRule,
     Mechanism,
     Rest,
     RowOrder,
     Weighting,
 )
 from rbla_secure.errors import PlanError, PrivacyError
+from rbla_secure.lora.average import averaging_rule
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.planning.band_weights import check_band_weights
 from rbla_secure.planning.budget import check_budget, check_sample_budget
@@ -194,8 +194,10 @@ def _check_tiers(config: Config) -> None:
                 f"tiers.{name}.cohort={tier.cohort} must be <= tiers.{name}.clients={tier.clients}"
             )
     bands = rank_bands(tier.rank for tier in config.tiers.values())
-    if config.average is AverageRule.FEDAVG and len(bands) > 1:
-        raise PlanError(f"average=fedavg must have equal ranks: the tiers have {len(bands)} different ones")
+    if averaging_rule(config.average).equal_ranks_only and len(bands) > 1:
+        raise PlanError(
+            f"average={config.average} must have equal ranks: the tiers have {len(bands)} different ones"
+        )
     for band in bands:
         holding = {name: cohort_size(tier) for name, tier in config.tiers.items() if tier.rank >= band.stop}
         if sum(holding.values()) < config.min_holders:
