@@ -53,6 +53,7 @@ from typing import Final, final
 from rbla_secure.config import RobustnessConfig
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import band_buckets, band_groups, bands_and_holders, row_quorum
+from rbla_secure.privacy.noise import NoisePlace
 from rbla_secure.robustness.across import group_rule
 from rbla_secure.robustness.filter import FilterOptions
 from rbla_secure.robustness.registry import filter_of, pre_step_of
@@ -220,7 +221,7 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     if plan.grouped:
         return unit / math.sqrt(plan.config.min_holders)
     quorum = row_quorum(plan.config)
-    if mechanism.by_server:
+    if mechanism.place is NoisePlace.SERVER:
         # Under secret draws what is divided by is fixed, and can be below the quorum.
         least = min(quorum, plan.config.privacy.sample_rate * bands_and_holders(plan.config)[index][1])
         return mechanism.released_std(index, plan.config.rounds) / plan.quantizer.scale / least

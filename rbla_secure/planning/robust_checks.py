@@ -8,7 +8,7 @@ from rbla_secure.errors import PlanError, RobustnessError
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.planning.cohort import cohort_size, tier_clients
 from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise_settings import noisy
+from rbla_secure.planning.noise_settings import noise_by_server, noisy
 from rbla_secure.planning.quorums import band_voters, bands_and_holders, largest_f, row_quorum
 from rbla_secure.robustness.filter import FilterOptions
 from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
@@ -120,7 +120,7 @@ def _check_group_mode(config: Config) -> None:
     if not noisy(config):
         return
     privacy = config.privacy
-    if privacy.mechanism.by_server:
+    if noise_by_server(config):
         raise PlanError(
             f"{named} must have privacy.mechanism=distributed: a median of groups has no central noise"
         )
