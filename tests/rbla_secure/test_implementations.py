@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 
 import pytest
 
-from rbla_secure.config.choices import AcrossRule, AverageRule, FilterName, PreStepName
+from rbla_secure.config.choices import AcrossRule, AverageRule, FilterName, Mechanism, PreStepName
 from rbla_secure.implementations import implementation
 from rbla_secure.robustness.filters import krum
 from rbla_secure.robustness.pre_step import PreStep
@@ -65,6 +65,7 @@ def test_a_file_must_define_what_is_asked_of_it(shapes: str, attribute: str) -> 
         ("rbla_secure.robustness.filters", FilterName, set()),
         ("rbla_secure.robustness.pre_steps", PreStepName, set()),
         ("rbla_secure.robustness.across", AcrossRule, {"rule"}),
+        ("rbla_secure.privacy.noise", Mechanism, {"mechanism", "kind", "server_noise"}),
     ],
 )
 def test_every_choice_has_a_file_and_every_file_is_a_choice(
