@@ -36,7 +36,7 @@ from rbla_secure.config.choices import Rest
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.round import average
 from rbla_secure.federation.secret_cohorts import SecretCohorts
-from rbla_secure.federation.server.opened_totals import matrix_noise, release
+from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.average import apply_average
 from rbla_secure.lora.bands import spread
 from rbla_secure.lora.peft_io import find_linear
@@ -162,7 +162,7 @@ def run(config: Config) -> dict[str, Any]:
     scorer = Scorer(base, layout, data.held_out)
     trainer = LocalTrainer(base, layout, config.training, factors=config.lora.factors)
     examples = dict(zip(plan.ranks, data.clients, strict=True))
-    adapter, matrix, accuracies = plan.initial_adapter, matrix_noise(plan), []
+    adapter, correlated, accuracies = plan.initial_adapter, plan.correlated_noise(), []
     cohorts = SecretCohorts.of(plan)
     for number in range(1, config.rounds + 1):
         session = plan.session(run=bytes(RUN_ID_SIZE), round_number=number, attempt=1)
@@ -180,7 +180,7 @@ def run(config: Config) -> dict[str, Any]:
             for index, values in sent.items():
                 summed[index] += values
         sums = SumResult(survivors=tuple(sorted(drawn)), sums=dict(enumerate(summed)), refused={})
-        totals = release(plan, session, mechanism, sums, matrix).totals
+        totals = release(plan, session, mechanism, sums, correlated).totals
         averaged = average(plan, spread(totals, plan.bands, plan.columns))
         adapter = apply_average(adapter, averaged, learning_rate=config.server_learning_rate)
         accuracies.append(scorer.score(adapter).accuracy)

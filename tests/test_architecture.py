@@ -166,6 +166,7 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.planning",
         "rbla_secure.privacy.figures",
         "rbla_secure.privacy.ledger",
+        "rbla_secure.privacy.noise",
         "rbla_secure.privacy.standing",
         "rbla_secure.privacy.sample_ledger",
         "rbla_secure.privacy.lifetime_ledger",

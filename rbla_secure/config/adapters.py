@@ -20,6 +20,11 @@ class TierConfig(Table):
         description="Clients of this tier that are drawn for each round. 0 draws all of them.",
     )
 
+    @property
+    def rounds_apart(self) -> int:
+        """How many rounds lie from one participation of a client to its next, at least, where clients take turns."""
+        return self.clients // (self.cohort or self.clients)
+
 
 class LoraConfig(Table):
     """The adapter: its scaling, the factors that are trained, and the rows above a client's rank."""

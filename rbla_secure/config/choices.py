@@ -109,17 +109,12 @@ class Mechanism(StrEnum):
     DISTRIBUTED: every client a share.
     CENTRAL: the server, independently in every round.
     BANDED_MATRIX: the server, so that the noise of a round takes back some of that of the rounds before; clients take part in
-        turns, rounds apart (rbla_secure/privacy/banded_matrix.py).
+        turns, rounds apart (rbla_secure/privacy/noise/banded_matrix.py).
     """
 
     DISTRIBUTED = "distributed"
     CENTRAL = "central"
     BANDED_MATRIX = "banded-matrix"
-
-    @property
-    def by_server(self) -> bool:
-        """Whether the server adds all of it, and is trusted with the sums."""
-        return self is not Mechanism.DISTRIBUTED
 
 
 class Adjacency(StrEnum):

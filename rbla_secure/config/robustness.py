@@ -61,3 +61,13 @@ class RobustnessConfig(Table):
         description="After the average: how much more often a known backdoor trigger may work on public examples than before round 1; "
         "beyond it the adapter is rolled back as for `max-accuracy-drop`. 0 is off.",
     )
+
+    @property
+    def has_filter(self) -> bool:
+        """Whether a filter looks at single updates."""
+        return self.filter is not FilterName.NONE
+
+    @property
+    def has_pre_step(self) -> bool:
+        """Whether anything happens to single updates before the filter."""
+        return self.pre_step is not PreStepName.NONE

@@ -37,7 +37,6 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.server.defence import Filtering, Reference
-from rbla_secure.federation.server.opened_totals import matrix_noise
 from rbla_secure.federation.server.previous_step import LastStep
 from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.session_server import Conversation
@@ -225,7 +224,7 @@ class _Run:
         self._exchange = self._connected(plan, base, data, authority, attack)
         ending.callback(self._exchange.end)
         self._guard = guard_of(plan, base, data)
-        self._matrix = matrix_noise(plan)
+        self._correlated = plan.correlated_noise()
         self._scorer = Scorer(base, plan.layout, data.held_out)
         self._trigger = Scorer(base, plan.layout, triggered(data.held_out, whole_trigger(trigger)))
 
@@ -297,7 +296,7 @@ class _Run:
             self._exchange,
             filtering=self._filtering,
             guard=self._guard,
-            matrix=self._matrix,
+            correlated=self._correlated,
         )
 
     def _by_rank(self, outcomes: list[RoundOutcome]) -> dict[str, float]:

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-from rbla_secure.config import Config
-from rbla_secure.config.choices import FilterName, PreStepName
+from rbla_secure.config import Config, RobustnessConfig
+from rbla_secure.config.choices import FilterName
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.modes import IN_THE_CLEAR, mode_of
 from rbla_secure.planning.quorums import members_per_round
-from rbla_secure.robustness.registry import RECOMMENDED
+from rbla_secure.robustness.registry import BEHIND_MIXING, MIXING, RECOMMENDED, filter_of
 
 CONFIGURED = "as configured"
+_OFF = RobustnessConfig()
 
 
 @final
@@ -61,10 +62,10 @@ def defences(config: Config, *, share: float, quick: bool = False) -> list[Defen
         groups = {"f": f, "group_size": size}
         found.append(_alternative(f"median over groups of {size}", config, "sums over groups", groups))
     for name in FilterName:
-        if name not in {FilterName.NONE, RECOMMENDED}:
+        if name not in {_OFF.filter, RECOMMENDED}:
             wanted = {"f": f, "filter": name}
             found.append(_alternative(f"{name}, quorum", config, "single updates", wanted))
-    mixed = {"f": f, "filter": FilterName.TRIMMED_MEAN, "pre_step": PreStepName.NEIGHBOR_MIXING}
+    mixed = {"f": f, "filter": BEHIND_MIXING, "pre_step": MIXING}
     found.append(_alternative("neighbor mixing, trimmed-mean, quorum", config, "single updates", mixed))
     return [*found, recommended]
 
@@ -72,7 +73,7 @@ def defences(config: Config, *, share: float, quick: bool = False) -> list[Defen
 def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any]) -> Defence:
     """The same federation under another defence, summed in the clear and without noise."""
     changed = config.robustness.model_copy(
-        update={"group_size": 0, "filter": FilterName.NONE, "pre_step": PreStepName.NONE, **robustness}
+        update={"group_size": 0, "filter": _OFF.filter, "pre_step": _OFF.pre_step, **robustness}
     )
     changes: dict[str, Any] = {
         "robustness": changed,
@@ -80,8 +81,8 @@ def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any
         "noise_multiplier": 0.0,
         "privacy": type(config.privacy)(),
     }
-    if changed.filter is FilterName.KRUM:
-        changes["min_holders"] = 1  # it publishes one client's rows
+    if filter_of(changed.filter).publishes_one_update:
+        changes["min_holders"] = 1
     return _defence(name, config, changes, view=view)
 
 

@@ -10,7 +10,6 @@ from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts, check_draws
 from rbla_secure.federation.server.defence import Filtering
-from rbla_secure.federation.server.opened_totals import matrix_noise
 from rbla_secure.federation.server.round_record import record_of
 from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.federation.server.sessions import session_of
@@ -18,7 +17,7 @@ from rbla_secure.federation.server.spending import SampleSpending, Spending
 from rbla_secure.federation.server.step_checks import Guard
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.banded_matrix import MatrixNoise
+from rbla_secure.privacy.noise import CorrelatedNoise
 from rbla_secure.run_folder.audit_log import Entry, EventKind
 from rbla_secure.run_folder.folder import Progress, RunFolder
 from rbla_secure.run_folder.records import RoundRecord, RoundSeconds, aborted_in_a_row
@@ -86,8 +85,8 @@ class Coordinator:
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
             self.folder.say_resumed(progress)
-        # Only while this process lasts: whoever goes on with a run begins a new matrix.
-        matrix = matrix_noise(self.plan)
+        # Only while this process lasts: whoever goes on with a run begins anew.
+        correlated = self.plan.correlated_noise()
         upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):
             before = self._spent()
@@ -98,7 +97,7 @@ class Coordinator:
             upcoming = self._open(number + 1, records) if number < config.rounds else None
             last = adapter
             adapter, record, seconds = self._one_round(
-                current, adapter, upcoming, before, spending=spending, samples=samples, matrix=matrix
+                current, adapter, upcoming, before, spending=spending, samples=samples, correlated=correlated
             )
             self.moved(last, adapter)
             if self.guard is not None:
@@ -156,7 +155,7 @@ class Coordinator:
         *,
         spending: Spending | None,
         samples: SampleSpending | None,
-        matrix: MatrixNoise | None,
+        correlated: CorrelatedNoise | None,
     ) -> tuple[Adapter, RoundRecord, RoundSeconds]:
         with self.stopwatch.measure("round"):
             outcome = run_round(
@@ -167,7 +166,7 @@ class Coordinator:
                 upcoming=upcoming,
                 filtering=self.filtering,
                 guard=self.guard,
-                matrix=matrix,
+                correlated=correlated,
                 before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
                 before_reveal=lambda part, clients: (
                     spending.spend(current.session, part, clients) if spending else None

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from protocols.interface import SumResult
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
-from rbla_secure.config.choices import Adjacency, AverageRule
+from rbla_secure.config.choices import Adjacency
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.server.average_check import check_average
 from rbla_secure.federation.server.defence import NEVER, Filtering, Judged
@@ -26,15 +26,13 @@ from rbla_secure.lora.average import (
     GroupAverage,
     Totals,
     apply_average,
-    fedavg,
-    rbla_average,
-    zero_pad_average,
+    averaging_rule,
 )
 from rbla_secure.lora.bands import spread
 from rbla_secure.planning.noise import shown, shows_at_once
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
+from rbla_secure.privacy.noise import CorrelatedNoise
 from rbla_secure.privacy.quantize import dequantize, dequantize_weighted
 from rbla_secure.robustness.step_decisions import Decision
 
@@ -99,7 +97,7 @@ def run_round(
     upcoming: Conversation | None = None,
     filtering: Filtering | None = None,
     guard: Guard | None = None,
-    matrix: MatrixNoise | None = None,
+    correlated: CorrelatedNoise | None = None,
     before_training: Told = lambda _: None,
     before_reveal: ToldShown = _nothing,
 ) -> RoundOutcome:
@@ -115,7 +113,7 @@ def run_round(
         upcoming: The next round's conversation, if there is one.
         filtering: The defence between the sum and the average, if the plan has one.
         guard: The checks of the step, if the plan has any.
-        matrix: What noise that cancels over rounds keeps of the rounds before, if the plan has such noise.
+        correlated: What noise that is correlated over rounds keeps of the rounds before, if the plan has such noise.
         before_training: Told who is about to be sent the adapter to train; what it raises stops the round.
         before_reveal: Told what is about to show inputs, and of whom, before it does: uploads of everybody who will be asked for
             one, or sums over those whose inputs are in them; what it raises stops the round.
@@ -148,7 +146,9 @@ def run_round(
         sums = nothing_opened(conversation.session, conversation.aborted)
 
     # The integers of what opened become totals of bands; a filter judges what they are made of first.
-    released, judged = _totals(plan, conversation.session, sums, adapter, filtering=filtering, matrix=matrix)
+    released, judged = _totals(
+        plan, conversation.session, sums, adapter, filtering=filtering, correlated=correlated
+    )
 
     # Totals become one average over exactly the holders of each row; what honest clients cannot have made stays out of it.
     averaged = average(plan, spread(released.totals, plan.bands, plan.columns))
@@ -189,7 +189,7 @@ def _totals(
     adapter: Adapter,
     *,
     filtering: Filtering | None,
-    matrix: MatrixNoise | None,
+    correlated: CorrelatedNoise | None,
 ) -> tuple[Released, Judged | None]:
     """The totals of a round, and where a filter stands before them what it thought."""
     mechanism = plan.mechanism_of(session)
@@ -197,7 +197,7 @@ def _totals(
         judged = filtering.judge(session, sums, adapter)
         return Released(totals=judged.totals, unclipped=None), judged
     if mechanism is not None:
-        return release(plan, session, mechanism, sums, matrix), None
+        return release(plan, session, mechanism, sums, correlated), None
     holders = _holders(session, sums)
     refused = refused_claims(plan, sums.sums, holders)
     left = {index: summed for index, summed in sums.sums.items() if index not in refused}
@@ -228,13 +228,8 @@ def average(plan: Plan, totals: Totals) -> GroupAverage:
         index: replace(total, weighted_sum=total.weighted_sum / plan.band_weights[index])
         for index, total in totals.items()
     }
-    match plan.config.average:
-        case AverageRule.RBLA:
-            return rbla_average(totals, plan.bands, plan.layout, gamma=plan.config.gamma)
-        case AverageRule.ZERO_PAD:
-            return zero_pad_average(totals, plan.bands, plan.layout)
-        case AverageRule.FEDAVG:
-            return fedavg(totals, plan.bands, plan.layout)
+    rule = averaging_rule(plan.config.average)
+    return rule.average(totals, plan.bands, plan.layout, gamma=plan.config.gamma)
 
 
 def _before_input(conversation: Conversation) -> tuple[str, ...]:

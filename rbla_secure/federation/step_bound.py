@@ -51,10 +51,12 @@ from itertools import pairwise
 from typing import Final, final
 
 from rbla_secure.config import RobustnessConfig
-from rbla_secure.config.choices import AcrossRule, FilterName, PreStepName
-from rbla_secure.planning.filter_options import options
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import band_buckets, band_groups, bands_and_holders, row_quorum
+from rbla_secure.privacy.noise import NoisePlace
+from rbla_secure.robustness.across import group_rule
+from rbla_secure.robustness.filter import FilterOptions
+from rbla_secure.robustness.registry import filter_of, pre_step_of
 
 # Rounds of a check of public accuracy whose adapters are remembered; the best of them is what a new one is compared with.
 WINDOW = 3
@@ -105,10 +107,8 @@ def update_limit(plan: Plan, *, clip_norm: float | None = None) -> float:
     """
     least = plan.least_weight
     longest = plan.rounded_norm(least * (clip_norm or plan.clip_norms[0]))
-    found = longest / (plan.quantizer.scale * least)
-    if plan.config.robustness.filter is FilterName.NORM_BOUND:
-        return min(found, options(plan.config).bound or math.inf)
-    return found
+    shortened = filter_of(plan.config.robustness.filter).update_limit(FilterOptions.of(plan.config))
+    return min(longest / (plan.quantizer.scale * least), shortened)
 
 
 def single_limits(plan: Plan) -> AverageLimits:
@@ -164,8 +164,8 @@ def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> 
         coordinate / plan.config.privacy.sample_rate,
     )
     opening = {band.index for band in plan.bands_that_open}
-    if plan.config.robustness.filter is FilterName.FL_TRUST:
-        signal = coordinate = math.inf  # the length of the reference, which is not clipped
+    if not filter_of(plan.config.robustness.filter).bounds_length:
+        signal = coordinate = math.inf
     bands, coordinates = [], []
     for band in plan.bands:
         length, std = band.height * width, _noise_std(plan, band.index, clip_norm)
@@ -186,32 +186,26 @@ def _overlap(plan: Plan) -> float:
     if plan.grouped:
         voters = [len(sizes) for _, sizes in band_groups(config)]
         least, quorum = 1.0, 2 * wanted.f + 1
-    elif wanted.pre_step is PreStepName.BUCKETING:
+    elif pre_step_of(wanted.pre_step).in_buckets:
         voters = [count for _, count in band_buckets(config)]
         least, quorum = least / wanted.bucket_size, config.min_holders
     else:
         voters = [count for _, count in bands_and_holders(config)]
         # A filter may keep fewer than the quorum that was there.
-        quorum = quorum if wanted.filter is FilterName.NONE else config.min_holders
+        quorum = quorum if filter_of(wanted.filter).keeps_quorum else config.min_holders
     voters = voters[: len(plan.bands_that_open)]
     classes = [here - above for here, above in pairwise(voters)]
     return 1 + sum(count / (count + least * quorum) for count in classes)
 
 
 def _rule(wanted: RobustnessConfig, *, grouped: bool) -> _Rule:
-    trimmed = (2 * wanted.f + 1) / (wanted.f + 1)
     if grouped:
-        return _Rule(stretch=2.0 if wanted.group_rule is AcrossRule.COORDINATE_MEDIAN else trimmed)
-    mixed = wanted.pre_step is PreStepName.NEIGHBOR_MIXING
-    match wanted.filter:
-        case FilterName.COORDINATE_MEDIAN:
-            return _Rule(stretch=2.0, whole=not mixed)
-        case FilterName.TRIMMED_MEAN:
-            return _Rule(stretch=trimmed, whole=not mixed)
-        case FilterName.KRUM | FilterName.GEOMETRIC_MEDIAN | FilterName.CENTERED_CLIPPING:
-            return _Rule(whole=False)
-        case _:
-            return _Rule(whole=not mixed)
+        return _Rule(stretch=group_rule(wanted.group_rule).stretch(wanted.f))
+    found = filter_of(wanted.filter)
+    return _Rule(
+        stretch=found.stretch(wanted.f),
+        whole=found.same_share_everywhere and not pre_step_of(wanted.pre_step).mixes,
+    )
 
 
 def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
@@ -227,7 +221,7 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     if plan.grouped:
         return unit / math.sqrt(plan.config.min_holders)
     quorum = row_quorum(plan.config)
-    if mechanism.by_server:
+    if mechanism.place is NoisePlace.SERVER:
         # Under secret draws what is divided by is fixed, and can be below the quorum.
         least = min(quorum, plan.config.privacy.sample_rate * bands_and_holders(plan.config)[index][1])
         return mechanism.released_std(index, plan.config.rounds) / plan.quantizer.scale / least

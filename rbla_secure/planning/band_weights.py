@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import final
 
 from rbla_secure.config import Config
-from rbla_secure.config.choices import AverageRule, BandWeights, Factors, RowOrder
+from rbla_secure.config.choices import BandWeights, Factors, RowOrder
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.adapter import AdapterLayout
+from rbla_secure.lora.average import averaging_rule
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.noise_settings import noisy
 from rbla_secure.planning.quorums import bands_and_holders, row_quorum
@@ -102,9 +103,5 @@ def _row_cost(config: Config, layout: AdapterLayout, holders: int, members: int)
     share = holders / members
     of_b = int(layout.lora_B_columns.sum())
     of_a = 0 if config.lora.factors is Factors.LORA_B else layout.row_length - of_b
-    match config.average:
-        case AverageRule.ZERO_PAD:
-            kept = share**2 * (of_a + of_b)
-        case AverageRule.RBLA | AverageRule.FEDAVG:
-            kept = of_a + of_b * share ** (2 * config.gamma)
+    kept = averaging_rule(config.average).noise_kept(share, of_a=of_a, of_b=of_b, gamma=config.gamma)
     return kept / holders**2

@@ -2,7 +2,7 @@
 
 Twice. From the configuration alone, before a model is looked at, by what ideal noise of the configured multiplier would spend: no
 mechanism spends less, so what exceeds the budget there exceeds it. And once the mechanism is built, by what it spends itself, on
-its own grid, whose rounding takes a part of the noise (`privacy/noise.py`): the figure that `account` prints and ledgers count.
+its own grid, whose rounding takes a part of the noise (`privacy/noise/`): the figure that `account` prints and ledgers count.
 """
 
 import math
@@ -16,6 +16,7 @@ from rbla_secure.errors import PlanError
 from rbla_secure.planning.cohort import cohort_size, planned_cohort
 from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise import Views, claimed, clip_norms, known_noise, views
+from rbla_secure.planning.noise_settings import grid_is_chosen, noise_by_server
 from rbla_secure.planning.quorums import band_groups, sample_level
 from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.ledger import Observer
@@ -52,7 +53,7 @@ def multiplier_against(observer: Observer, config: Config, counted: Sequence[int
         colluding: Clients whose noise the coalition knows.
     """
     wanted = config.noise_multiplier
-    if config.privacy.mechanism.by_server:
+    if noise_by_server(config):
         return wanted
     if mode_of(config).reads_uploads and observer in {Observer.SERVER, Observer.COALITION}:
         # In the clear a single share hides an update: the smallest is that of the band with the most.
@@ -198,7 +199,7 @@ def check_planned_budget(config: Config, mechanism: GaussianMechanism, build: Bu
     rate = config.privacy.sample_rate
     wanted = noise_multiplier_for(limit, delta=delta, releases=rounds, sample_rate=rate)
     needed = noise_for(wanted, config, build, colluding)
-    finer = "quantization.bits" if config.privacy.mechanism.by_server else "quantization.ring-bits"
+    finer = "quantization.ring-bits" if grid_is_chosen(config) else "quantization.bits"
     remedy = (
         "there is no room for the noise that would do: a larger budget or fewer rounds are needed"
         if needed is None

@@ -8,17 +8,16 @@ from protocols.session import MAX_MEMBERS, MIN_MEMBERS
 from rbla_secure.config import LEAST_SAMPLE_NOISE, MOST_SAMPLED_STEPS, Config
 from rbla_secure.config.choices import (
     Adjacency,
-    AverageRule,
-    Mechanism,
     Rest,
     RowOrder,
     Weighting,
 )
 from rbla_secure.errors import PlanError, PrivacyError
+from rbla_secure.lora.average import averaging_rule
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.planning.band_weights import check_band_weights
 from rbla_secure.planning.budget import check_budget, check_sample_budget
-from rbla_secure.planning.cohort import cohort_size, rounds_apart
+from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise import check_privacy, colluders, counted_shares
 from rbla_secure.planning.noise_settings import adaptive, grid_is_chosen, levels, noisy
@@ -33,10 +32,8 @@ from rbla_secure.planning.quorums import (
 from rbla_secure.planning.recovered_noise import refuse_without_noise
 from rbla_secure.planning.robust_checks import check_robustness
 from rbla_secure.privacy.figures import exact
+from rbla_secure.privacy.noise import noise_kind
 from rbla_secure.robustness.quorum import band_quorum
-
-# Of clients that take part in every round no noise can cancel.
-_LEAST_SEPARATION = 2
 
 
 def check_config(config: Config) -> None:
@@ -56,7 +53,7 @@ def check_config(config: Config) -> None:
     check_robustness(config)
     _check_classes(config)
     _check_turns(config)
-    _check_schedule(config)
+    noise_kind(config.privacy.mechanism).check(config)
     _check_draws(config)
     check_band_weights(config)
     _check_noise(config)
@@ -79,40 +76,6 @@ def _check_noise(config: Config) -> None:
         )
 
 
-def _check_schedule(config: Config) -> None:
-    """Noise that cancels over rounds is scaled for clients whose rounds are apart; nothing else reads the separation."""
-    privacy = config.privacy
-    if privacy.mechanism is not Mechanism.BANDED_MATRIX:
-        if privacy.separation:
-            raise PlanError(
-                f"privacy.separation={privacy.separation} must be 0 without privacy.mechanism=banded-matrix"
-            )
-        return
-    if not noisy(config):
-        raise PlanError("privacy.mechanism=banded-matrix must have noise-multiplier above 0")
-    if privacy.adjacency is not Adjacency.ZERO_OUT or adaptive(config):
-        raise PlanError(
-            "privacy.mechanism=banded-matrix must have privacy.adjacency=zero-out and a fixed clip: the schedule of who takes part "
-            "is public, and the noise of all rounds is scaled for one norm"
-        )
-    if not _LEAST_SEPARATION <= privacy.separation <= config.rounds:
-        raise PlanError(
-            f"privacy.separation={privacy.separation} must lie in {_LEAST_SEPARATION}..{config.rounds} (rounds) with privacy.mechanism=banded-matrix: of "
-            "clients that take part in every round no noise can cancel"
-        )
-    for name, tier in sorted(config.tiers.items()):
-        if tier.clients < privacy.separation:
-            raise PlanError(
-                f"tiers.{name}.clients={tier.clients} must be >= privacy.separation={privacy.separation}: one of them takes part in "
-                "every round"
-            )
-        if rounds_apart(tier) < privacy.separation:
-            raise PlanError(
-                f"tiers.{name}.cohort={tier.cohort} must be 1..{tier.clients // privacy.separation}: of {tier.clients} clients no more "
-                f"can take part in a round and stay away from {privacy.separation - 1} rounds"
-            )
-
-
 def _check_draws(config: Config) -> None:
     """Secret draws need a sum in which one client that is not there changes nothing but its own summand."""
     privacy, named = config.privacy, f"privacy.sample-rate={config.privacy.sample_rate:g}"
@@ -123,7 +86,7 @@ def _check_draws(config: Config) -> None:
             f"{named} must be 1 with noise-multiplier={config.noise_multiplier:g}, below {LEAST_SAMPLE_NOISE:g}: sampling hides nobody "
             "without noise"
         )
-    if privacy.mechanism is not Mechanism.CENTRAL or privacy.adjacency is not Adjacency.ADD_OR_REMOVE:
+    if not noise_kind(privacy.mechanism).hides_absence or privacy.adjacency is not Adjacency.ADD_OR_REMOVE:
         raise PlanError(
             f"{named} must be 1, or privacy.mechanism=central and privacy.adjacency=add-or-remove: whoever is not drawn takes no noise "
             "along, and what is divided by does not tell how many are"
@@ -194,8 +157,10 @@ def _check_tiers(config: Config) -> None:
                 f"tiers.{name}.cohort={tier.cohort} must be <= tiers.{name}.clients={tier.clients}"
             )
     bands = rank_bands(tier.rank for tier in config.tiers.values())
-    if config.average is AverageRule.FEDAVG and len(bands) > 1:
-        raise PlanError(f"average=fedavg must have equal ranks: the tiers have {len(bands)} different ones")
+    if averaging_rule(config.average).equal_ranks_only and len(bands) > 1:
+        raise PlanError(
+            f"average={config.average} must have equal ranks: the tiers have {len(bands)} different ones"
+        )
     for band in bands:
         holding = {name: cohort_size(tier) for name, tier in config.tiers.items() if tier.rank >= band.stop}
         if sum(holding.values()) < config.min_holders:

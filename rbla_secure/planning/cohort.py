@@ -10,7 +10,7 @@ import numpy as np
 
 from protocols.session import ClientId
 from rbla_secure.config import Config, TierConfig
-from rbla_secure.config.choices import Mechanism
+from rbla_secure.privacy.noise import noise_kind
 from rbla_secure.seeding import derive_seed
 
 
@@ -46,7 +46,7 @@ def scheduled_cohort(
     """The clients of one round, increasing: each tier's cohorts follow each other through a list of the tier, around and around.
 
     The list is shuffled by the seed. A client stands in it every `clients` places, and a round takes `cohort` places, so that its
-    rounds are at least floor(clients / cohort) apart (:func:`rounds_apart`), and numbers of rounds differ by one at most.
+    rounds are at least floor(clients / cohort) apart (:attr:`TierConfig.rounds_apart`), and numbers of rounds differ by one at most.
     """
     chosen: list[ClientId] = []
     for name, tier in sorted(tiers.items()):
@@ -57,13 +57,8 @@ def scheduled_cohort(
     return tuple(sorted(chosen))
 
 
-def rounds_apart(tier: TierConfig) -> int:
-    """How many rounds lie from one scheduled participation of a client to its next, at least."""
-    return tier.clients // cohort_size(tier)
-
-
 def planned_cohort(config: Config, round_number: int) -> tuple[ClientId, ...]:
     """The clients of one round, increasing, as the configuration wants them: everybody can work them out."""
-    if config.privacy.mechanism is Mechanism.BANDED_MATRIX:
+    if noise_kind(config.privacy.mechanism).takes_turns:
         return scheduled_cohort(config.tiers, seed=config.seed, round_number=round_number)
     return sample_cohort(config.tiers, seed=config.seed, round_number=round_number)

@@ -14,7 +14,8 @@ from rbla_secure.config.choices import Adjacency, Factors, Mechanism
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.budget import coarsest, expected_present, participations, planned_steps
 from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise import Views, column_of, views
+from rbla_secure.planning.noise import Views, views
+from rbla_secure.planning.noise_settings import noise_by_server
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import (
     WORTHLESS,
@@ -25,10 +26,9 @@ from rbla_secure.planning.quorums import (
 )
 from rbla_secure.planning.round_costs import signal_to_noise
 from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
-from rbla_secure.privacy.banded_matrix import noise_left
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Observer
-from rbla_secure.privacy.noise import GaussianMechanism, Release
+from rbla_secure.privacy.noise import GaussianMechanism, Release, noise_kind
 from rbla_secure.privacy.standing import standing_in_words
 
 # Below 0.3 the noise of a round's average outweighs its signal three to one; below 0.1 a row learns next to nothing.
@@ -178,11 +178,9 @@ def _assumptions(plan: Plan) -> list[str]:
             ),
             "cohorts follow from a public seed: no amplification is claimed, and all views compose every round",
         ]
-    if privacy.mechanism.by_server:
-        found += [
-            *_of_matrix(plan),
-            "the server is trusted with the sums; against it nothing is claimed",
-        ]
+    found += noise_kind(privacy.mechanism).assumptions(plan.config)
+    if noise_by_server(plan.config):
+        found.append("the server is trusted with the sums; against it nothing is claimed")
     else:
         found += _of_shares(plan)
     found += _of_time(plan.config)
@@ -255,20 +253,6 @@ def _divergence(share: float, rate: float) -> float:
     """Kullback and Leibler's, between two coins."""
     rest = (1 - share) * math.log((1 - share) / (1 - rate)) if share < 1 else 0.0
     return share * math.log(share / rate) + rest
-
-
-def _of_matrix(plan: Plan) -> list[str]:
-    """What noise that cancels over rounds rests on, and what is left of it."""
-    if plan.config.privacy.mechanism is not Mechanism.BANDED_MATRIX:
-        return []
-    left = noise_left(column_of(plan.config), plan.config.rounds)
-    apart = plan.config.privacy.separation
-    text = (
-        f"a client takes part once in {apart} rounds at most: its turns are public, and it refuses every other round; noise that "
-        f"cancels over rounds leaves {left:.3f} of what independent noise of the same epsilon would leave in the adapter (root mean "
-        "square over rounds, nobody dropping out)"
-    )
-    return [text]
 
 
 def _standing(plan: Plan) -> str:

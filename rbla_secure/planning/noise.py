@@ -10,16 +10,20 @@ from dataclasses import replace
 from protocols.profiles import MaskingProfile
 from protocols.ring import capacity
 from rbla_secure.config import Config
-from rbla_secure.config.choices import Adjacency, Mechanism, Upload, Weighting
+from rbla_secure.config.choices import Adjacency, Upload, Weighting
 from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise_settings import adaptive, bands_alone, noise_follows, whoever_is_there
+from rbla_secure.planning.noise_settings import (
+    adaptive,
+    bands_alone,
+    noise_by_server,
+    noise_follows,
+    whoever_is_there,
+)
 from rbla_secure.planning.recovered_noise import BandSize, check_recovery, recovered_shares
-from rbla_secure.privacy.banded_matrix import INDEPENDENT, banded_root
 from rbla_secure.privacy.ledger import Observer, Shown
-from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, GaussianMechanism, Release
-from rbla_secure.privacy.quantize import Quantizer
+from rbla_secure.privacy.noise import GaussianMechanism, NoisePlace, Release, noise_kind
 from rbla_secure.privacy.shares import BandShares
 
 # Adaptive clipping moves on a grid of so many norms to a factor of two; each has a session digest of its own.
@@ -41,7 +45,7 @@ def shown(config: Config) -> tuple[Shown, ...]:
     In the clear the server reads every upload before anybody knows who will drop out; readers see sums, with the noise of those who
     did not. Of a server that is trusted with the uploads nothing is counted.
     """
-    reads = mode_of(config).reads_uploads and config.privacy.mechanism is Mechanism.DISTRIBUTED
+    reads = mode_of(config).reads_uploads and not noise_by_server(config)
     return (Shown.UPLOADS, Shown.SUMS) if reads else (Shown.SUMS,)
 
 
@@ -93,13 +97,6 @@ def count_noise(config: Config, members: int) -> float:
         return 0.0
     # A vote that turns round spends the half of twice the multiplier; below it nothing would be left for the values.
     return config.privacy.count_noise or max(members * _COUNT_NOISE_SHARE, 2 * config.noise_multiplier)
-
-
-def column_of(config: Config) -> tuple[int, ...]:
-    """Of the matrix that combines sums before the server adds its noise: no wider than a client's rounds are apart."""
-    if config.privacy.mechanism is not Mechanism.BANDED_MATRIX:
-        return INDEPENDENT
-    return banded_root(min(config.privacy.separation, config.rounds))
 
 
 def uploaders(config: Config, holders: int, members: int) -> int:
@@ -161,7 +158,7 @@ def _check_adjacency(config: Config) -> None:
         )
     if privacy.adjacency is Adjacency.ZERO_OUT:
         return
-    if privacy.mechanism is not Mechanism.CENTRAL:
+    if not noise_kind(privacy.mechanism).hides_absence:
         raise PlanError(
             "privacy.adjacency=add-or-remove needs privacy.mechanism=central: whoever is absent takes its share of "
             "distributed noise along, which the variance of the sum shows"
@@ -234,14 +231,14 @@ def build_mechanism(
         "bands_alone": bands_alone(config),
     }
     try:
-        mechanism = _mechanism(config, common)
+        mechanism = noise_kind(config.privacy.mechanism).build(
+            config, common, ring_bits=mode_of(config).sum_bits(config)
+        )
         # The grid is one for the whole run; the smallest norm has the smallest shares.
         replace(mechanism, clip_norm=clip_norms(config)[-1])
     except PrivacyError as error:
         raise PlanError(f"noise-multiplier={config.noise_multiplier:g}: {error}") from None
-    if config.privacy.mechanism.by_server and mechanism.count_unit > (
-        limit := capacity(members, bits=mode_of(config).sum_bits(config))
-    ):
+    if mechanism.count_unit > (limit := capacity(members, bits=mode_of(config).sum_bits(config))):
         raise PlanError(
             f"noise-multiplier={config.noise_multiplier:g} is so close to the noise of the count of adaptive clipping that a vote is "
             f"{mechanism.count_unit} integer units, and the ring has room for {limit}: raise privacy.count-noise or lower "
@@ -250,22 +247,9 @@ def build_mechanism(
     return mechanism
 
 
-def _mechanism(config: Config, common: Mapping[str, object]) -> GaussianMechanism:
-    fields: dict[str, object] = dict(common)
-    if config.privacy.mechanism.by_server:
-        fields["column"] = column_of(config)
-        grid = Quantizer(bits=config.quantization.bits, bound=config.quantization.bound)
-        return CentralGaussian(quantizer=grid, **fields)  # type: ignore[arg-type]  # the fields above
-    return DistributedDiscreteGaussian.fitting(
-        bound=config.quantization.bound,
-        ring_bits=mode_of(config).sum_bits(config),
-        **fields,  # type: ignore[arg-type]  # the fields above
-    )
-
-
 def claimed(config: Config) -> tuple[Observer, ...]:
     """Against whom something is claimed: not against a server that adds the noise itself."""
-    if config.privacy.mechanism.by_server:
+    if noise_by_server(config):
         return (Observer.PUBLIC, Observer.PARTICIPANT)
     return tuple(Observer)
 
@@ -295,7 +279,7 @@ def views(
         present: By index of a band that may open: how many surviving clients have uploaded it.
         colluding: Clients whose noise the coalition knows.
     """
-    if mechanism.by_server:
+    if mechanism.place is NoisePlace.SERVER:
         if config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
             present = {index: shares.uploaders for index, shares in enumerate(mechanism.bands)}
         seen = replace(mechanism.event(present), sample_rate=config.privacy.sample_rate)

@@ -1,7 +1,8 @@
 """What a configuration says of client-level noise and of the grid of integers, before anything is worked out."""
 
 from rbla_secure.config import Config
-from rbla_secure.config.choices import Adjacency, Clipping, Mechanism, RowOrder
+from rbla_secure.config.choices import Adjacency, Clipping, RowOrder
+from rbla_secure.privacy.noise import NoisePlace, noise_kind
 from rbla_secure.privacy.quantize import Quantizer
 
 
@@ -10,9 +11,14 @@ def noisy(config: Config) -> bool:
     return config.noise_multiplier > 0
 
 
+def noise_by_server(config: Config) -> bool:
+    """Whether the server is the party that adds client-level noise, where there is any, and is trusted with the sums."""
+    return noise_kind(config.privacy.mechanism).place is NoisePlace.SERVER
+
+
 def noise_follows(config: Config) -> bool:
     """Whether sums are opened without noise, and the server adds it: nothing that can be seen may follow from them before."""
-    return noisy(config) and config.privacy.mechanism.by_server
+    return noisy(config) and noise_by_server(config)
 
 
 def whoever_is_there(config: Config) -> bool:
@@ -35,7 +41,7 @@ def bands_alone(config: Config) -> bool:
 
 def grid_is_chosen(config: Config) -> bool:
     """Whether the grid follows from the room for noise, not from quantization.bits."""
-    return noisy(config) and config.privacy.mechanism is Mechanism.DISTRIBUTED
+    return noisy(config) and noise_kind(config.privacy.mechanism).chooses_grid
 
 
 def levels(config: Config) -> int:

@@ -52,7 +52,7 @@ from rbla_secure.planning.quorums import (
     threshold,
 )
 from rbla_secure.privacy.clipping import nearest_norm, rounded_norm
-from rbla_secure.privacy.noise import GaussianMechanism
+from rbla_secure.privacy.noise import CorrelatedNoise, GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness.grouping import Group, draw_groups
@@ -161,6 +161,10 @@ class Plan:
             colluding=self.colluders,
             width=int(self.columns.sum()),
         )
+
+    def correlated_noise(self) -> CorrelatedNoise | None:
+        """Begin what a server keeps between rounds; None where the noise of each round is independent."""
+        return self.mechanism.correlated() if self.mechanism is not None else None
 
     @cached_property
     def sample_level(self) -> SampledGaussian | None:

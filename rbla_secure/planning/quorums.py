@@ -6,13 +6,12 @@ from protocols.homomorphic.scheme.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
 from protocols.profiles import MaskingProfile
 from rbla_secure.config import Config
-from rbla_secure.config.choices import PreStepName
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.robustness import quorum
 from rbla_secure.robustness.grouping import group_sizes
-from rbla_secure.robustness.registry import least_holders
+from rbla_secure.robustness.registry import least_holders, pre_step_of
 
 WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
 
@@ -66,7 +65,7 @@ def band_buckets(config: Config) -> list[tuple[Band, int]]:
 
 def band_voters(config: Config) -> list[tuple[Band, int]]:
     """Every rank band and how many have a vote in it: buckets where there are any, or else single holders."""
-    if config.robustness.pre_step is PreStepName.BUCKETING:
+    if pre_step_of(config.robustness.pre_step).in_buckets:
         return band_buckets(config)
     return bands_and_holders(config)
 

@@ -12,10 +12,11 @@ from typing import final
 
 from protocols.session import MAX_EXTRA_SECRETS
 from rbla_secure.config import Config
-from rbla_secure.config.choices import Mechanism, Profile
+from rbla_secure.config.choices import Profile
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.modes import mode_of
+from rbla_secure.planning.noise_settings import noise_by_server
 
 _KEY = "privacy.recovered-dropout"
 
@@ -85,7 +86,7 @@ def refuse_without_noise(config: Config) -> None:
 
 def _check_mode(config: Config) -> None:
     privacy, wanted = config.privacy, f"{_KEY}={config.privacy.recovered_dropout:g}"
-    if privacy.mechanism is not Mechanism.DISTRIBUTED:
+    if noise_by_server(config):
         raise PlanError(
             f"{wanted} needs privacy.mechanism=distributed, not {privacy.mechanism}: noise that the server adds does not "
             f"drop out; set {_KEY}=0"

@@ -3,17 +3,17 @@
 import numpy as np
 
 from rbla_secure.config import Config
-from rbla_secure.config.choices import Clipping, FilterName, PreStepName, Upload, Weighting
+from rbla_secure.config.choices import Clipping, Upload, Weighting
 from rbla_secure.errors import PlanError, RobustnessError
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.planning.cohort import cohort_size, tier_clients
-from rbla_secure.planning.filter_options import options
 from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise_settings import noisy
+from rbla_secure.planning.noise_settings import noise_by_server, noisy
 from rbla_secure.planning.quorums import band_voters, bands_and_holders, largest_f, row_quorum
+from rbla_secure.robustness.filter import FilterOptions
 from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
 from rbla_secure.robustness.quorum import band_quorum
-from rbla_secure.robustness.registry import build
+from rbla_secure.robustness.registry import RECOMMENDED, build, pre_step_of
 
 
 def check_robustness(config: Config) -> None:
@@ -23,9 +23,9 @@ def check_robustness(config: Config) -> None:
         PlanError: Names the argument, its value and the rule.
     """
     wanted = config.robustness
-    if wanted.filter is not FilterName.NONE:
+    if wanted.has_filter:
         _check_filter(config)
-    elif wanted.pre_step is not PreStepName.NONE:
+    elif wanted.has_pre_step:
         raise PlanError(f"robustness.pre-step={wanted.pre_step} must have a robustness.filter behind it")
     if wanted.group_size:
         _check_groups(config)
@@ -57,12 +57,12 @@ def _check_filter(config: Config) -> None:
 def _too_few(config: Config, band: Band, count: int) -> str:
     """Why the filter could not open a band that others would open, and what would do."""
     wanted = config.robustness
-    bucketing = wanted.pre_step is PreStepName.BUCKETING
+    bucketing = pre_step_of(wanted.pre_step).in_buckets
     what = f"buckets of {wanted.bucket_size}" if bucketing else "holders"
     stands = largest_f(config, count)
     smaller = f"robustness.f={stands}, " if stands is not None else ""
-    plain = wanted.filter is FilterName.TRIMMED_MEAN and wanted.pre_step is PreStepName.NONE
-    other = "" if plain else "robustness.filter=trimmed-mean without a pre-step (2f + 1 holders), "
+    plain = wanted.filter is RECOMMENDED and not wanted.has_pre_step
+    other = "" if plain else f"robustness.filter={RECOMMENDED} without a pre-step (2f + 1 holders), "
     return (
         f"robustness.f={wanted.f} is too many for robustness.filter={wanted.filter} with "
         f"robustness.pre-step={wanted.pre_step} and min-holders={config.min_holders}: {band} has {count} {what} per round "
@@ -79,7 +79,7 @@ def _check_parameters(config: Config) -> None:
             wanted.filter,
             f=wanted.f,
             privacy_quorum=config.min_holders,
-            options=options(config, reference={0: np.ones(1)}),
+            options=FilterOptions.of(config, reference={0: np.ones(1)}),
         )
     except RobustnessError as error:
         raise PlanError(
@@ -115,12 +115,12 @@ def _check_group_mode(config: Config) -> None:
         raise PlanError(f"{named} must have secure-sum=masking or plain: ciphertexts are not grouped")
     if config.upload is Upload.PADDED:
         raise PlanError(f"{named} must have upload=banded: groups stay inside a rank tier")
-    if config.robustness.filter is not FilterName.NONE:
+    if config.robustness.has_filter:
         raise PlanError(f"{named} must have robustness.filter=none: groups are judged by their sums")
     if not noisy(config):
         return
     privacy = config.privacy
-    if privacy.mechanism.by_server:
+    if noise_by_server(config):
         raise PlanError(
             f"{named} must have privacy.mechanism=distributed: a median of groups has no central noise"
         )

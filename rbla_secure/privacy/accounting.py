@@ -1,6 +1,6 @@
 """Composition of releases into (epsilon, delta): `dp-accounting` computes, this file says what is composed.
 
-Each release is, up to `slack`, post-processing of a continuous Gaussian mechanism of some noise multiplier (noise.py).
+Each release is, up to `slack`, post-processing of a continuous Gaussian mechanism of some noise multiplier (noise/).
 Gaussian mechanisms z_1, z_2, ... compose to exactly one of multiplier (sum 1/z_t^2)^(-1/2), whose epsilon is known in
 closed form (Balle and Wang 2018, arXiv 1805.06530). Probabilities within e^(+-xi) on both sides turn (epsilon, delta)
 into (epsilon + 2 xi, e^xi delta).
@@ -76,7 +76,7 @@ class SampledSteps:
         noise_multiplier: Of a step.
         sample_rate: Of a step.
         steps: How many.
-        slack: Of all of them together, as of a release (noise.py).
+        slack: Of all of them together, as of a release (noise/).
         total_variation: Of all of them together, as of a release.
     """
 

@@ -5,9 +5,9 @@ back, or turn every comparison with a budget false; one that no mechanism has ma
 
 Where the ranges come from. A target multiplier of client level is 0 or in `LEAST_NOISE`..`MOST_NOISE` of rbla_secure/config/fields.py.
 What an observer faces of it is 0, where it knows all noise, or at least one share, 1 / m of the variance, and at most n / m
-times the variance, with m shares counted of n uploaders (noise.py; shares have a standard deviation of 4 units at least, so
+times the variance, with m shares counted of n uploaders (noise/; shares have a standard deviation of 4 units at least, so
 that the smoothing takes an eighth of it at most). With fewer than 1e17 clients the square roots stay within a factor of
-`MOST_SHARES`. A slack is below 1e-33, and a total variation 2^-947, for each share of each coordinate (noise.py), at either level.
+`MOST_SHARES`. A slack is below 1e-33, and a total variation 2^-947, for each share of each coordinate (noise/), at either level.
 Rate and multiplier of single examples are the configuration's; steps are those of one round.
 """
 

@@ -63,7 +63,7 @@ class Trained(Record):
         noise_multiplier: Of a step.
         sample_rate: Of a step.
         steps: Of the round.
-        slack: Of all steps together, as of a release (noise.py).
+        slack: Of all steps together, as of a release (noise/).
         total_variation: Of all steps together, as of a release.
     """
 

@@ -13,7 +13,7 @@ lengthens it by at most sqrt(d) / 2 units, so that one example moves the exact i
     D = 2^22 + sqrt(d) / 2
 
 and noise N_Z(0, (z D)^2 + s^2) makes each step post-processing of a continuous Gaussian mechanism of multiplier z, up to a
-factor of its probabilities and up to the sampler's error (both in noise.py, which s belongs to). Both are counted as for
+factor of its probabilities and up to the sampler's error (both in noise/, which s belongs to). Both are counted as for
 `MOST_VALUES` coordinates a step, which is next to nothing and needs no model. Batches have the same law whether noise is drawn
 or ideal, so mixing over them keeps the factor and the distance. No floating-point addition stands between the
 gradients and the noise, so the attacks on those do not apply (Mironov 2012). That D bounds what one example moves takes
@@ -80,12 +80,12 @@ class SampledGaussian:
 
     @property
     def slack(self) -> float:
-        """Of a round's steps, as a release has it (noise.py)."""
+        """Of a round's steps, as a release has it (noise/)."""
         return self.steps * MOST_VALUES * SMOOTHING_SLACK
 
     @property
     def total_variation(self) -> float:
-        """Of a round's steps, as a release has it (noise.py)."""
+        """Of a round's steps, as a release has it (noise/)."""
         return self.steps * MOST_VALUES * TOTAL_VARIATION
 
     def sensitivity(self, dimension: int) -> float:

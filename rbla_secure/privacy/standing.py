@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from rbla_secure.config.choices import Mechanism
 from rbla_secure.privacy.figures import exact
+from rbla_secure.privacy.noise import NoisePlace, noise_kind
 
 
 class Standing(StrEnum):
@@ -35,7 +36,7 @@ def standing(mechanism: Mechanism, *, max_epsilon: float) -> Standing:
         mechanism: Who adds the noise.
         max_epsilon: The budget; 0 for none.
     """
-    if mechanism.by_server:
+    if noise_kind(mechanism).place is NoisePlace.SERVER:
         return Standing.FIXED
     return Standing.FILTER if max_epsilon else Standing.ODOMETER
 

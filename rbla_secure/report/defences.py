@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import final
 
 from rbla_secure.config import Config
-from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.planning.opening import group_quorum
 from rbla_secure.planning.quorums import band_groups, band_voters, largest_f
 from rbla_secure.robustness.registry import MEASURED
@@ -60,7 +59,7 @@ def group_margins(config: Config, sizes: Sequence[int]) -> tuple[int, int]:
 def defence_lines(config: Config) -> list[str]:
     """The defences for people; none where there are none."""
     wanted = config.robustness
-    if wanted.filter is FilterName.NONE and not wanted.group_size and not wanted.f:
+    if not wanted.has_filter and not wanted.group_size and not wanted.f:
         return []
     bands = band_defences(config)
     found = [f"against f={wanted.f} hostile clients of a round: {_what(config)}"]
@@ -69,7 +68,7 @@ def defence_lines(config: Config) -> list[str]:
         found.append(f"groups per round: {groups}; a band opens with {groups_needed(config)} of them")
     stands = ", ".join(f"{each.largest_f} in {each.band}" for each in bands)
     found.append(f"largest f that each band stands: {stands}")
-    return found if wanted.filter is FilterName.NONE else [*found, MEASURED]
+    return [*found, MEASURED] if wanted.has_filter else found
 
 
 def defence_object(config: Config) -> dict[str, object]:
@@ -94,7 +93,7 @@ def _what(config: Config) -> str:
     wanted = config.robustness
     if wanted.group_size:
         return f"{wanted.group_rule} across groups of {wanted.group_size} or more clients of one rank"
-    if wanted.filter is FilterName.NONE:
+    if not wanted.has_filter:
         return "the quorum of every band, no filter"
-    before = "" if wanted.pre_step is PreStepName.NONE else f" after {wanted.pre_step}"
+    before = f" after {wanted.pre_step}" if wanted.has_pre_step else ""
     return f"filter {wanted.filter} over single updates{before}"

@@ -11,6 +11,7 @@ from rbla_secure.config.choices import Adjacency, Mechanism
 from rbla_secure.planning.forecast import WHO_ANSWERED, Forecast, SampleForecast
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Ledger, Observer
+from rbla_secure.privacy.noise import NoisePlace, noise_kind
 from rbla_secure.privacy.sample_ledger import SampleLedger
 from rbla_secure.privacy.standing import Standing, standing, standing_in_words
 from rbla_secure.run_folder.ledger_checks import look_at_ledgers
@@ -212,7 +213,7 @@ def view_lines(views: Mapping[Observer, float | None], *, mechanism: Mechanism, 
 
 def _who(observer: Observer, mechanism: Mechanism, colluders: int) -> str:
     """An observer in words."""
-    central = mechanism.by_server
+    central = noise_kind(mechanism).place is NoisePlace.SERVER
     match observer:
         case Observer.PUBLIC:
             return "whoever reads the adapters" + ("" if central else " and knows nobody's noise")

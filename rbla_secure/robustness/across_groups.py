@@ -19,8 +19,8 @@ import numpy.typing as npt
 from rbla_secure.config.choices import AcrossRule
 from rbla_secure.errors import RobustnessError
 from rbla_secure.lora.update import BandTotal, RealVector, l2_norm
+from rbla_secure.robustness.across import group_rule
 from rbla_secure.robustness.grouping import Group
-from rbla_secure.robustness.rules.coordinatewise import coordinate_median, trimmed_mean
 from rbla_secure.robustness.tiers import judged_together
 from rbla_secure.robustness.verdicts import Filtered, Verdict
 
@@ -77,7 +77,7 @@ def filter_groups(
             closed[index] = f"{len(voters)} groups, {2 * f + 1} needed against f={f}"
             continue
         weight = sum(found[i].bands[index].weight for i in voters)
-        value = _across(np.stack([averages[i][index] for i in voters]), f, rule)
+        value = group_rule(rule).combine(np.stack([averages[i][index] for i in voters]), f=f)
         totals[index] = BandTotal(weighted_sum=value * weight, weight=weight, cut_off=None)
     return Filtered(totals=totals, verdicts=_verdicts(found, ratios, rejected, norm_limit), closed=closed)
 
@@ -120,14 +120,6 @@ def _rejected(
             for index in averages[i]:
                 left[index] -= 1
     return frozenset(rejected)
-
-
-def _across(values: npt.NDArray[np.float64], f: int, rule: AcrossRule) -> RealVector:
-    match rule:
-        case AcrossRule.COORDINATE_MEDIAN:
-            return coordinate_median(values)
-        case AcrossRule.TRIMMED_MEAN:
-            return trimmed_mean(values, f=f)
 
 
 def _verdicts(

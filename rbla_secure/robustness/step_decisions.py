@@ -6,8 +6,7 @@ or the triggers that are looked for passes.
 """
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -41,19 +40,6 @@ class Decision:
     reason: str
 
 
-def norm_cap(norms: Sequence[float], *, factor: float, floor: float) -> float:
-    """A cap from the lengths of accepted steps: `factor` times their median, at least `floor`; infinite before the first.
-
-    Raises:
-        RobustnessError: A factor that is not above 1 or a negative floor.
-    """
-    if not factor > 1:
-        raise RobustnessError(f"factor={factor} must be above 1: half of all steps exceed their median")
-    if not floor >= 0:
-        raise RobustnessError(f"floor={floor} must not be negative")
-    return max(floor, factor * statistics.median(norms)) if norms else math.inf
-
-
 def scale_long_step(norm: float, *, cap: float) -> Decision:
     """Scale a step longer than `cap` down to it; roll back one whose length is no number.
 
@@ -69,20 +55,6 @@ def scale_long_step(norm: float, *, cap: float) -> Decision:
             action=Action.SCALE, factor=cap / norm, score=norm, limit=cap, reason=f"{text}: scaled"
         )
     return _rolled_back(norm, cap, f"{text}: not a finite length")
-
-
-def refuse_long_step(norm: float, *, cap: float) -> Decision:
-    """Roll back a step longer than `cap`, or whose length is no number.
-
-    Raises:
-        RobustnessError: `cap` is not positive.
-    """
-    _check_cap(cap)
-    text = f"step length {norm:.4g}, cap {cap:.4g}"
-    # Written so that a length that is no number is too long.
-    if norm <= cap and math.isfinite(norm):
-        return _accepted(norm, cap, text)
-    return _rolled_back(norm, cap, text)
 
 
 def check_accuracy(before: float, after: float, *, max_drop: float) -> Decision:
@@ -128,17 +100,6 @@ def scan_triggers(rates: Mapping[str, float], baseline: Mapping[str, float], *, 
         f"trigger {worst}: {baseline[worst]:.3f} -> {rates[worst]:.3f}, rise {rise:.3f}, limit {max_rise:.3f}"
     )
     return _accepted(rise, max_rise, text) if rise <= max_rise else _rolled_back(rise, max_rise, text)
-
-
-def combine_decisions(decisions: Sequence[Decision]) -> Decision:
-    """The strictest of several checks: the smallest factor decides, the first of equals.
-
-    Raises:
-        RobustnessError: There is none.
-    """
-    if not decisions:
-        raise RobustnessError("there must be at least one decision")
-    return min(decisions, key=lambda decision: decision.factor)
 
 
 def _accepted(score: float, limit: float, reason: str) -> Decision:

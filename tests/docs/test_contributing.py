@@ -1,11 +1,12 @@
 """The page for contributors: its import ladder is that of the code, and it names every place where choices are made."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.pages import blocks, read
-from tests.test_architecture import SOURCES, imports, module_name
+from tests.test_architecture import ROOT, SOURCES, imports, module_name
 
 PAGE = read("CONTRIBUTING.md")
 
@@ -63,20 +64,50 @@ def test_an_import_against_the_ladder_is_found() -> None:
 @pytest.mark.parametrize(
     ("choice", "module"),
     [
-        ("AverageRule", "rbla_secure/federation/round.py"),
-        ("FilterName", "rbla_secure/robustness/registry.py"),
-        ("FilterName", "rbla_secure/federation/step_bound.py"),
         ("SecureSumMode", "rbla_secure/planning/modes/__init__.py"),
-        ("Mechanism", "rbla_secure/planning/noise.py"),
     ],
 )
 def test_the_page_names_where_choices_are_made(choice: str, module: str) -> None:
     """The file is named in the row of the choice, and the choice is made in the file."""
-    rows = [
+    assert any(module in row for row in rows_of(choice))
+    assert f"{choice}." in read(module)
+
+
+@pytest.mark.parametrize(
+    ("choice", "folder"),
+    [
+        ("AverageRule", "rbla_secure/lora/average/"),
+        ("FilterName", "rbla_secure/robustness/filters/"),
+        ("Mechanism", "rbla_secure/privacy/noise/"),
+    ],
+)
+def test_the_page_names_the_folder_in_which_a_choice_is_a_file(choice: str, folder: str) -> None:
+    """Which file that is, follows from the name."""
+    assert any(folder in row for row in rows_of(choice))
+    assert (ROOT / folder).is_dir()
+
+
+@pytest.mark.parametrize("choice", ["AverageRule", "FilterName", "PreStepName", "AcrossRule", "Mechanism"])
+def test_a_choice_that_is_a_file_is_named_nowhere_else(choice: str) -> None:
+    """Whoever asks which one it is would have to be asked again for every new one."""
+    named = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if re.search(rf"\b{choice}\.", path.read_text(encoding="utf-8"))
+    }
+
+    assert named
+    assert {
+        name
+        for name in named
+        if not name.startswith("rbla_secure/config/") and name != "rbla_secure/robustness/registry.py"
+    } == set()
+
+
+def rows_of(choice: str) -> list[str]:
+    """The rows of the page that say where a new one is registered."""
+    return [
         line
         for line in PAGE.splitlines()
-        if line.startswith("| a") and f"({choice!s}" in line.replace("`", "")
+        if line.startswith("| a") and f"({choice})" in line.replace("`", "")
     ]
-
-    assert any(module in row for row in rows)
-    assert f"{choice}." in read(module)

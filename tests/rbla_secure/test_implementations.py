@@ -2,11 +2,17 @@
 
 import sys
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
+from rbla_secure.config.choices import AcrossRule, AverageRule, FilterName, Mechanism, PreStepName
 from rbla_secure.implementations import implementation
+from rbla_secure.robustness.filters import krum
+from rbla_secure.robustness.pre_step import PreStep
+from rbla_secure.robustness.registry import filter_of
 
 
 class Shape(StrEnum):
@@ -50,3 +56,30 @@ def test_a_file_must_define_what_is_asked_of_it(shapes: str, attribute: str) -> 
         TypeError, match=f"{shapes}.round must define {attribute}, a float, to implement 'round'"
     ):
         implementation(shapes, Shape.ROUND, attribute, float)
+
+
+@pytest.mark.parametrize(
+    ("package", "choices", "shared"),
+    [
+        ("rbla_secure.lora.average", AverageRule, {"rule"}),
+        ("rbla_secure.robustness.filters", FilterName, set()),
+        ("rbla_secure.robustness.pre_steps", PreStepName, set()),
+        ("rbla_secure.robustness.across", AcrossRule, {"rule"}),
+        ("rbla_secure.privacy.noise", Mechanism, {"mechanism", "kind", "server_noise"}),
+    ],
+)
+def test_every_choice_has_a_file_and_every_file_is_a_choice(
+    package: str, choices: type[StrEnum], shared: set[str]
+) -> None:
+    """But for the files that they share."""
+    files = {module.name for module in iter_modules(import_module(package).__path__)}
+
+    assert files - shared == {choice.value.replace("-", "_") for choice in choices}
+
+
+def test_a_class_that_is_no_filter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the folder of filters may define any class under the name that is looked for."""
+    monkeypatch.setattr(krum, "FILTER", PreStep)
+
+    with pytest.raises(TypeError, match="must be a subclass of Filter to implement 'krum'"):
+        filter_of(FilterName.KRUM)

@@ -15,9 +15,8 @@ from rbla_secure.federation.secret_cohorts import Draws, SecretCohorts
 from rbla_secure.federation.server.spending import Spending
 from rbla_secure.planning import cohort
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
-from rbla_secure.privacy.noise import CentralGaussian
+from rbla_secure.privacy.noise.banded_matrix import BandedMatrixGaussian, MatrixNoise
 from rbla_secure.seeding import derive_key
 from tests.support.own_epsilon import composed
 from tests.support.recorded_rounds import RecordedRounds, published_column, strategy_of, watching
@@ -153,16 +152,18 @@ def test_rounds_of_a_matrix_cost_what_their_noise_and_turns_say(
 
 def scaled_noise(patch: pytest.MonkeyPatch) -> None:
     """A tenth less noise than the ledger counts."""
-    stds = CentralGaussian.component_stds
+    stds = BandedMatrixGaussian.component_stds
     patch.setattr(
-        CentralGaussian, "component_stds", lambda self, band: tuple(0.9 * each for each in stds(self, band))
+        BandedMatrixGaussian,
+        "component_stds",
+        lambda self, band: tuple(0.9 * each for each in stds(self, band)),
     )
 
 
 def norm_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Noise scaled for the first entry of a column."""
     patch.setattr(
-        CentralGaussian, "component_stds", lambda self, _: (self.column[0] * math.sqrt(self.variance()),)
+        BandedMatrixGaussian, "component_stds", lambda self, _: (self.column[0] * math.sqrt(self.variance()),)
     )
 
 

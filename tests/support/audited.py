@@ -17,7 +17,6 @@ from protocols.primitives.prg import UniformStream
 from protocols.ring import centred, to_ring
 from protocols.session import ClientId, Session
 from rbla_secure.config import Config
-from rbla_secure.federation.noise_shares import add_noise
 from rbla_secure.federation.round import average
 from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
@@ -119,7 +118,7 @@ def _upload(
     if fault is Fault.HOLDERS_ONLY:
         share = np.sqrt(mechanism.variance() / len(session.members))
         return {i: values + discrete_gaussian(share, len(values), stream) for i, values in blank.items()}
-    return add_noise(blank, mechanism, stream)
+    return mechanism.add_noise(blank, stream)
 
 
 def _canary(plan: Plan, runs: int, fault: Fault, seed: int) -> dict[int, npt.NDArray[np.int64]]:

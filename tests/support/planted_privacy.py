@@ -32,10 +32,11 @@ from rbla_secure.planning.noise import Views
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import row_quorum, threshold
 from rbla_secure.privacy import sample_level
-from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.ledger import Observer, Shown
-from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, GaussianMechanism
+from rbla_secure.privacy.noise import CorrelatedNoise, GaussianMechanism
+from rbla_secure.privacy.noise.banded_matrix import BandedMatrixGaussian, MatrixNoise
+from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from tests.support.single_examples import Loss, in_one_batch
 
@@ -51,7 +52,7 @@ def bands_close_by_count(patch: pytest.MonkeyPatch) -> None:
         session: Session,
         mechanism: GaussianMechanism,
         sums: SumResult,
-        matrix: MatrixNoise | None,
+        correlated: CorrelatedNoise | None,
     ) -> Released:
         there = set(sums.survivors)
         opened = {
@@ -61,7 +62,7 @@ def bands_close_by_count(patch: pytest.MonkeyPatch) -> None:
             else np.zeros_like(values)
             for index, values in sums.sums.items()
         }
-        return honest(plan, session, mechanism, replace(sums, sums=opened), matrix)
+        return honest(plan, session, mechanism, replace(sums, sums=opened), correlated)
 
     patch.setattr(rounds, "release", closing)
 
@@ -136,12 +137,12 @@ def own_noise_is_counted(patch: pytest.MonkeyPatch) -> None:
 
 def noise_is_missing(patch: pytest.MonkeyPatch) -> None:
     """Nine in ten clients add no noise."""
-    honest, number = contribution.add_noise, count()
+    honest, number = DistributedDiscreteGaussian.encode, count()
 
-    def some(integers: Integers, mechanism: GaussianMechanism, stream: UniformStream) -> Integers:
-        return integers if next(number) % 10 else honest(integers, mechanism, stream)
+    def some(self: DistributedDiscreteGaussian, integers: Integers, stream: UniformStream) -> Integers:
+        return integers if next(number) % 10 else honest(self, integers, stream)
 
-    patch.setattr(contribution, "add_noise", some)
+    patch.setattr(DistributedDiscreteGaussian, "encode", some)
 
 
 def clip_is_too_long(patch: pytest.MonkeyPatch) -> None:
@@ -174,7 +175,7 @@ def rows_are_divided_first(patch: pytest.MonkeyPatch) -> None:
         return replace(found, rows=found.rows + np.random.default_rng().normal(0, std, found.rows.shape))
 
     patch.setattr(rounds, "average", noised)
-    patch.setattr(contribution, "add_noise", lambda integers, _mechanism, _stream: integers)
+    patch.setattr(DistributedDiscreteGaussian, "encode", lambda _self, integers, _stream: integers)
 
 
 def rounds_are_not_apart(patch: pytest.MonkeyPatch) -> None:
@@ -188,10 +189,10 @@ def rounds_are_not_apart(patch: pytest.MonkeyPatch) -> None:
 def norm_of_the_column_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Noise is scaled for the sum of a round, and added to what the matrix has combined of several."""
 
-    def of_one_round(self: CentralGaussian, _band: int) -> tuple[float, ...]:
+    def of_one_round(self: BandedMatrixGaussian, _band: int) -> tuple[float, ...]:
         return (sqrt(self.variance()),)
 
-    patch.setattr(CentralGaussian, "component_stds", of_one_round)
+    patch.setattr(BandedMatrixGaussian, "component_stds", of_one_round)
 
 
 def one_turn_is_counted(patch: pytest.MonkeyPatch) -> None:

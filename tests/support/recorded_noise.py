@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
-from rbla_secure.federation import noise_components, noise_shares
+from rbla_secure.federation import noise_components
 from rbla_secure.federation.client import contribution, participant
 from rbla_secure.federation.server import opened_totals
 from rbla_secure.privacy import sample_level
+from rbla_secure.privacy.noise import GaussianMechanism
+from rbla_secure.privacy.noise import mechanism as noise_mechanism
 from tests.support import privacy_loss
 from tests.support.own_epsilon import of_gaussian
 
@@ -88,8 +90,8 @@ def _patch_parties(record: Recorder, patch: pytest.MonkeyPatch) -> None:
 def _patch_draws(record: Recorder, patch: pytest.MonkeyPatch) -> None:
     """What is drawn, band by band."""
     draw, add, remove = (
-        noise_shares.discrete_gaussian,
-        contribution.add_noise,
+        noise_mechanism.discrete_gaussian,
+        GaussianMechanism.add_noise,
         noise_components.remove_components,
     )
     add_removable, component = noise_components.add_components, noise_components._component
@@ -104,10 +106,10 @@ def _patch_draws(record: Recorder, patch: pytest.MonkeyPatch) -> None:
         record.steps[record._party].append((sigma, count))
         return draw(sigma, count, stream)
 
-    def added(integers: Mapping[int, Any], mechanism: Any, stream: Any) -> Any:
+    def added(mechanism: Any, integers: Mapping[int, Any], stream: Any) -> Any:
         record._bands = sorted(integers)
         record.grids[record._attempt] = (mechanism.quantizer.bits, mechanism.clip_norm)
-        return add(integers, mechanism, stream)
+        return add(mechanism, integers, stream)
 
     def removable(integers: Any, mechanism: Any, seeds: Any) -> Any:
         record._bands = [index for index in integers for _ in seeds.get(index, ())]
@@ -138,10 +140,9 @@ def _patch_draws(record: Recorder, patch: pytest.MonkeyPatch) -> None:
             inner.setattr(noise_components, "_component", noted)
             return call()
 
-    patch.setattr(noise_shares, "discrete_gaussian", drawn)
+    patch.setattr(noise_mechanism, "discrete_gaussian", drawn)
     patch.setattr(sample_level, "discrete_gaussian", stepped)
-    patch.setattr(contribution, "add_noise", added)
-    patch.setattr(opened_totals, "add_noise", added)
+    patch.setattr(GaussianMechanism, "add_noise", added)
     patch.setattr(contribution, "add_components", removable)
     patch.setattr(opened_totals, "remove_components", removed)
 

@@ -32,9 +32,9 @@ import numpy.typing as npt
 import pytest
 import scipy.linalg
 
-from rbla_secure.federation import noise_shares, secret_cohorts
+from rbla_secure.federation import secret_cohorts
 from rbla_secure.federation.server import opened_totals
-from rbla_secure.privacy import banded_matrix
+from rbla_secure.privacy.noise import banded_matrix, mechanism
 from tests.support import privacy_loss
 from tests.support.noise_law import has_std
 from tests.support.own_epsilon import of_gaussian
@@ -107,7 +107,7 @@ def _watch_noise(watched: Watched, patch: pytest.MonkeyPatch) -> None:
         )
         return found
 
-    for module in (banded_matrix, noise_shares):
+    for module in (banded_matrix, mechanism):
         draw = module.discrete_gaussian
 
         def drawn(sigma: float, count: int, stream: Any, draw: Any = draw) -> Any:

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from protocols.interface import SumResult
 from protocols.ring import IntegerVector, centred, to_ring
 from protocols.session import RUN_ID_SIZE, ClientId, Session
-from rbla_secure.config.choices import Mechanism
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_attacks.views import random_groups
 from rbla_secure.federation.client.contribution import contribution
@@ -36,6 +35,7 @@ from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.figures import exact
+from rbla_secure.privacy.noise import noise_kind
 from rbla_secure.privacy.one_run import CONFIDENCE, Coins, OneRunAudit, Scores, one_run
 from rbla_secure.privacy.quantize import dequantize
 from rbla_secure.seeding import derive_seed
@@ -170,7 +170,7 @@ def _check_everybody_takes_part(plan: Plan) -> None:
             f"privacy.sample-rate={exact(privacy.sample_rate)} must be 1: canaries take part in every round, and a claim that "
             "rests on secret draws would be refuted although it is true"
         )
-    if privacy.mechanism is Mechanism.BANDED_MATRIX:
+    if noise_kind(privacy.mechanism).takes_turns:
         raise PrivacyError(
             f"privacy.mechanism={privacy.mechanism} must be distributed or central: canaries take part in every round, and "
             "noise that cancels over rounds is for clients that do not"

@@ -17,11 +17,11 @@ from typing import Final, final
 import numpy as np
 
 from protocols.session import ClientId, Session
-from rbla_secure.config.choices import Adjacency, Mechanism, Upload
+from rbla_secure.config.choices import Adjacency, Upload
 from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_count
 from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows
-from rbla_secure.planning.noise_settings import adaptive
+from rbla_secure.planning.noise_settings import adaptive, noise_by_server
 from rbla_secure.planning.opening import band_quorum, group_quorum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import row_quorum, threshold
@@ -182,8 +182,9 @@ class _Cases:
         """With so many uploaders of the rarest rows missing as is provided for, one more, and as many as there can be."""
         plan, band = self._plan, self._thin
         shares = plan.mechanism.bands[band.index] if plan.mechanism is not None else None
-        if shares is None or plan.config.privacy.mechanism is Mechanism.CENTRAL:
-            yield Skipped(name="drop-outs", reason="privacy.mechanism=central: drop-outs take no noise along")
+        if shares is None or noise_by_server(plan.config):
+            reason = f"privacy.mechanism={plan.config.privacy.mechanism}: drop-outs take no noise along"
+            yield Skipped(name="drop-outs", reason=reason)
             return
         expected = int(shares.uploaders * plan.config.privacy.expected_dropout)
         provided = max(shares.recovered, expected)

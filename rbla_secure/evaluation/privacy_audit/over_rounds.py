@@ -13,7 +13,6 @@ from typing import Final, final
 
 from protocols.session import ClientId
 from rbla_secure.config import Config
-from rbla_secure.config.choices import Mechanism
 from rbla_secure.errors import BudgetError, EvaluationError
 from rbla_secure.evaluation.privacy_audit.case import Case, Trial
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours, Skipped, neighbours_over_rounds
@@ -26,9 +25,10 @@ from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
     measured_score,
     published,
     released_score,
+    server_noise,
 )
-from rbla_secure.planning.noise import column_of
 from rbla_secure.planning.plan import Plan
+from rbla_secure.privacy.noise import noise_kind
 
 # A client takes part so often, or less where that would take more rounds than a trial has time for.
 _TURNS: Final = 3
@@ -154,7 +154,7 @@ class CourseCase(Case):
 
 def more_than_a_round(config: Config) -> bool:
     """Whether what is claimed of clients is about rounds that belong together."""
-    return config.privacy.mechanism is Mechanism.BANDED_MATRIX or config.privacy.sample_rate < 1
+    return noise_kind(config.privacy.mechanism).takes_turns or config.privacy.sample_rate < 1
 
 
 def course_cases(federation: SmallFederation) -> tuple[list[CourseCase], list[Skipped]]:
@@ -218,7 +218,7 @@ def turns_and_more(plan: Plan) -> int:
         for tier in config.tiers.values()
         if tier.rank >= thin.stop
     )
-    width = len(column_of(config))
+    width = len(server_noise(plan).column)
     more = [turns for turns in range(1, _TURNS + 1) if (turns - 1) * apart + width <= _MOST_ROUNDS]
     return min(config.rounds, (max(more, default=1) - 1) * apart + width)
 

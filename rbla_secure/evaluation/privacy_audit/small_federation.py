@@ -32,7 +32,6 @@ from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.server.defence import Filtering
-from rbla_secure.federation.server.opened_totals import matrix_noise
 from rbla_secure.federation.server.previous_step import LastStep
 from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
@@ -40,8 +39,8 @@ from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import bands_and_holders
-from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
+from rbla_secure.privacy.noise import CorrelatedNoise
 
 # How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
 _ROOM = 1.5
@@ -170,13 +169,13 @@ class SmallFederation:
             if not (side.before_keys and name in side.silent)
         }
         exchange = Calls(people, late=side.silent, ended=side.ended, input_stage=server.input_stage)
-        adapter, matrix, found = self.plan.initial_adapter, matrix_noise(self.plan), list[Played]()
+        adapter, correlated, found = self.plan.initial_adapter, self.plan.correlated_noise(), list[Played]()
         for number in range(1, rounds + 1):
             session = self.session_of(number)
             asked = None if draws is None else draws.asked(session.members, number)
             conversation = Conversation(self.plan, session, server, asked=asked)
             prepare_round(conversation, exchange)
-            played = self._round(conversation, adapter, exchange, matrix)
+            played = self._round(conversation, adapter, exchange, correlated)
             found.append(replace(played, sums=server.opened, uploads=dict(uploads)))
             adapter = played.outcome.adapter
             uploads.clear()
@@ -188,7 +187,7 @@ class SmallFederation:
         conversation: Conversation,
         adapter: Adapter,
         exchange: Exchange,
-        matrix: MatrixNoise | None,
+        correlated: CorrelatedNoise | None,
     ) -> Played:
         told: list[tuple[Shown, tuple[ClientId, ...]]] = []
         outcome = run_round(
@@ -197,7 +196,7 @@ class SmallFederation:
             adapter,
             exchange,
             filtering=self._filtering,
-            matrix=matrix,
+            correlated=correlated,
             before_reveal=lambda part, clients: told.append((part, tuple(clients))),
         )
         return Played(

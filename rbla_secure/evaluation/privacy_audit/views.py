@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.config.choices import Mechanism
 from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.federation.noise_components import remove_components
@@ -27,7 +26,7 @@ from rbla_secure.lora.bands import held_bands, spread
 from rbla_secure.lora.update import BandTotal
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import Observer
-from rbla_secure.privacy.noise import GaussianMechanism
+from rbla_secure.privacy.noise import GaussianMechanism, NoisePlace
 
 Values = npt.NDArray[np.float64]
 
@@ -68,7 +67,7 @@ class _Seen:
             # A median of groups is nothing that noise can be taken off from.
             return float((step_of(self.played)[: len(direction)] * direction).sum())
         sums = sums_again(plan, self.mechanism, self.played)
-        if plan.config.privacy.mechanism is Mechanism.DISTRIBUTED:
+        if self.mechanism.place is NoisePlace.CLIENTS:
             sums = less(sums, self.played, known)
         return _product(sums, self._pattern())
 

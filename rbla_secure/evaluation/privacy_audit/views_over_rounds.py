@@ -14,7 +14,7 @@ from rbla_secure.evaluation.privacy_audit.neighbours import Neighbours
 from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.evaluation.privacy_audit.views import Values, less, pattern, sums_again
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.noise import GaussianMechanism
+from rbla_secure.privacy.noise import GaussianMechanism, NoisePlace
 
 # By band, in integer units, what was published of a round.
 Sums = Mapping[int, Values]
@@ -32,7 +32,7 @@ def released_score(
     """Of noise that cancels over rounds: what a canary adds to the combined sums of each band, times what was released of them.
 
     What is published of a band in round t is x'_t, and a_0 x'_t + a_1 x'_{t-1} + ... has noise that is independent in every round and
-    of one size (`privacy/banded_matrix.py`): combining takes the correlation off, and the product with the canary's own combination
+    of one size (`privacy/noise/banded_matrix.py`): combining takes the correlation off, and the product with the canary's own combination
     is the likelihood ratio but for a factor. A round without a band's sum begins its matrix anew.
     """
     mechanism = server_noise(plan)
@@ -125,6 +125,6 @@ def drawn_score(
 
 def server_noise(plan: Plan) -> GaussianMechanism:
     """The mechanism of a plan whose rounds belong together."""
-    if plan.mechanism is not None and plan.mechanism.by_server:
+    if plan.mechanism is not None and plan.mechanism.place is NoisePlace.SERVER:
         return plan.mechanism
     raise AssertionError("rounds belong together only where the server adds the noise")

@@ -22,7 +22,7 @@ from protocols.session import ClientId, Session
 from rbla_secure.config.choices import Clipping, Weighting
 from rbla_secure.errors import UpdateError
 from rbla_secure.federation.noise_components import Seeds, add_components
-from rbla_secure.federation.noise_shares import Integers, add_noise
+from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.lora.bands import Band, held_bands, pack
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate, UpdateRows
 from rbla_secure.planning.plan import Plan
@@ -71,7 +71,7 @@ def contribution(
         client: Who.
         change: Trained rows minus broadcast rows, shape (rank, row_length); the plan's weights of bands are put on it here.
         weight: In [least weight, 1]; 1 where weights are uniform, as under noise.
-        noise_key: 16 secret bytes, fresh for every session; not used without distributed noise.
+        noise_key: 16 secret bytes, fresh for every session; not used without noise.
         seeds: Of the removable components of the noise, where the plan has any.
 
     Raises:
@@ -93,9 +93,8 @@ def contribution(
         integers[0] = np.append(integers[0], _vote(update, mechanism))
     if not plan.grouped:
         integers = by_segment(plan, session, client, integers)
-    if not mechanism.by_server:
-        noisy = add_noise(integers, mechanism, UniformStream(noise_key))
-        integers = add_components(noisy, mechanism, seeds or {})
+    noisy = mechanism.encode(integers, UniformStream(noise_key))
+    integers = add_components(noisy, mechanism, seeds or {})
     return by_segment(plan, session, client, integers)
 
 

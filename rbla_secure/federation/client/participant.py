@@ -37,6 +37,7 @@ from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import members_per_round
+from rbla_secure.privacy.noise import NoisePlace
 from rbla_secure.seeding import derive_seed
 
 _LOG = logging.getLogger(__name__)
@@ -239,7 +240,7 @@ class Participant:
         bindings = model_bindings(session, broadcast.digests)
         # Far out in its tails noise leaves the bound: a refusal then would depend on what it hides.
         mechanism = plan.mechanism_of(session)
-        wraps = mechanism is not None and not mechanism.by_server
+        wraps = mechanism is not None and mechanism.place is NoisePlace.CLIENTS
         return {
             i: SegmentInput(values=values, binding=bindings[i], wraps=wraps) for i, values in integers.items()
         }

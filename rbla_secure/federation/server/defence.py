@@ -14,7 +14,6 @@ import numpy as np
 from protocols.interface import SumResult
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
-from rbla_secure.config.choices import FilterName
 from rbla_secure.federation.server.average_check import impossible
 from rbla_secure.federation.server.client_updates import decoded, updates_of
 from rbla_secure.federation.server.previous_step import LastStep
@@ -23,12 +22,12 @@ from rbla_secure.federation.step_bound import single_limits
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.bands import held_bands
 from rbla_secure.lora.update import BandTotal, RealVector
-from rbla_secure.planning.filter_options import options
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.quantize import dequantize, dequantize_public, dequantize_weighted
 from rbla_secure.robustness.across_groups import GroupTotals, filter_groups
+from rbla_secure.robustness.filter import FilterOptions
 from rbla_secure.robustness.grouping import Group
-from rbla_secure.robustness.registry import build
+from rbla_secure.robustness.registry import build, filter_of
 from rbla_secure.robustness.rules.directional import cosines
 from rbla_secure.robustness.tiers import tier_scores
 from rbla_secure.robustness.updates import Updates
@@ -70,7 +69,7 @@ class Filtering:
     Args:
         plan: With a filter or groups.
         last_step: What the global adapter did last.
-        reference: For fl-trust.
+        reference: For a filter that compares with an update on public examples.
     """
 
     plan: Plan
@@ -80,7 +79,7 @@ class Filtering:
     @classmethod
     def of(cls, plan: Plan, last_step: LastStep, reference: Reference | None = None) -> "Filtering | None":
         """The defence that the plan wants; None if it averages everybody."""
-        if plan.config.robustness.filter is FilterName.NONE and not plan.grouped:
+        if not plan.config.robustness.has_filter and not plan.grouped:
             return None
         return cls(plan=plan, last_step=last_step, reference=reference)
 
@@ -118,14 +117,16 @@ class Filtering:
         updates = updates_of(self.plan, valid)
         reference = self._reference(session, adapter)
         if reference is not None and not _has_direction(reference):
-            closed = dict.fromkeys(updates.bands, "the reference of fl-trust has no direction")
+            closed = dict.fromkeys(
+                updates.bands, f"the reference of {config.robustness.filter} has no direction"
+            )
             return Judged(totals={}, closed=closed, verdicts=refused, voters={})
         wanted = build(
             config.robustness.filter,
             f=config.robustness.f,
             privacy_quorum=config.min_holders,
             pre_step=config.robustness.pre_step,
-            options=options(config, reference=reference),
+            options=FilterOptions.of(config, reference=reference),
         )
         filtered = wanted.apply(updates, previous=self._previous(), seed=_seed(session, inputs))
         never = range(len(session.segments), len(self.plan.bands))
@@ -176,7 +177,7 @@ class Filtering:
         return {index: step[: len(step) - self.plan.statistics] / rate for index, step in steps.items()}
 
     def _reference(self, session: Session, adapter: Adapter) -> dict[int, RealVector] | None:
-        if self.plan.config.robustness.filter is not FilterName.FL_TRUST or self.reference is None:
+        if not filter_of(self.plan.config.robustness.filter).needs_reference or self.reference is None:
             return None
         rows = self.reference(adapter, session.round).astype(np.float64) - adapter.rows
         return {

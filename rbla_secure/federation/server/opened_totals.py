@@ -18,15 +18,14 @@ from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
 from rbla_secure.config.choices import Adjacency
 from rbla_secure.federation.noise_components import remove_components
-from rbla_secure.federation.noise_shares import add_noise, noise_key
-from rbla_secure.lora.update import BandTotal, RealVector
+from rbla_secure.federation.noise_shares import noise_key
+from rbla_secure.lora.update import BandTotal
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.banded_matrix import INDEPENDENT, MatrixNoise
-from rbla_secure.privacy.noise import TAIL, GaussianMechanism
+from rbla_secure.privacy.noise import TAIL, CorrelatedNoise, GaussianMechanism, NoisePlace
+from rbla_secure.privacy.noise.mechanism import Values
 from rbla_secure.privacy.quantize import dequantize_public
 
 _SERVER = "server"
-Values = IntegerVector | RealVector
 
 
 @final
@@ -50,9 +49,9 @@ def release(
     session: Session,
     mechanism: GaussianMechanism,
     sums: SumResult,
-    matrix: MatrixNoise | None = None,
+    correlated: CorrelatedNoise | None = None,
 ) -> Released:
-    """The totals of a round.
+    """Turn opened sums into the totals of a round.
 
     Under add-or-remove every band is released, a closed one as a sum of nothing: rows that stay as they are to the bit
     would tell that the one client that could have opened them was not there. (The plain sum opens all of them there.)
@@ -61,10 +60,13 @@ def release(
     if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
         for segment in session.segments:
             opened.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))
-    noisy: dict[int, Values] = dict(opened)
-    if mechanism.by_server:
-        stream = UniformStream(noise_key(plan, session, _SERVER))
-        noisy = _with_noise(opened, mechanism, stream, session=session, matrix=matrix)
+    noisy = mechanism.open(
+        opened,
+        UniformStream(noise_key(plan, session, _SERVER)),
+        round_number=session.round,
+        clients=session.members,
+        correlated=correlated,
+    )
     refused = _impossible(plan, session, mechanism, noisy, sums.survivors)
     noisy = {index: values for index, values in noisy.items() if index not in refused}
     unclipped = None
@@ -88,7 +90,7 @@ def _impossible(
 
     Honest ones leave the range with probability 2e-23 a coordinate. Sums that have the clients' noise in them were held against their bound where they were opened.
     """
-    if not mechanism.by_server:
+    if mechanism.place is not NoisePlace.SERVER:
         return {}
     found, absence_shows = {}, plan.config.privacy.adjacency is Adjacency.ZERO_OUT
     for index, values in noisy.items():
@@ -101,31 +103,6 @@ def _impossible(
                 "member was given another model or did not follow the protocol"
             )
     return found
-
-
-def _with_noise(
-    opened: Mapping[int, IntegerVector],
-    mechanism: GaussianMechanism,
-    stream: UniformStream,
-    *,
-    session: Session,
-    matrix: MatrixNoise | None,
-) -> dict[int, Values]:
-    """The server's noise on every integer, new in every round or taking back some of that of the rounds before."""
-    if mechanism.column == INDEPENDENT:
-        return dict(add_noise(dict(opened), mechanism, stream))
-    if matrix is None:
-        raise AssertionError("a round of a banded matrix must come with what is kept of the rounds before")
-    stds = {index: mechanism.component_stds(index)[0] for index in opened}
-    return dict(matrix.add(opened, stds, stream, round_number=session.round, clients=session.members))
-
-
-def matrix_noise(plan: Plan) -> MatrixNoise | None:
-    """What a process keeps between the rounds of a plan whose noise cancels over them; None without."""
-    mechanism = plan.mechanism
-    if mechanism is None or mechanism.column == INDEPENDENT:
-        return None
-    return MatrixNoise(mechanism.column)
 
 
 def nothing_opened(session: Session, reason: str) -> SumResult:

@@ -8,7 +8,6 @@ from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.plain import Plain
 from rbla_secure.config import Config
-from rbla_secure.config.choices import FilterName
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.noise_settings import noise_follows, whoever_is_there
 
@@ -31,7 +30,7 @@ class PlainMode(Mode):
     ) -> SecureSum:
         """Inputs are kept where a filter judges them, and bounded one by one where noise comes after their sum."""
         return Plain(
-            keep_inputs=config.robustness.filter is not FilterName.NONE,
+            keep_inputs=config.robustness.has_filter,
             whoever_is_there=whoever_is_there(config),
             bounded=noise_follows(config),
         )

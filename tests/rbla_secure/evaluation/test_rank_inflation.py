@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from rbla_secure.config import Config, TaskConfig, TierConfig, TrainingConfig
+from rbla_secure.config.choices import AverageRule
 from rbla_secure.evaluation.poisoning.coalition import Coalition
 from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
 from rbla_secure.evaluation.poisoning.placement import placement
 from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
 from rbla_secure.lora.adapter import Adapter
-from rbla_secure.lora.average import apply_average, rbla_average
+from rbla_secure.lora.average import apply_average, averaging_rule
 from rbla_secure.lora.bands import pack, rank_bands
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import BandTotal, ClientUpdate
@@ -80,7 +81,11 @@ def run(attack: AttackName, *, min_holders: int) -> tuple[float, float]:
             for index, parts in sums.items()
             if len(parts) >= min_holders
         }
-        adapter = apply_average(adapter, rbla_average(totals, bands, layout), learning_rate=1.0)
+        adapter = apply_average(
+            adapter,
+            averaging_rule(AverageRule.RBLA).average(totals, bands, layout, gamma=0.0),
+            learning_rate=1.0,
+        )
     clean = Scorer(base, layout, parts.held_out).score(adapter).accuracy
     return clean, Scorer(base, layout, triggered(parts.held_out, corner_patch())).score(adapter).accuracy
 

@@ -13,7 +13,6 @@ import pytest
 from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId
 from rbla_secure.errors import PrivacyError
-from rbla_secure.federation.noise_shares import add_noise
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning import noise as planned_noise
 from rbla_secure.planning import plan as plans
@@ -22,7 +21,8 @@ from rbla_secure.planning.noise import views
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.auditing import audit
 from rbla_secure.privacy.ledger import Observer
-from rbla_secure.privacy.noise import DistributedDiscreteGaussian, Release
+from rbla_secure.privacy.noise import Release
+from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from tests.support.federations import (
     LARGE,
     SMALL,
@@ -119,8 +119,8 @@ def seen_by_a_participant(plan: Plan, canary: float) -> Scores:
     mechanism = plan.mechanism
     assert isinstance(mechanism, DistributedDiscreteGaussian)
     trials = np.zeros(40_000, dtype=np.int64)
-    others = add_noise({0: trials}, mechanism, UniformStream(bytes(range(16))))[0]
-    own = add_noise({0: trials}, mechanism, UniformStream(bytes(range(16, 32))))[0]
+    others = mechanism.add_noise({0: trials}, UniformStream(bytes(range(16))))[0]
+    own = mechanism.add_noise({0: trials}, UniformStream(bytes(range(16, 32))))[0]
     opened = canary * mechanism.sensitivity(plan.config.privacy.adjacency) + others + own
     return np.asarray(opened - own, dtype=np.float64)
 

@@ -13,7 +13,7 @@ import pytest
 from protocols.interface import SumResult
 from rbla_secure.errors import PlanError, PrivacyError, RefusalError
 from rbla_secure.federation.client.participant import Participant
-from rbla_secure.federation.server.opened_totals import matrix_noise, release
+from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
 from rbla_secure.planning.budget import participations
@@ -21,9 +21,14 @@ from rbla_secure.planning.forecast import forecast
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.auditing import Audit, audit
-from rbla_secure.privacy.banded_matrix import MatrixNoise, banded_root, column_norm
 from rbla_secure.privacy.ledger import Ledger, Observer
-from rbla_secure.privacy.noise import CentralGaussian, Release
+from rbla_secure.privacy.noise import Release
+from rbla_secure.privacy.noise.banded_matrix import (
+    BandedMatrixGaussian,
+    MatrixNoise,
+    banded_root,
+    column_norm,
+)
 from rbla_secure.run_folder.folder import RunFolder
 from tests.rbla_secure.federation.test_private_rounds import LAYOUT, Run, people, zeros
 from tests.support.federations import RUN, InMemory, beginning_with, make_config
@@ -137,7 +142,7 @@ def rows_after(run: Run, number: int) -> npt.NDArray[np.float64]:
 def stds(plan: Plan) -> tuple[float, float]:
     """Of g over a_0, and of independent noise of the same multiplier."""
     mechanism = plan.mechanism
-    assert isinstance(mechanism, CentralGaussian)
+    assert isinstance(mechanism, BandedMatrixGaussian)
     return mechanism.component_stds(0)[0] / mechanism.column[0], math.sqrt(mechanism.variance())
 
 
@@ -311,5 +316,5 @@ def test_without_the_rounds_before_nothing_is_released() -> None:
 
     with pytest.raises(AssertionError, match="the rounds before"):
         release(plan, session, plan.mechanism, SumResult(survivors=session.members, sums=sums, refused={}))
-    assert matrix_noise(make_plan(privacy={"mechanism": "central"})) is None
-    assert isinstance(matrix_noise(plan), MatrixNoise)
+    assert make_plan(privacy={"mechanism": "central"}).correlated_noise() is None
+    assert isinstance(plan.correlated_noise(), MatrixNoise)

@@ -13,11 +13,13 @@ from protocols.interface import SumResult
 from protocols.masking import client as masking_client
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.round import RoundOutcome
-from rbla_secure.federation.server.opened_totals import matrix_noise, release
+from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.modes import masking as masking_mode
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.noise import TAIL, CentralGaussian
+from rbla_secure.privacy.noise import TAIL
+from rbla_secure.privacy.noise.banded_matrix import BandedMatrixGaussian
+from rbla_secure.privacy.noise.central import CentralGaussian
 from tests.support.defended import make_hostile
 from tests.support.federations import (
     BASE,
@@ -155,9 +157,9 @@ def test_noise_that_cancels_over_rounds_goes_on_after_such_a_sum() -> None:
         rounds=4,
     )
     plan = Plan.build(config, layout=LAYOUT, base_digest=BASE)
-    matrix = matrix_noise(plan)
+    correlated = plan.correlated_noise()
     mechanism = plan.mechanism
-    assert isinstance(mechanism, CentralGaussian)
+    assert isinstance(mechanism, BandedMatrixGaussian)
     found = []
     for number in (1, 2):
         session = plan.session(run=bytes(16), round_number=number, attempt=1)
@@ -165,7 +167,7 @@ def test_noise_that_cancels_over_rounds_goes_on_after_such_a_sum() -> None:
         if number == 1:
             summed[0][0] = 2**29
         sums = SumResult(survivors=session.members, sums=summed, refused={})
-        found.append(release(plan, session, mechanism, sums, matrix))
+        found.append(release(plan, session, mechanism, sums, correlated))
 
     assert [set(each.refused) for each in found] == [{0}, set()]
     second = found[1].totals[0].weighted_sum * plan.quantizer.scale

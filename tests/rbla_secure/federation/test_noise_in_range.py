@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from protocols.interface import SegmentInput
 from protocols.primitives.prg import UniformStream
 from rbla_secure.errors import PlanError
-from rbla_secure.federation import noise_shares
 from rbla_secure.federation.client import participant
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.noise import TAIL
+from rbla_secure.privacy.noise import mechanism as noise_mechanism
 from tests.support.federations import LARGE, InMemory, make_adapter, make_participants, make_plan, play_round
 from tests.support.properties import PROPERTY
 
@@ -86,7 +86,7 @@ def test_whatever_noise_a_plan_accepts_can_be_drawn(
 
 def far_out(patch: pytest.MonkeyPatch, *, client: str) -> None:
     """One client's noise begins with a number that is twice as far out as its upload has room for."""
-    inputs, drawn = participant.Participant._inputs, noise_shares.discrete_gaussian
+    inputs, drawn = participant.Participant._inputs, noise_mechanism.discrete_gaussian
     drawing: list[str] = []
 
     def of_client(self: Any, *arguments: Any) -> Any:
@@ -100,7 +100,7 @@ def far_out(patch: pytest.MonkeyPatch, *, client: str) -> None:
         return values
 
     patch.setattr(participant.Participant, "_inputs", of_client)
-    patch.setattr(noise_shares, "discrete_gaussian", planted)
+    patch.setattr(noise_mechanism, "discrete_gaussian", planted)
 
 
 @pytest.mark.parametrize("mode", ["plain", "masking"])

@@ -19,7 +19,8 @@ from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.noise import DistributedDiscreteGaussian, GaussianMechanism
+from rbla_secure.privacy.noise import GaussianMechanism
+from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from tests.support.federations import (
     BASE,
     LARGE,

@@ -22,7 +22,8 @@ from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
-from rbla_secure.privacy.noise import DistributedDiscreteGaussian, Release
+from rbla_secure.privacy.noise import Release
+from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.run_folder.records import RoundRecord
 from rbla_secure.stopwatch import Stopwatch

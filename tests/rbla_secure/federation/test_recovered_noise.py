@@ -24,7 +24,7 @@ from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.noise_components import Seeds, add_components, component_seeds, remove_components
-from rbla_secure.federation.noise_shares import add_noise, noise_key
+from rbla_secure.federation.noise_shares import noise_key
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.server import opened_totals
 from rbla_secure.federation.server.spending import seen_by
@@ -226,7 +226,7 @@ def test_what_is_released_is_the_kept_components_to_the_bit(
     expected = {s.index: np.zeros(s.length, dtype=np.int64) for s in session.segments}
     for client in survivors:
         blank = {s.index: np.zeros(s.length, dtype=np.int64) for s in session.segments_of(client)}
-        own = add_noise(blank, mechanism_of(plan), UniformStream(noise_key(plan, session, client)))
+        own = mechanism_of(plan).add_noise(blank, UniformStream(noise_key(plan, session, client)))
         kept = _components(plan, session, client, numbers=[0])
         for index in blank:
             expected[index] += own[index] + kept.get(index, 0)

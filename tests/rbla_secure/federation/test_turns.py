@@ -22,7 +22,7 @@ from rbla_secure.federation.server.client_updates import Decoded, decoded
 from rbla_secure.federation.step_bound import average_limits, update_limit
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.noise import DistributedDiscreteGaussian
+from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from tests.support.federations import RUN, make_config, make_plan
 from tests.support.model_world import World, believe_anything, clip_all_bands_together
 

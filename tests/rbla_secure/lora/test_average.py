@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbla_secure.config.choices import AverageRule
 from rbla_secure.errors import AdapterError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
 from rbla_secure.lora.average import (
     GroupAverage,
     apply_average,
-    fedavg,
-    rbla_average,
-    zero_pad_average,
+    averaging_rule,
 )
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.lora.update import BandTotal
@@ -24,6 +23,8 @@ from tests.support.properties import PROPERTY
 from tests.support.updates import Array, Tensors, draw_tensors, federations, make_layout, sum_totals
 
 LAYOUT = make_layout((3, 2), (2, 4))
+RBLA, ZERO_PAD = averaging_rule(AverageRule.RBLA), averaging_rule(AverageRule.ZERO_PAD)
+FEDAVG = averaging_rule(AverageRule.FEDAVG)
 GAMMAS = st.sampled_from([0.0, 0.5, 1.0, 2.0]) | st.floats(0, 4)
 
 
@@ -90,7 +91,7 @@ def test_rbla_is_the_mean_over_holders(federation: tuple[AdapterLayout, list[Ten
     layout, clients = federation
     bands = bands_of(clients)
 
-    found = rbla_average(sum_totals(clients, bands), bands, layout)
+    found = RBLA.average(sum_totals(clients, bands), bands, layout, gamma=0.0)
 
     check(found, oracle(layout, clients))
 
@@ -104,7 +105,7 @@ def test_the_family_scales_lora_B_alone(
     layout, clients = federation
     bands = bands_of(clients)
 
-    found = rbla_average(sum_totals(clients, bands), bands, layout, gamma=gamma)
+    found = RBLA.average(sum_totals(clients, bands), bands, layout, gamma=gamma)
 
     check(found, oracle(layout, clients, gamma=gamma))
 
@@ -118,7 +119,7 @@ def test_rows_whose_holders_weigh_nothing_are_absent(
     layout, clients = federation
     bands = bands_of(clients)
 
-    found = rbla_average(sum_totals(clients, bands), bands, layout, gamma=gamma)
+    found = RBLA.average(sum_totals(clients, bands), bands, layout, gamma=gamma)
 
     check(found, oracle(layout, clients, gamma=gamma))
 
@@ -134,8 +135,8 @@ def test_the_order_of_clients_does_not_matter(
     shuffled = list(clients)
     order.shuffle(shuffled)
 
-    first = rbla_average(sum_totals(clients, bands), bands, layout, gamma=gamma)
-    second = rbla_average(sum_totals(shuffled, bands), bands, layout, gamma=gamma)
+    first = RBLA.average(sum_totals(clients, bands), bands, layout, gamma=gamma)
+    second = RBLA.average(sum_totals(shuffled, bands), bands, layout, gamma=gamma)
 
     assert first.rows == pytest.approx(second.rows, rel=1e-9, abs=1e-12)
     assert first.present.tolist() == second.present.tolist()
@@ -148,7 +149,7 @@ def test_one_client_is_the_identity(gamma: float, rank: int) -> None:
     (client,) = make_clients((rank, 0.4))
     bands = bands_of([client])
 
-    found = rbla_average(sum_totals([client], bands), bands, LAYOUT, gamma=gamma)
+    found = RBLA.average(sum_totals([client], bands), bands, LAYOUT, gamma=gamma)
 
     assert found.present.all()
     assert found.rows == pytest.approx(client.rows(), rel=1e-12)
@@ -162,8 +163,11 @@ def test_equal_ranks_give_fedavg_for_every_gamma(gamma: float) -> None:
     totals = sum_totals(clients, bands)
     expected = sum(client.weight * client.rows() for client in clients) / 1.75
 
-    family = rbla_average(totals, bands, LAYOUT, gamma=gamma)
-    baseline, padded = fedavg(totals, bands, LAYOUT), zero_pad_average(totals, bands, LAYOUT)
+    family = RBLA.average(totals, bands, LAYOUT, gamma=gamma)
+    baseline, padded = (
+        FEDAVG.average(totals, bands, LAYOUT, gamma=0.0),
+        ZERO_PAD.average(totals, bands, LAYOUT, gamma=0.0),
+    )
 
     assert family.rows == pytest.approx(expected, rel=1e-12)
     assert family.rows.tobytes() == baseline.rows.tobytes() == padded.rows.tobytes()
@@ -175,7 +179,7 @@ def test_fedavg_refuses_unequal_ranks() -> None:
     bands = bands_of(clients)
 
     with pytest.raises(AdapterError, match="2 rank bands must be 1"):
-        fedavg(sum_totals(clients, bands), bands, LAYOUT)
+        FEDAVG.average(sum_totals(clients, bands), bands, LAYOUT, gamma=0.0)
 
 
 @PROPERTY
@@ -192,7 +196,10 @@ def test_zero_padding_is_the_mean_of_zero_padded_matrices(
     weights = [client.weight for client in clients]
     expected = np.average(padded, axis=0, weights=weights)
 
-    found, plain = zero_pad_average(totals, bands, layout), rbla_average(totals, bands, layout)
+    found, plain = (
+        ZERO_PAD.average(totals, bands, layout, gamma=0.0),
+        RBLA.average(totals, bands, layout, gamma=0.0),
+    )
 
     shares = np.array([share_of_weight(clients, row) for row in range(rank)])
     assert found.present.all()
@@ -216,7 +223,7 @@ def test_every_client_moves_lora_B_in_every_band_it_holds(gamma: float) -> None:
                     client.B[name][:] = 0.0
             for lora_B in clients[me].B.values():
                 lora_B[:, band.start : band.stop] = 1.0
-            found = rbla_average(sum_totals(clients, bands), bands, LAYOUT, gamma=gamma)
+            found = RBLA.average(sum_totals(clients, bands), bands, LAYOUT, gamma=gamma)
             touched = np.zeros_like(found.rows, dtype=bool)
             touched[band.start : band.stop, [3, 4, 7, 8, 9, 10]] = True
             assert ((found.rows > 0) == touched).all()
@@ -240,7 +247,10 @@ def test_a_band_that_stayed_closed_is_absent(missing: tuple[int, ...], absent: l
     totals, bands = totals_without(*missing)
     everything, _ = totals_without()
 
-    found, whole = rbla_average(totals, bands, LAYOUT), rbla_average(everything, bands, LAYOUT)
+    found, whole = (
+        RBLA.average(totals, bands, LAYOUT, gamma=0.0),
+        RBLA.average(everything, bands, LAYOUT, gamma=0.0),
+    )
 
     assert np.flatnonzero(~found.present).tolist() == absent
     assert found.rows[found.present].tobytes() == whole.rows[found.present].tobytes()
@@ -252,8 +262,8 @@ def test_without_the_first_band_no_share_is_known(gamma: float) -> None:
     totals, bands = totals_without(0)
 
     family, padded = (
-        rbla_average(totals, bands, LAYOUT, gamma=gamma),
-        zero_pad_average(totals, bands, LAYOUT),
+        RBLA.average(totals, bands, LAYOUT, gamma=gamma),
+        ZERO_PAD.average(totals, bands, LAYOUT, gamma=0.0),
     )
 
     assert not family.present.any()
@@ -271,7 +281,7 @@ def start(rank: int = 4) -> Adapter:
 def test_absent_rows_keep_their_bits(missing: tuple[int, ...]) -> None:
     """The server step moves what is covered and leaves the rest to the bit: absent is not zero."""
     totals, bands = totals_without(*missing)
-    average = rbla_average(totals, bands, LAYOUT)
+    average = RBLA.average(totals, bands, LAYOUT, gamma=0.0)
     before = start()
 
     after = apply_average(before, average, learning_rate=0.7)
@@ -285,7 +295,7 @@ def test_absent_rows_keep_their_bits(missing: tuple[int, ...]) -> None:
 def test_the_server_step_adds_the_average(learning_rate: float) -> None:
     """Every value moves by the learning rate times its average, rounded to float32 once."""
     totals, bands = totals_without()
-    average = rbla_average(totals, bands, LAYOUT)
+    average = RBLA.average(totals, bands, LAYOUT, gamma=0.0)
     before = start()
 
     after = apply_average(before, average, learning_rate=learning_rate)
@@ -302,7 +312,7 @@ def test_the_server_step_leaves_its_argument_alone() -> None:
     before = start()
     digest = before.digest()
 
-    after = apply_average(before, rbla_average(totals, bands, LAYOUT), learning_rate=1.0)
+    after = apply_average(before, RBLA.average(totals, bands, LAYOUT, gamma=0.0), learning_rate=1.0)
 
     assert before.digest() == digest != after.digest()
 
@@ -315,3 +325,33 @@ def test_a_step_out_of_float32_is_refused() -> None:
 
     with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(AdapterError, match="finite"):
         apply_average(start(), average, learning_rate=1.0)
+
+
+@PROPERTY
+@given(name=st.sampled_from(AverageRule), gamma=GAMMAS, holders=st.integers(1, 4))
+def test_every_rule_says_what_it_keeps_of_noise(name: AverageRule, gamma: float, holders: int) -> None:
+    """Unit by unit: the squared length of an average of a single 1 in a sum is the factor that noise there keeps."""
+    rule = averaging_rule(name)
+    ranks = [3] * 4 if rule.equal_ranks_only else [3] * holders + [2] * (4 - holders)
+    bands = rank_bands(ranks)
+    top = bands[-1]
+    held = sum(rank >= top.stop for rank in ranks)
+    kept = 0.0
+    for column in range(LAYOUT.row_length):
+        unit = np.zeros((top.height, LAYOUT.row_length))
+        unit[0, column] = held
+        sums = {band.index: np.zeros(band.height * LAYOUT.row_length) for band in bands}
+        sums[top.index] = unit.ravel()
+        totals = {
+            band.index: BandTotal(
+                weighted_sum=sums[band.index],
+                weight=float(sum(rank >= band.stop for rank in ranks)),
+                cut_off=None,
+            )
+            for band in bands
+        }
+        kept += float(np.square(rule.average(totals, bands, LAYOUT, gamma=gamma).rows).sum())
+
+    of_b = int(LAYOUT.lora_B_columns.sum())
+    told = rule.noise_kept(held / 4, of_a=LAYOUT.row_length - of_b, of_b=of_b, gamma=gamma)
+    assert told == pytest.approx(kept, rel=1e-9)

@@ -10,7 +10,6 @@ from rbla_secure.config import TierConfig
 from rbla_secure.planning.cohort import (
     cohort_size,
     roster,
-    rounds_apart,
     sample_cohort,
     scheduled_cohort,
     tier_clients,
@@ -117,7 +116,7 @@ def test_a_schedule_keeps_everybody_apart(tiers: dict[str, TierConfig], seed: in
         counts = [len(numbers) for numbers in taken.values()]
         assert max(counts) - min(counts) <= 1
         gaps = [b - a for numbers in taken.values() for a, b in pairwise(numbers)]
-        assert all(gap >= rounds_apart(part) for gap in gaps)
+        assert all(gap >= part.rounds_apart for gap in gaps)
 
 
 def test_the_order_of_a_schedule_follows_from_the_seed() -> None:

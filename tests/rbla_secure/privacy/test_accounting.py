@@ -20,7 +20,8 @@ from rbla_secure.privacy.accounting import (
     noise_multiplier_for,
 )
 from rbla_secure.privacy.discrete_gaussian import TOTAL_VARIATION
-from rbla_secure.privacy.noise import SMOOTHING, DistributedDiscreteGaussian, Release
+from rbla_secure.privacy.noise import SMOOTHING, Release
+from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from rbla_secure.privacy.shares import BandShares
 from tests.support.properties import PROPERTY
 

@@ -11,7 +11,8 @@ import pytest
 from protocols.primitives.prg import UniformStream
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.accounting import epsilon
-from rbla_secure.privacy.banded_matrix import (
+from rbla_secure.privacy.noise import Release
+from rbla_secure.privacy.noise.banded_matrix import (
     UNIT,
     MatrixNoise,
     banded_root,
@@ -20,7 +21,6 @@ from rbla_secure.privacy.banded_matrix import (
     noise_left,
     step_growth,
 )
-from rbla_secure.privacy.noise import Release
 from tests.support.noise_law import has_std, tells_wrong_scales
 
 ROUNDS, APART = 9, 3

@@ -15,7 +15,9 @@ from rbla_secure.config.choices import Adjacency
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy import noise
 from rbla_secure.privacy.discrete_gaussian import MAX_SIGMA, TOTAL_VARIATION, discrete_gaussian
-from rbla_secure.privacy.noise import CentralGaussian, DistributedDiscreteGaussian, Release
+from rbla_secure.privacy.noise import Release
+from rbla_secure.privacy.noise.central import CentralGaussian
+from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import BandShares, convolution_slack
 from tests.support.properties import PROPERTY

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from protocols.ring import RING_BITS, capacity
 from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.discrete_gaussian import TOTAL_VARIATION
-from rbla_secure.privacy.noise import SMOOTHING_SLACK, DistributedDiscreteGaussian
+from rbla_secure.privacy.noise import SMOOTHING_SLACK
+from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.privacy.shares import MIN_SHARE, BandShares, convolution_slack
 from tests.support.properties import PROPERTY

@@ -8,11 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbla_secure.config import RobustnessConfig
 from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.errors import RobustnessError
 from rbla_secure.robustness import scores
-from rbla_secure.robustness.pre_steps import NeighborMixing
-from rbla_secure.robustness.registry import FilterOptions, build
+from rbla_secure.robustness.filter import Filter, FilterOptions
+from rbla_secure.robustness.filters.centered_clipping import CenteredClipping
+from rbla_secure.robustness.filters.divide_and_conquer import DivideAndConquer
+from rbla_secure.robustness.filters.fl_trust import FlTrust
+from rbla_secure.robustness.filters.geometric_median import GeometricMedian
+from rbla_secure.robustness.filters.norm_bound import NormBound
+from rbla_secure.robustness.filters.tier_dnc_cosine import TierDncCosine
+from rbla_secure.robustness.pre_steps.bucketing import Bucketing
+from rbla_secure.robustness.pre_steps.neighbor_mixing import NeighborMixing
+from rbla_secure.robustness.registry import build
 from rbla_secure.robustness.rules.clipping import centered_clipping, norm_bound
 from rbla_secure.robustness.rules.coordinatewise import coordinate_median, trimmed_mean
 from rbla_secure.robustness.rules.directional import fltrust
@@ -42,7 +51,9 @@ def step_of(updates: Updates) -> dict[int, Any]:
 
 
 def options(updates: Updates) -> FilterOptions:
-    return FilterOptions(bound=2.0, radius=2.0, reference=step_of(draw(updates.ranks.tolist(), 99)))
+    return FilterOptions(
+        settings=RobustnessConfig(bound=2.0, radius=2.0), reference=step_of(draw(updates.ranks.tolist(), 99))
+    )
 
 
 def run(
@@ -390,26 +401,54 @@ def test_buckets_leave_the_mean_as_it_is_full_or_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given_options", "message"),
+    ("kind", "parameters", "message"),
     [
-        (FilterName.NORM_BOUND, FilterOptions(), "`bound`"),
-        (FilterName.NORM_BOUND, FilterOptions(bound=-1.0), "bound"),
-        (FilterName.CENTERED_CLIPPING, FilterOptions(), "`radius`"),
-        (FilterName.CENTERED_CLIPPING, FilterOptions(radius=1.0, clipping_iterations=0), "iterations"),
-        (FilterName.FL_TRUST, FilterOptions(), "`reference`"),
-        (FilterName.FL_TRUST, FilterOptions(reference={0: np.zeros(3)}), "no direction"),
-        (FilterName.FL_TRUST, FilterOptions(reference={0: np.array([np.nan])}), "not finite"),
-        (FilterName.GEOMETRIC_MEDIAN, FilterOptions(smoothing=0.0), "nu"),
-        (FilterName.GEOMETRIC_MEDIAN, FilterOptions(median_iterations=0), "iterations"),
-        (FilterName.DIVIDE_AND_CONQUER, FilterOptions(coordinates=0), "coordinates"),
-        (FilterName.TIER_DNC_COSINE, FilterOptions(coordinates=0), "coordinates"),
+        (NormBound, {"bound": -1.0}, "bound"),
+        (CenteredClipping, {"radius": 0.0}, "radius"),
+        (CenteredClipping, {"radius": 1.0, "iterations": 0}, "iterations"),
+        (FlTrust, {"reference": {0: np.zeros(3)}}, "no direction"),
+        (FlTrust, {"reference": {0: np.array([np.nan])}}, "not finite"),
+        (GeometricMedian, {"nu": 0.0}, "nu"),
+        (GeometricMedian, {"iterations": 0}, "iterations"),
+        (DivideAndConquer, {"coordinates": 0}, "coordinates"),
+        (TierDncCosine, {"coordinates": 0}, "coordinates"),
     ],
 )
 def test_parameters_without_meaning_are_refused(
-    name: FilterName, given_options: FilterOptions, message: str
+    kind: type[Filter], parameters: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RobustnessError, match=message):
-        build(name, f=1, privacy_quorum=3, options=given_options)
+        kind(f=1, privacy_quorum=3, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        (FilterName.NORM_BOUND, "clip_norm"),
+        (FilterName.CENTERED_CLIPPING, "clip_norm"),
+        (FilterName.FL_TRUST, "reference"),
+    ],
+)
+def test_a_filter_must_be_given_what_it_cannot_do_without(name: FilterName, option: str) -> None:
+    with pytest.raises(RobustnessError, match=f"`{option}`"):
+        build(name, f=1, privacy_quorum=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "bound", "radius"),
+    [
+        (RobustnessConfig(), 0.75, 1.5),
+        (RobustnessConfig(bound=0.25, radius=0.5), 0.25, 0.5),
+    ],
+)
+def test_parameters_are_those_of_the_configuration(
+    settings: RobustnessConfig, bound: float, radius: float
+) -> None:
+    """Where they are 0 they follow from the clip norm; and the limit of a step knows the same bound."""
+    options = FilterOptions(settings=settings, clip_norm=1.5)
+
+    assert NormBound.of(1, 3, options).bound == NormBound.update_limit(options) == bound
+    assert CenteredClipping.of(1, 3, options).radius == radius
 
 
 @pytest.mark.parametrize(("f", "quorum"), [(-1, 3), (1, 0)])
@@ -424,10 +463,4 @@ def test_a_pre_step_promises_what_its_filter_promises() -> None:
     with pytest.raises(RobustnessError, match="f=2"):
         NeighborMixing(f=2, privacy_quorum=3, inner=inner)
     with pytest.raises(RobustnessError, match="size"):
-        build(
-            FilterName.NONE,
-            f=1,
-            privacy_quorum=3,
-            pre_step=PreStepName.BUCKETING,
-            options=FilterOptions(bucket_size=0),
-        )
+        Bucketing(f=1, privacy_quorum=3, inner=inner, size=0)

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rbla_secure.config import RobustnessConfig
 from rbla_secure.config.choices import FilterName, PreStepName
-from rbla_secure.robustness import pre_steps, selection
+from rbla_secure.robustness import selection
+from rbla_secure.robustness.filter import FilterOptions
+from rbla_secure.robustness.pre_steps import neighbor_mixing
 from rbla_secure.robustness.quorum import band_quorum, quorum_before_selection
-from rbla_secure.robustness.registry import FilterOptions, build, least_holders
+from rbla_secure.robustness.registry import build, least_holders
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from rbla_secure.robustness.verdicts import Filtered
 from tests.support.filtered import names
@@ -26,6 +29,7 @@ SELECTING = (
     FilterName.COSINE_TO_PREVIOUS,
     FilterName.TIER_DNC_COSINE,
 )
+ALONE = RobustnessConfig(bound=2.0, radius=2.0, bucket_size=1)
 COMBINATIONS = list(product(FilterName, PreStepName))
 
 
@@ -52,7 +56,9 @@ def applied(
 ) -> tuple[Filtered, float]:
     """What the filter makes of it, and how much of the attackers' direction is in the average: 1 is all, f / n an even share."""
     updates, previous, direction = hidden(holders, f, seed)
-    options = FilterOptions(bound=2.0, radius=2.0, reference=previous, bucket_size=pair)
+    options = FilterOptions(
+        settings=RobustnessConfig(bound=2.0, radius=2.0, bucket_size=pair), reference=previous
+    )
     least = 1 if name is FilterName.KRUM else 3
     found = build(name, f=f, privacy_quorum=least, pre_step=step, options=options).apply(
         updates, previous=previous, seed=seed
@@ -105,7 +111,7 @@ def test_with_two_f_and_one_the_attackers_have_two_thirds(
 ) -> None:
     """The control: a filter that opens the band over the quorum of the others averages what attackers send."""
     monkeypatch.setattr(selection, "quorum_before_selection", band_quorum)
-    monkeypatch.setattr(pre_steps, "quorum_before_selection", band_quorum)
+    monkeypatch.setattr(neighbor_mixing, "quorum_before_selection", band_quorum)
 
     shares = [applied(name, step, 2, 5, seed=seed)[1] for seed in range(20)]
 
@@ -127,14 +133,14 @@ def test_what_is_asked_before_a_run_is_what_the_filter_asks_in_it(
 ) -> None:
     """One number for the plan and for the filter, and bands open with exactly it; behind buckets of one as well."""
     least = least_holders(name, f=f, privacy_quorum=1, pre_step=step)
-    options = FilterOptions(bound=2.0, radius=2.0, reference={0: np.ones(WIDTH)}, bucket_size=1)
+    options = FilterOptions(settings=ALONE, reference={0: np.ones(WIDTH)})
     built = build(name, f=f, privacy_quorum=1, pre_step=step, options=options)
     assert built.quorum == least
 
     for holders in (least - 1, least):
         if holders > f:
             updates, previous, _ = hidden(holders, 0, 5)
-            along = FilterOptions(bound=2.0, radius=2.0, reference=previous, bucket_size=1)
+            along = FilterOptions(settings=ALONE, reference=previous)
             found = build(name, f=f, privacy_quorum=1, pre_step=step, options=along).apply(
                 updates, previous=previous, seed=1
             )

@@ -17,7 +17,6 @@ from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_attacks import canaries
 from rbla_secure.evaluation.privacy_attacks.canaries import ADAPTERS, Trial, client_level, example_level
 from rbla_secure.evaluation.privacy_attacks.gradients import ExampleGradients
-from rbla_secure.federation import noise_shares
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning.noise import views
@@ -26,6 +25,7 @@ from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.accounting import SampledSteps, epsilon, epsilon_of_steps
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import Release
+from rbla_secure.privacy.noise import mechanism as noise_mechanism
 from rbla_secure.privacy.one_run import OneRunAudit
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.tasks.base_model import build_mlp
@@ -108,7 +108,7 @@ def test_client_level_noise_keeps_its_claim_and_half_of_it_does_not(
     canaries = tuple(plan.ranks)
 
     ours = client_level(plan, canaries=canaries, seed=SEEDS[mechanism]).audit(delta=DELTA)
-    halved(monkeypatch, noise_shares)
+    halved(monkeypatch, noise_mechanism)
     faulty = client_level(plan, canaries=canaries, seed=SEEDS[mechanism]).audit(delta=DELTA)
 
     check(ours, claim_of(plan))

@@ -9,6 +9,7 @@ import pytest
 
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.session import ClientId
+from rbla_secure.config import RobustnessConfig
 from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.client.participant import Participant
@@ -28,8 +29,9 @@ from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.report.console import band_rows
 from rbla_secure.report.disclosure import what_each_party_learned
+from rbla_secure.robustness.filter import FilterOptions
 from rbla_secure.robustness.quorum import band_quorum
-from rbla_secure.robustness.registry import FilterOptions, build
+from rbla_secure.robustness.registry import build
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from rbla_secure.robustness.verdicts import Filtered
 from rbla_secure.run_folder.folder import RunFolder
@@ -204,9 +206,8 @@ def by_hand(plan: Plan, adapter: Adapter, *, previous: Any = None, seed: int = 1
         band.index: np.full(band.height * plan.layout.row_length, np.float64(np.float32(0.01)))
         for band in plan.bands
     }
-    options = FilterOptions(
-        bound=plan.config.clip_norm / 2, radius=plan.config.clip_norm, reference=reference
-    )
+    settings = RobustnessConfig(bound=plan.config.clip_norm / 2, radius=plan.config.clip_norm)
+    options = FilterOptions(settings=settings, reference=reference)
     found = build(
         wanted.filter,
         f=wanted.f,

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbla_secure.errors import RobustnessError
-from rbla_secure.robustness.rules import kappa
 from rbla_secure.robustness.rules.clipping import centered_clipping, norm_bound
 from rbla_secure.robustness.rules.coordinatewise import coordinate_median, trimmed_mean
 from rbla_secure.robustness.rules.directional import cosines, fltrust
@@ -20,6 +19,7 @@ from rbla_secure.robustness.rules.krum import krum, krum_scores, multi_krum
 from rbla_secure.robustness.rules.matrix import mean
 from rbla_secure.robustness.rules.mixing import bucketing, nearest_neighbor_mixing
 from rbla_secure.robustness.rules.spectral import divide_and_conquer, spectral_scores
+from tests.support import kappa
 from tests.support.properties import PROPERTY
 
 Array = Any

@@ -8,12 +8,9 @@ No rule has kappa < f / (n - 2f). The bounds below are those of Allouah et al. 2
 q = f / (n - 2f).
 """
 
-from rbla_secure.robustness.rules.matrix import check_count
-
 
 def lower_bound(n: int, f: int) -> float:
     """What no rule can beat."""
-    check_count("kappa", n, f, at_least=2 * f + 1)
     return f / (n - 2 * f)
 
 
@@ -35,5 +32,4 @@ def median_kappa(n: int, f: int) -> float:
 
 def mixed_kappa(n: int, f: int, kappa: float) -> float:
     """8 f / (n - f) (kappa + 1): a rule with `kappa` after nearest-neighbor mixing."""
-    check_count("kappa", n, f, at_least=2 * f + 1)
     return 8 * f / (n - f) * (kappa + 1)

@@ -1,4 +1,4 @@
-"""Filters over single updates: from everybody's update to the totals that the average is taken of. Plain mode, server.
+"""The interface of filters over single updates: from everybody's update to the totals of the average. Plain mode, server.
 
 A filter names what it stands against, opens only bands with as many holders as it needs against that
 (:meth:`Filter.least_holders`), and answers with a verdict on every client. Three families:
@@ -9,16 +9,21 @@ A filter names what it stands against, opens only bands with as many holders as 
   f and takes the RBLA mean of the others.
 
 No filter withstands noise added to single updates before it looks: filter what is free of noise, or claim one of both.
+
+Each filter is a file of its name in `rbla_secure/robustness/filters/` that defines `FILTER`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, field
+from typing import ClassVar, Self, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
 
+from rbla_secure.config import Config, RobustnessConfig
+from rbla_secure.errors import RobustnessError
 from rbla_secure.lora.update import BandTotal, RealVector
 from rbla_secure.robustness.quorum import band_quorum
 from rbla_secure.robustness.rules.matrix import combine
@@ -26,26 +31,88 @@ from rbla_secure.robustness.updates import BandUpdates, Updates
 from rbla_secure.robustness.verdicts import Filtered, Verdict
 
 Previous = Mapping[int, RealVector] | None
+T = TypeVar("T")
 Factors = npt.NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FilterOptions:
+    """The sources of a filter's own parameters.
+
+    Args:
+        settings: The table `robustness`, of which each filter reads its own keys.
+        clip_norm: L2 norm to which updates are clipped before the filter, in units of an update; None if it is not known.
+        reference: By band, the update of this round on public examples; None where no filter asks for it.
+    """
+
+    settings: RobustnessConfig = field(default_factory=RobustnessConfig)
+    clip_norm: float | None = None
+    reference: Mapping[int, RealVector] | None = None
+
+    @classmethod
+    def of(cls, config: Config, *, reference: Mapping[int, RealVector] | None = None) -> Self:
+        """Take those of a configuration."""
+        return cls(settings=config.robustness, clip_norm=config.clip_norm, reference=reference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Filter(ABC):
-    """What every filter is told.
+    """A filter over the updates of one round.
+
+    Attributes and class methods are asked before anything is built; limits on a round's step follow from them
+    (federation/step_bound.py).
 
     Args:
         f: Attackers to stand against, wherever they are.
         privacy_quorum: The fewest contributions whose average may be published.
 
+    Attributes:
+        keeps_quorum: Whether all holders that opened a band are averaged; if not, `privacy_quorum` of them may be left.
+        same_share_everywhere: Whether the average is made of updates that count with one share in all of their bands.
+        bounds_length: Whether no average is longer than what goes in.
+        needs_reference: Whether it compares with an update on public examples.
+        publishes_one_update: Whether an average may be the rows of one client, so that `privacy_quorum` must be 1.
+
     Raises:
         RobustnessError: f is negative, `privacy_quorum` below 1, or another number without meaning.
     """
+
+    keeps_quorum: ClassVar[bool] = False
+    same_share_everywhere: ClassVar[bool] = True
+    bounds_length: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = False
+    publishes_one_update: ClassVar[bool] = False
 
     f: int
     privacy_quorum: int
 
     def __post_init__(self) -> None:
         band_quorum(self.f, self.privacy_quorum)
+
+    @classmethod
+    def of(cls, f: int, privacy_quorum: int, options: FilterOptions) -> Self:  # noqa: ARG003
+        """Build it from a configuration.
+
+        Args:
+            f: Attackers to stand against.
+            privacy_quorum: The fewest contributions whose average may be published.
+            options: The sources of parameters of its own.
+
+        Raises:
+            RobustnessError: A parameter that it needs is missing or has no meaning.
+        """
+        return cls(f=f, privacy_quorum=privacy_quorum)
+
+    @classmethod
+    def stretch(cls, f: int) -> float:  # noqa: ARG003
+        """Return the factor >= 1 by which a squared average can exceed the mean of the squared updates."""
+        return 1.0
+
+    @classmethod
+    def update_limit(cls, options: FilterOptions) -> float:  # noqa: ARG003
+        """Return the L2 norm to which it shortens updates, in units of an update; infinite if it does not."""
+        return math.inf
 
     @classmethod
     def least_holders(cls, f: int, privacy_quorum: int) -> int:
@@ -91,19 +158,15 @@ class Filter(ABC):
         return opened, closed
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class NoFilter(Filter):
-    """The RBLA mean of every band. Stands against nothing but rank capture: that takes the quorum alone."""
+def needed(option: str, value: T | None) -> T:
+    """Return an option that a filter cannot do without.
 
-    def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
-        """As :meth:`Filter.apply`."""
-        opened, closed = self.opened(updates)
-        return Filtered(
-            totals={index: weighted_total(updates, band) for index, band in opened.items()},
-            verdicts=accept_all(updates, "no filter: everybody counts"),
-            closed=closed,
-        )
+    Raises:
+        RobustnessError: It was not given.
+    """
+    if value is None:
+        raise RobustnessError(f"this filter needs `{option}`")
+    return value
 
 
 def weighted_total(updates: Updates, band: BandUpdates, factors: Factors | None = None) -> BandTotal:

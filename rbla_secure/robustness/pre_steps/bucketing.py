@@ -1,79 +1,24 @@
-"""Steps before a filter, as filters around it: updates are mixed with their nearest, or averaged in random buckets."""
+"""Averages of random buckets (Karimireddy, He and Jaggi 2022, arXiv 2006.09365)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
 
-from rbla_secure.errors import RobustnessError
-from rbla_secure.robustness.filters import Filter, Previous
-from rbla_secure.robustness.quorum import quorum_before_selection
+from rbla_secure.robustness.filter import Filter, FilterOptions, Previous
+from rbla_secure.robustness.pre_step import PreStep, PreStepFilter
 from rbla_secure.robustness.rules.matrix import check_positive
-from rbla_secure.robustness.rules.mixing import nearest_neighbor_mixing
 from rbla_secure.robustness.updates import BandUpdates, Updates
 from rbla_secure.robustness.verdicts import Filtered, Verdict
 
 Positions = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PreStep(Filter):
-    """Something before `inner`, which promises the same as it.
-
-    Raises:
-        RobustnessError: f or `privacy_quorum` differ from those of `inner`.
-    """
-
-    inner: Filter
-
-    def __post_init__(self) -> None:
-        Filter.__post_init__(self)
-        if (self.f, self.privacy_quorum) != (self.inner.f, self.inner.privacy_quorum):
-            raise RobustnessError(
-                f"f={self.f}, privacy_quorum={self.privacy_quorum} must be those of the filter behind the pre-step: "
-                f"f={self.inner.f}, privacy_quorum={self.inner.privacy_quorum}"
-            )
-
-
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class NeighborMixing(PreStep):
-    """In each band every holder's rows become the mean of the n - f nearest holders' (NNM), then `inner`.
-
-    Verdicts of a selection behind it are on mixed rows, in which every client has a part in its neighbors'.
-
-    Each mixture leaves f holders out, so it needs as many as a selection does: of 2f + 1 the mean of the f + 1 nearest could be
-    attackers all but one, in every row that the filter behind sees. Of 3f + 1 every mixture has 2f + 1 parts, f + 1 of them
-    honest, and what a filter keeps of such rows has no larger share of attackers than they have.
-    """
-
-    @property
-    def quorum(self) -> int:
-        """The fewest holders of positive weight with which a band opens."""
-        return self.holders_before(self.inner.quorum, f=self.f, privacy_quorum=self.privacy_quorum)
-
-    @staticmethod
-    def holders_before(inner: int, *, f: int, privacy_quorum: int) -> int:
-        """What a band needs before mixing where the filter behind needs `inner` holders."""
-        return max(inner, quorum_before_selection(f, privacy_quorum))
-
-    def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
-        """As :meth:`Filter.apply`."""
-        opened, closed = self.opened(updates)
-        mixed = {
-            index: BandUpdates(holders=band.holders, values=nearest_neighbor_mixing(band.values, f=self.f))
-            for index, band in opened.items()
-        }
-        changed = Updates(clients=updates.clients, ranks=updates.ranks, weights=updates.weights, bands=mixed)
-        found = self.inner.apply(changed, previous=previous, seed=seed)
-        return Filtered(totals=found.totals, verdicts=found.verdicts, closed={**closed, **found.closed})
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Bucketing(PreStep):
+class Bucketing(PreStepFilter):
     """Random buckets of `size` clients of one rank tier are averaged, and `inner` filters the buckets.
 
     A bucket holds the bands of its tier. Up to f buckets may be bad, so a band now needs as many *buckets* as `inner` needs holders.
@@ -91,7 +36,7 @@ class Bucketing(PreStep):
         return self.inner.quorum
 
     def __post_init__(self) -> None:
-        PreStep.__post_init__(self)
+        PreStepFilter.__post_init__(self)
         check_positive("size", self.size)
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
@@ -143,3 +88,19 @@ def _averaged(updates: Updates, buckets: Sequence[Positions], size: int) -> Upda
         weights=weights,
         bands=bands,
     )
+
+
+@final
+class Buckets(PreStep):
+    """Random buckets of `robustness.bucket-size` clients of one rank are averaged before the filter."""
+
+    in_buckets: ClassVar[bool] = True
+
+    def before(self, inner: Filter, options: FilterOptions) -> Filter:
+        """As :meth:`PreStep.before`."""
+        return Bucketing(
+            f=inner.f, privacy_quorum=inner.privacy_quorum, inner=inner, size=options.settings.bucket_size
+        )
+
+
+PRE_STEP = Buckets()

@@ -22,7 +22,7 @@ ratios, chosen in advance or not (Denisov et al. 2022, arXiv 2202.08312, Theorem
 float64, and dividing by public weights look at nothing but y and a. ∎
 
 The ledger counts a client's whole column in the round that it takes part in, as one release of multiplier z; the columns of the last
-rounds are cut off and spend less. Each of the h rows is an integer vector with the slack of its own (noise.py): a release has h of them.
+rounds are cut off and spend less. Each of the h rows is an integer vector with the slack of its own (privacy/noise/__init__.py): a release has h of them.
 
 **When the matrix begins anew.** A band that stays closed, an aborted round and a process that ends leave no row; the next sum of the
 band is the first row of a new matrix. Rows before and after have noise of their own and hold disjoint parts of a client's
@@ -38,19 +38,25 @@ import math
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from protocols.primitives.prg import UniformStream
 from protocols.ring import IntegerVector
-from rbla_secure.errors import PrivacyError
+from rbla_secure.config import Config
+from rbla_secure.config.choices import Adjacency, Clipping
+from rbla_secure.errors import PlanError, PrivacyError
 from rbla_secure.lora.update import RealVector
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
+from rbla_secure.privacy.noise.kind import NoiseKind, configured_grid
+from rbla_secure.privacy.noise.mechanism import INDEPENDENT, CorrelatedNoise, Integers, NoisePlace, Values
+from rbla_secure.privacy.noise.server_noise import ServerGaussian
 
 # a_0: coefficients are whole sixteenths.
 UNIT = 16
-INDEPENDENT = (1,)
+# Of clients that take part in every round no noise can cancel.
+_LEAST_SEPARATION = 2
 
 
 def banded_root(width: int) -> tuple[int, ...]:
@@ -105,7 +111,7 @@ class _Row:
 
 
 @final
-class MatrixNoise:
+class MatrixNoise(CorrelatedNoise):
     """The server's state between the rounds of one process.
 
     Args:
@@ -180,3 +186,101 @@ class MatrixNoise:
         published = solved / column[0]
         rows.appendleft(_Row(summed=summed.copy(), published=published, clients=clients))
         return published
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandedMatrixGaussian(ServerGaussian):
+    """Noise of the server that takes back some of that of the rounds before.
+
+    Args:
+        column: a, of the matrix that combines the sums of rounds before noise is added.
+    """
+
+    column: tuple[int, ...] = INDEPENDENT
+
+    def component_stds(self, band: int) -> tuple[float, ...]:  # noqa: ARG002
+        """The whole of it at once, in every band, in units of the combined sums: sqrt(V)."""
+        return (column_norm(self.column) * math.sqrt(self.variance()),)
+
+    def released_std(self, band: int, rounds: int) -> float:
+        """As :meth:`GaussianMechanism.released_std`, of x'."""
+        return self.component_stds(band)[0] * step_growth(self.column, rounds) / self.column[0]
+
+    def open(
+        self,
+        sums: Integers,
+        stream: UniformStream,
+        *,
+        round_number: int,
+        clients: Collection[str],
+        correlated: CorrelatedNoise | None,
+    ) -> dict[int, Values]:
+        """As :meth:`GaussianMechanism.open`: x', which rests on the rounds before."""
+        if correlated is None:
+            raise AssertionError(
+                "a round of a banded matrix must come with what is kept of the rounds before"
+            )
+        stds = {index: self.component_stds(index)[0] for index in sums}
+        return dict(correlated.add(sums, stds, stream, round_number=round_number, clients=clients))
+
+    def correlated(self) -> CorrelatedNoise:
+        """As :meth:`GaussianMechanism.correlated`: the last rows of every band."""
+        return MatrixNoise(self.column)
+
+
+@final
+class BandedMatrixKind(NoiseKind):
+    """The server adds all of it, and clients take part in turns, rounds apart."""
+
+    place: ClassVar[NoisePlace] = BandedMatrixGaussian.place
+    takes_turns: ClassVar[bool] = True
+
+    def check(self, config: Config) -> None:
+        """As :meth:`NoiseKind.check`: noise is scaled for clients whose rounds are apart."""
+        privacy = config.privacy
+        if not config.noise_multiplier:
+            raise PlanError("privacy.mechanism=banded-matrix must have noise-multiplier above 0")
+        if privacy.adjacency is not Adjacency.ZERO_OUT or privacy.clipping is Clipping.ADAPTIVE:
+            raise PlanError(
+                "privacy.mechanism=banded-matrix must have privacy.adjacency=zero-out and a fixed clip: the schedule of who takes part "
+                "is public, and the noise of all rounds is scaled for one norm"
+            )
+        if not _LEAST_SEPARATION <= privacy.separation <= config.rounds:
+            raise PlanError(
+                f"privacy.separation={privacy.separation} must lie in {_LEAST_SEPARATION}..{config.rounds} (rounds) with privacy.mechanism=banded-matrix: of "
+                "clients that take part in every round no noise can cancel"
+            )
+        for name, tier in sorted(config.tiers.items()):
+            if tier.clients < privacy.separation:
+                raise PlanError(
+                    f"tiers.{name}.clients={tier.clients} must be >= privacy.separation={privacy.separation}: one of them takes part in "
+                    "every round"
+                )
+            if tier.rounds_apart < privacy.separation:
+                raise PlanError(
+                    f"tiers.{name}.cohort={tier.cohort} must be 1..{tier.clients // privacy.separation}: of {tier.clients} clients no more "
+                    f"can take part in a round and stay away from {privacy.separation - 1} rounds"
+                )
+
+    def assumptions(self, config: Config) -> list[str]:
+        """As :meth:`NoiseKind.assumptions`: the turns, and what is left of the noise."""
+        left = noise_left(_column(config), config.rounds)
+        text = (
+            f"a client takes part once in {config.privacy.separation} rounds at most: its turns are public, and it refuses every "
+            f"other round; noise that cancels over rounds leaves {left:.3f} of what independent noise of the same epsilon would "
+            "leave in the adapter (root mean square over rounds, nobody dropping out)"
+        )
+        return [text]
+
+    def build(self, config: Config, common: Mapping[str, Any], *, ring_bits: int) -> BandedMatrixGaussian:  # noqa: ARG002
+        """As :meth:`NoiseKind.build`, on the configured grid."""
+        return BandedMatrixGaussian(quantizer=configured_grid(config), column=_column(config), **common)
+
+
+def _column(config: Config) -> tuple[int, ...]:
+    """No wider than a client's rounds are apart."""
+    return banded_root(min(config.privacy.separation, config.rounds))
+
+
+KIND = BandedMatrixKind()

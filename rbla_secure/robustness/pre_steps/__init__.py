@@ -1,0 +1,1 @@
+"""Steps before a filter: one file each, which bears the name that a configuration gives it."""
