@@ -16,9 +16,8 @@ import numpy as np
 from torch import nn
 
 from protocols.clock import SYSTEM_CLOCK
-from protocols.homomorphic.parties.server import HomomorphicServer
 from protocols.identity.trust import ThrowawayAuthority
-from protocols.interface import SecureSum, SumClient, SumServer
+from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
 from rbla_secure.config import Config
@@ -170,22 +169,21 @@ class _Observed(SecureSum):
         """Those of the sum."""
         return self._secure_sum.stages
 
-    def client(self, session: Session, me: ClientId) -> SumClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
         """That of the sum."""
-        return self._secure_sum.client(session, me)
+        return self._secure_sum.client(session, me, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> SumServer:
         """That of the sum, remembered."""
         self._server = self._secure_sum.server(session)
         return self._server
 
-    def screened_out(self, session: Session) -> frozenset[ClientId]:
+    @property
+    def screened_out(self) -> frozenset[ClientId]:
         """Whose update the server has a verdict against; nobody's where nothing is screened."""
-        if not isinstance(self._server, HomomorphicServer):
-            return frozenset()
-        return frozenset(
-            session.client_at(position) for position, told in self._server.screened.items() if told.reason
-        )
+        return frozenset(self._server.screened_out if self._server is not None else ())
 
 
 class _Run:
@@ -270,7 +268,7 @@ class _Run:
             attackers,
             cohort - attackers,
             partial(kept_from_input, self._faults),
-            screened=self._secure_sum.screened_out(self._session),
+            screened=self._secure_sum.screened_out,
             failures=self._failures.of,
         )
 
