@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from protocols.clock import SYSTEM_CLOCK
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.session import RUN_ID_SIZE, ClientId, Session
@@ -38,12 +39,12 @@ from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.server.defence import Filtering, Reference
 from rbla_secure.federation.server.opened_totals import matrix_noise
 from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.federation.server.sessions import clip_norm
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.modes import build_secure_sum, start_services
 from rbla_secure.planning.noise import counts_before
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
@@ -210,15 +211,17 @@ class _Run:
         self._adapter: Adapter | None = None
         self._failures = Failures()
         self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
-        services = HomomorphicRoles(plan) if plan.mode.needs_services else None
+        services = start_services(plan)
         if services is not None:
             ending.callback(services.close)
         authority = _authority(plan, services)
         trust = authority.trust(int(time.time())) if authority is not None else None
         roles = (
-            services.set_up(trust, self._last_step) if services is not None and trust is not None else None
+            services.set_up(trust, self._last_step.by_band)
+            if services is not None and trust is not None
+            else None
         )
-        self._secure_sum = _Observed(plan.secure_sum(trust, roles=roles))
+        self._secure_sum = _Observed(build_secure_sum(plan, trust, roles=roles))
         self._cohorts = SecretCohorts.of(plan)
         self._exchange = self._connected(plan, base, data, authority, attack)
         ending.callback(self._exchange.end)
@@ -391,7 +394,7 @@ class _Run:
                 contribute=self._failures.contributing(name, contribute),
                 draws=self._cohorts.draws_of(name) if self._cohorts is not None else None,
             )
-        secure_sum = plan.secure_sum(authority.view if authority is not None else None)
+        secure_sum = build_secure_sum(plan, authority.view if authority is not None else None)
         self._faults = Faults(
             rate=plan.config.dropout_rate,
             seed=plan.config.seed,
@@ -430,8 +433,8 @@ def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthor
 
 def _side_of(plan: Plan, authority: ThrowawayAuthority | None, name: ClientId) -> SecureSum:
     if authority is None:
-        return plan.secure_sum(None, None)
-    return plan.secure_sum(authority.view, authority.identity(name))
+        return build_secure_sum(plan, None, None)
+    return build_secure_sum(plan, authority.view, authority.identity(name))
 
 
 def _rejected(outcomes: list[RoundOutcome], counts: Callable[[ClientId], bool]) -> float | None:

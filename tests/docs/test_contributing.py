@@ -66,7 +66,6 @@ def test_an_import_against_the_ladder_is_found() -> None:
         ("AverageRule", "rbla_secure/federation/round.py"),
         ("FilterName", "rbla_secure/robustness/registry.py"),
         ("FilterName", "rbla_secure/federation/step_bound.py"),
-        ("SecureSumMode", "rbla_secure/planning/modes/__init__.py"),
         ("Mechanism", "rbla_secure/planning/noise.py"),
     ],
 )

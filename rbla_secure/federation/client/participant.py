@@ -169,7 +169,9 @@ class Participant:
         if data in self._open:
             return self._open[data]
         session = Session.from_bytes(
-            data, most_members=members_per_round(self._plan.config), most_segments=self._plan.most_segments
+            data,
+            most_members=members_per_round(self._plan.config),
+            most_segments=self._plan.segmentation.most_segments,
         )
         # The plan's own, which is the same: what was worked out of it is not worked out again.
         session = self._planned(session)

@@ -30,6 +30,7 @@ from rbla_secure.federation.server import opened_totals
 from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.ledger import Ledger, Observer
@@ -606,7 +607,7 @@ def test_a_secure_sum_wants_every_seed() -> None:
     seeds = component_seeds(plan, session, "large-01")
 
     with pytest.raises(InputError, match="1 extra secrets must be 2"):
-        plan.secure_sum().client(session, "large-01", extra_secrets={**seeds, 0: seeds[0][:1]})
+        build_secure_sum(plan).client(session, "large-01", extra_secrets={**seeds, 0: seeds[0][:1]})
 
 
 # --- refusals ---
