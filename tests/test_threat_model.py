@@ -704,7 +704,9 @@ def _watch(function: object, watched: Callable[[int], bytes], monkeypatch: pytes
 
 
 def _watched_client(watched: Callable[[int], bytes]) -> Callable[..., MaskingClient]:
-    return lambda self, session, me: MaskingClient(self.terms(session), me, self._identity, watched)
+    return lambda self, session, me, extra_secrets: MaskingClient(
+        self.terms(session), me, self._identity, watched, extra_secrets=extra_secrets
+    )
 
 
 def test_claim_12_the_default_source_is_the_operating_systems() -> None:
