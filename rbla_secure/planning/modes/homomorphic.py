@@ -56,7 +56,7 @@ class HomomorphicMode(Mode):
         )
 
     def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
-        """The server learns sums, and what screening tells it; the services what they are sent."""
+        """Say that the server learns sums and what screening tells it, and the services what they are sent."""
         return [
             Learned(
                 "server",
@@ -67,7 +67,7 @@ class HomomorphicMode(Mode):
         ]
 
     def start_services(self, plan: "Plan") -> HomomorphicRoles:
-        """Decryptor and worker, and where the plan has them verifier or screener, each in a process of its own."""
+        """Start decryptor and worker, and where the plan has them verifier or screener, each in a process of its own."""
         return HomomorphicRoles(charge_of(plan))
 
     def check(self, config: Config) -> None:

@@ -56,7 +56,7 @@ class MaskingMode(Mode):
         )
 
     def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
-        """The server learns sums; with clients that tell it their parts, less than that of the others."""
+        """Say that the server learns sums, and what it learns with clients that tell it their parts."""
         removed = _removed(plan) if opened.counts else ""
         return [
             Learned(
@@ -154,7 +154,7 @@ def _of_groups(config: Config) -> list[str]:
 
 
 def _removed(plan: "Plan") -> str:
-    """What the server is told of the clients' noise."""
+    """Say what the server is told of the clients' noise."""
     if plan.mechanism is None or not any(shares.recovered for shares in plan.mechanism.bands):
         return ""
     return ", and the noise that it took off them because nobody's drop-out needed it"

@@ -40,7 +40,7 @@ class PlainMode(Mode):
         )
 
     def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:  # noqa: ARG002
-        """The server reads everything that clients send."""
+        """Say that the server reads everything that clients send."""
         return [Learned("server", f"every update of every client; {PUBLIC}", "the clients' examples")]
 
     def warnings(self, config: Config) -> list[str]:  # noqa: ARG002

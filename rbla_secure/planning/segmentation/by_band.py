@@ -33,12 +33,12 @@ class BandSegmentation(Segmentation):
 
     @property
     def most_segments(self) -> int:
-        """One a band."""
+        """As many as there are bands."""
         return len(self.bands)
 
     @property
     def quorum(self) -> int:
-        """That of a band."""
+        """The holders with which a band may open."""
         return row_quorum(self.config)
 
     @property
@@ -47,7 +47,7 @@ class BandSegmentation(Segmentation):
         return None
 
     def segments(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Segment, ...]:  # noqa: ARG002
-        """The holders of a band are its members, or where uploads are padded everybody is."""
+        """Make the holders of each band its members, or everybody where uploads are padded."""
         return tuple(self._segment(band, cohort) for band in self.opening)
 
     def _segment(self, band: Band, cohort: tuple[ClientId, ...]) -> Segment:
@@ -67,17 +67,17 @@ class BandSegmentation(Segmentation):
         )
 
     def groups(self, session: Session) -> tuple[Group, ...]:  # noqa: ARG002
-        """None."""
+        """Name none: there is one sum a band."""
         return ()
 
     def bands_of(self, client: ClientId) -> tuple[Band, ...]:
-        """Those held, without bands that can never open."""
+        """Select the bands held, without those that can never open."""
         return tuple(band for band in self.opening if band.stop <= self.ranks[client])
 
     def uploaded(
         self, session: Session, client: ClientId, bands: Vectors[Number]
     ) -> dict[int, npt.NDArray[Number]]:
-        """Drop bands without a segment; zeros, of weight zero, for those that a client uploads without holding them."""
+        """Drop bands without a segment, and add zeros, of weight zero, for those that a client uploads without holding them."""
         found = {index: values for index, values in bands.items() if index < len(session.segments)}
         dtype = next(iter(bands.values())).dtype
         for segment in session.segments_of(client):
@@ -90,19 +90,19 @@ class BandSegmentation(Segmentation):
         client: ClientId,  # noqa: ARG002
         uploaded: Vectors[Number],
     ) -> dict[int, npt.NDArray[Number]]:
-        """A segment has the index of its band."""
+        """Return the bands as they are: a segment has the index of its band."""
         return dict(uploaded)
 
     def by_band(self, session: Session, index: int, summed: IntegerVector) -> dict[int, IntegerVector]:  # noqa: ARG002
-        """A segment is its band."""
+        """Return the sum under the index of its band, which is that of the segment."""
         return {index: summed}
 
     def refused_bands(self, refused: Mapping[int, str]) -> dict[int, str]:
-        """A segment is its band."""
+        """Name the bands of the same indices."""
         return dict(refused)
 
     def present(self, session: Session, arrived: Collection[ClientId]) -> dict[int, int]:
-        """Uploaders of each band whose holders meet the quorum."""
+        """Count the uploaders of each band whose holders meet the quorum."""
         there = set(arrived)
         return {
             segment.index: len(there.intersection(segment.members))
@@ -111,27 +111,27 @@ class BandSegmentation(Segmentation):
         }
 
     def least_present(self, band: Band, absent: int) -> int:
-        """All uploaders but those, and no fewer than the quorum."""
+        """Count all uploaders but those, and no fewer than the quorum."""
         _, holders = bands_and_holders(self.config)[band.index]
         return max(self.quorum, holders + self.noise_of_others(band.index) - absent)
 
     def smallest_sum(self, session: Session, band: Band) -> tuple[ClientId, ...]:
-        """All holders: there is one sum."""
+        """Name all holders: there is one sum."""
         return self._holders(band, session.members)
 
     def spare(self, session: Session, band: Band) -> int:
-        """Holders beyond the quorum; where everybody uploads the band, those who do not hold it close nothing."""
+        """Count holders beyond the quorum, and padding clients: those who do not hold the band close nothing."""
         holders = len(self._holders(band, session.members))
         others = len(session.members) - holders if self._padded else 0
         return holders - band_quorum(self.config, holders) + others
 
     def noise_of_others(self, index: int) -> int:
-        """Nobody's, unless uploads are padded."""
+        """Count the clients that pad the band; nobody where uploads are not padded."""
         _, holders = bands_and_holders(self.config)[index]
         return members_per_round(self.config) - holders if self._padded else 0
 
     def votes(self, least_weight: float) -> Votes:
-        """Holders, or buckets of them; a filter may keep fewer than the quorum that was there."""
+        """Count holders, or buckets of them; a filter may keep fewer than the quorum that was there."""
         config, wanted = self.config, self.config.robustness
         if wanted.pre_step is PreStepName.BUCKETING:
             counts = [count for _, count in band_buckets(config)]

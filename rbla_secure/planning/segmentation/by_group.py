@@ -30,32 +30,32 @@ class GroupSegmentation(Segmentation):
 
     @property
     def most_segments(self) -> int:
-        """One a group; everybody holds the lowest band."""
+        """As many as there are groups: all of them hold the lowest band."""
         return len(band_groups(self.config)[0][1])
 
     @property
     def quorum(self) -> int:
-        """That of a group."""
+        """The members with which a group may open."""
         return self.config.min_holders
 
     @property
     def rule_across(self) -> AcrossRule | None:
-        """As configured."""
+        """The configured rule."""
         return self.config.robustness.group_rule
 
     def segments(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Segment, ...]:
-        """Nobody outside a group's tier is in it."""
+        """Make each group a segment: nobody outside its tier is in it."""
         return tuple(
             Segment(index=index, length=sum(self._lengths(group)), members=group.members, quorum=self.quorum)
             for index, group in enumerate(self._groups(round_number, cohort))
         )
 
     def groups(self, session: Session) -> tuple[Group, ...]:
-        """As they are drawn for its round."""
+        """Draw the groups of its round again."""
         return self._groups(session.round, session.members)
 
     def _groups(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Group, ...]:
-        """Drawn by seed, round and cohort alone: a server cannot try runs and attempts until it likes the groups.
+        """Draw groups by seed, round and cohort alone: a server cannot try runs and attempts until it likes them.
 
         They are the same in every repetition, after every interruption, and whatever the secure sum.
         """
@@ -65,7 +65,7 @@ class GroupSegmentation(Segmentation):
         return draw_groups(ranks, group_size=self.config.robustness.group_size, seed=seed)
 
     def bands_of(self, client: ClientId) -> tuple[Band, ...]:
-        """All that it holds: they open as one."""
+        """Select all that it holds: they open as one."""
         return held_bands(self.bands, self.ranks[client])
 
     def uploaded(
@@ -74,18 +74,18 @@ class GroupSegmentation(Segmentation):
         client: ClientId,  # noqa: ARG002
         bands: Vectors[Number],
     ) -> dict[int, npt.NDArray[Number]]:
-        """All bands that a client holds."""
+        """Return all bands that a client holds."""
         return dict(bands)
 
     def by_segment(
         self, session: Session, client: ClientId, uploaded: Vectors[Number]
     ) -> dict[int, npt.NDArray[Number]]:
-        """One vector of all bands, the lowest first."""
+        """Join all bands to one vector, the lowest first."""
         (segment,) = session.segments_of(client)
         return {segment.index: np.concatenate([uploaded[index] for index in sorted(uploaded)])}
 
     def by_band(self, session: Session, index: int, summed: IntegerVector) -> dict[int, IntegerVector]:
-        """The inverse of :meth:`by_segment`."""
+        """Cut the sum of a group, the inverse of :meth:`by_segment`."""
         group = self.groups(session)[index]
         ends = np.cumsum(self._lengths(group))
         parts = np.split(summed, ends[:-1])
@@ -94,11 +94,11 @@ class GroupSegmentation(Segmentation):
         }
 
     def refused_bands(self, refused: Mapping[int, str]) -> dict[int, str]:  # noqa: ARG002
-        """None: a group that stayed closed is no band."""
+        """Name none: a group that stayed closed is no band."""
         return {}
 
     def present(self, session: Session, arrived: Collection[ClientId]) -> dict[int, int]:
-        """Of each band: the members of the smallest group that may open it. All readers are counted as seeing what it shows."""
+        """Count the members of the smallest group that may open a band; all readers are counted as seeing what it shows."""
         there, found = set(arrived), dict[int, int]()
         for group, segment in zip(self.groups(session), session.segments, strict=True):
             count = len(there.intersection(segment.members))
@@ -108,24 +108,24 @@ class GroupSegmentation(Segmentation):
         return found
 
     def least_present(self, band: Band, absent: int) -> int:  # noqa: ARG002
-        """The quorum: the absent may all be of one group."""
+        """Give the quorum: the absent may all be of one group."""
         return self.quorum
 
     def smallest_sum(self, session: Session, band: Band) -> tuple[ClientId, ...]:
-        """The smallest group that holds the band."""
+        """Name the members of the smallest group that holds the band."""
         return min((group.members for group in self.groups(session) if group.rank >= band.stop), key=len)
 
     def spare(self, session: Session, band: Band) -> int:
-        """Members beyond the quorum of a group."""
+        """Count members beyond the quorum of a group."""
         size = len(self.smallest_sum(session, band))
         return size - group_quorum(self.config, size)
 
     def noise_of_others(self, index: int) -> int:  # noqa: ARG002
-        """Nobody's: all members of a group hold its bands."""
+        """Count nobody: all members of a group hold its bands."""
         return 0
 
     def votes(self, least_weight: float) -> Votes:  # noqa: ARG002
-        """Groups, each with one vote."""
+        """Count groups, each with one vote."""
         counts = [len(sizes) for _, sizes in band_groups(self.config)]
         return Votes(counts=counts, quorum=2 * self.config.robustness.f + 1, least_weight=1.0)
 

@@ -1,4 +1,4 @@
-"""What a cut of uploads into segments must answer."""
+"""The questions that every cut of uploads into segments answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
