@@ -27,16 +27,20 @@ Guarantees, tested for every implementation by one conformance class:
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import numpy as np
 
 from protocols.errors import InputError
+from protocols.primitives.secret import Secret
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Segment, Session
 from protocols.wire import DIGEST_SIZE
+
+# By segment of a client: secrets of 32 bytes that it shares with the others, as many as the segment has room for.
+ExtraSecrets = Mapping[int, Sequence[Secret]]
 
 
 @final
@@ -140,6 +144,11 @@ class SumServer(ABC):
         return {}
 
     @property
+    def screened_out(self) -> Mapping[ClientId, str]:
+        """By client whose input was judged alone and left out before it was added: why. Empty where nothing is screened."""
+        return {}
+
+    @property
     @abstractmethod
     def contributors(self) -> tuple[ClientId, ...] | None:
         """Whose inputs will be in what opens, increasing; None until that is fixed.
@@ -162,10 +171,12 @@ class SecureSum(ABC):
     Attributes:
         name: How it is called.
         input_stage: The stage that takes the inputs.
+        shares_secrets: Whether clients can share further secrets with each other, which a rule of the session gives out.
     """
 
     name: ClassVar[str]
     input_stage: ClassVar[str]
+    shares_secrets: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -178,12 +189,37 @@ class SecureSum(ABC):
         return self.input_stage
 
     @abstractmethod
-    def client(self, session: Session, me: ClientId) -> SumClient:
-        """The client side for one member."""
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
+        """Open the client side for one member.
+
+        Args:
+            session: The terms.
+            me: The member.
+            extra_secrets: What it shares with the others besides; only where `shares_secrets`.
+
+        Raises:
+            RosterError: It is no member.
+            InputError: Extra secrets are given to a secure sum that shares none.
+        """
 
     @abstractmethod
     def server(self, session: Session) -> SumServer:
         """The server side."""
+
+
+def refuse_extra_secrets(secure_sum: SecureSum, extra_secrets: ExtraSecrets | None) -> None:
+    """Refuse secrets that a secure sum does not share: whoever gives them relies on their being given out.
+
+    Raises:
+        InputError: There are any.
+    """
+    if extra_secrets:
+        raise InputError(
+            f"secure sum {secure_sum.name} shares no extra secrets of its clients, and was given those of segments "
+            f"{sorted(extra_secrets)}: use one that does, or give none"
+        )
 
 
 def check_inputs(session: Session, me: ClientId, inputs: Mapping[int, SegmentInput]) -> None:

@@ -11,6 +11,7 @@ from protocols.codec import U8, U16, Digest, Fixed, Given, Vector
 from protocols.containers import ByPosition, Pair
 from protocols.errors import BelowThresholdError, ContextError, InputError, RosterError, StageError
 from protocols.interface import (
+    ExtraSecrets,
     SecureSum,
     SegmentInput,
     SumClient,
@@ -19,6 +20,7 @@ from protocols.interface import (
     check_binding,
     check_inputs,
     reason_to_reject,
+    refuse_extra_secrets,
 )
 from protocols.message import Message
 from protocols.ring import IntegerVector, RingVector, centred, to_ring
@@ -268,8 +270,11 @@ class Plain(SecureSum):
         """One."""
         return (self.input_stage,)
 
-    def client(self, session: Session, me: ClientId) -> PlainClient:
-        """The client side for one member."""
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> PlainClient:
+        """Open the client side for one member."""
+        refuse_extra_secrets(self, extra_secrets)
         return PlainClient(session, me)
 
     def server(self, session: Session) -> PlainServer:

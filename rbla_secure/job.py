@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from protocols.clock import SYSTEM_CLOCK
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.identity.trust import YEAR_SECONDS, ThrowawayAuthority, TrustStore
 from rbla_secure.assembly import guard_of, reference_of, trainer_of
 from rbla_secure.atomic_files import replace_folder, write_atomic
@@ -26,12 +27,12 @@ from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.server.defence import Filtering
 from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.spending import check_spent
 from rbla_secure.federation.step_bound import WINDOW
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files, find_linear
 from rbla_secure.planning.band_weights import band_weights, weights_used
+from rbla_secure.planning.modes import build_secure_sum, start_services
 from rbla_secure.planning.opening import opening_rule
 from rbla_secure.planning.plan import Plan
 from rbla_secure.report.console import ConsoleReport
@@ -90,12 +91,14 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
 
         # Everyone's identity: certified by an authority that lives as long as this process. Decryptor, verifier and
         # worker live in processes of their own.
-        services = _services(plan)
+        services = start_services(plan)
         if services is not None:
             ending.callback(services.close)
         authority, trust = _enrol(plan, services)
         last_step = LastStep(plan)
-        roles = services.set_up(trust, last_step) if services is not None and trust is not None else None
+        roles = (
+            services.set_up(trust, last_step.by_band) if services is not None and trust is not None else None
+        )
 
         # The rounds.
         cohorts = SecretCohorts.of(plan)
@@ -103,7 +106,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         ending.callback(exchange.end)
         coordinator = Coordinator(
             plan=plan,
-            secure_sum=plan.secure_sum(trust, roles=roles),
+            secure_sum=build_secure_sum(plan, trust, roles=roles),
             folder=folder,
             exchange=exchange,
             evaluate=lambda adapter: _pair(scorer, adapter),
@@ -115,7 +118,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             cohorts=cohorts,
             direction=services.direction if services is not None else lambda: b"",
         )
-        if plan.screening is not None or coordinator.filtering is not None:
+        if plan.mode.screens(plan.config) or coordinator.filtering is not None:
             last_step.recall(chain([coordinator.initial_adapter()], folder.adapters(plan)))
         if services is not None:
             services.recall(folder.direction())
@@ -219,11 +222,6 @@ def _on_disk(folder: RunFolder, base: nn.Sequential) -> nn.Sequential:
     return load_base(path)
 
 
-def _services(plan: Plan) -> HomomorphicRoles | None:
-    """The services that the plan's secure sum needs."""
-    return HomomorphicRoles(plan) if plan.mode.needs_services else None
-
-
 def _costs(services: HomomorphicRoles | None, *, rounds: int) -> list[ServiceCost]:
     """What each service was sent in so many rounds, and how long it took; nothing if there were none."""
     channels = services.channels() if services is not None and rounds else {}
@@ -273,7 +271,7 @@ def _exchange(
 
         identity = authority.identity(name) if authority is not None else None
         trust = authority.view if authority is not None else None
-        secure_sum = plan.secure_sum(trust, identity)
+        secure_sum = build_secure_sum(plan, trust, identity)
         return Participant(
             name,
             plan=plan,
@@ -287,7 +285,7 @@ def _exchange(
     participants = {
         name: participant(name, examples) for name, examples in zip(plan.ranks, data.clients, strict=True)
     }
-    secure_sum = plan.secure_sum(authority.view if authority is not None else None)
+    secure_sum = build_secure_sum(plan, authority.view if authority is not None else None)
     faults = Faults(
         rate=plan.config.dropout_rate,
         seed=plan.config.seed,

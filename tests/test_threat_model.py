@@ -71,6 +71,7 @@ from rbla_secure.identities.folders import load_identity
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import pack, rank_bands
 from rbla_secure.lora.update import BoundedUpdate, ClientUpdate, PackedUpdate
+from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.clipping import clip
 from rbla_secure.privacy.quantize import Quantizer, quantize
@@ -658,7 +659,7 @@ def test_claim_12_secrets_are_fresh_from_the_system_and_reach_neither_text_nor_d
         name: Participant(
             name,
             plan=plan,
-            secure_sum=plan.secure_sum(authority.view, authority.identity(name)),
+            secure_sum=build_secure_sum(plan, authority.view, authority.identity(name)),
             train=steady(0.01),
             examples=10,
         )
@@ -668,7 +669,7 @@ def test_claim_12_secrets_are_fresh_from_the_system_and_reach_neither_text_nor_d
     stopwatch = Stopwatch()
     coordinator = Coordinator(
         plan=plan,
-        secure_sum=plan.secure_sum(authority.view),
+        secure_sum=build_secure_sum(plan, authority.view),
         folder=folder,
         exchange=InMemory(people),
         evaluate=lambda _adapter: (0.0, 0.0),
@@ -703,7 +704,9 @@ def _watch(function: object, watched: Callable[[int], bytes], monkeypatch: pytes
 
 
 def _watched_client(watched: Callable[[int], bytes]) -> Callable[..., MaskingClient]:
-    return lambda self, session, me: MaskingClient(self.terms(session), me, self._identity, watched)
+    return lambda self, session, me, extra_secrets: MaskingClient(
+        self.terms(session), me, self._identity, watched, extra_secrets=extra_secrets
+    )
 
 
 def test_claim_12_the_default_source_is_the_operating_systems() -> None:
@@ -961,13 +964,13 @@ def test_claim_15_a_revoked_client_costs_the_federation_nobody_else(profile: str
         name: Participant(
             name,
             plan=plan,
-            secure_sum=plan.secure_sum(trust, authority.identity(name)),
+            secure_sum=build_secure_sum(plan, trust, authority.identity(name)),
             train=steady(0.01),
             examples=10,
         )
         for name in plan.ranks
     }
-    conversation = Conversation(plan, first_session(plan), plan.secure_sum(trust))
+    conversation = Conversation(plan, first_session(plan), build_secure_sum(plan, trust))
     network = InMemory(people)
     prepare_round(conversation, network)
 

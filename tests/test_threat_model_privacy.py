@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError, RefusalError
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.messages import StageReply
 from rbla_secure.federation.noise_shares import noise_key
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.forecast import forecast

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.planning.warnings import warnings
 from rbla_secure.run_folder.audit_log import EventKind, read_events
 from rbla_secure.run_folder.records import RoundRecord

@@ -10,7 +10,7 @@ from protocols.homomorphic.screening.screening import Screening
 from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.terms import Services, Terms
 from protocols.identity.trust import Identity, TrustStore
-from protocols.interface import SecureSum
+from protocols.interface import ExtraSecrets, SecureSum, refuse_extra_secrets
 from protocols.session import ClientId, Session
 
 
@@ -85,8 +85,11 @@ class Homomorphic(SecureSum):
             screening=self._screening,
         )
 
-    def client(self, session: Session, me: ClientId) -> HomomorphicClient:
-        """The client side for one member."""
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> HomomorphicClient:
+        """Open the client side for one member."""
+        refuse_extra_secrets(self, extra_secrets)
         if self._identity is None or self._identity.client != me:
             raise RosterError(f"{me} has no identity to sign with")
         return HomomorphicClient(self.terms(session), me, self._identity)

@@ -8,14 +8,14 @@ the state that makes it legal, one message and the randomness it uses, and retur
 state holds only what later steps need; the last one holds no secret.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar, final
 
 from protocols.errors import BelowThresholdError, SealError, WireError
 from protocols.identity.trust import Identity
-from protocols.interface import SegmentInput, check_inputs
+from protocols.interface import ExtraSecrets, SegmentInput, check_inputs
 from protocols.masking import checks
 from protocols.masking.masks import SEED_SIZE, SegmentMasks
 from protocols.masking.messages import (
@@ -43,7 +43,6 @@ from protocols.session import ClientId, Segment
 
 State = TypeVar("State")
 Message = TypeVar("Message")
-ExtraSecrets = Mapping[int, Sequence[Secret]]
 
 
 class Step(NamedTuple, Generic[State, Message]):

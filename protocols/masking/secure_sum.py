@@ -5,7 +5,15 @@ from typing import final
 
 from protocols.errors import RosterError, SessionError, StageError
 from protocols.identity.trust import Identity, TrustStore
-from protocols.interface import SecureSum, SegmentInput, SumClient, SumResult, SumServer, check_binding
+from protocols.interface import (
+    ExtraSecrets,
+    SecureSum,
+    SegmentInput,
+    SumClient,
+    SumResult,
+    SumServer,
+    check_binding,
+)
 from protocols.masking import client as steps
 from protocols.masking.checks import check_extra_secrets, check_own
 from protocols.masking.messages import KeyDirectory, ShareDelivery, SurvivorList, SurvivorSignatures
@@ -45,7 +53,7 @@ class MaskingClient(SumClient):
         identity: Identity | None = None,
         random_bytes: RandomBytes = SYSTEM_RANDOM,
         *,
-        extra_secrets: steps.ExtraSecrets | None = None,
+        extra_secrets: ExtraSecrets | None = None,
     ) -> None:
         super().__init__()
         terms.session.position(me)
@@ -237,6 +245,7 @@ class Masking(SecureSum):
 
     name = "masking"
     input_stage = MaskInput.name
+    shares_secrets = True
 
     def __init__(
         self,
@@ -262,7 +271,7 @@ class Masking(SecureSum):
         return Terms(session=session, profile=self.profile, trust=self._trust)
 
     def client(
-        self, session: Session, me: ClientId, *, extra_secrets: steps.ExtraSecrets | None = None
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
     ) -> MaskingClient:
         """The client side for one member.
 

@@ -16,9 +16,9 @@ import numpy as np
 from torch import nn
 
 from protocols.clock import SYSTEM_CLOCK
-from protocols.homomorphic.parties.server import HomomorphicServer
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.identity.trust import ThrowawayAuthority
-from protocols.interface import SecureSum, SumClient, SumServer
+from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
 from rbla_secure.config import Config
@@ -38,12 +38,12 @@ from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.server.defence import Filtering, Reference
 from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.federation.server.sessions import clip_norm
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.modes import build_secure_sum, start_services
 from rbla_secure.planning.noise import counts_before
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
@@ -169,22 +169,21 @@ class _Observed(SecureSum):
         """Those of the sum."""
         return self._secure_sum.stages
 
-    def client(self, session: Session, me: ClientId) -> SumClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
         """That of the sum."""
-        return self._secure_sum.client(session, me)
+        return self._secure_sum.client(session, me, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> SumServer:
         """That of the sum, remembered."""
         self._server = self._secure_sum.server(session)
         return self._server
 
-    def screened_out(self, session: Session) -> frozenset[ClientId]:
+    @property
+    def screened_out(self) -> frozenset[ClientId]:
         """Whose update the server has a verdict against; nobody's where nothing is screened."""
-        if not isinstance(self._server, HomomorphicServer):
-            return frozenset()
-        return frozenset(
-            session.client_at(position) for position, told in self._server.screened.items() if told.reason
-        )
+        return frozenset(self._server.screened_out if self._server is not None else ())
 
 
 class _Run:
@@ -211,15 +210,17 @@ class _Run:
         self._adapter: Adapter | None = None
         self._failures = Failures()
         self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
-        services = HomomorphicRoles(plan) if plan.mode.needs_services else None
+        services = start_services(plan)
         if services is not None:
             ending.callback(services.close)
         authority = _authority(plan, services)
         trust = authority.trust(int(time.time())) if authority is not None else None
         roles = (
-            services.set_up(trust, self._last_step) if services is not None and trust is not None else None
+            services.set_up(trust, self._last_step.by_band)
+            if services is not None and trust is not None
+            else None
         )
-        self._secure_sum = _Observed(plan.secure_sum(trust, roles=roles))
+        self._secure_sum = _Observed(build_secure_sum(plan, trust, roles=roles))
         self._cohorts = SecretCohorts.of(plan)
         self._exchange = self._connected(plan, base, data, authority, attack)
         ending.callback(self._exchange.end)
@@ -269,7 +270,7 @@ class _Run:
             attackers,
             cohort - attackers,
             partial(kept_from_input, self._faults),
-            screened=self._secure_sum.screened_out(self._session),
+            screened=self._secure_sum.screened_out,
             failures=self._failures.of,
         )
 
@@ -392,7 +393,7 @@ class _Run:
                 contribute=self._failures.contributing(name, contribute),
                 draws=self._cohorts.draws_of(name) if self._cohorts is not None else None,
             )
-        secure_sum = plan.secure_sum(authority.view if authority is not None else None)
+        secure_sum = build_secure_sum(plan, authority.view if authority is not None else None)
         self._faults = Faults(
             rate=plan.config.dropout_rate,
             seed=plan.config.seed,
@@ -431,8 +432,8 @@ def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthor
 
 def _side_of(plan: Plan, authority: ThrowawayAuthority | None, name: ClientId) -> SecureSum:
     if authority is None:
-        return plan.secure_sum(None, None)
-    return plan.secure_sum(authority.view, authority.identity(name))
+        return build_secure_sum(plan, None, None)
+    return build_secure_sum(plan, authority.view, authority.identity(name))
 
 
 def _rejected(outcomes: list[RoundOutcome], counts: Callable[[ClientId], bool]) -> float | None:

@@ -52,7 +52,7 @@ class KnownRule:
         Raises:
             EvaluationError: No round was entered, or a client is none of the federation's.
         """
-        if self.filtering is None or self.plan.grouped:
+        if self.filtering is None or not self.filtering.judges_clients:
             return dict.fromkeys(changes, True)
         if self._round is None:
             raise EvaluationError("the rule of a round is asked for before the round was entered")

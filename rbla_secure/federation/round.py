@@ -216,7 +216,7 @@ def _holders(session: Session, sums: SumResult) -> dict[int, int]:
 def _refused_bands(plan: Plan, session: Session, sums: SumResult, judged: Judged | None) -> dict[int, str]:
     """Why bands stayed closed: by the secure sum, or where there is a filter by that; a group that did is no band."""
     if judged is not None:
-        found = {**({} if plan.grouped else sums.refused), **judged.closed}
+        found = {**plan.segmentation.refused_bands(sums.refused), **judged.closed}
         return {index: reason for index, reason in found.items() if index not in judged.totals}
     never = dict.fromkeys(range(len(session.segments), len(plan.bands)), NEVER)
     return {**sums.refused, **never}

@@ -51,8 +51,9 @@ from itertools import pairwise
 from typing import Final, final
 
 from rbla_secure.config import RobustnessConfig
+from rbla_secure.config.choices import AcrossRule
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import band_buckets, band_groups, bands_and_holders, row_quorum
+from rbla_secure.planning.quorums import bands_and_holders
 from rbla_secure.privacy.noise import NoisePlace
 from rbla_secure.robustness.across import group_rule
 from rbla_secure.robustness.filter import FilterOptions
@@ -92,10 +93,12 @@ class _Rule:
     Args:
         stretch: v / (v - f) above: the most by which it exceeds the mean of squares.
         whole: Whether each update counts with one share in all bands that it has.
+        of_sums: Whether it averages sums with noise in them, which it may stretch as well.
     """
 
     stretch: float = 1.0
     whole: bool = True
+    of_sums: bool = False
 
 
 def update_limit(plan: Plan, *, clip_norm: float | None = None) -> float:
@@ -118,9 +121,11 @@ def single_limits(plan: Plan) -> AverageLimits:
 
 def average_limits(plan: Plan, *, clip_norm: float | None = None) -> AverageLimits:
     """Those of a round's average; of any round if its clip norm is not given."""
-    rule = _rule(plan.config.robustness, grouped=plan.grouped)
+    rule = _rule(plan.config.robustness, plan.segmentation.rule_across)
     overlap = _overlap(plan) if rule.whole else float(len(plan.bands_that_open))
-    return _limits(plan, clip_norm or plan.clip_norms[0], stretch=rule.stretch, overlap=overlap)
+    return _limits(
+        plan, clip_norm or plan.clip_norms[0], stretch=rule.stretch, overlap=overlap, of_sums=rule.of_sums
+    )
 
 
 def step_limit(plan: Plan) -> float:
@@ -155,7 +160,9 @@ def over_rounds(each: float, size: float, *, rounds: int) -> float:
     return furthest + rounding * (size + furthest) * math.exp(2 * rounding) if each else 0.0
 
 
-def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> AverageLimits:
+def _limits(
+    plan: Plan, clip_norm: float, *, stretch: float, overlap: float, of_sums: bool = False
+) -> AverageLimits:
     signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), int(plan.columns.sum())
     coordinate = plan.quantizer.bound / plan.least_weight
     # Under secret draws everybody may be drawn, and is divided by as many as are expected to be.
@@ -174,33 +181,22 @@ def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> 
         furthest = coordinate + std * math.sqrt(2 * (_TAIL + math.log(2 * length)))
         bands.append(longest * _ARITHMETIC if band.index in opening else 0.0)
         coordinates.append(furthest * _ARITHMETIC if band.index in opening else 0.0)
-    noise = _noise_norm(plan, clip_norm) * (math.sqrt(stretch * overlap) if plan.grouped else 1.0)
+    noise = _noise_norm(plan, clip_norm) * (math.sqrt(stretch * overlap) if of_sums else 1.0)
     total = min((math.sqrt(overlap) * signal + noise) * _ARITHMETIC, math.hypot(*bands))
     return AverageLimits(bands=tuple(bands), coordinates=tuple(coordinates), total=total)
 
 
 def _overlap(plan: Plan) -> float:
     """K: how many times C^2 the squares of all bands can add up to."""
-    config, wanted = plan.config, plan.config.robustness
-    least, quorum = plan.least_weight, row_quorum(config)
-    if plan.grouped:
-        voters = [len(sizes) for _, sizes in band_groups(config)]
-        least, quorum = 1.0, 2 * wanted.f + 1
-    elif pre_step_of(wanted.pre_step).in_buckets:
-        voters = [count for _, count in band_buckets(config)]
-        least, quorum = least / wanted.bucket_size, config.min_holders
-    else:
-        voters = [count for _, count in bands_and_holders(config)]
-        # A filter may keep fewer than the quorum that was there.
-        quorum = quorum if filter_of(wanted.filter).keeps_quorum else config.min_holders
-    voters = voters[: len(plan.bands_that_open)]
+    votes = plan.segmentation.votes(plan.least_weight)
+    voters = votes.counts[: len(plan.bands_that_open)]
     classes = [here - above for here, above in pairwise(voters)]
-    return 1 + sum(count / (count + least * quorum) for count in classes)
+    return 1 + sum(count / (count + votes.least_weight * votes.quorum) for count in classes)
 
 
-def _rule(wanted: RobustnessConfig, *, grouped: bool) -> _Rule:
-    if grouped:
-        return _Rule(stretch=group_rule(wanted.group_rule).stretch(wanted.f))
+def _rule(wanted: RobustnessConfig, across: AcrossRule | None) -> _Rule:
+    if across is not None:
+        return _Rule(stretch=group_rule(across).stretch(wanted.f), of_sums=True)
     found = filter_of(wanted.filter)
     return _Rule(
         stretch=found.stretch(wanted.f),
@@ -218,15 +214,12 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     if mechanism is None:
         return 0.0
     unit = mechanism.share_std(index) / plan.quantizer.scale
-    if plan.grouped:
-        return unit / math.sqrt(plan.config.min_holders)
-    quorum = row_quorum(plan.config)
+    quorum = plan.segmentation.quorum
     if mechanism.place is NoisePlace.SERVER:
         # Under secret draws what is divided by is fixed, and can be below the quorum.
         least = min(quorum, plan.config.privacy.sample_rate * bands_and_holders(plan.config)[index][1])
         return mechanism.released_std(index, plan.config.rounds) / plan.quantizer.scale / least
-    _, holders = bands_and_holders(plan.config)[index]
-    return unit * math.sqrt(quorum + mechanism.bands[index].uploaders - holders) / quorum
+    return unit * math.sqrt(quorum + plan.segmentation.noise_of_others(index)) / quorum
 
 
 def _noise_norm(plan: Plan, clip_norm: float) -> float:

@@ -19,10 +19,8 @@ from rbla_secure.planning.noise_settings import noise_by_server
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import (
     WORTHLESS,
-    band_groups,
     bands_and_holders,
     members_per_round,
-    row_quorum,
 )
 from rbla_secure.planning.round_costs import signal_to_noise
 from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
@@ -134,7 +132,6 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
         return views(config, least_clipped, present=present, colluding=plan.colluders)
 
     everybody = {index: shares.counted + plan.colluders for index, shares in enumerate(mechanism.bands)}
-    quorum = config.min_holders if plan.grouped else row_quorum(config)
     expected = expected_present(config, mechanism, plan.colluders)
     ratios = signal_to_noise(plan, mechanism.noise_multiplier)
     bands = tuple(
@@ -144,7 +141,9 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     return Forecast(
         views={observer: _epsilon(each, rounds, delta) for observer, each in seen(expected).items()},
         one_sum=_epsilon(seen(everybody)[Observer.COALITION], rounds, delta),
-        lying_server=_epsilon(seen(dict.fromkeys(expected, quorum))[Observer.COALITION], rounds, delta),
+        lying_server=_epsilon(
+            seen(dict.fromkeys(expected, plan.segmentation.quorum))[Observer.COALITION], rounds, delta
+        ),
         colluders=plan.colluders,
         mechanism=config.privacy.mechanism,
         delta=delta,
@@ -207,12 +206,7 @@ def _of_shares(plan: Plan) -> list[str]:
     found = [
         f"at most {plan.colluders} clients pool what they know of noise, with the server or with each other, and {_missing(plan)}"
     ]
-    if plan.grouped:
-        sizes = ", ".join(f"{min(each)} in {band}" for band, each in band_groups(plan.config))
-        found.append(
-            f"the server sees a sum of every group; the smallest has {sizes}, all the colluders may be in it, and whoever "
-            "reads the adapters is counted as seeing it too"
-        )
+    found += plan.segmentation.smallest_sums
     if mode_of(plan.config).reads_uploads:
         found.append("the server reads every single upload, which one noise share hides")
     return found
@@ -269,13 +263,8 @@ def _standing(plan: Plan) -> str:
 def _missing(plan: Plan) -> str:
     """What the epsilons assume of drop-outs."""
     privacy, mechanism = plan.config.privacy, plan.mechanism
-    if plan.grouped:
-        return "nobody drops out of the smallest group; the ledger counts those that really did"
     if not privacy.recovered_dropout or mechanism is None:
-        return (
-            f"at most a share of {privacy.expected_dropout:g} of a band's clients drops out; "
-            "the ledger counts those that really did"
-        )
+        return plan.segmentation.expected_absence
     made_good = ", ".join(
         f"{shares.recovered} of {shares.uploaders} in {band}"
         for band, shares in zip(plan.bands, mechanism.bands, strict=True)

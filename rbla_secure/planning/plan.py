@@ -14,12 +14,7 @@ from typing import Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from protocols.homomorphic.screening.screening import STEP, Release, Screening
-from protocols.homomorphic.services.calls import Roles
-from protocols.homomorphic.services.charge import Charge
-from protocols.identity.trust import Identity, TrustStore
-from protocols.interface import SecureSum
-from protocols.session import ClientId, ExtraReveal, Segment, Session
+from protocols.session import ClientId, Session
 from rbla_secure.config import Config
 from rbla_secure.config.choices import (
     Adjacency,
@@ -38,24 +33,21 @@ from rbla_secure.planning.cohort import planned_cohort, roster
 from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.noise import build_mechanism, clip_norms, colluders
-from rbla_secure.planning.noise_settings import adaptive, bands_alone, noisy, whoever_is_there
+from rbla_secure.planning.noise_settings import adaptive, bands_alone, noisy
 from rbla_secure.planning.opening import class_quorum
 from rbla_secure.planning.quorums import (
-    band_groups,
     bands_and_holders,
-    encryption_profile,
     masking_profile,
     members_per_round,
-    row_quorum,
     sample_level,
-    services,
     threshold,
 )
+from rbla_secure.planning.segmentation import segmentation_of
+from rbla_secure.planning.segmentation.segmentation import Segmentation
 from rbla_secure.privacy.clipping import nearest_norm, rounded_norm
 from rbla_secure.privacy.noise import CorrelatedNoise, GaussianMechanism
 from rbla_secure.privacy.quantize import Quantizer, statistics
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
-from rbla_secure.robustness.grouping import Group, draw_groups
 from rbla_secure.seeding import derive_seed
 
 Key = TypeVar("Key")
@@ -233,7 +225,7 @@ class Plan:
             RefusalError: The session was made under another plan.
         """
         for norm in self.clip_norms:
-            if self._round_digest(norm) == session.config_digest:
+            if self.round_digest(norm) == session.config_digest:
                 return norm
         raise RefusalError(
             "the session's terms (threshold, quorums, segments, bound or plan) are not the plan's"
@@ -249,18 +241,6 @@ class Plan:
             return self.config.privacy.sample_rate * len(holders)
         return float(len(set(holders).intersection(survivors)))
 
-    def secure_sum(
-        self,
-        trust: TrustStore | None = None,
-        identity: Identity | None = None,
-        *,
-        roles: Roles | None = None,
-    ) -> SecureSum:
-        """How sums are obtained; a participant adds its identity, a server of the homomorphic mode its services."""
-        return self.mode.build(
-            self.config, screening=self.screening, trust=trust, identity=identity, roles=roles
-        )
-
     @property
     def mode(self) -> Mode:
         """The secure sum, with what it shows, needs and promises."""
@@ -270,34 +250,6 @@ class Plan:
     def needs_identities(self) -> bool:
         """Whether messages are signed: wherever the server may lie, and where a decryptor answers for its keys."""
         return self.mode.server_may_lie(self.config)
-
-    @cached_property
-    def screening(self) -> Screening | None:
-        """The rule for single encrypted updates: no client that clips and rounds as planned exceeds its norm."""
-        wanted = self.config.homomorphic
-        if not self.mode.screens(self.config):
-            return None
-        longest = self.rounded_norm(self.config.clip_norm)
-        return Screening(
-            max_norm=longest / self.quantizer.levels + STEP,
-            min_cosine=wanted.min_cosine,
-            release=Release(wanted.screening.value),
-            ignored_tail=self.statistics,
-        )
-
-    @property
-    def charge(self) -> Charge:
-        """What the services of the homomorphic mode are set up to serve."""
-        return Charge(
-            profile=encryption_profile(self.config),
-            services=services(self.config),
-            config_digests=frozenset(map(self._round_digest, self.clip_norms)),
-            least_quorum=row_quorum(self.config),
-            screening=self.screening,
-            class_quorum=class_quorum(self.config),
-            most_members=members_per_round(self.config),
-            most_segments=self.most_segments,
-        )
 
     @cached_property
     def digest(self) -> bytes:
@@ -319,9 +271,7 @@ class Plan:
         cohort: tuple[ClientId, ...] | None = None,
         clip_norm: float | None = None,
     ) -> Session:
-        """The terms of one round's secure sum: one segment per band, its holders as members.
-
-        A band that can never open has none: nobody uploads it.
+        """Give the terms of one round's secure sum, cut into the segments of :attr:`segmentation`.
 
         Args:
             run: Identity of the run.
@@ -350,11 +300,6 @@ class Plan:
 
     def _session(self, run: bytes, round_number: int, attempt: int, clip_norm: float) -> Session:
         cohort = self.cohort(round_number)
-        if self.grouped:
-            groups = self._groups(round_number, cohort)
-            segments = tuple(self._group_segment(index, group) for index, group in enumerate(groups))
-        else:
-            segments = tuple(self._segment(band, cohort) for band in self.bands_that_open)
         return Session(
             run=run,
             round=round_number,
@@ -362,68 +307,31 @@ class Plan:
             members=cohort,
             threshold=threshold(self.config),
             input_bound=self._input_bound,
-            segments=segments,
-            config_digest=self._round_digest(clip_norm),
+            segments=self.segmentation.segments(round_number, cohort),
+            config_digest=self.round_digest(clip_norm),
             ring_bits=self.config.quantization.ring_bits,
             ranks=tuple(self.ranks[client] for client in cohort),
             class_quorum=class_quorum(self.config),
         )
 
     @cached_property
-    def bands_that_open(self) -> tuple[Band, ...]:
-        """The bands with enough holders in a whole cohort; those of the highest ranks may lack them."""
-        quorum = row_quorum(self.config)
-        return tuple(band for band, count in bands_and_holders(self.config) if count >= quorum)
-
-    @cached_property
-    def most_segments(self) -> int:
-        """How many segments a session can have at most."""
-        if not self.grouped:
-            return len(self.bands)
-        return sum(len(sizes) for _, sizes in band_groups(self.config)[:1])
+    def segmentation(self) -> Segmentation:
+        """How uploads are cut into segments: by rank band, or by group."""
+        mechanism = self.mechanism
+        return segmentation_of(
+            self.config,
+            ranks=self.ranks,
+            bands=self.bands,
+            lengths=tuple(map(self.band_length, self.bands)),
+            recovered=tuple(
+                mechanism.bands[band.index].recovered if mechanism is not None else 0 for band in self.bands
+            ),
+        )
 
     @property
-    def grouped(self) -> bool:
-        """Whether the server sees sums over groups of one tier instead of one sum per band over all."""
-        return self.config.robustness.group_size > 0
-
-    def groups_of(self, session: Session) -> tuple[Group, ...]:
-        """The groups of a session, in the order of its segments; none where there is one sum per band."""
-        if not self.grouped:
-            return ()
-        return self._groups(session.round, session.members)
-
-    def _groups(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Group, ...]:
-        """Drawn by seed, round and cohort alone: a server cannot try runs and attempts until it likes the groups.
-
-        They are the same in every repetition, after every interruption, and whatever the secure sum.
-        """
-        text = "\x1f".join([str(self.config.seed), str(round_number), *cohort])
-        seed = hashlib.sha256(b"rbla-secure groups\x00" + text.encode()).digest()
-        ranks = {client: self.ranks[client] for client in cohort}
-        return draw_groups(ranks, group_size=self.config.robustness.group_size, seed=seed)
-
-    def _group_segment(self, index: int, group: Group) -> Segment:
-        """One segment for all rows that a group holds: nobody outside its tier is in it."""
-        length = sum(self.band_length(band) for band in held_bands(self.bands, group.rank))
-        quorum = self.config.min_holders
-        return Segment(index=index, length=length, members=group.members, quorum=quorum)
-
-    def _segment(self, band: Band, cohort: tuple[ClientId, ...]) -> Segment:
-        holders = self._holders(band, cohort)
-        # Component i + 1 of a client's noise grows from its secret number i, which is given out unless more than i
-        # uploaders are missing.
-        removable = self.mechanism.bands[band.index].recovered if self.mechanism is not None else 0
-        return Segment(
-            index=band.index,
-            length=self.band_length(band),
-            members=cohort if self.config.upload is Upload.PADDED else holders,
-            holders=holders,
-            # Not asked where bands open over whoever is there.
-            quorum=1 if whoever_is_there(self.config) else row_quorum(self.config),
-            extra_secrets=removable,
-            extra_reveal=ExtraReveal.BEYOND_MISSING if removable else ExtraReveal.NOTHING,
-        )
+    def bands_that_open(self) -> tuple[Band, ...]:
+        """The bands with enough holders in a whole cohort; those of the highest ranks may lack them."""
+        return self.segmentation.opening
 
     def broadcast_rank(self, client: ClientId) -> int:
         """How many rows of the global adapter a client is sent: all, or where what is beyond is dropped its own.
@@ -463,15 +371,12 @@ class Plan:
     def _input_bound(self) -> int:
         return self.quantizer.levels if self.mechanism is None else self.mechanism.input_bound
 
-    def _round_digest(self, clip_norm: float) -> bytes:
-        """What a round's session is bound to: the plan, and where the clip norm changes its value."""
+    def round_digest(self, clip_norm: float) -> bytes:
+        """Give what a round's session is bound to: the plan, and where the clip norm changes its value."""
         if not adaptive(self.config):
             return self.digest
         value = clip_norm.hex().encode()
         return hashlib.sha256(b"rbla-secure round\x00" + self.digest + value).digest()
-
-    def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
-        return tuple(client for client in cohort if self.ranks[client] >= band.stop)
 
 
 def _make_room(kept: dict[Key, Value]) -> None:

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from rbla_secure.config import Config
 from rbla_secure.planning.cohort import cohort_size
+from rbla_secure.planning.disclosure import Learned
 from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.opening import asked_threshold, band_quorum, opening_rule
 from rbla_secure.planning.quorums import band_groups, bands_and_holders
 from rbla_secure.planning.warnings import warnings
 from rbla_secure.report.defences import defence_lines, group_margins
-from rbla_secure.report.disclosure import Learned
 from rbla_secure.report.summary import Seconds, Summary
 from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 

@@ -24,6 +24,7 @@ from protocols.errors import (
     WireError,
 )
 from protocols.interface import SecureSum, SegmentInput, SumResult
+from protocols.primitives.secret import Secret
 from protocols.session import Segment, Session
 from tests.contracts.sessions import (
     MODEL,
@@ -488,6 +489,32 @@ class SecureSumContract(ABC):
 
         with pytest.raises(RosterError):
             self.secure_sum.client(session, "stranger")
+
+    def test_nobody_is_screened_out_where_nothing_is_screened(self) -> None:
+        """Every input counts, and the server says so under the same name in every secure sum."""
+        play = self.started()
+        for stage in self.secure_sum.stages:
+            play.deliver(play.answers(stage))
+            play.server.close_stage()
+
+        assert play.server.screened_out == {}
+
+    # Extra secrets.
+
+    def test_extra_secrets_are_shared_or_refused_by_name(self) -> None:
+        """Whoever gives some relies on the rule that gives them out: a secure sum that shares none says so, and what to do."""
+        session = make_session(4, segment(0, 20, names(4), extra_secrets=1))
+        given = {0: (Secret(bytes(range(32))),)}
+
+        if self.secure_sum.shares_secrets:
+            assert self.secure_sum.client(session, FIRST, extra_secrets=given)
+            return
+        with pytest.raises(InputError, match=rf"^secure sum {self.secure_sum.name} shares no extra secrets"):
+            self.secure_sum.client(make_session(), FIRST, extra_secrets=given)
+
+    def test_no_extra_secrets_are_not_refused(self) -> None:
+        """A session without room for any: none given, or an empty mapping of them."""
+        assert self.secure_sum.client(make_session(), FIRST, extra_secrets={})
 
     # Calls out of order.
 

@@ -62,23 +62,12 @@ def test_an_import_against_the_ladder_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "module"),
-    [
-        ("SecureSumMode", "rbla_secure/planning/modes/__init__.py"),
-    ],
-)
-def test_the_page_names_where_choices_are_made(choice: str, module: str) -> None:
-    """The file is named in the row of the choice, and the choice is made in the file."""
-    assert any(module in row for row in rows_of(choice))
-    assert f"{choice}." in read(module)
-
-
-@pytest.mark.parametrize(
     ("choice", "folder"),
     [
         ("AverageRule", "rbla_secure/lora/average/"),
         ("FilterName", "rbla_secure/robustness/filters/"),
         ("Mechanism", "rbla_secure/privacy/noise/"),
+        ("SecureSumMode", "rbla_secure/planning/modes/"),
     ],
 )
 def test_the_page_names_the_folder_in_which_a_choice_is_a_file(choice: str, folder: str) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from rbla_secure.cli import main as main  # noqa: PLC0414  # for a claim too
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.run_folder.audit_log import EventKind, read_events
 from tests.support.run_folders import snapshot

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from protocols.interface import SegmentInput
+from protocols.interface import ExtraSecrets, SecureSum, SegmentInput
 from protocols.plain import PlainInput
 from protocols.ring import centred, to_ring
-from protocols.session import ClientId
+from protocols.session import ClientId, Session
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
@@ -102,14 +102,20 @@ class Hostile:
         return bytes(self._inner.contribute(request, changed))
 
 
+class HostileSum:
+    """A participant's side of a secure sum whose clients change what they mask."""
+
+    def __init__(self, honest: SecureSum, change: Callable[[Any], Any]) -> None:
+        self._honest, self._change = honest, change
+
+    def client(self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None) -> Hostile:
+        """The honest client, behind the change."""
+        return Hostile(self._honest.client(session, me, extra_secrets=extra_secrets), self._change)
+
+
 def make_hostile(
     participants: Mapping[ClientId, Participant], client: ClientId, change: Callable[[Any], Any]
 ) -> None:
     """Let one of them change what it masks, within what the secure sum accepts."""
     one = participants[client]
-    honest = one._client
-
-    def crafted(session: Any, seeds: Any) -> Any:
-        return Hostile(honest(session, seeds), change)
-
-    one._client = crafted  # type: ignore[method-assign]
+    one._secure_sum = HostileSum(one._secure_sum, change)  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from functools import lru_cache
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SecureSum
 from protocols.session import ClientId
+from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.plan import Plan
 
 NOW = 1_800_000_000
@@ -22,12 +23,14 @@ def make_authority(plan: Plan) -> ThrowawayAuthority:
 
 def server_sum(plan: Plan) -> SecureSum:
     """The server's side of the plan's secure sum."""
-    return plan.secure_sum(make_authority(plan).view) if plan.needs_identities else plan.secure_sum()
+    return (
+        build_secure_sum(plan, make_authority(plan).view) if plan.needs_identities else build_secure_sum(plan)
+    )
 
 
 def client_sum(plan: Plan, name: ClientId) -> SecureSum:
     """A client's side, with its identity where the plan needs one."""
     if not plan.needs_identities:
-        return plan.secure_sum()
+        return build_secure_sum(plan)
     authority = make_authority(plan)
-    return plan.secure_sum(authority.view, authority.identity(name))
+    return build_secure_sum(plan, authority.view, authority.identity(name))

@@ -27,6 +27,7 @@ from rbla_secure.federation.server.session_server import Conversation, Turn, hol
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning import plan as plans
+from rbla_secure.planning.modes import homomorphic
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, build_mlp
@@ -176,4 +177,5 @@ def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def count_all_ranks_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans without classes of view."""
-    monkeypatch.setattr(plans, "class_quorum", lambda _config: 0)
+    for module in (plans, homomorphic):
+        monkeypatch.setattr(module, "class_quorum", lambda _config: 0)

@@ -66,6 +66,15 @@ class HomomorphicServer(SumServer):
         return self._screening.screened
 
     @property
+    def screened_out(self) -> Mapping[ClientId, str]:
+        """By client whose update the screening has turned away: why."""
+        return {
+            self._session.client_at(position): told.reason
+            for position, told in self._screening.screened.items()
+            if told.reason
+        }
+
+    @property
     def contributors(self) -> tuple[ClientId, ...] | None:
         """Whose inputs will be in what opens, increasing; None until that is fixed, which is before anything is opened."""
         if self._state in {_State.COMMITS, _State.UPLOADS}:

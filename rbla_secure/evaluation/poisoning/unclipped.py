@@ -8,7 +8,7 @@ import numpy as np
 
 from protocols.primitives.prg import UniformStream
 from protocols.session import ClientId, Session
-from rbla_secure.federation.client.contribution import by_segment
+from rbla_secure.federation.client.contribution import cut
 from rbla_secure.federation.noise_components import Seeds
 from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.lora.bands import pack
@@ -35,4 +35,4 @@ def unclipped_contribution(
     integers = quantize(
         pack(update, plan.bands, plan.columns), plan.quantizer, stream, weighted=plan.weighted
     )
-    return by_segment(plan, session, client, integers)
+    return cut(plan, session, client, integers)

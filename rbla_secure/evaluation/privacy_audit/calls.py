@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from protocols.interface import SecureSum, SumClient, SumResult, SumServer
+from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumResult, SumServer
 from protocols.session import ClientId, Session
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
@@ -73,9 +73,11 @@ class Watched(SecureSum):
         """What the server learnt in the session that it opened last; None if nothing."""
         return self._server.opened if self._server is not None else None
 
-    def client(self, session: Session, me: ClientId) -> SumClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
         """That of the sum."""
-        return self._secure_sum.client(session, me)
+        return self._secure_sum.client(session, me, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> SumServer:
         """That of the sum, watched."""

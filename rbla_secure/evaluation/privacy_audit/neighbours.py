@@ -22,7 +22,6 @@ from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_co
 from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.noise_settings import adaptive, noise_by_server
-from rbla_secure.planning.opening import band_quorum, group_quorum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import row_quorum, threshold
 
@@ -204,15 +203,8 @@ class _Cases:
 
     def _most_missing(self, band: Band) -> int:
         """How many uploaders of a band may be missing with it still opening."""
-        config, members = self._plan.config, len(self._session.members)
-        allowed = members - threshold(config)
-        if self._plan.grouped:
-            size = len(self._smallest_group(band))
-            return min(allowed, size - group_quorum(config, size))
-        holders = len(self._holders(band))
-        spare = holders - band_quorum(config, holders)
-        # Where everybody uploads the band, it is those who do not hold it that take noise along and close nothing.
-        return min(allowed, spare + (members - holders if config.upload is Upload.PADDED else 0))
+        allowed = len(self._session.members) - threshold(self._plan.config)
+        return min(allowed, self._plan.segmentation.spare(self._session, band))
 
     def _pair(
         self,
@@ -298,13 +290,7 @@ class _Cases:
         return [client for client in self._session.members if self._plan.ranks[client] >= band.stop]
 
     def _uploaders(self, band: Band) -> list[ClientId]:
-        if self._plan.grouped:
-            return list(self._smallest_group(band))
-        return self._holders(band)
-
-    def _smallest_group(self, band: Band) -> tuple[ClientId, ...]:
-        holding = [group.members for group in self._plan.groups_of(self._session) if group.rank >= band.stop]
-        return min(holding, key=len)
+        return list(self._plan.segmentation.smallest_sum(self._session, band))
 
     def _last_first(self, band: Band, present: Collection[ClientId]) -> list[ClientId]:
         """The last of the band's uploaders first: their noise is in what the canary hides in."""

@@ -37,6 +37,7 @@ from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
+from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import bands_and_holders
 from rbla_secure.privacy.ledger import Shown
@@ -223,9 +224,9 @@ class SmallFederation:
         if self._in_the_clear:
             return Plain()
         if self._authority is None:
-            return self.plan.secure_sum()
+            return build_secure_sum(self.plan)
         identity = self._authority.identity(name) if name is not None else None
-        return self.plan.secure_sum(self._authority.view, identity)
+        return build_secure_sum(self.plan, self._authority.view, identity)
 
 
 def _train(change: UpdateRows | None, adapter: Adapter, seed: int) -> Rows:  # noqa: ARG001  # nothing is drawn

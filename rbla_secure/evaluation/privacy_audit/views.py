@@ -63,7 +63,7 @@ class _Seen:
     def in_adapter(self, *, known: Collection[ClientId]) -> float:
         """From the step of the adapter: what every row was divided by is public, so the sums can be worked out again."""
         plan, direction = self.plan, self.case.canaries[self.canary]
-        if plan.grouped:
+        if plan.segmentation.rule_across is not None:
             # A median of groups is nothing that noise can be taken off from.
             return float((step_of(self.played)[: len(direction)] * direction).sum())
         sums = sums_again(plan, self.mechanism, self.played)
@@ -89,12 +89,7 @@ class _Seen:
 
     def _by_segment(self) -> Mapping[int, Values]:
         """The same by segment: one per band, or where clients are summed in groups that of the canary's."""
-        pattern = self._pattern()
-        if not self.plan.grouped:
-            return pattern
-        (segment,) = self.session.segments_of(self.canary)
-        held = held_bands(self.plan.bands, self.plan.ranks[self.canary])
-        return {segment.index: np.concatenate([pattern[band.index] for band in held])}
+        return self.plan.segmentation.by_segment(self.session, self.canary, self._pattern())
 
 
 def pattern(

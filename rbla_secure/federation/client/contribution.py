@@ -86,16 +86,21 @@ def contribution(
     if mechanism is None:
         update = ClientUpdate(rows=change, weight=weight)
         integers = _rounded(plan, session, client, update, partial(quantize, weighted=plan.weighted))
-        return by_segment(plan, session, client, integers)
+        return cut(plan, session, client, integers)
     update = _presentable(change, weight)
     integers = _rounded(plan, session, client, update, quantize_values)
     if mechanism.count_unit:
         integers[0] = np.append(integers[0], _vote(update, mechanism))
-    if not plan.grouped:
-        integers = by_segment(plan, session, client, integers)
+    integers = plan.segmentation.uploaded(session, client, integers)
     noisy = mechanism.encode(integers, UniformStream(noise_key))
     integers = add_components(noisy, mechanism, seeds or {})
-    return by_segment(plan, session, client, integers)
+    return plan.segmentation.by_segment(session, client, integers)
+
+
+def cut(plan: Plan, session: Session, client: ClientId, integers: Integers) -> Integers:
+    """Cut a client's integers by band into those of its segments, where they get no noise of their own."""
+    segmentation = plan.segmentation
+    return segmentation.by_segment(session, client, segmentation.uploaded(session, client, integers))
 
 
 def weight_of(plan: Plan, examples: int) -> float:
@@ -160,19 +165,3 @@ def _bounded(plan: Plan, update: ClientUpdate, clip_norm: float) -> BoundedUpdat
 def _vote(update: ClientUpdate, mechanism: GaussianMechanism) -> int:
     unclipped = is_unclipped(update, clip_norm=mechanism.clip_norm)
     return mechanism.count_unit if unclipped else -mechanism.count_unit
-
-
-def by_segment(plan: Plan, session: Session, client: ClientId, integers: Integers) -> Integers:
-    """A segment per band, or where clients are summed in groups one for all bands that the client holds."""
-    if not plan.grouped:
-        opening = {index: values for index, values in integers.items() if index < len(session.segments)}
-        return _padded(opening, session, client)
-    (segment,) = session.segments_of(client)
-    return {segment.index: np.concatenate([integers[index] for index in sorted(integers)])}
-
-
-def _padded(integers: Integers, session: Session, client: ClientId) -> Integers:
-    """Zeros, of weight zero, for the bands that a client uploads without holding them."""
-    for segment in session.segments_of(client):
-        integers.setdefault(segment.index, np.zeros(segment.length, dtype=np.int64))
-    return integers

@@ -28,16 +28,12 @@ from functools import partial
 from typing import final
 
 from protocols.session import ClientId
+from rbla_secure.planning.budget import expected_present
 from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise import EXPOSED, claimed, views
 from rbla_secure.planning.opening import class_quorum
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import (
-    band_groups,
-    members_per_round,
-    row_quorum,
-    threshold,
-)
+from rbla_secure.planning.quorums import members_per_round, threshold
 from rbla_secure.privacy.accounting import SampledSteps
 from rbla_secure.privacy.noise import NOTHING, GaussianMechanism, Release
 
@@ -73,20 +69,18 @@ def cost_of_round(plan: Plan, client: ClientId, mechanism: GaussianMechanism | N
         return RoundCost(counted=EXPOSED, expected=EXPOSED, samples=BARE_STEPS)
     return RoundCost(
         counted=EXPOSED if mechanism is None else _strongest(plan, mechanism, fewest(plan, client)),
-        expected=EXPOSED if mechanism is None else _strongest(plan, mechanism, _provided(plan, client)),
+        expected=EXPOSED
+        if mechanism is None
+        else _strongest(plan, mechanism, _provided(plan, mechanism, client)),
         samples=_steps(plan),
     )
 
 
 def fewest(plan: Plan, client: ClientId) -> Mapping[int, int]:
     """By band that a client holds and that may open: over how few uploaders, whatever the server does."""
-    config = plan.config
-    if plan.grouped:
-        return {band.index: config.min_holders for band in plan.held_bands(client)}
-    quorum, absent = row_quorum(config), members_per_round(config) - _least_list(plan)
-    return {
-        index: max(quorum, uploaders - absent) for index, uploaders in _uploaders_of_own(plan, client).items()
-    }
+    absent = members_per_round(plan.config) - _least_list(plan)
+    segmentation = plan.segmentation
+    return {band.index: segmentation.least_present(band, absent) for band in segmentation.bands_of(client)}
 
 
 def _least_list(plan: Plan) -> int:
@@ -98,26 +92,10 @@ def _least_list(plan: Plan) -> int:
     return max(0, threshold(config) - left_out)
 
 
-def _uploaders_of_own(plan: Plan, client: ClientId) -> dict[int, int]:
-    """By band that a client holds and that may open: how many clients of a whole cohort upload it."""
-    mechanism = plan.mechanism
-    if mechanism is None:
-        raise AssertionError("only noise is counted")
-    own = set(plan.held_bands(client)).intersection(plan.bands_that_open)
-    return {band.index: mechanism.bands[band.index].uploaders for band in own}
-
-
-def _provided(plan: Plan, client: ClientId) -> Mapping[int, int]:
+def _provided(plan: Plan, mechanism: GaussianMechanism, client: ClientId) -> Mapping[int, int]:
     """By band: how many uploaders are there if no more drop out than the plan provides for."""
-    mechanism = plan.mechanism
-    if mechanism is None:
-        raise AssertionError("only noise is counted")
-    if plan.grouped:
-        own = {band.index for band in plan.held_bands(client)}
-        return {band.index: min(sizes) for band, sizes in band_groups(plan.config) if band.index in own}
-    return {
-        index: mechanism.bands[index].counted + plan.colluders for index in _uploaders_of_own(plan, client)
-    }
+    expected = expected_present(plan.config, mechanism, plan.colluders)
+    return {band.index: expected[band.index] for band in plan.segmentation.bands_of(client)}
 
 
 def _strongest(plan: Plan, mechanism: GaussianMechanism, least: Mapping[int, int]) -> Release:

@@ -22,7 +22,6 @@ import numpy as np
 
 from protocols.errors import ProtocolError
 from protocols.interface import SecureSum, SegmentInput, SumClient
-from protocols.masking.secure_sum import Masking
 from protocols.session import ClientId, Session
 from rbla_secure.config.choices import Rest
 from rbla_secure.errors import RblaSecureError, RefusalError
@@ -171,27 +170,20 @@ class Participant:
         if data in self._open:
             return self._open[data]
         session = Session.from_bytes(
-            data, most_members=members_per_round(self._plan.config), most_segments=self._plan.most_segments
+            data,
+            most_members=members_per_round(self._plan.config),
+            most_segments=self._plan.segmentation.most_segments,
         )
         # The plan's own, which is the same: what was worked out of it is not worked out again.
         session = self._planned(session)
         seeds = component_seeds(self._plan, session, self._name)
-        client = self._client(session, seeds)
+        client = self._secure_sum.client(session, self._name, extra_secrets=seeds)
         for key, other in list(self._open.items()):
             if other.session.round != session.round - 1:
                 self._open.pop(key).client.end()
         self._newest = session
         self._open[data] = _Open(session=session, client=client, seeds=seeds)
         return self._open[data]
-
-    def _client(self, session: Session, seeds: Seeds) -> SumClient:
-        if not seeds:
-            return self._secure_sum.client(session, self._name)
-        if not isinstance(self._secure_sum, Masking):
-            raise RefusalError(
-                f"secure sum {self._secure_sum.name} must be masking: the seeds of noise are shared there alone"
-            )
-        return self._secure_sum.client(session, self._name, extra_secrets=seeds)
 
     def _planned(self, session: Session) -> Session:
         """The session as the plan has it.

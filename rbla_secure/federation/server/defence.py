@@ -20,7 +20,6 @@ from rbla_secure.federation.server.previous_step import LastStep
 from rbla_secure.federation.server.weight_claims import refused_claims
 from rbla_secure.federation.step_bound import single_limits
 from rbla_secure.lora.adapter import Adapter, Rows
-from rbla_secure.lora.bands import held_bands
 from rbla_secure.lora.update import BandTotal, RealVector
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.quantize import dequantize, dequantize_public, dequantize_weighted
@@ -79,13 +78,18 @@ class Filtering:
     @classmethod
     def of(cls, plan: Plan, last_step: LastStep, reference: Reference | None = None) -> "Filtering | None":
         """The defence that the plan wants; None if it averages everybody."""
-        if not plan.config.robustness.has_filter and not plan.grouped:
+        if not plan.config.robustness.has_filter and plan.segmentation.rule_across is None:
             return None
         return cls(plan=plan, last_step=last_step, reference=reference)
 
+    @property
+    def judges_clients(self) -> bool:
+        """Whether it filters single updates, and not the sums of groups."""
+        return self.plan.config.robustness.has_filter
+
     def judge(self, session: Session, sums: SumResult, adapter: Adapter) -> Judged:
         """What is kept of one round's sums over groups, or of its single inputs."""
-        if self.plan.grouped:
+        if not self.judges_clients:
             return self._judge_groups(session, sums)
         inputs = {client: sums.inputs[client] for client in sums.survivors}
         return self.judge_inputs(session, inputs, adapter)
@@ -133,7 +137,7 @@ class Filtering:
         return _judged(filtered, updates, refused, dict.fromkeys(never, NEVER))
 
     def _judge_groups(self, session: Session, sums: SumResult) -> Judged:
-        groups = self.plan.groups_of(session)
+        groups = self.plan.segmentation.groups(session)
         found, refused = [], {}
         for index, group in enumerate(groups):
             if index not in sums.sums:
@@ -215,9 +219,7 @@ def _group_totals(
 
     All members hold all of its bands, so whoever spoils one of them could have spoilt any: the group is refused as a whole.
     """
-    bands = held_bands(plan.bands, group.rank)
-    ends = np.cumsum([plan.band_length(band) for band in bands])
-    cut = dict(zip((band.index for band in bands), np.split(sums.sums[index], ends[:-1]), strict=True))
+    cut = plan.segmentation.by_band(session, index, sums.sums[index])
     members = len(set(group.members).intersection(sums.survivors))
     counts = dict.fromkeys(cut, members)
     if refused := refused_claims(plan, cut, counts):

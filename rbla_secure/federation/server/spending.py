@@ -11,7 +11,6 @@ from typing import Final, final
 
 from protocols.session import ClientId, Session
 from rbla_secure.federation.server.sessions import session_of
-from rbla_secure.lora.bands import held_bands
 from rbla_secure.planning.noise import Views, claimed, shown, shown_to, shows_at_once, views
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Shown, Terms
@@ -137,28 +136,8 @@ def seen_by(
     plan: Plan, session: Session, mechanism: GaussianMechanism, contributors: Collection[ClientId]
 ) -> Views:
     """What a session spends if these clients' inputs are summed: over every band that may open."""
-    arrived = set(contributors)
-    if plan.grouped:
-        return views(
-            plan.config, mechanism, present=_in_groups(plan, session, arrived), colluding=plan.colluders
-        )
-    present = {
-        segment.index: len(arrived.intersection(segment.members))
-        for segment in session.segments
-        if len(arrived.intersection(segment.holders)) >= segment.quorum
-    }
+    present = plan.segmentation.present(session, contributors)
     return views(plan.config, mechanism, present=present, colluding=plan.colluders)
-
-
-def _in_groups(plan: Plan, session: Session, arrived: set[ClientId]) -> dict[int, int]:
-    """By band: the members of the smallest group that may open it. All readers are counted as seeing what it shows."""
-    present: dict[int, int] = {}
-    for group, segment in zip(plan.groups_of(session), session.segments, strict=True):
-        count = len(arrived.intersection(segment.members))
-        if count >= segment.quorum:
-            for band in held_bands(plan.bands, group.rank):
-                present[band.index] = min(count, present.get(band.index, count))
-    return present
 
 
 @final

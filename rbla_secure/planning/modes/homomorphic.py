@@ -1,20 +1,27 @@
 """Sums of ciphertexts: a decryptor opens them, and is sent sums only."""
 
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from protocols.errors import ProtocolError
 from protocols.homomorphic.scheme import bfv, parameters
-from protocols.homomorphic.screening.screening import Screening
+from protocols.homomorphic.screening.screening import STEP, Release, Screening
 from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.charge import Charge
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from rbla_secure.config import Config
 from rbla_secure.config.choices import Screen
 from rbla_secure.errors import PlanError
+from rbla_secure.planning.disclosure import PUBLIC, Learned, Opened
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.noise_settings import grid_is_chosen, levels, noisy
-from rbla_secure.planning.quorums import encryption_profile, members_per_round, services
+from rbla_secure.planning.opening import class_quorum
+from rbla_secure.planning.quorums import encryption_profile, members_per_round, row_quorum, services
+
+if TYPE_CHECKING:  # the plan checks itself by its mode
+    from rbla_secure.planning.plan import Plan
 
 
 @final
@@ -29,14 +36,14 @@ class HomomorphicMode(Mode):
 
     def build(
         self,
-        config: Config,
+        plan: "Plan",
         *,
-        screening: Screening | None,
         trust: TrustStore | None,
         identity: Identity | None,
         roles: Roles | None,
     ) -> SecureSum:
         """Under the configured encryption parameters; it needs certified identities."""
+        config = plan.config
         if trust is None:
             raise PlanError("secure-sum=homomorphic must have certified identities")
         return Homomorphic(
@@ -44,9 +51,24 @@ class HomomorphicMode(Mode):
             services(config),
             trust=trust,
             identity=identity,
-            screening=screening,
+            screening=screening_rule(plan),
             roles=roles,
         )
+
+    def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
+        """Say that the server learns sums and what screening tells it, and the services what they are sent."""
+        return [
+            Learned(
+                "server",
+                f"{opened.in_words}; {PUBLIC}; ciphertexts{_screened(screening_rule(plan))}",
+                "every single update, weight and example",
+            ),
+            *_services(plan, opened.in_words),
+        ]
+
+    def start_services(self, plan: "Plan") -> HomomorphicRoles:
+        """Start decryptor and worker, and where the plan has them verifier or screener, each in a process of its own."""
+        return HomomorphicRoles(charge_of(plan))
 
     def check(self, config: Config) -> None:
         """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
@@ -89,6 +111,34 @@ class HomomorphicMode(Mode):
         return config.homomorphic.screening is not Screen.OFF
 
 
+def screening_rule(plan: "Plan") -> Screening | None:
+    """Give the rule for single encrypted updates: no client that clips and rounds as planned exceeds its norm. None if off."""
+    wanted = plan.config.homomorphic
+    if not plan.mode.screens(plan.config):
+        return None
+    longest = plan.rounded_norm(plan.config.clip_norm)
+    return Screening(
+        max_norm=longest / plan.quantizer.levels + STEP,
+        min_cosine=wanted.min_cosine,
+        release=Release(wanted.screening.value),
+        ignored_tail=plan.statistics,
+    )
+
+
+def charge_of(plan: "Plan") -> Charge:
+    """Give what the services are set up to serve."""
+    return Charge(
+        profile=encryption_profile(plan.config),
+        services=services(plan.config),
+        config_digests=frozenset(map(plan.round_digest, plan.clip_norms)),
+        least_quorum=row_quorum(plan.config),
+        screening=screening_rule(plan),
+        class_quorum=class_quorum(plan.config),
+        most_members=members_per_round(plan.config),
+        most_segments=plan.segmentation.most_segments,
+    )
+
+
 def _check_capacity(config: Config) -> None:
     """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
     cohort, profile = members_per_round(config), encryption_profile(config)
@@ -117,3 +167,59 @@ def _check_screening(config: Config) -> None:
             f"homomorphic.screening={config.homomorphic.screening} must be off with noise-multiplier above 0: the decryptor "
             "would learn norms that no epsilon counts"
         )
+
+
+def _screened(rule: Screening | None) -> str:
+    """Say what the server is told of single encrypted updates."""
+    if rule is None:
+        return ""
+    if rule.release is Release.VERDICTS:
+        return "; whether each update passed the screening"
+    return "; norm and cosine of every update, to three decimals"
+
+
+def _services(plan: "Plan", sums: str) -> list[Learned]:
+    """The parties of the homomorphic mode, and what two of them know together."""
+    everything = "every single update, weight and example"
+    decryptor = Learned("decryptor", f"{sums}; who took part; no ciphertext of a client", everything)
+    if screening_rule(plan) is not None:
+        numbers = "norm of every update and its cosine to the last step"
+        decryptor = decryptor._replace(saw=f"{decryptor.saw} but those of its {numbers}")
+    together = Learned(
+        "server and decryptor together", "every update of every client", "the clients' examples"
+    )
+    if not plan.config.homomorphic.verifier:
+        parts = len(plan.bands_that_open)
+        lying = Learned(
+            "server that lies",
+            "in every band and round the update of a client of its choice, decrypted as if it were the sum: up to "
+            f"{parts} different {'clients' if parts > 1 else 'client'} by one request",
+            "the others' updates of that round",
+        )
+        return [decryptor, lying, together]
+    verifier = Learned("verifier", "ciphertexts; who took part", f"every sum; {everything}")
+    lying = Learned(
+        "server that lies", f"the same sums, each over {plan.segmentation.quorum} holders or more", everything
+    )
+    shown = Learned(
+        "server that lies, with clients that it shows all ciphertexts",
+        f"the same sums less their own parts: of {plan.segmentation.quorum} holders, all but one of whom tell it theirs, the last one's",
+        "more than those differences: ciphertexts are sent once all of them are committed to",
+    )
+    return [decryptor, verifier, lying, *_directed(screening_rule(plan)), shown, together]
+
+
+def _directed(rule: Screening | None) -> list[Learned]:
+    """What is left of setting the direction of the screening by what one puts into a sum."""
+    if rule is None or rule.release is Release.VERDICTS:
+        return []
+    return [
+        Learned(
+            "server, with one client that sends values beyond its bound",
+            "one coordinate of every update of the next round, roughly; with more than half of the cohort, to a thousandth",
+            "every other coordinate",
+        )
+    ]
+
+
+MODE = HomomorphicMode()

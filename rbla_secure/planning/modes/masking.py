@@ -1,9 +1,7 @@
 """Sums of masked integers: the server learns the sum of a segment over enough survivors, or nothing."""
 
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from protocols.homomorphic.screening.screening import Screening
-from protocols.homomorphic.services.calls import Roles
 from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.masking.parameters import COMPLETE_UP_TO, mask_graph_degree
@@ -12,6 +10,8 @@ from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
 from rbla_secure.config import Config
 from rbla_secure.config.choices import Upload
 from rbla_secure.errors import PlanError
+from rbla_secure.planning.cohort import cohort_size
+from rbla_secure.planning.disclosure import PUBLIC, Learned, Opened
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.noise_settings import noise_follows
 from rbla_secure.planning.quorums import (
@@ -21,6 +21,10 @@ from rbla_secure.planning.quorums import (
     members_per_round,
     threshold,
 )
+
+if TYPE_CHECKING:  # the plan checks itself by its mode
+    from protocols.homomorphic.services.calls import Roles
+    from rbla_secure.planning.plan import Plan
 
 # Clients of a sum that nobody colludes with must be two, or the sum is the update of one.
 SAFE_REMAINDER = 2
@@ -37,17 +41,31 @@ class MaskingMode(Mode):
 
     def build(
         self,
-        config: Config,
+        plan: "Plan",
         *,
-        screening: Screening | None,  # noqa: ARG002
         trust: TrustStore | None,
         identity: Identity | None,
-        roles: Roles | None,  # noqa: ARG002
+        roles: "Roles | None",  # noqa: ARG002
     ) -> SecureSum:
         """Under the configured profile."""
         return Masking(
-            masking_profile(config), trust=trust, identity=identity, noise_follows=noise_follows(config)
+            masking_profile(plan.config),
+            trust=trust,
+            identity=identity,
+            noise_follows=noise_follows(plan.config),
         )
+
+    def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
+        """Say that the server learns sums, and what it learns with clients that tell it their parts."""
+        removed = _removed(plan) if opened.counts else ""
+        return [
+            Learned(
+                "server",
+                f"{opened.in_words}{removed}; {PUBLIC}",
+                "every single update, weight and example",
+            ),
+            _collusion(plan, opened.smallest),
+        ]
 
     def check(self, config: Config) -> None:
         """Some profiles rest on a share graph in which everyone shares with everyone."""
@@ -133,3 +151,36 @@ def _of_groups(config: Config) -> list[str]:
             f"collude with the server shows it the update of the last one; min-holders={colluding + SAFE_REMAINDER} would not"
         )
     return found
+
+
+def _removed(plan: "Plan") -> str:
+    """Say what the server is told of the clients' noise."""
+    if plan.mechanism is None or not any(shares.recovered for shares in plan.mechanism.bands):
+        return ""
+    return ", and the noise that it took off them because nobody's drop-out needed it"
+
+
+def _collusion(plan: "Plan", smallest: int) -> Learned:
+    """What the server knows if so many clients tell it everything; one more could open single updates.
+
+    A server that lies may have chosen whom a sum is over, as long as they are enough for the band's quorum.
+    """
+    config, profile = plan.config, masking_profile(plan.config)
+    if profile.adversary is Adversary.MALICIOUS:
+        colluders = profile.corrupt(sum(map(cohort_size, config.tiers.values())))
+        party = f"malicious server with up to {colluders} clients"
+        what = f"one sum a {plan.segmentation.part}"
+        smallest = min(smallest, plan.segmentation.quorum)
+    else:
+        colluders = threshold(config) - 1
+        party, what = f"server with up to {colluders} clients", "the same sums"
+    rest, part = smallest - colluders, plan.segmentation.part
+    saw = f"{what} less their own parts: of the thinnest {part} the sum of {rest} other clients"
+    if rest <= 1:
+        saw = f"{what} less their own parts: the update of a client that is alone beside them in a {part}"
+    if not smallest:
+        saw = "no sum: every band stayed closed"
+    return Learned(party, saw, "more than those differences")
+
+
+MODE = MaskingMode()

@@ -1,14 +1,18 @@
 """What the plan asks of a secure sum, beside how it adds (`protocols/interface.py`)."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from protocols.homomorphic.screening.screening import Screening
-from protocols.homomorphic.services.calls import Roles
 from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.profiles import SEMI_HONEST, MaskingProfile
 from rbla_secure.config import Config
+from rbla_secure.planning.disclosure import Learned, Opened
+
+if TYPE_CHECKING:  # the plan checks itself by its mode; only one mode brings services
+    from protocols.homomorphic.services.calls import Roles
+    from protocols.homomorphic.services.operated import HomomorphicRoles
+    from rbla_secure.planning.plan import Plan
 
 
 class Mode(ABC):
@@ -36,18 +40,16 @@ class Mode(ABC):
     @abstractmethod
     def build(
         self,
-        config: Config,
+        plan: "Plan",
         *,
-        screening: Screening | None,
         trust: TrustStore | None,
         identity: Identity | None,
-        roles: Roles | None,
+        roles: "Roles | None",
     ) -> SecureSum:
-        """The secure sum itself.
+        """Build the secure sum itself.
 
         Args:
-            config: Of the plan.
-            screening: By which rule single encrypted updates are screened; None screens nothing.
+            plan: The terms.
             trust: Whose signatures count.
             identity: At a participant: what it signs with.
             roles: At the server: how services are reached.
@@ -55,6 +57,19 @@ class Mode(ABC):
         Raises:
             PlanError: Something that it needs is missing.
         """
+
+    @abstractmethod
+    def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
+        """List what the parties that run this secure sum learnt in a run: the server, its services, and whoever colludes with them.
+
+        Args:
+            plan: Of the run.
+            opened: The sums that were opened.
+        """
+
+    def start_services(self, plan: "Plan") -> "HomomorphicRoles | None":  # noqa: ARG002
+        """Start the parties other than server and clients, where there are any. Raises ServiceError."""
+        return None
 
     def check(self, config: Config) -> None:  # noqa: B027  # there is nothing that sums in the clear cannot keep
         """Refuse what this secure sum cannot keep. Raises PlanError, which names the argument, its value and the rule."""

@@ -1,15 +1,18 @@
 """Sums in the clear: for baselines, oracles and filters over single updates."""
 
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from protocols.homomorphic.screening.screening import Screening
-from protocols.homomorphic.services.calls import Roles
 from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.plain import Plain
 from rbla_secure.config import Config
+from rbla_secure.planning.disclosure import PUBLIC, Learned, Opened
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.noise_settings import noise_follows, whoever_is_there
+
+if TYPE_CHECKING:  # the plan checks itself by its mode
+    from protocols.homomorphic.services.calls import Roles
+    from rbla_secure.planning.plan import Plan
 
 
 @final
@@ -21,19 +24,23 @@ class PlainMode(Mode):
 
     def build(
         self,
-        config: Config,
+        plan: "Plan",
         *,
-        screening: Screening | None,  # noqa: ARG002
         trust: TrustStore | None,  # noqa: ARG002
         identity: Identity | None,  # noqa: ARG002
-        roles: Roles | None,  # noqa: ARG002
+        roles: "Roles | None",  # noqa: ARG002
     ) -> SecureSum:
         """Inputs are kept where a filter judges them, and bounded one by one where noise comes after their sum."""
+        config = plan.config
         return Plain(
             keep_inputs=config.robustness.has_filter,
             whoever_is_there=whoever_is_there(config),
             bounded=noise_follows(config),
         )
+
+    def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:  # noqa: ARG002
+        """Say that the server reads everything that clients send."""
+        return [Learned("server", f"every update of every client; {PUBLIC}", "the clients' examples")]
 
     def warnings(self, config: Config) -> list[str]:  # noqa: ARG002
         """That it protects nothing."""
@@ -42,3 +49,6 @@ class PlainMode(Mode):
     def lists_may_differ(self, config: Config) -> bool:  # noqa: ARG002
         """Clients see no list at all."""
         return True
+
+
+MODE = PlainMode()

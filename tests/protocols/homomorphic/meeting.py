@@ -20,7 +20,7 @@ from protocols.homomorphic.services.messages import Setup
 from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, Worker
 from protocols.homomorphic.terms import Services, Terms
 from protocols.identity.trust import Identity, ThrowawayAuthority, TrustStore
-from protocols.interface import SecureSum, SumClient, SumServer
+from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.primitives.signing import SigningKey
 from protocols.session import ClientId, Session
 from tests.contracts.sessions import PLAN, Inputs, make_inputs, names
@@ -157,17 +157,19 @@ class EveryonesHomomorphic(SecureSum):
         """Who has only committed is not in the sum."""
         return UPLOAD
 
-    def client(self, session: Session, me: ClientId) -> SumClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
         """A member's side."""
         session.position(me)
-        return client_of(terms_of(session, self._charge), me)
+        return client_of(terms_of(session, self._charge), me, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> SumServer:
         """The server's side."""
         return server_of(terms_of(session, self._charge), self._roles or local_roles(self._charge))
 
 
-def client_of(terms: Terms, me: ClientId) -> HomomorphicClient:
+def client_of(terms: Terms, me: ClientId, *, extra_secrets: ExtraSecrets | None = None) -> HomomorphicClient:
     """A member's side."""
     secure_sum = Homomorphic(
         terms.profile,
@@ -176,7 +178,7 @@ def client_of(terms: Terms, me: ClientId) -> HomomorphicClient:
         identity=AUTHORITY.identity(me),
         screening=terms.screening,
     )
-    return secure_sum.client(terms.session, me)
+    return secure_sum.client(terms.session, me, extra_secrets=extra_secrets)
 
 
 def server_of(terms: Terms, roles: Roles) -> HomomorphicServer:

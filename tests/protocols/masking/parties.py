@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import ClassVar, final
 
 from protocols.identity.trust import Identity, ThrowawayAuthority, TrustStore
-from protocols.interface import SecureSum, SumClient, SumServer
+from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.masking.client import (
     Advertised,
     Agreed,
-    ExtraSecrets,
     Masked,
     Revealed,
     Shared,
@@ -91,6 +90,7 @@ class EveryonesMasking(SecureSum):
 
     name: ClassVar[str] = Masking.name
     input_stage: ClassVar[str] = Masking.input_stage
+    shares_secrets: ClassVar[bool] = Masking.shares_secrets
 
     def __init__(self, profile: MaskingProfile = SEMI_HONEST, *, trust: TrustStore | None = None) -> None:
         signed = profile.survivor_check is not SurvivorCheck.TRUST_SERVER
@@ -107,9 +107,11 @@ class EveryonesMasking(SecureSum):
         identity = AUTHORITY.identities.get(client) if self.trust is not None and client else None
         return Masking(self.profile, trust=self.trust, identity=identity)
 
-    def client(self, session: Session, me: ClientId) -> SumClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
         """A client with its own identity."""
-        return self.of(me).client(session, me)
+        return self.of(me).client(session, me, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> SumServer:
         """The server."""
@@ -126,10 +128,13 @@ class ReproducibleMasking(EveryonesMasking):
         super().__init__(profile, trust=trust)
         self._seed = seed
 
-    def client(self, session: Session, me: ClientId) -> MaskingClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> MaskingClient:
         """A client with its own identity and its own stream."""
         terms = self.of(me).terms(session)
-        return MaskingClient(terms, me, identity_of(terms, me), stream(f"{self._seed} {me}"))
+        random_bytes = stream(f"{self._seed} {me}")
+        return MaskingClient(terms, me, identity_of(terms, me), random_bytes, extra_secrets=extra_secrets)
 
 
 def advertise(

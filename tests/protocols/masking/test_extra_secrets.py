@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.errors import InputError, SessionError, ShareError
-from protocols.masking.client import ExtraSecrets, create_key_advertisement
+from protocols.interface import ExtraSecrets
+from protocols.masking.client import create_key_advertisement
 from protocols.masking.messages import RevealedShares
 from protocols.masking.secure_sum import Masking, MaskingClient
 from protocols.masking.terms import Terms
@@ -73,7 +74,9 @@ def secrets_for(session: Session, me: ClientId) -> dict[int, list[Secret]]:
 class WithExtras(EveryonesMasking):
     """Every client shares its extra secrets through the door that a participant uses."""
 
-    def client(self, session: Session, me: ClientId) -> MaskingClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> MaskingClient:
         """A client with the secrets above."""
         return self.of(me).client(session, me, extra_secrets=secrets_for(session, me))
 

@@ -107,7 +107,7 @@ def outcome(profile: MaskingProfile, inputs: dict[str, dict[int, SegmentInput]])
     class Signing(Masking):
         """Gives every client its own identity."""
 
-        def client(self, session: Any, me: str) -> MaskingClient:
+        def client(self, session: Any, me: str, *, extra_secrets: Any = None) -> MaskingClient:
             identity = None if trust is None else authority().identity(me)
             return MaskingClient(self.terms(session), me, identity, stream(me))
 

@@ -7,7 +7,7 @@ import pytest
 
 from protocols.errors import BelowThresholdError, RosterError, SessionError
 from protocols.identity.trust import ThrowawayAuthority
-from protocols.interface import SecureSum, SumClient, SumServer
+from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.masking.client import Advertised, Shared, create_masked_input, create_sealed_shares
 from protocols.masking.messages import KeyAdvertisement, KeyDirectory, ShareDelivery
 from protocols.masking.secure_sum import Masking, MaskingClient
@@ -294,10 +294,12 @@ class SignedSparse(SecureSum):
     input_stage = Masking.input_stage
     stages = Masking(CONSISTENCY).stages
 
-    def client(self, session: Session, me: ClientId) -> SumClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
         """A client with its own identity."""
         masking = Masking(CONSISTENCY, trust=AUTHORITY.view, identity=AUTHORITY.identity(me))
-        return masking.client(session, me)
+        return masking.client(session, me, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> SumServer:
         """The server."""

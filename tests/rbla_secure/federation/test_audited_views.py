@@ -15,10 +15,10 @@ from protocols.session import ClientId
 from rbla_secure.errors import PrivacyError
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning import noise as planned_noise
-from rbla_secure.planning import plan as plans
 from rbla_secure.planning.modes import plain as plain_mode
 from rbla_secure.planning.noise import views
 from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.segmentation import by_band
 from rbla_secure.privacy.auditing import audit
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import Release
@@ -90,7 +90,7 @@ def test_one_client_that_is_not_there_shows_no_more_than_is_claimed(name: str) -
 @pytest.mark.parametrize("name", NEIGHBOURS)
 def test_bands_that_close_by_count_are_refuted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The control: with quorums and a threshold, the absence of one takes away the sum of three, or of four."""
-    for module in (plans, plain_mode):
+    for module in (by_band, plain_mode):
         monkeypatch.setattr(module, "whoever_is_there", lambda _: False)
     plan = watched_plan()
     present, absent, row = NEIGHBOURS[name]

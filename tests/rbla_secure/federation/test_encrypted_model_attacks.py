@@ -19,6 +19,8 @@ from protocols.interface import SecureSum, SumResult
 from protocols.primitives.signing import SigningKey
 from protocols.session import ClientId
 from protocols.wire import MessageType
+from rbla_secure.planning.modes import build_secure_sum
+from rbla_secure.planning.modes.homomorphic import charge_of
 from rbla_secure.planning.plan import Plan
 from tests.protocols.homomorphic.meeting import Recorder
 from tests.support import model_world
@@ -59,12 +61,12 @@ class EncryptedWorld:
     def client_sum(self, plan: Plan, name: ClientId) -> SecureSum:
         """A client's side."""
         authority, _ = self._parties(plan)
-        return plan.secure_sum(authority.view, authority.identity(name))
+        return build_secure_sum(plan, authority.view, authority.identity(name))
 
     def server_sum(self, plan: Plan) -> SecureSum:
         """The server's side."""
         authority, roles = self._parties(plan)
-        return plan.secure_sum(authority.view, roles=roles)
+        return build_secure_sum(plan, authority.view, roles=roles)
 
     def decrypted(self) -> list[frozenset[int]]:
         """Over whose inputs the decryptor was asked to open sums: positions."""
@@ -78,7 +80,7 @@ class EncryptedWorld:
         return self._authorities[id(plan)]
 
     def _enrolled(self, plan: Plan) -> tuple[ThrowawayAuthority, Roles]:
-        charge: Charge = plan.charge
+        charge: Charge = charge_of(plan)
         keys = {name: SigningKey.generate() for name in charge.services.names}
         authority = ThrowawayAuthority.create(
             plan.ranks, now=NOW, services={name: key.public for name, key in keys.items()}
@@ -235,7 +237,7 @@ def test_the_plan_tells_its_services_the_class_quorum(
     """What a session must ask for is in the charge that operators set up, not only in what the aggregator sends."""
     encrypted = EncryptedWorld(monkeypatch, verifier=verifier)
 
-    dropped = encrypted.world(lora={"rest": "dropped"}, tiers=TIERS).plan.charge
-    folded = encrypted.world(lora={"rest": "folded"}, tiers=TIERS).plan.charge
+    dropped = charge_of(encrypted.world(lora={"rest": "dropped"}, tiers=TIERS).plan)
+    folded = charge_of(encrypted.world(lora={"rest": "folded"}, tiers=TIERS).plan)
 
     assert (dropped.class_quorum, folded.class_quorum) == (3, 0)

@@ -11,13 +11,15 @@ from protocols.errors import EnrolmentError, RevokedError, StageError
 from protocols.homomorphic.messages import RoundKey
 from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.services.messages import SessionRequest, Setup
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.identity.revocations import issue_revocations
 from protocols.identity.trust import ThrowawayAuthority, TrustStore
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.planning.modes import build_secure_sum
+from rbla_secure.planning.modes.homomorphic import charge_of
 from rbla_secure.planning.plan import Plan
 from tests.support.federations import (
     LARGE,
@@ -49,7 +51,7 @@ class Federation:
     def start(cls, *, verifier: bool, rest: str = "folded") -> "Federation":
         """Services in processes of their own, enrolled and set up."""
         plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": verifier}, lora={"rest": rest})
-        services = HomomorphicRoles(plan)
+        services = HomomorphicRoles(charge_of(plan))
         authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services.public_keys())
         return cls(plan, services, authority, services.set_up(authority.view))
 
@@ -60,7 +62,7 @@ class Federation:
             name: Participant(
                 name,
                 plan=self.plan,
-                secure_sum=self.plan.secure_sum(trust, self.authority.identity(name)),
+                secure_sum=build_secure_sum(self.plan, trust, self.authority.identity(name)),
                 train=diverge if name == diverging else drift,
                 examples=10,
             )
@@ -72,7 +74,7 @@ class Federation:
         exchange = InMemory(self.participants(diverging))
         outcomes = []
         for number in numbers:
-            secure_sum = self.plan.secure_sum(self.authority.view, roles=self.roles)
+            secure_sum = build_secure_sum(self.plan, self.authority.view, roles=self.roles)
             conversation = Conversation(self.plan, make_session(self.plan, round_number=number), secure_sum)
             prepare_round(conversation, exchange)
             outcomes.append(run_round(self.plan, conversation, make_adapter(self.plan), exchange))
@@ -178,7 +180,7 @@ def test_a_dead_verifier_ends_the_round_by_name() -> None:
 def test_a_round_takes_two_exchanges(federation: Federation) -> None:
     """Everybody commits in the exchange that carries key and adapter, and uploads in the next one, which carries no rows."""
     exchange = InMemory(federation.participants(""))
-    secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
+    secure_sum = build_secure_sum(federation.plan, federation.authority.view, roles=federation.roles)
     conversation = Conversation(federation.plan, make_session(federation.plan), secure_sum)
     prepare_round(conversation, exchange)
     outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
@@ -197,7 +199,7 @@ def test_whoever_falls_silent_at_either_stage_is_in_no_sum(federation: Federatio
     """A client that commits and does not upload counts as little as one that never answered."""
     gone = SMALL[0]
     exchange = InMemory(federation.participants(""), silent_from={gone: stage})
-    secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
+    secure_sum = build_secure_sum(federation.plan, federation.authority.view, roles=federation.roles)
     conversation = Conversation(federation.plan, make_session(federation.plan), secure_sum)
     prepare_round(conversation, exchange)
 
@@ -212,7 +214,7 @@ def test_where_rows_are_dropped_a_rank_of_few_is_left_out(verifier: bool) -> Non
     """With two of three clients of a rank left, below the quorum of three, none of them is in a sum, in any band."""
     federation = Federation.start(verifier=verifier, rest="dropped")
     exchange = InMemory(federation.participants(""), silent_from={LARGE[0]: "upload_input"})
-    secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
+    secure_sum = build_secure_sum(federation.plan, federation.authority.view, roles=federation.roles)
     session = make_session(federation.plan)
     conversation = Conversation(federation.plan, session, secure_sum)
     prepare_round(conversation, exchange)
@@ -220,7 +222,7 @@ def test_where_rows_are_dropped_a_rank_of_few_is_left_out(verifier: bool) -> Non
     outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
 
     federation.services.close()
-    assert federation.plan.charge.class_quorum == session.class_quorum == 3
+    assert charge_of(federation.plan).class_quorum == session.class_quorum == 3
     # Three of six are left, and the threshold is four: nothing opens, and nothing is asked for.
     assert outcome.survivors == ()
     assert outcome.aborted.startswith("upload_input: 3 of 6 clients answered")
@@ -228,7 +230,7 @@ def test_where_rows_are_dropped_a_rank_of_few_is_left_out(verifier: bool) -> Non
 
 def test_the_aggregators_channels_set_nothing_up(federation: Federation) -> None:
     """A setup that comes by them is refused by name; the operators' newer lists are taken, older ones are not."""
-    setup = Setup(charge=federation.plan.charge, trust=federation.authority.view)
+    setup = Setup(charge=charge_of(federation.plan), trust=federation.authority.view)
 
     for channel in (federation.roles.decryptor, federation.roles.verifier):
         if channel is not None:
@@ -287,6 +289,6 @@ def test_every_service_is_told_of_one_that_was_taken_back() -> None:
 
 def test_sessions_beyond_the_plan_are_refused_before_they_are_read(federation: Federation) -> None:
     """The charge knows how many members and segments there can be."""
-    charge = federation.plan.charge
+    charge = charge_of(federation.plan)
 
     assert (charge.most_members, charge.most_segments) == (len(MEMBERS), len(federation.plan.bands))

@@ -122,13 +122,15 @@ def test_masked_groups_give_the_bytes_of_groups_in_the_clear(profile: str, rule:
 
 def fours(plan: Plan) -> tuple[ClientId, ...]:
     """The members of a group of four."""
-    return next(group.members for group in plan.groups_of(make_session(plan)) if len(group.members) == 4)
+    return next(
+        group.members for group in plan.segmentation.groups(make_session(plan)) if len(group.members) == 4
+    )
 
 
 def threes(plan: Plan, rank: int) -> list[tuple[ClientId, ...]]:
     return [
         group.members
-        for group in plan.groups_of(make_session(plan))
+        for group in plan.segmentation.groups(make_session(plan))
         if len(group.members) == 3 and group.rank == rank
     ]
 
@@ -151,7 +153,7 @@ def test_groups_are_those_of_the_updates() -> None:
     people = make_participants(plan, train={name: noting(name) for name in plan.ranks})
     outcome = defended_round(plan, adapter, InMemory(people))
 
-    groups = plan.groups_of(make_session(plan))
+    groups = plan.segmentation.groups(make_session(plan))
     means = {group.name: np.mean([changes[name] for name in group.members], axis=0) for group in groups}
     moved = outcome.adapter.rows.astype(np.float64) - adapter.rows
     first = np.median([mean[0] for mean in means.values()], axis=0)
@@ -164,7 +166,7 @@ def test_a_segment_is_one_group_of_one_tier(profile: str) -> None:
     """Every client is in one segment, with all rows of its rank, and the quorum of privacy."""
     plan = make_plan(profile)
     session = make_session(plan)
-    groups = plan.groups_of(session)
+    groups = plan.segmentation.groups(session)
 
     assert len(session.segments) == len(groups) == 6
     for segment, group in zip(session.segments, groups, strict=True):
@@ -177,12 +179,12 @@ def test_a_segment_is_one_group_of_one_tier(profile: str) -> None:
 def test_groups_are_drawn_anew_in_every_round_and_only_then() -> None:
     """By seed, round and cohort: neither run nor attempt, which a server could try, changes them."""
     plan = make_plan()
-    first = plan.groups_of(make_session(plan))
+    first = plan.segmentation.groups(make_session(plan))
 
-    assert first == plan.groups_of(make_session(plan, attempt=7, run=bytes(16)))
-    assert first == make_plan(secure_sum="plain").groups_of(make_session(plan))
-    assert first != plan.groups_of(make_session(plan, round_number=2))
-    assert first != make_plan(seed=1).groups_of(make_session(make_plan(seed=1)))
+    assert first == plan.segmentation.groups(make_session(plan, attempt=7, run=bytes(16)))
+    assert first == make_plan(secure_sum="plain").segmentation.groups(make_session(plan))
+    assert first != plan.segmentation.groups(make_session(plan, round_number=2))
+    assert first != make_plan(seed=1).segmentation.groups(make_session(make_plan(seed=1)))
 
 
 @pytest.mark.parametrize("change", ["swap", "quorum", "merge"])
@@ -335,7 +337,7 @@ def test_rounding_moves_the_range_by_less_than_a_unit_of_the_grid(rule: str, wei
     }
     spoilt = threes(plan, 3)[0]
     make_hostile(people, spoilt[0], lambda values: _largest(plan, values))
-    honest = [group for group in plan.groups_of(session) if group.members != spoilt]
+    honest = [group for group in plan.segmentation.groups(session) if group.members != spoilt]
 
     judged = defended_round(plan, adapter, InMemory(people)).judged
 
@@ -580,10 +582,12 @@ def test_drop_outs_cost_more_than_was_foretold(tmp_path: Path) -> None:
     )
     foretold = forecast(plan, mechanism_of(plan)).views[Observer.COALITION]
 
-    gone = next(group.members[0] for group in plan.groups_of(make_session(plan)) if len(group.members) == 5)
+    gone = next(
+        group.members[0] for group in plan.segmentation.groups(make_session(plan)) if len(group.members) == 5
+    )
     Run(tmp_path / "run", plan, {}, silent_from={gone: "mask_input"}).go()
 
-    groups = {group.members for group in plan.groups_of(make_session(plan))}
+    groups = {group.members for group in plan.segmentation.groups(make_session(plan))}
     spent = Ledger.read(tmp_path / "run").epsilon(Observer.COALITION)
     assert sorted(map(len, groups)) == [5, 5, 6]
     assert len(next(members for members in groups if gone in members)) == 5
@@ -672,7 +676,7 @@ def test_the_table_of_a_run_tells_of_groups(tmp_path: Path) -> None:
 def test_a_run_whose_bands_all_stayed_closed_has_revealed_its_groups(tmp_path: Path) -> None:
     """Two groups of three opened, too few for the median: what they cost was spent, and a lost ledger is noticed."""
     plan = noisy_plan(tiers={"all": {"rank": 1, "clients": 9}}, rounds=1)
-    gone = plan.groups_of(make_session(plan))[0].members[0]
+    gone = plan.segmentation.groups(make_session(plan))[0].members[0]
     run = Run(tmp_path / "run", plan, {}, silent_from={gone: "mask_input"})
 
     (record,) = run.go()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError
@@ -16,9 +17,10 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
+from rbla_secure.planning.modes import build_secure_sum
+from rbla_secure.planning.modes.homomorphic import charge_of
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
@@ -53,7 +55,7 @@ def people(
     def sum_of(name: ClientId) -> Any:
         if authority is None:
             return client_sum(plan, name)
-        return plan.secure_sum(authority.view, authority.identity(name))
+        return build_secure_sum(plan, authority.view, authority.identity(name))
 
     return {
         name: Participant(name, plan=plan, secure_sum=sum_of(name), train=train, examples=5)
@@ -81,9 +83,9 @@ def play(
     session = plan.session(run=RUN, round_number=1, attempt=1, cohort=plan.cohort(1))
     authority = None
     if plan.config.secure_sum == "homomorphic":
-        services.append(HomomorphicRoles(plan))
+        services.append(HomomorphicRoles(charge_of(plan)))
         authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services[-1].public_keys())
-        secure_sum = plan.secure_sum(authority.view, roles=services[-1].set_up(authority.view))
+        secure_sum = build_secure_sum(plan, authority.view, roles=services[-1].set_up(authority.view))
     else:
         secure_sum = server_sum(plan)
     conversation = Conversation(plan, session, secure_sum)

@@ -30,6 +30,7 @@ from rbla_secure.federation.server import opened_totals
 from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.ledger import Ledger, Observer
@@ -491,7 +492,7 @@ def test_seeds_travel_under_masking_alone() -> None:
     answer = decode_answer(me.handle(asked))
 
     assert isinstance(answer, StageRefusal)
-    assert "must be masking" in answer.reason
+    assert "secure sum plain shares no extra secrets" in answer.reason
 
 
 def test_seeds_come_from_the_system_and_do_not_print() -> None:
@@ -606,7 +607,7 @@ def test_a_secure_sum_wants_every_seed() -> None:
     seeds = component_seeds(plan, session, "large-01")
 
     with pytest.raises(InputError, match="1 extra secrets must be 2"):
-        plan.secure_sum().client(session, "large-01", extra_secrets={**seeds, 0: seeds[0][:1]})  # type: ignore[call-arg]
+        build_secure_sum(plan).client(session, "large-01", extra_secrets={**seeds, 0: seeds[0][:1]})
 
 
 # --- refusals ---

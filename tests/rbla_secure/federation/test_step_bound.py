@@ -340,7 +340,7 @@ def test_the_stretch_of_a_trimmed_mean_is_the_least_that_holds(trimmed: int | No
             assert kept.mean() ** 2 <= v / (v - f) * np.square(values).mean() * (1 + 1e-12)
         assert np.sort(worst)[f : v - f].mean() ** 2 == pytest.approx(v / (v - f) * np.square(worst).mean())
     wanted = make_plan(**WIDE, robustness={"filter": "trimmed-mean", "f": 1}).config.robustness
-    assert step_bound._rule(wanted, grouped=False).stretch == 3 / 2
+    assert step_bound._rule(wanted, None).stretch == 3 / 2
 
 
 # --- noise ---

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError, RefusalError
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.client.movement import Movement
 from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows

@@ -1,8 +1,6 @@
-"""Modes: every secure sum is registered, says of itself what its implementation does, and nobody else asks which one it is."""
+"""Modes: every secure sum is found by its name, and says of itself what its implementation does (tests/test_architecture.py: nobody asks which one it is)."""
 
-import ast
 import time
-from pathlib import Path
 
 import pytest
 
@@ -12,31 +10,53 @@ from protocols.profiles import SEMI_HONEST
 from rbla_secure.config.choices import SecureSumMode
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
-from rbla_secure.planning.modes import IN_THE_CLEAR, MODES, mode_of
+from rbla_secure.planning.disclosure import Opened
+from rbla_secure.planning.modes import IN_THE_CLEAR, build_secure_sum, mode_named, mode_of, start_services
+from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.warnings import warnings
-from tests.support.federations import make_config
+from tests.support.federations import make_config, make_plan
 
-ROOT = Path(__file__).parents[3] / "rbla_secure"
 NOW = int(time.time())
 TRUST = ThrowawayAuthority.create({"one": 1}, now=NOW).trust(NOW)
 EACH = pytest.mark.parametrize("choice", list(SecureSumMode))
 
 
 def test_every_choice_is_registered() -> None:
-    """A configuration that names one finds it."""
-    assert set(MODES) == set(SecureSumMode)
-    assert len({type(mode) for mode in MODES.values()}) == len(MODES)
-    assert MODES[IN_THE_CLEAR].reads_uploads
+    """A configuration that names one finds it, in a file of its name."""
+    modes = [mode_named(choice) for choice in SecureSumMode]
+
+    assert all(isinstance(mode, Mode) for mode in modes)
+    assert [type(mode).__module__.rpartition(".")[2] for mode in modes] == list(SecureSumMode)
+    assert mode_named(IN_THE_CLEAR).reads_uploads
 
 
 @EACH
 def test_what_a_mode_builds_is_called_as_it_is_chosen(choice: SecureSumMode) -> None:
-    """The secure sum carries the name of the configuration."""
-    config = make_config(secure_sum=choice)
-    built = mode_of(config).build(config, screening=None, trust=TRUST, identity=None, roles=None)
+    """The secure sum carries the name of the configuration, and shares secrets exactly where the mode says so."""
+    built = build_secure_sum(make_plan(secure_sum=choice), TRUST)
 
     assert isinstance(built, SecureSum)
     assert built.name == choice
+    assert built.shares_secrets == mode_named(choice).shares_secrets
+
+
+@EACH
+def test_a_mode_that_needs_no_services_starts_none(choice: SecureSumMode) -> None:
+    """Nobody else takes part, so that no process is started; the one that needs some starts them in its own tests."""
+    if not mode_named(choice).needs_services:
+        assert start_services(make_plan(secure_sum=choice)) is None
+
+
+@EACH
+def test_a_mode_says_what_the_server_learnt(choice: SecureSumMode) -> None:
+    """First the server: everything where uploads are read, else sums, or that none was opened."""
+    plan = make_plan(secure_sum=choice)
+    for counts, words in (((), "no sum"), ((5, 4), "2 band sums, each over 4 clients or more")):
+        server, *_ = plan.mode.learned(plan, Opened(counts=counts, kind=plan.segmentation.sums))
+
+        assert server.party == "server"
+        assert (words in server.saw) != plan.mode.reads_uploads
+        assert ("every update" in server.saw) == plan.mode.reads_uploads
 
 
 @EACH
@@ -82,29 +102,8 @@ def test_noise_of_the_server_is_refused_where_it_may_not_follow(choice: SecureSu
 
 def test_a_profile_counts_where_it_is_one_of_masking() -> None:
     """Thresholds of the other sums are counted by the weakest."""
-    for choice, mode in MODES.items():
+    for choice in SecureSumMode:
+        mode = mode_named(choice)
         config = make_config(secure_sum=choice, masking={"profile": "consistency"})
         assert (mode.profile(config) is SEMI_HONEST) == (choice is not SecureSumMode.MASKING)
         assert mode.lists_may_differ(config) == mode.reads_uploads
-
-
-def names_a_mode(text: str) -> bool:
-    """Whether code asks for one mode by its name."""
-    return any(
-        isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "SecureSumMode"
-        for node in ast.walk(ast.parse(text))
-    )
-
-
-def test_only_registry_and_configuration_name_a_mode() -> None:
-    """Whoever asks which one it is would have to be found when one is added."""
-    found = {
-        path.relative_to(ROOT).as_posix()
-        for path in ROOT.rglob("*.py")
-        if names_a_mode(path.read_text(encoding="utf-8"))
-    }
-
-    assert found == {"planning/modes/__init__.py", "config/schema.py"}
-    assert names_a_mode("if config.secure_sum is SecureSumMode.PLAIN: pass")

@@ -19,6 +19,8 @@ from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.adapter import AdapterLayout, LinearShape
 from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.modes import build_secure_sum
+from rbla_secure.planning.modes.homomorphic import charge_of, screening_rule
 from rbla_secure.planning.opening import band_quorum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import bands_and_holders, threshold
@@ -327,32 +329,32 @@ def test_an_encrypted_plan_has_services_with_its_own_quorum() -> None:
     """What decryptor and verifier are set up for follows from the plan."""
     plan = make_plan(secure_sum="homomorphic", min_holders=3, homomorphic={"verifier": True})
 
-    charge = plan.charge
+    charge = charge_of(plan)
 
     assert charge.services.names == ("decryptor", "verifier")
     assert (charge.profile.name, charge.least_quorum, charge.config_digests) == ("bfv-2x20", 3, {plan.digest})
     assert plan.needs_identities
     with pytest.raises(PlanError, match="certified identities"):
-        plan.secure_sum()
+        build_secure_sum(plan)
 
 
 def test_no_honest_update_is_longer_than_the_screening_allows() -> None:
     """The norm that screening allows is that of a clipped and rounded update, in input bounds, and little more."""
     plan = make_plan(secure_sum="homomorphic", homomorphic={"screening": "values", "min_cosine": -0.25})
 
-    rule = plan.screening
+    rule = screening_rule(plan)
 
     assert rule is not None
     assert (rule.min_cosine, rule.release, rule.ignored_tail) == (-0.25, Release.VALUES, 1)
     clipped = plan.config.clip_norm / plan.quantizer.bound
     assert clipped < rule.max_norm < 1.01 * clipped
-    assert plan.charge.screening == rule
+    assert charge_of(plan).screening == rule
 
 
 @pytest.mark.parametrize("mode", ["plain", "masking", "homomorphic"])
 def test_nothing_is_screened_unless_it_is_asked_for(mode: str) -> None:
     """Screening is off by default, and in the modes that have none."""
-    assert make_plan(secure_sum=mode).screening is None
+    assert screening_rule(make_plan(secure_sum=mode)) is None
 
 
 def test_a_least_cosine_without_screening_is_refused() -> None:
@@ -553,7 +555,7 @@ def test_messages_are_signed_where_the_server_may_lie(mode: str, profile: str, s
     assert plan.needs_identities == signed
     if signed:
         with pytest.raises(SessionError, match=f"profile {profile} needs certified identities"):
-            plan.secure_sum().server(make_session(plan))
+            build_secure_sum(plan).server(make_session(plan))
 
 
 @pytest.mark.parametrize("profile", ["semi-honest", "one-answer", "consistency"])
@@ -628,8 +630,8 @@ def test_the_mode_decides_the_secure_sum() -> None:
     """Each mode names its protocol."""
     plain, masking = make_plan(secure_sum="plain"), make_plan(secure_sum="masking")
 
-    assert isinstance(plain.secure_sum(), Plain)
-    assert isinstance(masking.secure_sum(), Masking)
+    assert isinstance(build_secure_sum(plain), Plain)
+    assert isinstance(build_secure_sum(masking), Masking)
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_groups_stand_exactly_where_twice_f_is_less_than_their_number(f: int, gr
     }
 
     if 2 * f < groups:
-        assert make_plan(**changes).grouped
+        assert make_plan(**changes).segmentation.part == "group"
     else:
         assert f"2 * {f} < {groups} does not hold" in refusal(**changes) or f"robustness.f={f}" in refusal(
             **changes

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from rbla_secure.config import Config
+from rbla_secure.planning.disclosure import Learned
 from rbla_secure.report.console import ConsoleReport, band_rows, kilobytes, milliseconds, round_line
-from rbla_secure.report.disclosure import Learned
 from rbla_secure.report.summary import ServiceCost, Summary
 from rbla_secure.run_folder.folder import Progress
 from tests.support.federations import make_config

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rbla_secure.report.disclosure import Learned, what_each_party_learned
+from rbla_secure.planning.disclosure import Learned
+from rbla_secure.report.disclosure import what_each_party_learned
 from tests.support.federations import make_plan
 from tests.support.records import make_record
 

@@ -284,6 +284,8 @@ def test_an_update_against_the_last_step_is_screened_out() -> None:
     with pytest.raises(ScreeningError, match=r"cosine to the previous step is below 0\.2"):
         parties.server.receive(MEMBERS[3], uploads[MEMBERS[3]])
 
+    assert list(parties.server.screened_out) == [MEMBERS[3]]
+    assert "cosine to the previous step" in parties.server.screened_out[MEMBERS[3]]
     assert parties.sums()[0].tolist() == (3 * make_values(7)).tolist()
 
 

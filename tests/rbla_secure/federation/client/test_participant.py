@@ -20,6 +20,7 @@ from rbla_secure.federation.messages import StageRefusal, StageReply, StageReque
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.server.session_server import Turn, hold
 from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from tests.support.federations import (
@@ -567,7 +568,7 @@ def test_a_participant_without_its_own_identity_is_in_no_session(profile: str) -
     session = make_session(plan)
     view = make_authority(plan).view
 
-    for secure_sum in (plan.secure_sum(view), client_sum(plan, "small-02")):
+    for secure_sum in (build_secure_sum(plan, view), client_sum(plan, "small-02")):
         me = Participant("small-01", plan=plan, secure_sum=secure_sum, train=drift, examples=10)
         refused = refusal(me.handle(request(session, adapter=b"")))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protocols.interface import SecureSum, SegmentInput, SumClient, SumServer
+from protocols.interface import ExtraSecrets, SecureSum, SegmentInput, SumClient, SumServer
 from protocols.session import ClientId, Session
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.broadcast import Broadcast, band_digests
@@ -149,7 +149,9 @@ class TwoSteps(SecureSum, SumClient):
     name, stages, input_stage = "two steps", ("commit", "upload"), "commit"
     ended = False
 
-    def client(self, session: Session, me: ClientId) -> SumClient:
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
         return self
 
     def server(self, session: Session) -> SumServer:

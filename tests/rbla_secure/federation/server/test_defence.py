@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.homomorphic.services.operated import HomomorphicRoles
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.session import ClientId
 from rbla_secure.config import RobustnessConfig
@@ -17,11 +18,12 @@ from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.server.defence import Filtering
 from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.services import HomomorphicRoles
 from rbla_secure.federation.server.session_server import Conversation
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.modes import build_secure_sum
+from rbla_secure.planning.modes.homomorphic import charge_of
 from rbla_secure.planning.noise import views
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.warnings import warnings
@@ -79,19 +81,19 @@ def play(
         stage = server_sum(plan).input_stage
         exchange = InMemory(make_participants(plan), silent_from=dict.fromkeys(gone, stage))
         return defended_round(plan, adapter, exchange)
-    services.append(HomomorphicRoles(plan))
+    services.append(HomomorphicRoles(charge_of(plan)))
     authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services[-1].public_keys())
     people = {
         name: Participant(
             name,
             plan=plan,
-            secure_sum=plan.secure_sum(authority.view, authority.identity(name)),
+            secure_sum=build_secure_sum(plan, authority.view, authority.identity(name)),
             train=drift,
             examples=10,
         )
         for name in plan.ranks
     }
-    secure_sum = plan.secure_sum(authority.view, roles=services[-1].set_up(authority.view))
+    secure_sum = build_secure_sum(plan, authority.view, roles=services[-1].set_up(authority.view))
     conversation = Conversation(plan, make_session(plan), secure_sum)
     exchange = InMemory(people, silent_from=dict.fromkeys(gone, secure_sum.input_stage))
     prepare_round(conversation, exchange)
@@ -142,7 +144,7 @@ def test_the_quorum_is_one_number_everywhere() -> None:
     assert quorum == 5
     for plan in (masked, encrypted, quorum_plan("plain")):
         assert [segment.quorum for segment in make_session(plan).segments] == [quorum, quorum]
-    assert encrypted.charge.least_quorum == quorum
+    assert charge_of(encrypted).least_quorum == quorum
     assert [row[2] for row in band_rows(masked.config)] == [str(quorum)] * 2
     lying = {row.party: row.saw for row in what_each_party_learned(encrypted, [record])}
     assert lying["server that lies"] == "the same sums, each over 5 holders or more"

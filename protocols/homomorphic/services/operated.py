@@ -6,21 +6,23 @@ it alone holds their lines. The aggregator is handed `Roles`, channels on which 
 sent there and how long it takes is counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import final
 
 from protocols.errors import ProtocolError
 from protocols.homomorphic.screening.at_verifier import NOTHING_YET, Reference
+from protocols.homomorphic.screening.screening import RealVector
 from protocols.homomorphic.services.calls import Roles
+from protocols.homomorphic.services.charge import Charge
 from protocols.homomorphic.services.messages import HELLO, REFERENCE, Setup
 from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.homomorphic.services.services import Channel, payload_of
 from protocols.identity.trust import TrustStore
 from protocols.session import ClientId
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.planning.plan import Plan
+
+Direction = Mapping[int, RealVector] | None
 
 
 @final
@@ -54,19 +56,19 @@ class Metered(Channel):
 @final
 @dataclass(frozen=True, slots=True)
 class HomomorphicRoles:
-    """Decryptor, worker and, where the plan has them, verifier and, in its place where updates are screened, screener."""
+    """Decryptor, worker and, where the charge names one, verifier and, in its place where updates are screened, screener."""
 
-    plan: Plan
+    charge: Charge
     processes: dict[ClientId, ProcessChannel] = field(default_factory=dict)
     keyed: dict[ClientId, Metered] = field(default_factory=dict)
     workers: dict[str, Metered] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.plan.charge.services.names:
+        for name in self.charge.services.names:
             self.processes[name] = ProcessChannel(name, name)
             self.keyed[name] = Metered(self.processes[name])
         # Where there is a verifier, it alone computes what is screened.
-        screens = self.plan.screening is not None and not self.plan.charge.services.verifier
+        screens = self.charge.screening is not None and not self.charge.services.verifier
         for name in ("worker", *(("screener",) if screens else ())):
             self.workers[name] = Metered(ProcessChannel(name, name, restarts=True))
 
@@ -83,7 +85,7 @@ class HomomorphicRoles:
             ServiceError: A service is gone.
             ProtocolError: It refuses.
         """
-        request = Setup(charge=self.plan.charge, trust=trust).to_bytes()
+        request = Setup(charge=self.charge, trust=trust).to_bytes()
         refused: list[ProtocolError] = []
         for process in self.processes.values():
             try:
@@ -93,31 +95,32 @@ class HomomorphicRoles:
         if refused:
             raise refused[0]
 
-    def set_up(self, trust: TrustStore, last_step: LastStep | None = None) -> Roles:
+    def set_up(self, trust: TrustStore, reference: Callable[[], Direction] = lambda: None) -> Roles:
         """Configure the services; what a server needs to work with them.
 
         Args:
             trust: Whom to believe.
-            last_step: The public direction that updates are held against where no verifier knows it.
+            reference: By segment, the public direction that updates are held against where no verifier knows it; None before
+                there is one.
 
         Raises:
             ServiceError: A service is gone.
             ProtocolError: It refuses.
         """
         self.configure(trust)
-        names = self.plan.charge.services
+        names = self.charge.services
         return Roles(
             decryptor=self.keyed[names.decryptor],
             worker=self.workers["worker"],
             verifier=self.keyed.get(names.verifier),
             screener=self.workers.get("screener"),
-            reference=last_step.by_band if last_step is not None else lambda: None,
+            reference=reference,
         )
 
     @property
     def keep_a_direction(self) -> bool:
         """Whether what updates are held against is known to these services alone."""
-        return self.plan.screening is not None and bool(self.plan.charge.services.verifier)
+        return self.charge.screening is not None and bool(self.charge.services.verifier)
 
     def direction(self) -> bytes:
         """As the verifier's operator: what the next updates are held against, for services that are started again.
@@ -127,7 +130,7 @@ class HomomorphicRoles:
         """
         if not self.keep_a_direction:
             return b""
-        verifier = self.processes[self.plan.charge.services.verifier]
+        verifier = self.processes[self.charge.services.verifier]
         try:
             return Reference.from_bytes(payload_of(verifier.operate(REFERENCE))).to_bytes()
         except ProtocolError:

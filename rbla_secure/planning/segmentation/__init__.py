@@ -1,0 +1,37 @@
+"""How the uploads of a cohort are cut into the segments of a session, and how opened segments become bands again.
+
+**By rank band.** One segment per band over all its holders, or where uploads are padded over the whole cohort. A band that can
+never open has none: nobody uploads it.
+
+**By group.** One segment per group of clients of one rank, for all rows that the group holds. Every band then has several sums,
+and a robust rule stands between their averages (`rbla_secure/robustness/grouping.py`).
+
+A plan has one of the two. Whoever would ask which one it is finds here what it wants to know.
+"""
+
+from collections.abc import Mapping
+
+from protocols.session import ClientId
+from rbla_secure.config import Config
+from rbla_secure.lora.bands import Band
+from rbla_secure.planning.quorums import bands_and_holders, row_quorum
+from rbla_secure.planning.segmentation.by_band import BandSegmentation
+from rbla_secure.planning.segmentation.by_group import GroupSegmentation
+from rbla_secure.planning.segmentation.segmentation import Segmentation
+
+
+def segmentation_of(
+    config: Config,
+    *,
+    ranks: Mapping[ClientId, int],
+    bands: tuple[Band, ...],
+    lengths: tuple[int, ...],
+    recovered: tuple[int, ...],
+) -> Segmentation:
+    """Choose how a configuration cuts uploads; the arguments are those of :class:`Segmentation`."""
+    kind = GroupSegmentation if config.robustness.group_size else BandSegmentation
+    quorum = row_quorum(config)
+    opening = tuple(band for band, count in bands_and_holders(config) if count >= quorum)
+    return kind(
+        config=config, ranks=ranks, bands=bands, opening=opening, lengths=lengths, recovered=recovered
+    )

@@ -1,0 +1,161 @@
+"""The questions that every cut of uploads into segments answers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar, final
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.ring import IntegerVector
+from protocols.session import ClientId, Segment, Session
+from rbla_secure.config import Config
+from rbla_secure.config.choices import AcrossRule
+from rbla_secure.lora.bands import Band
+from rbla_secure.robustness.grouping import Group
+
+Number = TypeVar("Number", bound=np.generic)
+# By index of a band or segment: integers before noise, or what an audit expects of them.
+Vectors = Mapping[int, npt.NDArray[Number]]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Votes:
+    """Those whose updates are averaged in a band: clients, buckets or groups.
+
+    Args:
+        counts: By index of a band: how many of them a whole cohort has.
+        quorum: The fewest that an average is over.
+        least_weight: The smallest weight that one of them can have, in (0, 1].
+    """
+
+    counts: Sequence[int]
+    quorum: int
+    least_weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmentation(ABC):
+    """The cut of a plan's uploads into segments.
+
+    Args:
+        config: Of the plan.
+        ranks: By enrolled client.
+        bands: All rank bands.
+        opening: Those with enough holders in a whole cohort.
+        lengths: By index of a band: integers that are summed.
+        recovered: By index of a band: how many components of a client's noise can be removed from its sum.
+
+    Attributes:
+        part: What one segment is of, in a word.
+        sums: What the server opens, in words.
+    """
+
+    part: ClassVar[str]
+    sums: ClassVar[str]
+
+    config: Config
+    ranks: Mapping[ClientId, int]
+    bands: tuple[Band, ...]
+    opening: tuple[Band, ...]
+    lengths: tuple[int, ...]
+    recovered: tuple[int, ...]
+
+    # The segments of a cohort.
+
+    @property
+    @abstractmethod
+    def most_segments(self) -> int:
+        """How many segments a session can have at most."""
+
+    @property
+    @abstractmethod
+    def quorum(self) -> int:
+        """The fewest clients over which honest parties open a sum."""
+
+    @property
+    @abstractmethod
+    def rule_across(self) -> AcrossRule | None:
+        """The rule between several sums of one band; None where there is one sum a band."""
+
+    @abstractmethod
+    def segments(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Segment, ...]:
+        """Cut the uploads of a round's cohort, which is increasing, into segments."""
+
+    @abstractmethod
+    def groups(self, session: Session) -> tuple[Group, ...]:
+        """Name the groups of a session, in the order of its segments; none where there is one sum a band."""
+
+    @abstractmethod
+    def bands_of(self, client: ClientId) -> tuple[Band, ...]:
+        """Select the bands that a client holds and that may open."""
+
+    # A client's integers.
+
+    @abstractmethod
+    def uploaded(
+        self, session: Session, client: ClientId, bands: Vectors[Number]
+    ) -> dict[int, npt.NDArray[Number]]:
+        """Select and pad what a client uploads, still by band: each of these has noise of its own, in increasing order.
+
+        Args:
+            session: Of the round.
+            client: A member.
+            bands: By index of a band that the client holds, shape (length of the band,).
+        """
+
+    @abstractmethod
+    def by_segment(
+        self, session: Session, client: ClientId, uploaded: Vectors[Number]
+    ) -> dict[int, npt.NDArray[Number]]:
+        """Join what :meth:`uploaded` gave, or a part of it, to one vector per segment of the client."""
+
+    # Opened sums.
+
+    @abstractmethod
+    def by_band(self, session: Session, index: int, summed: IntegerVector) -> dict[int, IntegerVector]:
+        """Cut the sum of one segment into its bands."""
+
+    @abstractmethod
+    def refused_bands(self, refused: Mapping[int, str]) -> dict[int, str]:
+        """Name the bands that stay closed with segments that did, and why: `refused` is by segment."""
+
+    # How many clients a sum is over.
+
+    @abstractmethod
+    def present(self, session: Session, arrived: Collection[ClientId]) -> dict[int, int]:
+        """Count, by band that may open, the clients among these that are in its smallest sum."""
+
+    @abstractmethod
+    def least_present(self, band: Band, absent: int) -> int:
+        """Give the fewest uploaders over which a band opens if so many members of the cohort may be left out."""
+
+    @abstractmethod
+    def smallest_sum(self, session: Session, band: Band) -> tuple[ClientId, ...]:
+        """Name the holders of a band that are in its smallest sum."""
+
+    @abstractmethod
+    def spare(self, session: Session, band: Band) -> int:
+        """Count the members of a band's smallest sum that may be missing with it still opening."""
+
+    @abstractmethod
+    def noise_of_others(self, index: int) -> int:
+        """Count the clients of a whole cohort that do not hold a band and whose noise is in its sum all the same."""
+
+    @abstractmethod
+    def votes(self, least_weight: float) -> Votes:
+        """Count those whose updates are averaged, where a client weighs `least_weight` at least."""
+
+    # In words.
+
+    @property
+    @abstractmethod
+    def smallest_sums(self) -> list[str]:
+        """What epsilons assume of the sums that show least clients, where a band has several."""
+
+    @property
+    @abstractmethod
+    def expected_absence(self) -> str:
+        """What epsilons assume of drop-outs where no missing noise is made good."""
