@@ -12,7 +12,7 @@ from rbla_secure.config import Config
 from rbla_secure.config.choices import RowOrder
 from rbla_secure.evaluation.poisoning.triggers import corner_patches, most_drawn_to, stamp
 from rbla_secure.federation.server.defence import Reference
-from rbla_secure.federation.server.step_checks import Guard, PublicTests, wants_checks
+from rbla_secure.federation.server.step_checks import PublicTests, StepChecks, wants_checks
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import sample_level
@@ -51,7 +51,9 @@ def reference_of(plan: Plan, base: nn.Module, data: Data) -> Reference:
     return lambda adapter, number: trainer.train(adapter, root, seed=derive_seed(seed, "reference", number))
 
 
-def guard_of(plan: Plan, base: nn.Module, data: Data, remembered: Sequence[Adapter] = ()) -> Guard | None:
+def step_checks_of(
+    plan: Plan, base: nn.Module, data: Data, remembered: Sequence[Adapter] = ()
+) -> StepChecks | None:
     """The checks of every step that the plan wants, with the adapters of the last rounds of an interrupted run."""
     wanted = plan.config.robustness
     if not wants_checks(wanted):
@@ -69,7 +71,7 @@ def guard_of(plan: Plan, base: nn.Module, data: Data, remembered: Sequence[Adapt
             name: most_drawn_to(each.predict(adapter), public.labels) for name, each in scanned.items()
         },
     )
-    return Guard(wanted=wanted, tests=tests, first=initial_adapter(plan), remembered=remembered)
+    return StepChecks(wanted=wanted, tests=tests, first=initial_adapter(plan), remembered=remembered)
 
 
 def private_descent(config: Config) -> Descent | None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from protocols.clock import SYSTEM_CLOCK
 from protocols.identity.trust import YEAR_SECONDS, ThrowawayAuthority, TrustStore
-from rbla_secure.assembly import guard_of, reference_of, trainer_of
+from rbla_secure.assembly import reference_of, step_checks_of, trainer_of
 from rbla_secure.atomic_files import replace_folder, write_atomic
 from rbla_secure.config import Config
 from rbla_secure.engines.in_process import Faults, InProcess
@@ -24,9 +24,9 @@ from rbla_secure.errors import RunFolderError
 from rbla_secure.federation.client.participant import BeforeTraining, Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.secret_cohorts import SecretCohorts
-from rbla_secure.federation.server.defence import Filtering
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.services import HomomorphicRoles
+from rbla_secure.federation.server.defence import Defence
+from rbla_secure.federation.server.previous_step import PreviousStep
+from rbla_secure.federation.server.services import HomomorphicServices
 from rbla_secure.federation.server.spending import check_spent
 from rbla_secure.federation.step_bound import WINDOW
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -94,8 +94,8 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         if services is not None:
             ending.callback(services.close)
         authority, trust = _enrol(plan, services)
-        last_step = LastStep(plan)
-        roles = services.set_up(trust, last_step) if services is not None and trust is not None else None
+        previous_step = PreviousStep(plan)
+        roles = services.set_up(trust, previous_step) if services is not None and trust is not None else None
 
         # The rounds.
         cohorts = SecretCohorts.of(plan)
@@ -109,14 +109,14 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             evaluate=lambda adapter: _pair(scorer, adapter),
             stopwatch=stopwatch,
             observe=report.round,
-            filtering=Filtering.of(plan, last_step, reference_of(plan, base, data)),
-            guard=guard_of(plan, base, data, folder.last_adapters(plan, WINDOW)),
-            moved=last_step.took,
+            defence=Defence.of(plan, previous_step, reference_of(plan, base, data)),
+            step_checks=step_checks_of(plan, base, data, folder.last_adapters(plan, WINDOW)),
+            moved=previous_step.took,
             cohorts=cohorts,
             direction=services.direction if services is not None else lambda: b"",
         )
-        if plan.screening is not None or coordinator.filtering is not None:
-            last_step.recall(chain([coordinator.initial_adapter()], folder.adapters(plan)))
+        if plan.screening is not None or coordinator.defence is not None:
+            previous_step.recall(chain([coordinator.initial_adapter()], folder.adapters(plan)))
         if services is not None:
             services.recall(folder.direction())
         if progress.round:
@@ -219,12 +219,12 @@ def _on_disk(folder: RunFolder, base: nn.Sequential) -> nn.Sequential:
     return load_base(path)
 
 
-def _services(plan: Plan) -> HomomorphicRoles | None:
+def _services(plan: Plan) -> HomomorphicServices | None:
     """The services that the plan's secure sum needs."""
-    return HomomorphicRoles(plan) if plan.mode.needs_services else None
+    return HomomorphicServices(plan) if plan.mode.needs_services else None
 
 
-def _costs(services: HomomorphicRoles | None, *, rounds: int) -> list[ServiceCost]:
+def _costs(services: HomomorphicServices | None, *, rounds: int) -> list[ServiceCost]:
     """What each service was sent in so many rounds, and how long it took; nothing if there were none."""
     channels = services.channels() if services is not None and rounds else {}
     return [
@@ -240,7 +240,7 @@ def _costs(services: HomomorphicRoles | None, *, rounds: int) -> list[ServiceCos
 
 
 def _enrol(
-    plan: Plan, services: HomomorphicRoles | None
+    plan: Plan, services: HomomorphicServices | None
 ) -> tuple[ThrowawayAuthority | None, TrustStore | None]:
     """Certificates for all clients and services, where the plan's secure sum works with identities."""
     if not plan.needs_identities:

@@ -13,7 +13,7 @@ from rbla_secure.errors import BudgetError, PlanError, PrivacyError, RefusalErro
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.messages import StageReply
 from rbla_secure.federation.noise_shares import noise_key
-from rbla_secure.federation.server.services import HomomorphicRoles
+from rbla_secure.federation.server.services import HomomorphicServices
 from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.forecast import forecast
@@ -57,7 +57,7 @@ ONE: ClientId = "large-01"
 
 @pytest.mark.parametrize("mode", MODES)
 def test_claim_31_the_noise_on_a_sum_has_its_scale_in_every_mode(
-    mode: str, services: list[HomomorphicRoles]
+    mode: str, services: list[HomomorphicServices]
 ) -> None:
     """The right scale is accepted, two thirds and three halves of it are rejected."""
     plan = make_plan(secure_sum=mode, quantization={"ring_bits": 20, "bound": 0.1})

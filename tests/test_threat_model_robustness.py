@@ -9,7 +9,7 @@ import pytest
 
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
-from rbla_secure.federation.server.services import HomomorphicRoles
+from rbla_secure.federation.server.services import HomomorphicServices
 from rbla_secure.planning.warnings import warnings
 from rbla_secure.run_folder.audit_log import EventKind, read_events
 from rbla_secure.run_folder.records import RoundRecord
@@ -24,7 +24,7 @@ from tests.support.federations import RUN, InMemory, make_adapter, make_particip
 
 @pytest.mark.parametrize(("mode", "profile"), MODES)
 def test_claim_36_a_band_opens_over_its_row_quorum_alone(
-    mode: str, profile: str, services: list[HomomorphicRoles]
+    mode: str, profile: str, services: list[HomomorphicServices]
 ) -> None:
     """Against two attackers five of five holders, never four; a band of four is named, and nobody uploads it."""
     plan = clear.quorum_plan(mode, profile)

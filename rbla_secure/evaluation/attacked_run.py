@@ -20,7 +20,7 @@ from protocols.homomorphic.parties.server import HomomorphicServer
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.session import RUN_ID_SIZE, ClientId, Session
-from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
+from rbla_secure.assembly import initial_adapter, reference_of, step_checks_of, trainer_of
 from rbla_secure.config import Config
 from rbla_secure.config.choices import Rest
 from rbla_secure.engines.in_process import Faults, InProcess
@@ -36,11 +36,11 @@ from rbla_secure.federation.client.contribution import Contribute, contribution,
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
-from rbla_secure.federation.server.defence import Filtering, Reference
+from rbla_secure.federation.server.defence import Defence, Reference
 from rbla_secure.federation.server.opened_totals import matrix_noise
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.services import HomomorphicRoles
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.previous_step import PreviousStep
+from rbla_secure.federation.server.services import HomomorphicServices
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.federation.server.sessions import clip_norm
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
@@ -205,26 +205,28 @@ class _Run:
     ) -> None:
         self._contribute, self._where = contribute, trigger
         self._plan, self._placed = plan, placed
-        self._last_step = LastStep(plan)
-        self._filtering = Filtering.of(plan, self._last_step, _remembered(reference_of(plan, base, data)))
+        self._previous_step = PreviousStep(plan)
+        self._defence = Defence.of(plan, self._previous_step, _remembered(reference_of(plan, base, data)))
         self._rule = self._known_rule(plan, data, attack)
         self._session: Session | None = None
         self._adapter: Adapter | None = None
         self._failures = Failures()
         self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
-        services = HomomorphicRoles(plan) if plan.mode.needs_services else None
+        services = HomomorphicServices(plan) if plan.mode.needs_services else None
         if services is not None:
             ending.callback(services.close)
         authority = _authority(plan, services)
         trust = authority.trust(int(time.time())) if authority is not None else None
         roles = (
-            services.set_up(trust, self._last_step) if services is not None and trust is not None else None
+            services.set_up(trust, self._previous_step)
+            if services is not None and trust is not None
+            else None
         )
         self._secure_sum = _Observed(plan.secure_sum(trust, roles=roles))
         self._cohorts = SecretCohorts.of(plan)
         self._exchange = self._connected(plan, base, data, authority, attack)
         ending.callback(self._exchange.end)
-        self._guard = guard_of(plan, base, data)
+        self._step_checks = step_checks_of(plan, base, data)
         self._matrix = matrix_noise(plan)
         self._scorer = Scorer(base, plan.layout, data.held_out)
         self._trigger = Scorer(base, plan.layout, triggered(data.held_out, whole_trigger(trigger)))
@@ -237,10 +239,10 @@ class _Run:
             outcome = self._round(number, adapter, outcomes)
             seen += self._mounted(number, outcome)
             refused |= attackers & (outcome.refusals.keys() | self._failures.of.keys())
-            self._last_step.took(adapter, outcome.adapter)
+            self._previous_step.took(adapter, outcome.adapter)
             adapter = outcome.adapter
-            if self._guard is not None:
-                self._guard.remember(adapter)
+            if self._step_checks is not None:
+                self._step_checks.remember(adapter)
             outcomes.append(outcome)
             if number > plan.config.rounds - SETTLED:
                 accuracies.append(self._scorer.score(adapter).accuracy)
@@ -288,15 +290,15 @@ class _Run:
         if self._coalition is not None:
             self._coalition.observe(adapter)
         asked = self._cohorts.asked(session.members, number) if self._cohorts is not None else None
-        conversation = Conversation(plan, session, self._secure_sum, asked=asked)
-        prepare_round(conversation, self._exchange)
+        session_server = SessionServer(plan, session, self._secure_sum, asked=asked)
+        prepare_round(session_server, self._exchange)
         return run_round(
             plan,
-            conversation,
+            session_server,
             adapter,
             self._exchange,
-            filtering=self._filtering,
-            guard=self._guard,
+            defence=self._defence,
+            step_checks=self._step_checks,
             matrix=self._matrix,
         )
 
@@ -334,14 +336,14 @@ class _Run:
         )
 
     def _known_rule(self, plan: Plan, data: Data, attack: AttackName) -> KnownRule:
-        """The server's own filtering: whatever it is given, the attackers run."""
+        """The server's own defence: whatever it is given, the attackers run."""
         counts = {name: len(examples) for name, examples in zip(plan.ranks, data.clients, strict=True)}
         claimed = {
             name: claimed_examples(attack, plan.config, count) if name in self._placed.attackers else count
             for name, count in counts.items()
         }
         weights = {name: weight_of(plan, count) for name, count in claimed.items()}
-        return KnownRule(plan=plan, filtering=self._filtering, weights=weights)
+        return KnownRule(plan=plan, defence=self._defence, weights=weights)
 
     def _honest_changes(self, plan: Plan, base: nn.Sequential, data: Data) -> Others:
         """Every honest change of the round, to the bit: more than attackers could know."""
@@ -423,7 +425,7 @@ def _remembered(reference: Reference) -> Reference:
     return asked
 
 
-def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthority | None:
+def _authority(plan: Plan, services: HomomorphicServices | None) -> ThrowawayAuthority | None:
     if not plan.needs_identities:
         return None
     keys = services.public_keys() if services is not None else {}

@@ -9,13 +9,13 @@ from rbla_secure.errors import AbortedRunError
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts, check_draws
-from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.federation.server.defence import Defence
 from rbla_secure.federation.server.opened_totals import matrix_noise
 from rbla_secure.federation.server.round_record import record_of
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.federation.server.sessions import session_of
 from rbla_secure.federation.server.spending import SampleSpending, Spending
-from rbla_secure.federation.server.step_checks import Guard
+from rbla_secure.federation.server.step_checks import StepChecks
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import MatrixNoise
@@ -44,8 +44,8 @@ class Coordinator:
         evaluate: Measures the global adapter.
         stopwatch: Shared with the engine, which measures "training" and "clients" on it.
         observe: Told of every finished round.
-        filtering: The defence between sums and averages, if the plan has one.
-        guard: The checks of every step, if the plan has any.
+        defence: The defence between sums and averages, if the plan has one.
+        step_checks: The checks of every step, if the plan has any.
         moved: Told of the adapter before and after every round, before the next one takes inputs.
         cohorts: The secret draws of who takes part, if the plan has such.
         direction: What services need to go on screening in another process, asked for after every round; empty if nothing.
@@ -58,8 +58,8 @@ class Coordinator:
     evaluate: Evaluate
     stopwatch: Stopwatch
     observe: Observe
-    filtering: Filtering | None = None
-    guard: Guard | None = None
+    defence: Defence | None = None
+    step_checks: StepChecks | None = None
     moved: Moved = lambda _before, _after: None
     cohorts: SecretCohorts | None = None
     direction: Callable[[], bytes] = lambda: b""
@@ -101,8 +101,8 @@ class Coordinator:
                 current, adapter, upcoming, before, spending=spending, samples=samples, matrix=matrix
             )
             self.moved(last, adapter)
-            if self.guard is not None:
-                self.guard.remember(adapter)
+            if self.step_checks is not None:
+                self.step_checks.remember(adapter)
             self.folder.save(self.plan, current.session, adapter, record, seconds, direction=self.direction())
             records.append(record)
             timings.append(seconds)
@@ -120,7 +120,7 @@ class Coordinator:
         activities = ("training", "clients", "round", "evaluation")
         return {name: self.stopwatch.seconds(name) for name in activities}
 
-    def _open(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
+    def _open(self, number: int, records: Sequence[RoundRecord]) -> SessionServer:
         """The session of a round: a new attempt, numbered and in the log before anybody hears of it."""
         session = session_of(
             self.plan,
@@ -139,19 +139,19 @@ class Coordinator:
             )
         )
         asked = self.cohorts.asked(session.members, number) if self.cohorts is not None else None
-        return Conversation(self.plan, session, self.secure_sum, log=self.folder.log, asked=asked)
+        return SessionServer(self.plan, session, self.secure_sum, log=self.folder.log, asked=asked)
 
-    def _prepared(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
-        conversation = self._open(number, records)
+    def _prepared(self, number: int, records: Sequence[RoundRecord]) -> SessionServer:
+        session_server = self._open(number, records)
         with self.stopwatch.measure("round"):
-            prepare_round(conversation, self.exchange)
-        return conversation
+            prepare_round(session_server, self.exchange)
+        return session_server
 
     def _one_round(
         self,
-        current: Conversation,
+        current: SessionServer,
         adapter: Adapter,
-        upcoming: Conversation | None,
+        upcoming: SessionServer | None,
         before: Mapping[str, float],
         *,
         spending: Spending | None,
@@ -165,8 +165,8 @@ class Coordinator:
                 adapter,
                 self.exchange,
                 upcoming=upcoming,
-                filtering=self.filtering,
-                guard=self.guard,
+                defence=self.defence,
+                step_checks=self.step_checks,
                 matrix=matrix,
                 before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
                 before_reveal=lambda part, clients: (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rbla_secure.assembly import guard_of
+from rbla_secure.assembly import step_checks_of
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.evaluation.poisoning.triggers import corner_patches, stamp
@@ -150,8 +150,8 @@ def test_the_scan_catches_an_adapter_with_a_backdoor(images: Path) -> None:
     data = load_data(config)
     base = train_base(data.public, seed=0)
     plan = Plan.build(config, layout=find_linear(base, scaling=config.lora.scaling), base_digest=bytes(32))
-    guard = guard_of(plan, base, data)
-    assert guard is not None
+    step_checks = step_checks_of(plan, base, data)
+    assert step_checks is not None
     trigger = next(iter(corner_patches().values()))
     honest = data.public
     stamped = LabelledImages(
@@ -161,10 +161,10 @@ def test_the_scan_catches_an_adapter_with_a_backdoor(images: Path) -> None:
     trainer = LocalTrainer(base, plan.layout, config.training)
 
     def judged(examples: LabelledImages) -> list[Action]:
-        trained = Adapter(layout=plan.layout, rows=trainer.train(guard.first, examples, seed=1))
-        kept, decisions = guard.judge(guard.first, trained)
+        trained = Adapter(layout=plan.layout, rows=trainer.train(step_checks.first, examples, seed=1))
+        kept, decisions = step_checks.judge(step_checks.first, trained)
         rolled_back = any(decision.action is Action.ROLL_BACK for decision in decisions)
-        assert (kept is guard.first) == rolled_back
+        assert (kept is step_checks.first) == rolled_back
         return [decision.action for decision in decisions]
 
     assert judged(stamped) == [Action.ROLL_BACK]

@@ -12,7 +12,7 @@ from rbla_secure.federation.client.participant import LocalTraining, Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.cohort import sample_cohort
 from rbla_secure.planning.plan import Plan
@@ -99,19 +99,19 @@ def make_participants(
     }
 
 
-def open_round(plan: Plan, *, round_number: int = 1, attempt: int = 1) -> Conversation:
+def open_round(plan: Plan, *, round_number: int = 1, attempt: int = 1) -> SessionServer:
     """The server's side of a round of which nobody has heard yet."""
     session = make_session(plan, round_number=round_number, attempt=attempt)
-    return Conversation(plan, session, server_sum(plan))
+    return SessionServer(plan, session, server_sum(plan))
 
 
 def play_round(
     plan: Plan, adapter: Adapter, exchange: Exchange, *, round_number: int = 1, attempt: int = 1
 ) -> RoundOutcome:
     """A round on its own, from its keys to its result."""
-    conversation = open_round(plan, round_number=round_number, attempt=attempt)
-    prepare_round(conversation, exchange)
-    return run_round(plan, conversation, adapter, exchange)
+    session_server = open_round(plan, round_number=round_number, attempt=attempt)
+    prepare_round(session_server, exchange)
+    return run_round(plan, session_server, adapter, exchange)
 
 
 def keep_request(client: ClientId, parcel: Parcel) -> bytes:  # noqa: ARG001

@@ -1,6 +1,6 @@
 """The configured federation on a small adapter: rounds of the real code in which training is replaced by given changes.
 
-Plan, participants, secure sum, conversation, noise, release and average are those of a run, and so are tiers, thresholds,
+Plan, participants, secure sum, session_server, noise, release and average are those of a run, and so are tiers, thresholds,
 quorums, clipping and noise. Other than in a run are the adapter, which is just large enough that no coordinate of a clipped change
 is cut off by the grid, and the messages' way, which is a function call. Homomorphic sums are added in the clear: they open the same
 integers, a thousand times slower.
@@ -31,10 +31,10 @@ from rbla_secure.federation.noise_components import Seeds
 from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
-from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.federation.server.defence import Defence
 from rbla_secure.federation.server.opened_totals import matrix_noise
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.previous_step import PreviousStep
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
@@ -138,7 +138,7 @@ class SmallFederation:
             if signed
             else None
         )
-        self._filtering = Filtering.of(self.plan, LastStep(self.plan))
+        self._defence = Defence.of(self.plan, PreviousStep(self.plan))
 
     @property
     def remarks(self) -> list[str]:
@@ -174,9 +174,9 @@ class SmallFederation:
         for number in range(1, rounds + 1):
             session = self.session_of(number)
             asked = None if draws is None else draws.asked(session.members, number)
-            conversation = Conversation(self.plan, session, server, asked=asked)
-            prepare_round(conversation, exchange)
-            played = self._round(conversation, adapter, exchange, matrix)
+            session_server = SessionServer(self.plan, session, server, asked=asked)
+            prepare_round(session_server, exchange)
+            played = self._round(session_server, adapter, exchange, matrix)
             found.append(replace(played, sums=server.opened, uploads=dict(uploads)))
             adapter = played.outcome.adapter
             uploads.clear()
@@ -185,7 +185,7 @@ class SmallFederation:
 
     def _round(
         self,
-        conversation: Conversation,
+        session_server: SessionServer,
         adapter: Adapter,
         exchange: Exchange,
         matrix: MatrixNoise | None,
@@ -193,15 +193,15 @@ class SmallFederation:
         told: list[tuple[Shown, tuple[ClientId, ...]]] = []
         outcome = run_round(
             self.plan,
-            conversation,
+            session_server,
             adapter,
             exchange,
-            filtering=self._filtering,
+            defence=self._defence,
             matrix=matrix,
             before_reveal=lambda part, clients: told.append((part, tuple(clients))),
         )
         return Played(
-            session=conversation.session,
+            session=session_server.session,
             before=adapter,
             outcome=outcome,
             told=told,

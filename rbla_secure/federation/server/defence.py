@@ -17,7 +17,7 @@ from protocols.session import ClientId, Session
 from rbla_secure.config.choices import FilterName
 from rbla_secure.federation.server.average_check import impossible
 from rbla_secure.federation.server.client_updates import decoded, updates_of
-from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.federation.server.weight_claims import refused_claims
 from rbla_secure.federation.step_bound import single_limits
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -64,25 +64,27 @@ class Judged:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filtering:
+class Defence:
     """The defence of a plan between the sum and the average.
 
     Args:
         plan: With a filter or groups.
-        last_step: What the global adapter did last.
+        previous_step: What the global adapter did last.
         reference: For fl-trust.
     """
 
     plan: Plan
-    last_step: LastStep
+    previous_step: PreviousStep
     reference: Reference | None = None
 
     @classmethod
-    def of(cls, plan: Plan, last_step: LastStep, reference: Reference | None = None) -> "Filtering | None":
+    def of(
+        cls, plan: Plan, previous_step: PreviousStep, reference: Reference | None = None
+    ) -> "Defence | None":
         """The defence that the plan wants; None if it averages everybody."""
         if plan.config.robustness.filter is FilterName.NONE and not plan.grouped:
             return None
-        return cls(plan=plan, last_step=last_step, reference=reference)
+        return cls(plan=plan, previous_step=previous_step, reference=reference)
 
     def judge(self, session: Session, sums: SumResult, adapter: Adapter) -> Judged:
         """What is kept of one round's sums over groups, or of its single inputs."""
@@ -169,7 +171,7 @@ class Filtering:
 
     def _previous(self) -> dict[int, RealVector] | None:
         """The average of the last round that moved the adapter, by band."""
-        steps = self.last_step.by_band()
+        steps = self.previous_step.by_band()
         if steps is None:
             return None
         rate = self.plan.config.server_learning_rate

@@ -18,7 +18,7 @@ from rbla_secure.planning.plan import Plan
 
 @final
 @dataclass(slots=True)
-class LastStep:
+class PreviousStep:
     """Empty before the first round that moved the adapter."""
 
     plan: Plan

@@ -1,7 +1,7 @@
 """The services of the homomorphic mode as a run starts them: each in a process of its own, for as long as the run.
 
 A decryptor or verifier makes its own identity key, is enrolled under it, and is then told by its operator whom to believe;
-its private key and the round keys never leave its process. In a run on one machine `HomomorphicRoles` plays the operators:
+its private key and the round keys never leave its process. In a run on one machine `HomomorphicServices` plays the operators:
 it alone holds their lines. The aggregator is handed `Roles`, channels on which no service takes a setup. What each is
 sent there and how long it takes is counted.
 """
@@ -19,7 +19,7 @@ from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.homomorphic.services.services import Channel, payload_of
 from protocols.identity.trust import TrustStore
 from protocols.session import ClientId
-from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.planning.plan import Plan
 
 
@@ -53,7 +53,7 @@ class Metered(Channel):
 
 @final
 @dataclass(frozen=True, slots=True)
-class HomomorphicRoles:
+class HomomorphicServices:
     """Decryptor, worker and, where the plan has them, verifier and, in its place where updates are screened, screener."""
 
     plan: Plan
@@ -93,12 +93,12 @@ class HomomorphicRoles:
         if refused:
             raise refused[0]
 
-    def set_up(self, trust: TrustStore, last_step: LastStep | None = None) -> Roles:
+    def set_up(self, trust: TrustStore, previous_step: PreviousStep | None = None) -> Roles:
         """Configure the services; what a server needs to work with them.
 
         Args:
             trust: Whom to believe.
-            last_step: The public direction that updates are held against where no verifier knows it.
+            previous_step: The public direction that updates are held against where no verifier knows it.
 
         Raises:
             ServiceError: A service is gone.
@@ -111,7 +111,7 @@ class HomomorphicRoles:
             worker=self.workers["worker"],
             verifier=self.keyed.get(names.verifier),
             screener=self.workers.get("screener"),
-            reference=last_step.by_band if last_step is not None else lambda: None,
+            reference=previous_step.by_band if previous_step is not None else lambda: None,
         )
 
     @property

@@ -44,7 +44,7 @@ class PublicTests:
 
 @final
 @dataclass(slots=True, kw_only=True)
-class Guard:
+class StepChecks:
     """The checks of a run. Remembers the adapters after the last rounds, whatever became of these: checkpoints have them too.
 
     Args:

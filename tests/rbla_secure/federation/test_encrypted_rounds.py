@@ -16,8 +16,8 @@ from protocols.identity.revocations import issue_revocations
 from protocols.identity.trust import ThrowawayAuthority, TrustStore
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.services import HomomorphicRoles
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.services import HomomorphicServices
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.planning.plan import Plan
 from tests.support.federations import (
     LARGE,
@@ -41,7 +41,7 @@ class Federation:
     """A plan, its services, and everyone's side of the sums."""
 
     plan: Plan
-    services: HomomorphicRoles
+    services: HomomorphicServices
     authority: ThrowawayAuthority
     roles: Roles
 
@@ -49,7 +49,7 @@ class Federation:
     def start(cls, *, verifier: bool, rest: str = "folded") -> "Federation":
         """Services in processes of their own, enrolled and set up."""
         plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": verifier}, lora={"rest": rest})
-        services = HomomorphicRoles(plan)
+        services = HomomorphicServices(plan)
         authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services.public_keys())
         return cls(plan, services, authority, services.set_up(authority.view))
 
@@ -73,9 +73,11 @@ class Federation:
         outcomes = []
         for number in numbers:
             secure_sum = self.plan.secure_sum(self.authority.view, roles=self.roles)
-            conversation = Conversation(self.plan, make_session(self.plan, round_number=number), secure_sum)
-            prepare_round(conversation, exchange)
-            outcomes.append(run_round(self.plan, conversation, make_adapter(self.plan), exchange))
+            session_server = SessionServer(
+                self.plan, make_session(self.plan, round_number=number), secure_sum
+            )
+            prepare_round(session_server, exchange)
+            outcomes.append(run_round(self.plan, session_server, make_adapter(self.plan), exchange))
         return outcomes
 
 
@@ -179,13 +181,13 @@ def test_a_round_takes_two_exchanges(federation: Federation) -> None:
     """Everybody commits in the exchange that carries key and adapter, and uploads in the next one, which carries no rows."""
     exchange = InMemory(federation.participants(""))
     secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
-    conversation = Conversation(federation.plan, make_session(federation.plan), secure_sum)
-    prepare_round(conversation, exchange)
-    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+    session_server = SessionServer(federation.plan, make_session(federation.plan), secure_sum)
+    prepare_round(session_server, exchange)
+    outcome = run_round(federation.plan, session_server, make_adapter(federation.plan), exchange)
 
     stages = [{parcel.stage for parcels in sent.values() for parcel in parcels} for sent in exchange.sent]
     assert stages == [{"commit_input"}, {"upload_input"}]
-    assert outcome.survivors == conversation.contributors == MEMBERS
+    assert outcome.survivors == session_server.contributors == MEMBERS
     receipts = [size for (_, stage), size in outcome.transcript.received.items() if stage == "commit_input"]
     assert max(receipts) < 1000
     lists = [size for (_, stage), size in outcome.transcript.sent.items() if stage == "upload_input"]
@@ -198,12 +200,12 @@ def test_whoever_falls_silent_at_either_stage_is_in_no_sum(federation: Federatio
     gone = SMALL[0]
     exchange = InMemory(federation.participants(""), silent_from={gone: stage})
     secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
-    conversation = Conversation(federation.plan, make_session(federation.plan), secure_sum)
-    prepare_round(conversation, exchange)
+    session_server = SessionServer(federation.plan, make_session(federation.plan), secure_sum)
+    prepare_round(session_server, exchange)
 
-    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+    outcome = run_round(federation.plan, session_server, make_adapter(federation.plan), exchange)
 
-    assert outcome.survivors == conversation.contributors == (*LARGE, *SMALL[1:])
+    assert outcome.survivors == session_server.contributors == (*LARGE, *SMALL[1:])
     assert outcome.dropped == {gone: stage}
 
 
@@ -214,10 +216,10 @@ def test_where_rows_are_dropped_a_rank_of_few_is_left_out(verifier: bool) -> Non
     exchange = InMemory(federation.participants(""), silent_from={LARGE[0]: "upload_input"})
     secure_sum = federation.plan.secure_sum(federation.authority.view, roles=federation.roles)
     session = make_session(federation.plan)
-    conversation = Conversation(federation.plan, session, secure_sum)
-    prepare_round(conversation, exchange)
+    session_server = SessionServer(federation.plan, session, secure_sum)
+    prepare_round(session_server, exchange)
 
-    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+    outcome = run_round(federation.plan, session_server, make_adapter(federation.plan), exchange)
 
     federation.services.close()
     assert federation.plan.charge.class_quorum == session.class_quorum == 3

@@ -16,8 +16,8 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.services import HomomorphicRoles
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.services import HomomorphicServices
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.accounting import epsilon
@@ -61,9 +61,9 @@ def people(
 
 
 @pytest.fixture
-def services() -> Iterator[list[HomomorphicRoles]]:
+def services() -> Iterator[list[HomomorphicServices]]:
     """Those that a test has started, ended with it."""
-    started: list[HomomorphicRoles] = []
+    started: list[HomomorphicServices] = []
     yield started
     for each in started:
         each.close()
@@ -71,7 +71,7 @@ def services() -> Iterator[list[HomomorphicRoles]]:
 
 def play(
     plan: Plan,
-    services: list[HomomorphicRoles],
+    services: list[HomomorphicServices],
     *,
     silent: tuple[ClientId, ...] = (),
     train: Any = still,
@@ -80,17 +80,17 @@ def play(
     session = plan.session(run=RUN, round_number=1, attempt=1, cohort=plan.cohort(1))
     authority = None
     if plan.config.secure_sum == "homomorphic":
-        services.append(HomomorphicRoles(plan))
+        services.append(HomomorphicServices(plan))
         authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services[-1].public_keys())
         secure_sum = plan.secure_sum(authority.view, roles=services[-1].set_up(authority.view))
     else:
         secure_sum = server_sum(plan)
-    conversation = Conversation(plan, session, secure_sum)
+    session_server = SessionServer(plan, session, secure_sum)
     exchange = InMemory(
         people(plan, authority, train), silent_from=dict.fromkeys(silent, secure_sum.input_stage)
     )
-    prepare_round(conversation, exchange)
-    return run_round(plan, conversation, zeros(plan), exchange)
+    prepare_round(session_server, exchange)
+    return run_round(plan, session_server, zeros(plan), exchange)
 
 
 def zeros(plan: Plan) -> Adapter:
@@ -108,7 +108,7 @@ def noise_in(plan: Plan, outcome: RoundOutcome, band: int) -> npt.NDArray[np.flo
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("upload", ["banded", "padded"])
 def test_the_noise_on_every_sum_has_the_planned_scale(
-    mode: str, upload: str, services: list[HomomorphicRoles]
+    mode: str, upload: str, services: list[HomomorphicServices]
 ) -> None:
     """In every secure sum and band it is noise-multiplier times clip-norm; two thirds and three halves would be noticed."""
     plan = make_plan(secure_sum=mode, upload=upload, quantization={"ring_bits": 20, "bound": 0.1})
@@ -129,7 +129,7 @@ def test_the_noise_on_every_sum_has_the_planned_scale(
 
 @pytest.mark.parametrize("silent", [("large-01", "small-01"), ("small-01", "small-02")])
 def test_drop_outs_leave_the_noise_that_is_counted(
-    silent: tuple[ClientId, ...], services: list[HomomorphicRoles]
+    silent: tuple[ClientId, ...], services: list[HomomorphicServices]
 ) -> None:
     """Without provision, each missing share is missing from the noise, and the scale falls as the square root."""
     plan = make_plan(secure_sum="masking", min_holders=2, masking={"profile": "semi-honest"})
@@ -143,7 +143,7 @@ def test_drop_outs_leave_the_noise_that_is_counted(
     assert not has_std(noise_in(plan, outcome, 0), claimed)
 
 
-def test_provision_for_drop_outs_brings_the_noise_back(services: list[HomomorphicRoles]) -> None:
+def test_provision_for_drop_outs_brings_the_noise_back(services: list[HomomorphicServices]) -> None:
     """With an expected drop-out of a third, four of six clients carry the planned noise."""
     plan = make_plan(
         secure_sum="masking",
@@ -160,7 +160,7 @@ def test_provision_for_drop_outs_brings_the_noise_back(services: list[Homomorphi
     assert has_std(noise_in(plan, outcome, 1), claimed)
 
 
-def test_the_servers_noise_has_the_planned_scale(services: list[HomomorphicRoles]) -> None:
+def test_the_servers_noise_has_the_planned_scale(services: list[HomomorphicServices]) -> None:
     """A trusted server adds the same noise once, before it divides."""
     plan = make_plan(secure_sum="masking", privacy={"mechanism": "central"})
 
@@ -173,7 +173,7 @@ def test_the_servers_noise_has_the_planned_scale(services: list[HomomorphicRoles
 
 @pytest.mark.parametrize("mode", ["plain", "masking"])
 def test_noise_is_new_every_time_unless_the_run_is_a_simulation(
-    mode: str, services: list[HomomorphicRoles]
+    mode: str, services: list[HomomorphicServices]
 ) -> None:
     """Two equal runs differ; marked as simulation they are the same to the bit, and the warning says what that is worth."""
     changes: dict[str, Any] = {"secure_sum": mode}
@@ -186,7 +186,7 @@ def test_noise_is_new_every_time_unless_the_run_is_a_simulation(
     assert third == fourth
 
 
-def test_simulated_noise_is_the_same_in_every_secure_sum(services: list[HomomorphicRoles]) -> None:
+def test_simulated_noise_is_the_same_in_every_secure_sum(services: list[HomomorphicServices]) -> None:
     """At their common capacity, plain, masked and encrypted sums carry the very same noise."""
     digests = {
         play(
@@ -203,7 +203,7 @@ def test_simulated_noise_is_the_same_in_every_secure_sum(services: list[Homomorp
     assert len(digests) == 1
 
 
-def test_under_noise_no_statistic_of_the_data_is_sent(services: list[HomomorphicRoles]) -> None:
+def test_under_noise_no_statistic_of_the_data_is_sent(services: list[HomomorphicServices]) -> None:
     """Weights and cut-off shares are gone from uploads: every integer is a noised coordinate, and a NaN does not show."""
     plan = make_plan(secure_sum="masking")
     session = plan.session(run=RUN, round_number=1, attempt=1, cohort=plan.cohort(1))
@@ -363,7 +363,7 @@ def test_the_mechanism_fits_the_fields_of_encrypted_sums() -> None:
 @pytest.mark.parametrize("clipping", ["adaptive", "per-layer"])
 @pytest.mark.parametrize("mode", ["masking", "homomorphic"])
 def test_other_clipping_rules_go_through_whole_rounds(
-    clipping: str, mode: str, services: list[HomomorphicRoles]
+    clipping: str, mode: str, services: list[HomomorphicServices]
 ) -> None:
     """Adaptive and per-layer clipping open every band under noise in the secure sums."""
     plan = make_plan(

@@ -12,7 +12,7 @@ from protocols.homomorphic.services.messages import Answer
 from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.session import Session
 from rbla_secure.errors import RunFolderError
-from rbla_secure.federation.server.services import HomomorphicRoles
+from rbla_secure.federation.server.services import HomomorphicServices
 from rbla_secure.run_folder import folder as folders
 from rbla_secure.run_folder.audit_log import Entry, EventKind, read_events
 from rbla_secure.run_folder.folder import RunFolder
@@ -200,7 +200,7 @@ def test_an_event_must_name_a_digest(folder: RunFolder) -> None:
 )
 def test_where_checkpoints_tell_it_nothing_is_asked_for(homomorphic: dict[str, object]) -> None:
     """Not even a process is started."""
-    services = HomomorphicRoles(make_plan(secure_sum="homomorphic", homomorphic=homomorphic))
+    services = HomomorphicServices(make_plan(secure_sum="homomorphic", homomorphic=homomorphic))
 
     assert services.direction() == b""
     services.recall(b"whatever")
@@ -212,7 +212,7 @@ def test_a_verifier_that_is_gone_or_talks_nonsense_leaves_nothing_to_keep(
 ) -> None:
     """Its round counts all the same; the next one fails by its name."""
     plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": True, "screening": "verdicts"})
-    services = HomomorphicRoles(plan)
+    services = HomomorphicServices(plan)
     services.public_keys()
     services.processes["verifier"].close()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.lora.bands import rank_bands
 from tests.support.federations import make_adapter, make_plan
 
@@ -13,7 +13,7 @@ from tests.support.federations import make_adapter, make_plan
 def test_before_the_first_step_there_is_none() -> None:
     """No direction, also after a round that left the adapter as it was."""
     plan = make_plan()
-    step = LastStep(plan)
+    step = PreviousStep(plan)
     adapter = make_adapter(plan)
 
     first = step.by_band()
@@ -28,7 +28,7 @@ def test_the_step_has_the_form_of_an_upload() -> None:
     plan = make_plan()
     before = make_adapter(plan)
     moved = before.rows + np.arange(before.rows.size, dtype=np.float32).reshape(before.rows.shape) + 1
-    step = LastStep(plan)
+    step = PreviousStep(plan)
 
     step.took(before, replace(before, rows=moved))
 
@@ -44,7 +44,7 @@ def test_a_round_without_a_result_does_not_count() -> None:
     """After it, updates are held against the step before."""
     plan = make_plan()
     before, after = make_adapter(plan), make_adapter(plan, seed=1)
-    step = LastStep(plan)
+    step = PreviousStep(plan)
     step.took(before, after)
     known = step.by_band()
 
@@ -60,7 +60,7 @@ def test_going_back_is_no_step() -> None:
     """After a roll-back updates are held against the last step forward, not against its opposite."""
     plan = make_plan()
     first, second, third = (make_adapter(plan, seed=seed) for seed in range(3))
-    step = LastStep(plan)
+    step = PreviousStep(plan)
     step.took(first, second)
     step.took(second, third)
     known = step.by_band()
@@ -80,10 +80,10 @@ def test_an_interrupted_run_knows_the_step_of_one_that_was_left_alone(seeds: tup
     """Wherever it stopped: whatever was decided in between, the adapters tell."""
     plan = make_plan()
     adapters = [make_adapter(plan, seed=seed) for seed in seeds]
-    alone = LastStep(plan)
+    alone = PreviousStep(plan)
     for end in range(1, len(adapters)):
         alone.took(adapters[end - 1], adapters[end])
-        resumed = LastStep(plan)
+        resumed = PreviousStep(plan)
 
         resumed.recall(iter(adapters[: end + 1]))
 
