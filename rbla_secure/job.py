@@ -108,12 +108,10 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
             exchange=exchange,
             evaluate=lambda adapter: _pair(scorer, adapter),
             stopwatch=stopwatch,
-            observe=report.round,
+            observers=[previous_step, *([services] if services is not None else []), report],
             defence=Defence.of(plan, previous_step, reference_of(plan, base, data)),
             step_checks=step_checks_of(plan, base, data, folder.last_adapters(plan, WINDOW)),
-            moved=previous_step.took,
             cohorts=cohorts,
-            direction=services.direction if services is not None else lambda: b"",
         )
         if plan.screening is not None or coordinator.defence is not None:
             previous_step.recall(chain([coordinator.initial_adapter()], folder.adapters(plan)))

@@ -136,7 +136,9 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.federation": FEDERATION | {"rbla_secure.stopwatch"},
     # Neither side of a round knows the other's: what both compute stands above the two folders.
     "rbla_secure.federation.client": FEDERATION | SHARED_BY_BOTH_SIDES,
-    "rbla_secure.federation.server": FEDERATION | SHARED_BY_BOTH_SIDES | {"rbla_secure.federation.round"},
+    "rbla_secure.federation.server": FEDERATION
+    | SHARED_BY_BOTH_SIDES
+    | {"rbla_secure.federation.observer", "rbla_secure.federation.round"},
     "rbla_secure.engines": {
         "rbla_secure.run_folder",
         "rbla_secure.errors",

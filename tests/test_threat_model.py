@@ -102,7 +102,7 @@ from tests.protocols.masking.parties import (
     with_sealed,
     without,
 )
-from tests.support.federations import InMemory
+from tests.support.federations import InMemory, WhenSaved
 from tests.support.identities import NOW, client_sum, make_authority, server_sum
 from tests.support.reachable import secrets_of
 
@@ -673,7 +673,7 @@ def test_claim_12_secrets_are_fresh_from_the_system_and_reach_neither_text_nor_d
         exchange=InMemory(people),
         evaluate=lambda _adapter: (0.0, 0.0),
         stopwatch=stopwatch,
-        observe=print,
+        observers=[WhenSaved(print)],
     )
 
     coordinator.run(folder.load(plan))

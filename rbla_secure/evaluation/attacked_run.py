@@ -239,7 +239,7 @@ class _Run:
             outcome = self._round(number, adapter, outcomes)
             seen += self._mounted(number, outcome)
             refused |= attackers & (outcome.refusals.keys() | self._failures.of.keys())
-            self._previous_step.took(adapter, outcome.adapter)
+            self._previous_step.round_ended(adapter, outcome.adapter)
             adapter = outcome.adapter
             if self._step_checks is not None:
                 self._step_checks.remember(adapter)
@@ -285,10 +285,9 @@ class _Run:
             clip_norm=clip_norm(plan, [each.unclipped for each in earlier[: counts_before(number)]]),
         )
         self._session, self._adapter = session, adapter
-        self._rule.enter(session, adapter)
-        self._failures.enter()
-        if self._coalition is not None:
-            self._coalition.observe(adapter)
+        for each in (self._rule, self._failures, self._coalition):
+            if each is not None:
+                each.before_round(session, adapter)
         asked = self._cohorts.asked(session.members, number) if self._cohorts is not None else None
         session_server = SessionServer(plan, session, self._secure_sum, asked=asked)
         prepare_round(session_server, self._exchange)

@@ -15,6 +15,7 @@ from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.noise_shares import Integers
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.server.defence import Defence
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.update import UpdateRows
@@ -23,7 +24,7 @@ from rbla_secure.planning.plan import Plan
 
 @final
 @dataclass(slots=True, kw_only=True)
-class KnownRule:
+class KnownRule(SilentObserver):
     """The rule of a plan, and of the round that its attackers are in.
 
     Args:
@@ -38,8 +39,8 @@ class KnownRule:
     _round: tuple[Session, Adapter] | None = None
     _known: dict[ClientId, tuple[UpdateRows, Integers]] = field(default_factory=dict)
 
-    def enter(self, session: Session, adapter: Adapter) -> None:
-        """A round begins: its terms, and the adapter that all changes of it are to."""
+    def before_round(self, session: Session, adapter: Adapter) -> None:
+        """Enter a round: its terms, and the adapter that all changes of it are to."""
         self._round = (session, adapter)
         self._known.clear()
 

@@ -11,6 +11,7 @@ from rbla_secure.federation.client.contribution import Contribute
 from rbla_secure.federation.client.participant import LocalTraining
 from rbla_secure.federation.noise_components import Seeds
 from rbla_secure.federation.noise_shares import Integers
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
@@ -18,7 +19,7 @@ from rbla_secure.planning.plan import Plan
 
 
 @final
-class Failures:
+class Failures(SilentObserver):
     """What went wrong in the clients' own code in one round, whether or not their answers show it.
 
     Under noise they do not show it: a participant whose training raises, or whose change is not finite, sends noise as one that
@@ -32,8 +33,8 @@ class Failures:
         self.of: dict[ClientId, str] = {}
         self._trained: dict[ClientId, UpdateRows] = {}
 
-    def enter(self) -> None:
-        """A round begins: nothing has failed in it yet."""
+    def before_round(self, session: Session, adapter: Adapter) -> None:  # noqa: ARG002  # whichever round it is
+        """Begin a round: nothing has failed in it yet."""
         self.of.clear()
         self._trained.clear()
 

@@ -6,7 +6,7 @@ The steps in brackets are the participants' (`participant.py`); the server sees 
 The stages before the input (keys, shares) need no adapter: they ride along with the round before.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -15,6 +15,7 @@ from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
 from rbla_secure.config.choices import Adjacency, AverageRule
 from rbla_secure.federation.exchange import Exchange
+from rbla_secure.federation.observer import NOBODY, RoundObserver
 from rbla_secure.federation.server.average_check import check_average
 from rbla_secure.federation.server.defence import NEVER, Defence, Judged
 from rbla_secure.federation.server.opened_totals import Released, nothing_opened, release
@@ -37,15 +38,6 @@ from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
 from rbla_secure.privacy.quantize import dequantize, dequantize_weighted
 from rbla_secure.robustness.step_decisions import Decision
-
-# Told who is about to train.
-Told = Callable[[Collection[ClientId]], None]
-# Told what is about to show inputs, and whose.
-ToldShown = Callable[[Shown, Collection[ClientId]], None]
-
-
-def _nothing(_part: Shown, _clients: Collection[ClientId]) -> None:
-    """Nobody keeps a ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +92,7 @@ def run_round(
     defence: Defence | None = None,
     step_checks: StepChecks | None = None,
     matrix: MatrixNoise | None = None,
-    before_training: Told = lambda _: None,
-    before_reveal: ToldShown = _nothing,
+    observer: RoundObserver = NOBODY,
 ) -> RoundOutcome:
     """Take the global adapter through one prepared round, and prepare the upcoming one on the way.
 
@@ -116,20 +107,20 @@ def run_round(
         defence: The defence between the sum and the average, if the plan has one.
         step_checks: The checks of the step, if the plan has any.
         matrix: What noise that cancels over rounds keeps of the rounds before, if the plan has such noise.
-        before_training: Told who is about to be sent the adapter to train; what it raises stops the round.
-        before_reveal: Told what is about to show inputs, and of whom, before it does: uploads of everybody who will be asked for
-            one, or sums over those whose inputs are in them; what it raises stops the round.
+        observer: Told who is about to train, and what is about to show inputs (:mod:`rbla_secure.federation.observer`); what it
+            raises stops the round.
     """
     # Clients train, clip, pack and quantize; the secure sum adds their integers band by band.
     stages = session_server.stages
     rest = stages[stages.index(session_server.input_stage) :]
     riding = _before_input(upcoming) if upcoming is not None else ()
     at_once = [part for part in shown(plan.config) if shows_at_once(plan.config, part)]
+    session = session_server.session
     for part in at_once:
-        before_reveal(part, session_server.session.members)
+        observer.before_reveal(session, part, session.members)
     told = Shown.SUMS in at_once
     if not session_server.aborted:
-        before_training(session_server.session.members)
+        observer.before_training(session, session.members)
     for stage, early in zip_longest(rest, riding):
         due = []
         if stage is not None:
@@ -139,25 +130,23 @@ def run_round(
             due.append(StageOfSession(session_server=upcoming, stage=early))
         exchange_stages(exchange, due)
         if not told and session_server.contributors is not None:
-            before_reveal(Shown.SUMS, session_server.contributors)
+            observer.before_reveal(session, Shown.SUMS, session_server.contributors)
             told = True
     sums = session_server.result(adapter)
     if sums is None:
         if plan.config.privacy.adjacency is Adjacency.ZERO_OUT:
             return _outcome(session_server, adapter)
-        sums = nothing_opened(session_server.session, session_server.aborted)
+        sums = nothing_opened(session, session_server.aborted)
 
     # The integers of what opened become totals of bands; a filter judges what they are made of first.
-    released, judged = _totals(plan, session_server.session, sums, adapter, defence=defence, matrix=matrix)
+    released, judged = _totals(plan, session, sums, adapter, defence=defence, matrix=matrix)
 
     # Totals become one average over exactly the holders of each row; what honest clients cannot have made stays out of it.
     averaged = average(plan, spread(released.totals, plan.bands, plan.columns))
-    checked = check_average(plan, session_server.session, released.totals, averaged)
+    checked = check_average(plan, session, released.totals, averaged)
     totals = {i: total for i, total in released.totals.items() if i not in checked.refused}
     holders = {
-        i: count
-        for i, count in (judged.voters if judged else _holders(session_server.session, sums)).items()
-        if i in totals
+        i: count for i, count in (judged.voters if judged else _holders(session, sums)).items() if i in totals
     }
 
     # The average moves the adapter.
@@ -169,7 +158,7 @@ def run_round(
         kept,
         survivors=sums.survivors,
         refused_bands={
-            **_refused_bands(plan, session_server.session, sums, judged),
+            **_refused_bands(plan, session, sums, judged),
             **released.refused,
             **checked.refused,
         },

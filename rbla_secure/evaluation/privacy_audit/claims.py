@@ -24,5 +24,5 @@ def ledger_claims(plan: Plan, rounds: Sequence[Played]) -> dict[Observer, float]
         spending = Spending(plan, ledger, log)
         for played in rounds:
             for part, clients in played.told:
-                spending.spend(played.session, part, clients)
+                spending.before_reveal(played.session, part, clients)
         return {observer: spending.ledger.epsilon(observer) for observer in Observer}

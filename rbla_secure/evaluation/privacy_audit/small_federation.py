@@ -8,7 +8,7 @@ integers, a thousand times slower.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import final
@@ -29,6 +29,7 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.noise_components import Seeds
 from rbla_secure.federation.noise_shares import Integers
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts
 from rbla_secure.federation.server.defence import Defence
@@ -115,6 +116,17 @@ def small_layout(config: Config) -> AdapterLayout:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Told(SilentObserver):
+    """Notes what is about to show inputs, and whose."""
+
+    of: list[tuple[Shown, tuple[ClientId, ...]]] = field(default_factory=list)
+
+    def before_reveal(self, session: Session, part: Shown, clients: Collection[ClientId]) -> None:  # noqa: ARG002
+        self.of.append((part, tuple(clients)))
+
+
+@final
 class SmallFederation:
     """Plays the first rounds of a configuration as often as it is asked to, each time with fresh keys, draws and noise.
 
@@ -190,7 +202,7 @@ class SmallFederation:
         exchange: Exchange,
         matrix: MatrixNoise | None,
     ) -> Played:
-        told: list[tuple[Shown, tuple[ClientId, ...]]] = []
+        told = _Told()
         outcome = run_round(
             self.plan,
             session_server,
@@ -198,13 +210,13 @@ class SmallFederation:
             exchange,
             defence=self._defence,
             matrix=matrix,
-            before_reveal=lambda part, clients: told.append((part, tuple(clients))),
+            observer=told,
         )
         return Played(
             session=session_server.session,
             before=adapter,
             outcome=outcome,
-            told=told,
+            told=told.of,
         )
 
     def _participant(

@@ -19,6 +19,7 @@ from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.homomorphic.services.services import Channel, payload_of
 from protocols.identity.trust import TrustStore
 from protocols.session import ClientId
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.planning.plan import Plan
 
@@ -53,7 +54,7 @@ class Metered(Channel):
 
 @final
 @dataclass(frozen=True, slots=True)
-class HomomorphicServices:
+class HomomorphicServices(SilentObserver):
     """Decryptor, worker and, where the plan has them, verifier and, in its place where updates are screened, screener."""
 
     plan: Plan
@@ -119,8 +120,8 @@ class HomomorphicServices:
         """Whether what updates are held against is known to these services alone."""
         return self.plan.screening is not None and bool(self.plan.charge.services.verifier)
 
-    def direction(self) -> bytes:
-        """As the verifier's operator: what the next updates are held against, for services that are started again.
+    def direction_to_keep(self) -> bytes:
+        """Give, as the verifier's operator, what the next updates are held against, for services that are started again.
 
         Empty where the checkpoints tell it; nothing (but bytes that say so) where the verifier is gone or says nothing that
         could be kept: its round is over and counts all the same.
@@ -134,7 +135,7 @@ class HomomorphicServices:
             return NOTHING_YET.to_bytes()
 
     def recall(self, direction: bytes) -> None:
-        """As the operators: what :meth:`direction` gave after the last round, to services that have just been set up.
+        """As the operators: what :meth:`direction_to_keep` gave after the last round, to services that have just been set up.
 
         Raises:
             ServiceError: A service is gone.

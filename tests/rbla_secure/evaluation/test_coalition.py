@@ -14,11 +14,13 @@ from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
 from rbla_secure.lora.update import ClientUpdate
 from rbla_secure.privacy.clipping import clip
 from rbla_secure.tasks.datasets import LabelledImages
+from tests.support.federations import make_plan, make_session
 
 LAYOUT = AdapterLayout(layers=(LinearShape(name="layer", in_features=784, out_features=10),), scaling=2.0)
 START = Adapter.initial(LAYOUT, rank=4, seed=0)
 RANKS = {"a": 2, "b": 4, "c": 4}
 CLIP = 0.5
+SESSION = make_session(make_plan())
 
 
 def examples(seed: int) -> LabelledImages:
@@ -64,7 +66,7 @@ def coalition(attack: AttackName, trainer: Trainer | None = None, **changes: obj
 
 def sent(who: Coalition, adapter: Adapter = START, *, seed: int = 7) -> dict[str, np.ndarray]:
     """What all members send in one round, asked from the smallest rank up."""
-    who.observe(adapter)
+    who.before_round(SESSION, adapter)
     found = {}
     for name, rank in RANKS.items():
         own = adapter.sliced(rank)
@@ -76,7 +78,7 @@ def sent(who: Coalition, adapter: Adapter = START, *, seed: int = 7) -> dict[str
 def test_every_attack_is_a_local_training(attack: AttackName) -> None:
     """Rows of the member's own shape, finite, float32, the same for the same request, and passable by a client's clip."""
     who = coalition(attack)
-    who.observe(START)
+    who.before_round(SESSION, START)
 
     for name, rank in RANKS.items():
         rows = who.train_of(name)(START.sliced(rank), 7)
@@ -140,7 +142,7 @@ def test_where_rows_are_folded_members_train_from_the_whole_function(attack: Att
 
     assert {name: rows.shape[0] for name, rows in asked.items()} == RANKS
     observed = coalition(attack, federation=federation)
-    observed.observe(START)
+    observed.before_round(SESSION, START)
     for name, rank in RANKS.items():
         assert observed.train_of(name)(START.folded(rank), 7).tobytes() == asked[name].tobytes()
 

@@ -201,7 +201,7 @@ def test_a_change_becomes_the_integers_that_its_client_sends() -> None:
         plan=plan, defence=Defence.of(plan, PreviousStep(plan)), weights=dict.fromkeys(plan.ranks, 1.0)
     )
     change = np.full((3, adapter.rows.shape[1]), 0.01)
-    rule.enter(session, adapter)
+    rule.before_round(session, adapter)
 
     first = rule._integers(session, adapter, "large-01", change)
 
@@ -233,7 +233,7 @@ def test_the_rule_knows_enrolled_clients_in_a_round_alone() -> None:
     )
     with pytest.raises(EvaluationError, match="before the round was entered"):
         rule.accepts({})
-    rule.enter(make_session(plan), make_adapter(plan))
+    rule.before_round(make_session(plan), make_adapter(plan))
     with pytest.raises(EvaluationError, match="honest-1 is no client"):
         rule.accepts({"honest-1": np.zeros((1, 4))})
 

@@ -70,7 +70,6 @@ def run(folder: RunFolder, exchange: Exchange, *, plan: Plan = PLAN) -> Any:
         exchange=exchange,
         evaluate=lambda _adapter: (0.5, 1.5),
         stopwatch=Stopwatch(),
-        observe=lambda _record, _seconds: None,
     )
     return coordinator.run(folder.load(plan))
 

@@ -552,9 +552,8 @@ class Run:
             exchange=InMemory(make_participants(self.plan, train=self.train), **self.network),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=lambda _record, _seconds: None,
             defence=Defence.of(self.plan, previous_step),
-            moved=previous_step.took,
+            observers=[previous_step],
         ).run(self.folder.load(self.plan))
         return list(progress.records)
 

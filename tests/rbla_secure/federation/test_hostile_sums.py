@@ -439,7 +439,6 @@ def running(plan: Plan, folder: Path, hostile: Mapping[ClientId, Forge]) -> Iter
             exchange=InMemory(people),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=lambda _record, _seconds: None,
         )
 
 

@@ -26,7 +26,7 @@ from rbla_secure.privacy.noise import DistributedDiscreteGaussian, Release
 from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.run_folder.records import RoundRecord
 from rbla_secure.stopwatch import Stopwatch
-from tests.support.federations import RUN, InMemory, beginning_with, diverge, make_config
+from tests.support.federations import RUN, InMemory, WhenSaved, beginning_with, diverge, make_config
 from tests.support.identities import NOW, client_sum, server_sum
 from tests.support.noise_law import has_std, tells_wrong_scales
 
@@ -263,7 +263,7 @@ class Run:
             exchange=exchange or InMemory(people(self.plan, None)),
             evaluate=evaluate,
             stopwatch=Stopwatch(),
-            observe=observe,
+            observers=[WhenSaved(observe)],
         )
 
     def go_on(self, exchange: Any = None) -> Any:

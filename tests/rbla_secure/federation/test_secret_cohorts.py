@@ -34,7 +34,7 @@ from rbla_secure.seeding import derive_key
 from rbla_secure.stopwatch import Stopwatch
 from tests.rbla_secure.federation.test_private_rounds import LAYOUT, still, zeros
 from tests.support import privacy_loss
-from tests.support.federations import RUN, InMemory, beginning_with, make_config
+from tests.support.federations import RUN, InMemory, WhenSaved, beginning_with, make_config
 from tests.support.identities import client_sum, server_sum
 from tests.support.noise_law import has_std
 
@@ -226,7 +226,7 @@ class Sampled:
             exchange=InMemory(people(self.plan, draws)),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=observe,
+            observers=[WhenSaved(observe)],
             cohorts=draws,
         ).run(self.folder.load(self.plan))
 

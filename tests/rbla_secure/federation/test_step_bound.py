@@ -247,7 +247,7 @@ def test_no_honest_round_exceeds_its_limit(changes: dict[str, Any], direction: A
             assert not any("no honest" in reason for reason in outcome.refused_bands.values())
             assert not any("claim" in reason for reason in outcome.refused_bands.values())
             assert moved(adapter, outcome.adapter) <= allowed(plan, adapter)
-            last.took(adapter, outcome.adapter)
+            last.round_ended(adapter, outcome.adapter)
             adapter = outcome.adapter
 
 

@@ -227,7 +227,7 @@ def test_the_last_step_is_told_as_the_bands_carry_it() -> None:
     after = Adapter(layout=plan.layout, rows=before.rows + np.float32(0.5))
     last = PreviousStep(plan)
 
-    last.took(before, after)
+    last.round_ended(before, after)
 
     found = last.by_band()
     assert found is not None

@@ -80,7 +80,7 @@ def test_every_honest_run_is_accepted(changes: dict[str, Any], train: Any, scale
             previous_step=last,
         )
         step_checks.remember(outcome.adapter)
-        last.took(adapters[-1], outcome.adapter)
+        last.round_ended(adapters[-1], outcome.adapter)
         adapters.append(outcome.adapter)
 
     for start, before in enumerate(adapters):

@@ -38,6 +38,7 @@ from tests.support import federations
 from tests.support.defended import TIERS, Integers, defended_round, drifted, make_plan, sending
 from tests.support.federations import (
     InMemory,
+    WhenSaved,
     drift,
     make_adapter,
     make_participants,
@@ -506,9 +507,8 @@ class Run:
             exchange=InMemory(make_participants(self.plan, train=self.train)),
             evaluate=lambda adapter: (float(np.tanh(abs(adapter.rows).mean())), 1.0),
             stopwatch=Stopwatch(),
-            observe=stop,
+            observers=[previous_step, WhenSaved(stop)],
             defence=Defence.of(self.plan, previous_step),
-            moved=previous_step.took,
         )
         previous_step.recall([coordinator.initial_adapter(), *self.folder.adapters(self.plan)])
         progress = coordinator.run(self.folder.load(self.plan))

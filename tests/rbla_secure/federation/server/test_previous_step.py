@@ -17,7 +17,7 @@ def test_before_the_first_step_there_is_none() -> None:
     adapter = make_adapter(plan)
 
     first = step.by_band()
-    step.took(adapter, adapter)
+    step.round_ended(adapter, adapter)
 
     assert first is None
     assert step.by_band() is None
@@ -30,7 +30,7 @@ def test_the_step_has_the_form_of_an_upload() -> None:
     moved = before.rows + np.arange(before.rows.size, dtype=np.float32).reshape(before.rows.shape) + 1
     step = PreviousStep(plan)
 
-    step.took(before, replace(before, rows=moved))
+    step.round_ended(before, replace(before, rows=moved))
 
     found = step.by_band()
     assert found is not None
@@ -45,10 +45,10 @@ def test_a_round_without_a_result_does_not_count() -> None:
     plan = make_plan()
     before, after = make_adapter(plan), make_adapter(plan, seed=1)
     step = PreviousStep(plan)
-    step.took(before, after)
+    step.round_ended(before, after)
     known = step.by_band()
 
-    step.took(after, after)
+    step.round_ended(after, after)
 
     again = step.by_band()
     assert known is not None
@@ -61,11 +61,11 @@ def test_going_back_is_no_step() -> None:
     plan = make_plan()
     first, second, third = (make_adapter(plan, seed=seed) for seed in range(3))
     step = PreviousStep(plan)
-    step.took(first, second)
-    step.took(second, third)
+    step.round_ended(first, second)
+    step.round_ended(second, third)
     known = step.by_band()
 
-    step.took(third, first)
+    step.round_ended(third, first)
 
     assert known is not None
     again = step.by_band()
@@ -82,7 +82,7 @@ def test_an_interrupted_run_knows_the_step_of_one_that_was_left_alone(seeds: tup
     adapters = [make_adapter(plan, seed=seed) for seed in seeds]
     alone = PreviousStep(plan)
     for end in range(1, len(adapters)):
-        alone.took(adapters[end - 1], adapters[end])
+        alone.round_ended(adapters[end - 1], adapters[end])
         resumed = PreviousStep(plan)
 
         resumed.recall(iter(adapters[: end + 1]))

@@ -19,7 +19,7 @@ from rbla_secure.run_folder.records import RoundRecord
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.defended import defended_round
-from tests.support.federations import InMemory, make_adapter, make_participants, make_plan
+from tests.support.federations import InMemory, WhenSaved, make_adapter, make_participants, make_plan
 from tests.support.identities import server_sum
 
 PLAN = make_plan()
@@ -219,7 +219,7 @@ class Run:
             exchange=InMemory(make_participants(self.plan, train=dict.fromkeys(self.plan.ranks, self.train))),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=stop,
+            observers=[WhenSaved(stop)],
         )
         first = coordinator.initial_adapter()
         step_checks = StepChecks(
