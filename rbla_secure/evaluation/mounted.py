@@ -5,6 +5,8 @@ from typing import final
 
 import numpy as np
 
+from protocols.homomorphic.parties.server import HomomorphicServer
+from protocols.interface import SecureSum, SumClient, SumServer
 from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
 from rbla_secure.federation.client.contribution import Contribute
@@ -86,6 +88,40 @@ class Failures(SilentObserver):
 
     def _note(self, client: ClientId, error: Exception) -> None:
         self.of.setdefault(client, f"{type(error).__name__}: {error}")
+
+
+@final
+class ObservedSum(SecureSum):
+    """The server's side of a secure sum, and what its screening has told in the session that it opened last."""
+
+    name = "observed"
+
+    def __init__(self, secure_sum: SecureSum) -> None:
+        self._secure_sum = secure_sum
+        self.input_stage = secure_sum.input_stage  # type: ignore[misc]  # that of whichever sum it observes
+        self._server: SumServer | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those of the sum."""
+        return self._secure_sum.stages
+
+    def client(self, session: Session, me: ClientId) -> SumClient:
+        """That of the sum."""
+        return self._secure_sum.client(session, me)
+
+    def server(self, session: Session) -> SumServer:
+        """That of the sum, remembered."""
+        self._server = self._secure_sum.server(session)
+        return self._server
+
+    def screened_out(self, session: Session) -> frozenset[ClientId]:
+        """Whose update the server has a verdict against; nobody's where nothing is screened."""
+        if not isinstance(self._server, HomomorphicServer):
+            return frozenset()
+        return frozenset(
+            session.client_at(position) for position, told in self._server.screened.items() if told.reason
+        )
 
 
 def mounted(

@@ -17,7 +17,7 @@ from rbla_secure.evaluation.poisoning.craft import craft
 from rbla_secure.evaluation.poisoning.knowledge import (
     USUAL_STRENGTH,
     Changes,
-    Federation,
+    FederationFacts,
     Knowledge,
     Means,
     Member,
@@ -65,7 +65,7 @@ class Coalition(SilentObserver):
         attack: AttackName,
         *,
         members: Mapping[ClientId, Member],
-        federation: Federation,
+        federation: FederationFacts,
         train: Training,
         strength: Strength = USUAL_STRENGTH,
         others: Others | None = None,
@@ -147,7 +147,7 @@ class Coalition(SilentObserver):
 def _check(
     attack: AttackName,
     members: Mapping[ClientId, Member],
-    federation: Federation,
+    federation: FederationFacts,
     accepts: Accepts | None,
 ) -> None:
     if not members:

@@ -1,47 +1,37 @@
 """The configured federation on a small adapter: rounds of the real code in which training is replaced by given changes.
 
-Plan, participants, secure sum, session_server, noise, release and average are those of a run, and so are tiers, thresholds,
+Plan, participants, secure sum, session server, noise, release and average are those of a run, and so are tiers, thresholds,
 quorums, clipping and noise. Other than in a run are the adapter, which is just large enough that no coordinate of a clipped change
 is cut off by the grid, and the messages' way, which is a function call. Homomorphic sums are added in the clear: they open the same
 integers, a thousand times slower.
 """
 
 import math
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import final
 
 import numpy as np
 
-from protocols.clock import SYSTEM_CLOCK
 from protocols.identity.trust import ThrowawayAuthority
-from protocols.interface import SecureSum, SumResult
-from protocols.plain import Plain
+from protocols.interface import SumResult
 from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.config import Config
 from rbla_secure.config.choices import Factors
 from rbla_secure.errors import PrivacyError
-from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched
+from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched, opened_in
+from rbla_secure.federation.build import Enrolment, LocalClient, Wiring, federation, throwaway
 from rbla_secure.federation.client.contribution import contribution
-from rbla_secure.federation.client.participant import Participant
-from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.noise_components import Seeds
 from rbla_secure.federation.noise_shares import Integers
 from rbla_secure.federation.observer import SilentObserver
-from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.secret_cohorts import SecretCohorts
-from rbla_secure.federation.server.defence import Defence
-from rbla_secure.federation.server.opened_totals import matrix_noise
-from rbla_secure.federation.server.previous_step import PreviousStep
-from rbla_secure.federation.server.session_server import SessionServer
+from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import bands_and_holders
-from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
 
 # How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
@@ -144,13 +134,9 @@ class SmallFederation:
         self.plan = Plan.build(config, layout=small_layout(config), base_digest=bytes(32))
         self.session = self.session_of(1)
         self._in_the_clear = self.plan.mode.needs_services
+        # Made once for all plays: keys are a second's work, and what an audit counts does not depend on them.
         signed = self.plan.needs_identities and not self._in_the_clear
-        self._authority = (
-            ThrowawayAuthority.create(self.plan.ranks, now=int(time.time()), clock=SYSTEM_CLOCK)
-            if signed
-            else None
-        )
-        self._defence = Defence.of(self.plan, PreviousStep(self.plan))
+        self._authority = throwaway(self.plan, {}) if signed else None
 
     @property
     def remarks(self) -> list[str]:
@@ -173,72 +159,62 @@ class SmallFederation:
 
     def play_rounds(self, side: Side, rounds: int) -> list[Played]:
         """The first so many rounds, one after the other as a coordinator has them: adapter, clients, noise and draws go on."""
-        uploads: dict[ClientId, Integers] = {}
-        server, draws = Watched(self._sum_of(None)), SecretCohorts.of(self.plan)
+        told, uploads = _Told(), dict[ClientId, Integers]()
+        found, adapter = list[Played](), self.plan.initial_adapter
+        with federation(self._wiring(side, rounds, told, uploads)) as built:
+            for number in range(1, rounds + 1):
+                session = self.session_of(number)
+                outcome = built.play(session, adapter)
+                found.append(
+                    Played(
+                        session=session,
+                        before=adapter,
+                        outcome=outcome,
+                        sums=opened_in(built.secure_sum),
+                        uploads=dict(uploads),
+                        told=tuple(told.of),
+                    )
+                )
+                adapter = outcome.adapter
+                uploads.clear()
+                told.of.clear()
+        return found
+
+    def _wiring(self, side: Side, rounds: int, told: _Told, uploads: dict[ClientId, Integers]) -> Wiring:
+        """A federation of everybody who takes part in so many rounds, and who is there."""
         members = {name for number in range(1, rounds + 1) for name in self.session_of(number).members}
-        people = {
-            name: self._participant(name, side, uploads, draws)
+        clients = {
+            name: LocalClient(
+                train=partial(_train, side.changes.get(name)), examples=1, contribute=_recording(uploads)
+            )
             for name in sorted(members)
             if not (side.before_keys and name in side.silent)
         }
-        exchange = Calls(people, late=side.silent, ended=side.ended, input_stage=server.input_stage)
-        adapter, matrix, found = self.plan.initial_adapter, matrix_noise(self.plan), list[Played]()
-        for number in range(1, rounds + 1):
-            session = self.session_of(number)
-            asked = None if draws is None else draws.asked(session.members, number)
-            session_server = SessionServer(self.plan, session, server, asked=asked)
-            prepare_round(session_server, exchange)
-            played = self._round(session_server, adapter, exchange, matrix)
-            found.append(replace(played, sums=server.opened, uploads=dict(uploads)))
-            adapter = played.outcome.adapter
-            uploads.clear()
-        exchange.end()
-        return found
 
-    def _round(
-        self,
-        session_server: SessionServer,
-        adapter: Adapter,
-        exchange: Exchange,
-        matrix: MatrixNoise | None,
-    ) -> Played:
-        told = _Told()
-        outcome = run_round(
-            self.plan,
-            session_server,
-            adapter,
-            exchange,
-            defence=self._defence,
-            matrix=matrix,
-            observer=told,
-        )
-        return Played(
-            session=session_server.session,
-            before=adapter,
-            outcome=outcome,
-            told=told.of,
-        )
+        def connect(enrolment: Enrolment) -> Calls:
+            return Calls(
+                enrolment.participants(clients),
+                late=side.silent,
+                ended=side.ended,
+                input_stage=enrolment.secure_sum.input_stage,
+            )
 
-    def _participant(
-        self, name: ClientId, side: Side, uploads: dict[ClientId, Integers], draws: SecretCohorts | None
-    ) -> Participant:
-        return Participant(
-            name,
+        return Wiring(
             plan=self.plan,
-            secure_sum=self._sum_of(name),
-            train=partial(_train, side.changes.get(name)),
-            examples=1,
-            contribute=_recording(uploads),
-            draws=None if draws is None else draws.draws_of(name),
+            connect=connect,
+            # The adapter is no model: nothing could be trained or tested on public examples.
+            reference=None,
+            public_tests=None,
+            observers=[told],
+            enrol=self._enrolled,
+            watch=Watched,
+            in_the_clear=self._in_the_clear,
         )
 
-    def _sum_of(self, name: ClientId | None) -> SecureSum:
-        if self._in_the_clear:
-            return Plain()
+    def _enrolled(self, _plan: Plan, _services: Mapping[ClientId, bytes]) -> ThrowawayAuthority:
         if self._authority is None:
-            return self.plan.secure_sum()
-        identity = self._authority.identity(name) if name is not None else None
-        return self.plan.secure_sum(self._authority.view, identity)
+            raise AssertionError("a federation that signs has an authority")
+        return self._authority
 
 
 def _train(change: UpdateRows | None, adapter: Adapter, seed: int) -> Rows:  # noqa: ARG001  # nothing is drawn

@@ -8,7 +8,7 @@ import pytest
 from rbla_secure.config.choices import Rest
 from rbla_secure.errors import UpdateError
 from rbla_secure.evaluation.poisoning.coalition import Coalition
-from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Strength
+from rbla_secure.evaluation.poisoning.knowledge import FederationFacts, Member, Strength
 from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
 from rbla_secure.lora.update import ClientUpdate
@@ -56,7 +56,7 @@ def accept_all(changes: Mapping[str, np.ndarray]) -> dict[str, bool]:
 def coalition(attack: AttackName, trainer: Trainer | None = None, **changes: object) -> Coalition:
     settings = {
         "members": MEMBERS,
-        "federation": Federation(clients=12, clip_norm=CLIP, captured_from=1),
+        "federation": FederationFacts(clients=12, clip_norm=CLIP, captured_from=1),
         "train": trainer or Trainer(),
         "accepts": accept_all,
         **changes,
@@ -135,7 +135,7 @@ def test_where_rows_are_folded_members_train_from_the_whole_function(attack: Att
         assert adapter.rank in RANKS.values()
         return trainer(adapter, data, seed)
 
-    federation = Federation(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
+    federation = FederationFacts(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
     who = coalition(attack, train=train, federation=federation)
 
     asked = {name: who.train_of(name)(START.folded(rank), 7) for name, rank in RANKS.items()}
@@ -150,7 +150,7 @@ def test_where_rows_are_folded_members_train_from_the_whole_function(attack: Att
 def test_where_rows_are_folded_the_first_that_is_asked_knows_them_all() -> None:
     """Three members are trained once, at their own ranks: nobody makes more rows known later."""
     trainer = Trainer()
-    federation = Federation(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
+    federation = FederationFacts(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
     who = coalition(AttackName.SIGN_FLIP, trainer, federation=federation)
 
     for name, rank in RANKS.items():
@@ -200,7 +200,7 @@ def test_a_free_rider_sends_the_last_step() -> None:
 def test_model_replacement_is_n_over_f_and_dies_at_the_clip() -> None:
     """Four times the backdoor change of twelve clients and three attackers; after the clip, the clip norm."""
     long = sent(coalition(AttackName.SCALING))["b"]
-    short = sent(coalition(AttackName.SCALING, federation=Federation(clients=6000, clip_norm=CLIP)))["b"]
+    short = sent(coalition(AttackName.SCALING, federation=FederationFacts(clients=6000, clip_norm=CLIP)))["b"]
 
     np.testing.assert_allclose(long / 4, short / 2000, atol=1e-4)
     clipped = clip(ClientUpdate(rows=short, weight=1.0), clip_norm=CLIP)
@@ -280,6 +280,8 @@ def test_what_a_coalition_refuses() -> None:
     with pytest.raises(UpdateError, match="needs the rule"):
         coalition(AttackName.ADAPTIVE, accepts=None)
     with pytest.raises(UpdateError, match="captured_from=2"):
-        coalition(AttackName.SOLE_OWNER, federation=Federation(clients=12, clip_norm=CLIP, captured_from=2))
+        coalition(
+            AttackName.SOLE_OWNER, federation=FederationFacts(clients=12, clip_norm=CLIP, captured_from=2)
+        )
     with pytest.raises(KeyError):
         coalition(AttackName.IPM).train_of("stranger")

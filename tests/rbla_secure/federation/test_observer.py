@@ -157,7 +157,7 @@ def test_a_round_is_told_in_one_order(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize("mode", ORDER)
 def test_what_an_observer_is_told_of_is_on_the_disk_already(tmp_path: Path, mode: str) -> None:
     """By call: how many entries of the round the ledger of clients and that of single examples hold when it comes."""
-    spent = dict((call, counts) for call, *counts in noted(tmp_path / "run", mode).spent)
+    spent = {call: counts for call, *counts in noted(tmp_path / "run", mode).spent}
 
     uploads = int(mode == "plain")
     assert spent["before_round"] == [0, 0]
