@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,9 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+KNOWN = {module_name(source) for source in SOURCES}
+
+
 def for_types(tree: ast.AST) -> set[ast.AST]:
     """Everything below `if TYPE_CHECKING:`, which is read by a type checker alone."""
     tests = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
@@ -325,8 +329,7 @@ def imports(path: Path, *, types: bool = True) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            known = {module_name(source) for source in SOURCES}
-            yield from (name if name in known else str(node.module) for name in names)
+            yield from (name if name in KNOWN else str(node.module) for name in names)
 
 
 def inside(module: str, prefix: str) -> bool:
@@ -372,12 +375,13 @@ def test_a_library_is_imported_only_where_it_belongs(path: Path) -> None:
             assert any(inside(module, place) for place in places), f"{module} must not import {library}"
 
 
-def graph() -> dict[str, set[str]]:
+@cache
+def graph() -> Mapping[str, frozenset[str]]:
     """By module of ours, what it imports when it runs: anywhere in the file, but for types alone."""
-    return {module_name(path): set(imports(path, types=False)) for path in SOURCES}
+    return {module_name(path): frozenset(imports(path, types=False)) for path in SOURCES}
 
 
-def reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
+def reached(start: str, graph: Mapping[str, frozenset[str]]) -> set[str]:
     """The modules that a module imports, itself or through others."""
     found, left = set[str](), [start]
     while left:
@@ -402,10 +406,10 @@ def test_an_ordinary_run_imports_no_attacks(start: str) -> None:
 def test_the_search_for_attacks_would_find_them() -> None:
     """The control: through the command that evaluates, and through one import too many far below a run."""
     assert "rbla_secure.evaluation.attacked_run" in reached("rbla_secure.cli.evaluate", graph())
-    planted = graph()
-    planted["rbla_secure.federation.server.step_checks"].add("rbla_secure.evaluation.poisoning.triggers")
+    below, attack = "rbla_secure.federation.server.step_checks", "rbla_secure.evaluation.poisoning.triggers"
+    planted = {**graph(), below: graph()[below] | {attack}}
     for start in ORDINARY:
-        assert "rbla_secure.evaluation.poisoning.triggers" in reached(start, planted)
+        assert attack in reached(start, planted)
 
 
 def test_every_third_party_import_has_a_rule() -> None:

@@ -134,7 +134,7 @@ class SmallFederation:
         self.plan = Plan.build(config, layout=small_layout(config), base_digest=bytes(32))
         self.session = self.session_of(1)
         self._in_the_clear = self.plan.mode.needs_services
-        # Made once for all plays: keys are a second's work, and what an audit counts does not depend on them.
+        # Made once for all plays: what an audit counts does not depend on who signs.
         signed = self.plan.needs_identities and not self._in_the_clear
         self._authority = throwaway(self.plan, {}) if signed else None
 

@@ -270,6 +270,11 @@ def test_a_run_that_is_gone_on_with_remembers_its_steps(tmp_path: Path) -> None:
         go(part, Stopping())
     part.close()
     again = RunFolder.open(part.path)
+    with federation(Builder(plan).wiring(public_tests=checks(plan), folder=again)) as built:
+        assert built.step_checks is not None
+        remembered = [adapter.digest() for adapter in built.step_checks.remembered]
+    assert remembered == [adapter.digest() for adapter in again.adapters(plan)]
+    assert len(remembered) == 2
     go(again)
 
     lines = [(folder.path / "metrics.jsonl").read_bytes() for folder in (whole, again)]
