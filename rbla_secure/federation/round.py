@@ -113,15 +113,15 @@ def run_round(
     # Clients train, clip, pack and quantize; the secure sum adds their integers band by band.
     stages = session_server.stages
     rest = stages[stages.index(session_server.input_stage) :]
-    riding = _before_input(upcoming) if upcoming is not None else ()
+    early_stages = _before_input(upcoming) if upcoming is not None else ()
     at_once = [part for part in shown(plan.config) if shows_at_once(plan.config, part)]
     session = session_server.session
     for part in at_once:
         observer.before_reveal(session, part, session.members)
-    told = Shown.SUMS in at_once
+    announced = Shown.SUMS in at_once
     if not session_server.aborted:
         observer.before_training(session, session.members)
-    for stage, early in zip_longest(rest, riding):
+    for stage, early in zip_longest(rest, early_stages):
         due = []
         if stage is not None:
             broadcast = adapter if stage == session_server.input_stage else None
@@ -129,9 +129,9 @@ def run_round(
         if early is not None and upcoming is not None:
             due.append(StageOfSession(session_server=upcoming, stage=early))
         exchange_stages(exchange, due)
-        if not told and session_server.contributors is not None:
+        if not announced and session_server.contributors is not None:
             observer.before_reveal(session, Shown.SUMS, session_server.contributors)
-            told = True
+            announced = True
     sums = session_server.result(adapter)
     if sums is None:
         if plan.config.privacy.adjacency is Adjacency.ZERO_OUT:

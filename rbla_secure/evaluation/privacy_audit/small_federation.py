@@ -70,7 +70,7 @@ class Played:
         outcome: As the round returned it; its adapter is published.
         sums: What the secure sum opened to the server; None if nothing.
         uploads: By client, its integers with their noise, as they left it.
-        told: Each time that the round said what was about to show inputs: what, and whose.
+        reveals: Each time that the round said what was about to show inputs: what, and whose.
     """
 
     session: Session
@@ -78,7 +78,7 @@ class Played:
     outcome: RoundOutcome
     sums: SumResult | None = None
     uploads: Mapping[ClientId, Integers] = field(default_factory=dict)
-    told: Sequence[tuple[Shown, tuple[ClientId, ...]]]
+    reveals: Sequence[tuple[Shown, tuple[ClientId, ...]]]
 
 
 def block_width(config: Config) -> int:
@@ -107,7 +107,7 @@ def small_layout(config: Config) -> AdapterLayout:
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Told(SilentObserver):
+class _Reveals(SilentObserver):
     """Notes what is about to show inputs, and whose."""
 
     of: list[tuple[Shown, tuple[ClientId, ...]]] = field(default_factory=list)
@@ -159,9 +159,9 @@ class SmallFederation:
 
     def play_rounds(self, side: Side, rounds: int) -> list[Played]:
         """The first so many rounds, one after the other as a coordinator has them: adapter, clients, noise and draws go on."""
-        told, uploads = _Told(), dict[ClientId, Integers]()
+        reveals, uploads = _Reveals(), dict[ClientId, Integers]()
         found, adapter = list[Played](), self.plan.initial_adapter
-        with federation(self._wiring(side, rounds, told, uploads)) as built:
+        with federation(self._wiring(side, rounds, reveals, uploads)) as built:
             for number in range(1, rounds + 1):
                 session = self.session_of(number)
                 outcome = built.play(session, adapter)
@@ -172,15 +172,17 @@ class SmallFederation:
                         outcome=outcome,
                         sums=opened_in(built.secure_sum),
                         uploads=dict(uploads),
-                        told=tuple(told.of),
+                        reveals=tuple(reveals.of),
                     )
                 )
                 adapter = outcome.adapter
                 uploads.clear()
-                told.of.clear()
+                reveals.of.clear()
         return found
 
-    def _wiring(self, side: Side, rounds: int, told: _Told, uploads: dict[ClientId, Integers]) -> Wiring:
+    def _wiring(
+        self, side: Side, rounds: int, reveals: _Reveals, uploads: dict[ClientId, Integers]
+    ) -> Wiring:
         """A federation of everybody who takes part in so many rounds, and who is there."""
         members = {name for number in range(1, rounds + 1) for name in self.session_of(number).members}
         clients = {
@@ -205,7 +207,7 @@ class SmallFederation:
             # The adapter is no model: nothing could be trained or tested on public examples.
             reference=None,
             public_tests=None,
-            observers=[told],
+            observers=[reveals],
             enrol=self._enrolled,
             watch=Watched,
             in_the_clear=self._in_the_clear,
