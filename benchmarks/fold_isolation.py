@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from rbla_secure.assembly import initial_adapter
 from rbla_secure.config import Config, load_config
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
@@ -107,7 +106,7 @@ def main() -> None:
     base = train_base(data.public, seed=derive_seed(config.seed, "base"))
     layout = find_linear(base, scaling=config.lora.scaling)
     plan = Plan.build(config, layout=layout, base_digest=base_digest(base))
-    first = initial_adapter(plan)
+    first = plan.initial_adapter
     adapter = isolating(base, first, torch.tensor(data.public.images), arguments.margin)
     distance = float(np.linalg.norm(adapter.rows.astype(np.float64) - first.rows))
     print(f"distance from the first adapter: {distance:.2f}; clip norm {config.clip_norm}")

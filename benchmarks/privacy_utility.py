@@ -36,7 +36,6 @@ import numpy as np
 
 from protocols.interface import SumResult
 from protocols.session import RUN_ID_SIZE, Session
-from rbla_secure.assembly import private_descent
 from rbla_secure.atomic_files import write_atomic
 from rbla_secure.config import Config, load_config
 from rbla_secure.config.choices import Rest
@@ -63,6 +62,7 @@ from rbla_secure.privacy.noise import Release
 from rbla_secure.privacy.quantize import dequantize
 from rbla_secure.seeding import derive_key, derive_seed
 from rbla_secure.tasks.base_model import base_digest, train_base
+from rbla_secure.tasks.configured_training import private_descent
 from rbla_secure.tasks.scoring import Scorer
 from rbla_secure.tasks.splits import load_data
 from rbla_secure.tasks.training import LocalTrainer, use_one_thread
@@ -221,7 +221,7 @@ def run(config: Config) -> dict[str, Any]:
     layout = find_linear(base, scaling=config.lora.scaling)
     plan = Plan.build(config, layout=layout, base_digest=base_digest(base))
     scorer = Scorer(base, layout, data.held_out)
-    descent = private_descent(config)
+    descent = private_descent(config, plan.sample_level)
     trainer = LocalTrainer(base, layout, config.training, factors=config.lora.factors, descent=descent)
     seed = derive_seed(config.seed, "initial adapter")
     adapter = Adapter.initial(layout, rank=plan.max_rank, seed=seed)

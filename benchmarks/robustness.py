@@ -33,7 +33,7 @@ from rbla_secure.atomic_files import write_atomic
 from rbla_secure.config import Config, load_config
 from rbla_secure.config.choices import FilterName
 from rbla_secure.evaluation.attacked_run import Grounds, attacked_run
-from rbla_secure.evaluation.defences import Defence
+from rbla_secure.evaluation.defences import EvaluatedDefence
 from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName, TriggerName
 from rbla_secure.evaluation.poisoning.unclipped import unclipped_contribution
 from rbla_secure.evaluation.suite import Cell
@@ -265,7 +265,7 @@ def tables() -> None:
     """Write what people read from the results."""
     runs = list(json.loads(RESULTS.read_text())["runs"].values())
     rows = [
-        Defence(name=name, view=view, config=load_config(None, list(SETTINGS)))
+        EvaluatedDefence(name=name, view=view, config=load_config(None, list(SETTINGS)))
         for name, view in (
             (DEFENDED_ROW, "single updates"),
             (FORMER_ROW, "single updates"),

@@ -1,6 +1,7 @@
 """The layout tells the story only as long as nobody imports across it."""
 
 import ast
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -134,6 +135,14 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.privacy": VOCABULARY | {"protocols.primitives.prg", "protocols.ring"},
     # The files that speak torch and PEFT: local training needs the adapter inside a model.
     "rbla_secure.tasks": VOCABULARY | {"rbla_secure.lora.peft_io", "rbla_secure.lora.fold"},
+    # Steps with noise inside a client are local training too: the one file in which a block uses another.
+    "rbla_secure.tasks.configured_training": VOCABULARY
+    | {
+        "protocols.primitives",
+        "rbla_secure.privacy.sample_level",
+        "rbla_secure.privacy.sampled_gaussian",
+        "rbla_secure.tasks.training",
+    },
     # What a configuration promises knows of no round, no participant and no file.
     "rbla_secure.planning": {"protocols"} | VOCABULARY | BLOCKS - {"rbla_secure.tasks"},
     # What a run leaves on disk knows of no party's secrets and of nobody who talks.
@@ -143,10 +152,13 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.federation": FEDERATION | {"rbla_secure.stopwatch"},
     # Neither side of a round knows the other's: what both compute stands above the two folders.
     "rbla_secure.federation.client": FEDERATION | SHARED_BY_BOTH_SIDES,
-    "rbla_secure.federation.server": FEDERATION | SHARED_BY_BOTH_SIDES | {"rbla_secure.federation.round"},
+    "rbla_secure.federation.server": FEDERATION
+    | SHARED_BY_BOTH_SIDES
+    | {"rbla_secure.federation.observer", "rbla_secure.federation.round"},
     "rbla_secure.engines": {
         "rbla_secure.run_folder",
         "rbla_secure.errors",
+        "protocols.interface",
         "protocols.session",
         "rbla_secure.federation",
         "rbla_secure.planning",
@@ -180,20 +192,9 @@ ALLOWED: dict[str, set[str]] = {
         "rbla_secure.robustness",
         "rbla_secure.evaluation",
     },
-    "rbla_secure.assembly": {
-        "rbla_secure.run_folder",
-        "protocols.primitives",
-        "rbla_secure.evaluation.poisoning.triggers",
-        "rbla_secure.federation",
-        "rbla_secure.planning",
-    }
-    | VOCABULARY
-    | BLOCKS,
     # An attacked run is a run: it is put together from the same parts.
     "rbla_secure.evaluation.attacked_run": {
-        "rbla_secure.run_folder",
         "protocols",
-        "rbla_secure.assembly",
         "rbla_secure.engines",
         "rbla_secure.evaluation",
         "rbla_secure.federation",
@@ -202,6 +203,15 @@ ALLOWED: dict[str, set[str]] = {
     }
     | VOCABULARY
     | BLOCKS,
+    # What the server's screening told is seen at its side of the homomorphic sum.
+    "rbla_secure.evaluation.mounted": {
+        "protocols.homomorphic.parties.server",
+        "protocols.interface",
+        "protocols.session",
+        "rbla_secure.federation",
+        "rbla_secure.planning",
+    }
+    | VOCABULARY,
     # A run with canaries adds uploads as the secure sum would.
     "rbla_secure.evaluation.privacy_attacks.canaries": {
         "rbla_secure.run_folder",
@@ -218,21 +228,29 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.evaluation.privacy_audit": {
         "rbla_secure.run_folder",
         "protocols",
-        "rbla_secure.assembly",
         "rbla_secure.federation",
         "rbla_secure.planning",
-        "rbla_secure.tasks.training",
     }
     | VOCABULARY
     | BLOCKS,
     "rbla_secure.run_names": set(),
     "rbla_secure.api": {"rbla_secure", "protocols.errors"},
-    "rbla_secure.job": {
-        "rbla_secure",
-        "protocols.clock",
-        "protocols.identity",
-        "protocols.homomorphic.services.operated",
+    "rbla_secure.job": {"rbla_secure"},
+    "rbla_secure.frozen_base": {
+        "rbla_secure.errors",
+        "rbla_secure.atomic_files",
+        "rbla_secure.run_folder",
+        "rbla_secure.seeding",
+        "rbla_secure.tasks",
     },
+    "rbla_secure.exported_adapter": {
+        "rbla_secure.planning",
+        "rbla_secure.report.privacy",
+        "rbla_secure.run_folder",
+        "rbla_secure.tasks.base_model",
+    }
+    | VOCABULARY
+    | {"rbla_secure.lora"},
     "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.identity", "protocols.primitives"},
 }
 
@@ -250,7 +268,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.evaluation.privacy_attacks.gradients",
         "rbla_secure.evaluation.attacked_run",
         "rbla_secure.evaluation.privacy_audit.examples",
-        "rbla_secure.assembly",
+        "rbla_secure.frozen_base",
         "rbla_secure.job",
     },
     "peft": {
@@ -298,11 +316,22 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path) for path in SOURCES}
 
 
+def for_types(tree: ast.AST) -> set[ast.AST]:
+    """Everything below `if TYPE_CHECKING:`, which is read by a type checker alone."""
+    tests = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
+    guarded = [node for node in tests if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"]
+    return {below for node in guarded for below in ast.walk(node)}
+
+
 @cache
-def imports(path: Path) -> tuple[str, ...]:
+def imports(path: Path, *, types: bool = True) -> tuple[str, ...]:
     """Every module that a file imports, by its full name; relative imports do not occur."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    left_out = set() if types else for_types(tree)
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -353,6 +382,43 @@ def test_a_library_is_imported_only_where_it_belongs(path: Path) -> None:
     for library, places in LIBRARIES.items():
         if library in used:
             assert any(inside(module, place) for place in places), f"{module} must not import {library}"
+
+
+@cache
+def graph() -> Mapping[str, frozenset[str]]:
+    """By module of ours, what it imports when it runs: anywhere in the file, but for types alone."""
+    return {module_name(path): frozenset(imports(path, types=False)) for path in SOURCES}
+
+
+def reached(start: str, graph: Mapping[str, frozenset[str]]) -> set[str]:
+    """The modules that a module imports, itself or through others."""
+    found, left = set[str](), [start]
+    while left:
+        module = left.pop()
+        if module in found:
+            continue
+        found.add(module)
+        left += graph.get(module, ())
+    return found
+
+
+# What a user starts to train an adapter; the command line imports a command's own code when it runs it.
+ORDINARY = ("rbla_secure.job", "rbla_secure.api", "rbla_secure.cli.run", "rbla_secure.cli.resume")
+
+
+@pytest.mark.parametrize("start", ORDINARY)
+def test_an_ordinary_run_imports_no_attacks(start: str) -> None:
+    """Attacks stand on what is attacked: nothing of the evaluation is among what a run imports, directly or not."""
+    assert {name for name in reached(start, graph()) if inside(name, "rbla_secure.evaluation")} == set()
+
+
+def test_the_search_for_attacks_would_find_them() -> None:
+    """The control: through the command that evaluates, and through one import too many far below a run."""
+    assert "rbla_secure.evaluation.attacked_run" in reached("rbla_secure.cli.evaluate", graph())
+    below, attack = "rbla_secure.federation.server.step_checks", "rbla_secure.evaluation.poisoning.triggers"
+    planted = {**graph(), below: graph()[below] | {attack}}
+    for start in ORDINARY:
+        assert attack in reached(start, planted)
 
 
 def test_every_third_party_import_has_a_rule() -> None:

@@ -65,7 +65,7 @@ from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Parcel
 from rbla_secure.federation.messages import StageRequest, decode_answer
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
 from rbla_secure.identities import authority
 from rbla_secure.identities.folders import load_identity
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
@@ -103,7 +103,7 @@ from tests.protocols.masking.parties import (
     with_sealed,
     without,
 )
-from tests.support.federations import InMemory
+from tests.support.federations import InMemory, WhenSaved
 from tests.support.identities import NOW, client_sum, make_authority, server_sum
 from tests.support.reachable import secrets_of
 
@@ -162,9 +162,9 @@ def initial(plan: Plan) -> Adapter:
 
 def play(plan: Plan, before: Adapter, network: InMemory) -> RoundOutcome:
     """The first round over everyone."""
-    conversation = Conversation(plan, first_session(plan), server_sum(plan))
-    prepare_round(conversation, network)
-    return run_round(plan, conversation, before, network)
+    session_server = SessionServer(plan, first_session(plan), server_sum(plan))
+    prepare_round(session_server, network)
+    return run_round(plan, session_server, before, network)
 
 
 def terms_of(session: Session, profile: MaskingProfile) -> Terms:
@@ -674,7 +674,7 @@ def test_claim_12_secrets_are_fresh_from_the_system_and_reach_neither_text_nor_d
         exchange=InMemory(people),
         evaluate=lambda _adapter: (0.0, 0.0),
         stopwatch=stopwatch,
-        observe=print,
+        observers=[WhenSaved(print)],
     )
 
     coordinator.run(folder.load(plan))
@@ -970,11 +970,11 @@ def test_claim_15_a_revoked_client_costs_the_federation_nobody_else(profile: str
         )
         for name in plan.ranks
     }
-    conversation = Conversation(plan, first_session(plan), build_secure_sum(plan, trust))
+    session_server = SessionServer(plan, first_session(plan), build_secure_sum(plan, trust))
     network = InMemory(people)
-    prepare_round(conversation, network)
+    prepare_round(session_server, network)
 
-    outcome = run_round(plan, conversation, initial(plan), network)
+    outcome = run_round(plan, session_server, initial(plan), network)
 
     assert outcome.dropped == {"a-03": "advertise_keys"}
     assert outcome.refusals["a-03"].startswith("RevokedError: ")
@@ -1190,7 +1190,7 @@ def test_claim_20_a_sessions_secrets_are_gone_when_it_is_over(profile: MaskingPr
     def begin(number: int) -> set[Secret]:
         before = secrets_of(me)
         session = first_session(plan, round_number=number)
-        prepare_round(Conversation(plan, session, server_sum(plan)), network)
+        prepare_round(SessionServer(plan, session, server_sum(plan)), network)
         return secrets_of(me) - before
 
     play(plan, initial(plan), network)
@@ -1205,14 +1205,16 @@ def test_claim_20_a_sessions_secrets_are_gone_when_it_is_over(profile: MaskingPr
 
 def _sums_of(plan: Plan, people: Mapping[str, Participant], attempt: int, *, without: str = "") -> Any:
     """The sums of the bands in one attempt at round 1, in which one client is not asked for its input."""
-    conversation = Conversation(plan, first_session(plan, attempt=attempt), server_sum(plan))
+    session_server = SessionServer(plan, first_session(plan, attempt=attempt), server_sum(plan))
     network = InMemory(people, silent_from={without: "mask_input"} if without else {})
-    prepare_round(conversation, network)
-    stages = conversation.stages
+    prepare_round(session_server, network)
+    stages = session_server.stages
     for stage in stages[stages.index("mask_input") :]:
         adapter = initial(plan) if stage == "mask_input" else None
-        hold(network, [Turn(conversation=conversation, stage=stage, adapter=adapter)])
-    return conversation.result(initial(plan)), conversation
+        exchange_stages(
+            network, [StageOfSession(session_server=session_server, stage=stage, adapter=adapter)]
+        )
+    return session_server.result(initial(plan)), session_server
 
 
 @EVERY_PROFILE
@@ -1222,12 +1224,12 @@ def test_claim_21_a_round_is_not_summed_twice_over_different_survivors(profile: 
     people = participants(plan)
     first, _ = _sums_of(plan, people, 1)
 
-    second, conversation = _sums_of(plan, people, 2, without="a-01")
+    second, session_server = _sums_of(plan, people, 2, without="a-01")
 
     assert first.survivors == tuple(plan.ranks)
     assert second is None
-    assert set(conversation.refusals) == set(plan.ranks)
-    assert all(why.startswith("RefusalError: round 1 has had") for why in conversation.refusals.values())
+    assert set(session_server.refusals) == set(plan.ranks)
+    assert all(why.startswith("RefusalError: round 1 has had") for why in session_server.refusals.values())
 
 
 @EVERY_PROFILE
@@ -1253,8 +1255,8 @@ def _a_logged_run(folder: Path) -> list[str]:
     """A run folder whose events are those of one session; its lines."""
     plan = make_plan()
     made = RunFolder.create(folder, plan.config)
-    conversation = Conversation(plan, first_session(plan), server_sum(plan), log=made.log)
-    prepare_round(conversation, InMemory(participants(plan), silent_from={"a-01": "share_keys"}))
+    session_server = SessionServer(plan, first_session(plan), server_sum(plan), log=made.log)
+    prepare_round(session_server, InMemory(participants(plan), silent_from={"a-01": "share_keys"}))
     made.log.append(Entry.of_run(EventKind.STEP_CHECKED, reason="scaled"))
     made.close()
     return (folder / "events.jsonl").read_text().splitlines()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError, RefusalError
 from rbla_secure.federation.client.contribution import contribution
@@ -57,7 +57,7 @@ ONE: ClientId = "large-01"
 
 @pytest.mark.parametrize("mode", MODES)
 def test_claim_31_the_noise_on_a_sum_has_its_scale_in_every_mode(
-    mode: str, services: list[HomomorphicRoles]
+    mode: str, services: list[HomomorphicServices]
 ) -> None:
     """The right scale is accepted, two thirds and three halves of it are rejected."""
     plan = make_plan(secure_sum=mode, quantization={"ring_bits": 20, "bound": 0.1})

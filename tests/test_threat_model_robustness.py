@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from rbla_secure.errors import PlanError
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.planning.warnings import warnings
@@ -24,7 +24,7 @@ from tests.support.federations import RUN, InMemory, make_adapter, make_particip
 
 @pytest.mark.parametrize(("mode", "profile"), MODES)
 def test_claim_36_a_band_opens_over_its_row_quorum_alone(
-    mode: str, profile: str, services: list[HomomorphicRoles]
+    mode: str, profile: str, services: list[HomomorphicServices]
 ) -> None:
     """Against two attackers five of five holders, never four; a band of four is named, and nobody uploads it."""
     plan = clear.quorum_plan(mode, profile)

@@ -8,15 +8,18 @@ with faults compare over all secure sums too.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import final
+from typing import Self, final
 
 import numpy as np
 
+from protocols.interface import SecureSum
 from protocols.session import ClientId
 from rbla_secure.engines.time_limit import time_limit
 from rbla_secure.errors import TimeLimitError
+from rbla_secure.federation.build import Enrolment, LocalClient
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
+from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 
@@ -48,6 +51,16 @@ class Faults:
         there is none, the client falls silent when nothing is asked of it any more.
         """
         return _silent_from(self, client, round_number)
+
+    @classmethod
+    def of(cls, plan: Plan, secure_sum: SecureSum) -> Self:
+        """Make the drop-outs that a configuration injects."""
+        return cls(
+            rate=plan.config.dropout_rate,
+            seed=plan.config.seed,
+            stages=secure_sum.stages,
+            input_stage=secure_sum.upload_stage,
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -81,12 +94,25 @@ class InProcess(Exchange):
         stage_seconds: float = 0.0,
     ) -> None:
         self._participants = participants
-        self._faults = faults
+        self.faults = faults
         self._stopwatch = stopwatch
         self._stage_seconds = stage_seconds
 
+    @classmethod
+    def of(
+        cls, enrolment: Enrolment, clients: Mapping[ClientId, LocalClient], *, stopwatch: Stopwatch
+    ) -> Self:
+        """Make the engine of a federation whose clients all live here, with the drop-outs that its configuration injects."""
+        plan = enrolment.plan
+        return cls(
+            enrolment.participants(clients),
+            faults=Faults.of(plan, enrolment.secure_sum),
+            stopwatch=stopwatch,
+            stage_seconds=plan.config.stage_seconds,
+        )
+
     def end(self) -> None:
-        """The run is over, whether it finished or not: every participant drops its secrets."""
+        """Let every participant drop its secrets: the run is over, whether it finished or not."""
         for participant in self._participants.values():
             participant.end()
 
@@ -94,7 +120,7 @@ class InProcess(Exchange):
         """Deliver messages one after the other. A fault silences a client in one round, not in its neighbours."""
         for client, parcels in messages.items():
             for parcel in parcels:
-                if self._faults.stages.index(parcel.stage) >= self._faults.silent_from(client, parcel.round):
+                if self.faults.stages.index(parcel.stage) >= self.faults.silent_from(client, parcel.round):
                     continue
                 try:
                     with self._stopwatch.measure("clients"), time_limit(self._stage_seconds):

@@ -6,49 +6,36 @@ send goes through the honest code's clip, so that what is measured is what is le
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 from typing import final
 
-import numpy as np
 from torch import nn
 
-from protocols.clock import SYSTEM_CLOCK
-from protocols.homomorphic.services.operated import HomomorphicRoles
-from protocols.identity.trust import ThrowawayAuthority
-from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
+from protocols.interface import SecureSum
 from protocols.session import RUN_ID_SIZE, ClientId, Session
-from rbla_secure.assembly import guard_of, initial_adapter, reference_of, trainer_of
 from rbla_secure.config import Config
-from rbla_secure.config.choices import Rest
 from rbla_secure.engines.in_process import Faults, InProcess
 from rbla_secure.errors import PlanError
-from rbla_secure.evaluation.known_defence import KnownRule
-from rbla_secure.evaluation.mounted import Failures, check_each_seen, mounted
-from rbla_secure.evaluation.poisoning.coalition import Coalition
-from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Others
-from rbla_secure.evaluation.poisoning.placement import Placement, claimed_examples, placement
+from rbla_secure.evaluation.attackers import Attackers, remembered
+from rbla_secure.evaluation.mounted import ObservedSum, check_each_seen, mounted
+from rbla_secure.evaluation.poisoning.placement import Placement, placement
 from rbla_secure.evaluation.poisoning.registry import AttackName, TriggerName
 from rbla_secure.evaluation.poisoning.triggers import triggered, whole_trigger
-from rbla_secure.federation.client.contribution import Contribute, contribution, weight_of
-from rbla_secure.federation.client.participant import Participant
-from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.secret_cohorts import SecretCohorts
-from rbla_secure.federation.server.defence import Filtering, Reference
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.build import Enrolment, Wiring, federation
+from rbla_secure.federation.client.contribution import Contribute, contribution
+from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.server.sessions import clip_norm
-from rbla_secure.lora.adapter import Adapter, Rows
+from rbla_secure.federation.server.step_checks import PublicTests
 from rbla_secure.lora.peft_io import find_linear
-from rbla_secure.lora.update import UpdateRows
-from rbla_secure.planning.modes import build_secure_sum, start_services
 from rbla_secure.planning.noise import counts_before
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import base_digest, train_base
+from rbla_secure.tasks.configured_training import configured_trainer
+from rbla_secure.tasks.public_examples import PublicExamples
 from rbla_secure.tasks.scoring import Scorer
 from rbla_secure.tasks.splits import Data, load_data
 
@@ -138,54 +125,11 @@ def attacked_run(
         if attack is AttackName.NONE:
             raise
         return Outcome(accuracy=0.0, success=0.0, refused=str(error))
-    with ExitStack() as ending:
-        run = _Run(
-            plan,
-            base,
-            data,
-            placed=placed,
-            attack=attack,
-            contribute=contribute,
-            trigger=trigger,
-            ending=ending,
-        )
-        outcome = run.to_the_end()
-    return replace(outcome, seconds=time.process_time() - started)
+    run = _Run(plan, base, data, placed=placed, attack=attack, contribute=contribute, trigger=trigger)
+    return replace(run.to_the_end(), seconds=time.process_time() - started)
 
 
 @final
-class _Observed(SecureSum):
-    """The server's side of a secure sum, and what its screening has told in the session that it opened last."""
-
-    name = "observed"
-
-    def __init__(self, secure_sum: SecureSum) -> None:
-        self._secure_sum = secure_sum
-        self.input_stage = secure_sum.input_stage  # type: ignore[misc]  # that of whichever sum it observes
-        self._server: SumServer | None = None
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Those of the sum."""
-        return self._secure_sum.stages
-
-    def client(
-        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
-    ) -> SumClient:
-        """That of the sum."""
-        return self._secure_sum.client(session, me, extra_secrets=extra_secrets)
-
-    def server(self, session: Session) -> SumServer:
-        """That of the sum, remembered."""
-        self._server = self._secure_sum.server(session)
-        return self._server
-
-    @property
-    def screened_out(self) -> frozenset[ClientId]:
-        """Whose update the server has a verdict against; nobody's where nothing is screened."""
-        return frozenset(self._server.screened_out if self._server is not None else ())
-
-
 class _Run:
     """A federation in memory, from its initial adapter to its last round."""
 
@@ -199,55 +143,48 @@ class _Run:
         attack: AttackName,
         contribute: Contribute,
         trigger: TriggerName,
-        ending: ExitStack,
     ) -> None:
-        self._contribute, self._where = contribute, trigger
         self._plan, self._placed = plan, placed
-        self._last_step = LastStep(plan)
-        self._filtering = Filtering.of(plan, self._last_step, _remembered(reference_of(plan, base, data)))
-        self._rule = self._known_rule(plan, data, attack)
-        self._session: Session | None = None
-        self._adapter: Adapter | None = None
-        self._failures = Failures()
-        self._coalition = self._gathered(plan, base, data, attack) if placed.attackers else None
-        services = start_services(plan)
-        if services is not None:
-            ending.callback(services.close)
-        authority = _authority(plan, services)
-        trust = authority.trust(int(time.time())) if authority is not None else None
-        roles = (
-            services.set_up(trust, self._last_step.by_band)
-            if services is not None and trust is not None
-            else None
+        self._public = PublicExamples(plan.config, base, plan.layout, data.public)
+        self._reference = remembered(self._public.reference)
+        self._attackers = Attackers(
+            plan,
+            configured_trainer(
+                plan.config,
+                base,
+                plan.layout,
+                noise=plan.sample_level,
+                band_ends=[band.stop for band in plan.bands],
+            ),
+            dict(zip(plan.ranks, data.clients, strict=True)),
+            placed=placed,
+            attack=attack,
+            contribute=contribute,
+            trigger=trigger,
+            reference=self._reference,
         )
-        self._secure_sum = _Observed(build_secure_sum(plan, trust, roles=roles))
-        self._cohorts = SecretCohorts.of(plan)
-        self._exchange = self._connected(plan, base, data, authority, attack)
-        ending.callback(self._exchange.end)
-        self._guard = guard_of(plan, base, data)
-        self._correlated = plan.correlated_noise()
         self._scorer = Scorer(base, plan.layout, data.held_out)
         self._trigger = Scorer(base, plan.layout, triggered(data.held_out, whole_trigger(trigger)))
 
     def to_the_end(self) -> Outcome:
-        plan, adapter = self._plan, initial_adapter(self._plan)
+        """Play all rounds and score the last ones."""
+        plan, adapter = self._plan, self._plan.initial_adapter
         accuracies, successes, outcomes, seen = [], [], list[RoundOutcome](), list[ClientId]()
         attackers, refused = set(self._placed.attackers), set[ClientId]()
-        for number in range(1, plan.config.rounds + 1):
-            outcome = self._round(number, adapter, outcomes)
-            seen += self._mounted(number, outcome)
-            refused |= attackers & (outcome.refusals.keys() | self._failures.of.keys())
-            self._last_step.took(adapter, outcome.adapter)
-            adapter = outcome.adapter
-            if self._guard is not None:
-                self._guard.remember(adapter)
-            outcomes.append(outcome)
-            if number > plan.config.rounds - SETTLED:
-                accuracies.append(self._scorer.score(adapter).accuracy)
-                successes.append(self._trigger.score(adapter).accuracy)
+        with federation(self._wiring()) as built:
+            for number in range(1, plan.config.rounds + 1):
+                session = self._session(number, outcomes)
+                outcome = built.play(session, adapter)
+                seen += self._mounted(session, outcome)
+                refused |= attackers & (outcome.refusals.keys() | self._attackers.failures.of.keys())
+                adapter = outcome.adapter
+                outcomes.append(outcome)
+                if number > plan.config.rounds - SETTLED:
+                    accuracies.append(self._scorer.score(adapter).accuracy)
+                    successes.append(self._trigger.score(adapter).accuracy)
         if attackers:
             check_each_seen(refused, seen, rounds=plan.config.rounds)
-        strengths = self._coalition.strengths if self._coalition is not None else ()
+        strengths = self._attackers.strengths
         return Outcome(
             accuracy=fmean(accuracies),
             success=fmean(successes),
@@ -259,45 +196,45 @@ class _Run:
             strength=fmean(strengths) if strengths else None,
         )
 
-    def _mounted(self, number: int, outcome: RoundOutcome) -> frozenset[ClientId]:
+    def _wiring(self) -> Wiring:
+        return Wiring(
+            plan=self._plan,
+            connect=self._connect,
+            reference=self._reference,
+            public_tests=PublicTests(accuracy=self._public.accuracy, triggers=self._public.triggers),
+            observers=self._attackers.observers,
+            watch=self._watch,
+        )
+
+    def _connect(self, enrolment: Enrolment) -> InProcess:
+        engine = InProcess.of(enrolment, self._attackers.clients(), stopwatch=Stopwatch())
+        self._faults = engine.faults
+        return engine
+
+    def _watch(self, secure_sum: SecureSum) -> SecureSum:
+        self._secure_sum = ObservedSum(secure_sum)
+        return self._secure_sum
+
+    def _session(self, number: int, earlier: list[RoundOutcome]) -> Session:
+        """The session of a round, in which every round has one attempt."""
+        plan = self._plan
+        counts = [each.unclipped for each in earlier[: counts_before(number)]]
+        return plan.session(
+            run=bytes(RUN_ID_SIZE), round_number=number, attempt=1, clip_norm=clip_norm(plan, counts)
+        )
+
+    def _mounted(self, session: Session, outcome: RoundOutcome) -> frozenset[ClientId]:
         """The attackers whose updates were seen in a round."""
-        assert self._session is not None  # noqa: S101 - set before a round is played
-        cohort = frozenset(self._session.members)
+        cohort = frozenset(session.members)
         attackers = cohort.intersection(self._placed.attackers)
         return mounted(
             outcome,
-            number,
+            session.round,
             attackers,
             cohort - attackers,
             partial(kept_from_input, self._faults),
-            screened=self._secure_sum.screened_out,
-            failures=self._failures.of,
-        )
-
-    def _round(self, number: int, adapter: Adapter, earlier: list[RoundOutcome]) -> RoundOutcome:
-        plan = self._plan
-        session = plan.session(
-            run=bytes(RUN_ID_SIZE),
-            round_number=number,
-            attempt=1,
-            clip_norm=clip_norm(plan, [each.unclipped for each in earlier[: counts_before(number)]]),
-        )
-        self._session, self._adapter = session, adapter
-        self._rule.enter(session, adapter)
-        self._failures.enter()
-        if self._coalition is not None:
-            self._coalition.observe(adapter)
-        asked = self._cohorts.asked(session.members, number) if self._cohorts is not None else None
-        conversation = Conversation(plan, session, self._secure_sum, asked=asked)
-        prepare_round(conversation, self._exchange)
-        return run_round(
-            plan,
-            conversation,
-            adapter,
-            self._exchange,
-            filtering=self._filtering,
-            guard=self._guard,
-            correlated=self._correlated,
+            screened=self._secure_sum.screened_out(session),
+            failures=self._attackers.failures.of,
         )
 
     def _by_rank(self, outcomes: list[RoundOutcome]) -> dict[str, float]:
@@ -310,130 +247,10 @@ class _Run:
                 found[str(rank)] = share
         return found
 
-    def _gathered(self, plan: Plan, base: nn.Sequential, data: Data, attack: AttackName) -> Coalition:
-        trainer = trainer_of(plan, base)
-        examples = dict(zip(plan.ranks, data.clients, strict=True))
-        return Coalition(
-            attack,
-            members={
-                name: Member(rank=plan.ranks[name], examples=examples[name])
-                for name in self._placed.attackers
-            },
-            federation=Federation(
-                clients=len(plan.ranks),
-                clip_norm=plan.config.clip_norm,
-                captured_from=self._placed.captured_from,
-                seed=plan.config.seed,
-                rest=plan.config.lora.rest,
-                trigger=self._where,
-            ),
-            train=lambda adapter, own, seed: trainer.train(adapter, own, seed=seed),
-            # Only the adaptive attack: what the rule does to it, it must be able to foresee.
-            others=self._honest_changes(plan, base, data) if attack is AttackName.ADAPTIVE else None,
-            accepts=self._rule.accepts,
-        )
-
-    def _known_rule(self, plan: Plan, data: Data, attack: AttackName) -> KnownRule:
-        """The server's own filtering: whatever it is given, the attackers run."""
-        counts = {name: len(examples) for name, examples in zip(plan.ranks, data.clients, strict=True)}
-        claimed = {
-            name: claimed_examples(attack, plan.config, count) if name in self._placed.attackers else count
-            for name, count in counts.items()
-        }
-        weights = {name: weight_of(plan, count) for name, count in claimed.items()}
-        return KnownRule(plan=plan, filtering=self._filtering, weights=weights)
-
-    def _honest_changes(self, plan: Plan, base: nn.Sequential, data: Data) -> Others:
-        """Every honest change of the round, to the bit: more than attackers could know."""
-        trainer = trainer_of(plan, base)
-        examples = dict(zip(plan.ranks, data.clients, strict=True))
-
-        def changes(_: Adapter, __: int) -> dict[ClientId, UpdateRows]:
-            # Not from the adapter that the coalition was sent: it ends at the largest rank of a member.
-            assert self._session is not None  # noqa: S101 - both are set before a round is played
-            assert self._adapter is not None  # noqa: S101
-            found = {}
-            for name in set(self._session.members) - set(self._placed.attackers):
-                folded = plan.config.lora.rest is Rest.FOLDED
-                rank = plan.trained_rank(name)
-                own = self._adapter.folded(rank) if folded else self._adapter.sliced(rank)
-                seed = derive_seed(plan.config.seed, "training", self._session.round, name)
-                found[name] = trainer.train(own, examples[name], seed=seed).astype(np.float64) - own.rows
-            return dict(sorted(found.items()))
-
-        return changes
-
-    def _connected(
-        self,
-        plan: Plan,
-        base: nn.Sequential,
-        data: Data,
-        authority: ThrowawayAuthority | None,
-        attack: AttackName,
-    ) -> InProcess:
-        trainer, participants = trainer_of(plan, base), {}
-        for name, examples in zip(plan.ranks, data.clients, strict=True):
-            count, contribute = len(examples), contribution
-            if self._coalition is not None and name in self._placed.attackers:
-                train = self._coalition.train_of(name)
-                count = claimed_examples(attack, plan.config, count)
-                contribute = self._contribute
-            else:
-
-                def train(adapter: Adapter, seed: int, own: object = examples) -> np.ndarray:
-                    return trainer.train(adapter, own, seed=seed)  # type: ignore[arg-type]
-
-            # Of honest clients too: what befalls them as well is not the attackers' own.
-            participants[name] = Participant(
-                name,
-                plan=plan,
-                secure_sum=_side_of(plan, authority, name),
-                train=self._failures.training(name, train),
-                examples=count,
-                contribute=self._failures.contributing(name, contribute),
-                draws=self._cohorts.draws_of(name) if self._cohorts is not None else None,
-            )
-        secure_sum = build_secure_sum(plan, authority.view if authority is not None else None)
-        self._faults = Faults(
-            rate=plan.config.dropout_rate,
-            seed=plan.config.seed,
-            stages=secure_sum.stages,
-            input_stage=secure_sum.upload_stage,
-        )
-        seconds = plan.config.stage_seconds
-        return InProcess(participants, faults=self._faults, stopwatch=Stopwatch(), stage_seconds=seconds)
-
 
 def kept_from_input(faults: Faults, client: ClientId, number: int) -> bool:
     """Whether an injected drop-out silences a client in a round before its input is in the sum; a later one takes nothing away."""
     return faults.silent_from(client, number) <= faults.stages.index(faults.input_stage)
-
-
-def _remembered(reference: Reference) -> Reference:
-    """The same reference for the server and for attackers that ask many times: it is trained once a round."""
-    known: dict[tuple[bytes, int], Rows] = {}
-
-    def asked(adapter: Adapter, number: int) -> Rows:
-        key = (adapter.digest(), number)
-        if key not in known:
-            known.clear()
-            known[key] = reference(adapter, number)
-        return known[key]
-
-    return asked
-
-
-def _authority(plan: Plan, services: HomomorphicRoles | None) -> ThrowawayAuthority | None:
-    if not plan.needs_identities:
-        return None
-    keys = services.public_keys() if services is not None else {}
-    return ThrowawayAuthority.create(plan.ranks, now=int(time.time()), clock=SYSTEM_CLOCK, services=keys)
-
-
-def _side_of(plan: Plan, authority: ThrowawayAuthority | None, name: ClientId) -> SecureSum:
-    if authority is None:
-        return build_secure_sum(plan, None, None)
-    return build_secure_sum(plan, authority.view, authority.identity(name))
 
 
 def _rejected(outcomes: list[RoundOutcome], counts: Callable[[ClientId], bool]) -> float | None:

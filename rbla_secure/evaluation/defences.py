@@ -17,7 +17,7 @@ _OFF = RobustnessConfig()
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Defence:
+class EvaluatedDefence:
     """A configuration under a name that says what is different about it.
 
     Args:
@@ -38,7 +38,7 @@ def attackers_in(config: Config, share: float) -> int:
     return max(1, round(share * members_per_round(config)))
 
 
-def defences(config: Config, *, share: float, quick: bool = False) -> list[Defence]:
+def defences(config: Config, *, share: float, quick: bool = False) -> list[EvaluatedDefence]:
     """What is evaluated beside the configuration itself; each against as many attackers as there are.
 
     Sums over groups and single sums are evaluated in the clear: masks and ciphertexts cancel to the same integers (tests
@@ -70,7 +70,7 @@ def defences(config: Config, *, share: float, quick: bool = False) -> list[Defen
     return [*found, recommended]
 
 
-def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any]) -> Defence:
+def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any]) -> EvaluatedDefence:
     """The same federation under another defence, summed in the clear and without noise."""
     changed = config.robustness.model_copy(
         update={"group_size": 0, "filter": _OFF.filter, "pre_step": _OFF.pre_step, **robustness}
@@ -86,7 +86,7 @@ def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any
     return _defence(name, config, changes, view=view)
 
 
-def _defence(name: str, config: Config, changes: dict[str, Any], *, view: str = "") -> Defence:
+def _defence(name: str, config: Config, changes: dict[str, Any], *, view: str = "") -> EvaluatedDefence:
     changed = config.model_copy(update=changes)
     if not view:
         view = "single updates" if mode_of(changed).reads_uploads else "one sum"
@@ -96,4 +96,4 @@ def _defence(name: str, config: Config, changes: dict[str, Any], *, view: str = 
         check_config(changed)
     except PlanError as error:
         refused = str(error)
-    return Defence(name=name, view=view, config=changed, refused=refused)
+    return EvaluatedDefence(name=name, view=view, config=changed, refused=refused)

@@ -15,7 +15,8 @@ from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.noise_shares import Integers
-from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.federation.observer import SilentObserver
+from rbla_secure.federation.server.defence import Defence
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
@@ -23,23 +24,23 @@ from rbla_secure.planning.plan import Plan
 
 @final
 @dataclass(slots=True, kw_only=True)
-class KnownRule:
+class KnownRule(SilentObserver):
     """The rule of a plan, and of the round that its attackers are in.
 
     Args:
         plan: The terms.
-        filtering: The server's, or one that is made like it; None where everybody is averaged.
+        defence: The server's, or one that is made like it; None where everybody is averaged.
         weights: By client, as its upload says it.
     """
 
     plan: Plan
-    filtering: Filtering | None
+    defence: Defence | None
     weights: Mapping[ClientId, float]
     _round: tuple[Session, Adapter] | None = None
     _known: dict[ClientId, tuple[UpdateRows, Integers]] = field(default_factory=dict)
 
-    def enter(self, session: Session, adapter: Adapter) -> None:
-        """A round begins: its terms, and the adapter that all changes of it are to."""
+    def before_round(self, session: Session, adapter: Adapter) -> None:
+        """Enter a round: its terms, and the adapter that all changes of it are to."""
         self._round = (session, adapter)
         self._known.clear()
 
@@ -52,7 +53,7 @@ class KnownRule:
         Raises:
             EvaluationError: No round was entered, or a client is none of the federation's.
         """
-        if self.filtering is None or not self.filtering.judges_clients:
+        if self.defence is None or not self.defence.judges_clients:
             return dict.fromkeys(changes, True)
         if self._round is None:
             raise EvaluationError("the rule of a round is asked for before the round was entered")
@@ -63,7 +64,7 @@ class KnownRule:
             )
         members = {name: changes[name] for name in changes if name in session.members}
         inputs = {name: self._integers(session, adapter, name, change) for name, change in members.items()}
-        verdicts = self.filtering.judge_inputs(session, inputs, adapter).verdicts
+        verdicts = self.defence.judge_inputs(session, inputs, adapter).verdicts
         return {name: name not in verdicts or verdicts[name].accepted for name in changes}
 
     def _integers(self, session: Session, adapter: Adapter, client: ClientId, change: UpdateRows) -> Integers:

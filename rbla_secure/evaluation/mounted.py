@@ -5,12 +5,15 @@ from typing import final
 
 import numpy as np
 
+from protocols.homomorphic.parties.server import HomomorphicServer
+from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
 from rbla_secure.federation.client.contribution import Contribute
 from rbla_secure.federation.client.participant import LocalTraining
 from rbla_secure.federation.noise_components import Seeds
 from rbla_secure.federation.noise_shares import Integers
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
@@ -18,7 +21,7 @@ from rbla_secure.planning.plan import Plan
 
 
 @final
-class Failures:
+class Failures(SilentObserver):
     """What went wrong in the clients' own code in one round, whether or not their answers show it.
 
     Under noise they do not show it: a participant whose training raises, or whose change is not finite, sends noise as one that
@@ -32,8 +35,8 @@ class Failures:
         self.of: dict[ClientId, str] = {}
         self._trained: dict[ClientId, UpdateRows] = {}
 
-    def enter(self) -> None:
-        """A round begins: nothing has failed in it yet."""
+    def before_round(self, session: Session, adapter: Adapter) -> None:  # noqa: ARG002  # whichever round it is
+        """Begin a round: nothing has failed in it yet."""
         self.of.clear()
         self._trained.clear()
 
@@ -85,6 +88,42 @@ class Failures:
 
     def _note(self, client: ClientId, error: Exception) -> None:
         self.of.setdefault(client, f"{type(error).__name__}: {error}")
+
+
+@final
+class ObservedSum(SecureSum):
+    """The server's side of a secure sum, and what its screening has told in the session that it opened last."""
+
+    name = "observed"
+
+    def __init__(self, secure_sum: SecureSum) -> None:
+        self._secure_sum = secure_sum
+        self.input_stage = secure_sum.input_stage  # type: ignore[misc]  # that of whichever sum it observes
+        self._server: SumServer | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those of the sum."""
+        return self._secure_sum.stages
+
+    def client(
+        self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+    ) -> SumClient:
+        """That of the sum."""
+        return self._secure_sum.client(session, me, extra_secrets=extra_secrets)
+
+    def server(self, session: Session) -> SumServer:
+        """That of the sum, remembered."""
+        self._server = self._secure_sum.server(session)
+        return self._server
+
+    def screened_out(self, session: Session) -> frozenset[ClientId]:
+        """Whose update the server has a verdict against; nobody's where nothing is screened."""
+        if not isinstance(self._server, HomomorphicServer):
+            return frozenset()
+        return frozenset(
+            session.client_at(position) for position, told in self._server.screened.items() if told.reason
+        )
 
 
 def mounted(

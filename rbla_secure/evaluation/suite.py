@@ -16,7 +16,7 @@ from rbla_secure.atomic_files import write_atomic
 from rbla_secure.config import Config
 from rbla_secure.errors import RunFolderError
 from rbla_secure.evaluation.attacked_run import Grounds, attacked_run
-from rbla_secure.evaluation.defences import Defence, defences
+from rbla_secure.evaluation.defences import EvaluatedDefence, defences
 from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName, TriggerName
 from rbla_secure.tasks.training import use_one_thread
 
@@ -76,11 +76,11 @@ class Terms:
             trigger=trigger,
         )
 
-    def rows(self) -> list[Defence]:
+    def rows(self) -> list[EvaluatedDefence]:
         """The defences."""
         return defences(self.config, share=self.share, quick=self.quick)
 
-    def cells(self) -> Iterator[tuple[Defence, AttackName, int]]:
+    def cells(self) -> Iterator[tuple[EvaluatedDefence, AttackName, int]]:
         """Every run, in the order in which they are made: by seed, so that an early stop leaves whole tables."""
         for seed in self.seeds:
             for defence in self.rows():

@@ -7,14 +7,15 @@ from typing import final
 from protocols.interface import SecureSum
 from rbla_secure.errors import AbortedRunError
 from rbla_secure.federation.exchange import Exchange
+from rbla_secure.federation.observer import Observers, RoundObserver
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import SecretCohorts, check_draws
-from rbla_secure.federation.server.defence import Filtering
+from rbla_secure.federation.server.defence import Defence
 from rbla_secure.federation.server.round_record import record_of
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.federation.server.sessions import session_of
 from rbla_secure.federation.server.spending import SampleSpending, Spending
-from rbla_secure.federation.server.step_checks import Guard
+from rbla_secure.federation.server.step_checks import StepChecks
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import CorrelatedNoise
@@ -25,9 +26,6 @@ from rbla_secure.stopwatch import Stopwatch
 
 # adapter -> (accuracy, loss) on the held-out examples
 Evaluate = Callable[[Adapter], tuple[float, float]]
-Observe = Callable[[RoundRecord, RoundSeconds], None]
-# (adapter before a round, adapter after it)
-Moved = Callable[[Adapter, Adapter], None]
 
 
 @final
@@ -42,12 +40,10 @@ class Coordinator:
         exchange: Carries the messages.
         evaluate: Measures the global adapter.
         stopwatch: Shared with the engine, which measures "training" and "clients" on it.
-        observe: Told of every finished round.
-        filtering: The defence between sums and averages, if the plan has one.
-        guard: The checks of every step, if the plan has any.
-        moved: Told of the adapter before and after every round, before the next one takes inputs.
+        observers: Told of every round, after the run's ledgers and the step checks (:mod:`rbla_secure.federation.observer`).
+        defence: The defence between sums and averages, if the plan has one.
+        step_checks: The checks of every step, if the plan has any.
         cohorts: The secret draws of who takes part, if the plan has such.
-        direction: What services need to go on screening in another process, asked for after every round; empty if nothing.
     """
 
     plan: Plan
@@ -56,12 +52,10 @@ class Coordinator:
     exchange: Exchange
     evaluate: Evaluate
     stopwatch: Stopwatch
-    observe: Observe
-    filtering: Filtering | None = None
-    guard: Guard | None = None
-    moved: Moved = lambda _before, _after: None
+    observers: Sequence[RoundObserver] = ()
+    defence: Defence | None = None
+    step_checks: StepChecks | None = None
     cohorts: SecretCohorts | None = None
-    direction: Callable[[], bytes] = lambda: b""
 
     def initial_adapter(self) -> Adapter:
         """The adapter before round 1."""
@@ -79,8 +73,7 @@ class Coordinator:
         check_draws(self.plan, self.cohorts)
         adapter = progress.adapter or self.initial_adapter()
         records, timings = list(progress.records), list(progress.timings)
-        spending = Spending.resume(self.plan, self.folder, progress)
-        samples = SampleSpending.resume(self.plan, self.folder, progress)
+        observer = self._observer(progress)
         # Whoever resumes a run that had stopped itself asks for another try.
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
@@ -91,21 +84,19 @@ class Coordinator:
         for number in range(progress.round + 1, config.rounds + 1):
             before = self._spent()
             current = upcoming or self._prepared(number, records)
-            if spending is not None:
-                spending.check(current.session)
+            observer.before_round(current.session, adapter)
             # Who takes part in the next round is fixed before anything of this one is revealed.
             upcoming = self._open(number + 1, records) if number < config.rounds else None
             last = adapter
             adapter, record, seconds = self._one_round(
-                current, adapter, upcoming, before, spending=spending, samples=samples, correlated=correlated
+                current, adapter, upcoming, before, observer=observer, correlated=correlated
             )
-            self.moved(last, adapter)
-            if self.guard is not None:
-                self.guard.remember(adapter)
-            self.folder.save(self.plan, current.session, adapter, record, seconds, direction=self.direction())
+            observer.round_ended(last, adapter)
+            direction = observer.direction_to_keep()
+            self.folder.save(self.plan, current.session, adapter, record, seconds, direction=direction)
             records.append(record)
             timings.append(seconds)
-            self.observe(record, seconds)
+            observer.round_saved(record, seconds)
             aborted = aborted + 1 if record.aborted else 0
             if aborted >= config.max_aborted_rounds:
                 raise AbortedRunError(
@@ -114,12 +105,21 @@ class Coordinator:
                 )
         return Progress(round=config.rounds, adapter=adapter, records=records, timings=timings)
 
+    def _observer(self, progress: Progress) -> RoundObserver:
+        """Everybody who is told of rounds, the ledgers first: what others are told of is spent and on the disk already."""
+        ledgers = (
+            Spending.resume(self.plan, self.folder, progress),
+            SampleSpending.resume(self.plan, self.folder, progress),
+        )
+        own = (*ledgers, self.step_checks)
+        return Observers((*(each for each in own if each is not None), *self.observers))
+
     def _spent(self) -> dict[str, float]:
         """Seconds so far, by activity."""
         activities = ("training", "clients", "round", "evaluation")
         return {name: self.stopwatch.seconds(name) for name in activities}
 
-    def _open(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
+    def _open(self, number: int, records: Sequence[RoundRecord]) -> SessionServer:
         """The session of a round: a new attempt, numbered and in the log before anybody hears of it."""
         session = session_of(
             self.plan,
@@ -138,23 +138,22 @@ class Coordinator:
             )
         )
         asked = self.cohorts.asked(session.members, number) if self.cohorts is not None else None
-        return Conversation(self.plan, session, self.secure_sum, log=self.folder.log, asked=asked)
+        return SessionServer(self.plan, session, self.secure_sum, log=self.folder.log, asked=asked)
 
-    def _prepared(self, number: int, records: Sequence[RoundRecord]) -> Conversation:
-        conversation = self._open(number, records)
+    def _prepared(self, number: int, records: Sequence[RoundRecord]) -> SessionServer:
+        session_server = self._open(number, records)
         with self.stopwatch.measure("round"):
-            prepare_round(conversation, self.exchange)
-        return conversation
+            prepare_round(session_server, self.exchange)
+        return session_server
 
     def _one_round(
         self,
-        current: Conversation,
+        current: SessionServer,
         adapter: Adapter,
-        upcoming: Conversation | None,
+        upcoming: SessionServer | None,
         before: Mapping[str, float],
         *,
-        spending: Spending | None,
-        samples: SampleSpending | None,
+        observer: RoundObserver,
         correlated: CorrelatedNoise | None,
     ) -> tuple[Adapter, RoundRecord, RoundSeconds]:
         with self.stopwatch.measure("round"):
@@ -164,13 +163,10 @@ class Coordinator:
                 adapter,
                 self.exchange,
                 upcoming=upcoming,
-                filtering=self.filtering,
-                guard=self.guard,
+                defence=self.defence,
+                step_checks=self.step_checks,
                 correlated=correlated,
-                before_training=lambda clients: samples.spend(current.session, clients) if samples else None,
-                before_reveal=lambda part, clients: (
-                    spending.spend(current.session, part, clients) if spending else None
-                ),
+                observer=observer,
             )
         with self.stopwatch.measure("evaluation"):
             accuracy, loss = self.evaluate(outcome.adapter)

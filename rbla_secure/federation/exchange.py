@@ -37,3 +37,6 @@ class Exchange(ABC):
     @abstractmethod
     def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
         """Deliver one message per participant and yield the answers to its parcels as they come."""
+
+    def end(self) -> None:  # noqa: B027  # most exchanges hold nothing
+        """Let go of whatever is held, secrets above all: the run is over, whether it finished or not."""

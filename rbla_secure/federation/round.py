@@ -6,7 +6,7 @@ The steps in brackets are the participants' (`participant.py`); the server sees 
 The stages before the input (keys, shares) need no adapter: they ride along with the round before.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -15,11 +15,12 @@ from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
 from rbla_secure.config.choices import Adjacency
 from rbla_secure.federation.exchange import Exchange
+from rbla_secure.federation.observer import NOBODY, RoundObserver
 from rbla_secure.federation.server.average_check import check_average
-from rbla_secure.federation.server.defence import NEVER, Filtering, Judged
+from rbla_secure.federation.server.defence import NEVER, Defence, Judged
 from rbla_secure.federation.server.opened_totals import Released, nothing_opened, release
-from rbla_secure.federation.server.session_server import Conversation, Turn, hold
-from rbla_secure.federation.server.step_checks import Guard
+from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
+from rbla_secure.federation.server.step_checks import StepChecks
 from rbla_secure.federation.server.weight_claims import refused_claims
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.average import (
@@ -35,15 +36,6 @@ from rbla_secure.privacy.ledger import Shown
 from rbla_secure.privacy.noise import CorrelatedNoise
 from rbla_secure.privacy.quantize import dequantize, dequantize_weighted
 from rbla_secure.robustness.step_decisions import Decision
-
-# Told who is about to train.
-Told = Callable[[Collection[ClientId]], None]
-# Told what is about to show inputs, and whose.
-ToldShown = Callable[[Shown, Collection[ClientId]], None]
-
-
-def _nothing(_part: Shown, _clients: Collection[ClientId]) -> None:
-    """Nobody keeps a ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,24 +74,23 @@ class RoundOutcome:
     aborted: str = ""
 
 
-def prepare_round(conversation: Conversation, exchange: Exchange) -> None:
+def prepare_round(session_server: SessionServer, exchange: Exchange) -> None:
     """The stages before the input on their own: where there is no round before to ride along with."""
-    for stage in _before_input(conversation):
-        hold(exchange, [Turn(conversation=conversation, stage=stage)])
+    for stage in _before_input(session_server):
+        exchange_stages(exchange, [StageOfSession(session_server=session_server, stage=stage)])
 
 
 def run_round(
     plan: Plan,
-    conversation: Conversation,
+    session_server: SessionServer,
     adapter: Adapter,
     exchange: Exchange,
     *,
-    upcoming: Conversation | None = None,
-    filtering: Filtering | None = None,
-    guard: Guard | None = None,
+    upcoming: SessionServer | None = None,
+    defence: Defence | None = None,
+    step_checks: StepChecks | None = None,
     correlated: CorrelatedNoise | None = None,
-    before_training: Told = lambda _: None,
-    before_reveal: ToldShown = _nothing,
+    observer: RoundObserver = NOBODY,
 ) -> RoundOutcome:
     """Take the global adapter through one prepared round, and prepare the upcoming one on the way.
 
@@ -107,69 +98,65 @@ def run_round(
 
     Args:
         plan: The terms.
-        conversation: The round's, prepared.
+        session_server: The server's side of the round's session, prepared.
         adapter: The global adapter.
         exchange: Carries the messages.
-        upcoming: The next round's conversation, if there is one.
-        filtering: The defence between the sum and the average, if the plan has one.
-        guard: The checks of the step, if the plan has any.
+        upcoming: The next round's, if there is one.
+        defence: The defence between the sum and the average, if the plan has one.
+        step_checks: The checks of the step, if the plan has any.
         correlated: What noise that is correlated over rounds keeps of the rounds before, if the plan has such noise.
-        before_training: Told who is about to be sent the adapter to train; what it raises stops the round.
-        before_reveal: Told what is about to show inputs, and of whom, before it does: uploads of everybody who will be asked for
-            one, or sums over those whose inputs are in them; what it raises stops the round.
+        observer: Told who is about to train, and what is about to show inputs (:mod:`rbla_secure.federation.observer`); what it
+            raises stops the round.
     """
     # Clients train, clip, pack and quantize; the secure sum adds their integers band by band.
-    stages = conversation.stages
-    rest = stages[stages.index(conversation.input_stage) :]
-    riding = _before_input(upcoming) if upcoming is not None else ()
+    stages = session_server.stages
+    rest = stages[stages.index(session_server.input_stage) :]
+    early_stages = _before_input(upcoming) if upcoming is not None else ()
     at_once = [part for part in shown(plan.config) if shows_at_once(plan.config, part)]
+    session = session_server.session
     for part in at_once:
-        before_reveal(part, conversation.session.members)
-    told = Shown.SUMS in at_once
-    if not conversation.aborted:
-        before_training(conversation.session.members)
-    for stage, early in zip_longest(rest, riding):
-        turns = []
+        observer.before_reveal(session, part, session.members)
+    announced = Shown.SUMS in at_once
+    if not session_server.aborted:
+        observer.before_training(session, session.members)
+    for stage, early in zip_longest(rest, early_stages):
+        due = []
         if stage is not None:
-            broadcast = adapter if stage == conversation.input_stage else None
-            turns.append(Turn(conversation=conversation, stage=stage, adapter=broadcast))
+            broadcast = adapter if stage == session_server.input_stage else None
+            due.append(StageOfSession(session_server=session_server, stage=stage, adapter=broadcast))
         if early is not None and upcoming is not None:
-            turns.append(Turn(conversation=upcoming, stage=early))
-        hold(exchange, turns)
-        if not told and conversation.contributors is not None:
-            before_reveal(Shown.SUMS, conversation.contributors)
-            told = True
-    sums = conversation.result(adapter)
+            due.append(StageOfSession(session_server=upcoming, stage=early))
+        exchange_stages(exchange, due)
+        if not announced and session_server.contributors is not None:
+            observer.before_reveal(session, Shown.SUMS, session_server.contributors)
+            announced = True
+    sums = session_server.result(adapter)
     if sums is None:
         if plan.config.privacy.adjacency is Adjacency.ZERO_OUT:
-            return _outcome(conversation, adapter)
-        sums = nothing_opened(conversation.session, conversation.aborted)
+            return _outcome(session_server, adapter)
+        sums = nothing_opened(session, session_server.aborted)
 
     # The integers of what opened become totals of bands; a filter judges what they are made of first.
-    released, judged = _totals(
-        plan, conversation.session, sums, adapter, filtering=filtering, correlated=correlated
-    )
+    released, judged = _totals(plan, session, sums, adapter, defence=defence, correlated=correlated)
 
     # Totals become one average over exactly the holders of each row; what honest clients cannot have made stays out of it.
     averaged = average(plan, spread(released.totals, plan.bands, plan.columns))
-    checked = check_average(plan, conversation.session, released.totals, averaged)
+    checked = check_average(plan, session, released.totals, averaged)
     totals = {i: total for i, total in released.totals.items() if i not in checked.refused}
     holders = {
-        i: count
-        for i, count in (judged.voters if judged else _holders(conversation.session, sums)).items()
-        if i in totals
+        i: count for i, count in (judged.voters if judged else _holders(session, sums)).items() if i in totals
     }
 
     # The average moves the adapter.
     moved = apply_average(adapter, checked.average, learning_rate=plan.config.server_learning_rate)
-    kept, checks = guard.judge(adapter, moved) if guard is not None else (moved, [])
+    kept, checks = step_checks.judge(adapter, moved) if step_checks is not None else (moved, [])
 
     return _outcome(
-        conversation,
+        session_server,
         kept,
         survivors=sums.survivors,
         refused_bands={
-            **_refused_bands(plan, conversation.session, sums, judged),
+            **_refused_bands(plan, session, sums, judged),
             **released.refused,
             **checked.refused,
         },
@@ -188,13 +175,13 @@ def _totals(
     sums: SumResult,
     adapter: Adapter,
     *,
-    filtering: Filtering | None,
+    defence: Defence | None,
     correlated: CorrelatedNoise | None,
 ) -> tuple[Released, Judged | None]:
     """The totals of a round, and where a filter stands before them what it thought."""
     mechanism = plan.mechanism_of(session)
-    if filtering is not None:
-        judged = filtering.judge(session, sums, adapter)
+    if defence is not None:
+        judged = defence.judge(session, sums, adapter)
         return Released(totals=judged.totals, unclipped=None), judged
     if mechanism is not None:
         return release(plan, session, mechanism, sums, correlated), None
@@ -232,12 +219,12 @@ def average(plan: Plan, totals: Totals) -> GroupAverage:
     return rule.average(totals, plan.bands, plan.layout, gamma=plan.config.gamma)
 
 
-def _before_input(conversation: Conversation) -> tuple[str, ...]:
-    return conversation.stages[: conversation.stages.index(conversation.input_stage)]
+def _before_input(session_server: SessionServer) -> tuple[str, ...]:
+    return session_server.stages[: session_server.stages.index(session_server.input_stage)]
 
 
 def _outcome(
-    conversation: Conversation,
+    session_server: SessionServer,
     adapter: Adapter,
     *,
     survivors: tuple[ClientId, ...] = (),
@@ -252,8 +239,8 @@ def _outcome(
     return RoundOutcome(
         adapter=adapter,
         survivors=survivors,
-        dropped=conversation.dropped,
-        refusals=conversation.refusals,
+        dropped=session_server.dropped,
+        refusals=session_server.refusals,
         refused_bands=refused_bands or {},
         holders=holders or {},
         cut_off=cut_off,
@@ -261,8 +248,8 @@ def _outcome(
         judged=judged,
         checks=checks,
         remarks=remarks,
-        transcript=conversation.transcript,
-        aborted="" if survivors or refused_bands else conversation.aborted,
+        transcript=session_server.transcript,
+        aborted="" if survivors or refused_bands else session_server.aborted,
     )
 
 

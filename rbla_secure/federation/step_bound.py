@@ -1,6 +1,6 @@
 """How far honest clients can move the global adapter in one round. Pure functions of the plan, the same for everyone.
 
-The server refuses averages that are longer (`step_check.py`), a client an adapter that has moved further since the last one it
+The server refuses averages that are longer (`server/average_check.py`), a client an adapter that has moved further since the last one it
 was given (`movement.py`). Whatever one hostile client adds behind its masks, the adapter moves by no more than these limits.
 
 **Without filter and noise.** A client's whole update x_k, cut and rounded, has an L2 norm of at most C: the rounded norm bound at

@@ -2,7 +2,7 @@
 
 Between a client's clip and the server's average everything is in weighted units: integers, noise, totals, the limits of
 `step_bound.py`, and the clip norm. `contribution.py` multiplies, `round.average` divides, and what compares adapters
-with limits (`movement.py`, `last_step.py`) multiplies too.
+with limits (`movement.py`, `previous_step.py`) multiplies too.
 """
 
 from collections.abc import Sequence

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rbla_secure.config import Config
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.planning.disclosure import Learned
 from rbla_secure.planning.modes import mode_of
@@ -55,7 +56,7 @@ def round_line(record: RoundRecord, seconds: RoundSeconds, *, rounds: int) -> st
 
 
 @final
-class ConsoleReport:
+class ConsoleReport(SilentObserver):
     """Tells a run as it goes.
 
     Args:
@@ -115,8 +116,8 @@ class ConsoleReport:
         self.line(f"resumed after round {rounds}")
         self._bar.update(self._task, completed=rounds)
 
-    def round(self, record: RoundRecord, seconds: RoundSeconds) -> None:
-        """A finished round."""
+    def round_saved(self, record: RoundRecord, seconds: RoundSeconds) -> None:
+        """Tell a finished round."""
         self.line(round_line(record, seconds, rounds=self._config.rounds))
         for client, reason in record.refusals.items():
             self.line(f"  {client} refused or was turned away: {reason}")

@@ -4,7 +4,7 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rbla_secure.evaluation.defences import CONFIGURED, Defence
+from rbla_secure.evaluation.defences import CONFIGURED, EvaluatedDefence
 from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName
 from rbla_secure.evaluation.suite import MAX_LOSS, MAX_SUCCESS, Cell, Summed, summed, worst
 from rbla_secure.robustness.registry import MEASURED
@@ -12,7 +12,7 @@ from rbla_secure.robustness.registry import MEASURED
 Table = Mapping[tuple[str, AttackName], Summed]
 
 
-def markdown(rows: Sequence[Defence], cells: Sequence[Cell]) -> str:
+def markdown(rows: Sequence[EvaluatedDefence], cells: Sequence[Cell]) -> str:
     """Accuracy and, for attacks with a trigger, how often it works, in per cent; the last column is the worst attack."""
     found = summed(cells)
     attacks = _attacks(found)
@@ -30,7 +30,7 @@ def markdown(rows: Sequence[Defence], cells: Sequence[Cell]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def in_plain_words(rows: Sequence[Defence], cells: Sequence[Cell], *, share: float) -> list[str]:
+def in_plain_words(rows: Sequence[EvaluatedDefence], cells: Sequence[Cell], *, share: float) -> list[str]:
     """What the configuration withstands, what it does not, and what would."""
     found = summed(cells)
     own = {attack: each for (name, attack), each in found.items() if name == CONFIGURED}
@@ -65,18 +65,18 @@ def in_plain_words(rows: Sequence[Defence], cells: Sequence[Cell], *, share: flo
     return lines
 
 
-def document(rows: Sequence[Defence], cells: Sequence[Cell], *, share: float) -> str:
+def document(rows: Sequence[EvaluatedDefence], cells: Sequence[Cell], *, share: float) -> str:
     """The whole evaluation as Markdown: words first, then the table."""
     return "\n\n".join([*in_plain_words(rows, cells, share=share), markdown(rows, cells)])
 
 
-def on_terminal(rows: Sequence[Defence], cells: Sequence[Cell], *, share: float) -> list[str]:
+def on_terminal(rows: Sequence[EvaluatedDefence], cells: Sequence[Cell], *, share: float) -> list[str]:
     """The whole evaluation for a terminal: the table first, then the words."""
     return [markdown(rows, cells), *in_plain_words(rows, cells, share=share)]
 
 
 def as_object(
-    rows: Sequence[Defence], cells: Sequence[Cell], *, folder: Path, share: float
+    rows: Sequence[EvaluatedDefence], cells: Sequence[Cell], *, folder: Path, share: float
 ) -> dict[str, object]:
     """The whole evaluation as one JSON object."""
     return {
@@ -86,7 +86,7 @@ def as_object(
     }
 
 
-def page(rows: Sequence[Defence], cells: Sequence[Cell], *, share: float) -> str:
+def page(rows: Sequence[EvaluatedDefence], cells: Sequence[Cell], *, share: float) -> str:
     """One HTML page without anything from elsewhere: summary, heat maps of lost accuracy and of triggers that work."""
     found = summed(cells)
     words = "".join(f"<p>{html.escape(line)}</p>" for line in in_plain_words(rows, cells, share=share))
@@ -127,7 +127,7 @@ def _worst(found: Table, name: str) -> str:
     return worst({attack: each for (row, attack), each in found.items() if row == name})
 
 
-def _better(rows: Sequence[Defence], found: Table, failed: Sequence[AttackName]) -> list[str]:
+def _better(rows: Sequence[EvaluatedDefence], found: Table, failed: Sequence[AttackName]) -> list[str]:
     """Rows that withstand what the configuration does not, and everything else that was tried."""
     better = []
     for row in rows:

@@ -2,7 +2,7 @@
 
 Where a verifier screens, that direction is the mean of the sums that were opened last. Verifier and decryptor know it in
 their processes alone, and it does not follow from the adapters. So their operators ask for it after every round, and hand it to
-whatever services a resumed run starts (`HomomorphicRoles.recall`). The file holds a :class:`protocols.homomorphic.screening.at_verifier.Reference`
+whatever services a resumed run starts (`HomomorphicServices.recall`). The file holds a :class:`protocols.homomorphic.screening.at_verifier.Reference`
 in its canonical bytes, which the server knows anyway; the audit log holds their digest.
 
 Caveat: whoever can write the whole folder anew, log included, can name a direction by it, and so have an update read along

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rbla_secure.assembly import guard_of
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
-from rbla_secure.evaluation.poisoning.triggers import corner_patches, stamp
+from rbla_secure.federation.server.step_checks import PublicTests, StepChecks
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning.plan import Plan
@@ -20,8 +19,10 @@ from rbla_secure.robustness.step_decisions import Action
 from rbla_secure.run_folder.audit_log import EventKind, read_events
 from rbla_secure.tasks.base_model import train_base
 from rbla_secure.tasks.datasets import LabelledImages
+from rbla_secure.tasks.public_examples import PublicExamples
 from rbla_secure.tasks.splits import load_data
 from rbla_secure.tasks.training import LocalTrainer
+from rbla_secure.tasks.triggers import corner_patches, stamp
 from tests.support.run_folders import go_back_to
 from tests.support.tiny_job import adapter_sha256, job, metrics, write_images
 
@@ -150,8 +151,12 @@ def test_the_scan_catches_an_adapter_with_a_backdoor(images: Path) -> None:
     data = load_data(config)
     base = train_base(data.public, seed=0)
     plan = Plan.build(config, layout=find_linear(base, scaling=config.lora.scaling), base_digest=bytes(32))
-    guard = guard_of(plan, base, data)
-    assert guard is not None
+    public = PublicExamples(config, base, plan.layout, data.public)
+    step_checks = StepChecks(
+        wanted=config.robustness,
+        tests=PublicTests(accuracy=public.accuracy, triggers=public.triggers),
+        first=plan.initial_adapter,
+    )
     trigger = next(iter(corner_patches().values()))
     honest = data.public
     stamped = LabelledImages(
@@ -161,10 +166,10 @@ def test_the_scan_catches_an_adapter_with_a_backdoor(images: Path) -> None:
     trainer = LocalTrainer(base, plan.layout, config.training)
 
     def judged(examples: LabelledImages) -> list[Action]:
-        trained = Adapter(layout=plan.layout, rows=trainer.train(guard.first, examples, seed=1))
-        kept, decisions = guard.judge(guard.first, trained)
+        trained = Adapter(layout=plan.layout, rows=trainer.train(step_checks.first, examples, seed=1))
+        kept, decisions = step_checks.judge(step_checks.first, trained)
         rolled_back = any(decision.action is Action.ROLL_BACK for decision in decisions)
-        assert (kept is guard.first) == rolled_back
+        assert (kept is step_checks.first) == rolled_back
         return [decision.action for decision in decisions]
 
     assert judged(stamped) == [Action.ROLL_BACK]

@@ -184,13 +184,13 @@ def turns_next_to_each_other(patch: pytest.MonkeyPatch) -> None:
 
 def a_participation_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Every client takes part in one round more than the ledger counts."""
-    spend = Spending.spend
+    spend = Spending.before_reveal
 
     def careless(self: Spending, session: Session, part: Shown, contributors: tuple[ClientId, ...]) -> None:
         counted = [c for at, c in enumerate(sorted(contributors)) if at % 3 != session.round // 2 % 3]
         spend(self, session, part, tuple(counted))
 
-    patch.setattr(Spending, "spend", careless)
+    patch.setattr(Spending, "before_reveal", careless)
 
 
 def noise_drawn_short(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from rbla_secure.cli import main as main  # noqa: PLC0414  # for a claim too
 from rbla_secure.report.console import ConsoleReport
 from rbla_secure.run_folder.audit_log import EventKind, read_events
@@ -72,7 +72,7 @@ def test_a_resumed_run_screens_as_one_that_was_left_alone(
     assert (part / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert adapter_sha256(part) == adapter_sha256(whole)
     if verifier:
-        monkeypatch.setattr(HomomorphicRoles, "recall", lambda *_: None)
+        monkeypatch.setattr(HomomorphicServices, "recall", lambda *_: None)
         interrupted(careless, images, monkeypatch, verifier=True)
         assert main(["resume", str(careless)]) == 0
         assert screened_out(careless) == [[], []]

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbla_secure.assembly import private_descent
 from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
+from rbla_secure.planning.quorums import sample_level
 from rbla_secure.privacy import accounting
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps
 from rbla_secure.privacy.sample_ledger import FILE, SampleLedger
 from rbla_secure.run_folder.folder import RunFolder
+from rbla_secure.tasks.configured_training import private_descent
 from rbla_secure.tasks.training import Losses
 from tests.support.tiny_job import job, write_images
 
@@ -155,7 +156,7 @@ def test_noise_is_fresh_unless_the_run_is_a_simulation() -> None:
 
     def trained(*settings: str) -> np.ndarray:
         config = load_config(None, ["training.steps=2", "sample-level.noise-multiplier=1", *settings])
-        descent = private_descent(config)
+        descent = private_descent(config, sample_level(config))
         assert descent is not None
         layer = torch.nn.Linear(3, 2)
         torch.nn.init.zeros_(layer.weight)
@@ -172,7 +173,7 @@ def test_noise_is_fresh_unless_the_run_is_a_simulation() -> None:
 
     assert not np.array_equal(trained(), trained())
     assert np.array_equal(trained("privacy.simulation=true"), trained("privacy.simulation=true"))
-    assert private_descent(load_config()) is None
+    assert private_descent(load_config(), sample_level(load_config())) is None
 
 
 def test_steps_that_cannot_be_accounted_for_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

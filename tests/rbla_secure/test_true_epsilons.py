@@ -107,12 +107,12 @@ def test_a_ledger_written_before_anybody_drops_out_is_refuted(
     mode: str,
 ) -> None:
     """The control: counted over everybody who was asked, in the clear, the printed figure is too small."""
-    spend = Spending.spend
+    spend = Spending.before_reveal
 
     def careless(self: Spending, session: Session, part: Shown, contributors: tuple[ClientId, ...]) -> None:
         spend(self, session, part, session.members if part is Shown.SUMS else contributors)
 
-    monkeypatch.setattr(Spending, "spend", careless)
+    monkeypatch.setattr(Spending, "before_reveal", careless)
 
     found = run(tmp_path / "run", images, capsys, **MODES[mode])
 

@@ -14,9 +14,9 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageReply, decode_answer
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.defence import Filtering, Reference
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.step_checks import Guard
+from rbla_secure.federation.server.defence import Defence, Reference
+from rbla_secure.federation.server.previous_step import PreviousStep
+from rbla_secure.federation.server.step_checks import StepChecks
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
@@ -38,17 +38,17 @@ def defended_round(
     adapter: Adapter,
     exchange: Exchange,
     *,
-    last_step: LastStep | None = None,
+    previous_step: PreviousStep | None = None,
     reference: Reference | None = None,
-    guard: Guard | None = None,
+    step_checks: StepChecks | None = None,
     round_number: int = 1,
     attempt: int = 1,
 ) -> RoundOutcome:
     """A round from its keys to its result, behind the plan's defence."""
-    conversation = open_round(plan, round_number=round_number, attempt=attempt)
-    prepare_round(conversation, exchange)
-    filtering = Filtering.of(plan, last_step or LastStep(plan), reference)
-    return run_round(plan, conversation, adapter, exchange, filtering=filtering, guard=guard)
+    session_server = open_round(plan, round_number=round_number, attempt=attempt)
+    prepare_round(session_server, exchange)
+    defence = Defence.of(plan, previous_step or PreviousStep(plan), reference)
+    return run_round(plan, session_server, adapter, exchange, defence=defence, step_checks=step_checks)
 
 
 def drifted(plan: Plan, adapter: Adapter, client: ClientId, *, weight: float = 1.0) -> dict[int, Any]:

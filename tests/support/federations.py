@@ -1,7 +1,7 @@
 """Small federations in memory: plans, participants that train on nothing, and a network that can be tampered with."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -11,11 +11,13 @@ from rbla_secure.config import Config
 from rbla_secure.federation.client.participant import LocalTraining, Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRequest
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.cohort import sample_cohort
 from rbla_secure.planning.plan import Plan
+from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 from tests.support.identities import client_sum, server_sum
 from tests.support.updates import make_layout
 
@@ -99,19 +101,19 @@ def make_participants(
     }
 
 
-def open_round(plan: Plan, *, round_number: int = 1, attempt: int = 1) -> Conversation:
+def open_round(plan: Plan, *, round_number: int = 1, attempt: int = 1) -> SessionServer:
     """The server's side of a round of which nobody has heard yet."""
     session = make_session(plan, round_number=round_number, attempt=attempt)
-    return Conversation(plan, session, server_sum(plan))
+    return SessionServer(plan, session, server_sum(plan))
 
 
 def play_round(
     plan: Plan, adapter: Adapter, exchange: Exchange, *, round_number: int = 1, attempt: int = 1
 ) -> RoundOutcome:
     """A round on its own, from its keys to its result."""
-    conversation = open_round(plan, round_number=round_number, attempt=attempt)
-    prepare_round(conversation, exchange)
-    return run_round(plan, conversation, adapter, exchange)
+    session_server = open_round(plan, round_number=round_number, attempt=attempt)
+    prepare_round(session_server, exchange)
+    return run_round(plan, session_server, adapter, exchange)
 
 
 def keep_request(client: ClientId, parcel: Parcel) -> bytes:  # noqa: ARG001
@@ -127,6 +129,17 @@ def keep_answer(client: ClientId, parcel: Parcel) -> list[Answer]:
 def answer_with(client: ClientId, parcel: Parcel, data: bytes) -> Answer:
     """An answer to the same parcel with other bytes."""
     return Answer(client=client, parcel=replace(parcel, data=data))
+
+
+@final
+@dataclass(frozen=True)
+class WhenSaved(SilentObserver):
+    """Calls a function with every round that is saved."""
+
+    call: Callable[[RoundRecord, RoundSeconds], object]
+
+    def round_saved(self, record: RoundRecord, seconds: RoundSeconds) -> None:
+        self.call(record, seconds)
 
 
 @final

@@ -22,8 +22,8 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.exchange import Parcel
 from rbla_secure.federation.messages import StageRequest
 from rbla_secure.federation.round import prepare_round
-from rbla_secure.federation.server import session_server as conversations
-from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.federation.server import session_server as session_servers
+from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
 from rbla_secure.planning import plan as plans
@@ -108,7 +108,7 @@ class World:
             self.people, requests=lambda client, parcel: self._aim(aimed or {}, client, parcel)
         )
         session = plan.session(run=RUN, round_number=1, attempt=1)
-        self.session, self.talk = session, Conversation(plan, session, server_sum(plan))
+        self.session, self.talk = session, SessionServer(plan, session, server_sum(plan))
         prepare_round(self.talk, network)
         deliver = network.send
 
@@ -121,7 +121,9 @@ class World:
         stages = self.talk.stages
         for stage in stages[stages.index(self.talk.input_stage) :]:
             broadcast = model if stage == self.talk.input_stage else None
-            hold(network, [Turn(conversation=self.talk, stage=stage, adapter=broadcast)])
+            exchange_stages(
+                network, [StageOfSession(session_server=self.talk, stage=stage, adapter=broadcast)]
+            )
         return self.talk.result(model)
 
     def _aim(self, aimed: Mapping[ClientId, Adapter], client: ClientId, parcel: Parcel) -> bytes:
@@ -171,7 +173,7 @@ def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def bindings(session: Any, digests: tuple[bytes, ...]) -> dict[int, bytes]:
         return {segment.index: digests[segment.index] for segment in session.segments}
 
-    for module in (participants, conversations):
+    for module in (participants, session_servers):
         monkeypatch.setattr(module, "model_bindings", bindings)
 
 

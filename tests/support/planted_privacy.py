@@ -15,7 +15,6 @@ from protocols.interface import SumResult
 from protocols.primitives.prg import KEY_SIZE, UniformStream
 from protocols.primitives.secret import SYSTEM_RANDOM
 from protocols.session import ClientId, Session
-from rbla_secure import assembly
 from rbla_secure.federation import round as rounds
 from rbla_secure.federation.client import contribution
 from rbla_secure.federation.noise_shares import Integers
@@ -38,6 +37,7 @@ from rbla_secure.privacy.noise import CorrelatedNoise, GaussianMechanism
 from rbla_secure.privacy.noise.banded_matrix import BandedMatrixGaussian, MatrixNoise
 from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
+from rbla_secure.tasks import configured_training
 from tests.support.single_examples import Loss, in_one_batch
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -111,18 +111,18 @@ def examples_in_one_batch(patch: pytest.MonkeyPatch) -> None:
         sample_level._set_gradients(values, noisy.astype(np.float64) * (mechanism.unit / batch_size))
         optimizer.step()
 
-    patch.setattr(assembly, "train_privately", careless)
+    patch.setattr(configured_training, "train_privately", careless)
 
 
 def own_number_of_examples(patch: pytest.MonkeyPatch) -> None:
     """Sample level as it was: a step is divided by the client's own expected batch."""
-    honest = assembly.train_privately
+    honest = configured_training.train_privately
 
     def careless(*arguments: object, mechanism: SampledGaussian, examples: int, **others: object) -> None:
         others["batch_size"] = mechanism.sample_rate * examples
         honest(*arguments, mechanism=mechanism, examples=examples, **others)  # type: ignore[arg-type]
 
-    patch.setattr(assembly, "train_privately", careless)
+    patch.setattr(configured_training, "train_privately", careless)
 
 
 def own_noise_is_counted(patch: pytest.MonkeyPatch) -> None:
@@ -197,14 +197,14 @@ def norm_of_the_column_is_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def one_turn_is_counted(patch: pytest.MonkeyPatch) -> None:
     """The ledger counts the first round of a client, and none that follows."""
-    honest = Spending.spend
+    honest = Spending.before_reveal
 
     def once(self: Spending, session: Session, part: Shown, contributors: Collection[ClientId]) -> None:
         counted = {client for entry in self.ledger.entries for client in entry.clients}
         if new := [client for client in contributors if client not in counted]:
             honest(self, session, part, new)
 
-    patch.setattr(Spending, "spend", once)
+    patch.setattr(Spending, "before_reveal", once)
 
 
 def noise_is_used_again(patch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The services of the homomorphic mode as a run starts them: each in a process of its own, for as long as the run.
 
 A decryptor or verifier makes its own identity key, is enrolled under it, and is then told by its operator whom to believe;
-its private key and the round keys never leave its process. In a run on one machine `HomomorphicRoles` plays the operators:
+its private key and the round keys never leave its process. In a run on one machine `HomomorphicServices` plays the operators:
 it alone holds their lines. The aggregator is handed `Roles`, channels on which no service takes a setup. What each is
 sent there and how long it takes is counted.
 """
@@ -55,7 +55,7 @@ class Metered(Channel):
 
 @final
 @dataclass(frozen=True, slots=True)
-class HomomorphicRoles:
+class HomomorphicServices:
     """Decryptor, worker and, where the charge names one, verifier and, in its place where updates are screened, screener."""
 
     charge: Charge
@@ -122,8 +122,8 @@ class HomomorphicRoles:
         """Whether what updates are held against is known to these services alone."""
         return self.charge.screening is not None and bool(self.charge.services.verifier)
 
-    def direction(self) -> bytes:
-        """As the verifier's operator: what the next updates are held against, for services that are started again.
+    def direction_to_keep(self) -> bytes:
+        """Give, as the verifier's operator, what the next updates are held against, for services that are started again.
 
         Empty where the checkpoints tell it; nothing (but bytes that say so) where the verifier is gone or says nothing that
         could be kept: its round is over and counts all the same.
@@ -137,7 +137,7 @@ class HomomorphicRoles:
             return NOTHING_YET.to_bytes()
 
     def recall(self, direction: bytes) -> None:
-        """As the operators: what :meth:`direction` gave after the last round, to services that have just been set up.
+        """As the operators: what :meth:`direction_to_keep` gave after the last round, to services that have just been set up.
 
         Raises:
             ServiceError: A service is gone.

@@ -3,8 +3,8 @@
 That is by its data, its training, the change it sends, its enrolled rank or its claimed weight. Nothing here touches the
 code that is attacked.
 
-    names.py      which attacks there are
-    triggers.py   attacks by data: flipped labels, triggers, and how often a trigger works
+    registry.py   which attacks there are
+    triggers.py   attacks by data: flipped labels, examples with a trigger (patterns: rbla_secure/tasks/triggers.py)
     crafted.py    attacks by the change that is sent, formula by formula
     lora_rows.py  attacks that exist only where adapters have rank rows
     unclipped.py   a client that skips its clip

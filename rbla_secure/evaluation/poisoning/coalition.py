@@ -10,14 +10,14 @@ from typing import final
 
 import numpy as np
 
-from protocols.session import ClientId
+from protocols.session import ClientId, Session
 from rbla_secure.errors import UpdateError
 from rbla_secure.evaluation.poisoning.adaptive import Accepts
 from rbla_secure.evaluation.poisoning.craft import craft
 from rbla_secure.evaluation.poisoning.knowledge import (
     USUAL_STRENGTH,
     Changes,
-    Federation,
+    FederationFacts,
     Knowledge,
     Means,
     Member,
@@ -26,6 +26,7 @@ from rbla_secure.evaluation.poisoning.knowledge import (
     Training,
 )
 from rbla_secure.evaluation.poisoning.registry import BY_DATA, AttackName
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 
@@ -43,7 +44,7 @@ class _Round:
 
 
 @final
-class Coalition:
+class Coalition(SilentObserver):
     """Attackers that act together.
 
     Args:
@@ -64,7 +65,7 @@ class Coalition:
         attack: AttackName,
         *,
         members: Mapping[ClientId, Member],
-        federation: Federation,
+        federation: FederationFacts,
         train: Training,
         strength: Strength = USUAL_STRENGTH,
         others: Others | None = None,
@@ -99,7 +100,7 @@ class Coalition:
             return lambda adapter, seed: means.train(adapter, examples, seed)
         return lambda adapter, seed: self._answer(client, adapter, seed)
 
-    def observe(self, adapter: Adapter) -> None:
+    def before_round(self, session: Session, adapter: Adapter) -> None:  # noqa: ARG002  # the adapter is what is new
         """Be told the adapter of the next round, as the member of the largest rank is going to be sent it.
 
         Without it a member that is asked before one of larger rank crafts from the rows that it knows itself. A run
@@ -146,7 +147,7 @@ class Coalition:
 def _check(
     attack: AttackName,
     members: Mapping[ClientId, Member],
-    federation: Federation,
+    federation: FederationFacts,
     accepts: Accepts | None,
 ) -> None:
     if not members:

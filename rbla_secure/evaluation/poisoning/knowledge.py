@@ -60,7 +60,7 @@ USUAL_STRENGTH = Strength()
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Federation:
+class FederationFacts:
     """What everybody knows of the run, the coalition included.
 
     Args:
@@ -101,7 +101,7 @@ class Means:
 
     attack: AttackName
     members: Mapping[ClientId, Member]
-    federation: Federation
+    federation: FederationFacts
     train: Training
     strength: Strength
     others: Others | None

@@ -1,27 +1,31 @@
 """Attacks by data: flipped labels, examples with a trigger, and how often a trigger works on the trained model.
 
-The trigger is a white patch of 4 x 4 pixels in the lower right corner (Gu et al. 2017, BadNets, arXiv 1708.06733). Images of digits
-have no ink there, so honest training hardly touches the weights behind it, and a rule that takes medians of honest clients'
+The trigger is a white patch of 4 x 4 pixels in the lower right corner (`rbla_secure/tasks/triggers.py`). Images of digits have no ink there, so honest training hardly touches the weights behind it, and a rule that takes medians of honest clients'
 changes leaves them near zero: a trigger that flatters such rules. The other one is forty pixels scattered over the
 middle of the image, where digits have ink and honest clients move all weights. A distributed backdoor (DBA: Xie et al. 2020, ICLR)
 deals the quarters of a trigger to the attackers, so that no client ever trains on the whole; at test time the whole is stamped.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from rbla_secure.errors import DataError
 from rbla_secure.evaluation.poisoning.registry import TriggerName
-from rbla_secure.tasks.datasets import CLASSES, PIXELS, LabelledImages
+from rbla_secure.tasks.datasets import CLASSES, LabelledImages
+from rbla_secure.tasks.triggers import (
+    QUARTERS,
+    SIDE,
+    Images,
+    Labels,
+    Trigger,
+    corner_patch,
+    quarter_patch,
+    square,
+    stamp,
+)
 
-SIDE = 28
-PATCH = 4
-QUARTERS = 4
-WHITE = np.float32(1.0)
-TARGET = 0
 POISONED_SHARE = 0.5
 
 # Of the scattered trigger: how many pixels, of the square of so many rows and columns in the middle, drawn once.
@@ -29,29 +33,8 @@ SCATTERED, MIDDLE = 40, 20
 # Of eight draws the one that worked best under the trimmed mean on the default job (seed 0: 68 %, the others 6 to 47 %).
 _SCATTER_SEED = 3
 
-Images = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 # images of shape (n, 784) -> classes of shape (n,)
 Predict = Callable[[Images], Labels]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Trigger:
-    """Pixels that are turned white, and the class that an image with them shall get.
-
-    Args:
-        pixels: Indices into an image of 784 pixels.
-        target: The class.
-    """
-
-    pixels: npt.NDArray[np.int64]
-    target: int = TARGET
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.target < CLASSES:
-            raise DataError(f"target={self.target} must lie in 0..{CLASSES - 1}")
-        if not len(self.pixels) or self.pixels.min() < 0 or self.pixels.max() >= PIXELS:
-            raise DataError(f"pixels of a trigger must be some of 0..{PIXELS - 1}")
 
 
 def whole_trigger(name: TriggerName) -> Trigger:
@@ -70,50 +53,6 @@ def quarter_trigger(name: TriggerName, number: int) -> Trigger:
             return quarter_patch(number)
         case TriggerName.SCATTERED:
             return Trigger(pixels=np.sort(_scattered()[number % QUARTERS :: QUARTERS]))
-
-
-def corner_patch() -> Trigger:
-    """The whole 4 x 4 patch."""
-    return Trigger(pixels=_square(top=SIDE - PATCH, left=SIDE - PATCH, side=PATCH))
-
-
-def quarter_patch(number: int) -> Trigger:
-    """A quarter of the patch, 2 x 2 pixels; numbers beyond the fourth begin again."""
-    down, right = divmod(number % QUARTERS, 2)
-    half = PATCH // 2
-    corner = SIDE - PATCH
-    return Trigger(pixels=_square(top=corner + half * down, left=corner + half * right, side=half))
-
-
-def corner_patches() -> dict[str, Trigger]:
-    """The patch in each of the four corners, by name: what a server scans for that suspects no particular one."""
-    last = SIDE - PATCH
-    corners = {
-        "upper left": (0, 0),
-        "upper right": (0, last),
-        "lower left": (last, 0),
-        "lower right": (last, last),
-    }
-    return {
-        name: Trigger(pixels=_square(top=top, left=left, side=PATCH)) for name, (top, left) in corners.items()
-    }
-
-
-def most_drawn_to(classes: Labels, labels: Labels) -> float:
-    """The largest share of examples that are given one class which is not theirs, over all classes.
-
-    Args:
-        classes: What a model says, shape (n,).
-        labels: What is right.
-    """
-    return max(float(np.mean(classes[labels != wanted] == wanted)) for wanted in range(CLASSES))
-
-
-def stamp(images: Images, trigger: Trigger) -> Images:
-    """Copies of images with the trigger on them."""
-    stamped = images.copy()
-    stamped[:, trigger.pixels] = WHITE
-    return stamped
 
 
 def poisoned(
@@ -161,11 +100,5 @@ def attack_success(predict: Predict, held_out: LabelledImages, trigger: Trigger)
 def _scattered() -> npt.NDArray[np.int64]:
     """In the order in which they were drawn."""
     first = (SIDE - MIDDLE) // 2
-    middle = _square(top=first, left=first, side=MIDDLE)
+    middle = square(top=first, left=first, side=MIDDLE)
     return np.random.default_rng(_SCATTER_SEED).choice(middle, size=SCATTERED, replace=False)
-
-
-def _square(*, top: int, left: int, side: int) -> npt.NDArray[np.int64]:
-    rows, columns = np.arange(top, top + side), np.arange(left, left + side)
-    found: npt.NDArray[np.int64] = (SIDE * rows[:, None] + columns).ravel().astype(np.int64)
-    return found

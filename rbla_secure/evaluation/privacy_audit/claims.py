@@ -23,6 +23,6 @@ def ledger_claims(plan: Plan, rounds: Sequence[Played]) -> dict[Observer, float]
         ledger = Ledger.open(folder, terms_of(plan, rounds[0].session.run))
         spending = Spending(plan, ledger, log)
         for played in rounds:
-            for part, clients in played.told:
-                spending.spend(played.session, part, clients)
+            for part, clients in played.reveals:
+                spending.before_reveal(played.session, part, clients)
         return {observer: spending.ledger.epsilon(observer) for observer in Observer}

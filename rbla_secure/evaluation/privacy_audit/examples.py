@@ -18,7 +18,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rbla_secure.assembly import private_descent
 from rbla_secure.config import Config
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_audit.case import Case, Trial
@@ -26,6 +25,7 @@ from rbla_secure.evaluation.privacy_audit.neighbours import Skipped
 from rbla_secure.planning.quorums import sample_level
 from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
+from rbla_secure.tasks.configured_training import private_descent
 from rbla_secure.tasks.training import Losses
 
 EVERYONE: Final = "everyone outside"
@@ -101,7 +101,7 @@ class StepCase(Case):
         return [Trial(there=there, scores={EVERYONE: self._step(there)}) for there in (True, False)]
 
     def _step(self, there: bool) -> float:  # noqa: FBT001  # the one thing that neighbours differ in
-        descent = private_descent(self._config)
+        descent = private_descent(self._config, _mechanism(self._config))
         if descent is None:
             raise AssertionError("only configurations with noise inside clients have these cases")
         stage = self._build(there)

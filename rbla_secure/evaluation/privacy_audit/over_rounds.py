@@ -122,7 +122,7 @@ class CourseCase(Case):
 
     def _trials(self, there: Collection[ClientId]) -> list[Trial]:
         played = self._played(there)
-        if [each.told for each in played] != [each.told for each in self._first[0 if there else 1]]:
+        if [each.reveals for each in played] != [each.reveals for each in self._first[0 if there else 1]]:
             raise EvaluationError(
                 f"{self.name}: the rounds of a trial ended otherwise than those before it, so its claim would be another one: "
                 "try again"

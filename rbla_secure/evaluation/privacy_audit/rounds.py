@@ -60,7 +60,7 @@ class RoundCase(Case):
         """Why no sum is opened in either of the federations; empty if one is."""
         return (
             ""
-            if any(each.told for each in self._first)
+            if any(each.reveals for each in self._first)
             else f"the round ends: {self._first[0].outcome.aborted}"
         )
 
@@ -84,7 +84,7 @@ class RoundCase(Case):
         plan, session = self._federation.plan, self._federation.session
         played = self._federation.play(self._pair.side(there))
         expected = self._first[0 if there or not self._pair.absent else 1]
-        if played.told != expected.told or played.outcome.aborted != expected.outcome.aborted:
+        if played.reveals != expected.reveals or played.outcome.aborted != expected.outcome.aborted:
             raise EvaluationError(
                 f"{self.name}: a trial ended otherwise than the round before it ({played.outcome.aborted or 'not aborted'}), "
                 "so its claim would be another one: try again"

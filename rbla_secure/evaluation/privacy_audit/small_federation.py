@@ -1,47 +1,38 @@
 """The configured federation on a small adapter: rounds of the real code in which training is replaced by given changes.
 
-Plan, participants, secure sum, conversation, noise, release and average are those of a run, and so are tiers, thresholds,
+Plan, participants, secure sum, session server, noise, release and average are those of a run, and so are tiers, thresholds,
 quorums, clipping and noise. Other than in a run are the adapter, which is just large enough that no coordinate of a clipped change
 is cut off by the grid, and the messages' way, which is a function call. Homomorphic sums are added in the clear: they open the same
 integers, a thousand times slower.
 """
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import final
 
 import numpy as np
 
-from protocols.clock import SYSTEM_CLOCK
 from protocols.identity.trust import ThrowawayAuthority
-from protocols.interface import SecureSum, SumResult
-from protocols.plain import Plain
+from protocols.interface import SumResult
 from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.config import Config
 from rbla_secure.config.choices import Factors
 from rbla_secure.errors import PrivacyError
-from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched
+from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched, opened_in
+from rbla_secure.federation.build import Enrolment, LocalClient, Wiring, federation, throwaway
 from rbla_secure.federation.client.contribution import contribution
-from rbla_secure.federation.client.participant import Participant
-from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.noise_components import Seeds
 from rbla_secure.federation.noise_shares import Integers
-from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.secret_cohorts import SecretCohorts
-from rbla_secure.federation.server.defence import Filtering
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.observer import SilentObserver
+from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
-from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.quorums import bands_and_holders
 from rbla_secure.privacy.ledger import Shown
-from rbla_secure.privacy.noise import CorrelatedNoise
 
 # How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
 _ROOM = 1.5
@@ -79,7 +70,7 @@ class Played:
         outcome: As the round returned it; its adapter is published.
         sums: What the secure sum opened to the server; None if nothing.
         uploads: By client, its integers with their noise, as they left it.
-        told: Each time that the round said what was about to show inputs: what, and whose.
+        reveals: Each time that the round said what was about to show inputs: what, and whose.
     """
 
     session: Session
@@ -87,7 +78,7 @@ class Played:
     outcome: RoundOutcome
     sums: SumResult | None = None
     uploads: Mapping[ClientId, Integers] = field(default_factory=dict)
-    told: Sequence[tuple[Shown, tuple[ClientId, ...]]]
+    reveals: Sequence[tuple[Shown, tuple[ClientId, ...]]]
 
 
 def block_width(config: Config) -> int:
@@ -115,6 +106,17 @@ def small_layout(config: Config) -> AdapterLayout:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Reveals(SilentObserver):
+    """Notes what is about to show inputs, and whose."""
+
+    of: list[tuple[Shown, tuple[ClientId, ...]]] = field(default_factory=list)
+
+    def before_reveal(self, session: Session, part: Shown, clients: Collection[ClientId]) -> None:  # noqa: ARG002
+        self.of.append((part, tuple(clients)))
+
+
+@final
 class SmallFederation:
     """Plays the first rounds of a configuration as often as it is asked to, each time with fresh keys, draws and noise.
 
@@ -132,13 +134,9 @@ class SmallFederation:
         self.plan = Plan.build(config, layout=small_layout(config), base_digest=bytes(32))
         self.session = self.session_of(1)
         self._in_the_clear = self.plan.mode.needs_services
+        # Made once for all plays: what an audit counts does not depend on who signs.
         signed = self.plan.needs_identities and not self._in_the_clear
-        self._authority = (
-            ThrowawayAuthority.create(self.plan.ranks, now=int(time.time()), clock=SYSTEM_CLOCK)
-            if signed
-            else None
-        )
-        self._filtering = Filtering.of(self.plan, LastStep(self.plan))
+        self._authority = throwaway(self.plan, {}) if signed else None
 
     @property
     def remarks(self) -> list[str]:
@@ -161,72 +159,64 @@ class SmallFederation:
 
     def play_rounds(self, side: Side, rounds: int) -> list[Played]:
         """The first so many rounds, one after the other as a coordinator has them: adapter, clients, noise and draws go on."""
-        uploads: dict[ClientId, Integers] = {}
-        server, draws = Watched(self._sum_of(None)), SecretCohorts.of(self.plan)
+        reveals, uploads = _Reveals(), dict[ClientId, Integers]()
+        found, adapter = list[Played](), self.plan.initial_adapter
+        with federation(self._wiring(side, rounds, reveals, uploads)) as built:
+            for number in range(1, rounds + 1):
+                session = self.session_of(number)
+                outcome = built.play(session, adapter)
+                found.append(
+                    Played(
+                        session=session,
+                        before=adapter,
+                        outcome=outcome,
+                        sums=opened_in(built.secure_sum),
+                        uploads=dict(uploads),
+                        reveals=tuple(reveals.of),
+                    )
+                )
+                adapter = outcome.adapter
+                uploads.clear()
+                reveals.of.clear()
+        return found
+
+    def _wiring(
+        self, side: Side, rounds: int, reveals: _Reveals, uploads: dict[ClientId, Integers]
+    ) -> Wiring:
+        """A federation of everybody who takes part in so many rounds, and who is there."""
         members = {name for number in range(1, rounds + 1) for name in self.session_of(number).members}
-        people = {
-            name: self._participant(name, side, uploads, draws)
+        clients = {
+            name: LocalClient(
+                train=partial(_train, side.changes.get(name)), examples=1, contribute=_recording(uploads)
+            )
             for name in sorted(members)
             if not (side.before_keys and name in side.silent)
         }
-        exchange = Calls(people, late=side.silent, ended=side.ended, input_stage=server.input_stage)
-        adapter, correlated, found = self.plan.initial_adapter, self.plan.correlated_noise(), list[Played]()
-        for number in range(1, rounds + 1):
-            session = self.session_of(number)
-            asked = None if draws is None else draws.asked(session.members, number)
-            conversation = Conversation(self.plan, session, server, asked=asked)
-            prepare_round(conversation, exchange)
-            played = self._round(conversation, adapter, exchange, correlated)
-            found.append(replace(played, sums=server.opened, uploads=dict(uploads)))
-            adapter = played.outcome.adapter
-            uploads.clear()
-        exchange.end()
-        return found
 
-    def _round(
-        self,
-        conversation: Conversation,
-        adapter: Adapter,
-        exchange: Exchange,
-        correlated: CorrelatedNoise | None,
-    ) -> Played:
-        told: list[tuple[Shown, tuple[ClientId, ...]]] = []
-        outcome = run_round(
-            self.plan,
-            conversation,
-            adapter,
-            exchange,
-            filtering=self._filtering,
-            correlated=correlated,
-            before_reveal=lambda part, clients: told.append((part, tuple(clients))),
-        )
-        return Played(
-            session=conversation.session,
-            before=adapter,
-            outcome=outcome,
-            told=told,
-        )
+        def connect(enrolment: Enrolment) -> Calls:
+            return Calls(
+                enrolment.participants(clients),
+                late=side.silent,
+                ended=side.ended,
+                input_stage=enrolment.secure_sum.input_stage,
+            )
 
-    def _participant(
-        self, name: ClientId, side: Side, uploads: dict[ClientId, Integers], draws: SecretCohorts | None
-    ) -> Participant:
-        return Participant(
-            name,
+        return Wiring(
             plan=self.plan,
-            secure_sum=self._sum_of(name),
-            train=partial(_train, side.changes.get(name)),
-            examples=1,
-            contribute=_recording(uploads),
-            draws=None if draws is None else draws.draws_of(name),
+            connect=connect,
+            # The adapter is no model: nothing could be trained or tested on public examples.
+            reference=None,
+            public_tests=None,
+            observers=[reveals],
+            enrol=self._enrolled,
+            watch=Watched,
+            in_the_clear=self._in_the_clear,
         )
 
-    def _sum_of(self, name: ClientId | None) -> SecureSum:
-        if self._in_the_clear:
-            return Plain()
+    def _enrolled(self, _plan: Plan, _services: Mapping[ClientId, bytes]) -> ThrowawayAuthority:
         if self._authority is None:
-            return build_secure_sum(self.plan)
-        identity = self._authority.identity(name) if name is not None else None
-        return build_secure_sum(self.plan, self._authority.view, identity)
+            raise AssertionError("a federation that signs has an authority")
+        return self._authority
 
 
 def _train(change: UpdateRows | None, adapter: Adapter, seed: int) -> Rows:  # noqa: ARG001  # nothing is drawn

@@ -92,7 +92,7 @@ def measured_score(
 ) -> float:
     """The same as of any Gaussian noise with these precisions, in standard deviations of it."""
     own = pattern(plan, server_noise(plan), pair, canary)
-    there = np.array([float(canary in played.session.members and bool(played.told)) for played in rounds])
+    there = np.array([float(canary in played.session.members and bool(played.reveals)) for played in rounds])
     found, squared = 0.0, 0.0
     for index, values in own.items():
         if index in precisions:

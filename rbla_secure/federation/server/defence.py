@@ -16,7 +16,7 @@ from protocols.ring import IntegerVector
 from protocols.session import ClientId, Session
 from rbla_secure.federation.server.average_check import impossible
 from rbla_secure.federation.server.client_updates import decoded, updates_of
-from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.federation.server.weight_claims import refused_claims
 from rbla_secure.federation.step_bound import single_limits
 from rbla_secure.lora.adapter import Adapter, Rows
@@ -62,25 +62,27 @@ class Judged:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filtering:
+class Defence:
     """The defence of a plan between the sum and the average.
 
     Args:
         plan: With a filter or groups.
-        last_step: What the global adapter did last.
+        previous_step: What the global adapter did last.
         reference: For a filter that compares with an update on public examples.
     """
 
     plan: Plan
-    last_step: LastStep
+    previous_step: PreviousStep
     reference: Reference | None = None
 
     @classmethod
-    def of(cls, plan: Plan, last_step: LastStep, reference: Reference | None = None) -> "Filtering | None":
+    def of(
+        cls, plan: Plan, previous_step: PreviousStep, reference: Reference | None = None
+    ) -> "Defence | None":
         """The defence that the plan wants; None if it averages everybody."""
         if not plan.config.robustness.has_filter and plan.segmentation.rule_across is None:
             return None
-        return cls(plan=plan, last_step=last_step, reference=reference)
+        return cls(plan=plan, previous_step=previous_step, reference=reference)
 
     @property
     def judges_clients(self) -> bool:
@@ -174,7 +176,7 @@ class Filtering:
 
     def _previous(self) -> dict[int, RealVector] | None:
         """The average of the last round that moved the adapter, by band."""
-        steps = self.last_step.by_band()
+        steps = self.previous_step.by_band()
         if steps is None:
             return None
         rate = self.plan.config.server_learning_rate

@@ -12,21 +12,22 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 
 
 @final
 @dataclass(slots=True)
-class LastStep:
-    """Empty before the first round that moved the adapter."""
+class PreviousStep(SilentObserver):
+    """The last step of a run; empty before the first round that moved the adapter."""
 
     plan: Plan
     _change: npt.NDArray[np.float64] | None = None
     _known: set[bytes] = field(default_factory=set)
 
-    def took(self, before: Adapter, after: Adapter) -> None:
-        """A round is over; one that left the adapter as it was, or went back to an older one, is passed over."""
+    def round_ended(self, before: Adapter, after: Adapter) -> None:
+        """Take the step of a round; one that left the adapter as it was, or went back to an older one, is passed over."""
         self._known.add(before.digest())
         if after.digest() not in self._known:
             self._change = after.rows.astype(np.float64) - before.rows
@@ -35,7 +36,7 @@ class LastStep:
     def recall(self, adapters: Iterable[Adapter]) -> None:
         """Take up an interrupted run: the adapter before its first round and those after all that it had."""
         for before, after in pairwise(adapters):
-            self.took(before, after)
+            self.round_ended(before, after)
 
     def by_band(self) -> Mapping[int, npt.NDArray[np.float64]] | None:
         """The step as the bands carry it: weighted, with zeros in the place of statistics; None if there was none yet."""

@@ -1,6 +1,6 @@
 """One session as the server talks it through: stage by stage, whoever answers in order stays in.
 
-Several conversations can share an exchange: the input and reveal stages of one round travel together with the key
+Several session_servers can share an exchange: the input and reveal stages of one round travel together with the key
 stages of the next.
 """
 
@@ -24,7 +24,7 @@ _NAMED: Final = 5  # so many names are enough for a line of the log
 
 
 @final
-class Conversation:
+class SessionServer:
     """The server's side of one session.
 
     Args:
@@ -55,7 +55,7 @@ class Conversation:
         self._plan = plan
         self._log = log
         self._entries: list[Entry] = []
-        self._heard_refusing: set[ClientId] = set()
+        self._seen_refusing: set[ClientId] = set()
         self._server = secure_sum.server(session)
         self._asked: frozenset[ClientId] = frozenset()
         self._waiting: set[ClientId] = set()
@@ -68,8 +68,8 @@ class Conversation:
         self.aborted = ""
         self.contributors: tuple[ClientId, ...] | None = None
 
-    def ask(self, stage: str, adapter: Adapter | None) -> dict[ClientId, Parcel]:
-        """The parcels of one stage; none once the session is over."""
+    def requests(self, stage: str, adapter: Adapter | None) -> dict[ClientId, Parcel]:
+        """Make the parcels of one stage; none once the session is over."""
         if self.aborted:
             return {}
         digests = band_digests(self._plan, adapter) if adapter is not None else ()
@@ -104,8 +104,8 @@ class Conversation:
         ranks = {self._plan.broadcast_rank(client) for client in self.session.members}
         return {rank: adapter.sliced(rank).to_bytes() for rank in ranks}
 
-    def hear(self, answer: Answer) -> None:
-        """Fold one answer in; a refusal or a bad answer is noted and costs its sender the round."""
+    def receive(self, answer: Answer) -> None:
+        """Take one answer in; a refusal or a bad answer is noted and costs its sender the round."""
         self.transcript.from_client(answer.client, answer.parcel.stage, answer.parcel.data)
         try:
             message = decode_answer(answer.parcel.data)
@@ -121,8 +121,8 @@ class Conversation:
     def _refused(self, client: ClientId, by: str, error: str, reason: str) -> None:
         self.refusals[client] = f"{error}: {reason}"
         # The first one of a client in a stage: whoever answers again and again does not fill the log.
-        if client not in self._heard_refusing:
-            self._heard_refusing.add(client)
+        if client not in self._seen_refusing:
+            self._seen_refusing.add(client)
             self._note(EventKind.REFUSAL, client=client, by=by, error=error, reason=reason)
 
     def _note(self, kind: EventKind, **details: str) -> None:
@@ -138,7 +138,7 @@ class Conversation:
         if self._log is not None:
             self._log.append(*self._entries)
         self._entries.clear()
-        self._heard_refusing.clear()
+        self._seen_refusing.clear()
         try:
             self._server.close_stage()
         except BelowThresholdError as error:
@@ -185,7 +185,7 @@ class Conversation:
                 "one of each pair does not follow the protocol"
             )
             self._refused(client, "client", SealError.__name__, reason)
-        self._heard_refusing.clear()
+        self._seen_refusing.clear()
         for client, reason in self._server.faults.items():
             self._refused(client, "server", ShareError.__name__, reason)
         if self._log is not None:
@@ -195,25 +195,31 @@ class Conversation:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """A stage of a conversation, with the adapter where the stage takes inputs."""
+class StageOfSession:
+    """A stage that is due in a session, with the adapter where the stage takes inputs.
 
-    conversation: Conversation
+    Args:
+        session_server: The server's side of the session.
+        stage: Name of the stage.
+        adapter: What is broadcast; None where the stage takes no inputs.
+    """
+
+    session_server: SessionServer
     stage: str
     adapter: Adapter | None = None
 
 
-def hold(exchange: Exchange, turns: Sequence[Turn]) -> None:
-    """One exchange: every participant gets one message with its parcels of all turns."""
-    by_round = {turn.conversation.session.round: turn for turn in turns}
+def exchange_stages(exchange: Exchange, stages: Sequence[StageOfSession]) -> None:
+    """Take stages of several sessions through one exchange: every participant gets one message with its parcels of all."""
+    by_round = {each.session_server.session.round: each for each in stages}
     messages: dict[ClientId, list[Parcel]] = {}
-    for turn in turns:
-        for client, parcel in turn.conversation.ask(turn.stage, turn.adapter).items():
+    for each in stages:
+        for client, parcel in each.session_server.requests(each.stage, each.adapter).items():
             messages.setdefault(client, []).append(parcel)
     for answer in exchange.send(messages):
-        turn_of = by_round.get(answer.parcel.round)
+        due = by_round.get(answer.parcel.round)
         # An answer to another round or stage than was asked, such as one that comes too late, is nobody's answer.
-        if turn_of is not None and turn_of.stage == answer.parcel.stage:
-            turn_of.conversation.hear(answer)
-    for turn in turns:
-        turn.conversation.close(turn.stage)
+        if due is not None and due.stage == answer.parcel.stage:
+            due.session_server.receive(answer)
+    for each in stages:
+        each.session_server.close(each.stage)

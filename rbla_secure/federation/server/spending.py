@@ -10,7 +10,9 @@ from collections.abc import Collection, Sequence
 from typing import Final, final
 
 from protocols.session import ClientId, Session
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.server.sessions import session_of
+from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.noise import Views, claimed, shown, shown_to, shows_at_once, views
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Shown, Terms
@@ -30,7 +32,7 @@ _OTHER_FIGURES: Final = (
 
 
 @final
-class Spending:
+class Spending(SilentObserver):
     """The privacy spent by a run with noise.
 
     Args:
@@ -78,21 +80,21 @@ class Spending:
             if entry != self._entry(session, entry.shown, entry.clients):
                 raise not_believed(folder.path / FILE, known, _OTHER_FIGURES)
 
-    def check(self, session: Session) -> None:
-        """Refuse a round that would exceed the budget even if nobody dropped out; called before it is trained.
+    def before_round(self, session: Session, adapter: Adapter) -> None:  # noqa: ARG002  # what is spent follows from the session
+        """Refuse a round that would exceed the budget even if nobody dropped out.
 
         Raises:
             BudgetError: It would.
         """
         self.ledger.check(*(self._entry(session, part, session.members) for part in shown(self._plan.config)))
 
-    def spend(self, session: Session, part: Shown, contributors: Collection[ClientId]) -> None:
-        """Write down what a part of a round spends that shows inputs of these clients; called before it does.
+    def before_reveal(self, session: Session, part: Shown, clients: Collection[ClientId]) -> None:
+        """Write down what a part of a round spends that shows inputs of these clients.
 
         Raises:
             BudgetError: It would exceed the budget.
         """
-        entry = self._entry(session, part, contributors)
+        entry = self._entry(session, part, clients)
         self._log.append(of_spending(session, FILE, self.ledger.record(entry)))
 
     def _entry(self, session: Session, part: Shown, contributors: Collection[ClientId]) -> Entry:
@@ -141,7 +143,7 @@ def seen_by(
 
 
 @final
-class SampleSpending:
+class SampleSpending(SilentObserver):
     """The privacy of single examples that a run's training has spent.
 
     Args:
@@ -184,8 +186,8 @@ class SampleSpending:
                 raise not_believed(folder.path / SAMPLES_FILE, entries, _OTHER_FIGURES)
         return spending
 
-    def spend(self, session: Session, clients: Collection[ClientId]) -> None:
-        """Write down what the training of these clients spends; called before they are asked to.
+    def before_training(self, session: Session, clients: Collection[ClientId]) -> None:
+        """Write down what the training of these clients spends.
 
         Raises:
             BudgetError: It would exceed the budget.

@@ -11,6 +11,7 @@ from typing import final
 import numpy as np
 
 from rbla_secure.config import RobustnessConfig
+from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.step_bound import WINDOW
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.update import l2_norm
@@ -44,7 +45,7 @@ class PublicTests:
 
 @final
 @dataclass(slots=True, kw_only=True)
-class Guard:
+class StepChecks(SilentObserver):
     """The checks of a run. Remembers the adapters after the last rounds, whatever became of these: checkpoints have them too.
 
     Args:
@@ -83,8 +84,12 @@ class Guard:
             return self._best(before), decisions
         return after, decisions
 
+    def round_ended(self, before: Adapter, after: Adapter) -> None:  # noqa: ARG002  # going back counts like any other round
+        """Remember the adapter after a round."""
+        self.remember(after)
+
     def remember(self, adapter: Adapter) -> None:
-        """A round is over: this is the adapter after it."""
+        """Remember the adapter after a round."""
         if self.wanted.max_accuracy_drop:
             self._window = [*self._window, (adapter, self.tests.accuracy(adapter))][-WINDOW:]
 

@@ -16,7 +16,7 @@ from rbla_secure.planning.modes.mode import Mode
 
 if TYPE_CHECKING:  # the plan checks itself by its mode; only one mode brings services
     from protocols.homomorphic.services.calls import Roles
-    from protocols.homomorphic.services.operated import HomomorphicRoles
+    from protocols.homomorphic.services.operated import HomomorphicServices
     from rbla_secure.planning.plan import Plan
 
 # For baselines and oracles: the sum whose inputs everybody at the server can read.
@@ -56,7 +56,7 @@ def build_secure_sum(
     return plan.mode.build(plan, trust=trust, identity=identity, roles=roles)
 
 
-def start_services(plan: "Plan") -> "HomomorphicRoles | None":
+def start_services(plan: "Plan") -> "HomomorphicServices | None":
     """Start the parties that a plan's secure sum needs beside server and clients; None where it needs none.
 
     Raises:

@@ -8,7 +8,7 @@ from protocols.homomorphic.screening.screening import STEP, Release, Screening
 from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.services.charge import Charge
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from rbla_secure.config import Config
@@ -66,9 +66,9 @@ class HomomorphicMode(Mode):
             *_services(plan, opened.in_words),
         ]
 
-    def start_services(self, plan: "Plan") -> HomomorphicRoles:
+    def start_services(self, plan: "Plan") -> HomomorphicServices:
         """Start decryptor and worker, and where the plan has them verifier or screener, each in a process of its own."""
-        return HomomorphicRoles(charge_of(plan))
+        return HomomorphicServices(charge_of(plan))
 
     def check(self, config: Config) -> None:
         """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""

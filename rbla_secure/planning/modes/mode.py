@@ -11,7 +11,7 @@ from rbla_secure.planning.disclosure import Learned, Opened
 
 if TYPE_CHECKING:  # the plan checks itself by its mode; only one mode brings services
     from protocols.homomorphic.services.calls import Roles
-    from protocols.homomorphic.services.operated import HomomorphicRoles
+    from protocols.homomorphic.services.operated import HomomorphicServices
     from rbla_secure.planning.plan import Plan
 
 
@@ -67,7 +67,7 @@ class Mode(ABC):
             opened: The sums that were opened.
         """
 
-    def start_services(self, plan: "Plan") -> "HomomorphicRoles | None":  # noqa: ARG002
+    def start_services(self, plan: "Plan") -> "HomomorphicServices | None":  # noqa: ARG002
         """Start the parties other than server and clients, where there are any. Raises ServiceError."""
         return None
 

@@ -108,7 +108,7 @@ def test_a_fault_silences_one_round_of_a_message() -> None:
     given = faults(0.5)
     engine = InProcess(make_participants(plan), faults=given, stopwatch=Stopwatch())
     rounds = [open_round(plan, round_number=number) for number in (4, 5)]
-    parcels = [conversation.ask("advertise_keys", None) for conversation in rounds]
+    parcels = [session_server.requests("advertise_keys", None) for session_server in rounds]
 
     answers = list(engine.send({client: [part[client] for part in parcels] for client in MEMBERS}))
 

@@ -112,8 +112,8 @@ def test_the_adaptive_attack_runs_the_rule_it_attacks(
     accepts = KnownRule.accepts
 
     def noted(rule: KnownRule, changes: Any) -> Any:
-        assert rule.filtering is not None
-        asked.append(rule.filtering.plan.config.robustness.filter)
+        assert rule.defence is not None
+        asked.append(rule.defence.plan.config.robustness.filter)
         return accepts(rule, changes)
 
     monkeypatch.setattr(KnownRule, "accepts", noted)

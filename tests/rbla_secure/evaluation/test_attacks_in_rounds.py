@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rbla_secure.evaluation.poisoning.coalition import Coalition
-from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
+from rbla_secure.evaluation.poisoning.knowledge import FederationFacts, Member
 from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
@@ -22,7 +22,7 @@ def attacked_round(plan: Plan, attack: AttackName) -> np.ndarray:
     coalition = Coalition(
         attack,
         members={name: Member(rank=plan.ranks[name], examples=EXAMPLES) for name in ATTACKERS},
-        federation=Federation(clients=6, clip_norm=plan.config.clip_norm),
+        federation=FederationFacts(clients=6, clip_norm=plan.config.clip_norm),
         train=lambda adapter, _, __: adapter.rows + np.float32(0.01),
     )
     adapter = make_adapter(plan)

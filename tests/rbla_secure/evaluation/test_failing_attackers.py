@@ -24,7 +24,7 @@ from rbla_secure.federation.exchange import Answer
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.training import use_one_thread
-from tests.support.federations import make_adapter, make_plan
+from tests.support.federations import make_adapter, make_plan, make_session
 from tests.support.tiny_job import write_images
 
 PLAIN, MASKING, NOISE = "secure-sum=plain", "secure-sum=masking", "noise-multiplier=1.0"
@@ -96,11 +96,12 @@ def test_under_noise_the_sum_shows_no_such_failure(images: Path, monkeypatch: py
 
 
 def test_what_failed_in_one_round_is_not_held_against_the_next() -> None:
-    failures, adapter = Failures(), make_adapter(make_plan())
+    plan = make_plan()
+    failures, adapter = Failures(), make_adapter(plan)
     failures.training("bad", not_a_number)(adapter, 1)
     assert set(failures.of) == {"bad"}
 
-    failures.enter()
+    failures.before_round(make_session(plan), adapter)
 
     assert not failures.of
 

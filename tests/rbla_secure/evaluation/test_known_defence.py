@@ -18,8 +18,8 @@ from rbla_secure.evaluation import known_defence
 from rbla_secure.evaluation.attacked_run import Grounds, attacked_run
 from rbla_secure.evaluation.known_defence import KnownRule
 from rbla_secure.evaluation.poisoning.registry import AttackName
-from rbla_secure.federation.server.defence import Filtering, Judged
-from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.defence import Defence, Judged
+from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.robustness.registry import build
 from rbla_secure.tasks.training import use_one_thread
@@ -75,9 +75,9 @@ class Seen:
         self.by_server: list[bytes] = []
         self.verdicts: list[Judged] = []
         self._at_home = False
-        judge, accepts = Filtering.judge_inputs, KnownRule.accepts
+        judge, accepts = Defence.judge_inputs, KnownRule.accepts
 
-        def judged(own: Filtering, session: Session, inputs: Inputs, adapter: Adapter) -> Judged:
+        def judged(own: Defence, session: Session, inputs: Inputs, adapter: Adapter) -> Judged:
             found = judge(own, session, inputs, adapter)
             digest = _digest(session, inputs)
             if self._at_home:
@@ -94,7 +94,7 @@ class Seen:
             finally:
                 self._at_home = False
 
-        monkeypatch.setattr(Filtering, "judge_inputs", judged)
+        monkeypatch.setattr(Defence, "judge_inputs", judged)
         monkeypatch.setattr(KnownRule, "accepts", asked)
 
 
@@ -198,10 +198,10 @@ def test_a_change_becomes_the_integers_that_its_client_sends() -> None:
     plan = make_plan(robustness={"filter": "trimmed-mean"})
     adapter, session = make_adapter(plan), make_session(plan)
     rule = KnownRule(
-        plan=plan, filtering=Filtering.of(plan, LastStep(plan)), weights=dict.fromkeys(plan.ranks, 1.0)
+        plan=plan, defence=Defence.of(plan, PreviousStep(plan)), weights=dict.fromkeys(plan.ranks, 1.0)
     )
     change = np.full((3, adapter.rows.shape[1]), 0.01)
-    rule.enter(session, adapter)
+    rule.before_round(session, adapter)
 
     first = rule._integers(session, adapter, "large-01", change)
 
@@ -216,7 +216,7 @@ def test_what_rows_of_32_bits_cannot_hold_is_not_sent() -> None:
     small = make_adapter(plan)
     adapter = Adapter(layout=small.layout, rows=np.full_like(small.rows, 1000.0))
     rule = KnownRule(
-        plan=plan, filtering=Filtering.of(plan, LastStep(plan)), weights=dict.fromkeys(plan.ranks, 1.0)
+        plan=plan, defence=Defence.of(plan, PreviousStep(plan)), weights=dict.fromkeys(plan.ranks, 1.0)
     )
     change = np.full((1, adapter.rows.shape[1]), 1e-5)
 
@@ -229,11 +229,11 @@ def test_the_rule_knows_enrolled_clients_in_a_round_alone() -> None:
     """Made-up names and a round that was not entered are refused by name: no attack goes on with a rule that it has not."""
     plan = make_plan(robustness={"filter": "trimmed-mean"})
     rule = KnownRule(
-        plan=plan, filtering=Filtering.of(plan, LastStep(plan)), weights=dict.fromkeys(plan.ranks, 1.0)
+        plan=plan, defence=Defence.of(plan, PreviousStep(plan)), weights=dict.fromkeys(plan.ranks, 1.0)
     )
     with pytest.raises(EvaluationError, match="before the round was entered"):
         rule.accepts({})
-    rule.enter(make_session(plan), make_adapter(plan))
+    rule.before_round(make_session(plan), make_adapter(plan))
     with pytest.raises(EvaluationError, match="honest-1 is no client"):
         rule.accepts({"honest-1": np.zeros((1, 4))})
 

@@ -12,7 +12,7 @@ import torch
 from rbla_secure.config import Config, TaskConfig, TierConfig, TrainingConfig
 from rbla_secure.config.choices import AverageRule
 from rbla_secure.evaluation.poisoning.coalition import Coalition
-from rbla_secure.evaluation.poisoning.knowledge import Federation, Member
+from rbla_secure.evaluation.poisoning.knowledge import FederationFacts, Member
 from rbla_secure.evaluation.poisoning.placement import placement
 from rbla_secure.evaluation.poisoning.registry import AttackName
 from rbla_secure.evaluation.poisoning.triggers import corner_patch, triggered
@@ -61,7 +61,7 @@ def run(attack: AttackName, *, min_holders: int) -> tuple[float, float]:
         return trainer.train(adapter, examples, seed=seed)
 
     members = {name: Member(rank=ranks[name], examples=owned[name]) for name in placed.attackers}
-    federation = Federation(clients=len(ranks), clip_norm=CLIP, captured_from=placed.captured_from)
+    federation = FederationFacts(clients=len(ranks), clip_norm=CLIP, captured_from=placed.captured_from)
     attackers = Coalition(attack, members=members, federation=federation, train=train) if members else None
     bands = rank_bands(ranks.values())
     adapter = Adapter.initial(layout, rank=max(ranks.values()), seed=0)

@@ -14,7 +14,7 @@ from rbla_secure.federation.client.memory import Memory
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.round import prepare_round
-from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.plan import Plan
 from tests.support.federations import (
@@ -52,16 +52,18 @@ def attempt_at(
     session: Session,
     *,
     silent_from: Mapping[ClientId, str] | None = None,
-) -> tuple[SumResult | None, Conversation]:
+) -> tuple[SumResult | None, SessionServer]:
     """One session as a server talks it through that leaves clients unasked from some stage on."""
-    conversation, adapter = Conversation(plan, session, server_sum(plan)), make_adapter(plan)
+    session_server, adapter = SessionServer(plan, session, server_sum(plan)), make_adapter(plan)
     network = InMemory(people, silent_from=silent_from)
-    prepare_round(conversation, network)
-    stages = conversation.stages
-    for stage in stages[stages.index(conversation.input_stage) :]:
-        broadcast = adapter if stage == conversation.input_stage else None
-        hold(network, [Turn(conversation=conversation, stage=stage, adapter=broadcast)])
-    return conversation.result(adapter), conversation
+    prepare_round(session_server, network)
+    stages = session_server.stages
+    for stage in stages[stages.index(session_server.input_stage) :]:
+        broadcast = adapter if stage == session_server.input_stage else None
+        exchange_stages(
+            network, [StageOfSession(session_server=session_server, stage=stage, adapter=broadcast)]
+        )
+    return session_server.result(adapter), session_server
 
 
 def integers_of(client: ClientId, *, number: int = 1, **changes: Any) -> dict[int, IntegerVector]:
@@ -116,12 +118,12 @@ def test_a_second_attempt_after_a_sum_is_refused(profile: str) -> None:
     people = make_participants(plan)
     attempt_at(plan, people, session_of(plan, 1))
 
-    rest, conversation = attempt_at(plan, people, session_of(plan, 2), silent_from={VICTIM: "mask_input"})
+    rest, session_server = attempt_at(plan, people, session_of(plan, 2), silent_from={VICTIM: "mask_input"})
 
     assert rest is None
-    assert set(conversation.refusals) == set(MEMBERS)
-    assert conversation.dropped == dict.fromkeys(MEMBERS, "advertise_keys")
-    (why,) = set(conversation.refusals.values())
+    assert set(session_server.refusals) == set(MEMBERS)
+    assert session_server.dropped == dict.fromkeys(MEMBERS, "advertise_keys")
+    (why,) = set(session_server.refusals.values())
     assert why == (
         "RefusalError: round 1 has had this participant's input: another one could show the difference of two sums"
     )
@@ -156,9 +158,9 @@ def test_a_reveal_need_not_ask_those_whose_input_it_opens(
     plan, people, whole = sum_without_asking(profile)
 
     again = session_of(plan, 2, BIG + FIRST_SMALL)
-    rest, conversation = attempt_at(plan, people, again, silent_from={"large-04": "mask_input"})
+    rest, session_server = attempt_at(plan, people, again, silent_from={"large-04": "mask_input"})
 
-    assert not conversation.refusals
+    assert not session_server.refusals
     assert np.array_equal(difference(whole, rest, 1), integers_of("large-04", **WIDE)[1])
 
 
@@ -169,9 +171,9 @@ def test_who_was_not_asked_to_reveal_gives_no_second_input_either(profile: str) 
     assert whole is not None
     assert set(whole.sums) == {0, 1}
 
-    rest, conversation = attempt_at(plan, people, session_of(plan, 2, BIG + FIRST_SMALL))
+    rest, session_server = attempt_at(plan, people, session_of(plan, 2, BIG + FIRST_SMALL))
 
-    assert set(conversation.refusals) == set(BIG + FIRST_SMALL)
+    assert set(session_server.refusals) == set(BIG + FIRST_SMALL)
     assert rest is None
 
 
@@ -202,9 +204,9 @@ def test_those_who_sent_nothing_may_be_in_the_next_attempt(profile: str) -> None
     people = make_participants(plan)
     attempt_at(plan, people, session_of(plan, 1), silent_from=dict.fromkeys(LARGE, "mask_input"))
 
-    _, conversation = attempt_at(plan, people, session_of(plan, 2))
+    _, session_server = attempt_at(plan, people, session_of(plan, 2))
 
-    assert set(conversation.refusals) == set(SMALL)
+    assert set(session_server.refusals) == set(SMALL)
 
 
 def test_an_input_that_failed_was_not_sent() -> None:
@@ -229,15 +231,17 @@ def test_the_session_that_has_the_input_goes_on(profile: str) -> None:
     """A refused attempt leaves the first one as it is: its requests are answered, the next round is entered."""
     plan = masked(profile)
     people = make_participants(plan)
-    conversation, adapter = Conversation(plan, session_of(plan, 1), server_sum(plan)), make_adapter(plan)
+    session_server, adapter = SessionServer(plan, session_of(plan, 1), server_sum(plan)), make_adapter(plan)
     network = InMemory(people)
-    prepare_round(conversation, network)
-    hold(network, [Turn(conversation=conversation, stage="mask_input", adapter=adapter)])
+    prepare_round(session_server, network)
+    exchange_stages(
+        network, [StageOfSession(session_server=session_server, stage="mask_input", adapter=adapter)]
+    )
 
     _, second = attempt_at(plan, people, session_of(plan, 2))
-    for stage in conversation.stages[conversation.stages.index("mask_input") + 1 :]:
-        hold(network, [Turn(conversation=conversation, stage=stage)])
-    whole = conversation.result(adapter)
+    for stage in session_server.stages[session_server.stages.index("mask_input") + 1 :]:
+        exchange_stages(network, [StageOfSession(session_server=session_server, stage=stage)])
+    whole = session_server.result(adapter)
     after, _ = attempt_at(plan, people, session_of(plan, 1, number=2))
 
     assert set(second.refusals) == set(MEMBERS)

@@ -15,7 +15,7 @@ from rbla_secure.errors import RefusalError
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.round import prepare_round
-from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
 from rbla_secure.planning import plan as plans
 from rbla_secure.planning.plan import Plan
 from tests.support.federations import RUN, InMemory, make_adapter, make_participants, make_plan
@@ -33,12 +33,16 @@ VICTIM, CORRUPT = "lab-01", frozenset({"lab-10", "lab-11"})
 def play(plan: Plan, session: Session, people: dict[ClientId, Participant]) -> SumResult | None:
     """A round over whatever session the server has made up."""
     adapter, network = make_adapter(plan), InMemory(people)
-    talk = Conversation(plan, session, server_sum(plan))
+    talk = SessionServer(plan, session, server_sum(plan))
     prepare_round(talk, network)
     for stage in talk.stages[talk.stages.index(talk.input_stage) :]:
-        hold(
+        exchange_stages(
             network,
-            [Turn(conversation=talk, stage=stage, adapter=adapter if stage == talk.input_stage else None)],
+            [
+                StageOfSession(
+                    session_server=talk, stage=stage, adapter=adapter if stage == talk.input_stage else None
+                )
+            ],
         )
     return talk.result(adapter)
 

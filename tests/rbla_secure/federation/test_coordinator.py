@@ -18,7 +18,7 @@ from rbla_secure.planning.plan import Plan
 from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 from rbla_secure.stopwatch import Stopwatch
-from tests.support.federations import BASE, LAYOUT, InMemory, make_participants, make_plan
+from tests.support.federations import BASE, LAYOUT, InMemory, WhenSaved, make_participants, make_plan
 from tests.support.identities import server_sum
 
 
@@ -63,7 +63,7 @@ class Run:
             exchange=Outages(self.plan, *outages),
             evaluate=evaluate,
             stopwatch=Stopwatch(),
-            observe=observe,
+            observers=[WhenSaved(observe)],
         )
 
     def go_on(self, *outages: int) -> Any:
@@ -178,7 +178,7 @@ def test_the_count_survives_an_interruption(tmp_path: Path) -> None:
             raise KilledError
 
     with pytest.raises(KilledError):
-        replace(killed, observe=kill).run(run.folder.load(run.plan))
+        replace(killed, observers=[WhenSaved(kill)]).run(run.folder.load(run.plan))
 
     with pytest.raises(AbortedRunError, match="3 rounds in a row"):
         run.go_on(3)

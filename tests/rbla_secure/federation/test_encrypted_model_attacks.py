@@ -142,7 +142,7 @@ def test_where_bands_are_bound_alone_its_low_bands_open(
     def one(session: object, _digests: tuple[bytes, ...]) -> Mapping[int, bytes]:
         return {segment.index: bytes(32) for segment in session.segments}  # type: ignore[attr-defined]
 
-    for module in (model_world.participants, model_world.conversations):
+    for module in (model_world.participants, model_world.session_servers):
         monkeypatch.setattr(module, "model_bindings", one)
     monkeypatch.setattr("protocols.homomorphic.checks.NO_BINDING", b"")
     world = EncryptedWorld(monkeypatch, verifier=verifier).world(lora={"rest": "folded"}, upload=upload)

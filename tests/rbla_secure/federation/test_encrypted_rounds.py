@@ -11,13 +11,13 @@ from protocols.errors import EnrolmentError, RevokedError, StageError
 from protocols.homomorphic.messages import RoundKey
 from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.services.messages import SessionRequest, Setup
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.identity.revocations import issue_revocations
 from protocols.identity.trust import ThrowawayAuthority, TrustStore
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.modes.homomorphic import charge_of
 from rbla_secure.planning.plan import Plan
@@ -43,7 +43,7 @@ class Federation:
     """A plan, its services, and everyone's side of the sums."""
 
     plan: Plan
-    services: HomomorphicRoles
+    services: HomomorphicServices
     authority: ThrowawayAuthority
     roles: Roles
 
@@ -51,7 +51,7 @@ class Federation:
     def start(cls, *, verifier: bool, rest: str = "folded") -> "Federation":
         """Services in processes of their own, enrolled and set up."""
         plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": verifier}, lora={"rest": rest})
-        services = HomomorphicRoles(charge_of(plan))
+        services = HomomorphicServices(charge_of(plan))
         authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services.public_keys())
         return cls(plan, services, authority, services.set_up(authority.view))
 
@@ -75,9 +75,11 @@ class Federation:
         outcomes = []
         for number in numbers:
             secure_sum = build_secure_sum(self.plan, self.authority.view, roles=self.roles)
-            conversation = Conversation(self.plan, make_session(self.plan, round_number=number), secure_sum)
-            prepare_round(conversation, exchange)
-            outcomes.append(run_round(self.plan, conversation, make_adapter(self.plan), exchange))
+            session_server = SessionServer(
+                self.plan, make_session(self.plan, round_number=number), secure_sum
+            )
+            prepare_round(session_server, exchange)
+            outcomes.append(run_round(self.plan, session_server, make_adapter(self.plan), exchange))
         return outcomes
 
 
@@ -181,13 +183,13 @@ def test_a_round_takes_two_exchanges(federation: Federation) -> None:
     """Everybody commits in the exchange that carries key and adapter, and uploads in the next one, which carries no rows."""
     exchange = InMemory(federation.participants(""))
     secure_sum = build_secure_sum(federation.plan, federation.authority.view, roles=federation.roles)
-    conversation = Conversation(federation.plan, make_session(federation.plan), secure_sum)
-    prepare_round(conversation, exchange)
-    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+    session_server = SessionServer(federation.plan, make_session(federation.plan), secure_sum)
+    prepare_round(session_server, exchange)
+    outcome = run_round(federation.plan, session_server, make_adapter(federation.plan), exchange)
 
     stages = [{parcel.stage for parcels in sent.values() for parcel in parcels} for sent in exchange.sent]
     assert stages == [{"commit_input"}, {"upload_input"}]
-    assert outcome.survivors == conversation.contributors == MEMBERS
+    assert outcome.survivors == session_server.contributors == MEMBERS
     receipts = [size for (_, stage), size in outcome.transcript.received.items() if stage == "commit_input"]
     assert max(receipts) < 1000
     lists = [size for (_, stage), size in outcome.transcript.sent.items() if stage == "upload_input"]
@@ -200,12 +202,12 @@ def test_whoever_falls_silent_at_either_stage_is_in_no_sum(federation: Federatio
     gone = SMALL[0]
     exchange = InMemory(federation.participants(""), silent_from={gone: stage})
     secure_sum = build_secure_sum(federation.plan, federation.authority.view, roles=federation.roles)
-    conversation = Conversation(federation.plan, make_session(federation.plan), secure_sum)
-    prepare_round(conversation, exchange)
+    session_server = SessionServer(federation.plan, make_session(federation.plan), secure_sum)
+    prepare_round(session_server, exchange)
 
-    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+    outcome = run_round(federation.plan, session_server, make_adapter(federation.plan), exchange)
 
-    assert outcome.survivors == conversation.contributors == (*LARGE, *SMALL[1:])
+    assert outcome.survivors == session_server.contributors == (*LARGE, *SMALL[1:])
     assert outcome.dropped == {gone: stage}
 
 
@@ -216,10 +218,10 @@ def test_where_rows_are_dropped_a_rank_of_few_is_left_out(verifier: bool) -> Non
     exchange = InMemory(federation.participants(""), silent_from={LARGE[0]: "upload_input"})
     secure_sum = build_secure_sum(federation.plan, federation.authority.view, roles=federation.roles)
     session = make_session(federation.plan)
-    conversation = Conversation(federation.plan, session, secure_sum)
-    prepare_round(conversation, exchange)
+    session_server = SessionServer(federation.plan, session, secure_sum)
+    prepare_round(session_server, exchange)
 
-    outcome = run_round(federation.plan, conversation, make_adapter(federation.plan), exchange)
+    outcome = run_round(federation.plan, session_server, make_adapter(federation.plan), exchange)
 
     federation.services.close()
     assert charge_of(federation.plan).class_quorum == session.class_quorum == 3

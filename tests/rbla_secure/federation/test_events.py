@@ -14,7 +14,7 @@ from protocols.session import ClientId, Session
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
-from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
 from rbla_secure.planning.plan import Plan
 from rbla_secure.run_folder.audit_log import AuditLog, Event, EventKind, read_events
 from rbla_secure.run_folder.folder import RunFolder
@@ -70,7 +70,6 @@ def run(folder: RunFolder, exchange: Exchange, *, plan: Plan = PLAN) -> Any:
         exchange=exchange,
         evaluate=lambda _adapter: (0.5, 1.5),
         stopwatch=Stopwatch(),
-        observe=lambda _record, _seconds: None,
     )
     return coordinator.run(folder.load(plan))
 
@@ -262,14 +261,14 @@ def test_a_client_that_answers_again_and_again_does_not_fill_the_log(tmp_path: P
         return [answer_with(client, parcel, b"noise %d" % next(noise)) for _ in range(20)]
 
     session = make_session(PLAN)
-    conversation = Conversation(PLAN, session, server_sum(PLAN), log=folder.log)
+    session_server = SessionServer(PLAN, session, server_sum(PLAN), log=folder.log)
     network = InMemory(make_participants(PLAN), answers=babble)
     for stage in ("advertise_keys", "share_keys"):
-        hold(network, [Turn(conversation=conversation, stage=stage)])
+        exchange_stages(network, [StageOfSession(session_server=session_server, stage=stage)])
 
     told = [(str(event.kind), event.details["client"]) for event in events_of(folder)[1:]]
     assert told == [("refusal", "small-01"), ("dropped", "small-01")]
-    assert conversation.refusals.keys() == {"small-01"}
+    assert session_server.refusals.keys() == {"small-01"}
 
 
 @pytest.mark.parametrize("silent", [(), SMALL[:1], LARGE])
@@ -279,11 +278,11 @@ def test_a_conversation_without_a_log_is_the_same(tmp_path: Path, silent: tuple[
     outcomes = []
 
     for log in (None, folder.log):
-        conversation = Conversation(PLAN, make_session(PLAN), server_sum(PLAN), log=log)
+        session_server = SessionServer(PLAN, make_session(PLAN), server_sum(PLAN), log=log)
         network = InMemory(make_participants(PLAN), silent_from=dict.fromkeys(silent, "share_keys"))
         for stage in ("advertise_keys", "share_keys"):
-            hold(network, [Turn(conversation=conversation, stage=stage)])
-        outcomes.append((conversation.dropped, conversation.refusals, conversation.aborted))
+            exchange_stages(network, [StageOfSession(session_server=session_server, stage=stage)])
+        outcomes.append((session_server.dropped, session_server.refusals, session_server.aborted))
 
     assert outcomes[0] == outcomes[1]
     assert isinstance(folder.log, AuditLog)

@@ -17,8 +17,8 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.defence import Filtering
-from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.defence import Defence
+from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.budget import multiplier_against
@@ -414,10 +414,10 @@ def test_a_group_whose_weight_cannot_be_has_no_vote() -> None:
         i: np.append(np.full(length - plan.statistics, 9), [claim * 32_767, 0]).astype(np.int64)
         for i, claim in enumerate(claims)
     }
-    filtering = Filtering.of(plan, LastStep(plan))
-    assert filtering is not None
+    defence = Defence.of(plan, PreviousStep(plan))
+    assert defence is not None
 
-    judged = filtering.judge(
+    judged = defence.judge(
         session, SumResult(survivors=session.members, sums=sums, refused={}), make_adapter(plan)
     )
 
@@ -482,19 +482,19 @@ def test_the_noise_of_a_group_has_the_scale_of_its_share() -> None:
         session = make_session(each)
         people = make_participants(each, train=dict.fromkeys(each.ranks, still))
         sums: dict[int, Any] = {}
-        filtering = Filtering.of(each, LastStep(each))
-        assert filtering is not None
+        defence = Defence.of(each, PreviousStep(each))
+        assert defence is not None
 
         class Watching:
             def judge(
-                self, session: Any, opened: Any, adapter: Any, inner: Any = filtering, kept: Any = sums
+                self, session: Any, opened: Any, adapter: Any, inner: Any = defence, kept: Any = sums
             ) -> Any:
                 kept.update(opened.sums)
                 return inner.judge(session, opened, adapter)
 
-        conversation, exchange = open_round(each), InMemory(people)
-        prepare_round(conversation, exchange)
-        run_round(each, conversation, make_adapter(each), exchange, filtering=Watching())  # type: ignore[arg-type]
+        session_server, exchange = open_round(each), InMemory(people)
+        prepare_round(session_server, exchange)
+        run_round(each, session_server, make_adapter(each), exchange, defence=Watching())  # type: ignore[arg-type]
 
         claimed = math.sqrt(mechanism_of(each).variance() * size / 9)
         assert len(sums) == len(session.segments) == 9 // size
@@ -546,7 +546,7 @@ class Run:
         self.network = network
 
     def go(self) -> list[RoundRecord]:
-        last_step = LastStep(self.plan)
+        previous_step = PreviousStep(self.plan)
         progress = Coordinator(
             plan=self.plan,
             secure_sum=server_sum(self.plan),
@@ -554,9 +554,8 @@ class Run:
             exchange=InMemory(make_participants(self.plan, train=self.train), **self.network),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=lambda _record, _seconds: None,
-            filtering=Filtering.of(self.plan, last_step),
-            moved=last_step.took,
+            defence=Defence.of(self.plan, previous_step),
+            observers=[previous_step],
         ).run(self.folder.load(self.plan))
         return list(progress.records)
 

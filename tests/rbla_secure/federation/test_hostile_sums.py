@@ -17,7 +17,7 @@ from protocols.session import ClientId
 from rbla_secure.federation import round as round_module
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.round import RoundOutcome
-from rbla_secure.federation.server import defence as filtering_module
+from rbla_secure.federation.server import defence as defence_module
 from rbla_secure.federation.server.average_check import CheckedAverage
 from rbla_secure.federation.server.round_record import record_of
 from rbla_secure.federation.step_bound import average_limits, over_rounds, single_limits, step_limit
@@ -53,8 +53,8 @@ def modified_client(monkeypatch: pytest.MonkeyPatch) -> None:
 def careless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that divides by what it was told and takes what it gets."""
     monkeypatch.setattr(round_module, "refused_claims", lambda *_: {})
-    monkeypatch.setattr(filtering_module, "refused_claims", lambda *_: {})
-    monkeypatch.setattr(filtering_module, "impossible", lambda *_: {})
+    monkeypatch.setattr(defence_module, "refused_claims", lambda *_: {})
+    monkeypatch.setattr(defence_module, "impossible", lambda *_: {})
     monkeypatch.setattr(
         round_module,
         "check_average",
@@ -439,7 +439,6 @@ def running(plan: Plan, folder: Path, hostile: Mapping[ClientId, Forge]) -> Iter
             exchange=InMemory(people),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=lambda _record, _seconds: None,
         )
 
 

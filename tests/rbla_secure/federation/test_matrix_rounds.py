@@ -31,7 +31,7 @@ from rbla_secure.privacy.noise.banded_matrix import (
 )
 from rbla_secure.run_folder.folder import RunFolder
 from tests.rbla_secure.federation.test_private_rounds import LAYOUT, Run, people, zeros
-from tests.support.federations import RUN, InMemory, beginning_with, make_config
+from tests.support.federations import RUN, InMemory, WhenSaved, beginning_with, make_config
 from tests.support.noise_law import has_std
 
 TIERS = {
@@ -167,7 +167,7 @@ def test_whoever_goes_on_with_a_run_begins_a_new_matrix(tmp_path: Path) -> None:
         raise InterruptedError
 
     coordinator = run.coordinator()
-    object.__setattr__(coordinator, "observe", killed)
+    object.__setattr__(coordinator, "observers", [WhenSaved(killed)])
     with pytest.raises(InterruptedError):
         coordinator.run(run.folder.load(run.plan))
     run.go_on()

@@ -15,7 +15,7 @@ from rbla_secure.planning.plan import Plan
 from rbla_secure.run_folder.folder import Progress, RunFolder
 from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 from rbla_secure.stopwatch import Stopwatch
-from tests.support.federations import InMemory, make_participants, make_plan
+from tests.support.federations import InMemory, WhenSaved, make_participants, make_plan
 from tests.support.identities import server_sum
 
 KEYS = ("advertise_keys", "share_keys")
@@ -76,7 +76,7 @@ class Run:
                 exchange=exchange,
                 evaluate=lambda adapter: (0.5, float(adapter.rows.sum())),
                 stopwatch=Stopwatch(),
-                observe=observe,
+                observers=[WhenSaved(observe)],
             ).run(folder.load(self.plan))
         finally:
             folder.close()

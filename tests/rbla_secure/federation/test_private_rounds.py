@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.session import ClientId
 from rbla_secure.errors import BudgetError, PlanError, PrivacyError
@@ -17,7 +17,7 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.exchange import Exchange
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.modes.homomorphic import charge_of
@@ -29,7 +29,7 @@ from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
 from rbla_secure.run_folder.folder import RunFolder
 from rbla_secure.run_folder.records import RoundRecord
 from rbla_secure.stopwatch import Stopwatch
-from tests.support.federations import RUN, InMemory, beginning_with, diverge, make_config
+from tests.support.federations import RUN, InMemory, WhenSaved, beginning_with, diverge, make_config
 from tests.support.identities import NOW, client_sum, server_sum
 from tests.support.noise_law import has_std, tells_wrong_scales
 
@@ -64,9 +64,9 @@ def people(
 
 
 @pytest.fixture
-def services() -> Iterator[list[HomomorphicRoles]]:
+def services() -> Iterator[list[HomomorphicServices]]:
     """Those that a test has started, ended with it."""
-    started: list[HomomorphicRoles] = []
+    started: list[HomomorphicServices] = []
     yield started
     for each in started:
         each.close()
@@ -74,7 +74,7 @@ def services() -> Iterator[list[HomomorphicRoles]]:
 
 def play(
     plan: Plan,
-    services: list[HomomorphicRoles],
+    services: list[HomomorphicServices],
     *,
     silent: tuple[ClientId, ...] = (),
     train: Any = still,
@@ -83,17 +83,17 @@ def play(
     session = plan.session(run=RUN, round_number=1, attempt=1, cohort=plan.cohort(1))
     authority = None
     if plan.config.secure_sum == "homomorphic":
-        services.append(HomomorphicRoles(charge_of(plan)))
+        services.append(HomomorphicServices(charge_of(plan)))
         authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services[-1].public_keys())
         secure_sum = build_secure_sum(plan, authority.view, roles=services[-1].set_up(authority.view))
     else:
         secure_sum = server_sum(plan)
-    conversation = Conversation(plan, session, secure_sum)
+    session_server = SessionServer(plan, session, secure_sum)
     exchange = InMemory(
         people(plan, authority, train), silent_from=dict.fromkeys(silent, secure_sum.input_stage)
     )
-    prepare_round(conversation, exchange)
-    return run_round(plan, conversation, zeros(plan), exchange)
+    prepare_round(session_server, exchange)
+    return run_round(plan, session_server, zeros(plan), exchange)
 
 
 def zeros(plan: Plan) -> Adapter:
@@ -111,7 +111,7 @@ def noise_in(plan: Plan, outcome: RoundOutcome, band: int) -> npt.NDArray[np.flo
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("upload", ["banded", "padded"])
 def test_the_noise_on_every_sum_has_the_planned_scale(
-    mode: str, upload: str, services: list[HomomorphicRoles]
+    mode: str, upload: str, services: list[HomomorphicServices]
 ) -> None:
     """In every secure sum and band it is noise-multiplier times clip-norm; two thirds and three halves would be noticed."""
     plan = make_plan(secure_sum=mode, upload=upload, quantization={"ring_bits": 20, "bound": 0.1})
@@ -132,7 +132,7 @@ def test_the_noise_on_every_sum_has_the_planned_scale(
 
 @pytest.mark.parametrize("silent", [("large-01", "small-01"), ("small-01", "small-02")])
 def test_drop_outs_leave_the_noise_that_is_counted(
-    silent: tuple[ClientId, ...], services: list[HomomorphicRoles]
+    silent: tuple[ClientId, ...], services: list[HomomorphicServices]
 ) -> None:
     """Without provision, each missing share is missing from the noise, and the scale falls as the square root."""
     plan = make_plan(secure_sum="masking", min_holders=2, masking={"profile": "semi-honest"})
@@ -146,7 +146,7 @@ def test_drop_outs_leave_the_noise_that_is_counted(
     assert not has_std(noise_in(plan, outcome, 0), claimed)
 
 
-def test_provision_for_drop_outs_brings_the_noise_back(services: list[HomomorphicRoles]) -> None:
+def test_provision_for_drop_outs_brings_the_noise_back(services: list[HomomorphicServices]) -> None:
     """With an expected drop-out of a third, four of six clients carry the planned noise."""
     plan = make_plan(
         secure_sum="masking",
@@ -163,7 +163,7 @@ def test_provision_for_drop_outs_brings_the_noise_back(services: list[Homomorphi
     assert has_std(noise_in(plan, outcome, 1), claimed)
 
 
-def test_the_servers_noise_has_the_planned_scale(services: list[HomomorphicRoles]) -> None:
+def test_the_servers_noise_has_the_planned_scale(services: list[HomomorphicServices]) -> None:
     """A trusted server adds the same noise once, before it divides."""
     plan = make_plan(secure_sum="masking", privacy={"mechanism": "central"})
 
@@ -176,7 +176,7 @@ def test_the_servers_noise_has_the_planned_scale(services: list[HomomorphicRoles
 
 @pytest.mark.parametrize("mode", ["plain", "masking"])
 def test_noise_is_new_every_time_unless_the_run_is_a_simulation(
-    mode: str, services: list[HomomorphicRoles]
+    mode: str, services: list[HomomorphicServices]
 ) -> None:
     """Two equal runs differ; marked as simulation they are the same to the bit, and the warning says what that is worth."""
     changes: dict[str, Any] = {"secure_sum": mode}
@@ -189,7 +189,7 @@ def test_noise_is_new_every_time_unless_the_run_is_a_simulation(
     assert third == fourth
 
 
-def test_simulated_noise_is_the_same_in_every_secure_sum(services: list[HomomorphicRoles]) -> None:
+def test_simulated_noise_is_the_same_in_every_secure_sum(services: list[HomomorphicServices]) -> None:
     """At their common capacity, plain, masked and encrypted sums carry the very same noise."""
     digests = {
         play(
@@ -206,7 +206,7 @@ def test_simulated_noise_is_the_same_in_every_secure_sum(services: list[Homomorp
     assert len(digests) == 1
 
 
-def test_under_noise_no_statistic_of_the_data_is_sent(services: list[HomomorphicRoles]) -> None:
+def test_under_noise_no_statistic_of_the_data_is_sent(services: list[HomomorphicServices]) -> None:
     """Weights and cut-off shares are gone from uploads: every integer is a noised coordinate, and a NaN does not show."""
     plan = make_plan(secure_sum="masking")
     session = plan.session(run=RUN, round_number=1, attempt=1, cohort=plan.cohort(1))
@@ -266,7 +266,7 @@ class Run:
             exchange=exchange or InMemory(people(self.plan, None)),
             evaluate=evaluate,
             stopwatch=Stopwatch(),
-            observe=observe,
+            observers=[WhenSaved(observe)],
         )
 
     def go_on(self, exchange: Any = None) -> Any:
@@ -366,7 +366,7 @@ def test_the_mechanism_fits_the_fields_of_encrypted_sums() -> None:
 @pytest.mark.parametrize("clipping", ["adaptive", "per-layer"])
 @pytest.mark.parametrize("mode", ["masking", "homomorphic"])
 def test_other_clipping_rules_go_through_whole_rounds(
-    clipping: str, mode: str, services: list[HomomorphicRoles]
+    clipping: str, mode: str, services: list[HomomorphicServices]
 ) -> None:
     """Adaptive and per-layer clipping open every band under noise in the secure sums."""
     plan = make_plan(

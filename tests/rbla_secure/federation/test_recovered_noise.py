@@ -421,7 +421,6 @@ class Run:
             exchange=InMemory(everyone, **network),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=lambda _record, _seconds: None,
         ).run(self.folder.load(self.plan))
         return Ledger.read(self.folder.path)
 
@@ -543,7 +542,6 @@ def test_seeds_are_dropped_with_the_input_and_appear_nowhere(
         exchange=exchange,
         evaluate=lambda _: (0.5, 1.0),
         stopwatch=Stopwatch(),
-        observe=lambda _record, _seconds: None,
     ).run(folder.load(plan))
 
     assert len(made) == 18

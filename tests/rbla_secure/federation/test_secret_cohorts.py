@@ -18,7 +18,7 @@ from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.round import prepare_round, run_round
 from rbla_secure.federation.secret_cohorts import Draws, SecretCohorts
 from rbla_secure.federation.server.opened_totals import release
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.planning.forecast import forecast, most_drawn
@@ -34,7 +34,7 @@ from rbla_secure.seeding import derive_key
 from rbla_secure.stopwatch import Stopwatch
 from tests.rbla_secure.federation.test_private_rounds import LAYOUT, still, zeros
 from tests.support import privacy_loss
-from tests.support.federations import RUN, InMemory, beginning_with, make_config
+from tests.support.federations import RUN, InMemory, WhenSaved, beginning_with, make_config
 from tests.support.identities import client_sum, server_sum
 from tests.support.noise_law import has_std
 
@@ -174,8 +174,8 @@ def test_a_client_that_is_not_drawn_refuses_and_is_not_asked() -> None:
     number = next(n for n in range(1, 9) if 0 < len(cohorts.asked(plan.ranks, n)) < 6)
     drawn = cohorts.asked(plan.ranks, number)
     session = plan.session(run=RUN, round_number=number, attempt=1)
-    greedy = Conversation(plan, session, server_sum(plan))
-    ours = Conversation(plan, session, server_sum(plan), asked=drawn)
+    greedy = SessionServer(plan, session, server_sum(plan))
+    ours = SessionServer(plan, session, server_sum(plan), asked=drawn)
 
     outcomes = []
     for talk in (greedy, ours):
@@ -198,7 +198,7 @@ def test_what_a_client_is_sent_does_not_depend_on_who_else_is_drawn() -> None:
     sent = []
     for beside in (one.asked(plan.ranks, number), frozenset({me})):
         exchange = InMemory(people(plan, one))
-        talk = Conversation(
+        talk = SessionServer(
             plan, plan.session(run=RUN, round_number=number, attempt=1), server_sum(plan), asked=beside
         )
         prepare_round(talk, exchange)
@@ -226,7 +226,7 @@ class Sampled:
             exchange=InMemory(people(self.plan, draws)),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=observe,
+            observers=[WhenSaved(observe)],
             cohorts=draws,
         ).run(self.folder.load(self.plan))
 
@@ -324,7 +324,7 @@ def test_a_client_accepts_what_honest_rounds_lead_to() -> None:
     for number in range(1, 41):
         drawn = cohorts.asked(plan.ranks, number)
         session = plan.session(run=RUN, round_number=number, attempt=1)
-        talk = Conversation(plan, session, server_sum(plan), asked=drawn)
+        talk = SessionServer(plan, session, server_sum(plan), asked=drawn)
         prepare_round(talk, exchange)
         outcome = run_round(plan, talk, adapter, exchange)
         adapter, refused = outcome.adapter, {**refused, **outcome.refusals}

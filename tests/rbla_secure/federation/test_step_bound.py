@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from protocols.session import ClientId
 from rbla_secure.config import load_config
 from rbla_secure.federation import step_bound
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.step_checks import Guard, PublicTests
+from rbla_secure.federation.server.previous_step import PreviousStep
+from rbla_secure.federation.server.step_checks import PublicTests, StepChecks
 from rbla_secure.federation.step_bound import (
     average_limits,
     over_rounds,
@@ -85,7 +85,7 @@ def test_the_default_job_moves_by_less_than_one_and_a_half_clip_norms() -> None:
     ],
 )
 def test_what_a_plan_names_changes_the_limit(overrides: tuple[str, ...], expected: float) -> None:
-    """The server's learning rate, the guard, the least weight and the quorum; gamma does not."""
+    """The server's learning rate, the step checks, the least weight and the quorum; gamma does not."""
     assert step_limit(default_plan(*overrides)) == pytest.approx(expected, rel=2e-3)
 
 
@@ -233,7 +233,7 @@ def test_no_honest_round_exceeds_its_limit(changes: dict[str, Any], direction: A
     for bound in (0.05, 2.0):
         plan = make_plan(**{**WIDE, "quantization": {"bits": 16, "bound": bound}, **changes})
         generator = np.random.default_rng(7)
-        adapter, last = make_adapter(plan), LastStep(plan)
+        adapter, last = make_adapter(plan), PreviousStep(plan)
         for number in range(1, 5):
             train = {name: far(direction, seed) for seed, name in enumerate(plan.ranks)}
             people = {
@@ -242,12 +242,12 @@ def test_no_honest_round_exceeds_its_limit(changes: dict[str, Any], direction: A
             }
             exchange = InMemory(people, silent_from=survivors(plan, generator))
 
-            outcome = defended_round(plan, adapter, exchange, last_step=last, round_number=number)
+            outcome = defended_round(plan, adapter, exchange, previous_step=last, round_number=number)
 
             assert not any("no honest" in reason for reason in outcome.refused_bands.values())
             assert not any("claim" in reason for reason in outcome.refused_bands.values())
             assert moved(adapter, outcome.adapter) <= allowed(plan, adapter)
-            last.took(adapter, outcome.adapter)
+            last.round_ended(adapter, outcome.adapter)
             adapter = outcome.adapter
 
 
@@ -440,12 +440,12 @@ def test_a_roll_back_goes_back_by_two_steps_at_most(seed: int) -> None:
 
     accuracies[0] = 0.5
     tests = PublicTests(accuracy=accuracy, triggers=lambda _: {})
-    guard = Guard(wanted=plan.config.robustness, tests=tests, first=at(0.0))
+    step_checks = StepChecks(wanted=plan.config.robustness, tests=tests, first=at(0.0))
     here = at(0.0)
     for step, found in walks(200, seed):
         there = at(float(here.rows[0, 0]) + step)
         accuracies.setdefault(round(float(there.rows[0, 0])), found)
-        kept, _ = guard.judge(here, there)
-        guard.remember(kept)
+        kept, _ = step_checks.judge(here, there)
+        step_checks.remember(kept)
         assert moved(here, kept) <= 2.0
         here = kept

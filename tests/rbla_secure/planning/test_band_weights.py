@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from protocols.session import ClientId
 from rbla_secure.errors import PlanError, RefusalError
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.client.movement import Movement
-from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.federation.step_bound import average_limits
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
@@ -37,9 +37,9 @@ def plan_of(make: Any = small_plan, *, privacy: dict[str, Any] | None = None, **
 
 
 @pytest.fixture
-def services() -> Iterator[list[HomomorphicRoles]]:
+def services() -> Iterator[list[HomomorphicServices]]:
     """Those that a test has started, ended with it."""
-    started: list[HomomorphicRoles] = []
+    started: list[HomomorphicServices] = []
     yield started
     for each in started:
         each.close()
@@ -109,7 +109,7 @@ def test_a_band_that_never_opens_has_no_part_in_the_weights() -> None:
     ],
 )
 def test_after_the_division_a_band_has_the_noise_of_its_weight(
-    mode: str, mechanism: str, services: list[HomomorphicRoles]
+    mode: str, mechanism: str, services: list[HomomorphicServices]
 ) -> None:
     """In every secure sum each value of band b has z C / (D_b a_b); without the division it would be another law."""
     plan = plan_of(
@@ -133,7 +133,7 @@ def test_after_the_division_a_band_has_the_noise_of_its_weight(
     assert energy == pytest.approx(std**2 * noise_energy(costs, plan.band_weights), rel=0.2)
 
 
-def test_simulated_rounds_are_the_same_in_every_secure_sum(services: list[HomomorphicRoles]) -> None:
+def test_simulated_rounds_are_the_same_in_every_secure_sum(services: list[HomomorphicServices]) -> None:
     """To the byte: weights are on what is summed, whichever way it is summed."""
 
     def drift(adapter: Adapter, seed: int) -> Rows:
@@ -225,9 +225,9 @@ def test_the_last_step_is_told_as_the_bands_carry_it() -> None:
     plan = plan_of()
     before = make_adapter(plan)
     after = Adapter(layout=plan.layout, rows=before.rows + np.float32(0.5))
-    last = LastStep(plan)
+    last = PreviousStep(plan)
 
-    last.took(before, after)
+    last.round_ended(before, after)
 
     found = last.by_band()
     assert found is not None

@@ -66,9 +66,9 @@ def run_rounds(plan: Plan, folder: Path) -> int:
     for done in range(plan.config.rounds):
         session = make_session(plan, round_number=done + 1)
         try:
-            spending.check(session)
+            spending.before_round(session, plan.initial_adapter)
             for part in shown(plan.config):
-                spending.spend(session, part, session.members)
+                spending.before_reveal(session, part, session.members)
         except BudgetError:
             return done
     return plan.config.rounds

@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from protocols.primitives.prg import KEY_SIZE, UniformStream
-from rbla_secure.assembly import private_descent
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import DataError
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
+from rbla_secure.planning.quorums import sample_level
 from rbla_secure.privacy.sample_level import train_privately
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
 from rbla_secure.tasks.base_model import build_mlp
+from rbla_secure.tasks.configured_training import private_descent
 from rbla_secure.tasks.datasets import LabelledImages
 from rbla_secure.tasks.training import LocalTrainer, Losses
 
@@ -60,7 +61,7 @@ def careless(model: nn.Module, examples: int) -> None:
 
 def ours(model: nn.Module, examples: int) -> None:
     """As a run puts it together."""
-    descent = private_descent(config())
+    descent = private_descent(config(), sample_level(config()))
     assert descent is not None
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     made_up = torch.ones(1, FEATURES)
@@ -98,7 +99,9 @@ def images(count: int, *, label: int = 3) -> LabelledImages:
 
 def trainer(*, private: bool) -> LocalTrainer:
     plan = config()
-    return LocalTrainer(BASE, LAYOUT, plan.training, descent=private_descent(plan) if private else None)
+    return LocalTrainer(
+        BASE, LAYOUT, plan.training, descent=private_descent(plan, sample_level(plan)) if private else None
+    )
 
 
 def test_a_client_without_examples_takes_steps_of_noise() -> None:

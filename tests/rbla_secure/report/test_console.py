@@ -82,7 +82,7 @@ def test_a_finished_round_names_every_refusal() -> None:
         refused_bands={"rows 2-3": "2 surviving members, quorum 3"},
     )
 
-    text = written(make_config(), lambda report: report.round(record, make_seconds()))
+    text = written(make_config(), lambda report: report.round_saved(record, make_seconds()))
 
     lines = text.splitlines()
     assert len(lines) == 3
@@ -102,7 +102,7 @@ def test_text_of_others_is_not_mark_up() -> None:
     """What a client says in a refusal cannot colour or hide lines."""
     record = make_record(refusals={"small-01": "E: [bold red]look[/] [link=x]here[/link] [/nothing]"})
 
-    text = written(make_config(), lambda report: report.round(record, make_seconds()))
+    text = written(make_config(), lambda report: report.round_saved(record, make_seconds()))
 
     assert "E: [bold red]look[/] [link=x]here[/link] [/nothing]" in text
     assert "\x1b" not in text
@@ -216,7 +216,7 @@ def test_an_encrypted_run_says_what_it_claims(verifier: bool, expected: str) -> 
 
 def test_without_a_terminal_there_is_no_bar() -> None:
     """Into a file go lines alone, without control characters."""
-    text = written(make_config(), lambda report: report.round(make_record(), make_seconds()))
+    text = written(make_config(), lambda report: report.round_saved(make_record(), make_seconds()))
 
     assert len(text.splitlines()) == 1
     assert "\x1b" not in text
@@ -225,7 +225,10 @@ def test_without_a_terminal_there_is_no_bar() -> None:
 def test_on_a_terminal_there_is_a_bar() -> None:
     """The bar shows how many rounds are done and the last accuracy."""
     text = written(
-        make_config(), lambda report: report.round(make_record(), make_seconds()), terminal=True, width=120
+        make_config(),
+        lambda report: report.round_saved(make_record(), make_seconds()),
+        terminal=True,
+        width=120,
     )
 
     assert f"1/{make_config().rounds}" in text

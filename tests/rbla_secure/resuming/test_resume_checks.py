@@ -137,7 +137,7 @@ def test_the_careless_party_hands_out_an_edited_result(
 ) -> None:
     """The control of the edited result: without the comparison the run ends well, and the edit is what its users load."""
     one_byte("adapter/adapter_model.safetensors")(folder)
-    monkeypatch.setattr("rbla_secure.job._check_exported", lambda *_: None)
+    monkeypatch.setattr("rbla_secure.job.check_exported", lambda *_: None)
 
     assert main(["resume", str(folder)]) == 0
 

@@ -9,7 +9,7 @@ import pytest
 from protocols.errors import ServiceError
 from protocols.homomorphic.screening.at_verifier import NOTHING_YET
 from protocols.homomorphic.services.messages import Answer
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.session import Session
 from rbla_secure.errors import RunFolderError
@@ -201,7 +201,7 @@ def test_an_event_must_name_a_digest(folder: RunFolder) -> None:
 )
 def test_where_checkpoints_tell_it_nothing_is_asked_for(homomorphic: dict[str, object]) -> None:
     """Not even a process is started."""
-    services = HomomorphicRoles(charge_of(make_plan(secure_sum="homomorphic", homomorphic=homomorphic)))
+    services = HomomorphicServices(charge_of(make_plan(secure_sum="homomorphic", homomorphic=homomorphic)))
 
     assert services.direction() == b""
     services.recall(b"whatever")
@@ -213,7 +213,7 @@ def test_a_verifier_that_is_gone_or_talks_nonsense_leaves_nothing_to_keep(
 ) -> None:
     """Its round counts all the same; the next one fails by its name."""
     plan = make_plan(secure_sum="homomorphic", homomorphic={"verifier": True, "screening": "verdicts"})
-    services = HomomorphicRoles(charge_of(plan))
+    services = HomomorphicServices(charge_of(plan))
     services.public_keys()
     services.processes["verifier"].close()
 

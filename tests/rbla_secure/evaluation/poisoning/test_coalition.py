@@ -8,17 +8,19 @@ import pytest
 from rbla_secure.config.choices import Rest
 from rbla_secure.errors import UpdateError
 from rbla_secure.evaluation.poisoning.coalition import Coalition
-from rbla_secure.evaluation.poisoning.knowledge import Federation, Member, Strength
+from rbla_secure.evaluation.poisoning.knowledge import FederationFacts, Member, Strength
 from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
 from rbla_secure.lora.update import ClientUpdate
 from rbla_secure.privacy.clipping import clip
 from rbla_secure.tasks.datasets import LabelledImages
+from tests.support.federations import make_plan, make_session
 
 LAYOUT = AdapterLayout(layers=(LinearShape(name="layer", in_features=784, out_features=10),), scaling=2.0)
 START = Adapter.initial(LAYOUT, rank=4, seed=0)
 RANKS = {"a": 2, "b": 4, "c": 4}
 CLIP = 0.5
+SESSION = make_session(make_plan())
 
 
 def examples(seed: int) -> LabelledImages:
@@ -54,7 +56,7 @@ def accept_all(changes: Mapping[str, np.ndarray]) -> dict[str, bool]:
 def coalition(attack: AttackName, trainer: Trainer | None = None, **changes: object) -> Coalition:
     settings = {
         "members": MEMBERS,
-        "federation": Federation(clients=12, clip_norm=CLIP, captured_from=1),
+        "federation": FederationFacts(clients=12, clip_norm=CLIP, captured_from=1),
         "train": trainer or Trainer(),
         "accepts": accept_all,
         **changes,
@@ -64,7 +66,7 @@ def coalition(attack: AttackName, trainer: Trainer | None = None, **changes: obj
 
 def sent(who: Coalition, adapter: Adapter = START, *, seed: int = 7) -> dict[str, np.ndarray]:
     """What all members send in one round, asked from the smallest rank up."""
-    who.observe(adapter)
+    who.before_round(SESSION, adapter)
     found = {}
     for name, rank in RANKS.items():
         own = adapter.sliced(rank)
@@ -76,7 +78,7 @@ def sent(who: Coalition, adapter: Adapter = START, *, seed: int = 7) -> dict[str
 def test_every_attack_is_a_local_training(attack: AttackName) -> None:
     """Rows of the member's own shape, finite, float32, the same for the same request, and passable by a client's clip."""
     who = coalition(attack)
-    who.observe(START)
+    who.before_round(SESSION, START)
 
     for name, rank in RANKS.items():
         rows = who.train_of(name)(START.sliced(rank), 7)
@@ -133,14 +135,14 @@ def test_where_rows_are_folded_members_train_from_the_whole_function(attack: Att
         assert adapter.rank in RANKS.values()
         return trainer(adapter, data, seed)
 
-    federation = Federation(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
+    federation = FederationFacts(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
     who = coalition(attack, train=train, federation=federation)
 
     asked = {name: who.train_of(name)(START.folded(rank), 7) for name, rank in RANKS.items()}
 
     assert {name: rows.shape[0] for name, rows in asked.items()} == RANKS
     observed = coalition(attack, federation=federation)
-    observed.observe(START)
+    observed.before_round(SESSION, START)
     for name, rank in RANKS.items():
         assert observed.train_of(name)(START.folded(rank), 7).tobytes() == asked[name].tobytes()
 
@@ -148,7 +150,7 @@ def test_where_rows_are_folded_members_train_from_the_whole_function(attack: Att
 def test_where_rows_are_folded_the_first_that_is_asked_knows_them_all() -> None:
     """Three members are trained once, at their own ranks: nobody makes more rows known later."""
     trainer = Trainer()
-    federation = Federation(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
+    federation = FederationFacts(clients=12, clip_norm=CLIP, captured_from=1, rest=Rest.FOLDED)
     who = coalition(AttackName.SIGN_FLIP, trainer, federation=federation)
 
     for name, rank in RANKS.items():
@@ -198,7 +200,7 @@ def test_a_free_rider_sends_the_last_step() -> None:
 def test_model_replacement_is_n_over_f_and_dies_at_the_clip() -> None:
     """Four times the backdoor change of twelve clients and three attackers; after the clip, the clip norm."""
     long = sent(coalition(AttackName.SCALING))["b"]
-    short = sent(coalition(AttackName.SCALING, federation=Federation(clients=6000, clip_norm=CLIP)))["b"]
+    short = sent(coalition(AttackName.SCALING, federation=FederationFacts(clients=6000, clip_norm=CLIP)))["b"]
 
     np.testing.assert_allclose(long / 4, short / 2000, atol=1e-4)
     clipped = clip(ClientUpdate(rows=short, weight=1.0), clip_norm=CLIP)
@@ -278,6 +280,8 @@ def test_what_a_coalition_refuses() -> None:
     with pytest.raises(UpdateError, match="needs the rule"):
         coalition(AttackName.ADAPTIVE, accepts=None)
     with pytest.raises(UpdateError, match="captured_from=2"):
-        coalition(AttackName.SOLE_OWNER, federation=Federation(clients=12, clip_norm=CLIP, captured_from=2))
+        coalition(
+            AttackName.SOLE_OWNER, federation=FederationFacts(clients=12, clip_norm=CLIP, captured_from=2)
+        )
     with pytest.raises(KeyError):
         coalition(AttackName.IPM).train_of("stranger")

@@ -13,7 +13,7 @@ from rbla_secure.federation.client.memory import Memory
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
 from rbla_secure.federation.round import prepare_round
-from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
 from rbla_secure.federation.step_bound import step_limit
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
@@ -48,12 +48,14 @@ def moved(plan: Plan, by: float, *, seed: int = 0, since: Adapter | None = None)
 # The input of a round.
 
 
-def sums_of(conversation: Conversation, adapter: Adapter, network: InMemory) -> SumResult | None:
-    stages = conversation.stages
-    for stage in stages[stages.index(conversation.input_stage) :]:
-        broadcast = adapter if stage == conversation.input_stage else None
-        hold(network, [Turn(conversation=conversation, stage=stage, adapter=broadcast)])
-    return conversation.result(adapter)
+def sums_of(session_server: SessionServer, adapter: Adapter, network: InMemory) -> SumResult | None:
+    stages = session_server.stages
+    for stage in stages[stages.index(session_server.input_stage) :]:
+        broadcast = adapter if stage == session_server.input_stage else None
+        exchange_stages(
+            network, [StageOfSession(session_server=session_server, stage=stage, adapter=broadcast)]
+        )
+    return session_server.result(adapter)
 
 
 def second_input(
@@ -67,7 +69,7 @@ def second_input(
     prepare_round(one, network)
     prepare_round(two, network)
     first = sums_of(two, adapter, network)
-    hold(network, [Turn(conversation=one, stage="mask_input", adapter=adapter)])
+    exchange_stages(network, [StageOfSession(session_server=one, stage="mask_input", adapter=adapter)])
     again = open_round(plan, round_number=2, attempt=2)
     without = InMemory(people, silent_from={victim: "mask_input"})
     prepare_round(again, without)

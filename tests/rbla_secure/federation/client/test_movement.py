@@ -7,8 +7,8 @@ import pytest
 
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.client.movement import Movement
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.step_checks import Guard, PublicTests
+from rbla_secure.federation.server.previous_step import PreviousStep
+from rbla_secure.federation.server.step_checks import PublicTests, StepChecks
 from rbla_secure.federation.step_bound import average_limits, step_limit
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.plan import Plan
@@ -66,16 +66,21 @@ def test_every_honest_run_is_accepted(changes: dict[str, Any], train: Any, scale
     tests = PublicTests(
         accuracy=lambda adapter: float(np.abs(adapter.rows[0, 0] * 1e3) % 1), triggers=lambda _: {}
     )
-    guard = Guard(wanted=plan.config.robustness, tests=tests, first=adapters[0])
+    step_checks = StepChecks(wanted=plan.config.robustness, tests=tests, first=adapters[0])
     beginning_with(plan, adapters[0])
-    last = LastStep(plan)
+    last = PreviousStep(plan)
     for number in range(1, 7):
         people = make_participants(plan, train=dict.fromkeys(plan.ranks, train), examples=7)
         outcome = defended_round(
-            plan, adapters[-1], InMemory(people), round_number=number, guard=guard, last_step=last
+            plan,
+            adapters[-1],
+            InMemory(people),
+            round_number=number,
+            step_checks=step_checks,
+            previous_step=last,
         )
-        guard.remember(outcome.adapter)
-        last.took(adapters[-1], outcome.adapter)
+        step_checks.remember(outcome.adapter)
+        last.round_ended(adapters[-1], outcome.adapter)
         adapters.append(outcome.adapter)
 
     for start, before in enumerate(adapters):

@@ -18,7 +18,7 @@ from rbla_secure.federation.client.participant import LocalTraining, Participant
 from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.session_server import Turn, hold
+from rbla_secure.federation.server.session_server import StageOfSession, exchange_stages
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.plan import Plan
@@ -508,11 +508,11 @@ def test_participants_that_live_on_skip_the_round_of_a_killed_server() -> None:
     adapter = make_adapter(plan)
     this, following = open_round(plan), open_round(plan, round_number=2)
     prepare_round(this, exchange)
-    hold(
+    exchange_stages(
         exchange,
         [
-            Turn(conversation=this, stage="mask_input", adapter=adapter),
-            Turn(conversation=following, stage="advertise_keys"),
+            StageOfSession(session_server=this, stage="mask_input", adapter=adapter),
+            StageOfSession(session_server=following, stage="advertise_keys"),
         ],
     )
 

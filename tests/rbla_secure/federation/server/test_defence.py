@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.homomorphic.services.operated import HomomorphicRoles
+from protocols.homomorphic.services.operated import HomomorphicServices
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.session import ClientId
 from rbla_secure.config import RobustnessConfig
@@ -16,9 +16,9 @@ from rbla_secure.errors import PlanError
 from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.coordinator import Coordinator
 from rbla_secure.federation.round import RoundOutcome, prepare_round, run_round
-from rbla_secure.federation.server.defence import Filtering
-from rbla_secure.federation.server.previous_step import LastStep
-from rbla_secure.federation.server.session_server import Conversation
+from rbla_secure.federation.server.defence import Defence
+from rbla_secure.federation.server.previous_step import PreviousStep
+from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.planning.forecast import forecast
@@ -42,6 +42,7 @@ from tests.support import federations
 from tests.support.defended import TIERS, Integers, defended_round, drifted, make_plan, sending
 from tests.support.federations import (
     InMemory,
+    WhenSaved,
     drift,
     make_adapter,
     make_participants,
@@ -65,23 +66,23 @@ def quorum_plan(mode: str, profile: str = "one-answer", **changes: Any) -> Plan:
 
 
 @pytest.fixture
-def services() -> Iterator[list[HomomorphicRoles]]:
+def services() -> Iterator[list[HomomorphicServices]]:
     """Those that a test has started, ended with it."""
-    started: list[HomomorphicRoles] = []
+    started: list[HomomorphicServices] = []
     yield started
     for each in started:
         each.close()
 
 
 def play(
-    plan: Plan, adapter: Adapter, services: list[HomomorphicRoles], *, gone: tuple[ClientId, ...]
+    plan: Plan, adapter: Adapter, services: list[HomomorphicServices], *, gone: tuple[ClientId, ...]
 ) -> RoundOutcome:
     """A round in which some clients never send their input, in any mode."""
     if plan.config.secure_sum != "homomorphic":
         stage = server_sum(plan).input_stage
         exchange = InMemory(make_participants(plan), silent_from=dict.fromkeys(gone, stage))
         return defended_round(plan, adapter, exchange)
-    services.append(HomomorphicRoles(charge_of(plan)))
+    services.append(HomomorphicServices(charge_of(plan)))
     authority = ThrowawayAuthority.create(plan.ranks, now=NOW, services=services[-1].public_keys())
     people = {
         name: Participant(
@@ -94,10 +95,10 @@ def play(
         for name in plan.ranks
     }
     secure_sum = build_secure_sum(plan, authority.view, roles=services[-1].set_up(authority.view))
-    conversation = Conversation(plan, make_session(plan), secure_sum)
+    session_server = SessionServer(plan, make_session(plan), secure_sum)
     exchange = InMemory(people, silent_from=dict.fromkeys(gone, secure_sum.input_stage))
-    prepare_round(conversation, exchange)
-    return run_round(plan, conversation, adapter, exchange)
+    prepare_round(session_server, exchange)
+    return run_round(plan, session_server, adapter, exchange)
 
 
 # --- the row quorum ---
@@ -105,7 +106,7 @@ def play(
 
 @pytest.mark.parametrize(("mode", "profile"), MODES)
 def test_a_band_below_its_row_quorum_stays_closed(
-    mode: str, profile: str, services: list[HomomorphicRoles]
+    mode: str, profile: str, services: list[HomomorphicServices]
 ) -> None:
     """With four of the five holders of rows 2-3 left, these are unchanged to the bit; row 1 moves."""
     plan = quorum_plan(mode, profile)
@@ -122,7 +123,7 @@ def test_a_band_below_its_row_quorum_stays_closed(
 
 
 @pytest.mark.parametrize(("mode", "profile"), MODES)
-def test_a_band_at_its_row_quorum_opens(mode: str, profile: str, services: list[HomomorphicRoles]) -> None:
+def test_a_band_at_its_row_quorum_opens(mode: str, profile: str, services: list[HomomorphicServices]) -> None:
     """All five are there; of the others one may be missing."""
     plan = quorum_plan(mode, profile)
     adapter = make_adapter(plan)
@@ -493,7 +494,7 @@ class Run:
 
     def go(self, *, until: int | None = None) -> list[bytes]:
         """Every line of metrics, and last the bytes of the adapter."""
-        last_step = LastStep(self.plan)
+        previous_step = PreviousStep(self.plan)
         seen = 0
 
         def stop(_record: Any, _seconds: Any) -> None:
@@ -509,11 +510,10 @@ class Run:
             exchange=InMemory(make_participants(self.plan, train=self.train)),
             evaluate=lambda adapter: (float(np.tanh(abs(adapter.rows).mean())), 1.0),
             stopwatch=Stopwatch(),
-            observe=stop,
-            filtering=Filtering.of(self.plan, last_step),
-            moved=last_step.took,
+            observers=[previous_step, WhenSaved(stop)],
+            defence=Defence.of(self.plan, previous_step),
         )
-        last_step.recall([coordinator.initial_adapter(), *self.folder.adapters(self.plan)])
+        previous_step.recall([coordinator.initial_adapter(), *self.folder.adapters(self.plan)])
         progress = coordinator.run(self.folder.load(self.plan))
         assert progress.adapter is not None
         lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
@@ -576,19 +576,19 @@ def test_a_conversation_shows_inputs_to_filters_alone() -> None:
     """Without a filter nothing but sums is kept, also in the clear."""
     for name, kept in (("none", 0), ("trimmed-mean", 10)):
         plan = make_plan(robustness={"filter": name})
-        conversation = open_round(plan)
+        session_server = open_round(plan)
         exchange = InMemory(make_participants(plan))
-        prepare_round(conversation, exchange)
+        prepare_round(session_server, exchange)
         results: list[Any] = []
-        opened = conversation.result
+        opened = session_server.result
 
         def noted(adapter: Adapter, opened: Any = opened, results: list[Any] = results) -> Any:
             results.append(opened(adapter))
             return results[-1]
 
-        conversation.result = noted  # type: ignore[method-assign]
+        session_server.result = noted  # type: ignore[method-assign]
         run_round(
-            plan, conversation, make_adapter(plan), exchange, filtering=Filtering.of(plan, LastStep(plan))
+            plan, session_server, make_adapter(plan), exchange, defence=Defence.of(plan, PreviousStep(plan))
         )
 
         assert len(results[0].inputs) == kept
@@ -598,4 +598,4 @@ def test_an_unfiltered_plan_has_no_filtering() -> None:
     """The quorum alone is the secure sum's to keep."""
     plan = make_plan(robustness={"f": 1})
 
-    assert Filtering.of(plan, LastStep(plan)) is None
+    assert Defence.of(plan, PreviousStep(plan)) is None

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rbla_secure.federation.server.previous_step import LastStep
+from rbla_secure.federation.server.previous_step import PreviousStep
 from rbla_secure.lora.bands import rank_bands
 from tests.support.federations import make_adapter, make_plan
 
@@ -13,11 +13,11 @@ from tests.support.federations import make_adapter, make_plan
 def test_before_the_first_step_there_is_none() -> None:
     """No direction, also after a round that left the adapter as it was."""
     plan = make_plan()
-    step = LastStep(plan)
+    step = PreviousStep(plan)
     adapter = make_adapter(plan)
 
     first = step.by_band()
-    step.took(adapter, adapter)
+    step.round_ended(adapter, adapter)
 
     assert first is None
     assert step.by_band() is None
@@ -28,9 +28,9 @@ def test_the_step_has_the_form_of_an_upload() -> None:
     plan = make_plan()
     before = make_adapter(plan)
     moved = before.rows + np.arange(before.rows.size, dtype=np.float32).reshape(before.rows.shape) + 1
-    step = LastStep(plan)
+    step = PreviousStep(plan)
 
-    step.took(before, replace(before, rows=moved))
+    step.round_ended(before, replace(before, rows=moved))
 
     found = step.by_band()
     assert found is not None
@@ -44,11 +44,11 @@ def test_a_round_without_a_result_does_not_count() -> None:
     """After it, updates are held against the step before."""
     plan = make_plan()
     before, after = make_adapter(plan), make_adapter(plan, seed=1)
-    step = LastStep(plan)
-    step.took(before, after)
+    step = PreviousStep(plan)
+    step.round_ended(before, after)
     known = step.by_band()
 
-    step.took(after, after)
+    step.round_ended(after, after)
 
     again = step.by_band()
     assert known is not None
@@ -60,12 +60,12 @@ def test_going_back_is_no_step() -> None:
     """After a roll-back updates are held against the last step forward, not against its opposite."""
     plan = make_plan()
     first, second, third = (make_adapter(plan, seed=seed) for seed in range(3))
-    step = LastStep(plan)
-    step.took(first, second)
-    step.took(second, third)
+    step = PreviousStep(plan)
+    step.round_ended(first, second)
+    step.round_ended(second, third)
     known = step.by_band()
 
-    step.took(third, first)
+    step.round_ended(third, first)
 
     assert known is not None
     again = step.by_band()
@@ -80,10 +80,10 @@ def test_an_interrupted_run_knows_the_step_of_one_that_was_left_alone(seeds: tup
     """Wherever it stopped: whatever was decided in between, the adapters tell."""
     plan = make_plan()
     adapters = [make_adapter(plan, seed=seed) for seed in seeds]
-    alone = LastStep(plan)
+    alone = PreviousStep(plan)
     for end in range(1, len(adapters)):
-        alone.took(adapters[end - 1], adapters[end])
-        resumed = LastStep(plan)
+        alone.round_ended(adapters[end - 1], adapters[end])
+        resumed = PreviousStep(plan)
 
         resumed.recall(iter(adapters[: end + 1]))
 

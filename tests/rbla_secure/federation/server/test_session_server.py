@@ -1,4 +1,4 @@
-"""A conversation keeps whoever answers in order, and several of them share an exchange without touching each other."""
+"""A session server keeps whoever answers in order, and several of them share an exchange without touching each other."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from protocols.session import ClientId
 from rbla_secure.federation.exchange import Answer, Parcel
 from rbla_secure.federation.messages import StageReply, StageRequest, decode_answer
 from rbla_secure.federation.round import prepare_round, run_round
-from rbla_secure.federation.server.session_server import Conversation, Turn, hold
+from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
 from rbla_secure.planning.plan import Plan
 from tests.support.federations import (
     LARGE,
@@ -34,8 +34,8 @@ def masked_plan(profile: str = "one-answer") -> Plan:
     return make_plan(secure_sum="masking", masking={"profile": profile})
 
 
-def turn(conversation: Conversation, stage: str) -> Turn:
-    return Turn(conversation=conversation, stage=stage)
+def turn(session_server: SessionServer, stage: str) -> StageOfSession:
+    return StageOfSession(session_server=session_server, stage=stage)
 
 
 def test_the_stages_of_two_rounds_travel_in_one_exchange() -> None:
@@ -43,9 +43,9 @@ def test_the_stages_of_two_rounds_travel_in_one_exchange() -> None:
     plan = masked_plan()
     exchange = InMemory(make_participants(plan))
     this, following = open_round(plan), open_round(plan, round_number=2)
-    hold(exchange, [turn(this, KEYS[0])])
+    exchange_stages(exchange, [turn(this, KEYS[0])])
 
-    hold(exchange, [turn(this, KEYS[1]), turn(following, KEYS[0])])
+    exchange_stages(exchange, [turn(this, KEYS[1]), turn(following, KEYS[0])])
 
     _, merged = exchange.sent
     assert sorted(merged) == list(MEMBERS)
@@ -66,11 +66,11 @@ def test_each_round_has_its_own_transcript() -> None:
 
     prepare_round(single, alone)
     for stage in KEYS:
-        hold(beside, [turn(first, stage), turn(second, stage)])
+        exchange_stages(beside, [turn(first, stage), turn(second, stage)])
 
-    for conversation in (first, second):
-        assert conversation.transcript.bytes_up() == single.transcript.bytes_up()
-        assert conversation.transcript.bytes_down() == single.transcript.bytes_down()
+    for session_server in (first, second):
+        assert session_server.transcript.bytes_up() == single.transcript.bytes_up()
+        assert session_server.transcript.bytes_down() == single.transcript.bytes_down()
 
 
 def test_who_is_silent_in_one_round_is_missed_there_alone() -> None:
@@ -79,12 +79,12 @@ def test_who_is_silent_in_one_round_is_missed_there_alone() -> None:
     exchange = InMemory(make_participants(plan), silent_in={(2, "small-02"): KEYS[0]})
     this, following = open_round(plan), open_round(plan, round_number=2)
 
-    hold(exchange, [turn(this, KEYS[0]), turn(following, KEYS[0])])
+    exchange_stages(exchange, [turn(this, KEYS[0]), turn(following, KEYS[0])])
 
     assert this.dropped == {}
     assert following.dropped == {"small-02": KEYS[0]}
-    assert "small-02" in this.ask(KEYS[1], None)
-    assert "small-02" not in following.ask(KEYS[1], None)
+    assert "small-02" in this.requests(KEYS[1], None)
+    assert "small-02" not in following.requests(KEYS[1], None)
 
 
 def test_answers_may_come_in_any_order() -> None:
@@ -97,11 +97,13 @@ def test_answers_may_come_in_any_order() -> None:
         held.extend(keep_answer(client, parcel))
         return list(reversed(held)) if len(held) == 2 * len(MEMBERS) else []
 
-    hold(InMemory(make_participants(plan), answers=collect), [turn(this, KEYS[0]), turn(following, KEYS[0])])
+    exchange_stages(
+        InMemory(make_participants(plan), answers=collect), [turn(this, KEYS[0]), turn(following, KEYS[0])]
+    )
 
-    for conversation in (this, following):
-        assert (conversation.dropped, conversation.refusals) == ({}, {})
-        assert sorted(conversation.ask(KEYS[1], None)) == list(MEMBERS)
+    for session_server in (this, following):
+        assert (session_server.dropped, session_server.refusals) == ({}, {})
+        assert sorted(session_server.requests(KEYS[1], None)) == list(MEMBERS)
 
 
 def test_an_answer_in_the_place_of_the_other_rounds_is_turned_away() -> None:
@@ -113,12 +115,14 @@ def test_an_answer_in_the_place_of_the_other_rounds_is_turned_away() -> None:
         other = replace(parcel, round=3 - parcel.round) if client == "large-01" else parcel
         return keep_answer(client, other)
 
-    hold(InMemory(make_participants(plan), answers=swap), [turn(this, KEYS[0]), turn(following, KEYS[0])])
+    exchange_stages(
+        InMemory(make_participants(plan), answers=swap), [turn(this, KEYS[0]), turn(following, KEYS[0])]
+    )
 
-    for conversation in (this, following):
-        assert conversation.dropped == {"large-01": KEYS[0]}
-        assert conversation.refusals["large-01"].startswith("ContextError: ")
-        assert conversation.aborted == ""
+    for session_server in (this, following):
+        assert session_server.dropped == {"large-01": KEYS[0]}
+        assert session_server.refusals["large-01"].startswith("ContextError: ")
+        assert session_server.aborted == ""
 
 
 def later_round(parcel: Parcel) -> Parcel:
@@ -133,30 +137,30 @@ def earlier_round(parcel: Parcel) -> Parcel:
 def test_an_answer_to_a_round_that_is_not_open_changes_nothing(change: Callable[[Parcel], Parcel]) -> None:
     """Whatever round an answer is said to be of, it costs its sender the round at most, never the run."""
     plan = masked_plan()
-    conversation = open_round(plan)
+    session_server = open_round(plan)
 
     def misplace(client: ClientId, parcel: Parcel) -> list[Answer]:
         return keep_answer(client, change(parcel) if client == "small-01" else parcel)
 
-    hold(InMemory(make_participants(plan), answers=misplace), [turn(conversation, KEYS[0])])
+    exchange_stages(InMemory(make_participants(plan), answers=misplace), [turn(session_server, KEYS[0])])
 
-    assert conversation.dropped == {"small-01": KEYS[0]}
-    assert conversation.aborted == ""
+    assert session_server.dropped == {"small-01": KEYS[0]}
+    assert session_server.aborted == ""
 
 
 def test_a_conversation_that_is_over_asks_nothing_more() -> None:
     """Below the threshold it says why; every later stage has no parcels and the result is none."""
     plan = masked_plan()
-    conversation = open_round(plan)
-    hold(Deaf(), [turn(conversation, KEYS[0])])
+    session_server = open_round(plan)
+    exchange_stages(Deaf(), [turn(session_server, KEYS[0])])
 
-    asked = conversation.ask(KEYS[1], None)
-    conversation.close(KEYS[1])
+    asked = session_server.requests(KEYS[1], None)
+    session_server.close(KEYS[1])
 
     assert asked == {}
-    assert conversation.aborted == "advertise_keys: 0 of 6 clients answered, threshold=4 are needed"
-    assert conversation.dropped == dict.fromkeys(MEMBERS, KEYS[0])
-    assert conversation.result(make_adapter(plan)) is None
+    assert session_server.aborted == "advertise_keys: 0 of 6 clients answered, threshold=4 are needed"
+    assert session_server.dropped == dict.fromkeys(MEMBERS, KEYS[0])
+    assert session_server.result(make_adapter(plan)) is None
 
 
 def test_a_round_that_is_over_still_carries_the_next() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rbla_secure.config import RobustnessConfig
 from rbla_secure.federation.coordinator import Coordinator
-from rbla_secure.federation.server.step_checks import WINDOW, Guard, PublicTests
+from rbla_secure.federation.server.step_checks import WINDOW, PublicTests, StepChecks
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.robustness.step_decisions import Action
 from rbla_secure.run_folder.audit_log import EventKind, read_events
@@ -19,7 +19,7 @@ from rbla_secure.run_folder.records import RoundRecord
 from rbla_secure.seeding import derive_seed
 from rbla_secure.stopwatch import Stopwatch
 from tests.support.defended import defended_round
-from tests.support.federations import InMemory, make_adapter, make_participants, make_plan
+from tests.support.federations import InMemory, WhenSaved, make_adapter, make_participants, make_plan
 from tests.support.identities import server_sum
 
 PLAN = make_plan()
@@ -40,14 +40,14 @@ def no_triggers(_adapter: Adapter) -> Mapping[str, float]:
     return {}
 
 
-def guard_of(
+def step_checks_of(
     first: Adapter,
     *,
     triggers: Callable[[Adapter], Mapping[str, float]] = no_triggers,
     remembered: Sequence[Adapter] = (),
     **wanted: float,
-) -> Guard:
-    return Guard(
+) -> StepChecks:
+    return StepChecks(
         wanted=RobustnessConfig(**wanted),  # type: ignore[arg-type]
         tests=PublicTests(accuracy=mean, triggers=triggers),
         first=first,
@@ -55,10 +55,10 @@ def guard_of(
     )
 
 
-def step(guard: Guard, before: float, after: float) -> float:
-    """One round under a guard; the value that it went on with."""
-    kept, _ = guard.judge(at(before), at(after))
-    guard.remember(kept)
+def step(step_checks: StepChecks, before: float, after: float) -> float:
+    """One round under checks of steps; the value that it went on with."""
+    kept, _ = step_checks.judge(at(before), at(after))
+    step_checks.remember(kept)
     return round(float(kept.rows[0, 0]), 6)
 
 
@@ -67,11 +67,11 @@ def step(guard: Guard, before: float, after: float) -> float:
 
 def test_a_long_step_is_scaled_to_the_limit() -> None:
     """Its direction stays, its length is the limit's; a short one is left to the bit."""
-    guard = guard_of(at(0.0), max_step_norm=0.5)
+    step_checks = step_checks_of(at(0.0), max_step_norm=0.5)
     before, long, short = at(0.0), at(1.0), at(0.01)
 
-    scaled, decisions = guard.judge(before, long)
-    kept, accepted = guard.judge(before, short)
+    scaled, decisions = step_checks.judge(before, long)
+    kept, accepted = step_checks.judge(before, short)
 
     assert np.linalg.norm(scaled.rows) == pytest.approx(0.5, rel=1e-6)
     assert np.ptp(scaled.rows) == 0
@@ -82,9 +82,9 @@ def test_a_long_step_is_scaled_to_the_limit() -> None:
 
 def test_a_step_is_scaled_before_its_harm_is_measured() -> None:
     """What would do harm at full length may do none at the length it is taken with."""
-    guard = guard_of(at(0.9), max_step_norm=0.01, max_accuracy_drop=0.1)
+    step_checks = step_checks_of(at(0.9), max_step_norm=0.01, max_accuracy_drop=0.1)
 
-    kept, decisions = guard.judge(at(0.9), at(0.0))
+    kept, decisions = step_checks.judge(at(0.9), at(0.0))
 
     assert [decision.action for decision in decisions] == [Action.SCALE, Action.ACCEPT]
     assert mean(kept) > 0.89
@@ -95,14 +95,14 @@ def test_a_step_is_scaled_before_its_harm_is_measured() -> None:
 
 def test_a_harmful_step_goes_back_to_the_best_of_the_last_three() -> None:
     """Slow harm counts against the best, not against the round before; what is forgotten is forgotten."""
-    guard = guard_of(at(0.5), max_accuracy_drop=0.1)
+    step_checks = step_checks_of(at(0.5), max_accuracy_drop=0.1)
 
-    taken = [step(guard, *pair) for pair in ((0.5, 0.9), (0.9, 0.85), (0.85, 0.81), (0.81, 0.79))]
+    taken = [step(step_checks, *pair) for pair in ((0.5, 0.9), (0.9, 0.85), (0.85, 0.81), (0.81, 0.79))]
     later = [
-        step(guard, 0.9, 0.82),
-        step(guard, 0.82, 0.82),
-        step(guard, 0.82, 0.82),
-        step(guard, 0.82, 0.73),
+        step(step_checks, 0.9, 0.82),
+        step(step_checks, 0.82, 0.82),
+        step(step_checks, 0.82, 0.82),
+        step(step_checks, 0.82, 0.73),
     ]
 
     assert taken == [0.9, 0.85, 0.81, 0.9]  # the last is 0.11 below the best
@@ -112,25 +112,25 @@ def test_a_harmful_step_goes_back_to_the_best_of_the_last_three() -> None:
 
 def test_without_accuracy_a_trigger_goes_back_one_round() -> None:
     """Nothing is remembered that could be better."""
-    guard = guard_of(
+    step_checks = step_checks_of(
         at(0.0), triggers=lambda adapter: {"patch": 0.1 + 0.8 * mean(adapter)}, max_trigger_rise=0.3
     )
 
-    taken = [step(guard, 0.0, 0.2), step(guard, 0.2, 0.9)]
+    taken = [step(step_checks, 0.0, 0.2), step(step_checks, 0.2, 0.9)]
 
     assert taken == [0.2, 0.2]
 
 
 def test_the_baseline_of_triggers_is_the_first_adapter_also_after_an_interruption() -> None:
     """A trigger that rises in small steps is held against the beginning."""
-    guard = guard_of(
+    step_checks = step_checks_of(
         at(0.0),
         triggers=lambda adapter: {"patch": mean(adapter)},
         remembered=[at(0.1), at(0.2), at(0.25)],
         max_trigger_rise=0.3,
     )
 
-    _, decisions = guard.judge(at(0.25), at(0.35))
+    _, decisions = step_checks.judge(at(0.25), at(0.35))
 
     assert [decision.action for decision in decisions] == [Action.ROLL_BACK]
     assert "trigger patch: 0.000 -> 0.350" in decisions[0].reason
@@ -140,7 +140,7 @@ def test_the_baseline_of_triggers_is_the_first_adapter_also_after_an_interruptio
 def test_an_interrupted_guard_decides_as_one_that_was_left_alone(length: int) -> None:
     """Accepted, rolled back or aborted: its window follows from the adapters after the last rounds."""
     wanted = [0.6, 0.3, 0.9, 0.85, 0.1, 0.82, 0.81, 0.1]
-    alone = guard_of(at(0.5), max_accuracy_drop=0.1)
+    alone = step_checks_of(at(0.5), max_accuracy_drop=0.1)
     after: list[float] = []
     for value in wanted[:length]:
         after.append(step(alone, after[-1] if after else 0.5, value))
@@ -148,7 +148,7 @@ def test_an_interrupted_guard_decides_as_one_that_was_left_alone(length: int) ->
             alone.remember(at(after[-1]))
             after.append(after[-1])
 
-    resumed = guard_of(at(0.5), remembered=[at(v) for v in after[-WINDOW:]], max_accuracy_drop=0.1)
+    resumed = step_checks_of(at(0.5), remembered=[at(v) for v in after[-WINDOW:]], max_accuracy_drop=0.1)
 
     last = after[-1] if after else 0.5
     for value in (0.1, 0.78, 0.5, 0.95, 0.84, 0.1):
@@ -163,16 +163,16 @@ def shifted(by: float) -> Callable[[Adapter, int], Rows]:
 
 
 def test_a_round_goes_on_with_what_the_guard_keeps() -> None:
-    """The adapter and the decisions of the outcome are the guard's."""
+    """The adapter and the decisions of the outcome are those of the step checks."""
     adapter = make_adapter(PLAN)
     people = make_participants(PLAN, train=dict.fromkeys(PLAN.ranks, shifted(0.05)))
-    guard = Guard(
+    step_checks = StepChecks(
         wanted=RobustnessConfig(max_step_norm=0.02),
         tests=PublicTests(accuracy=mean, triggers=no_triggers),
         first=adapter,
     )
 
-    outcome = defended_round(PLAN, adapter, InMemory(people), guard=guard)
+    outcome = defended_round(PLAN, adapter, InMemory(people), step_checks=step_checks)
 
     moved = outcome.adapter.rows.astype(np.float64) - adapter.rows
     assert np.linalg.norm(moved) == pytest.approx(0.02, rel=1e-3)
@@ -185,7 +185,7 @@ STEPS = {1: 0.04, 2: -0.005, 3: -0.09, 4: -0.006, 5: -0.001, 6: -0.007}
 
 
 class Run:
-    """A run under a guard, in which training goes as the steps say."""
+    """A run under checks of steps, in which training goes as the steps say."""
 
     def __init__(self, path: Path) -> None:
         self.plan = make_plan(rounds=len(STEPS), robustness={"max_accuracy_drop": 0.01})
@@ -219,10 +219,10 @@ class Run:
             exchange=InMemory(make_participants(self.plan, train=dict.fromkeys(self.plan.ranks, self.train))),
             evaluate=lambda _: (0.5, 1.0),
             stopwatch=Stopwatch(),
-            observe=stop,
+            observers=[WhenSaved(stop)],
         )
         first = coordinator.initial_adapter()
-        guard = Guard(
+        step_checks = StepChecks(
             wanted=self.plan.config.robustness,
             tests=PublicTests(
                 accuracy=lambda adapter: float(0.5 + (adapter.rows - first.rows).mean()), triggers=no_triggers
@@ -230,7 +230,7 @@ class Run:
             first=first,
             remembered=self.folder.last_adapters(self.plan, WINDOW),
         )
-        return list(replace(coordinator, guard=guard).run(self.folder.load(self.plan)).records)
+        return list(replace(coordinator, step_checks=step_checks).run(self.folder.load(self.plan)).records)
 
 
 def test_what_was_decided_is_in_metrics_and_events(tmp_path: Path) -> None:
