@@ -233,7 +233,7 @@ class _Run:
             attackers,
             cohort - attackers,
             partial(kept_from_input, self._faults),
-            screened=self._secure_sum.screened_out(session),
+            screened=self._secure_sum.screened_out,
             failures=self._attackers.failures.of,
         )
 

@@ -5,7 +5,6 @@ from typing import final
 
 import numpy as np
 
-from protocols.homomorphic.parties.server import HomomorphicServer
 from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.session import ClientId, Session
 from rbla_secure.errors import EvaluationError
@@ -117,13 +116,10 @@ class ObservedSum(SecureSum):
         self._server = self._secure_sum.server(session)
         return self._server
 
-    def screened_out(self, session: Session) -> frozenset[ClientId]:
+    @property
+    def screened_out(self) -> frozenset[ClientId]:
         """Whose update the server has a verdict against; nobody's where nothing is screened."""
-        if not isinstance(self._server, HomomorphicServer):
-            return frozenset()
-        return frozenset(
-            session.client_at(position) for position, told in self._server.screened.items() if told.reason
-        )
+        return frozenset(self._server.screened_out if self._server is not None else ())
 
 
 def mounted(
