@@ -17,6 +17,7 @@ from rbla_secure.planning import cohort
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import Shown
 from rbla_secure.privacy.noise.banded_matrix import BandedMatrixGaussian, MatrixNoise
+from rbla_secure.privacy.noise.central import CentralGaussian
 from rbla_secure.seeding import derive_key
 from tests.support.own_epsilon import composed
 from tests.support.recorded_rounds import RecordedRounds, published_column, strategy_of, watching
@@ -152,12 +153,13 @@ def test_rounds_of_a_matrix_cost_what_their_noise_and_turns_say(
 
 def scaled_noise(patch: pytest.MonkeyPatch) -> None:
     """A tenth less noise than the ledger counts."""
-    stds = BandedMatrixGaussian.component_stds
-    patch.setattr(
-        BandedMatrixGaussian,
-        "component_stds",
-        lambda self, band: tuple(0.9 * each for each in stds(self, band)),
-    )
+    for mechanism in (CentralGaussian, BandedMatrixGaussian):
+        stds: Any = mechanism.component_stds
+
+        def less(self: Any, band: int, stds: Any = stds) -> tuple[float, ...]:
+            return tuple(0.9 * each for each in stds(self, band))
+
+        patch.setattr(mechanism, "component_stds", less)
 
 
 def norm_forgotten(patch: pytest.MonkeyPatch) -> None:
