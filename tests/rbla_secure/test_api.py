@@ -87,14 +87,14 @@ def test_an_interrupted_run_is_closed_and_goes_on(
 ) -> None:
     """Ctrl-C in a notebook: the folder can be opened again in the same process, and ends as if nothing had happened."""
     config = rbla_secure.load_config(None, overrides(images))
-    told = ConsoleReport.round
+    told = ConsoleReport.round_saved
 
     def interrupt(report: ConsoleReport, *arguments: object) -> None:
         told(report, *arguments)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as once:
-        once.setattr(ConsoleReport, "round", interrupt)
+        once.setattr(ConsoleReport, "round_saved", interrupt)
         with pytest.raises(KeyboardInterrupt):
             rbla_secure.run(config, out=tmp_path / "run", quiet=True)
     resumed = rbla_secure.resume(tmp_path / "run", quiet=True)

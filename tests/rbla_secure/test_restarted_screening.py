@@ -35,7 +35,7 @@ def interrupted(folder: Path, images: Path, monkeypatch: pytest.MonkeyPatch, *, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ConsoleReport, "round", stop)
+        patch.setattr(ConsoleReport, "round_saved", stop)
         run(folder, images, verifier=verifier)
 
 
