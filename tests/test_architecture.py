@@ -264,6 +264,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.evaluation.privacy_audit.results",
         "rbla_secure.privacy.ledger",
         "rbla_secure.privacy.ledger_fields",
+        "rbla_secure.privacy.ledger_file",
         "rbla_secure.privacy.sample_ledger",
         "rbla_secure.privacy.lifetime_ledger",
     },
