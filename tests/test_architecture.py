@@ -220,6 +220,7 @@ ALLOWED: dict[str, set[str]] = {
     | VOCABULARY
     | BLOCKS,
     "rbla_secure.run_names": set(),
+    "rbla_secure.actions": {"rbla_secure"},
     "rbla_secure.api": {"rbla_secure", "protocols.errors"},
     "rbla_secure.job": {"rbla_secure", "protocols.clock", "protocols.identity"},
     "rbla_secure.cli": {"rbla_secure", "protocols.errors", "protocols.identity", "protocols.primitives"},
@@ -275,7 +276,12 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.evaluation.statistics",
     },
     "tomli_w": {"rbla_secure.config"},
-    "rich": {"rbla_secure.api", "rbla_secure.report.console", "rbla_secure.cli.output"},
+    "rich": {
+        "rbla_secure.actions",
+        "rbla_secure.api",
+        "rbla_secure.report.console",
+        "rbla_secure.cli.output",
+    },
 }
 
 
