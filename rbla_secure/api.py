@@ -12,25 +12,15 @@ refused raises a subclass of :class:`RblaSecureError` or :class:`ProtocolError` 
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from protocols.errors import ProtocolError
-from rbla_secure import errors
+from rbla_secure import actions, errors
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import RblaSecureError
 from rbla_secure.lora.adapter import Adapter
-from rbla_secure.planning.checks import check_config
-from rbla_secure.report.account import spent, tell_forecast
-from rbla_secure.report.checked import checked_object
-from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.summary import Summary
-from rbla_secure.run_folder.folder import RunFolder
-from rbla_secure.run_names import new_folder
-
-if TYPE_CHECKING:
-    from rbla_secure.planning.plan import Plan
 
 __all__ = [
     "Adapter",
@@ -59,12 +49,7 @@ def check(config: Configured = None) -> dict[str, object]:
     Raises:
         RblaSecureError: Names the setting, its value and the rule.
     """
-    from rbla_secure.tasks.splits import load_data  # noqa: PLC0415  # it brings torch
-
-    found = _config(config)
-    _plan(found)
-    load_data(found)
-    return checked_object(found)
+    return actions.check(_config(config), _console(quiet=True))
 
 
 def run(
@@ -83,10 +68,8 @@ def run(
     Raises:
         RblaSecureError: The run is refused or has failed; what was saved stays.
     """
-    found = _config(config)
-    check_config(found)
-    folder = RunFolder.create(Path(out) if out is not None else new_folder("runs"), found)
-    return _work(folder, quiet=quiet)
+    folder = None if out is None else Path(out)
+    return actions.run(_config(config), _console(quiet=quiet), out=folder)
 
 
 def resume(folder: str | os.PathLike[str], *, quiet: bool = False) -> Summary:
@@ -99,7 +82,7 @@ def resume(folder: str | os.PathLike[str], *, quiet: bool = False) -> Summary:
     Raises:
         RblaSecureError: Its files differ from what its audit log holds, or the run has failed again.
     """
-    return _work(RunFolder.open(Path(folder)), quiet=quiet)
+    return actions.resume(Path(folder), _console(quiet=quiet))
 
 
 def account(target: Configured = None) -> dict[str, object]:
@@ -114,10 +97,10 @@ def account(target: Configured = None) -> dict[str, object]:
     Raises:
         RblaSecureError: The configuration is not sound, or a ledger is damaged.
     """
+    console = _console(quiet=True)
     if target is not None and not isinstance(target, Config) and Path(target).is_dir():
-        return spent(Path(target))[1]
-    plan = _plan(_config(target))
-    return tell_forecast(ConsoleReport(Console(quiet=True), plan.config), plan)
+        return actions.account(Path(target), console)
+    return actions.forecast(_config(target), console)
 
 
 def _config(given: Configured) -> Config:
@@ -126,19 +109,5 @@ def _config(given: Configured) -> Config:
     return load_config(None if given is None else Path(given))
 
 
-def _plan(config: Config) -> "Plan":
-    check_config(config)
-    from rbla_secure.job import planned  # noqa: PLC0415  # it brings torch
-
-    return planned(config)
-
-
-def _work(folder: RunFolder, *, quiet: bool) -> Summary:
-    try:
-        with ConsoleReport(Console(quiet=quiet, highlight=False), folder.config) as report:
-            report.begin(str(folder.path))
-            from rbla_secure.job import run_job  # noqa: PLC0415  # only once the folder is there, so that a kill finds it
-
-            return run_job(folder, report)
-    finally:
-        folder.close()
+def _console(*, quiet: bool) -> Console:
+    return Console(quiet=quiet, highlight=False)

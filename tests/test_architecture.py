@@ -234,6 +234,7 @@ ALLOWED: dict[str, set[str]] = {
     | VOCABULARY
     | BLOCKS,
     "rbla_secure.run_names": set(),
+    "rbla_secure.actions": {"rbla_secure"},
     "rbla_secure.api": {"rbla_secure", "protocols.errors"},
     "rbla_secure.job": {"rbla_secure"},
     "rbla_secure.frozen_base": {
@@ -293,6 +294,7 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.evaluation.privacy_audit.results",
         "rbla_secure.privacy.ledger",
         "rbla_secure.privacy.ledger_fields",
+        "rbla_secure.privacy.ledger_file",
         "rbla_secure.privacy.sample_ledger",
         "rbla_secure.privacy.lifetime_ledger",
     },
@@ -303,7 +305,12 @@ LIBRARIES: dict[str, set[str]] = {
         "rbla_secure.evaluation.statistics",
     },
     "tomli_w": {"rbla_secure.config"},
-    "rich": {"rbla_secure.api", "rbla_secure.report.console", "rbla_secure.cli.output"},
+    "rich": {
+        "rbla_secure.actions",
+        "rbla_secure.api",
+        "rbla_secure.report.console",
+        "rbla_secure.cli.output",
+    },
 }
 
 

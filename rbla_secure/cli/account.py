@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rbla_secure.cli.arguments import add_overrides
 from rbla_secure.cli.command import Command, Result
-from rbla_secure.cli.output import console, say
+from rbla_secure.cli.output import console
 from rbla_secure.errors import ConfigError
 
 
@@ -21,32 +21,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> Result:
+    from rbla_secure import actions
+
     if options.target is not None and options.target.is_dir():
-        return _spent(options)
+        if options.set:
+            raise ConfigError(
+                f"--set {options.set[0]} changes nothing that was spent: {options.target} is a folder of what was spent"
+            )
+        return actions.account(options.target, console(options))
     from rbla_secure.config import load_config
-    from rbla_secure.planning.checks import check_config
 
-    config = load_config(options.target, options.set)
-    check_config(config)
-    # torch takes seconds to import: only the forecast needs the shape of the base.
-    from rbla_secure.job import planned
-    from rbla_secure.report.account import tell_forecast
-    from rbla_secure.report.console import ConsoleReport
-
-    return tell_forecast(ConsoleReport(console(options), config), planned(config))
-
-
-def _spent(options: argparse.Namespace) -> Result:
-    """From the ledger of a run, or clients' budgets; read only, so that a run may be looked at while it goes on."""
-    from rbla_secure.report.account import spent
-
-    if options.set:
-        raise ConfigError(
-            f"--set {options.set[0]} changes nothing that was spent: {options.target} is a folder of what was spent"
-        )
-    lines, result = spent(options.target)
-    say(options, *lines)
-    return result
+    return actions.forecast(load_config(options.target, options.set), console(options))
 
 
 COMMAND = Command(

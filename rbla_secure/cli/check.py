@@ -8,23 +8,10 @@ from rbla_secure.cli.output import console
 
 
 def _run(options: argparse.Namespace) -> Result:
+    from rbla_secure import actions
     from rbla_secure.config import load_config
-    from rbla_secure.planning.checks import check_config
 
-    config = load_config(options.config, options.set)
-    check_config(config)
-    # What `run` would refuse is refused here: noise that no grid has room for, which takes the shape of the base, and data
-    # that are missing or too few. torch takes seconds to import: only once the configuration is sound.
-    from rbla_secure.job import planned
-    from rbla_secure.report.checked import checked_object, tell_checked
-    from rbla_secure.report.console import ConsoleReport
-    from rbla_secure.tasks.splits import load_data
-
-    planned(config)
-    load_data(config)
-    with ConsoleReport(console(options), config) as report:
-        tell_checked(report, config)
-    return checked_object(config)
+    return actions.check(load_config(options.config, options.set), console(options))
 
 
 COMMAND = Command(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from rbla_secure.cli.command import Command, Result
-from rbla_secure.cli.run import work
+from rbla_secure.cli.output import console
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,9 +12,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> Result:
-    from rbla_secure.run_folder.folder import RunFolder
+    from rbla_secure import actions
 
-    return work(RunFolder.open(options.folder), options)
+    return actions.resume(options.folder, console(options)).model_dump()
 
 
 COMMAND = Command(

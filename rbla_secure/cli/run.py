@@ -8,11 +8,9 @@ from rbla_secure.cli.arguments import add_configuration
 from rbla_secure.cli.command import Command, Result
 from rbla_secure.cli.output import console
 from rbla_secure.errors import ConfigError
-from rbla_secure.run_names import new_folder
 
 if TYPE_CHECKING:
     from rbla_secure.run_folder.budget_settings import Wanted
-    from rbla_secure.run_folder.folder import RunFolder
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,35 +40,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> Result:
+    from rbla_secure import actions
     from rbla_secure.config import load_config
-    from rbla_secure.planning.checks import check_config
-    from rbla_secure.run_folder.folder import RunFolder
 
     config = load_config(options.config, options.set)
-    check_config(config)
-    budgets = _budgets(options)
-    if budgets is not None:
-        # A run that a client refuses leaves no folder behind.
-        from rbla_secure.job import check_budgets
-
-        check_budgets(config, budgets)
-    folder = RunFolder.create(options.out or new_folder("runs"), config, budgets=budgets)
-    return work(folder, options)
-
-
-def work(folder: "RunFolder", options: argparse.Namespace) -> Result:
-    """Run the rounds that are left of a run folder, and give it back."""
-    try:
-        from rbla_secure.report.console import ConsoleReport
-
-        with ConsoleReport(console(options), folder.config) as report:
-            report.begin(str(folder.path))
-            # torch takes seconds to import: only once the folder is there, so that a kill finds it.
-            from rbla_secure.job import run_job
-
-            return run_job(folder, report).model_dump()
-    finally:
-        folder.close()
+    return actions.run(config, console(options), out=options.out, budgets=_budgets(options)).model_dump()
 
 
 def _budgets(options: argparse.Namespace) -> "Wanted | None":

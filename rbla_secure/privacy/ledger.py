@@ -1,26 +1,21 @@
 """privacy.json: what privacy a run has spent, written down before it is spent.
 
-The file is one JSON object: the terms of the claim and a list of entries. An attempt at a round has one of what its sums show,
-over those whose noise is in them, and where the server reads single uploads, which it does before anybody knows who will
-drop out, one of these first. The file only grows, and each entry is on the disk before anything that it counts is shown, so
-that a crash can make the ledger count too much and never too little. Epsilon is that of the client that took part most,
-against one observer of four, of which some know noise that is in the sums.
+How it is kept is said in `ledger_file.py`. An attempt at a round has one entry of what its sums show, over those whose noise is
+in them, and where the server reads single uploads, which it does before anybody knows who will drop out, one of these first.
+Epsilon is that of the client that took part most, against one observer of four, of which some know noise that is in the sums.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Literal, Self, final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from rbla_secure.atomic_files import write_atomic
 from rbla_secure.config.choices import Adjacency, Mechanism
-from rbla_secure.errors import BudgetError, PrivacyError
+from rbla_secure.errors import BudgetError
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger_fields import (
-    FORMAT,
     Clients,
     Delta,
     Figure,
@@ -30,10 +25,8 @@ from rbla_secure.privacy.ledger_fields import (
     SampleRate,
     Slack,
     TotalVariation,
-    accounted,
-    unreadable,
 )
-from rbla_secure.privacy.ledger_state import LedgerState, OpenSession, check_state
+from rbla_secure.privacy.ledger_file import Contents, RunLedger
 from rbla_secure.privacy.noise import NOTHING, Release
 
 FILE = "privacy.json"
@@ -188,107 +181,16 @@ class Entry(Record):
                 return self.coalition
 
 
-class _File(Record):
+class _Contents(Contents[Terms, Entry]):
     format: Literal[2]
-    terms: Terms
-    entries: tuple[Entry, ...]
 
 
 @final
-class Ledger:
-    """The ledger of one run, in its folder."""
+class Ledger(RunLedger[Terms, Entry]):
+    """The ledger of one run at client level."""
 
-    def __init__(self, path: Path, terms: Terms, entries: Iterable[Entry] = ()) -> None:
-        self._path = path
-        self.terms = terms
-        self._entries = list(entries)
-
-    @classmethod
-    def open(
-        cls,
-        folder: Path,
-        terms: Terms,
-        *,
-        spent: Collection[tuple[int, Shown]] = (),
-        known: LedgerState | None = None,
-        about: OpenSession | None = None,
-    ) -> Self:
-        """The ledger of a run folder; a new one only for a run that has not revealed anything.
-
-        Args:
-            folder: Of the run.
-            terms: That the ledger must have been opened with.
-            spent: Rounds whose results are in the folder, and what they have shown, each of which must be in the ledger.
-            known: What the audit log holds of the ledger; None if nothing.
-            about: The session that the one entry which the log does not hold may be of; None if there is none.
-
-        Raises:
-            PrivacyError: The ledger is missing, damaged, of other terms, lacks a round, or is not the one that is known.
-        """
-        path = folder / FILE
-        found = cls.read(folder) if path.exists() else None
-        check_state(path, found, known=known, about=about)
-        ledger = found or cls(path, terms)
-        if ledger.terms != terms:
-            raise PrivacyError(
-                f"{path} was opened under other terms: restore config.toml, run.json or the ledger"
-            )
-        if missing := set(spent) - {(entry.round, entry.shown) for entry in ledger.entries}:
-            number, shown = min(missing)
-            raise PrivacyError(
-                f"{path} lacks the {shown} of round {number}, whose result is here: spent privacy would be forgotten"
-            )
-        return ledger
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The ledger of a run folder, to look at: every byte of it is as :meth:`record` writes it.
-
-        Raises:
-            PrivacyError: It is missing, damaged, or in another spelling.
-        """
-        path = folder / FILE
-        try:
-            data = path.read_bytes()
-            file = _File.model_validate_json(data)
-        except OSError as error:
-            raise PrivacyError(f"{path} cannot be read: {error.strerror}") from None
-        except ValidationError:
-            raise unreadable(path, data) from None
-        ledger = cls(path, file.terms, file.entries)
-        if data != ledger._text(ledger.entries).encode():
-            raise PrivacyError(
-                f"{path} is not spelt as a run writes it, so something in it may be read otherwise: restore it from a copy"
-            )
-        return ledger
-
-    @property
-    def entries(self) -> Sequence[Entry]:
-        """Every attempt so far."""
-        return tuple(self._entries)
-
-    def state_after(self, count: int) -> LedgerState:
-        """What is to be known of its first entries."""
-        return LedgerState.of(self._text(self._entries[:count]), count)
-
-    def _text(self, entries: Sequence[Entry]) -> str:
-        return _File(format=FORMAT, terms=self.terms, entries=tuple(entries)).model_dump_json(indent=1) + "\n"
-
-    def record(self, entry: Entry) -> LedgerState:
-        """Write an attempt down; when this returns, it is on the disk.
-
-        Returns:
-            The state of the ledger, for the audit log.
-
-        Raises:
-            BudgetError: It would exceed the budget; the ledger is unchanged, and the caller must not reveal.
-        """
-        self.check(entry)
-        entries = (*self._entries, entry)
-        text = self._text(entries)
-        write_atomic(self._path, text.encode())
-        self._entries.append(entry)
-        return LedgerState.of(text, len(entries))
+    _contents = _Contents
+    _file = FILE
 
     def check(self, entry: Entry, *others: Entry) -> None:
         """Refuse an attempt that would exceed the budget with its entry, or all of them.
@@ -313,21 +215,15 @@ class Ledger:
         """
         return self._epsilon(self._entries, observer) if observer in self.terms.claimed else math.inf
 
+    @classmethod
+    def _named(cls, round_number: int, kind: str) -> str:
+        return f"the {kind} of round {round_number}"
+
     def _epsilon(self, entries: Sequence[Entry], observer: Observer) -> float:
         # The library takes a second to import: only where there is something to account for.
         from rbla_secure.privacy.accounting import epsilon  # noqa: PLC0415
 
-        clients = {client for entry in entries for client in entry.clients}
-        histories = {
-            tuple(
-                spent
-                for entry in entries
-                if client in entry.clients and (spent := entry.spent(observer)) is not None
-            )
-            for client in clients
-        }
-        with accounted(self._path):
-            return max(
-                (epsilon([spent.release() for spent in history], self.terms.delta) for history in histories),
-                default=0.0,
-            )
+        def composed(history: Sequence[Spent], delta: float) -> float:
+            return epsilon([spent.release() for spent in history], delta)
+
+        return self._most_of_a_client(entries, lambda entry: entry.spent(observer), composed)

@@ -85,8 +85,8 @@ class Counted(Protocol):
     def entries(self) -> Sequence[Attempted]:
         """Every attempt so far."""
 
-    def state_after(self, count: int) -> LedgerState:
-        """Its state after so many entries."""
+    def state(self, count: int | None = None) -> LedgerState:
+        """Its state after so many entries; after all by default."""
 
 
 def check_state(
@@ -113,7 +113,7 @@ def check_state(
         )
     if ledger is None:
         return
-    if known is not None and ledger.state_after(entries) != known:
+    if known is not None and ledger.state(entries) != known:
         raise PrivacyError(
             f"{path}: its terms or its first {entries} entries are not those that events.jsonl holds; restore it from a copy"
         )

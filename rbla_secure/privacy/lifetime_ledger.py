@@ -21,12 +21,10 @@ A round without noise of a level, or with noise that follows from a seed, spends
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Final, Literal, Self, final
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from rbla_secure.errors import PrivacyError
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.ledger import Spent
 from rbla_secure.privacy.ledger_fields import (
@@ -41,7 +39,7 @@ from rbla_secure.privacy.ledger_fields import (
     TotalVariation,
     accounted,
 )
-from rbla_secure.privacy.ledger_state import LedgerState
+from rbla_secure.privacy.ledger_file import Contents, LedgerFile
 from rbla_secure.privacy.noise import Release
 
 LABEL_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -106,9 +104,8 @@ class Participation(Record):
     samples: Stepped
 
 
-class _File(Record):
+class _Contents(Contents[LifetimeTerms, Participation]):
     format: Literal[1]
-    terms: LifetimeTerms
     entries: Annotated[tuple[Participation, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -119,55 +116,16 @@ class _File(Record):
 
 
 @final
-class LifetimeLedger:
-    """One ledger in memory; `budget_folder.py` in rbla_secure/federation keeps it on the disk.
+class LifetimeLedger(LedgerFile[LifetimeTerms, Participation]):
+    """One ledger in memory; `budget_folder.py` in rbla_secure/federation keeps it on the disk."""
 
-    Args:
-        path: Of its file, for messages.
-        terms: Of its first entry.
-        entries: So far.
-    """
-
-    def __init__(self, path: Path, terms: LifetimeTerms, entries: Iterable[Participation] = ()) -> None:
-        self.path = path
-        self.terms = terms
-        self._entries = list(entries)
-
-    @classmethod
-    def parse(cls, path: Path, data: bytes) -> Self:
-        """The ledger that a file holds: every byte of it is as :meth:`text` spells it.
-
-        Raises:
-            PrivacyError: It is damaged or in another spelling.
-        """
-        try:
-            file = _File.model_validate_json(data)
-        except ValidationError:
-            raise PrivacyError(f"{path} is damaged: restore it from a copy") from None
-        ledger = cls(path, file.terms, file.entries)
-        if data != ledger.text().encode():
-            raise PrivacyError(
-                f"{path} is not spelt as a client writes it, so something in it may be read otherwise: restore it from a copy"
-            )
-        return ledger
-
-    @property
-    def entries(self) -> Sequence[Participation]:
-        """Every attempt so far, over all runs."""
-        return tuple(self._entries)
+    _contents = _Contents
+    _format = 1
+    _writer = "a client"
 
     def rounds_of(self, run: str) -> set[int]:
         """The rounds of a run, named by its identity in hex, that have an entry."""
         return {entry.round for entry in self._entries if entry.run == run}
-
-    def text(self, *more: Participation) -> str:
-        """Its spelling with further entries."""
-        return _spelt(self.terms, [*self._entries, *more])
-
-    def state(self, count: int | None = None) -> LedgerState:
-        """What is to be known of its first entries; of all by default."""
-        entries = self._entries[:count]
-        return LedgerState.of(_spelt(self.terms, entries), len(entries))
 
     def append(self, entry: Participation) -> None:
         """Take an entry that is on the disk."""
@@ -248,9 +206,3 @@ class LifetimeLedger:
         history = [SampledSteps(**entry.samples.model_dump()) for entry in entries]
         with accounted(self.path):
             return epsilon_of_steps(history, self.terms.delta)
-
-
-def _spelt(terms: LifetimeTerms, entries: Iterable[Participation]) -> str:
-    # Without validation: a ledger without entries is never written, and has a state all the same.
-    file = _File.model_construct(format=1, terms=terms, entries=tuple(entries))
-    return file.model_dump_json(indent=1) + "\n"

@@ -7,10 +7,9 @@ closed here, each by a line with a test that fails without it:
   zero then flips: the presence of one example changes the gradients of others by more than any noise is scaled for. So each
   example is computed in a batch of its own, and its gradient has the same bits whoever else is there. Nothing can mix
   examples either (batch normalisation, padding), and whatever has an ordinary backward pass can be trained.
-* The whole model is in evaluation mode, and torch's random numbers begin anew for every example. After each one buffers,
-  trained values and the attributes of modules are put back as they were: contents, storage, graphs that an in-place write has tied to
-  them, which are trained, which are there at all (observers of quantization, look-ups that renormalize, running maxima).
-  A model that computes a made-up example differently the second time keeps a state elsewhere, and is refused; so are tables
+* The whole model is in evaluation mode, and torch's random numbers begin anew for every example. After each one whatever can be
+  reached from the model is put back as it was (`kept_model.py`): modules, containers, and tensors with their content, memory, graph
+  and hooks, but for the content of frozen values (observers of quantization, look-ups that renormalize, running maxima). A model that computes a made-up example differently the second time keeps a state elsewhere, and is refused; so are tables
   that a look-up renormalizes (`max_norm`), trained or not.
 * The divisor of a step is public. Noise of integers divided by a client's own count lies on a grid that tells the count.
 * An empty Poisson batch is a step like any other: noise alone. Nothing is made up to fill it.
@@ -20,8 +19,8 @@ closed here, each by a line with a test that fails without it:
 * The sampling rate is used as it is: batches are drawn by it, not by whole numbers.
 * An optimizer that holds other parameters than the model's (a copy, a moved model) is refused.
 
-Not covered: how long training takes, which grows with the batches; and what `kept_model.py` says is not put back, which a made-up
-example does not show. None of the product's models does any of it.
+Not covered: how long training takes, which grows with the batches; and the few things that `kept_model.py` names as not put back,
+which a made-up example does not show. None of the product's models does any of them.
 """
 
 import logging
@@ -67,8 +66,8 @@ def train_privately(
 ) -> None:
     """Take a round's steps of DP-SGD. Run by the client.
 
-    Whether it raises depends on the model and the made-up example alone, but for the models named in `kept_model.py`. Examples that cannot be computed are counted in
-    the client's own log and nowhere else.
+    Whether it raises depends on the model and the made-up example alone, but for the two cases named in `kept_model.py`. Examples
+    that cannot be computed are counted in the client's own log and nowhere else.
 
     Args:
         model: On the CPU. Its trained values are those that require gradients. Left in evaluation mode.
@@ -212,15 +211,15 @@ def _said_of(error: BaseException) -> str:
 
 
 def _check_putting_back(model: nn.Module, values: Sequence[nn.Parameter]) -> None:
-    """Refuse a model that could not be put back after an example (buffers that share memory with themselves, scripted modules)."""
+    """Refuse a model that could not be put back after an example (scripted modules, tensors that have no memory of their own)."""
     try:
         KeptModel(model, values).put_back()
     except PrivacyError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever torch raises, it is said in one way
         raise PrivacyError(
-            f"the model cannot be put back as it was after an example ({_said_of(error)}): a buffer that cannot be written to must be "
-            "copied, .clone() or .contiguous()"
+            f"the model cannot be put back as it was after an example ({_said_of(error)}): its tensors must lie in "
+            "the CPU's memory, dense or of the layout sparse_coo"
         ) from None
 
 

@@ -290,7 +290,7 @@ class RunFolder:
         ledgers = check_ledgers(self.path, self.config, self.history)
         self.drop_left_over()
         grown = [
-            of_spending(None, name, ledger.state_after(len(ledger.entries)))
+            of_spending(None, name, ledger.state())
             for name, ledger in zip((FILE, SAMPLES_FILE), ledgers, strict=True)
             if ledger is not None and len(ledger.entries) > self._entries_known(name)
         ]

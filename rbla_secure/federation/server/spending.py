@@ -19,7 +19,7 @@ from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Shown, Terms
 from rbla_secure.privacy.ledger_state import not_believed
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
-from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
+from rbla_secure.privacy.sample_ledger import TRAINING, SampleLedger, SampleTerms, Trained
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.run_folder.audit_log import AuditLog
 from rbla_secure.run_folder.folder import Progress, RunFolder
@@ -167,7 +167,7 @@ class SampleSpending(SilentObserver):
         """
         if plan.sample_level is None:
             return None
-        trained = [record.round for record in progress.records if record.survivors]
+        trained = [(record.round, TRAINING) for record in progress.records if record.survivors]
         config = plan.config
         terms = SampleTerms(
             run=folder.run_id.hex(),
@@ -177,7 +177,7 @@ class SampleSpending(SilentObserver):
         )
         about = folder.history.about_to_reveal(plan.config.rounds)
         known = folder.history.ledgers.get(SAMPLES_FILE)
-        ledger = SampleLedger.open(folder.path, terms, trained_rounds=trained, known=known, about=about)
+        ledger = SampleLedger.open(folder.path, terms, spent=trained, known=known, about=about)
         spending = cls(plan.sample_level, ledger, folder.log)
         entries = known.entries if known is not None else 0
         for entry in ledger.entries[entries:]:

@@ -58,7 +58,7 @@ def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
         ledger.record(entry)
 
     again = Ledger.open(
-        tmp_path, make_terms(), spent=[(1, Shown.SUMS), (2, Shown.SUMS)], known=ledger.state_after(2)
+        tmp_path, make_terms(), spent=[(1, Shown.SUMS), (2, Shown.SUMS)], known=ledger.state(2)
     )
 
     assert list(again.entries) == entries

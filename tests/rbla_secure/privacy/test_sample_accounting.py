@@ -17,7 +17,7 @@ from rbla_secure.planning.budget import planned_steps
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps, noise_multiplier_of_steps
 from rbla_secure.privacy.discrete_gaussian import TOTAL_VARIATION, discrete_gaussian
 from rbla_secure.privacy.noise import SMOOTHING_SLACK
-from rbla_secure.privacy.sample_ledger import FILE, SampleLedger, SampleTerms, Trained
+from rbla_secure.privacy.sample_ledger import FILE, TRAINING, SampleLedger, SampleTerms, Trained
 from rbla_secure.privacy.sampled_gaussian import MOST_VALUES, SampledGaussian
 from tests.support import privacy_loss
 from tests.support.federations import make_config
@@ -204,10 +204,10 @@ def test_a_budget_stops_training_and_changes_nothing(tmp_path: Path) -> None:
 def test_a_ledger_that_forgets_is_refused(tmp_path: Path) -> None:
     """Lost, damaged, of another run, or without a round whose result is there."""
     with pytest.raises(PrivacyError, match="lacks round 1, whose result is here"):
-        SampleLedger.open(tmp_path, terms(), trained_rounds=[1])
+        SampleLedger.open(tmp_path, terms(), spent=[(1, TRAINING)])
     known = SampleLedger.open(tmp_path, terms()).record(entry(1, "a"))
     with pytest.raises(PrivacyError, match="lacks round 2"):
-        SampleLedger.open(tmp_path, terms(), trained_rounds=[1, 2], known=known)
+        SampleLedger.open(tmp_path, terms(), spent=[(1, TRAINING), (2, TRAINING)], known=known)
     with pytest.raises(PrivacyError, match="opened under other terms"):
         SampleLedger.open(tmp_path, terms(delta=1e-6), known=known)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-3])
