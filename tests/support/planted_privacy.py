@@ -36,6 +36,7 @@ from rbla_secure.privacy.ledger import Observer, Shown
 from rbla_secure.privacy.noise import CorrelatedNoise, GaussianMechanism
 from rbla_secure.privacy.noise.banded_matrix import BandedMatrixGaussian, MatrixNoise
 from rbla_secure.privacy.noise.distributed import DistributedDiscreteGaussian
+from rbla_secure.privacy.noise.server_noise import ServerGaussian
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.tasks import configured_training
 from tests.support.single_examples import Loss, in_one_batch
@@ -81,12 +82,12 @@ def everybody_is_counted(patch: pytest.MonkeyPatch) -> None:
 
 def lowest_band_has_no_noise(patch: pytest.MonkeyPatch) -> None:
     """A server that forgets one band, in which every client has a part."""
-    honest = releases._with_noise
+    honest = ServerGaussian.open
 
-    def careless(opened: Any, *arguments: Any, **others: Any) -> Any:
-        return {**honest(opened, *arguments, **others), 0: opened[0]}
+    def careless(self: ServerGaussian, sums: Any, *arguments: Any, **others: Any) -> Any:
+        return {**honest(self, sums, *arguments, **others), 0: sums[0]}
 
-    patch.setattr(releases, "_with_noise", careless)
+    patch.setattr(ServerGaussian, "open", careless)
 
 
 def examples_in_one_batch(patch: pytest.MonkeyPatch) -> None:

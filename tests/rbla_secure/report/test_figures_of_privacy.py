@@ -315,4 +315,4 @@ def test_no_figure_of_privacy_is_formatted_elsewhere() -> None:
     }
 
     assert FORMATTED.search('f"epsilon {found.epsilon:.3f}"')
-    assert found == {"forecast.py: {left:.3f}"}  # a share of noise
+    assert found == {"banded_matrix.py: {left:.3f}"}  # a share of noise
