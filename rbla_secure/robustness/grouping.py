@@ -17,7 +17,6 @@ whole sum times sqrt(g / n).
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -121,11 +120,6 @@ def check_groups(groups: Sequence[Group], bands: Sequence[Band], *, f: int, priv
 def largest_group_size(holders: int, f: int) -> int:
     """The largest g with 2 f < floor(holders / g); 0 if there is none. With f = 0 all holders are one group."""
     return holders // (2 * f + 1)
-
-
-def observed_multiplier(noise_multiplier: float, *, group: int, clients: int) -> float:
-    """The noise multiplier of what the server sees: that of the sum over all clients, times sqrt(group / clients)."""
-    return noise_multiplier * math.sqrt(group / clients)
 
 
 def _digest(seed: bytes, client: str) -> bytes:

@@ -7,7 +7,6 @@ middle of the image, where digits have ink and honest clients move all weights. 
 deals the quarters of a trigger to the attackers, so that no client ever trains on the whole; at test time the whole is stamped.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +30,6 @@ _SCATTER_SEED = 3
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-# images of shape (n, 784) -> classes of shape (n,)
-Predict = Callable[[Images], Labels]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,12 +147,6 @@ def triggered(held_out: LabelledImages, trigger: Trigger) -> LabelledImages:
     return LabelledImages(
         images=stamp(others.images, trigger), labels=np.full(len(others), trigger.target, dtype=np.int64)
     )
-
-
-def attack_success(predict: Predict, held_out: LabelledImages, trigger: Trigger) -> float:
-    """The share of held-out examples of other classes that are classified as the target once they are stamped."""
-    examples = triggered(held_out, trigger)
-    return float(np.mean(predict(examples.images) == examples.labels))
 
 
 def _scattered() -> npt.NDArray[np.int64]:

@@ -13,7 +13,6 @@ from rbla_secure.robustness.grouping import (
     check_groups,
     draw_groups,
     largest_group_size,
-    observed_multiplier,
     weak_bands,
 )
 from tests.support.filtered import names
@@ -153,7 +152,3 @@ def test_the_largest_group_size(holders: int, f: int, expected: int) -> None:
     if expected:
         assert 2 * f < holders // expected
     assert 2 * f >= holders // (expected + 1)
-
-
-def test_a_group_hides_in_less_noise() -> None:
-    assert observed_multiplier(1.0, group=10, clients=40) == pytest.approx(0.5)
