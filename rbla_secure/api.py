@@ -60,7 +60,8 @@ def run(
     Args:
         config: What to run.
         out: The run folder; by default ``runs/TIME-PROCESS``.
-        quiet: Whether nothing is printed. Otherwise rounds are told as they end, with a progress bar on a terminal or in a notebook.
+        quiet: Whether nothing is printed. Otherwise rounds are printed as they end: on a terminal with a progress bar, in a notebook
+            as plain text.
 
     Returns:
         What ``rbla-secure run --json`` prints; the folder's ``adapter/`` loads with PEFT.
@@ -110,4 +111,10 @@ def _config(given: Configured) -> Config:
 
 
 def _console(*, quiet: bool) -> Console:
-    return Console(quiet=quiet, highlight=False)
+    console = Console(quiet=quiet, highlight=False)
+    if not console.is_jupyter:
+        return console
+    # A notebook gets one stream of plain text: otherwise every line is an output of its own, and tables have escape codes.
+    return Console(
+        quiet=quiet, highlight=False, force_jupyter=False, force_terminal=False, width=console.width
+    )

@@ -1,7 +1,7 @@
 """What a measured attack is worth: areas under the curve, shares and means, each with its confidence interval.
 
 Examples of one client are shown in one view and stand or fall together. So intervals over examples resample whole
-clients (cluster bootstrap); DeLong's interval is for scores that are independent.
+clients (cluster bootstrap).
 """
 
 import math
@@ -52,26 +52,6 @@ def auc(positives: Scores, negatives: Scores) -> float:
     ranks = stats.rankdata(np.concatenate([positives, negatives]))
     above = float(ranks[: len(positives)].sum()) - len(positives) * (len(positives) + 1) / 2
     return above / (len(positives) * len(negatives))
-
-
-def auc_delong(positives: Scores, negatives: Scores) -> Estimate:
-    """The area with DeLong's interval, cut to [0, 1] (DeLong, DeLong, Clarke-Pearson 1988, Biometrics 44).
-
-    Its variance is that of the placements: the share of negatives below each positive, and of positives above each
-    negative (Sun and Xu 2014, IEEE SPL 21, from ranks).
-
-    Raises:
-        DataError: Fewer than two on one of the sides, or a score is not finite.
-    """
-    _check(positives, negatives, least=2)
-    m, n = len(positives), len(negatives)
-    ranks = stats.rankdata(np.concatenate([positives, negatives]))
-    of_positives = (ranks[:m] - stats.rankdata(positives)) / n
-    of_negatives = 1 - (ranks[m:] - stats.rankdata(negatives)) / m
-    value = float(of_positives.mean())
-    deviation = math.sqrt(float(of_positives.var(ddof=1)) / m + float(of_negatives.var(ddof=1)) / n)
-    reach = float(stats.norm.isf((1 - CONFIDENCE) / 2)) * deviation
-    return Estimate(value=value, low=max(0.0, value - reach), high=min(1.0, value + reach), count=m + n)
 
 
 def auc_by_client(positives: Sequence[Scores], negatives: Sequence[Scores], *, seed: int) -> Estimate:
@@ -154,8 +134,8 @@ def proportion(successes: int, trials: int) -> Estimate:
     return Estimate(value=successes / trials, low=low, high=high, count=trials)
 
 
-def _check(positives: Scores, negatives: Scores, *, least: int = 1) -> None:
-    if min(len(positives), len(negatives)) < least:
-        raise DataError(f"{len(positives)} and {len(negatives)} scores must be at least {least} each")
+def _check(positives: Scores, negatives: Scores) -> None:
+    if not (len(positives) and len(negatives)):
+        raise DataError(f"{len(positives)} and {len(negatives)} scores must be at least 1 each")
     if not (np.isfinite(positives).all() and np.isfinite(negatives).all()):
         raise DataError("scores must be finite")

@@ -82,6 +82,23 @@ def test_rounds_are_told_unless_it_is_quiet(
     assert "round 1/1" in capsys.readouterr().out
 
 
+def test_a_notebook_gets_one_stream_of_plain_text(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich would make every line an output of its own there, with escape codes in tables."""
+    displayed: list[object] = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *parts: displayed.append(parts))
+
+    rbla_secure.run(rbla_secure.load_config(None, overrides(images, rounds=1)), out=tmp_path / "run")
+
+    told = capsys.readouterr().out
+    assert displayed == []
+    assert "round 1/1" in told
+    assert "what each party learned" in told
+    assert "\x1b" not in told
+
+
 def test_an_interrupted_run_is_closed_and_goes_on(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
