@@ -62,9 +62,9 @@ def check(config: Configured = None) -> dict[str, object]:
     from rbla_secure.tasks.splits import load_data  # noqa: PLC0415  # it brings torch
 
     found = _config(config)
-    _plan(found)
+    plan = _plan(found)
     load_data(found)
-    return checked_object(found)
+    return checked_object(plan.promises)
 
 
 def run(

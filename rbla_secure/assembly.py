@@ -14,8 +14,8 @@ from rbla_secure.evaluation.poisoning.triggers import corner_patches, most_drawn
 from rbla_secure.federation.server.defence import Reference
 from rbla_secure.federation.server.step_checks import Guard, PublicTests, wants_checks
 from rbla_secure.lora.adapter import Adapter
+from rbla_secure.planning.parameters import sample_level
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import sample_level
 from rbla_secure.privacy.sample_level import train_privately
 from rbla_secure.seeding import derive_key, derive_seed
 from rbla_secure.tasks.datasets import LabelledImages

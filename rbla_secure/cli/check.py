@@ -12,7 +12,7 @@ def _run(options: argparse.Namespace) -> Result:
     from rbla_secure.planning.checks import check_config
 
     config = load_config(options.config, options.set)
-    check_config(config)
+    promises = check_config(config)
     # What `run` would refuse is refused here: noise that no grid has room for, which takes the shape of the base, and data
     # that are missing or too few. torch takes seconds to import: only once the configuration is sound.
     from rbla_secure.job import planned
@@ -23,8 +23,8 @@ def _run(options: argparse.Namespace) -> Result:
     planned(config)
     load_data(config)
     with ConsoleReport(console(options), config) as report:
-        tell_checked(report, config)
-    return checked_object(config)
+        tell_checked(report, promises)
+    return checked_object(promises)
 
 
 COMMAND = Command(

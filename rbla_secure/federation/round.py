@@ -31,7 +31,6 @@ from rbla_secure.lora.average import (
     zero_pad_average,
 )
 from rbla_secure.lora.bands import spread
-from rbla_secure.planning.noise import shown, shows_at_once
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.banded_matrix import MatrixNoise
 from rbla_secure.privacy.ledger import Shown
@@ -124,7 +123,7 @@ def run_round(
     stages = conversation.stages
     rest = stages[stages.index(conversation.input_stage) :]
     riding = _before_input(upcoming) if upcoming is not None else ()
-    at_once = [part for part in shown(plan.config) if shows_at_once(plan.config, part)]
+    at_once = [part for part in plan.promises.shown if part in plan.promises.shown_at_once]
     for part in at_once:
         before_reveal(part, conversation.session.members)
     told = Shown.SUMS in at_once

@@ -54,7 +54,6 @@ from rbla_secure.config import RobustnessConfig
 from rbla_secure.config.choices import AcrossRule, FilterName, PreStepName
 from rbla_secure.planning.filter_options import options
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import band_buckets, band_groups, bands_and_holders, row_quorum
 
 # Rounds of a check of public accuracy whose adapters are remembered; the best of them is what a new one is compared with.
 WINDOW = 3
@@ -156,7 +155,7 @@ def over_rounds(each: float, size: float, *, rounds: int) -> float:
 
 
 def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> AverageLimits:
-    signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), int(plan.columns.sum())
+    signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), plan.width
     coordinate = plan.quantizer.bound / plan.least_weight
     # Under secret draws everybody may be drawn, and is divided by as many as are expected to be.
     signal, coordinate = (
@@ -182,15 +181,15 @@ def _limits(plan: Plan, clip_norm: float, *, stretch: float, overlap: float) -> 
 def _overlap(plan: Plan) -> float:
     """K: how many times C^2 the squares of all bands can add up to."""
     config, wanted = plan.config, plan.config.robustness
-    least, quorum = plan.least_weight, row_quorum(config)
+    bands, least, quorum = plan.promises.bands, plan.least_weight, plan.promises.row_quorum
     if plan.grouped:
-        voters = [len(sizes) for _, sizes in band_groups(config)]
+        voters = [len(each.groups) for each in bands]
         least, quorum = 1.0, 2 * wanted.f + 1
     elif wanted.pre_step is PreStepName.BUCKETING:
-        voters = [count for _, count in band_buckets(config)]
+        voters = [each.voters for each in bands]
         least, quorum = least / wanted.bucket_size, config.min_holders
     else:
-        voters = [count for _, count in bands_and_holders(config)]
+        voters = [each.holders for each in bands]
         # A filter may keep fewer than the quorum that was there.
         quorum = quorum if wanted.filter is FilterName.NONE else config.min_holders
     voters = voters[: len(plan.bands_that_open)]
@@ -226,18 +225,18 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     unit = mechanism.share_std(index) / plan.quantizer.scale
     if plan.grouped:
         return unit / math.sqrt(plan.config.min_holders)
-    quorum = row_quorum(plan.config)
+    quorum, holders = plan.promises.row_quorum, plan.promises.bands[index].holders
     if mechanism.by_server:
         # Under secret draws what is divided by is fixed, and can be below the quorum.
-        least = min(quorum, plan.config.privacy.sample_rate * bands_and_holders(plan.config)[index][1])
+        least = min(quorum, plan.config.privacy.sample_rate * holders)
         return mechanism.released_std(index, plan.config.rounds) / plan.quantizer.scale / least
-    _, holders = bands_and_holders(plan.config)[index]
     return unit * math.sqrt(quorum + mechanism.bands[index].uploaders - holders) / quorum
 
 
 def _noise_norm(plan: Plan, clip_norm: float) -> float:
     """Of the noise over all bands together, at its largest."""
-    width = int(plan.columns.sum())
-    stds = [(band.height * width, _noise_std(plan, band.index, clip_norm)) for band in plan.bands_that_open]
+    stds = [
+        (band.height * plan.width, _noise_std(plan, band.index, clip_norm)) for band in plan.bands_that_open
+    ]
     spread = math.sqrt(sum(length * std**2 for length, std in stds))
     return spread + max((std for _, std in stds), default=0.0) * math.sqrt(2 * _TAIL)

@@ -6,10 +6,7 @@ from typing import NamedTuple
 from protocols.homomorphic.screening.screening import Release
 from protocols.profiles import Adversary
 from rbla_secure.config.choices import Rest, Upload
-from rbla_secure.planning.cohort import cohort_size
-from rbla_secure.planning.noise_settings import whoever_is_there
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import masking_profile, row_quorum, threshold
 from rbla_secure.run_folder.records import RoundRecord
 
 
@@ -71,7 +68,7 @@ def _opened(plan: Plan, record: RoundRecord) -> list[int]:
 
 def _least(plan: Plan) -> int:
     """The fewest clients over which honest parties open a sum."""
-    return plan.config.min_holders if plan.grouped else row_quorum(plan.config)
+    return plan.config.min_holders if plan.grouped else plan.promises.row_quorum
 
 
 def _removed(plan: Plan) -> str:
@@ -139,14 +136,14 @@ def _collusion(plan: Plan, smallest: int) -> Learned:
 
     A server that lies may have chosen whom a sum is over, as long as they are enough for the band's quorum.
     """
-    config, profile = plan.config, masking_profile(plan.config)
+    promises, profile = plan.promises, plan.promises.profile
     if profile.adversary is Adversary.MALICIOUS:
-        colluders = profile.corrupt(sum(map(cohort_size, config.tiers.values())))
+        colluders = profile.corrupt(promises.members)
         party = f"malicious server with up to {colluders} clients"
         what = "one sum a group" if plan.grouped else "one sum a band"
         smallest = min(smallest, _least(plan))
     else:
-        colluders = threshold(config) - 1
+        colluders = promises.threshold - 1
         party, what = f"server with up to {colluders} clients", "the same sums"
     rest, part = smallest - colluders, "group" if plan.grouped else "band"
     saw = f"{what} less their own parts: of the thinnest {part} the sum of {rest} other clients"
@@ -164,7 +161,7 @@ def _client(plan: Plan) -> Learned:
     )
     return Learned(
         "each client",
-        f"{model}; {'the roster' if whoever_is_there(plan.config) else 'who took part'}",
+        f"{model}; {'the roster' if plan.promises.whoever_is_there else 'who took part'}",
         "every other client's update, weight and examples",
     )
 
@@ -174,7 +171,7 @@ def _reader_hidden(plan: Plan) -> str:
         return "everything of a single client; no noise was added, so the adapter itself may tell of its training data"
     if plan.config.privacy.simulation:
         return "nothing: the noise follows from the seed, which the configuration tells"
-    if whoever_is_there(plan.config):
+    if plan.promises.whoever_is_there:
         return "nothing of who answered, which metrics and events name: the epsilon of privacy.json is about the adapters alone"
     return "what one client contributed, up to the epsilon of privacy.json"
 

@@ -26,7 +26,6 @@ from rbla_secure.federation.server import session_server as conversations
 from rbla_secure.federation.server.session_server import Conversation, Turn, hold
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
-from rbla_secure.planning import plan as plans
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, build_mlp
@@ -34,6 +33,7 @@ from rbla_secure.tasks.datasets import PIXELS, LabelledImages
 from rbla_secure.tasks.training import LocalTrainer
 from tests.support.federations import RUN, InMemory, make_config
 from tests.support.identities import client_sum, server_sum
+from tests.support.planted_promises import promise_instead
 
 torch.set_num_threads(1)
 
@@ -161,7 +161,7 @@ def believe_anything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def clip_all_bands_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parties that shorten, round and refuse an update as a whole, also where its bands were trained in turns."""
-    monkeypatch.setattr(plans, "bands_alone", lambda _config: False)
+    promise_instead(monkeypatch, bands_alone=False)
 
 
 def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,4 +176,4 @@ def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def count_all_ranks_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans without classes of view."""
-    monkeypatch.setattr(plans, "class_quorum", lambda _config: 0)
+    promise_instead(monkeypatch, class_quorum=0)

@@ -28,16 +28,8 @@ from functools import partial
 from typing import final
 
 from protocols.session import ClientId
-from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise import EXPOSED, claimed, views
-from rbla_secure.planning.opening import class_quorum
+from rbla_secure.planning.noise import EXPOSED, views
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import (
-    band_groups,
-    members_per_round,
-    row_quorum,
-    threshold,
-)
 from rbla_secure.privacy.accounting import SampledSteps
 from rbla_secure.privacy.noise import NOTHING, GaussianMechanism, Release
 
@@ -80,10 +72,9 @@ def cost_of_round(plan: Plan, client: ClientId, mechanism: GaussianMechanism | N
 
 def fewest(plan: Plan, client: ClientId) -> Mapping[int, int]:
     """By band that a client holds and that may open: over how few uploaders, whatever the server does."""
-    config = plan.config
     if plan.grouped:
-        return {band.index: config.min_holders for band in plan.held_bands(client)}
-    quorum, absent = row_quorum(config), members_per_round(config) - _least_list(plan)
+        return {band.index: plan.config.min_holders for band in plan.held_bands(client)}
+    quorum, absent = plan.promises.row_quorum, plan.promises.members - _least_list(plan)
     return {
         index: max(quorum, uploaders - absent) for index, uploaders in _uploaders_of_own(plan, client).items()
     }
@@ -91,11 +82,11 @@ def fewest(plan: Plan, client: ClientId) -> Mapping[int, int]:
 
 def _least_list(plan: Plan) -> int:
     """How many members of a session are in all sums that they may be in, at least; 0 where lists may differ."""
-    config = plan.config
-    if mode_of(config).lists_may_differ(config):
+    promises = plan.promises
+    if promises.mode.lists_may_differ(promises.config):
         return 0
-    left_out = len(plan.bands) * max(0, class_quorum(config) - 1)
-    return max(0, threshold(config) - left_out)
+    left_out = len(plan.bands) * max(0, promises.class_quorum - 1)
+    return max(0, promises.threshold - left_out)
 
 
 def _uploaders_of_own(plan: Plan, client: ClientId) -> dict[int, int]:
@@ -114,9 +105,10 @@ def _provided(plan: Plan, client: ClientId) -> Mapping[int, int]:
         raise AssertionError("only noise is counted")
     if plan.grouped:
         own = {band.index for band in plan.held_bands(client)}
-        return {band.index: min(sizes) for band, sizes in band_groups(plan.config) if band.index in own}
+        return {each.band.index: min(each.groups) for each in plan.promises.bands if each.band.index in own}
     return {
-        index: mechanism.bands[index].counted + plan.colluders for index in _uploaders_of_own(plan, client)
+        index: mechanism.bands[index].counted + plan.promises.colluders
+        for index in _uploaders_of_own(plan, client)
     }
 
 
@@ -135,9 +127,9 @@ def _strongest(plan: Plan, mechanism: GaussianMechanism, least: Mapping[int, int
         for index, count in least.items()
     }
     against = [
-        views(plan.config, mechanism, present=present, colluding=plan.colluders)[observer]
+        views(plan.promises, mechanism, present=present, colluding=plan.promises.colluders)[observer]
         for present in (least, most)
-        for observer in claimed(plan.config)
+        for observer in plan.promises.claimed
     ]
     # Whatever else a release has, the most of it counts; a sampling rate is left at 1, for whoever takes part pays in full.
     others = [each.name for each in fields(Release) if each.name not in {"noise_multiplier", "sample_rate"}]

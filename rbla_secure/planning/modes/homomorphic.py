@@ -1,6 +1,6 @@
 """Sums of ciphertexts: a decryptor opens them, and is sent sums only."""
 
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from protocols.errors import ProtocolError
 from protocols.homomorphic.scheme import bfv, parameters
@@ -13,8 +13,10 @@ from rbla_secure.config import Config
 from rbla_secure.config.choices import Screen
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.modes.mode import Mode
-from rbla_secure.planning.noise_settings import grid_is_chosen, levels, noisy
-from rbla_secure.planning.quorums import encryption_profile, members_per_round, services
+from rbla_secure.planning.parameters import encryption_profile, services
+
+if TYPE_CHECKING:  # they name the mode in turn
+    from rbla_secure.planning.promises import Promises
 
 
 @final
@@ -29,7 +31,7 @@ class HomomorphicMode(Mode):
 
     def build(
         self,
-        config: Config,
+        promises: "Promises",
         *,
         screening: Screening | None,
         trust: TrustStore | None,
@@ -40,26 +42,26 @@ class HomomorphicMode(Mode):
         if trust is None:
             raise PlanError("secure-sum=homomorphic must have certified identities")
         return Homomorphic(
-            encryption_profile(config),
-            services(config),
+            encryption_profile(promises.config),
+            services(promises.config),
             trust=trust,
             identity=identity,
             screening=screening,
             roles=roles,
         )
 
-    def check(self, config: Config) -> None:
+    def check(self, promises: "Promises") -> None:
         """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
-        _check_capacity(config)
-        _check_screening(config)
+        _check_capacity(promises)
+        _check_screening(promises)
         try:
             bfv.library()
         except ProtocolError as error:
             raise PlanError(str(error)) from None
 
-    def warnings(self, config: Config) -> list[str]:
+    def warnings(self, promises: "Promises") -> list[str]:
         """What screening does not do."""
-        if not self.screens(config):
+        if not self.screens(promises.config):
             return []
         return [
             (
@@ -89,16 +91,17 @@ class HomomorphicMode(Mode):
         return config.homomorphic.screening is not Screen.OFF
 
 
-def _check_capacity(config: Config) -> None:
+def _check_capacity(promises: "Promises") -> None:
     """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
-    cohort, profile = members_per_round(config), encryption_profile(config)
+    config, cohort = promises.config, promises.members
+    profile, levels = encryption_profile(config), promises.grid.levels
     if cohort > profile.most_members:
         raise PlanError(
             f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "
             f"not {cohort}: the noise of more could spoil a decryption"
         )
-    if not grid_is_chosen(config) and levels(config) > (limit := profile.offset(cohort)):
-        wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= levels(config)]
+    if not promises.grid_is_chosen and levels > (limit := profile.offset(cohort)):
+        wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= levels]
         raise PlanError(
             f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()} for {cohort} clients "
             f"per round under homomorphic.profile={profile.name}, whose fields have {profile.field_bits} bits"
@@ -106,13 +109,14 @@ def _check_capacity(config: Config) -> None:
         )
 
 
-def _check_screening(config: Config) -> None:
+def _check_screening(promises: "Promises") -> None:
+    config = promises.config
     off = config.homomorphic.screening is Screen.OFF
     if config.homomorphic.min_cosine > -1 and off:
         raise PlanError(
             f"homomorphic.min-cosine={config.homomorphic.min_cosine:g} must have homomorphic.screening=verdicts or values"
         )
-    if noisy(config) and not off:
+    if promises.noisy and not off:
         raise PlanError(
             f"homomorphic.screening={config.homomorphic.screening} must be off with noise-multiplier above 0: the decryptor "
             "would learn norms that no epsilon counts"

@@ -1,7 +1,7 @@
 """What the plan asks of a secure sum, beside how it adds (`protocols/interface.py`)."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from protocols.homomorphic.screening.screening import Screening
 from protocols.homomorphic.services.calls import Roles
@@ -9,6 +9,9 @@ from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import SecureSum
 from protocols.profiles import SEMI_HONEST, MaskingProfile
 from rbla_secure.config import Config
+
+if TYPE_CHECKING:  # they name the mode in turn
+    from rbla_secure.planning.promises import Promises
 
 
 class Mode(ABC):
@@ -36,7 +39,7 @@ class Mode(ABC):
     @abstractmethod
     def build(
         self,
-        config: Config,
+        promises: "Promises",
         *,
         screening: Screening | None,
         trust: TrustStore | None,
@@ -46,7 +49,7 @@ class Mode(ABC):
         """The secure sum itself.
 
         Args:
-            config: Of the plan.
+            promises: Of the plan.
             screening: By which rule single encrypted updates are screened; None screens nothing.
             trust: Whose signatures count.
             identity: At a participant: what it signs with.
@@ -56,10 +59,10 @@ class Mode(ABC):
             PlanError: Something that it needs is missing.
         """
 
-    def check(self, config: Config) -> None:  # noqa: B027  # there is nothing that sums in the clear cannot keep
+    def check(self, promises: "Promises") -> None:  # noqa: B027  # there is nothing that sums in the clear cannot keep
         """Refuse what this secure sum cannot keep. Raises PlanError, which names the argument, its value and the rule."""
 
-    def warnings(self, config: Config) -> list[str]:  # noqa: ARG002
+    def warnings(self, promises: "Promises") -> list[str]:  # noqa: ARG002
         """What is allowed but weakens the run, in this secure sum."""
         return []
 

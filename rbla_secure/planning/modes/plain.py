@@ -1,6 +1,6 @@
 """Sums in the clear: for baselines, oracles and filters over single updates."""
 
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from protocols.homomorphic.screening.screening import Screening
 from protocols.homomorphic.services.calls import Roles
@@ -10,7 +10,9 @@ from protocols.plain import Plain
 from rbla_secure.config import Config
 from rbla_secure.config.choices import FilterName
 from rbla_secure.planning.modes.mode import Mode
-from rbla_secure.planning.noise_settings import noise_follows, whoever_is_there
+
+if TYPE_CHECKING:  # they name the mode in turn
+    from rbla_secure.planning.promises import Promises
 
 
 @final
@@ -22,7 +24,7 @@ class PlainMode(Mode):
 
     def build(
         self,
-        config: Config,
+        promises: "Promises",
         *,
         screening: Screening | None,  # noqa: ARG002
         trust: TrustStore | None,  # noqa: ARG002
@@ -31,12 +33,12 @@ class PlainMode(Mode):
     ) -> SecureSum:
         """Inputs are kept where a filter judges them, and bounded one by one where noise comes after their sum."""
         return Plain(
-            keep_inputs=config.robustness.filter is not FilterName.NONE,
-            whoever_is_there=whoever_is_there(config),
-            bounded=noise_follows(config),
+            keep_inputs=promises.config.robustness.filter is not FilterName.NONE,
+            whoever_is_there=promises.whoever_is_there,
+            bounded=promises.noise_follows,
         )
 
-    def warnings(self, config: Config) -> list[str]:  # noqa: ARG002
+    def warnings(self, promises: "Promises") -> list[str]:  # noqa: ARG002
         """That it protects nothing."""
         return ["INSECURE: secure-sum=plain shows every single update to the server"]
 

@@ -227,7 +227,7 @@ def test_a_count_over_all_bands_is_refused(clipping: str) -> None:
     """It would be sent with the lowest band, and depend on the others."""
     terms = NOISE | {"privacy": {"colluders": 0, "clipping": clipping}}
     if clipping != "adaptive":
-        assert plan_of(7, **terms).bands_alone
+        assert plan_of(7, **terms).promises.bands_alone
         return
     with pytest.raises(
         PlanError, match=r"training\.rows=in-turns must have privacy\.clipping=flat or per-layer"

@@ -13,6 +13,7 @@ from rbla_secure.config.choices import SecureSumMode
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.modes import IN_THE_CLEAR, MODES, mode_of
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.warnings import warnings
 from tests.support.federations import make_config
 
@@ -33,7 +34,9 @@ def test_every_choice_is_registered() -> None:
 def test_what_a_mode_builds_is_called_as_it_is_chosen(choice: SecureSumMode) -> None:
     """The secure sum carries the name of the configuration."""
     config = make_config(secure_sum=choice)
-    built = mode_of(config).build(config, screening=None, trust=TRUST, identity=None, roles=None)
+    built = mode_of(config).build(
+        Promises.build(config), screening=None, trust=TRUST, identity=None, roles=None
+    )
 
     assert isinstance(built, SecureSum)
     assert built.name == choice
@@ -43,7 +46,7 @@ def test_what_a_mode_builds_is_called_as_it_is_chosen(choice: SecureSumMode) -> 
 def test_uploads_that_are_read_are_said_to_be_insecure(choice: SecureSumMode) -> None:
     """In the clear, and nowhere else."""
     config = make_config(secure_sum=choice)
-    said = [text for text in warnings(config) if text.startswith("INSECURE: secure-sum")]
+    said = [text for text in warnings(Promises.build(config)) if text.startswith("INSECURE: secure-sum")]
 
     assert bool(said) == mode_of(config).reads_uploads
     assert bool(mode_of(config).claim(config)) != mode_of(config).reads_uploads
