@@ -27,13 +27,9 @@ from rbla_secure.planning.parameters import sample_level
 from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.robust_checks import check_robustness
 from rbla_secure.privacy.figures import exact
-from rbla_secure.robustness.quorum import band_quorum
 
 # Of clients that take part in every round no noise can cancel.
 _LEAST_SEPARATION = 2
-
-
-_Check = Callable[[Promises], None]
 
 
 def check_config(config: Config) -> Promises:
@@ -45,20 +41,12 @@ def check_config(config: Config) -> Promises:
     Raises:
         PlanError: Names the argument, its value and the rule.
     """
-    promises = Promises.build(config)
-    for wanted, check in _checks(promises):
-        if wanted:
-            check(promises)
-    return promises
-
-
-def _checks(promises: Promises) -> tuple[tuple[object, _Check], ...]:
-    """Every check in the order in which configurations are refused, after what it is about: it is made where that is set."""
-    config, privacy, robustness = promises.config, promises.config.privacy, promises.config.robustness
+    promises, privacy, robustness = Promises.build(config), config.privacy, config.robustness
     filtered = robustness.filter is not FilterName.NONE or robustness.pre_step is not PreStepName.NONE
     weighted = privacy.band_weights is not BandWeights.EQUAL or privacy.rank_decay
     of_noise = privacy.recovered_dropout or privacy.max_epsilon or promises.adaptive
-    return (
+    # In the order in which configurations are refused: what a check is about, and the check, which is made where that is set.
+    checks: tuple[tuple[object, Callable[[Promises], None]], ...] = (
         (True, _check_tiers),
         (config.masking.threshold, _check_threshold),
         (True, _check_capacity),
@@ -75,6 +63,10 @@ def _checks(promises: Promises) -> tuple[tuple[object, _Check], ...]:
         (of_noise and not promises.noisy, _refuse_without_noise),
         (config.sample_level.noise_multiplier or config.sample_level.max_epsilon, _check_sample_level),
     )
+    for wanted, check in checks:
+        if wanted:
+            check(promises)
+    return promises
 
 
 def _refuse_without_noise(promises: Promises) -> None:
@@ -216,7 +208,7 @@ def _check_tiers(promises: Promises) -> None:
                 f"min-holders={config.min_holders} must be <= {each.holders}, the clients per round of rank "
                 f">= {each.band.stop} (tiers {', '.join(holding)}): {each.band} could never open"
             )
-    if (most := promises.members) < (quorum := band_quorum(config.robustness.f, config.min_holders)):
+    if (most := promises.members) < (quorum := promises.hostile_quorum):
         raise PlanError(
             f"robustness.f={config.robustness.f} asks for {quorum} holders of a band, and a round has {most} clients "
             "in all: nothing could ever open"

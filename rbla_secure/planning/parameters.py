@@ -1,11 +1,15 @@
 """The security parameters, parties and mechanisms that a configuration names."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from protocols import profiles
 from protocols.homomorphic.scheme import parameters
 from protocols.homomorphic.scheme.parameters import EncryptionProfile
 from protocols.homomorphic.terms import Services
 from protocols.profiles import MaskingProfile
 from rbla_secure.config import Config
+from rbla_secure.config.choices import Profile
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon is worthless as protection"
@@ -13,10 +17,14 @@ WORTHLESS = "the noise follows from the seed and can be subtracted; its epsilon 
 # The name under which a verifier is enrolled.
 VERIFIER = "verifier"
 
+MASKING_PROFILES: Final[Mapping[Profile, MaskingProfile]] = {
+    choice: profiles.by_name(choice.value) for choice in Profile
+}
+
 
 def masking_profile(config: Config) -> MaskingProfile:
     """The security parameters that a configuration names."""
-    return profiles.by_name(config.masking.profile.value)
+    return MASKING_PROFILES[config.masking.profile]
 
 
 def encryption_profile(config: Config) -> EncryptionProfile:

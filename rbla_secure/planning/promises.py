@@ -16,7 +16,7 @@ from rbla_secure.config import Config
 from rbla_secure.config.choices import (
     Adjacency,
     Clipping,
-    Mechanism,
+    FilterName,
     PreStepName,
     Rest,
     RowOrder,
@@ -27,10 +27,11 @@ from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.modes.mode import Mode
-from rbla_secure.planning.parameters import masking_profile
+from rbla_secure.planning.parameters import MASKING_PROFILES
 from rbla_secure.privacy.ledger import Observer, Shown
 from rbla_secure.privacy.quantize import Quantizer
 from rbla_secure.robustness.grouping import group_sizes
+from rbla_secure.robustness.quorum import band_quorum
 from rbla_secure.robustness.registry import least_holders
 
 # Adaptive clipping moves on a grid of so many norms to a factor of two; each has a session digest of its own.
@@ -76,8 +77,8 @@ class Promises:
         members: Number of clients in a round.
         clients_of_ranks: By rank, increasing: the number of clients in a round.
         bands: Every rank band, in order.
-        row_quorum: Fewest holders with which a band may open: against hostile ones, against sums over too few, and as many as the
-            filter needs, where there is one. Behind bucketing it counts buckets, of which there are no more than holders.
+        hostile_quorum: Fewest holders with which a band may open whatever the filter: against hostile ones, and against sums over too few.
+        row_quorum: Fewest holders with which a band may open: as many as the filter needs, where there is one. Behind bucketing it counts buckets, of which there are no more than holders.
         class_quorum: Fewest survivors of one rank with which a sum that others lie about may open; 0 where no class of view counts.
         threshold: Survivors needed to open a round: the configured number or the profile's.
         noisy: Whether sums carry noise of client-level differential privacy.
@@ -88,7 +89,7 @@ class Promises:
         shown: What of a round with noise is counted, each in a ledger entry of its own, in order.
         shown_at_once: What shows from the input stage on wherever it is counted, whoever answers: the uploads, and where absence
             must not show every sum.
-        claimed: Observers against whom something is claimed: not against a server that adds the noise itself.
+        claimed: Observers against whom something is claimed where there is noise: not against a server that adds the noise itself.
         adaptive: Whether the clip norm follows a quantile of the updates' norms.
         clip_range: Smallest and largest clip norm of adaptive clipping.
         clip_norms: Every L2 norm that a round may clip to, falling.
@@ -104,6 +105,7 @@ class Promises:
     members: int
     clients_of_ranks: Mapping[int, int]
     bands: tuple[PlannedBand, ...]
+    hostile_quorum: int
     row_quorum: int
     class_quorum: int
     threshold: int
@@ -136,24 +138,28 @@ class Promises:
         members = sum(clients.values())
         if not MIN_MEMBERS <= members <= MAX_MEMBERS:
             raise PlanError(f"tiers: {members} clients per round must be {MIN_MEMBERS}..{MAX_MEMBERS}")
-        profile = masking_profile(config)
-        row_quorum = least_holders(
-            robustness.filter,
-            f=robustness.f,
-            privacy_quorum=config.min_holders,
-            pre_step=robustness.pre_step,
-        )
+        profile = MASKING_PROFILES[config.masking.profile]
+        hostile_quorum = row_quorum = band_quorum(robustness.f, config.min_holders)
+        filtered = robustness.filter is not FilterName.NONE or robustness.pre_step is not PreStepName.NONE
+        if filtered:
+            row_quorum = least_holders(
+                robustness.filter,
+                f=robustness.f,
+                privacy_quorum=config.min_holders,
+                pre_step=robustness.pre_step,
+            )
         # Clients that drop the rows beyond their rank compute from different functions: one and the same adapter can be dead for
         # some ranks and alive for others. So the clients of one rank form a class, and a sum opens only if of every class no
         # member, or a quorum of them, is in it. Clients that fold these rows in compute from one function; a group lies inside one
         # rank anyway; and a server that follows the protocol sends no such adapter.
         classes = config.lora.rest is Rest.DROPPED and not robustness.group_size
-        noisy, by_server = config.noise_multiplier > 0, privacy.mechanism.by_server
+        noisy = config.noise_multiplier > 0
+        by_server = noisy and privacy.mechanism.by_server
         colluders = _colluders(config, profile, members) if noisy else 0
         there = noisy and privacy.adjacency is Adjacency.ADD_OR_REMOVE
         # In the clear the server reads every upload before anybody knows who will drop out; readers see sums, with the noise of
         # those who did not. Of a server that is trusted with the uploads nothing is counted.
-        reads = mode.reads_uploads and not by_server
+        reads = mode.reads_uploads and not privacy.mechanism.by_server
         shown = (Shown.UPLOADS, Shown.SUMS) if reads else (Shown.SUMS,)
         adaptive = privacy.clipping is Clipping.ADAPTIVE
         clip_range = (
@@ -167,12 +173,13 @@ class Promises:
             members=members,
             clients_of_ranks=clients,
             bands=_planned_bands(config, clients, row_quorum=row_quorum, colluders=colluders),
+            hostile_quorum=hostile_quorum,
             row_quorum=row_quorum,
             class_quorum=row_quorum if classes and mode.server_may_lie(config) else 0,
             threshold=config.masking.threshold or profile.threshold(members),
             noisy=noisy,
             colluders=colluders,
-            noise_follows=noisy and by_server,
+            noise_follows=by_server,
             whoever_is_there=there,
             shown=shown,
             shown_at_once=frozenset(Shown if there else (Shown.UPLOADS,)),
@@ -182,7 +189,7 @@ class Promises:
             clip_norms=_clip_grid(*clip_range) if adaptive else (config.clip_norm,),
             bands_alone=config.training.rows is RowOrder.IN_TURNS,
             grid=Quantizer(bits=config.quantization.bits, bound=config.quantization.bound),
-            grid_is_chosen=noisy and privacy.mechanism is Mechanism.DISTRIBUTED,
+            grid_is_chosen=noisy and not by_server,
         )
 
     @property

@@ -10,7 +10,6 @@ from rbla_secure.planning.filter_options import options
 from rbla_secure.planning.opening import largest_f
 from rbla_secure.planning.promises import Promises
 from rbla_secure.robustness.grouping import SEED_BYTES, check_groups, draw_groups, largest_group_size
-from rbla_secure.robustness.quorum import band_quorum
 from rbla_secure.robustness.registry import build
 
 
@@ -42,9 +41,12 @@ def _check_filter(promises: Promises) -> None:
             "and which updates were kept is not covered by any epsilon"
         )
     _check_parameters(promises)
-    least = band_quorum(wanted.f, config.min_holders)
     # What has no quorum whatever the filter is uploaded by nobody, and warned of.
-    failing = [each for each in promises.bands if each.holders >= least and each.voters < promises.row_quorum]
+    failing = [
+        each
+        for each in promises.bands
+        if each.holders >= promises.hostile_quorum and each.voters < promises.row_quorum
+    ]
     if failing:
         thinnest = min(failing, key=lambda each: each.voters)
         raise PlanError(_too_few(promises, thinnest.band, thinnest.voters))
