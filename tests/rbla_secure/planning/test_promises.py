@@ -182,6 +182,15 @@ def test_what_is_counted_when_and_against_whom(
     )
 
 
+@pytest.mark.parametrize(
+    "privacy", [{"recovered_dropout": 0.25}, {"max_epsilon": 8.0}, {"clipping": "adaptive"}]
+)
+def test_what_only_noise_gives_a_meaning_is_refused_without(privacy: dict[str, Any]) -> None:
+    """Each on its own."""
+    with pytest.raises(PlanError, match=r"noise-multiplier(=0\.0 must be)? above 0"):
+        check_config(make_config(privacy=privacy))
+
+
 def test_no_session_has_so_few_clients() -> None:
     """It is said before anything is worked out of their number."""
     with pytest.raises(PlanError, match=r"tiers: 1 clients per round must be 2\.\."):
