@@ -280,7 +280,7 @@ def _totals(
     released = release(plan, session, mechanism, sums)
     counts.append(released.unclipped)
     present = {segment.index: len(segment.members) for segment in session.segments}
-    spent.append(views(plan.config, mechanism, present=present, colluding=0)[Observer.PUBLIC])
+    spent.append(views(plan.promises, mechanism, present=present, colluding=0)[Observer.PUBLIC])
     return dict(released.totals)
 
 

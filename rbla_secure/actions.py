@@ -25,15 +25,15 @@ def check(config: "Config", console: "Console") -> dict[str, object]:
     """
     # What `run` would refuse is refused here: noise that no grid has room for, which takes the shape of the base, and data
     # that are missing or too few.
-    _plan(config)
+    promises = _plan(config).promises
     from rbla_secure.report.checked import checked_object, tell_checked
     from rbla_secure.report.console import ConsoleReport
     from rbla_secure.tasks.splits import load_data
 
     load_data(config)
     with ConsoleReport(console, config) as report:
-        tell_checked(report, config)
-    return checked_object(config)
+        tell_checked(report, promises)
+    return checked_object(promises)
 
 
 def run(

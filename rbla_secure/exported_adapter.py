@@ -11,6 +11,7 @@ from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import WEIGHTS_FILE, adapter_files
 from rbla_secure.planning.band_weights import band_weights, weights_used
 from rbla_secure.planning.opening import opening_rule
+from rbla_secure.planning.promises import Promises
 from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
 from rbla_secure.run_folder.audit_log import FILE_NAME
 from rbla_secure.run_folder.folder import Progress, RunFolder
@@ -78,14 +79,15 @@ def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequenc
     """List what the model card says of the adapter."""
     clients = sum(tier.clients for tier in config.tiers.values())
     ranks = sorted({tier.rank for tier in config.tiers.values()})
-    weights = weights_used(config, band_weights(config, adapter.layout))
+    promises = Promises.build(config)
+    weights = weights_used(promises, band_weights(promises, adapter.layout))
     return {
         "rank": f"{adapter.rank}; any smaller prefix of the rows is a valid adapter too",
         "alpha / r": f"{config.lora.scaling:g}, at every rank",
         "rounds": progress.round,
         "clients": f"{clients}, of ranks {', '.join(map(str, ranks))}",
         "data": f"{config.task.data}, {config.task.partition} partition",
-        "average": f"{config.average}, gamma {config.gamma:g}; {opening_rule(config)}",
+        "average": f"{config.average}, gamma {config.gamma:g}; {opening_rule(promises)}",
         "secure sum": str(config.secure_sum),
         "clip norm": f"{config.clip_norm:g}" + (f", rank bands weighted: {weights}" if weights else ""),
         "differential privacy": " ".join(claims) or "none: no noise was added",

@@ -29,6 +29,7 @@ from rbla_secure.federation.server.weight_claims import refused_claims
 from rbla_secure.federation.step_bound import step_limit
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.opening import tier_protection
+from rbla_secure.planning.promises import Promises
 from rbla_secure.run_folder.audit_log import EventKind, read_events
 from tests.contracts.sessions import make_inputs, make_session, same_bindings
 from tests.protocols.masking.parties import EveryonesMasking
@@ -104,10 +105,10 @@ def test_claim_40_a_plan_whose_classes_cannot_be_whole_is_refused_and_check_says
 
     with pytest.raises(PlanError, match=r"the 2 clients a round of rank 2 .* are fewer than 3"):
         make_plan(**config("one-answer", "dropped").model_dump())
-    assert set(tier_protection(config("one-answer", "folded")).values()) == {
+    assert set(tier_protection(Promises.build(config("one-answer", "folded"))).values()) == {
         "protected: all clients start a round from one function"
     }
-    semi_honest = tier_protection(config("semi-honest", "dropped"))
+    semi_honest = tier_protection(Promises.build(config("semi-honest", "dropped")))
     assert all(text.startswith("NOT protected against a server that lies") for text in semi_honest.values())
 
 

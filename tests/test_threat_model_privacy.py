@@ -17,6 +17,7 @@ from rbla_secure.federation.noise_shares import noise_key
 from rbla_secure.federation.server.spending import seen_by
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.forecast import forecast
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.warnings import warnings
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer, Shown
@@ -50,6 +51,7 @@ from tests.rbla_secure.privacy import test_number_of_examples as number
 from tests.rbla_secure.privacy import test_one_example_at_a_time as alone
 from tests.support.federations import RUN, InMemory, drift, make_config, make_session, play_round
 from tests.support.noise_law import has_std
+from tests.support.planted_promises import promise_instead
 from tests.support.run_folders import as_ledger, die_before_the_log_of
 
 ONE: ClientId = "large-01"
@@ -139,7 +141,8 @@ def test_claim_31_nothing_is_asked_of_a_masked_sum_before_the_servers_noise(
 
     assert [after_sums.closed(plan, edge, moves=moves) for moves in (False, True)] == [False, False]
 
-    monkeypatch.setattr(after_sums.masking_mode, "noise_follows", lambda _config: False)
+    promise_instead(monkeypatch, noise_follows=False)
+    plan = after_sums.make_plan()
     assert [after_sums.closed(plan, edge, moves=moves) for moves in (False, True)] == [False, True]
 
 
@@ -328,7 +331,7 @@ def test_claim_33_seeded_noise_is_called_worthless(tmp_path: Path) -> None:
 
     summary, _ = spent_in(run.folder.path)
 
-    assert any("worthless" in line for line in warnings(make_config(**{**NOISY, **changes})))
+    assert any("worthless" in line for line in warnings(Promises.build(make_config(**{**NOISY, **changes}))))
     assert summary is not None
     assert any("worthless" in line for line in summary.lines())
 

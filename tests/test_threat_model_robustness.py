@@ -39,7 +39,7 @@ def test_claim_36_a_band_opens_over_its_row_quorum_alone(
     thin = make_plan(tiers=tiers, secure_sum=mode, robustness={"f": 2})
     session = thin.session(run=RUN, round_number=1, attempt=1, cohort=tuple(thin.ranks))
     assert [segment.index for segment in session.segments] == [0]
-    assert any("rows 2-3: 4 holders, 5 needed" in text for text in warnings(thin.config))
+    assert any("rows 2-3: 4 holders, 5 needed" in text for text in warnings(thin.promises))
 
 
 def test_claim_37_the_server_takes_no_clients_word() -> None:

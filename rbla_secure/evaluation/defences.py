@@ -8,7 +8,7 @@ from rbla_secure.config.choices import FilterName
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.modes import IN_THE_CLEAR, mode_of
-from rbla_secure.planning.quorums import members_per_round
+from rbla_secure.planning.promises import Promises
 from rbla_secure.robustness.registry import BEHIND_MIXING, MIXING, RECOMMENDED, filter_of
 
 CONFIGURED = "as configured"
@@ -35,7 +35,7 @@ class EvaluatedDefence:
 
 def attackers_in(config: Config, share: float) -> int:
     """How many clients of a round so large a share is, at least one."""
-    return max(1, round(share * members_per_round(config)))
+    return max(1, round(share * Promises.build(config).members))
 
 
 def defences(config: Config, *, share: float, quick: bool = False) -> list[EvaluatedDefence]:

@@ -30,7 +30,6 @@ from rbla_secure.lora.average import (
     averaging_rule,
 )
 from rbla_secure.lora.bands import spread
-from rbla_secure.planning.noise import shown, shows_at_once
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import Shown
 from rbla_secure.privacy.noise import CorrelatedNoise
@@ -112,7 +111,7 @@ def run_round(
     stages = session_server.stages
     rest = stages[stages.index(session_server.input_stage) :]
     early_stages = _before_input(upcoming) if upcoming is not None else ()
-    at_once = [part for part in shown(plan.config) if shows_at_once(plan.config, part)]
+    at_once = [part for part in plan.promises.shown if part in plan.promises.shown_at_once]
     session = session_server.session
     for part in at_once:
         observer.before_reveal(session, part, session.members)

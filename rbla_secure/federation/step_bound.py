@@ -53,7 +53,6 @@ from typing import Final, final
 from rbla_secure.config import RobustnessConfig
 from rbla_secure.config.choices import AcrossRule
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import bands_and_holders
 from rbla_secure.privacy.noise import NoisePlace
 from rbla_secure.robustness.across import group_rule
 from rbla_secure.robustness.filter import FilterOptions
@@ -163,7 +162,7 @@ def over_rounds(each: float, size: float, *, rounds: int) -> float:
 def _limits(
     plan: Plan, clip_norm: float, *, stretch: float, overlap: float, of_sums: bool = False
 ) -> AverageLimits:
-    signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), int(plan.columns.sum())
+    signal, width = math.sqrt(stretch) * update_limit(plan, clip_norm=clip_norm), plan.width
     coordinate = plan.quantizer.bound / plan.least_weight
     # Under secret draws everybody may be drawn, and is divided by as many as are expected to be.
     signal, coordinate = (
@@ -214,17 +213,18 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
     if mechanism is None:
         return 0.0
     unit = mechanism.share_std(index) / plan.quantizer.scale
-    quorum = plan.segmentation.quorum
+    quorum, holders = plan.segmentation.quorum, plan.promises.bands[index].holders
     if mechanism.place is NoisePlace.SERVER:
         # Under secret draws what is divided by is fixed, and can be below the quorum.
-        least = min(quorum, plan.config.privacy.sample_rate * bands_and_holders(plan.config)[index][1])
+        least = min(quorum, plan.config.privacy.sample_rate * holders)
         return mechanism.released_std(index, plan.config.rounds) / plan.quantizer.scale / least
     return unit * math.sqrt(quorum + plan.segmentation.noise_of_others(index)) / quorum
 
 
 def _noise_norm(plan: Plan, clip_norm: float) -> float:
     """Of the noise over all bands together, at its largest."""
-    width = int(plan.columns.sum())
-    stds = [(band.height * width, _noise_std(plan, band.index, clip_norm)) for band in plan.bands_that_open]
+    stds = [
+        (band.height * plan.width, _noise_std(plan, band.index, clip_norm)) for band in plan.bands_that_open
+    ]
     spread = math.sqrt(sum(length * std**2 for length, std in stds))
     return spread + max((std for _, std in stds), default=0.0) * math.sqrt(2 * _TAIL)

@@ -15,8 +15,7 @@ from rbla_secure.errors import PlanError
 from rbla_secure.lora.adapter import AdapterLayout
 from rbla_secure.lora.average import averaging_rule
 from rbla_secure.lora.bands import Band
-from rbla_secure.planning.noise_settings import noisy
-from rbla_secure.planning.quorums import bands_and_holders, row_quorum
+from rbla_secure.planning.promises import Promises
 from rbla_secure.privacy.band_weights import expected_signal, least_noise_weights
 
 
@@ -36,13 +35,13 @@ class BandProfile:
     signal: float
 
 
-def check_band_weights(config: Config) -> None:
+def check_band_weights(promises: Promises) -> None:
     """Refuse weights where nothing reads them or where they change nothing.
 
     Raises:
         PlanError: Names the argument, its value and the rule.
     """
-    privacy = config.privacy
+    config, privacy = promises.config, promises.config.privacy
     if privacy.band_weights is BandWeights.EQUAL:
         if privacy.rank_decay:
             raise PlanError(
@@ -50,7 +49,7 @@ def check_band_weights(config: Config) -> None:
                 "use privacy.band-weights=holders"
             )
         return
-    if not noisy(config):
+    if not promises.noisy:
         raise PlanError(
             f"privacy.band-weights={privacy.band_weights} must be equal without noise-multiplier above 0: there is no noise to "
             "distribute"
@@ -62,41 +61,42 @@ def check_band_weights(config: Config) -> None:
         )
 
 
-def band_weights(config: Config, layout: AdapterLayout) -> tuple[float, ...]:
+def band_weights(promises: Promises, layout: AdapterLayout) -> tuple[float, ...]:
     """By index of a band: a_b; 1 where weights are equal and in bands that can never open, which nobody uploads."""
-    weights = [1.0] * len(bands_and_holders(config))
-    if config.privacy.band_weights is BandWeights.HOLDERS:
-        profiles = band_profiles(config, layout)
+    weights = [1.0] * len(promises.bands)
+    if promises.config.privacy.band_weights is BandWeights.HOLDERS:
+        profiles = band_profiles(promises, layout)
         found = least_noise_weights([each.cost for each in profiles], [each.signal for each in profiles])
         weights[: len(found)] = found
     return tuple(weights)
 
 
-def band_profiles(config: Config, layout: AdapterLayout) -> tuple[BandProfile, ...]:
+def band_profiles(promises: Promises, layout: AdapterLayout) -> tuple[BandProfile, ...]:
     """Costs and expected signals of the bands that open, which are the first ones.
 
     With D_b holders of n clients, q = D_b / n, an average divides a sum by D_b, and multiplies by q^gamma on lora_B, or under
     zero padding by q on both factors. A row of a values of lora_A and b of lora_B thus costs (a + b q^(2 gamma)) / D_b^2, or
     (a + b) / n^2.
     """
-    counted = bands_and_holders(config)
-    members, quorum = counted[0][1], row_quorum(config)
-    opening = [(band, holders) for band, holders in counted if holders >= quorum]
-    signals = expected_signal([(band.start, band.stop) for band, _ in opening], config.privacy.rank_decay)
+    config, members = promises.config, promises.members
+    opening = [each for each in promises.bands if each.opens]
+    rows = [(each.band.start, each.band.stop) for each in opening]
     return tuple(
-        BandProfile(band=band, cost=band.height * _row_cost(config, layout, holders, members), signal=signal)
-        for (band, holders), signal in zip(opening, signals, strict=True)
+        BandProfile(
+            band=each.band,
+            cost=each.band.height * _row_cost(config, layout, each.holders, members),
+            signal=signal,
+        )
+        for each, signal in zip(opening, expected_signal(rows, config.privacy.rank_decay), strict=True)
     )
 
 
-def weights_used(config: Config, weights: Sequence[float]) -> str:
+def weights_used(promises: Promises, weights: Sequence[float]) -> str:
     """The weights of the bands that open in words, for people; empty where they are equal."""
-    if config.privacy.band_weights is BandWeights.EQUAL:
+    if promises.config.privacy.band_weights is BandWeights.EQUAL:
         return ""
-    named = zip(bands_and_holders(config), weights, strict=True)
-    return ", ".join(
-        f"{weight:.3f} in {band}" for (band, count), weight in named if count >= row_quorum(config)
-    )
+    named = zip(promises.bands, weights, strict=True)
+    return ", ".join(f"{weight:.3f} in {each.band}" for each, weight in named if each.opens)
 
 
 def _row_cost(config: Config, layout: AdapterLayout, holders: int, members: int) -> float:

@@ -7,17 +7,16 @@ its own grid, whose rounding takes a part of the noise (`privacy/noise/`): the f
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from rbla_secure.config import Config
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.cohort import cohort_size, planned_cohort
-from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise import Views, claimed, clip_norms, known_noise, views
-from rbla_secure.planning.noise_settings import grid_is_chosen, noise_by_server
-from rbla_secure.planning.quorums import band_groups, sample_level
+from rbla_secure.planning.noise import Views, known_noise, views
+from rbla_secure.planning.parameters import sample_level
+from rbla_secure.planning.promises import Promises
 from rbla_secure.privacy.figures import exact, rounded_down, rounded_up
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import GaussianMechanism, Release
@@ -43,60 +42,59 @@ def participations(config: Config) -> int:
     return max(counts.values())
 
 
-def multiplier_against(observer: Observer, config: Config, counted: Sequence[int], colluding: int) -> float:
+def multiplier_against(observer: Observer, promises: Promises) -> float:
     """The noise multiplier of one round against an observer, if drop-outs are as expected.
 
     Args:
         observer: Against whom something is claimed.
-        config: With noise.
-        counted: For each band, the shares that make up the target.
-        colluding: Clients whose noise the coalition knows.
+        promises: Of a configuration with noise.
     """
-    wanted = config.noise_multiplier
-    if noise_by_server(config):
+    wanted, colluding = promises.config.noise_multiplier, promises.colluders
+    if promises.noise_by_server:
         return wanted
-    if mode_of(config).reads_uploads and observer in {Observer.SERVER, Observer.COALITION}:
+    if promises.mode.reads_uploads and observer in {Observer.SERVER, Observer.COALITION}:
         # In the clear a single share hides an update: the smallest is that of the band with the most.
-        return wanted / math.sqrt(max(counted))
+        return wanted / math.sqrt(max(each.counted for each in promises.bands))
     # Where clients are grouped, a sum has the shares of its own members alone, and the smallest group decides.
-    present = [
-        min(sizes, default=m + colluding) for (_, sizes), m in zip(band_groups(config), counted, strict=True)
-    ]
-    unknown = [max(0, each - known_noise(observer, colluding)) for each in present]
-    return min(wanted * math.sqrt(g / m) for g, m in zip(unknown, counted, strict=True))
+    known = known_noise(observer, colluding)
+    return min(
+        wanted * math.sqrt(max(0, min(each.groups, default=each.counted + colluding) - known) / each.counted)
+        for each in promises.bands
+    )
 
 
-def coarsest(config: Config, mechanism: GaussianMechanism) -> GaussianMechanism:
+def coarsest(promises: Promises, mechanism: GaussianMechanism) -> GaussianMechanism:
     """The noise of a round of the smallest clip norm, whose grid is the coarsest beside it: none spends more."""
-    return replace(mechanism, clip_norm=clip_norms(config)[-1])
+    return replace(mechanism, clip_norm=promises.clip_norms[-1])
 
 
-def expected_present(config: Config, mechanism: GaussianMechanism, colluding: int) -> dict[int, int]:
+def expected_present(promises: Promises) -> dict[int, int]:
     """By index of a band: the uploaders of a round if drop-outs are as expected; in groups those of the smallest, which decides."""
-    everybody = {index: shares.counted + colluding for index, shares in enumerate(mechanism.bands)}
-    return {band.index: min(sizes) for band, sizes in band_groups(config) if sizes} or everybody
+    return {
+        each.band.index: min(each.groups, default=each.counted + promises.colluders)
+        for each in promises.bands
+    }
 
 
-def expected_views(config: Config, mechanism: GaussianMechanism, colluding: int) -> Views:
+def expected_views(promises: Promises, mechanism: GaussianMechanism) -> Views:
     """What a round of a built mechanism spends against each observer, at the smallest clip norm and if drop-outs are as expected."""
-    present = expected_present(config, mechanism, colluding)
-    return views(config, coarsest(config, mechanism), present=present, colluding=colluding)
+    noise = coarsest(promises, mechanism)
+    return views(promises, noise, present=expected_present(promises), colluding=promises.colluders)
 
 
-def least_faced(config: Config, mechanism: GaussianMechanism, colluding: int) -> float:
+def least_faced(promises: Promises, mechanism: GaussianMechanism) -> float:
     """The noise multiplier of :func:`expected_views` against the observer that faces least noise, of those that are claimed against."""
-    seen = expected_views(config, mechanism, colluding)
-    return min(seen[observer].noise_multiplier for observer in claimed(config))
+    seen = expected_views(promises, mechanism)
+    return min(seen[observer].noise_multiplier for observer in promises.claimed)
 
 
-def noise_for(wanted: float, config: Config, build: Build, colluding: int) -> float | None:
+def noise_for(wanted: float, promises: Promises, build: Build) -> float | None:
     """A configured noise multiplier with which every observer that is claimed against faces a multiplier of `wanted` or more.
 
     Args:
         wanted: Above 0.
-        config: With noise, whose mechanism can be built.
-        build: Of its plan.
-        colluding: Clients whose noise the coalition knows.
+        promises: Of a configuration with noise, whose mechanism can be built.
+        build: Builds the mechanism of its plan with another noise multiplier.
 
     Returns:
         The smallest one, found to a millionth from above, but none above the configured one where that is enough; None where
@@ -105,11 +103,11 @@ def noise_for(wanted: float, config: Config, build: Build, colluding: int) -> fl
 
     def faced(multiplier: float) -> float:
         try:
-            return least_faced(config, build(multiplier), colluding)
+            return least_faced(promises, build(multiplier))
         except PlanError:
             return 0.0
 
-    low, high = 0.0, config.noise_multiplier
+    low, high = 0.0, promises.config.noise_multiplier
     if not (found := faced(high)):
         return None
     if found < wanted:
@@ -126,17 +124,16 @@ def noise_for(wanted: float, config: Config, build: Build, colluding: int) -> fl
     return high
 
 
-def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None:
+def check_budget(promises: Promises) -> None:
     """Refuse a run that would exceed its budget against anybody with ideal noise, and if everything goes as expected.
 
     Args:
-        config: With noise.
-        counted: For each band, the shares that make up the target.
-        colluding: Clients whose noise the coalition knows.
+        promises: Of a configuration with noise.
 
     Raises:
         PlanError: It would; names the observer, and the noise multiplier that it takes.
     """
+    config, colluding = promises.config, promises.colluders
     limit, delta = config.privacy.max_epsilon, config.privacy.delta
     if not limit:
         return
@@ -144,7 +141,7 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
     from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for  # noqa: PLC0415
 
     rounds = participations(config)
-    faced = {each: multiplier_against(each, config, counted, colluding) for each in claimed(config)}
+    faced = {each: multiplier_against(each, promises) for each in promises.claimed}
     observer = min(faced, key=faced.__getitem__)
     multiplier = faced[observer]
     if not multiplier:
@@ -171,35 +168,35 @@ def check_budget(config: Config, counted: Sequence[int], colluding: int) -> None
         )
 
 
-def check_planned_budget(config: Config, mechanism: GaussianMechanism, build: Build, colluding: int) -> None:
+def check_planned_budget(promises: Promises, mechanism: GaussianMechanism, build: Build) -> None:
     """Refuse a plan that would exceed its budget against anybody by what its own mechanism spends, if everything goes as expected.
 
     Args:
-        config: With noise.
+        promises: Of a configuration with noise.
         mechanism: Of the plan.
-        build: Of the plan.
-        colluding: Clients whose noise the coalition knows.
+        build: Builds it with another noise multiplier.
 
     Raises:
         PlanError: It would; names the observer, the epsilon that `account` prints without a budget, and the noise multiplier
             that would do.
     """
+    config = promises.config
     limit, delta = config.privacy.max_epsilon, config.privacy.delta
     if not limit:
         return
     # The library takes a second to import: only where there is a budget.
     from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for  # noqa: PLC0415
 
-    rounds, seen = participations(config), expected_views(config, mechanism, colluding)
-    spent = {each: epsilon([seen[each]] * rounds, delta) for each in claimed(config)}
+    rounds, seen = participations(config), expected_views(promises, mechanism)
+    spent = {each: epsilon([seen[each]] * rounds, delta) for each in promises.claimed}
     observer = max(spent, key=spent.__getitem__)
     # Not `> limit`, which no figure is that is not a number.
     if spent[observer] <= limit:
         return
     rate = config.privacy.sample_rate
     wanted = noise_multiplier_for(limit, delta=delta, releases=rounds, sample_rate=rate)
-    needed = noise_for(wanted, config, build, colluding)
-    finer = "quantization.ring-bits" if grid_is_chosen(config) else "quantization.bits"
+    needed = noise_for(wanted, promises, build)
+    finer = "quantization.ring-bits" if promises.grid_is_chosen else "quantization.bits"
     remedy = (
         "there is no room for the noise that would do: a larger budget or fewer rounds are needed"
         if needed is None

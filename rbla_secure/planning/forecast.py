@@ -13,15 +13,10 @@ from rbla_secure.config import Config
 from rbla_secure.config.choices import Adjacency, Factors, Mechanism
 from rbla_secure.lora.bands import Band
 from rbla_secure.planning.budget import coarsest, expected_present, participations, planned_steps
-from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.noise import Views, views
-from rbla_secure.planning.noise_settings import noise_by_server
+from rbla_secure.planning.parameters import WORTHLESS
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import (
-    WORTHLESS,
-    bands_and_holders,
-    members_per_round,
-)
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.round_costs import signal_to_noise
 from rbla_secure.privacy.accounting import epsilon, epsilon_of_steps
 from rbla_secure.privacy.figures import exact, rounded_up
@@ -125,18 +120,19 @@ def sample_forecast(config: Config) -> SampleForecast:
 
 def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
     """The privacy of a plan with noise."""
-    config, delta, rounds = plan.config, plan.config.privacy.delta, participations(plan.config)
-    least_clipped = coarsest(config, mechanism)
+    config, promises = plan.config, plan.promises
+    delta, rounds = config.privacy.delta, participations(config)
+    least_clipped = coarsest(promises, mechanism)
 
     def seen(present: dict[int, int]) -> Views:
-        return views(config, least_clipped, present=present, colluding=plan.colluders)
+        return views(promises, least_clipped, present=present, colluding=promises.colluders)
 
-    everybody = {index: shares.counted + plan.colluders for index, shares in enumerate(mechanism.bands)}
-    expected = expected_present(config, mechanism, plan.colluders)
+    everybody = {each.band.index: each.counted + promises.colluders for each in promises.bands}
+    expected = expected_present(promises)
     ratios = signal_to_noise(plan, mechanism.noise_multiplier)
     bands = tuple(
         BandForecast(band=band, holders=round(count), signal_to_noise=ratio)
-        for (band, count), ratio in zip(expected_holders(config), ratios, strict=True)
+        for (band, count), ratio in zip(expected_holders(promises), ratios, strict=True)
     )
     return Forecast(
         views={observer: _epsilon(each, rounds, delta) for observer, each in seen(expected).items()},
@@ -144,7 +140,7 @@ def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
         lying_server=_epsilon(
             seen(dict.fromkeys(expected, plan.segmentation.quorum))[Observer.COALITION], rounds, delta
         ),
-        colluders=plan.colluders,
+        colluders=promises.colluders,
         mechanism=config.privacy.mechanism,
         delta=delta,
         participations=rounds,
@@ -158,9 +154,10 @@ def _epsilon(release: Release, rounds: int, delta: float) -> float:
     return epsilon([release] * rounds, delta)
 
 
-def expected_holders(config: Config) -> list[tuple[Band, float]]:
+def expected_holders(promises: Promises) -> list[tuple[Band, float]]:
     """Every rank band and how many clients of a round hold it, or are expected to where they take part by secret draws."""
-    return [(band, config.privacy.sample_rate * count) for band, count in bands_and_holders(config)]
+    rate = promises.config.privacy.sample_rate
+    return [(each.band, rate * each.holders) for each in promises.bands]
 
 
 def _assumptions(plan: Plan) -> list[str]:
@@ -178,7 +175,7 @@ def _assumptions(plan: Plan) -> list[str]:
             "cohorts follow from a public seed: no amplification is claimed, and all views compose every round",
         ]
     found += noise_kind(privacy.mechanism).assumptions(plan.config)
-    if noise_by_server(plan.config):
+    if plan.promises.noise_by_server:
         found.append("the server is trusted with the sums; against it nothing is claimed")
     else:
         found += _of_shares(plan)
@@ -204,10 +201,10 @@ def _of_time(config: Config) -> list[str]:
 def _of_shares(plan: Plan) -> list[str]:
     """What is assumed where clients add the noise."""
     found = [
-        f"at most {plan.colluders} clients pool what they know of noise, with the server or with each other, and {_missing(plan)}"
+        f"at most {plan.promises.colluders} clients pool what they know of noise, with the server or with each other, and {_missing(plan)}"
     ]
     found += plan.segmentation.smallest_sums
-    if mode_of(plan.config).reads_uploads:
+    if plan.promises.mode.reads_uploads:
         found.append("the server reads every single upload, which one noise share hides")
     return found
 
@@ -256,7 +253,7 @@ def _standing(plan: Plan) -> str:
         privacy.mechanism,
         max_epsilon=privacy.max_epsilon,
         recovered=privacy.recovered_dropout > 0,
-        colluders=plan.colluders,
+        colluders=plan.promises.colluders,
     )
 
 
@@ -276,7 +273,7 @@ def _missing(plan: Plan) -> str:
 
 
 def _advice(plan: Plan, bands: tuple[BandForecast, ...]) -> list[str]:
-    members, first = round(plan.config.privacy.sample_rate * members_per_round(plan.config)), bands[0]
+    members, first = round(plan.config.privacy.sample_rate * plan.promises.members), bands[0]
     found = []
     if members < ENOUGH_CLIENTS:
         found.append(

@@ -1,79 +1,63 @@
 """With how many survivors sums open, and what keeps a server from opening a sum over few clients among zeros."""
 
 from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
-from rbla_secure.config import Config
 from rbla_secure.config.choices import Rest, RowOrder
-from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise_settings import whoever_is_there
-from rbla_secure.planning.quorums import (
-    clients_of_ranks,
-    masking_profile,
-    members_per_round,
-    row_quorum,
-    threshold,
-)
+from rbla_secure.planning.promises import Promises
+from rbla_secure.robustness.registry import least_holders
 
 
-def band_quorum(config: Config, holders: int) -> int:
+def band_quorum(promises: Promises, holders: int) -> int:
     """Surviving holders with which a band of so many holders opens, where there is one sum over all of them; 0 if nobody asks."""
-    if whoever_is_there(config):
+    if promises.whoever_is_there:
         return 0
-    return _opening_quorum(config, holders, row_quorum(config))
+    return _opening_quorum(promises, holders, promises.row_quorum)
 
 
-def asked_threshold(config: Config) -> int:
-    """Survivors below which a round ends without a result; 0 where every round has one."""
-    return 0 if whoever_is_there(config) else threshold(config)
+def largest_f(promises: Promises, voters: int) -> int | None:
+    """The most attackers against whom the plan's filter opens a band of so many votes; None if not even against none."""
+    wanted, least = promises.config.robustness, promises.config.min_holders
+
+    def needed(f: int) -> int:
+        return least_holders(wanted.filter, f=f, privacy_quorum=least, pre_step=wanted.pre_step)
+
+    return max((f for f in range(voters + 1) if needed(f) <= voters), default=None)
 
 
-def opening_rule(config: Config) -> str:
+def opening_rule(promises: Promises) -> str:
     """With how many clients sums open, in words."""
-    if whoever_is_there(config):
+    if promises.whoever_is_there:
         return "no threshold and no quorum: every band opens over whoever is there"
-    return f"threshold {threshold(config)}, at least {row_quorum(config)} holders per band"
+    return f"threshold {promises.threshold}, at least {promises.row_quorum} holders per band"
 
 
-def group_quorum(config: Config, size: int) -> int:
+def group_quorum(promises: Promises, size: int) -> int:
     """Survivors with which a group of so many clients opens."""
-    return _opening_quorum(config, size, config.min_holders)
+    return _opening_quorum(promises, size, promises.config.min_holders)
 
 
-def class_quorum(config: Config) -> int:
-    """Survivors of one rank with which a sum that others lie about may open; 0 where no class of view counts.
-
-    Clients that drop the rows beyond their rank compute from different functions: one and the same adapter can be dead for
-    some ranks and alive for others. So the clients of one rank form a class, and a sum opens only if of every class no
-    member, or a quorum of them, is in it. Clients that fold these rows in compute from one function; a group lies inside one
-    rank anyway; and a server that follows the protocol sends no such adapter.
-    """
-    if config.lora.rest is Rest.FOLDED or config.robustness.group_size:
-        return 0
-    return row_quorum(config) if mode_of(config).server_may_lie(config) else 0
-
-
-def class_opening_quorum(config: Config, size: int) -> int:
+def class_opening_quorum(promises: Promises, size: int) -> int:
     """Survivors of a class of so many clients that a client wants to see on its list, if it sees any."""
-    quorum, profile, members = class_quorum(config), masking_profile(config), members_per_round(config)
-    if not quorum or not mode_of(config).clients_count_survivors(config) or size < quorum:
+    quorum, members = promises.class_quorum, promises.members
+    if not quorum or not promises.mode.clients_count_survivors(promises.config) or size < quorum:
         return quorum
     return class_reveal_quorum(
         class_members=size,
         quorum=quorum,
         members=members,
-        threshold=threshold(config),
-        corrupt=profile.corrupt(members),
+        threshold=promises.threshold,
+        corrupt=promises.profile.corrupt(members),
     )
 
 
-def tier_protection(config: Config) -> dict[str, str]:
+def tier_protection(promises: Promises) -> dict[str, str]:
     """By tier: what keeps a server from opening a sum in which its clients' updates are few among zeros.
 
     Such a server sends an adapter that is dead for some clients and alive for others.
     """
-    found = {}
+    config, found = promises.config, {}
     for name, tier in sorted(config.tiers.items()):
-        size = clients_of_ranks(config)[tier.rank]
-        if mode_of(config).reads_uploads:
+        size = promises.clients_of_ranks[tier.rank]
+        if promises.mode.reads_uploads:
             found[name] = f"NOT protected: {config.secure_sum} shows every update"
         elif config.robustness.group_size:
             found[name] = "protected: summed with clients of its own rank alone"
@@ -82,25 +66,25 @@ def tier_protection(config: Config) -> dict[str, str]:
             found[name] = "protected: all clients " + (
                 "compute from one function" if turns else "start a round from one function"
             )
-        elif not class_quorum(config):
+        elif not promises.class_quorum:
             found[name] = (
                 f"NOT protected against a server that lies (masking.profile={config.masking.profile})"
             )
         else:
-            least = class_opening_quorum(config, size)
+            least = class_opening_quorum(promises, size)
             found[name] = f"protected: opens over none or {least} and more of the {size} clients of its rank"
     return found
 
 
-def _opening_quorum(config: Config, holders: int, least: int) -> int:
+def _opening_quorum(promises: Promises, holders: int, least: int) -> int:
     """What clients want to see on their survivor list before they open a sum that must be over `least`."""
-    profile, members = masking_profile(config), members_per_round(config)
-    if not mode_of(config).clients_count_survivors(config):
+    members = promises.members
+    if not promises.mode.clients_count_survivors(promises.config):
         return least
     return reveal_quorum(
         segment_members=holders,
         quorum=least,
         members=members,
-        threshold=threshold(config),
-        corrupt=profile.corrupt(members),
+        threshold=promises.threshold,
+        corrupt=promises.profile.corrupt(members),
     )

@@ -7,7 +7,7 @@ above the cohort, a sum that could wrap.
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Self, TypeVar
 
@@ -25,23 +25,15 @@ from rbla_secure.config.choices import (
 )
 from rbla_secure.errors import RefusalError
 from rbla_secure.lora.adapter import Adapter, AdapterLayout
-from rbla_secure.lora.bands import Band, held_bands, rank_bands
+from rbla_secure.lora.bands import Band, held_bands
 from rbla_secure.planning.band_weights import band_weights
 from rbla_secure.planning.budget import check_planned_budget
 from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.cohort import planned_cohort, roster
-from rbla_secure.planning.modes import mode_of
 from rbla_secure.planning.modes.mode import Mode
-from rbla_secure.planning.noise import build_mechanism, clip_norms, colluders
-from rbla_secure.planning.noise_settings import adaptive, bands_alone, noisy
-from rbla_secure.planning.opening import class_quorum
-from rbla_secure.planning.quorums import (
-    bands_and_holders,
-    masking_profile,
-    members_per_round,
-    sample_level,
-    threshold,
-)
+from rbla_secure.planning.noise import build_mechanism
+from rbla_secure.planning.parameters import sample_level
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.segmentation import segmentation_of
 from rbla_secure.planning.segmentation.segmentation import Segmentation
 from rbla_secure.privacy.clipping import nearest_norm, rounded_norm
@@ -57,12 +49,31 @@ _KEPT: Final = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The terms of a whole run.
+    """The terms of a whole run: what its configuration promises, and what follows from that on a model of this layout.
 
     Args:
         config: The configuration, already well formed.
         layout: The adapted layers of the base model.
         base_digest: SHA-256 of the frozen base.
+
+    Attributes:
+        promises: What the configuration fixes whatever the layout.
+        bands: The rank bands.
+        max_rank: Rank of the global adapter.
+        bands_that_open: Those with enough holders in a whole cohort; the ones of the highest ranks may lack them.
+        columns: Shape (row_length,): which values of a rank row are trained and sent.
+        width: Number of these values.
+        weighted: Whether clients claim weights of their own, which are added up; without, each surviving holder counts one.
+        mechanism: The noise of client-level differential privacy, at the largest clip norm; None without noise.
+        sample_level: The noise inside each client's training; None without.
+        quantizer: The grid: the configured one, or where clients add noise the finest with room for it.
+        least_weight: The smallest weight that a client can have, on the grid.
+        statistics: Number of integers that follow the values of a band: none with noise, which leaves nothing else to depend on data.
+        band_weights: By index of a band: what its rows are multiplied by before the clip, and their average is divided by; public.
+        row_weights: Shape (max_rank, 1): the weight of its band for every row.
+        clip_norms: Every norm that a round may clip to, falling.
+        first_clip_norm: The norm of the rounds that have heard no count yet; the only one without adaptive clipping.
+        digest: SHA-256 of configuration, adapted layers and base: the session's `config_digest`, where no clip norm changes it.
 
     Raises:
         PlanError: The run could not keep its promises.
@@ -71,12 +82,61 @@ class Plan:
     config: Config
     layout: AdapterLayout
     base_digest: bytes
+    promises: Promises = field(init=False, repr=False, compare=False)
+    bands: tuple[Band, ...] = field(init=False, repr=False, compare=False)
+    max_rank: int = field(init=False, repr=False, compare=False)
+    bands_that_open: tuple[Band, ...] = field(init=False, repr=False, compare=False)
+    columns: npt.NDArray[np.bool_] = field(init=False, repr=False, compare=False)
+    width: int = field(init=False, repr=False, compare=False)
+    weighted: bool = field(init=False, repr=False, compare=False)
+    mechanism: GaussianMechanism | None = field(init=False, repr=False, compare=False)
+    sample_level: SampledGaussian | None = field(init=False, repr=False, compare=False)
+    quantizer: Quantizer = field(init=False, repr=False, compare=False)
+    least_weight: float = field(init=False, repr=False, compare=False)
+    statistics: int = field(init=False, repr=False, compare=False)
+    band_weights: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    row_weights: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    clip_norms: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    first_clip_norm: float = field(init=False, repr=False, compare=False)
+    digest: bytes = field(init=False, repr=False, compare=False)
+    _norms: Mapping[bytes, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_config(self.config)
+        config, promises = self.config, check_config(self.config)
+        columns, bands = _columns(config, self.layout), tuple(each.band for each in promises.bands)
+        self._keep(
+            promises=promises,
+            bands=bands,
+            max_rank=bands[-1].stop,
+            bands_that_open=tuple(each.band for each in promises.bands if each.opens),
+            columns=columns,
+            width=int(columns.sum()),
+            weighted=config.weights is Weighting.EXAMPLES,
+            sample_level=sample_level(config),
+            clip_norms=promises.clip_norms,
+            first_clip_norm=nearest_norm(config.clip_norm, promises.clip_norms),
+        )
         # Building it refuses a grid without room for the noise.
-        if self.mechanism is not None:
-            check_planned_budget(self.config, self.mechanism, self.mechanism_with, self.colluders)
+        mechanism = self.mechanism_with(config.noise_multiplier) if promises.noisy else None
+        if mechanism is not None:
+            check_planned_budget(promises, mechanism, self.mechanism_with)
+        quantizer = promises.grid if mechanism is None else mechanism.quantizer
+        weights, digest = band_weights(promises, self.layout), self._digest()
+        self._keep(
+            mechanism=mechanism,
+            quantizer=quantizer,
+            least_weight=quantizer.round_weight(config.least_weight) if self.weighted else 1.0,
+            statistics=0 if mechanism is not None else statistics(weighted=self.weighted),
+            band_weights=weights,
+            row_weights=_by_row(weights, bands),
+            digest=digest,
+            _norms={_round_digest(promises, digest, norm): norm for norm in promises.clip_norms},
+        )
+
+    def _keep(self, **facts: object) -> None:
+        """Set what was worked out, once: nothing of a plan changes after that."""
+        for name, value in facts.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def build(cls, config: Config, *, layout: AdapterLayout, base_digest: bytes) -> Self:
@@ -87,16 +147,6 @@ class Plan:
     def ranks(self) -> Mapping[ClientId, int]:
         """Every enrolled client and its rank; public."""
         return roster(self.config.tiers)
-
-    @cached_property
-    def bands(self) -> tuple[Band, ...]:
-        """The rank bands."""
-        return rank_bands(self.ranks.values())
-
-    @property
-    def max_rank(self) -> int:
-        """Rank of the global adapter."""
-        return self.bands[-1].stop
 
     @cached_property
     def initial_adapter(self) -> Adapter:
@@ -128,85 +178,18 @@ class Plan:
         """Of the last rounds that were asked for: they are asked for again and again."""
         return {}
 
-    @cached_property
-    def quantizer(self) -> Quantizer:
-        """The grid: the configured one, or where clients add noise the finest with room for it."""
-        if self.mechanism is not None:
-            return self.mechanism.quantizer
-        return Quantizer(bits=self.config.quantization.bits, bound=self.config.quantization.bound)
-
-    @cached_property
-    def mechanism(self) -> GaussianMechanism | None:
-        """The noise of client-level differential privacy, at the largest clip norm; None without noise."""
-        return self.mechanism_with(self.config.noise_multiplier) if noisy(self.config) else None
-
     def mechanism_with(self, noise_multiplier: float) -> GaussianMechanism:
-        """The same with another noise multiplier, above 0.
+        """The plan's mechanism with another noise multiplier, above 0.
 
         Raises:
             PlanError: There is no room for it, or the grid is too coarse for so little.
         """
-        return build_mechanism(
-            self.config.model_copy(update={"noise_multiplier": noise_multiplier}),
-            holders=bands_and_holders(self.config),
-            members=members_per_round(self.config),
-            colluding=self.colluders,
-            width=int(self.columns.sum()),
-        )
-
-    def correlated_noise(self) -> CorrelatedNoise | None:
-        """Begin what a server keeps between rounds; None where the noise of each round is independent."""
-        return self.mechanism.correlated() if self.mechanism is not None else None
-
-    @cached_property
-    def sample_level(self) -> SampledGaussian | None:
-        """The noise inside each client's training; None without."""
-        return sample_level(self.config)
-
-    @property
-    def colluders(self) -> int:
-        """Clients whose noise the server is taken to know."""
-        return colluders(self.config, masking_profile(self.config), members_per_round(self.config))
-
-    @cached_property
-    def columns(self) -> npt.NDArray[np.bool_]:
-        """Shape (row_length,): the values of a rank row that are trained and sent."""
-        if self.config.lora.factors is Factors.LORA_B:
-            return self.layout.lora_B_columns
-        return np.ones(self.layout.row_length, dtype=np.bool_)
-
-    @cached_property
-    def band_weights(self) -> tuple[float, ...]:
-        """By index of a band: what its rows are multiplied by before the clip, and their average is divided by; public."""
-        return band_weights(self.config, self.layout)
-
-    @cached_property
-    def row_weights(self) -> npt.NDArray[np.float64]:
-        """Shape (max_rank, 1): the weight of its band for every row."""
-        weights = np.repeat(self.band_weights, [band.height for band in self.bands])[:, None]
-        weights.setflags(write=False)
-        return weights
-
-    @property
-    def bands_alone(self) -> bool:
-        """Whether each band of an update is clipped and rounded alone, to its part of the clip norm."""
-        return bands_alone(self.config)
+        return build_mechanism(self.promises, noise_multiplier=noise_multiplier, width=self.width)
 
     def rounded_norm(self, clip_norm: float) -> float:
         """The L2 norm, in integer units, that one client's update of a norm never exceeds after rounding."""
-        heights = [band.height for band in self.bands] if self.bands_alone else [self.max_rank]
-        width = int(self.columns.sum())
-        return rounded_norm(self.quantizer, clip_norm, [height * width for height in heights])
-
-    @cached_property
-    def clip_norms(self) -> tuple[float, ...]:
-        """Every norm that a round may clip to, falling."""
-        return clip_norms(self.config)
-
-    @cached_property
-    def first_clip_norm(self) -> float:
-        """The norm of the rounds that have heard no count yet; the only one without adaptive clipping."""
-        return nearest_norm(self.config.clip_norm, self.clip_norms)
+        heights = [band.height for band in self.bands] if self.promises.bands_alone else [self.max_rank]
+        return rounded_norm(self.quantizer, clip_norm, [height * self.width for height in heights])
 
     def mechanism_of(self, session: Session) -> GaussianMechanism | None:
         """The noise of one round, at its own clip norm."""
@@ -224,9 +207,9 @@ class Plan:
         Raises:
             RefusalError: The session was made under another plan.
         """
-        for norm in self.clip_norms:
-            if self.round_digest(norm) == session.config_digest:
-                return norm
+        norm = self._norms.get(session.config_digest)
+        if norm is not None:
+            return norm
         raise RefusalError(
             "the session's terms (threshold, quorums, segments, bound or plan) are not the plan's"
         )
@@ -244,16 +227,14 @@ class Plan:
     @property
     def mode(self) -> Mode:
         """The secure sum, with what it shows, needs and promises."""
-        return mode_of(self.config)
+        return self.promises.mode
 
     @property
     def needs_identities(self) -> bool:
         """Whether messages are signed: wherever the server may lie, and where a decryptor answers for its keys."""
         return self.mode.server_may_lie(self.config)
 
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of configuration, adapted layers and base: the session's `config_digest`."""
+    def _digest(self) -> bytes:
         layers = repr([(layer.name, layer.in_features, layer.out_features) for layer in self.layout.layers])
         text = b"rbla-secure plan\x00" + self.config.digest() + self.base_digest + layers.encode()
         return hashlib.sha256(text).digest()
@@ -305,13 +286,13 @@ class Plan:
             round=round_number,
             attempt=attempt,
             members=cohort,
-            threshold=threshold(self.config),
+            threshold=self.promises.threshold,
             input_bound=self._input_bound,
             segments=self.segmentation.segments(round_number, cohort),
             config_digest=self.round_digest(clip_norm),
             ring_bits=self.config.quantization.ring_bits,
             ranks=tuple(self.ranks[client] for client in cohort),
-            class_quorum=class_quorum(self.config),
+            class_quorum=self.promises.class_quorum,
         )
 
     @cached_property
@@ -319,19 +300,21 @@ class Plan:
         """How uploads are cut into segments: by rank band, or by group."""
         mechanism = self.mechanism
         return segmentation_of(
-            self.config,
+            self.promises,
             ranks=self.ranks,
-            bands=self.bands,
             lengths=tuple(map(self.band_length, self.bands)),
             recovered=tuple(
                 mechanism.bands[band.index].recovered if mechanism is not None else 0 for band in self.bands
             ),
         )
 
-    @property
-    def bands_that_open(self) -> tuple[Band, ...]:
-        """The bands with enough holders in a whole cohort; those of the highest ranks may lack them."""
-        return self.segmentation.opening
+    def correlated_noise(self) -> CorrelatedNoise | None:
+        """Begin what a server keeps between rounds; None where the noise of each round is independent."""
+        return self.mechanism.correlated() if self.mechanism is not None else None
+
+    def round_digest(self, clip_norm: float) -> bytes:
+        """Give what a round's session is bound to: the plan, and where the clip norm changes its value."""
+        return _round_digest(self.promises, self.digest, clip_norm)
 
     def broadcast_rank(self, client: ClientId) -> int:
         """How many rows of the global adapter a client is sent: all, or where what is beyond is dropped its own.
@@ -350,33 +333,32 @@ class Plan:
         """Values and statistics of a band; with noise there are no statistics, but for the count of band 0."""
         if self.mechanism is not None:
             return self.mechanism.bands[band.index].length
-        return band.height * int(self.columns.sum()) + self.statistics
-
-    @property
-    def weighted(self) -> bool:
-        """Whether clients claim weights of their own, which are added up; without, each surviving holder counts one."""
-        return self.config.weights is Weighting.EXAMPLES
-
-    @property
-    def least_weight(self) -> float:
-        """The smallest weight that a client can have, on the grid."""
-        return self.quantizer.round_weight(self.config.least_weight) if self.weighted else 1.0
-
-    @property
-    def statistics(self) -> int:
-        """How many integers follow the values of a band: none with noise, which leaves nothing else to depend on data."""
-        return 0 if self.mechanism is not None else statistics(weighted=self.weighted)
+        return band.height * self.width + self.statistics
 
     @property
     def _input_bound(self) -> int:
         return self.quantizer.levels if self.mechanism is None else self.mechanism.input_bound
 
-    def round_digest(self, clip_norm: float) -> bytes:
-        """Give what a round's session is bound to: the plan, and where the clip norm changes its value."""
-        if not adaptive(self.config):
-            return self.digest
-        value = clip_norm.hex().encode()
-        return hashlib.sha256(b"rbla-secure round\x00" + self.digest + value).digest()
+
+def _columns(config: Config, layout: AdapterLayout) -> npt.NDArray[np.bool_]:
+    """Shape (row_length,): which values of a rank row are trained and sent."""
+    if config.lora.factors is Factors.LORA_B:
+        return layout.lora_B_columns
+    return np.ones(layout.row_length, dtype=np.bool_)
+
+
+def _by_row(weights: tuple[float, ...], bands: tuple[Band, ...]) -> npt.NDArray[np.float64]:
+    """Shape (max_rank, 1): the weight of its band for every row."""
+    found = np.repeat(weights, [band.height for band in bands])[:, None]
+    found.setflags(write=False)
+    return found
+
+
+def _round_digest(promises: Promises, digest: bytes, clip_norm: float) -> bytes:
+    """What a round's session is bound to: the plan, and where the clip norm changes its value."""
+    if not promises.adaptive:
+        return digest
+    return hashlib.sha256(b"rbla-secure round\x00" + digest + clip_norm.hex().encode()).digest()
 
 
 def _make_room(kept: dict[Key, Value]) -> None:

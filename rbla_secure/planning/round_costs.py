@@ -13,9 +13,7 @@ from typing import Final, final
 from rbla_secure.config.choices import BandWeights, RowOrder
 from rbla_secure.planning.band_weights import band_profiles
 from rbla_secure.planning.budget import expected_views, least_faced, noise_for, participations
-from rbla_secure.planning.noise import claimed
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import bands_and_holders
 from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.band_weights import expected_signal, least_noise_weights, noise_energy
 from rbla_secure.privacy.noise import Release
@@ -79,12 +77,12 @@ def round_costs(plan: Plan) -> RoundCosts | None:
     config, delta, mechanism = plan.config, plan.config.privacy.delta, plan.mechanism
     if mechanism is None:
         return None
-    seen = expected_views(config, mechanism, plan.colluders)
-    if not least_faced(config, mechanism, plan.colluders):
+    promises, seen = plan.promises, expected_views(plan.promises, mechanism)
+    if not least_faced(promises, mechanism):
         return None
     rate = config.privacy.sample_rate
     target = config.privacy.max_epsilon or max(
-        epsilon([seen[each]] * participations(config), delta) for each in claimed(config)
+        epsilon([seen[each]] * participations(config), delta) for each in promises.claimed
     )
     compared = sorted({*(number for number in COMPARED if number < config.rounds), config.rounds})
     found = []
@@ -92,7 +90,7 @@ def round_costs(plan: Plan) -> RoundCosts | None:
         counted = participations(config.model_copy(update={"rounds": number}))
         faced = noise_multiplier_for(target, delta=delta, releases=counted, sample_rate=rate)
         # The plan's own noise keeps the epsilon for as many rounds as the plan has; the search ends a little above it.
-        needed = noise_for(faced, config, plan.mechanism_with, plan.colluders) or math.inf
+        needed = noise_for(faced, promises, plan.mechanism_with) or math.inf
         needed = min(needed, config.noise_multiplier)
         found.append(
             RoundCost(
@@ -112,15 +110,13 @@ def signal_to_noise(plan: Plan, noise_multiplier: float) -> tuple[float, ...]:
     at C, has C sqrt(s_b / (h_b w)) / sqrt(sum_{k <= b} a_k^2 s_k) in a value of band b, and the noise there is z C / (D_b a_b). At
     equal weights and an even spread the ratio is D_b / (z sqrt(d)), d the values of such an update.
     """
-    counted, width = bands_and_holders(plan.config), int(plan.columns.sum())
-    signals = expected_signal(
-        [(band.start, band.stop) for band, _ in counted], plan.config.privacy.rank_decay
-    )
+    privacy, bands = plan.config.privacy, plan.promises.bands
+    signals = expected_signal([(each.band.start, each.band.stop) for each in bands], privacy.rank_decay)
     found, length = [], 0.0
-    for (band, holders), weight, signal in zip(counted, plan.band_weights, signals, strict=True):
+    for each, weight, signal in zip(bands, plan.band_weights, signals, strict=True):
         length += weight**2 * signal
-        value = math.sqrt(signal / (band.height * width) / length)
-        found.append(plan.config.privacy.sample_rate * holders * weight * value / noise_multiplier)
+        value = math.sqrt(signal / (each.band.height * plan.width) / length)
+        found.append(privacy.sample_rate * each.holders * weight * value / noise_multiplier)
     return tuple(found)
 
 
@@ -128,7 +124,7 @@ def _weighted_noise(plan: Plan, target: float) -> WeightedNoise | None:
     config = plan.config
     if config.training.rows is RowOrder.IN_TURNS:
         return None
-    profiles = band_profiles(config, plan.layout)
+    profiles = band_profiles(plan.promises, plan.layout)
     costs, signals = [each.cost for each in profiles], [each.signal for each in profiles]
     ratio = noise_energy(costs, least_noise_weights(costs, signals)) / math.fsum(costs)
     counted, rate = participations(config), config.privacy.sample_rate

@@ -1,22 +1,22 @@
 """What a configuration allows although it weakens a run."""
 
-from rbla_secure.config import Config
-from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise_settings import noisy
-from rbla_secure.planning.quorums import WORTHLESS, closed_for_good
+from rbla_secure.planning.parameters import WORTHLESS
+from rbla_secure.planning.promises import Promises
+from rbla_secure.robustness.quorum import closed_bands
 
 # Below three holders, a holder can subtract its own part and read another's.
 SAFE_MIN_HOLDERS = 3
 
 
-def warnings(config: Config) -> list[str]:
+def warnings(promises: Promises) -> list[str]:
     """What is allowed but weakens the run."""
-    found = mode_of(config).warnings(config)
-    if (noisy(config) or config.sample_level.noise_multiplier) and config.privacy.simulation:
+    config = promises.config
+    found = promises.mode.warnings(promises)
+    if (promises.noisy or config.sample_level.noise_multiplier) and config.privacy.simulation:
         found.append(f"SIMULATION: {WORTHLESS}")
     found += [
         f"robustness.f={config.robustness.f}: {text}; the band never opens, and its rows stay as they are"
-        for text in closed_for_good(config)
+        for text in _closed_for_good(promises)
     ]
     if config.min_holders < SAFE_MIN_HOLDERS:
         found.append(
@@ -24,3 +24,10 @@ def warnings(config: Config) -> list[str]:
             f"{SAFE_MIN_HOLDERS} or more is safe against single holders"
         )
     return found
+
+
+def _closed_for_good(promises: Promises) -> tuple[str, ...]:
+    """The bands that can never open against f hostile clients, in words; their rows stay as every run begins."""
+    ranks = [rank for rank, count in promises.clients_of_ranks.items() for _ in range(count)]
+    bands, config = [each.band for each in promises.bands], promises.config
+    return closed_bands(bands, ranks, f=config.robustness.f, privacy_quorum=config.min_holders)

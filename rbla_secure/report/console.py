@@ -12,9 +12,8 @@ from rbla_secure.config import Config
 from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.planning.disclosure import Learned
-from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.opening import asked_threshold, band_quorum, opening_rule
-from rbla_secure.planning.quorums import band_groups, bands_and_holders
+from rbla_secure.planning.opening import band_quorum, opening_rule
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.warnings import warnings
 from rbla_secure.report.defences import defence_lines, group_margins
 from rbla_secure.report.summary import Seconds, Summary
@@ -92,8 +91,8 @@ class ConsoleReport(SilentObserver):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, run: str) -> None:
-        """What is about to happen."""
-        config = self._config
+        """What is about to happen: told before there is a plan, which takes seconds to come by."""
+        config, promises = self._config, Promises.build(self._config)
         tiers = ", ".join(
             f"{cohort_size(tier)} x rank {tier.rank} ({name})"
             for name, tier in sorted(config.tiers.items(), key=lambda item: item[1].rank)
@@ -101,10 +100,10 @@ class ConsoleReport(SilentObserver):
         self.line(f"run {run}")
         self.line(
             f"{config.secure_sum} sum, {config.average} average with gamma {config.gamma:g}; per round {tiers}; "
-            f"{opening_rule(config)}"
+            f"{opening_rule(promises)}"
         )
-        self.line(f"all parties run in this process{mode_of(config).claim(config)} (threat_model.md)")
-        for text in (*defence_lines(config), *(f"warning: {warning}" for warning in warnings(config))):
+        self.line(f"all parties run in this process{promises.mode.claim(config)} (threat_model.md)")
+        for text in (*defence_lines(promises), *(f"warning: {warning}" for warning in warnings(promises))):
             self.line(text)
 
     def base(self, accuracy: float, loss: float, *, examples: int) -> None:
@@ -234,15 +233,15 @@ class CellReport:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def band_rows(config: Config) -> list[tuple[str, str, str, str]]:
+def band_rows(promises: Promises) -> list[tuple[str, str, str, str]]:
     """Per band: its rows, holders per round, quorum, and how many holders may drop out and it still opens."""
     rows = []
-    spare = sum(map(cohort_size, config.tiers.values())) - asked_threshold(config)
-    for (band, holders), (_, sizes) in zip(bands_and_holders(config), band_groups(config), strict=True):
-        if sizes:
-            quorum, margin = group_margins(config, sizes)
+    spare = promises.members - promises.asked_threshold
+    for each in promises.bands:
+        if each.groups:
+            quorum, margin = group_margins(promises, each.groups)
         else:
-            quorum = band_quorum(config, holders)
-            margin = holders - quorum
-        rows.append((str(band), str(holders), str(quorum), str(min(margin, spare))))
+            quorum = band_quorum(promises, each.holders)
+            margin = each.holders - quorum
+        rows.append((str(each.band), str(each.holders), str(quorum), str(min(margin, spare))))
     return rows

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import final
 
 from rbla_secure.config import Config
-from rbla_secure.planning.opening import group_quorum
-from rbla_secure.planning.quorums import band_groups, band_voters, largest_f
+from rbla_secure.planning.opening import group_quorum, largest_f
+from rbla_secure.planning.promises import Promises
 from rbla_secure.robustness.registry import MEASURED
 
 
@@ -28,18 +28,17 @@ class BandDefence:
     largest_f: int
 
 
-def band_defences(config: Config) -> list[BandDefence]:
+def band_defences(promises: Promises) -> list[BandDefence]:
     """Every band of a plan."""
-    groups = band_groups(config)
-    if config.robustness.group_size:
-        voters = [len(sizes) for _, sizes in groups]
+    if promises.config.robustness.group_size:
+        voters = [len(each.groups) for each in promises.bands]
         stands = [max(0, (count - 1) // 2) for count in voters]
     else:
-        voters = [count for _, count in band_voters(config)]
-        stands = [largest_f(config, count) or 0 for count in voters]
+        voters = [each.voters for each in promises.bands]
+        stands = [largest_f(promises, count) or 0 for count in voters]
     return [
-        BandDefence(band=str(band), voters=count, group_sizes=sizes, largest_f=f)
-        for (band, sizes), count, f in zip(groups, voters, stands, strict=True)
+        BandDefence(band=str(each.band), voters=count, group_sizes=each.groups, largest_f=f)
+        for each, count, f in zip(promises.bands, voters, stands, strict=True)
     ]
 
 
@@ -48,20 +47,20 @@ def groups_needed(config: Config) -> int:
     return 2 * config.robustness.f + 1
 
 
-def group_margins(config: Config, sizes: Sequence[int]) -> tuple[int, int]:
+def group_margins(promises: Promises, sizes: Sequence[int]) -> tuple[int, int]:
     """The fewest survivors with which a band of these groups can open, and how many drop-outs it stands wherever they are."""
-    quorums = [group_quorum(config, size) for size in sizes]
+    quorums = [group_quorum(promises, size) for size in sizes]
     closing = sorted(size - quorum + 1 for size, quorum in zip(sizes, quorums, strict=True))
-    needed = groups_needed(config)
+    needed = groups_needed(promises.config)
     return sum(sorted(quorums)[:needed]), sum(closing[: len(sizes) - needed + 1]) - 1
 
 
-def defence_lines(config: Config) -> list[str]:
+def defence_lines(promises: Promises) -> list[str]:
     """The defences for people; none where there are none."""
-    wanted = config.robustness
+    config, wanted = promises.config, promises.config.robustness
     if not wanted.has_filter and not wanted.group_size and not wanted.f:
         return []
-    bands = band_defences(config)
+    bands = band_defences(promises)
     found = [f"against f={wanted.f} hostile clients of a round: {_what(config)}"]
     if wanted.group_size:
         groups = ", ".join(f"{each.voters} in {each.band}" for each in bands)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from rbla_secure.config.choices import Rest, Upload
 from rbla_secure.planning.disclosure import Learned, Opened
-from rbla_secure.planning.noise_settings import whoever_is_there
 from rbla_secure.planning.plan import Plan
 from rbla_secure.run_folder.records import RoundRecord
 
@@ -31,7 +30,7 @@ def _client(plan: Plan) -> Learned:
     )
     return Learned(
         "each client",
-        f"{model}; {'the roster' if whoever_is_there(plan.config) else 'who took part'}",
+        f"{model}; {'the roster' if plan.promises.whoever_is_there else 'who took part'}",
         "every other client's update, weight and examples",
     )
 
@@ -41,7 +40,7 @@ def _reader_hidden(plan: Plan) -> str:
         return "everything of a single client; no noise was added, so the adapter itself may tell of its training data"
     if plan.config.privacy.simulation:
         return "nothing: the noise follows from the seed, which the configuration tells"
-    if whoever_is_there(plan.config):
+    if plan.promises.whoever_is_there:
         return "nothing of who answered, which metrics and events name: the epsilon of privacy.json is about the adapters alone"
     return "what one client contributed, up to the epsilon of privacy.json"
 

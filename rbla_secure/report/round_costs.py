@@ -19,7 +19,9 @@ def round_cost_lines(found: RoundCosts, plan: Plan) -> list[str]:
             f"energy of equal weights costs epsilon {rounded_up(weights.epsilon)} with them"
         )
         if weights.used:
-            lines.append(f"rank bands are weighted ({weights_used(plan.config, plan.band_weights)}): {saved}")
+            lines.append(
+                f"rank bands are weighted ({weights_used(plan.promises, plan.band_weights)}): {saved}"
+            )
         else:
             lines.append(f"advice: privacy.band-weights=holders leaves {saved}")
     lines.append(

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from rbla_secure.config import Config, load_config
 from rbla_secure.errors import PrivacyError
-from rbla_secure.planning.noise import shown, shows_at_once
-from rbla_secure.planning.noise_settings import noisy
-from rbla_secure.planning.quorums import sample_level
+from rbla_secure.planning.parameters import sample_level
+from rbla_secure.planning.promises import Promises
 from rbla_secure.privacy.ledger import FILE, Ledger, Shown
 from rbla_secure.privacy.ledger_state import Attempted, OpenSession, check_state, not_believed
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
@@ -114,11 +113,11 @@ def _check(folder: Path, config: Config, found: Ledgers, *, before: History, aft
     return "".join(ahead)
 
 
-def _order(config: Config) -> list[tuple[str, str]]:
+def _order(promises: Promises) -> list[tuple[str, str]]:
     """Ledger and kind of the entries of one session, in the order in which they are written."""
-    clients = [(FILE, part) for part in shown(config)] if noisy(config) else []
-    at_once = [(name, part) for name, part in clients if shows_at_once(config, part)]
-    examples = [(SAMPLES_FILE, TRAINING)] if config.sample_level.noise_multiplier else []
+    clients = [(FILE, part) for part in promises.shown] if promises.noisy else []
+    at_once = [(name, part) for name, part in clients if part in promises.shown_at_once]
+    examples = [(SAMPLES_FILE, TRAINING)] if promises.config.sample_level.noise_multiplier else []
     return [*at_once, *examples, *(each for each in clients if each not in at_once)]
 
 
@@ -126,7 +125,8 @@ def _not_of_its_session(
     config: Config, name: str, entry: Attempted, about: OpenSession, history: History
 ) -> str:
     """Why its session would not have written an entry, or not yet; empty if a crash can have come between."""
-    order = _order(config)
+    promises = Promises.build(config)
+    order = _order(promises)
     if (name, entry.kind) not in order:
         return f"counts {entry.kind}, of which its session has no entry"
     before = Counter(ledger for ledger, _ in order[: order.index((name, entry.kind))])
@@ -134,7 +134,7 @@ def _not_of_its_session(
         if history.spent_by(about, ledger) < entries:
             return f"the entry of {ledger} that comes before it is not either"
     # Before anybody has answered, an entry is of everybody who is asked.
-    everybody = name == SAMPLES_FILE or shows_at_once(config, Shown(entry.kind))
+    everybody = name == SAMPLES_FILE or Shown(entry.kind) in promises.shown_at_once
     least = len(about.cohort) if everybody else about.threshold
     if len(entry.clients) < least:
         return f"names {len(entry.clients)} clients where it takes {least}"

@@ -36,8 +36,7 @@ from protocols.session import RUN_ID_SIZE
 from rbla_secure.atomic_files import whole_lines
 from rbla_secure.config import Config
 from rbla_secure.errors import RunFolderError
-from rbla_secure.planning.noise import shown, shows_at_once
-from rbla_secure.planning.noise_settings import noisy
+from rbla_secure.planning.promises import Promises
 from rbla_secure.privacy.ledger import FILE
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
 from rbla_secure.run_folder.audit_log import FILE_NAME
@@ -291,9 +290,10 @@ def _check_left_over(path: Path, lines: Sequence[str], config: Config, history: 
 
 def _must_have_spent(config: Config, record: RoundRecord) -> dict[str, int]:
     """How many entries each ledger has for a round before it ends like this; an aborted one may have ended before most."""
-    parts = shown(config) if noisy(config) else ()
+    promises = Promises.build(config)
+    parts = promises.shown if promises.noisy else ()
     if record.aborted and not (record.survivors or record.holders or record.flags):
-        return {FILE: sum(shows_at_once(config, part) for part in parts)}
+        return {FILE: sum(part in promises.shown_at_once for part in parts)}
     return {FILE: len(parts), SAMPLES_FILE: int(config.sample_level.noise_multiplier > 0)}
 
 

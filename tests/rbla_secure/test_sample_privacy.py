@@ -10,7 +10,7 @@ from rbla_secure.cli import main
 from rbla_secure.config import load_config
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.checks import check_config
-from rbla_secure.planning.quorums import sample_level
+from rbla_secure.planning.parameters import sample_level
 from rbla_secure.privacy import accounting
 from rbla_secure.privacy.accounting import SampledSteps, epsilon_of_steps
 from rbla_secure.privacy.sample_ledger import FILE, SampleLedger

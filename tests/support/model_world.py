@@ -26,8 +26,6 @@ from rbla_secure.federation.server import session_server as session_servers
 from rbla_secure.federation.server.session_server import SessionServer, StageOfSession, exchange_stages
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.peft_io import find_linear
-from rbla_secure.planning import plan as plans
-from rbla_secure.planning.modes import homomorphic
 from rbla_secure.planning.plan import Plan
 from rbla_secure.seeding import derive_seed
 from rbla_secure.tasks.base_model import base_digest, build_mlp
@@ -35,6 +33,7 @@ from rbla_secure.tasks.datasets import PIXELS, LabelledImages
 from rbla_secure.tasks.training import LocalTrainer
 from tests.support.federations import RUN, InMemory, make_config
 from tests.support.identities import client_sum, server_sum
+from tests.support.planted_promises import promise_instead
 
 torch.set_num_threads(1)
 
@@ -164,7 +163,7 @@ def believe_anything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def clip_all_bands_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parties that shorten, round and refuse an update as a whole, also where its bands were trained in turns."""
-    monkeypatch.setattr(plans, "bands_alone", lambda _config: False)
+    promise_instead(monkeypatch, bands_alone=False)
 
 
 def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,5 +178,4 @@ def bind_bands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def count_all_ranks_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans without classes of view."""
-    for module in (plans, homomorphic):
-        monkeypatch.setattr(module, "class_quorum", lambda _config: 0)
+    promise_instead(monkeypatch, class_quorum=0)

@@ -29,7 +29,6 @@ from rbla_secure.planning import noise as planned_noise
 from rbla_secure.planning import plan as plans
 from rbla_secure.planning.noise import Views
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import row_quorum, threshold
 from rbla_secure.privacy import sample_level
 from rbla_secure.privacy.discrete_gaussian import discrete_gaussian
 from rbla_secure.privacy.ledger import Observer, Shown
@@ -58,8 +57,8 @@ def bands_close_by_count(patch: pytest.MonkeyPatch) -> None:
         there = set(sums.survivors)
         opened = {
             index: values
-            if len(there) >= threshold(plan.config)
-            and len(there.intersection(session.segments[index].holders)) >= row_quorum(plan.config)
+            if len(there) >= plan.promises.threshold
+            and len(there.intersection(session.segments[index].holders)) >= plan.promises.row_quorum
             else np.zeros_like(values)
             for index, values in sums.sums.items()
         }

@@ -22,7 +22,7 @@ from rbla_secure.config import Config
 from rbla_secure.errors import PrivacyError
 from rbla_secure.evaluation.privacy_audit.case import Case, Trial
 from rbla_secure.evaluation.privacy_audit.neighbours import Skipped
-from rbla_secure.planning.quorums import sample_level
+from rbla_secure.planning.parameters import sample_level
 from rbla_secure.privacy.sample_ledger import SampleLedger, SampleTerms, Trained
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
 from rbla_secure.tasks.configured_training import private_descent

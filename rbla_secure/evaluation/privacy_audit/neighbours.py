@@ -21,9 +21,7 @@ from rbla_secure.config.choices import Adjacency, Upload
 from rbla_secure.evaluation.privacy_audit.small_federation import Side, block_count
 from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows
-from rbla_secure.planning.noise_settings import adaptive, noise_by_server
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import row_quorum, threshold
 
 # How much longer than the clip norm a change is that must be clipped: a clip to more than the norm, or none, shows.
 _TOO_LONG: Final = 5.0
@@ -127,7 +125,7 @@ class _Cases:
         plan = self._plan
         yield from self.in_turns()
         yield from self._with_drop_outs()
-        if adaptive(plan.config):
+        if plan.promises.adaptive:
             yield self._pair("a change that is just not clipped", self._open, length=_SHORT)
         else:
             reason = "privacy.clipping is not adaptive: nobody counts who is clipped"
@@ -153,15 +151,15 @@ class _Cases:
 
     def absent(self) -> Iterator[Neighbours | Skipped]:
         """One client is not there."""
-        config, everybody = self._plan.config, self._session.members
+        promises, everybody = self._plan.promises, self._session.members
         yield self._pair("nobody else changes anything", [self._thin])
         yield self._pair("everybody else sends the same change", [self._thin], others=True)
         yield from self._in_each_other_band()
         # Nothing may close or end by these numbers; if something does, here it shows.
         name = "exactly min-holders clients hold the rarest rows"
-        yield self._fewest(name, [self._thin], self._holders(self._thin), row_quorum(config))
+        yield self._fewest(name, [self._thin], self._holders(self._thin), promises.row_quorum)
         name = "exactly so many clients as a threshold would ask for"
-        yield self._fewest(name, [self._open[0]], everybody, threshold(config))
+        yield self._fewest(name, [self._open[0]], everybody, promises.threshold)
         yield self._fewest("nobody else is there", [self._thin], everybody, 1)
         reason = "privacy.adjacency=add-or-remove: it looks as if it was not there"
         yield Skipped(name="one client sends zeros", reason=reason)
@@ -181,7 +179,7 @@ class _Cases:
         """With so many uploaders of the rarest rows missing as is provided for, one more, and as many as there can be."""
         plan, band = self._plan, self._thin
         shares = plan.mechanism.bands[band.index] if plan.mechanism is not None else None
-        if shares is None or noise_by_server(plan.config):
+        if shares is None or plan.promises.noise_by_server:
             reason = f"privacy.mechanism={plan.config.privacy.mechanism}: drop-outs take no noise along"
             yield Skipped(name="drop-outs", reason=reason)
             return
@@ -203,7 +201,7 @@ class _Cases:
 
     def _most_missing(self, band: Band) -> int:
         """How many uploaders of a band may be missing with it still opening."""
-        allowed = len(self._session.members) - threshold(self._plan.config)
+        allowed = len(self._session.members) - self._plan.promises.threshold
         return min(allowed, self._plan.segmentation.spare(self._session, band))
 
     def _pair(
@@ -239,7 +237,7 @@ class _Cases:
         config = self._plan.config
         absent = config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
         # Votes of several would be in one count, and whoever is not there changes more than its columns.
-        alone = absent or adaptive(config)
+        alone = absent or self._plan.promises.adaptive
         most = 1 if alone else block_count(config)
         chosen = self._canaries(bands[-1], silent, most=max(1, most // 2) if others else most)
         largest = length * self._plan.clip_norm_of(self._session)
@@ -261,7 +259,7 @@ class _Cases:
             others={each: _cut(change, self._plan.ranks[each]) for each in enrolled} if others else {},
             silent=silent,
             absent=absent,
-            vote=(1 if length < 1 else -1) if adaptive(config) else 0,
+            vote=(1 if length < 1 else -1) if self._plan.promises.adaptive else 0,
             colluders=self._last_first(bands[-1], present),
         )
 
@@ -284,7 +282,7 @@ class _Cases:
     def _canaries(self, band: Band, silent: Collection[ClientId], *, most: int) -> list[ClientId]:
         """The first uploaders that are there, but for those that a participant or the server may need as colluders."""
         there = [client for client in self._uploaders(band) if client not in silent]
-        return there[: max(1, min(most, len(there) - max(1, self._plan.colluders)))]
+        return there[: max(1, min(most, len(there) - max(1, self._plan.promises.colluders)))]
 
     def _holders(self, band: Band) -> list[ClientId]:
         return [client for client in self._session.members if self._plan.ranks[client] >= band.stop]

@@ -31,7 +31,7 @@ from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape, Rows
 from rbla_secure.lora.bands import rank_bands
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import bands_and_holders
+from rbla_secure.planning.promises import Promises
 from rbla_secure.privacy.ledger import Shown
 
 # How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
@@ -90,7 +90,7 @@ def block_width(config: Config) -> int:
 
 def block_count(config: Config) -> int:
     """How many canaries a round has room for: all holders of the rarest rows, but in no wider an adapter than is cheap."""
-    rarest = min(count for _, count in bands_and_holders(config))
+    rarest = min(each.holders for each in Promises.build(config).bands)
     return max(1, min(rarest, _MOST_WIDTH // block_width(config)))
 
 

@@ -30,8 +30,7 @@ from rbla_secure.evaluation.privacy_audit.over_rounds import course_cases, more_
 from rbla_secure.evaluation.privacy_audit.results import NotTried, Record, Report, Row
 from rbla_secure.evaluation.privacy_audit.rounds import round_cases
 from rbla_secure.evaluation.privacy_audit.small_federation import SmallFederation
-from rbla_secure.planning.noise_settings import noisy
-from rbla_secure.planning.quorums import sample_level
+from rbla_secure.planning.parameters import sample_level
 from rbla_secure.privacy.auditing import lower_bounds, most_shown, scores_needed
 
 FILE = "audit.json"
@@ -138,7 +137,7 @@ def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
         PlanError: The configuration is refused.
     """
     cases, skipped, remarks = list[Case](), list[Skipped](), list[str]()
-    if noisy(config):
+    if config.noise_multiplier > 0:
         federation = SmallFederation(config)
         rounds, others = course_cases(federation) if more_than_a_round(config) else round_cases(federation)
         cases += rounds

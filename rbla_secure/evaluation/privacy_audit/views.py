@@ -39,12 +39,12 @@ def scores(
     if mechanism is None:
         raise AssertionError("only plans with noise are audited")
     seen = _Seen(plan=plan, session=session, case=case, played=played, mechanism=mechanism, canary=canary)
-    several = max(1, plan.colluders)
+    several = max(1, plan.promises.colluders)
     return {
         Observer.PUBLIC: seen.in_adapter(known=()),
         Observer.PARTICIPANT: seen.in_adapter(known=case.colluders[:several]),
         Observer.SERVER: seen.in_sums(known=()),
-        Observer.COALITION: seen.in_sums(known=case.colluders[: plan.colluders]),
+        Observer.COALITION: seen.in_sums(known=case.colluders[: plan.promises.colluders]),
     }
 
 

@@ -13,9 +13,9 @@ import math
 
 from rbla_secure.errors import RefusalError
 from rbla_secure.federation.client.plausibility import Sent
-from rbla_secure.planning.noise import CLIP_STEPS_PER_OCTAVE, counts_before
-from rbla_secure.planning.noise_settings import adaptive
+from rbla_secure.planning.noise import counts_before
 from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.promises import CLIP_STEPS_PER_OCTAVE
 from rbla_secure.privacy.clipping import nearest_norm, reach
 
 _HALF_A_RUNG = math.log(2) / (2 * CLIP_STEPS_PER_OCTAVE)
@@ -35,7 +35,7 @@ def check_clip_norm(plan: Plan, norm: float, *, round_number: int, last: Sent | 
     Raises:
         RefusalError: It names the norm and the range.
     """
-    if not adaptive(plan.config):
+    if not plan.promises.adaptive:
         return
     least, most = _within_reach(plan, plan.config.clip_norm, 0.0, counts_before(round_number))
     if last is not None and last.round <= round_number:

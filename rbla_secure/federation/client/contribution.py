@@ -81,7 +81,7 @@ def contribution(
     mechanism = plan.mechanism_of(session)
     # Before the clip: the norm that is bounded is that of what is sent.
     change = plan.row_weights[: len(change)] * change
-    if plan.bands_alone:
+    if plan.promises.bands_alone:
         change = _until_diverged(plan, session, client, change)
     if mechanism is None:
         update = ClientUpdate(rows=change, weight=weight)
@@ -142,7 +142,7 @@ def _rounded(
 ) -> Integers:
     """Clip, pack and round: all bands together, or each alone."""
     seed, clip_norm = plan.config.seed, plan.clip_norm_of(session)
-    if not plan.bands_alone:
+    if not plan.promises.bands_alone:
         bands = pack(_bounded(plan, update, clip_norm), plan.bands, plan.columns)
         stream = UniformStream(derive_key(seed, "rounding", session.round, client))
         return quantized(bands, plan.quantizer, stream)

@@ -163,7 +163,7 @@ class Lifetime:
             )
         least = min(fewest(self._plan, self.client).values())
         return (
-            f"a sum of this run may open over {least} clients, and {max(1, self._plan.colluders)} who pool what they know leave too "
+            f"a sum of this run may open over {least} clients, and {max(1, self._plan.promises.colluders)} who pool what they know leave too "
             "little noise in it: raise min-holders above that, or masking.threshold with masking.profile=consistency"
         )
 

@@ -29,11 +29,8 @@ from typing import final
 
 from protocols.session import ClientId
 from rbla_secure.planning.budget import expected_present
-from rbla_secure.planning.modes import mode_of
-from rbla_secure.planning.noise import EXPOSED, claimed, views
-from rbla_secure.planning.opening import class_quorum
+from rbla_secure.planning.noise import EXPOSED, views
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import members_per_round, threshold
 from rbla_secure.privacy.accounting import SampledSteps
 from rbla_secure.privacy.noise import NOTHING, GaussianMechanism, Release
 
@@ -69,32 +66,30 @@ def cost_of_round(plan: Plan, client: ClientId, mechanism: GaussianMechanism | N
         return RoundCost(counted=EXPOSED, expected=EXPOSED, samples=BARE_STEPS)
     return RoundCost(
         counted=EXPOSED if mechanism is None else _strongest(plan, mechanism, fewest(plan, client)),
-        expected=EXPOSED
-        if mechanism is None
-        else _strongest(plan, mechanism, _provided(plan, mechanism, client)),
+        expected=EXPOSED if mechanism is None else _strongest(plan, mechanism, _provided(plan, client)),
         samples=_steps(plan),
     )
 
 
 def fewest(plan: Plan, client: ClientId) -> Mapping[int, int]:
     """By band that a client holds and that may open: over how few uploaders, whatever the server does."""
-    absent = members_per_round(plan.config) - _least_list(plan)
+    absent = plan.promises.members - _least_list(plan)
     segmentation = plan.segmentation
     return {band.index: segmentation.least_present(band, absent) for band in segmentation.bands_of(client)}
 
 
 def _least_list(plan: Plan) -> int:
     """How many members of a session are in all sums that they may be in, at least; 0 where lists may differ."""
-    config = plan.config
-    if mode_of(config).lists_may_differ(config):
+    promises = plan.promises
+    if promises.mode.lists_may_differ(promises.config):
         return 0
-    left_out = len(plan.bands) * max(0, class_quorum(config) - 1)
-    return max(0, threshold(config) - left_out)
+    left_out = len(plan.bands) * max(0, promises.class_quorum - 1)
+    return max(0, promises.threshold - left_out)
 
 
-def _provided(plan: Plan, mechanism: GaussianMechanism, client: ClientId) -> Mapping[int, int]:
+def _provided(plan: Plan, client: ClientId) -> Mapping[int, int]:
     """By band: how many uploaders are there if no more drop out than the plan provides for."""
-    expected = expected_present(plan.config, mechanism, plan.colluders)
+    expected = expected_present(plan.promises)
     return {band.index: expected[band.index] for band in plan.segmentation.bands_of(client)}
 
 
@@ -113,9 +108,9 @@ def _strongest(plan: Plan, mechanism: GaussianMechanism, least: Mapping[int, int
         for index, count in least.items()
     }
     against = [
-        views(plan.config, mechanism, present=present, colluding=plan.colluders)[observer]
+        views(plan.promises, mechanism, present=present, colluding=plan.promises.colluders)[observer]
         for present in (least, most)
-        for observer in claimed(plan.config)
+        for observer in plan.promises.claimed
     ]
     # Whatever else a release has, the most of it counts; a sampling rate is left at 1, for whoever takes part pays in full.
     others = [each.name for each in fields(Release) if each.name not in {"noise_multiplier", "sample_rate"}]

@@ -35,7 +35,6 @@ from rbla_secure.federation.secret_cohorts import Draws, check_draws
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import members_per_round
 from rbla_secure.privacy.noise import NoisePlace
 from rbla_secure.seeding import derive_seed
 
@@ -171,7 +170,7 @@ class Participant:
             return self._open[data]
         session = Session.from_bytes(
             data,
-            most_members=members_per_round(self._plan.config),
+            most_members=self._plan.promises.members,
             most_segments=self._plan.segmentation.most_segments,
         )
         # The plan's own, which is the same: what was worked out of it is not worked out again.

@@ -49,7 +49,7 @@ def decoded(
         return Verdict(accepted=False, score=None, reason=f"validity: weight {weight:.3g} is not the plan's")
     bands = {index: _values(plan, values) / (scale * weight) for index, values in inputs.items()}
     clip_norm = plan.clip_norm_of(session)
-    if not plan.bands_alone:
+    if not plan.promises.bands_alone:
         return Decoded(weight=weight, bands=_clipped(plan, bands, clip_norm, weight))
     norm = part_norm(clip_norm, len(plan.bands))
     alone = [_clipped(plan, {index: values}, norm, weight) for index, values in bands.items()]

@@ -13,7 +13,7 @@ from protocols.session import ClientId, Session
 from rbla_secure.federation.observer import SilentObserver
 from rbla_secure.federation.server.sessions import session_of
 from rbla_secure.lora.adapter import Adapter
-from rbla_secure.planning.noise import Views, claimed, shown, shown_to, shows_at_once, views
+from rbla_secure.planning.noise import Views, shown_to, views
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Shown, Terms
 from rbla_secure.privacy.ledger_state import not_believed
@@ -60,8 +60,8 @@ class Spending(SilentObserver):
         spent = [
             (record.round, part)
             for record in progress.records
-            for part in shown(plan.config)
-            if shows_at_once(plan.config, part) or record.holders or record.flags
+            for part in plan.promises.shown
+            if part in plan.promises.shown_at_once or record.holders or record.flags
         ]
         terms = terms_of(plan, folder.run_id)
         about = folder.history.about_to_reveal(plan.config.rounds)
@@ -75,7 +75,8 @@ class Spending(SilentObserver):
         """Refuse an entry that the log does not hold, unless it is the one that its session was about to spend."""
         for entry in self.ledger.entries[known:]:
             session = _session_of(self._plan, folder, entry, records)
-            if shows_at_once(self._plan.config, entry.shown) and set(entry.clients) != set(session.members):
+            everybody = entry.shown in self._plan.promises.shown_at_once
+            if everybody and set(entry.clients) != set(session.members):
                 raise not_believed(folder.path / FILE, known, "names a part of the session that it is about")
             if entry != self._entry(session, entry.shown, entry.clients):
                 raise not_believed(folder.path / FILE, known, _OTHER_FIGURES)
@@ -86,7 +87,8 @@ class Spending(SilentObserver):
         Raises:
             BudgetError: It would.
         """
-        self.ledger.check(*(self._entry(session, part, session.members) for part in shown(self._plan.config)))
+        parts = self._plan.promises.shown
+        self.ledger.check(*(self._entry(session, part, session.members) for part in parts))
 
     def before_reveal(self, session: Session, part: Shown, clients: Collection[ClientId]) -> None:
         """Write down what a part of a round spends that shows inputs of these clients.
@@ -103,7 +105,7 @@ class Spending(SilentObserver):
             raise AssertionError("a plan with noise has a mechanism in every round")
         seen = seen_by(self._plan, session, mechanism, contributors)
         return Entry.of(
-            {observer: seen[observer] for observer in shown_to(self._plan.config, part)},
+            {observer: seen[observer] for observer in shown_to(self._plan.promises, part)},
             round_number=session.round,
             attempt=session.attempt,
             clients=contributors,
@@ -120,8 +122,8 @@ def terms_of(plan: Plan, run: bytes) -> Terms:
         adjacency=privacy.adjacency,
         delta=privacy.delta,
         max_epsilon=privacy.max_epsilon,
-        claimed=claimed(plan.config),
-        colluders=plan.colluders,
+        claimed=plan.promises.claimed,
+        colluders=plan.promises.colluders,
         simulation=privacy.simulation,
         recovered=_recovered(plan),
         sample_rate=privacy.sample_rate,
@@ -139,7 +141,7 @@ def seen_by(
 ) -> Views:
     """What a session spends if these clients' inputs are summed: over every band that may open."""
     present = plan.segmentation.present(session, contributors)
-    return views(plan.config, mechanism, present=present, colluding=plan.colluders)
+    return views(plan.promises, mechanism, present=present, colluding=plan.promises.colluders)
 
 
 @final

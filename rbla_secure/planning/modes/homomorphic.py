@@ -16,12 +16,11 @@ from rbla_secure.config.choices import Screen
 from rbla_secure.errors import PlanError
 from rbla_secure.planning.disclosure import PUBLIC, Learned, Opened
 from rbla_secure.planning.modes.mode import Mode
-from rbla_secure.planning.noise_settings import grid_is_chosen, levels, noisy
-from rbla_secure.planning.opening import class_quorum
-from rbla_secure.planning.quorums import encryption_profile, members_per_round, row_quorum, services
+from rbla_secure.planning.parameters import encryption_profile, services
 
-if TYPE_CHECKING:  # the plan checks itself by its mode
+if TYPE_CHECKING:  # they name the mode in turn
     from rbla_secure.planning.plan import Plan
+    from rbla_secure.planning.promises import Promises
 
 
 @final
@@ -70,18 +69,18 @@ class HomomorphicMode(Mode):
         """Start decryptor and worker, and where the plan has them verifier or screener, each in a process of its own."""
         return HomomorphicServices(charge_of(plan))
 
-    def check(self, config: Config) -> None:
+    def check(self, promises: "Promises") -> None:
         """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
-        _check_capacity(config)
-        _check_screening(config)
+        _check_capacity(promises)
+        _check_screening(promises)
         try:
             bfv.library()
         except ProtocolError as error:
             raise PlanError(str(error)) from None
 
-    def warnings(self, config: Config) -> list[str]:
+    def warnings(self, promises: "Promises") -> list[str]:
         """What screening does not do."""
-        if not self.screens(config):
+        if not self.screens(promises.config):
             return []
         return [
             (
@@ -131,24 +130,25 @@ def charge_of(plan: "Plan") -> Charge:
         profile=encryption_profile(plan.config),
         services=services(plan.config),
         config_digests=frozenset(map(plan.round_digest, plan.clip_norms)),
-        least_quorum=row_quorum(plan.config),
+        least_quorum=plan.promises.row_quorum,
         screening=screening_rule(plan),
-        class_quorum=class_quorum(plan.config),
-        most_members=members_per_round(plan.config),
+        class_quorum=plan.promises.class_quorum,
+        most_members=plan.promises.members,
         most_segments=plan.segmentation.most_segments,
     )
 
 
-def _check_capacity(config: Config) -> None:
+def _check_capacity(promises: "Promises") -> None:
     """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
-    cohort, profile = members_per_round(config), encryption_profile(config)
+    config, cohort = promises.config, promises.members
+    profile, levels = encryption_profile(config), promises.grid.levels
     if cohort > profile.most_members:
         raise PlanError(
             f"homomorphic.profile={profile.name} must have at most {profile.most_members} clients per round, "
             f"not {cohort}: the noise of more could spoil a decryption"
         )
-    if not grid_is_chosen(config) and levels(config) > (limit := profile.offset(cohort)):
-        wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= levels(config)]
+    if not promises.grid_is_chosen and levels > (limit := profile.offset(cohort)):
+        wider = [p.name for p in parameters.PROFILES if p.offset(cohort) >= levels]
         raise PlanError(
             f"quantization.bits={config.quantization.bits} must be <= {(limit + 1).bit_length()} for {cohort} clients "
             f"per round under homomorphic.profile={profile.name}, whose fields have {profile.field_bits} bits"
@@ -156,13 +156,14 @@ def _check_capacity(config: Config) -> None:
         )
 
 
-def _check_screening(config: Config) -> None:
+def _check_screening(promises: "Promises") -> None:
+    config = promises.config
     off = config.homomorphic.screening is Screen.OFF
     if config.homomorphic.min_cosine > -1 and off:
         raise PlanError(
             f"homomorphic.min-cosine={config.homomorphic.min_cosine:g} must have homomorphic.screening=verdicts or values"
         )
-    if noisy(config) and not off:
+    if promises.noisy and not off:
         raise PlanError(
             f"homomorphic.screening={config.homomorphic.screening} must be off with noise-multiplier above 0: the decryptor "
             "would learn norms that no epsilon counts"

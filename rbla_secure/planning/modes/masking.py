@@ -8,19 +8,13 @@ from protocols.masking.parameters import COMPLETE_UP_TO, mask_graph_degree
 from protocols.masking.secure_sum import Masking
 from protocols.profiles import Adversary, MaskingProfile, SurvivorCheck
 from rbla_secure.config import Config
-from rbla_secure.config.choices import Upload
 from rbla_secure.errors import PlanError
-from rbla_secure.planning.cohort import cohort_size
 from rbla_secure.planning.disclosure import PUBLIC, Learned, Opened
 from rbla_secure.planning.modes.mode import Mode
-from rbla_secure.planning.noise_settings import noise_follows
-from rbla_secure.planning.quorums import (
-    band_groups,
-    bands_and_holders,
-    masking_profile,
-    members_per_round,
-    threshold,
-)
+from rbla_secure.planning.parameters import masking_profile
+
+if TYPE_CHECKING:  # they name the mode in turn
+    from rbla_secure.planning.promises import Promises
 
 if TYPE_CHECKING:  # the plan checks itself by its mode
     from protocols.homomorphic.services.calls import Roles
@@ -49,10 +43,10 @@ class MaskingMode(Mode):
     ) -> SecureSum:
         """Under the configured profile."""
         return Masking(
-            masking_profile(plan.config),
+            plan.promises.profile,
             trust=trust,
             identity=identity,
-            noise_follows=noise_follows(plan.config),
+            noise_follows=plan.promises.noise_follows,
         )
 
     def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
@@ -67,18 +61,18 @@ class MaskingMode(Mode):
             _collusion(plan, opened.smallest),
         ]
 
-    def check(self, config: Config) -> None:
+    def check(self, promises: "Promises") -> None:
         """Some profiles rest on a share graph in which everyone shares with everyone."""
-        cohort, profile = members_per_round(config), masking_profile(config)
+        cohort, profile = promises.members, promises.profile
         if profile.survivor_check is SurvivorCheck.REVEAL_QUORUM and cohort > COMPLETE_UP_TO:
             raise PlanError(
                 f"masking.profile={profile.name} must be semi-honest or consistency: {cohort} clients per round are "
                 f"more than {COMPLETE_UP_TO}, up to which everyone shares with everyone"
             )
 
-    def warnings(self, config: Config) -> list[str]:
+    def warnings(self, promises: "Promises") -> list[str]:
         """What sparse graphs and sums over groups weaken."""
-        return [*_of_sparse_graphs(config), *_of_groups(config)]
+        return [*_of_sparse_graphs(promises), *_of_groups(promises)]
 
     def claim(self, config: Config) -> str:
         """By the profile."""
@@ -102,9 +96,9 @@ class MaskingMode(Mode):
         return self.lists_may_differ(config)
 
 
-def _of_sparse_graphs(config: Config) -> list[str]:
+def _of_sparse_graphs(promises: "Promises") -> list[str]:
     """What is claimed where not everybody shares with everybody, and with how many others clients mask."""
-    members, profile = members_per_round(config), masking_profile(config)
+    members, profile = promises.members, promises.profile
     if members <= COMPLETE_UP_TO:
         return []
     corrupt, dropped = profile.corrupt(members), profile.dropped(members)
@@ -112,30 +106,28 @@ def _of_sparse_graphs(config: Config) -> list[str]:
         f"{members} clients a round are more than {COMPLETE_UP_TO}: share and mask graphs are sparse, and what is claimed "
         f"holds against a server that follows the protocol alone, with at most {corrupt} clients corrupt and {dropped} "
         f"dropping out, whatever their ranks, but for a probability of 2^-{profile.security_bits} a session; clients mask "
-        f"each sum with {_partners(config, profile)} others"
+        f"each sum with {_partners(promises, profile)} others"
     )
-    if threshold(config) < members - dropped:
+    if promises.threshold < members - dropped:
         text += f"; masking.threshold={members - dropped} ends a round in which more drop out"
     return [text]
 
 
-def _partners(config: Config, profile: MaskingProfile) -> str:
+def _partners(promises: "Promises", profile: MaskingProfile) -> str:
     """With how many others clients mask a segment: the fewest and the most, over all segments."""
-    members = members_per_round(config)
-    if config.robustness.group_size:
-        sizes = list(band_groups(config)[0][1])
-    elif config.upload is Upload.PADDED:
-        sizes = [members for _ in bands_and_holders(config)]
+    members = promises.members
+    if promises.config.robustness.group_size:
+        sizes = list(promises.bands[0].groups)
     else:
-        sizes = [count for _, count in bands_and_holders(config)]
+        sizes = [each.uploaders for each in promises.bands]
     segments = max(1, sum(size > COMPLETE_UP_TO for size in sizes))
     found = {mask_graph_degree(size, members=members, profile=profile, segments=segments) for size in sizes}
     return f"{min(found)}" if len(found) == 1 else f"{min(found)} to {max(found)}"
 
 
-def _of_groups(config: Config) -> list[str]:
+def _of_groups(promises: "Promises") -> list[str]:
     """What sums over groups tell that one sum over everybody does not."""
-    found: list[str] = []
+    config, found = promises.config, list[str]()
     size = config.robustness.group_size
     if not size:
         return found
@@ -144,7 +136,7 @@ def _of_groups(config: Config) -> list[str]:
             f"robustness.group-size={size}: sums over so few hide little of who was trained on where local work is one small "
             "step (measured for groups of 3: membership AUC 0.68 against 0.73 for single updates and 0.57 for a sum over 40)"
         )
-    colluding = masking_profile(config).corrupt(members_per_round(config))
+    colluding = promises.profile.corrupt(promises.members)
     if config.min_holders < colluding + SAFE_REMAINDER:
         found.append(
             f"robustness.group-size={size}: a group that holds {config.min_holders - 1} of the {colluding} clients that may "
@@ -165,14 +157,14 @@ def _collusion(plan: "Plan", smallest: int) -> Learned:
 
     A server that lies may have chosen whom a sum is over, as long as they are enough for the band's quorum.
     """
-    config, profile = plan.config, masking_profile(plan.config)
+    promises, profile = plan.promises, plan.promises.profile
     if profile.adversary is Adversary.MALICIOUS:
-        colluders = profile.corrupt(sum(map(cohort_size, config.tiers.values())))
+        colluders = profile.corrupt(promises.members)
         party = f"malicious server with up to {colluders} clients"
         what = f"one sum a {plan.segmentation.part}"
         smallest = min(smallest, plan.segmentation.quorum)
     else:
-        colluders = threshold(config) - 1
+        colluders = promises.threshold - 1
         party, what = f"server with up to {colluders} clients", "the same sums"
     rest, part = smallest - colluders, plan.segmentation.part
     saw = f"{what} less their own parts: of the thinnest {part} the sum of {rest} other clients"

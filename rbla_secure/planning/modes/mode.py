@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # the plan checks itself by its mode; only one mode brings se
     from protocols.homomorphic.services.operated import HomomorphicServices
     from rbla_secure.planning.plan import Plan
 
+if TYPE_CHECKING:  # they name the mode in turn
+    from rbla_secure.planning.promises import Promises
+
 
 class Mode(ABC):
     """A secure sum as a configuration can name it. Stateless: everything follows from the configuration.
@@ -71,10 +74,10 @@ class Mode(ABC):
         """Start the parties other than server and clients, where there are any. Raises ServiceError."""
         return None
 
-    def check(self, config: Config) -> None:  # noqa: B027  # there is nothing that sums in the clear cannot keep
+    def check(self, promises: "Promises") -> None:  # noqa: B027  # there is nothing that sums in the clear cannot keep
         """Refuse what this secure sum cannot keep. Raises PlanError, which names the argument, its value and the rule."""
 
-    def warnings(self, config: Config) -> list[str]:  # noqa: ARG002
+    def warnings(self, promises: "Promises") -> list[str]:  # noqa: ARG002
         """What is allowed but weakens the run, in this secure sum."""
         return []
 

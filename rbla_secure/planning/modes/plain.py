@@ -8,7 +8,9 @@ from protocols.plain import Plain
 from rbla_secure.config import Config
 from rbla_secure.planning.disclosure import PUBLIC, Learned, Opened
 from rbla_secure.planning.modes.mode import Mode
-from rbla_secure.planning.noise_settings import noise_follows, whoever_is_there
+
+if TYPE_CHECKING:  # they name the mode in turn
+    from rbla_secure.planning.promises import Promises
 
 if TYPE_CHECKING:  # the plan checks itself by its mode
     from protocols.homomorphic.services.calls import Roles
@@ -34,15 +36,15 @@ class PlainMode(Mode):
         config = plan.config
         return Plain(
             keep_inputs=config.robustness.has_filter,
-            whoever_is_there=whoever_is_there(config),
-            bounded=noise_follows(config),
+            whoever_is_there=plan.promises.whoever_is_there,
+            bounded=plan.promises.noise_follows,
         )
 
     def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:  # noqa: ARG002
         """Say that the server reads everything that clients send."""
         return [Learned("server", f"every update of every client; {PUBLIC}", "the clients' examples")]
 
-    def warnings(self, config: Config) -> list[str]:  # noqa: ARG002
+    def warnings(self, promises: "Promises") -> list[str]:  # noqa: ARG002
         """That it protects nothing."""
         return ["INSECURE: secure-sum=plain shows every single update to the server"]
 

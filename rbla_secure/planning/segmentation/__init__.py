@@ -12,26 +12,19 @@ A plan has one of the two. Whoever would ask which one it is finds here what it 
 from collections.abc import Mapping
 
 from protocols.session import ClientId
-from rbla_secure.config import Config
-from rbla_secure.lora.bands import Band
-from rbla_secure.planning.quorums import bands_and_holders, row_quorum
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.segmentation.by_band import BandSegmentation
 from rbla_secure.planning.segmentation.by_group import GroupSegmentation
 from rbla_secure.planning.segmentation.segmentation import Segmentation
 
 
 def segmentation_of(
-    config: Config,
+    promises: Promises,
     *,
     ranks: Mapping[ClientId, int],
-    bands: tuple[Band, ...],
     lengths: tuple[int, ...],
     recovered: tuple[int, ...],
 ) -> Segmentation:
     """Choose how a configuration cuts uploads; the arguments are those of :class:`Segmentation`."""
-    kind = GroupSegmentation if config.robustness.group_size else BandSegmentation
-    quorum = row_quorum(config)
-    opening = tuple(band for band, count in bands_and_holders(config) if count >= quorum)
-    return kind(
-        config=config, ranks=ranks, bands=bands, opening=opening, lengths=lengths, recovered=recovered
-    )
+    kind = GroupSegmentation if promises.config.robustness.group_size else BandSegmentation
+    return kind(promises=promises, ranks=ranks, lengths=lengths, recovered=recovered)

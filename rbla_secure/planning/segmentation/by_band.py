@@ -11,14 +11,7 @@ from protocols.ring import IntegerVector
 from protocols.session import ClientId, ExtraReveal, Segment, Session
 from rbla_secure.config.choices import AcrossRule, Upload
 from rbla_secure.lora.bands import Band
-from rbla_secure.planning.noise_settings import whoever_is_there
 from rbla_secure.planning.opening import band_quorum
-from rbla_secure.planning.quorums import (
-    band_buckets,
-    bands_and_holders,
-    members_per_round,
-    row_quorum,
-)
 from rbla_secure.planning.segmentation.segmentation import Number, Segmentation, Vectors, Votes
 from rbla_secure.robustness.grouping import Group
 from rbla_secure.robustness.registry import filter_of, pre_step_of
@@ -40,7 +33,7 @@ class BandSegmentation(Segmentation):
     @property
     def quorum(self) -> int:
         """The holders with which a band may open."""
-        return row_quorum(self.config)
+        return self.promises.row_quorum
 
     @property
     def rule_across(self) -> AcrossRule | None:
@@ -62,7 +55,7 @@ class BandSegmentation(Segmentation):
             members=cohort if self._padded else holders,
             holders=holders,
             # Not asked where bands open over whoever is there.
-            quorum=1 if whoever_is_there(self.config) else row_quorum(self.config),
+            quorum=1 if self.promises.whoever_is_there else self.quorum,
             extra_secrets=removable,
             extra_reveal=ExtraReveal.BEYOND_MISSING if removable else ExtraReveal.NOTHING,
         )
@@ -113,8 +106,7 @@ class BandSegmentation(Segmentation):
 
     def least_present(self, band: Band, absent: int) -> int:
         """Count all uploaders but those, and no fewer than the quorum."""
-        _, holders = bands_and_holders(self.config)[band.index]
-        return max(self.quorum, holders + self.noise_of_others(band.index) - absent)
+        return max(self.quorum, self.promises.bands[band.index].uploaders - absent)
 
     def smallest_sum(self, session: Session, band: Band) -> tuple[ClientId, ...]:
         """Name all holders: there is one sum."""
@@ -124,23 +116,24 @@ class BandSegmentation(Segmentation):
         """Count holders beyond the quorum, and padding clients: those who do not hold the band close nothing."""
         holders = len(self._holders(band, session.members))
         others = len(session.members) - holders if self._padded else 0
-        return holders - band_quorum(self.config, holders) + others
+        return holders - band_quorum(self.promises, holders) + others
 
     def noise_of_others(self, index: int) -> int:
         """Count the clients that pad the band; nobody where uploads are not padded."""
-        _, holders = bands_and_holders(self.config)[index]
-        return members_per_round(self.config) - holders if self._padded else 0
+        planned = self.promises.bands[index]
+        return planned.uploaders - planned.holders
 
     def votes(self, least_weight: float) -> Votes:
         """Count holders, or buckets of them; a filter may keep fewer than the quorum that was there."""
-        config, wanted = self.config, self.config.robustness
+        config = self.promises.config
+        wanted, bands = config.robustness, self.promises.bands
         if pre_step_of(wanted.pre_step).in_buckets:
-            counts = [count for _, count in band_buckets(config)]
             least = least_weight / wanted.bucket_size
-            return Votes(counts=counts, quorum=config.min_holders, least_weight=least)
-        counts = [count for _, count in bands_and_holders(config)]
+            return Votes(
+                counts=[each.voters for each in bands], quorum=config.min_holders, least_weight=least
+            )
         quorum = self.quorum if filter_of(wanted.filter).keeps_quorum else config.min_holders
-        return Votes(counts=counts, quorum=quorum, least_weight=least_weight)
+        return Votes(counts=[each.holders for each in bands], quorum=quorum, least_weight=least_weight)
 
     @property
     def smallest_sums(self) -> list[str]:
@@ -151,13 +144,13 @@ class BandSegmentation(Segmentation):
     def expected_absence(self) -> str:
         """The share of a band that noise provides for."""
         return (
-            f"at most a share of {self.config.privacy.expected_dropout:g} of a band's clients drops out; "
+            f"at most a share of {self.promises.config.privacy.expected_dropout:g} of a band's clients drops out; "
             "the ledger counts those that really did"
         )
 
     @property
     def _padded(self) -> bool:
-        return self.config.upload is Upload.PADDED
+        return self.promises.config.upload is Upload.PADDED
 
     def _holders(self, band: Band, cohort: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
         return tuple(client for client in cohort if self.ranks[client] >= band.stop)

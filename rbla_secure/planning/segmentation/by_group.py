@@ -13,9 +13,6 @@ from protocols.session import ClientId, Segment, Session
 from rbla_secure.config.choices import AcrossRule
 from rbla_secure.lora.bands import Band, held_bands
 from rbla_secure.planning.opening import group_quorum
-from rbla_secure.planning.quorums import (
-    band_groups,
-)
 from rbla_secure.planning.segmentation.segmentation import Number, Segmentation, Vectors, Votes
 from rbla_secure.robustness.grouping import Group, draw_groups
 
@@ -31,17 +28,17 @@ class GroupSegmentation(Segmentation):
     @property
     def most_segments(self) -> int:
         """As many as there are groups: all of them hold the lowest band."""
-        return len(band_groups(self.config)[0][1])
+        return len(self.promises.bands[0].groups)
 
     @property
     def quorum(self) -> int:
         """The members with which a group may open."""
-        return self.config.min_holders
+        return self.promises.config.min_holders
 
     @property
     def rule_across(self) -> AcrossRule | None:
         """The configured rule."""
-        return self.config.robustness.group_rule
+        return self.promises.config.robustness.group_rule
 
     def segments(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Segment, ...]:
         """Make each group a segment: nobody outside its tier is in it."""
@@ -59,10 +56,10 @@ class GroupSegmentation(Segmentation):
 
         They are the same in every repetition, after every interruption, and whatever the secure sum.
         """
-        text = "\x1f".join([str(self.config.seed), str(round_number), *cohort])
+        text = "\x1f".join([str(self.promises.config.seed), str(round_number), *cohort])
         seed = hashlib.sha256(b"rbla-secure groups\x00" + text.encode()).digest()
         ranks = {client: self.ranks[client] for client in cohort}
-        return draw_groups(ranks, group_size=self.config.robustness.group_size, seed=seed)
+        return draw_groups(ranks, group_size=self.promises.config.robustness.group_size, seed=seed)
 
     def bands_of(self, client: ClientId) -> tuple[Band, ...]:
         """Select all that it holds: they open as one."""
@@ -118,7 +115,7 @@ class GroupSegmentation(Segmentation):
     def spare(self, session: Session, band: Band) -> int:
         """Count members beyond the quorum of a group."""
         size = len(self.smallest_sum(session, band))
-        return size - group_quorum(self.config, size)
+        return size - group_quorum(self.promises, size)
 
     def noise_of_others(self, index: int) -> int:  # noqa: ARG002
         """Count nobody: all members of a group hold its bands."""
@@ -126,13 +123,13 @@ class GroupSegmentation(Segmentation):
 
     def votes(self, least_weight: float) -> Votes:  # noqa: ARG002
         """Count groups, each with one vote."""
-        counts = [len(sizes) for _, sizes in band_groups(self.config)]
-        return Votes(counts=counts, quorum=2 * self.config.robustness.f + 1, least_weight=1.0)
+        counts = [len(each.groups) for each in self.promises.bands]
+        return Votes(counts=counts, quorum=2 * self.promises.config.robustness.f + 1, least_weight=1.0)
 
     @property
     def smallest_sums(self) -> list[str]:
         """How few clients a group has, and who may be in it."""
-        sizes = ", ".join(f"{min(each)} in {band}" for band, each in band_groups(self.config))
+        sizes = ", ".join(f"{min(each.groups)} in {each.band}" for each in self.promises.bands)
         text = (
             f"the server sees a sum of every group; the smallest has {sizes}, all the colluders may be in it, and whoever "
             "reads the adapters is counted as seeing it too"

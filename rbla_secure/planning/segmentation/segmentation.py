@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from protocols.ring import IntegerVector
 from protocols.session import ClientId, Segment, Session
-from rbla_secure.config import Config
 from rbla_secure.config.choices import AcrossRule
 from rbla_secure.lora.bands import Band
+from rbla_secure.planning.promises import Promises
 from rbla_secure.robustness.grouping import Group
 
 Number = TypeVar("Number", bound=np.generic)
@@ -41,10 +41,8 @@ class Segmentation(ABC):
     """The cut of a plan's uploads into segments.
 
     Args:
-        config: Of the plan.
+        promises: Of the plan's configuration.
         ranks: By enrolled client.
-        bands: All rank bands.
-        opening: Those with enough holders in a whole cohort.
         lengths: By index of a band: integers that are summed.
         recovered: By index of a band: how many components of a client's noise can be removed from its sum.
 
@@ -56,12 +54,20 @@ class Segmentation(ABC):
     part: ClassVar[str]
     sums: ClassVar[str]
 
-    config: Config
+    promises: Promises
     ranks: Mapping[ClientId, int]
-    bands: tuple[Band, ...]
-    opening: tuple[Band, ...]
     lengths: tuple[int, ...]
     recovered: tuple[int, ...]
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """All rank bands."""
+        return tuple(each.band for each in self.promises.bands)
+
+    @property
+    def opening(self) -> tuple[Band, ...]:
+        """Those with enough holders in a whole cohort."""
+        return tuple(each.band for each in self.promises.bands if each.opens)
 
     # The segments of a cohort.
 

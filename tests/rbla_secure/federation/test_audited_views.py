@@ -15,10 +15,8 @@ from protocols.session import ClientId
 from rbla_secure.errors import PrivacyError
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning import noise as planned_noise
-from rbla_secure.planning.modes import plain as plain_mode
 from rbla_secure.planning.noise import views
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.segmentation import by_band
 from rbla_secure.privacy.auditing import audit
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import Release
@@ -32,6 +30,7 @@ from tests.support.federations import (
     make_plan,
     play_round,
 )
+from tests.support.planted_promises import promise_instead
 
 ROUNDS = 400
 Scores = npt.NDArray[np.float64]
@@ -49,7 +48,9 @@ def watched_plan() -> Plan:
 
 def claimed(plan: Plan) -> Release:
     assert plan.mechanism is not None
-    return views(plan.config, plan.mechanism, present={}, colluding=plan.colluders)[Observer.PUBLIC]
+    return views(plan.promises, plan.mechanism, present={}, colluding=plan.promises.colluders)[
+        Observer.PUBLIC
+    ]
 
 
 def scores(plan: Plan, silent: Iterable[ClientId], *, row: int) -> Scores:
@@ -90,8 +91,7 @@ def test_one_client_that_is_not_there_shows_no_more_than_is_claimed(name: str) -
 @pytest.mark.parametrize("name", NEIGHBOURS)
 def test_bands_that_close_by_count_are_refuted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The control: with quorums and a threshold, the absence of one takes away the sum of three, or of four."""
-    for module in (by_band, plain_mode):
-        monkeypatch.setattr(module, "whoever_is_there", lambda _: False)
+    promise_instead(monkeypatch, whoever_is_there=False)
     plan = watched_plan()
     present, absent, row = NEIGHBOURS[name]
 
@@ -129,7 +129,7 @@ def test_a_participant_that_subtracts_its_own_noise_learns_no_more_than_is_claim
     """Of two shares it knows one: its view is that of multiplier sqrt(1/2) z, and the public reader's that of z."""
     plan = pair_plan()
     assert plan.mechanism is not None
-    seen = views(plan.config, plan.mechanism, present={0: 2}, colluding=0)
+    seen = views(plan.promises, plan.mechanism, present={0: 2}, colluding=0)
     found = audit(seen_by_a_participant(plan, 1.0), -seen_by_a_participant(plan, 0.0))
 
     found.check(seen[Observer.PARTICIPANT])
@@ -142,7 +142,7 @@ def test_a_participant_that_is_counted_as_a_reader_is_refuted(monkeypatch: pytes
     plan = pair_plan()
     assert plan.mechanism is not None
     monkeypatch.setattr(planned_noise, "known_noise", lambda _observer, colluding: colluding)
-    seen = views(plan.config, plan.mechanism, present={0: 2}, colluding=0)
+    seen = views(plan.promises, plan.mechanism, present={0: 2}, colluding=0)
 
     with pytest.raises(PrivacyError, match="above the claimed"):
         audit(seen_by_a_participant(plan, 1.0), -seen_by_a_participant(plan, 0.0)).check(

@@ -24,7 +24,6 @@ from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.budget import multiplier_against
 from rbla_secure.planning.forecast import forecast
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import band_groups
 from rbla_secure.privacy.accounting import epsilon
 from rbla_secure.privacy.figures import rounded_up
 from rbla_secure.privacy.ledger import FILE, Ledger, Observer
@@ -513,10 +512,7 @@ def test_a_round_costs_what_the_smallest_group_hides(colluding: int, unknown: in
 
     multiplier = 2.0 * math.sqrt(unknown / (19 - colluding))
     assert seen.noise_multiplier == pytest.approx(multiplier, rel=1e-3)
-    counted = [shares.counted for shares in mechanism_of(plan).bands]
-    assert multiplier_against(Observer.COALITION, plan.config, counted, colluding) == pytest.approx(
-        multiplier
-    )
+    assert multiplier_against(Observer.COALITION, plan.promises) == pytest.approx(multiplier)
 
 
 def test_a_group_of_colluders_hides_nothing() -> None:
@@ -691,7 +687,7 @@ def test_a_run_whose_bands_all_stayed_closed_has_revealed_its_groups(tmp_path: P
 
 def test_every_band_has_the_smallest_of_its_groups() -> None:
     """Of the plan that all of these tests are about."""
-    assert [(str(band), sorted(sizes)) for band, sizes in band_groups(make_plan().config)] == [
+    assert [(str(each.band), sorted(each.groups)) for each in make_plan().promises.bands] == [
         ("rows 1-1", [3, 3, 3, 3, 3, 4]),
         ("rows 2-3", [3, 3, 3]),
     ]

@@ -15,7 +15,6 @@ from rbla_secure.errors import PlanError
 from rbla_secure.federation.round import RoundOutcome
 from rbla_secure.federation.server.opened_totals import release
 from rbla_secure.lora.adapter import Adapter, Rows
-from rbla_secure.planning.modes import masking as masking_mode
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import TAIL
 from rbla_secure.privacy.noise.banded_matrix import BandedMatrixGaussian
@@ -34,6 +33,7 @@ from tests.support.federations import (
     make_session,
     play_round,
 )
+from tests.support.planted_promises import promise_instead
 from tests.support.updates import make_layout
 
 LAYOUT = make_layout((30, 20), (20, 10))
@@ -106,7 +106,8 @@ def test_the_range_is_asked_of_what_has_its_noise(monkeypatch: pytest.MonkeyPatc
 
     assert [closed(plan, edge, moves=moves) for moves in (False, True) for _ in range(3)] == [False] * 6
 
-    monkeypatch.setattr(masking_mode, "noise_follows", lambda _config: False)
+    promise_instead(monkeypatch, noise_follows=False)
+    plan = make_plan()
     assert [closed(plan, edge, moves=moves) for moves in (False, True) for _ in range(3)] == [False] * 3 + [
         True
     ] * 3

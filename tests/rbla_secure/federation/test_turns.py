@@ -227,7 +227,7 @@ def test_a_count_over_all_bands_is_refused(clipping: str) -> None:
     """It would be sent with the lowest band, and depend on the others."""
     terms = NOISE | {"privacy": {"colluders": 0, "clipping": clipping}}
     if clipping != "adaptive":
-        assert plan_of(7, **terms).bands_alone
+        assert plan_of(7, **terms).promises.bands_alone
         return
     with pytest.raises(
         PlanError, match=r"training\.rows=in-turns must have privacy\.clipping=flat or per-layer"
@@ -268,10 +268,11 @@ def alone(world: World, result: SumResult | None, client: ClientId) -> float:
 def test_a_model_under_which_high_rows_run_away_isolates_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody is in the sum of the lowest band; under one clip over all rows it would be the small client's update."""
     believe_anything(monkeypatch)
-    careful, careless = world(), world()
+    careful = world()
 
     found = careful.play(steep(careful, 1e6))
     clip_all_bands_together(monkeypatch)
+    careless = world()
     control = careless.play(steep(careless, 1e6))
 
     assert found is not None
@@ -285,10 +286,11 @@ def test_a_model_under_which_high_rows_diverge_takes_no_low_row_out_of_the_sum(
 ) -> None:
     """Those of higher rank send the low rows that they trained; refused as a whole, nobody would be left to sum."""
     believe_anything(monkeypatch)
-    careful, careless = world(steps=4), world(steps=4)
+    careful = world(steps=4)
 
     found = careful.play(steep(careful, 1e25))
     clip_all_bands_together(monkeypatch)
+    careless = world(steps=4)
     control = careless.play(steep(careless, 1e25))
 
     assert not np.isfinite(careful.changes["large-01"][2:]).all()

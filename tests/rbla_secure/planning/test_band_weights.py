@@ -82,7 +82,7 @@ def test_the_table_of_the_privacy_page(clients: tuple[int, ...], expected: dict[
     found = {}
     for decay in expected:
         plan = plan_of(privacy={"mechanism": "central", "rank_decay": decay}, tiers=tiers, min_holders=1)
-        costs = [each.cost for each in band_profiles(plan.config, plan.layout)]
+        costs = [each.cost for each in band_profiles(plan.promises, plan.layout)]
         found[decay] = 100 * (noise_energy(costs, plan.band_weights) / sum(costs) - 1)
 
     assert found == pytest.approx(expected, abs=0.06)
@@ -129,7 +129,7 @@ def test_after_the_division_a_band_has_the_noise_of_its_weight(
         assert has_std(noise, std / weight)
         assert not has_std(noise, std)
         energy += float(np.square(noise / outcome.holders[band]).sum())
-    costs = [each.cost for each in band_profiles(plan.config, plan.layout)]
+    costs = [each.cost for each in band_profiles(plan.promises, plan.layout)]
     assert energy == pytest.approx(std**2 * noise_energy(costs, plan.band_weights), rel=0.2)
 
 

@@ -13,7 +13,6 @@ from rbla_secure.planning import plan as plans
 from rbla_secure.planning.budget import noise_for
 from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.forecast import forecast
-from rbla_secure.planning.noise import claimed, shown
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.round_costs import round_costs
 from rbla_secure.privacy import accounting
@@ -56,7 +55,7 @@ def foretold(plan: Plan) -> float:
     """What `account` prints against the claimed observer that learns most."""
     assert plan.mechanism is not None
     found = forecast(plan, plan.mechanism).views
-    return max(found[observer] for observer in claimed(plan.config))
+    return max(found[observer] for observer in plan.promises.claimed)
 
 
 def run_rounds(plan: Plan, folder: Path) -> int:
@@ -67,7 +66,7 @@ def run_rounds(plan: Plan, folder: Path) -> int:
         session = make_session(plan, round_number=done + 1)
         try:
             spending.before_round(session, plan.initial_adapter)
-            for part in shown(plan.config):
+            for part in plan.promises.shown:
                 spending.before_reveal(session, part, session.members)
         except BudgetError:
             return done
@@ -134,10 +133,10 @@ def test_without_room_for_more_noise_none_is_named() -> None:
     """Sums of 15 bits hold this noise, and not the thousandfold that the budget takes."""
     tight = {"quantization": {"bound": 0.1, "ring_bits": 16}}
     plan = shares(**tight)
-    needed = noise_for(2e9, plan.config, plan.mechanism_with, plan.colluders)
+    needed = noise_for(2e9, plan.promises, plan.mechanism_with)
 
     assert needed is None
-    assert noise_for(1.0, plan.config, plan.mechanism_with, plan.colluders) == pytest.approx(1.0, rel=1e-2)
+    assert noise_for(1.0, plan.promises, plan.mechanism_with) == pytest.approx(1.0, rel=1e-2)
 
 
 @pytest.mark.parametrize("make", [coarse, shares])

@@ -13,6 +13,7 @@ from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.disclosure import Opened
 from rbla_secure.planning.modes import IN_THE_CLEAR, build_secure_sum, mode_named, mode_of, start_services
 from rbla_secure.planning.modes.mode import Mode
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.warnings import warnings
 from tests.support.federations import make_config, make_plan
 
@@ -63,7 +64,7 @@ def test_a_mode_says_what_the_server_learnt(choice: SecureSumMode) -> None:
 def test_uploads_that_are_read_are_said_to_be_insecure(choice: SecureSumMode) -> None:
     """In the clear, and nowhere else."""
     config = make_config(secure_sum=choice)
-    said = [text for text in warnings(config) if text.startswith("INSECURE: secure-sum")]
+    said = [text for text in warnings(Promises.build(config)) if text.startswith("INSECURE: secure-sum")]
 
     assert bool(said) == mode_of(config).reads_uploads
     assert bool(mode_of(config).claim(config)) != mode_of(config).reads_uploads

@@ -23,7 +23,7 @@ from rbla_secure.planning.modes import build_secure_sum
 from rbla_secure.planning.modes.homomorphic import charge_of, screening_rule
 from rbla_secure.planning.opening import band_quorum
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import bands_and_holders, threshold
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.warnings import warnings
 from tests.support.federations import (
     BASE,
@@ -388,7 +388,7 @@ def test_a_higher_rank_counts_for_the_bands_below() -> None:
 
     check_config(config)
 
-    assert threshold(config) == 3
+    assert Promises.build(config).threshold == 3
 
 
 @pytest.mark.parametrize("clients", [3, 5, 6, 7, 9, 10, 100])
@@ -496,9 +496,10 @@ def test_exactly_what_cannot_be_kept_is_refused(changes: dict[str, Any]) -> None
         assert all(len(segment.holders) >= segment.quorum for segment in session.segments)
         assert len(session.members) / 2 < session.threshold <= len(session.members)
         assert server_sum(plan).server(session).requests()
-        for segment, (band, holders) in zip(session.segments, bands_and_holders(config), strict=True):
-            assert segment.length == band.height * LAYOUT.row_length + plan.statistics
-            assert len(segment.holders) == holders >= band_quorum(config, holders) >= segment.quorum
+        for segment, each in zip(session.segments, plan.promises.bands, strict=True):
+            assert segment.length == each.band.height * LAYOUT.row_length + plan.statistics
+            asked = band_quorum(plan.promises, each.holders)
+            assert len(segment.holders) == each.holders >= asked >= segment.quorum
 
 
 def test_a_session_follows_from_plan_and_cohort() -> None:
@@ -588,16 +589,16 @@ def test_some_profiles_want_more_survivors_than_min_holders(
     """Only clients that answer once, over one list, open a band by a quorum of their own."""
     config = one_tier(members, secure_sum=mode, masking={"profile": profile})
 
-    assert band_quorum(config, holders) == quorum
+    assert band_quorum(Promises.build(config), holders) == quorum
 
 
 def test_bands_have_the_holders_of_a_round() -> None:
     """Each band counts the cohorts of all tiers of its rank or more."""
     tiers = {"a": {"rank": 4, "clients": 9, "cohort": 5}, "b": {"rank": 2, "clients": 3}}
 
-    found = bands_and_holders(make_config(tiers=tiers))
+    found = Promises.build(make_config(tiers=tiers)).bands
 
-    assert [(str(band), holders) for band, holders in found] == [("rows 1-2", 8), ("rows 3-4", 5)]
+    assert [(str(each.band), each.holders) for each in found] == [("rows 1-2", 8), ("rows 3-4", 5)]
 
 
 def test_a_smaller_cohort_has_fewer_holders() -> None:
@@ -663,7 +664,7 @@ def test_the_threshold_is_more_than_half(
 
     check_config(config)
 
-    assert threshold(config) == expected
+    assert Promises.build(config).threshold == expected
 
 
 def layouts() -> list[AdapterLayout]:
@@ -713,7 +714,7 @@ def test_the_digest_tells_layouts_bases_and_configurations_apart() -> None:
 )
 def test_what_weakens_a_run_is_said(changes: dict[str, Any], expected: list[str]) -> None:
     """Each setting that is allowed but unsafe, or weaker than it looks, has a warning that names it."""
-    found = warnings(make_config(**changes))
+    found = warnings(Promises.build(make_config(**changes)))
 
     assert [text[: len(start)] for text, start in zip(found, expected, strict=True)] == expected
 

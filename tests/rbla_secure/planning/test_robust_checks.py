@@ -8,7 +8,7 @@ import pytest
 
 from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.errors import PlanError
-from rbla_secure.planning.quorums import band_groups
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.warnings import warnings
 from rbla_secure.report.defences import band_defences
 from rbla_secure.robustness.grouping import draw_groups
@@ -215,27 +215,23 @@ def test_the_sizes_of_groups_are_those_that_are_drawn(sizes: tuple[int, int]) ->
 
     drawn = draw_groups(ranks, group_size=3, seed=bytes(range(32)))
 
-    reckoned = {str(band): sorted(each) for band, each in band_groups(config)}
+    reckoned = {str(each.band): sorted(each.groups) for each in Promises.build(config).bands}
     assert reckoned == {
         "rows 1-1": sorted(len(group.members) for group in drawn),
         "rows 2-3": sorted(len(group.members) for group in drawn if group.rank == 3),
     }
 
 
+def promised_warnings(**changes: Any) -> list[str]:
+    return warnings(Promises.build(make_config(**changes)))
+
+
 def test_small_groups_are_warned_of() -> None:
     """What they tell of membership, and of members that collude; not where sums are large."""
-    small = warnings(
-        make_config(
-            tiers={"all": {"rank": 1, "clients": 30}}, secure_sum="masking", robustness={"group_size": 3}
-        )
-    )
-    large = warnings(
-        make_config(
-            tiers={"all": {"rank": 1, "clients": 30}},
-            secure_sum="masking",
-            min_holders=6,
-            robustness={"group_size": 6},
-        )
+    everybody = {"all": {"rank": 1, "clients": 30}}
+    small = promised_warnings(tiers=everybody, secure_sum="masking", robustness={"group_size": 3})
+    large = promised_warnings(
+        tiers=everybody, secure_sum="masking", min_holders=6, robustness={"group_size": 6}
     )
 
     assert [line.split(":")[0] for line in small] == ["robustness.group-size=3"] * 2
@@ -247,7 +243,7 @@ def test_small_groups_are_warned_of() -> None:
 def test_the_figures_of_the_warning_are_those_that_were_measured() -> None:
     """As the table of the benchmark prints them."""
     page = (Path(__file__).parents[3] / "benchmarks/results/privacy_attacks.md").read_text(encoding="utf-8")
-    (line,) = warnings(make_config(tiers=TIERS, secure_sum="masking", robustness={"group_size": 3}))
+    (line,) = promised_warnings(tiers=TIERS, secure_sum="masking", robustness={"group_size": 3})
     rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ") and " | 0 | " in row]
     measured = {
         row[0].strip("| "): float(row[3].split()[0]) for row in rows if len(row) == 6 and "[" in row[3]
@@ -279,7 +275,7 @@ def test_a_selection_is_planned_with_three_f_and_one_holders_and_refused_below(
             plan(holders)
     thin = plan(2 * f, min_holders=2)
     assert [band.stop for band in thin.bands_that_open] == [2]
-    assert any("rows 3-4" in text and "never opens" in text for text in warnings(thin.config))
+    assert any("rows 3-4" in text and "never opens" in text for text in warnings(thin.promises))
 
 
 @pytest.mark.parametrize("name", ["tier-dnc-cosine", "cosine-to-previous"])
@@ -299,7 +295,9 @@ def test_check_says_how_many_each_band_stands_under_this_filter() -> None:
     found = {
         (name, step): [
             each.largest_f
-            for each in band_defences(make_config(tiers=TIERS, robustness={"filter": name, "pre_step": step}))
+            for each in band_defences(
+                Promises.build(make_config(tiers=TIERS, robustness={"filter": name, "pre_step": step}))
+            )
         ]
         for name, step in (
             ("trimmed-mean", "none"),

@@ -7,6 +7,7 @@ import pytest
 
 from protocols.masking.terms import Terms
 from protocols.profiles import SEMI_HONEST
+from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.warnings import warnings
 from tests.support.federations import make_config, make_plan
 
@@ -22,7 +23,9 @@ MASKED = {"secure_sum": "masking", "masking": {"profile": "semi-honest"}, "tiers
 
 def line(**changes: Any) -> str:
     """The one warning about sparse graphs."""
-    (found,) = [text for text in warnings(make_config(**{**MASKED, **changes})) if "sparse" in text]
+    (found,) = [
+        text for text in warnings(Promises.build(make_config(**{**MASKED, **changes}))) if "sparse" in text
+    ]
     return found
 
 
@@ -73,4 +76,6 @@ def test_the_numbers_of_masks_are_those_of_the_session(changes: dict[str, Any], 
 )
 def test_nothing_is_said_where_no_graph_is_sparse(changes: dict[str, Any]) -> None:
     """Up to a hundred clients, and without masks, there is no such line."""
-    assert not [text for text in warnings(make_config(**{**MASKED, **changes})) if "sparse" in text]
+    assert not [
+        text for text in warnings(Promises.build(make_config(**{**MASKED, **changes}))) if "sparse" in text
+    ]

@@ -12,7 +12,7 @@ from rbla_secure.config import Config, load_config
 from rbla_secure.errors import DataError
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.lora.peft_io import find_linear
-from rbla_secure.planning.quorums import sample_level
+from rbla_secure.planning.parameters import sample_level
 from rbla_secure.privacy.sample_level import train_privately
 from rbla_secure.privacy.sampled_gaussian import UNITS, SampledGaussian
 from rbla_secure.tasks.base_model import build_mlp

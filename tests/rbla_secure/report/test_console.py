@@ -8,6 +8,7 @@ from rich.console import Console
 
 from rbla_secure.config import Config
 from rbla_secure.planning.disclosure import Learned
+from rbla_secure.planning.promises import Promises
 from rbla_secure.report.console import ConsoleReport, band_rows, kilobytes, milliseconds, round_line
 from rbla_secure.report.summary import ServiceCost, Summary
 from rbla_secure.run_folder.folder import Progress
@@ -254,7 +255,7 @@ def test_bands_are_listed_with_holders_and_quorum(
     tiers: dict[str, Any], expected: list[tuple[str, str, str]], _margins: list[str]
 ) -> None:
     """Per band: its rows, its holders per round and its quorum, and all of it in the table."""
-    rows = band_rows(make_config(tiers=tiers))
+    rows = band_rows(Promises.build(make_config(tiers=tiers)))
 
     text = written(make_config(), lambda report: report.checked(rows))
 
@@ -267,7 +268,7 @@ def test_bands_are_listed_with_the_drop_outs_they_survive(
     tiers: dict[str, Any], _expected: list[tuple[str, str, str]], margins: list[str]
 ) -> None:
     """So many holders may drop out and the band still opens: quorum and threshold both hold."""
-    rows = band_rows(make_config(tiers=tiers))
+    rows = band_rows(Promises.build(make_config(tiers=tiers)))
 
     assert [row[3] for row in rows] == margins
 
@@ -289,6 +290,6 @@ def test_bands_are_listed_with_the_quorum_of_the_profile(
     tiers = {"large": {"rank": 3, "clients": 4}, "small": {"rank": 1, "clients": 6}}
     masking = {"profile": profile, "threshold": threshold}
 
-    rows = band_rows(make_config(tiers=tiers, secure_sum="masking", masking=masking))
+    rows = band_rows(Promises.build(make_config(tiers=tiers, secure_sum="masking", masking=masking)))
 
     assert rows == expected

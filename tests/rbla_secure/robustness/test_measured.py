@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rbla_secure.planning.promises import Promises
 from rbla_secure.report.defences import defence_lines
 from rbla_secure.robustness.registry import MEASURED, RECOMMENDED
 from tests.support.federations import make_config
@@ -56,5 +57,5 @@ def test_whoever_takes_a_filter_is_told() -> None:
     filtered = make_config(tiers=tiers, robustness={"filter": "tier-dnc-cosine", "f": 2})
     quorum = make_config(tiers=tiers, robustness={"f": 2})
 
-    assert defence_lines(filtered)[-1] == MEASURED
-    assert MEASURED not in defence_lines(quorum)
+    assert defence_lines(Promises.build(filtered))[-1] == MEASURED
+    assert MEASURED not in defence_lines(Promises.build(quorum))

@@ -279,7 +279,7 @@ def test_canaries_in_every_round_would_refute_the_true_claim_of_secret_draws(
     """The control plays them all the same: what everybody spends in three rounds is above what one in fifty does."""
     plan = short_plan(SECRET)
     assert plan.mechanism is not None
-    seen = views(plan.config, plan.mechanism, present={0: 300}, colluding=0)[Observer.PUBLIC]
+    seen = views(plan.promises, plan.mechanism, present={0: 300}, colluding=0)[Observer.PUBLIC]
     monkeypatch.setattr(canaries, "_check_everybody_takes_part", lambda _: None)
 
     found = client_level(plan, canaries=tuple(plan.ranks), rounds=3, seed=0).audit(delta=DELTA)

@@ -17,8 +17,9 @@ from rbla_secure.federation.client.participant import Participant
 from rbla_secure.federation.client.plausibility import Sent
 from rbla_secure.federation.messages import StageRefusal, StageReply, StageRequest, decode_answer
 from rbla_secure.federation.server.sessions import clip_norm
-from rbla_secure.planning.noise import CLIP_STEPS_PER_OCTAVE, counts_before
+from rbla_secure.planning.noise import counts_before
 from rbla_secure.planning.plan import Plan
+from rbla_secure.planning.promises import CLIP_STEPS_PER_OCTAVE
 from tests.rbla_secure.federation.client.test_memory import sent
 from tests.support.federations import RUN, drift, make_plan
 from tests.support.identities import client_sum

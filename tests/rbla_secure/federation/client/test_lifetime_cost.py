@@ -9,9 +9,8 @@ import pytest
 
 from protocols.session import ClientId
 from rbla_secure.federation.client.lifetime_cost import BARE_STEPS, cost_of_round, fewest
-from rbla_secure.planning.noise import claimed, views
+from rbla_secure.planning.noise import views
 from rbla_secure.planning.plan import Plan
-from rbla_secure.planning.quorums import row_quorum, threshold
 from rbla_secure.privacy.ledger import Observer
 from rbla_secure.privacy.noise import NOTHING, Release
 from tests.support.federations import make_plan
@@ -38,7 +37,7 @@ def lists(plan: Plan, me: ClientId, least: int) -> Iterator[frozenset[ClientId]]
 
 def dearest(plan: Plan, me: ClientId, least: int) -> Release:
     """The least noise and the largest slack of all these lists and observers, by trying them all."""
-    mechanism, quorum, found = plan.mechanism, row_quorum(plan.config), [NOTHING]
+    mechanism, quorum, found = plan.mechanism, plan.promises.row_quorum, [NOTHING]
     assert mechanism is not None
     for survivors in lists(plan, me, least):
         present = {}
@@ -48,8 +47,8 @@ def dearest(plan: Plan, me: ClientId, least: int) -> Release:
             if len(holders) >= quorum:
                 present[band.index] = len(uploaders)
         if present:
-            seen = views(plan.config, mechanism, present=present, colluding=plan.colluders)
-            found += [seen[observer] for observer in claimed(plan.config)]
+            seen = views(plan.promises, mechanism, present=present, colluding=plan.promises.colluders)
+            found += [seen[observer] for observer in plan.promises.claimed]
     least_noise = min(found, key=lambda release: release.noise_multiplier)
     return replace(least_noise, slack=max(release.slack for release in found))
 
@@ -78,7 +77,7 @@ def test_no_list_of_the_threshold_or_more_costs_more(name: str, me: ClientId) ->
 
     cost = cost_of_round(plan, me, plan.mechanism)
 
-    worst = dearest(plan, me, threshold(plan.config))
+    worst = dearest(plan, me, plan.promises.threshold)
     assert cost.counted.noise_multiplier == pytest.approx(worst.noise_multiplier, rel=1e-12)
     assert cost.counted.slack == pytest.approx(worst.slack, rel=1e-12)
     if name != "recovered":
@@ -92,9 +91,9 @@ def test_where_lists_may_differ_the_quorum_alone_counts(upload: str) -> None:
 
     cost = cost_of_round(plan, ME, plan.mechanism)
 
-    worst = dearest(plan, ME, row_quorum(plan.config))
+    worst = dearest(plan, ME, plan.promises.row_quorum)
     assert cost.counted.noise_multiplier == pytest.approx(worst.noise_multiplier, rel=1e-12)
-    assert cost.counted.noise_multiplier < dearest(plan, ME, threshold(plan.config)).noise_multiplier
+    assert cost.counted.noise_multiplier < dearest(plan, ME, plan.promises.threshold).noise_multiplier
     assert set(fewest(plan, ME).values()) == {3}
 
 
@@ -131,7 +130,7 @@ def test_in_the_clear_one_share_hides_a_client() -> None:
     """Whoever drops out: the server reads the upload itself."""
     plan = noisy(secure_sum="plain")
     assert plan.mechanism is not None
-    alone = views(plan.config, plan.mechanism, present={0: 8, 1: 4}, colluding=1)[Observer.SERVER]
+    alone = views(plan.promises, plan.mechanism, present={0: 8, 1: 4}, colluding=1)[Observer.SERVER]
 
     cost = cost_of_round(plan, ME, plan.mechanism)
 
@@ -159,8 +158,8 @@ def test_in_groups_the_noise_is_that_of_a_group() -> None:
 
     cost = cost_of_round(plan, ME, plan.mechanism)
 
-    of_three = views(plan.config, plan.mechanism, present={0: 3, 1: 3}, colluding=0)[Observer.PARTICIPANT]
-    of_four = views(plan.config, plan.mechanism, present={0: 4, 1: 4}, colluding=0)[Observer.PARTICIPANT]
+    of_three = views(plan.promises, plan.mechanism, present={0: 3, 1: 3}, colluding=0)[Observer.PARTICIPANT]
+    of_four = views(plan.promises, plan.mechanism, present={0: 4, 1: 4}, colluding=0)[Observer.PARTICIPANT]
     assert fewest(plan, ME) == {0: 3, 1: 3}
     assert cost.counted.noise_multiplier == of_three.noise_multiplier
     assert cost.expected.noise_multiplier == of_four.noise_multiplier

@@ -146,11 +146,11 @@ def test_the_quorum_is_one_number_everywhere() -> None:
     for plan in (masked, encrypted, quorum_plan("plain")):
         assert [segment.quorum for segment in make_session(plan).segments] == [quorum, quorum]
     assert charge_of(encrypted).least_quorum == quorum
-    assert [row[2] for row in band_rows(masked.config)] == [str(quorum)] * 2
+    assert [row[2] for row in band_rows(masked.promises)] == [str(quorum)] * 2
     lying = {row.party: row.saw for row in what_each_party_learned(encrypted, [record])}
     assert lying["server that lies"] == "the same sums, each over 5 holders or more"
     assert noisy.mechanism is not None
-    seen = views(noisy.config, noisy.mechanism, present={0: quorum, 1: quorum}, colluding=0)
+    seen = views(noisy.promises, noisy.mechanism, present={0: quorum, 1: quorum}, colluding=0)
     alone = seen[Observer.COALITION]
     assert forecast(noisy, noisy.mechanism).lying_server == pytest.approx(
         epsilon([alone] * noisy.config.rounds, 1e-5)
@@ -175,7 +175,9 @@ def test_a_band_that_can_never_open_is_named_with_f_and_nobody_uploads_it(mode: 
     session = plan.session(run=federations.RUN, round_number=1, attempt=1, cohort=tuple(plan.ranks))
 
     assert [segment.index for segment in session.segments] == [0]
-    assert [text for text in warnings(plan.config) if "robustness.f=3: rows 2-3: 5 holders, 7 needed" in text]
+    assert [
+        text for text in warnings(plan.promises) if "robustness.f=3: rows 2-3: 5 holders, 7 needed" in text
+    ]
 
 
 def test_more_attackers_than_any_band_stands_are_refused() -> None:
