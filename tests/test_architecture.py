@@ -236,7 +236,7 @@ ALLOWED: dict[str, set[str]] = {
     "rbla_secure.run_names": set(),
     "rbla_secure.actions": {"rbla_secure"},
     "rbla_secure.api": {"rbla_secure", "protocols.errors"},
-    "rbla_secure.job": {"rbla_secure"},
+    "rbla_secure.job": {"rbla_secure", "protocols.homomorphic.services.operated"},
     "rbla_secure.frozen_base": {
         "rbla_secure.errors",
         "rbla_secure.atomic_files",

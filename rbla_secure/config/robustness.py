@@ -68,6 +68,11 @@ class RobustnessConfig(Table):
         return self.filter is not FilterName.NONE
 
     @property
+    def judges_updates(self) -> bool:
+        """Whether single updates are looked at before they are averaged, by a filter or a step before one."""
+        return self.filter is not FilterName.NONE or self.pre_step is not PreStepName.NONE
+
+    @property
     def has_pre_step(self) -> bool:
         """Whether anything happens to single updates before the filter."""
         return self.pre_step is not PreStepName.NONE

@@ -23,7 +23,7 @@ from rbla_secure.planning.parameters import sample_level
 from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.robust_checks import check_robustness
 from rbla_secure.privacy.figures import exact
-from rbla_secure.privacy.noise import noise_kind
+from rbla_secure.privacy.noise import NoiseKind, noise_kind
 
 
 def check_config(config: Config) -> Promises:
@@ -36,7 +36,7 @@ def check_config(config: Config) -> Promises:
         PlanError: Names the argument, its value and the rule.
     """
     promises, privacy, robustness = Promises.build(config), config.privacy, config.robustness
-    filtered, kind = robustness.has_filter or robustness.has_pre_step, noise_kind(privacy.mechanism)
+    kind = noise_kind(privacy.mechanism)
     weighted = privacy.band_weights is not BandWeights.EQUAL or privacy.rank_decay
     of_noise = privacy.recovered_dropout or privacy.max_epsilon or promises.adaptive
     # In the order in which configurations are refused: what a check is about, and the check, which is made where that is set.
@@ -46,10 +46,14 @@ def check_config(config: Config) -> Promises:
         (True, _check_capacity),
         (True, promises.mode.check),
         # Before the noise, which is counted by the sizes of groups.
-        (filtered or robustness.group_size, check_robustness),
+        (promises.judges_updates or robustness.group_size, check_robustness),
         (promises.class_quorum, _check_classes),
         (config.training.rows is RowOrder.IN_TURNS, _check_turns),
-        (True, lambda found: kind.check(found.config)),
+        # All that a mechanism without a check of its own refuses is a separation.
+        (
+            type(kind).check is not NoiseKind.check or privacy.separation,
+            lambda found: kind.check(found.config),
+        ),
         (privacy.sample_rate < 1, _check_draws),
         (weighted, check_band_weights),
         (promises.noisy, check_privacy),

@@ -23,7 +23,7 @@ from rbla_secure.config.choices import (
 from rbla_secure.errors import PlanError
 from rbla_secure.lora.bands import Band, rank_bands
 from rbla_secure.planning.cohort import cohort_size
-from rbla_secure.planning.modes import mode_of
+from rbla_secure.planning.modes import mode_named
 from rbla_secure.planning.modes.mode import Mode
 from rbla_secure.planning.parameters import MASKING_PROFILES
 from rbla_secure.privacy.ledger import Observer, Shown
@@ -76,6 +76,7 @@ class Promises:
         members: Number of clients in a round.
         clients_of_ranks: By rank, increasing: the number of clients in a round.
         bands: Every rank band, in order.
+        judges_updates: Whether single updates are looked at before they are averaged.
         hostile_quorum: Fewest holders with which a band may open whatever the filter: against hostile ones, and against sums over too few.
         row_quorum: Fewest holders with which a band may open: as many as the filter needs, where there is one. Behind bucketing it counts buckets, of which there are no more than holders.
         class_quorum: Fewest survivors of one rank with which a sum that others lie about may open; 0 where no class of view counts.
@@ -105,6 +106,7 @@ class Promises:
     members: int
     clients_of_ranks: Mapping[int, int]
     bands: tuple[PlannedBand, ...]
+    judges_updates: bool
     hostile_quorum: int
     row_quorum: int
     class_quorum: int
@@ -131,7 +133,7 @@ class Promises:
         Raises:
             PlanError: A round has more or fewer clients than a session can have.
         """
-        privacy, robustness, mode = config.privacy, config.robustness, mode_of(config)
+        privacy, robustness, mode = config.privacy, config.robustness, mode_named(config.secure_sum)
         clients: dict[int, int] = {}
         for tier in config.tiers.values():
             clients[tier.rank] = clients.get(tier.rank, 0) + cohort_size(tier)
@@ -141,7 +143,8 @@ class Promises:
             raise PlanError(f"tiers: {members} clients per round must be {MIN_MEMBERS}..{MAX_MEMBERS}")
         profile = MASKING_PROFILES[config.masking.profile]
         hostile_quorum = row_quorum = band_quorum(robustness.f, config.min_holders)
-        if robustness.has_filter or robustness.has_pre_step:
+        judges = robustness.judges_updates
+        if judges:
             row_quorum = least_holders(
                 robustness.filter,
                 f=robustness.f,
@@ -174,6 +177,7 @@ class Promises:
             members=members,
             clients_of_ranks=clients,
             bands=_planned_bands(config, clients, row_quorum=row_quorum, colluders=colluders),
+            judges_updates=judges,
             hostile_quorum=hostile_quorum,
             row_quorum=row_quorum,
             class_quorum=row_quorum if classes and mode.server_may_lie(config) else 0,

@@ -5,6 +5,7 @@ name to `FilterName` in rbla_secure/config/choices.py. For a step before filters
 """
 
 from abc import ABCMeta
+from functools import cache
 
 from rbla_secure.config.choices import FilterName, PreStepName
 from rbla_secure.implementations import implementation
@@ -30,6 +31,7 @@ MIXING, BEHIND_MIXING = PreStepName.NEIGHBOR_MIXING, FilterName.TRIMMED_MEAN
 DEFAULTS = FilterOptions()
 
 
+@cache
 def filter_of(name: FilterName) -> type[Filter]:
     """Return the filter of this name, not built yet.
 
@@ -42,6 +44,7 @@ def filter_of(name: FilterName) -> type[Filter]:
     return found
 
 
+@cache
 def pre_step_of(name: PreStepName) -> PreStep:
     """Return the step of this name."""
     return implementation(pre_steps.__name__, name, "PRE_STEP", PreStep)  # type: ignore[type-abstract]  # any step

@@ -85,11 +85,6 @@ class Watched(SecureSum):
         return self._server
 
 
-def opened_in(secure_sum: SecureSum) -> SumResult | None:
-    """Tell what a watched secure sum opened last; None if nothing, or if nobody watches it."""
-    return secure_sum.opened if isinstance(secure_sum, Watched) else None
-
-
 @final
 @dataclass(slots=True, kw_only=True)
 class _Server(SumServer):

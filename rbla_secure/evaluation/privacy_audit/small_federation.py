@@ -15,12 +15,12 @@ from typing import final
 import numpy as np
 
 from protocols.identity.trust import ThrowawayAuthority
-from protocols.interface import SumResult
+from protocols.interface import SecureSum, SumResult
 from protocols.session import RUN_ID_SIZE, ClientId, Session
 from rbla_secure.config import Config
 from rbla_secure.config.choices import Factors
 from rbla_secure.errors import PrivacyError
-from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched, opened_in
+from rbla_secure.evaluation.privacy_audit.calls import Calls, Watched
 from rbla_secure.federation.build import Enrolment, LocalClient, Wiring, federation, throwaway
 from rbla_secure.federation.client.contribution import contribution
 from rbla_secure.federation.noise_components import Seeds
@@ -159,9 +159,9 @@ class SmallFederation:
 
     def play_rounds(self, side: Side, rounds: int) -> list[Played]:
         """The first so many rounds, one after the other as a coordinator has them: adapter, clients, noise and draws go on."""
-        reveals, uploads = _Reveals(), dict[ClientId, Integers]()
+        reveals, uploads, watched = _Reveals(), dict[ClientId, Integers](), list[Watched]()
         found, adapter = list[Played](), self.plan.initial_adapter
-        with federation(self._wiring(side, rounds, reveals, uploads)) as built:
+        with federation(self._wiring(side, rounds, reveals, uploads, watched)) as built:
             for number in range(1, rounds + 1):
                 session = self.session_of(number)
                 outcome = built.play(session, adapter)
@@ -170,7 +170,7 @@ class SmallFederation:
                         session=session,
                         before=adapter,
                         outcome=outcome,
-                        sums=opened_in(built.secure_sum),
+                        sums=watched[0].opened,
                         uploads=dict(uploads),
                         reveals=tuple(reveals.of),
                     )
@@ -181,7 +181,12 @@ class SmallFederation:
         return found
 
     def _wiring(
-        self, side: Side, rounds: int, reveals: _Reveals, uploads: dict[ClientId, Integers]
+        self,
+        side: Side,
+        rounds: int,
+        reveals: _Reveals,
+        uploads: dict[ClientId, Integers],
+        watched: list[Watched],
     ) -> Wiring:
         """A federation of everybody who takes part in so many rounds, and who is there."""
         members = {name for number in range(1, rounds + 1) for name in self.session_of(number).members}
@@ -209,7 +214,7 @@ class SmallFederation:
             public_tests=None,
             observers=[reveals],
             enrol=self._enrolled,
-            watch=Watched,
+            watch=partial(_watch, watched),
             in_the_clear=self._in_the_clear,
         )
 
@@ -244,3 +249,9 @@ def _recording(uploads: dict[ClientId, Integers]) -> Callable[..., Integers]:
         return found
 
     return contribute
+
+
+def _watch(watched: list[Watched], secure_sum: SecureSum) -> SecureSum:
+    """Watch what the server opens, and remember who does."""
+    watched.append(Watched(secure_sum))
+    return watched[-1]

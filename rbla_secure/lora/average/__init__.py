@@ -13,6 +13,8 @@ All take the same totals, so a comparison swaps one name. A row that nobody hold
 To add a rule, write a file that defines `RULE`, and add its name to `AverageRule` in rbla_secure/config/choices.py.
 """
 
+from functools import cache
+
 from rbla_secure.config.choices import AverageRule
 from rbla_secure.implementations import implementation
 from rbla_secure.lora.average.rule import AveragingRule, GroupAverage, Totals, apply_average
@@ -20,6 +22,7 @@ from rbla_secure.lora.average.rule import AveragingRule, GroupAverage, Totals, a
 __all__ = ["AveragingRule", "GroupAverage", "Totals", "apply_average", "averaging_rule"]
 
 
+@cache
 def averaging_rule(name: AverageRule) -> AveragingRule:
     """Return the rule of this name."""
     return implementation(__name__, name, "RULE", AveragingRule)  # type: ignore[type-abstract]  # any rule

@@ -32,6 +32,8 @@ To add a mechanism, write a file that defines a subclass of :class:`GaussianMech
 to `Mechanism` in rbla_secure/config/choices.py.
 """
 
+from functools import cache
+
 from rbla_secure.config.choices import Mechanism
 from rbla_secure.implementations import implementation
 from rbla_secure.privacy.noise.kind import NoiseKind
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 
+@cache
 def noise_kind(name: Mechanism) -> NoiseKind:
     """Return what is known of the mechanism of this name before it is built."""
     return implementation(__name__, name, "KIND", NoiseKind)  # type: ignore[type-abstract]  # any kind
