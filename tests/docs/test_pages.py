@@ -67,7 +67,7 @@ def test_files_that_are_named_are_there(path: str) -> None:
 
 def test_a_file_that_is_not_there_is_found() -> None:
     names = list(
-        named_files("`rbla_secure/nowhere.py` and `rbla_secure/job.py`, `tests/test_threat_model*.py`")
+        named_files("`rbla_secure/nowhere.py` and `rbla_secure/job.py`, `tests/threat_model/test_*.py`")
     )
 
     assert [name for name in names if not exists(name)] == ["rbla_secure/nowhere.py"]

@@ -19,7 +19,7 @@ from protocols.interface import (
 )
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
-from tests.contracts.secure_sum import BAD_INPUTS, good_input
+from tests.contracts.case import BAD_INPUTS, good_input
 from tests.contracts.sessions import MODEL, make_session, names, segment
 
 

@@ -27,6 +27,7 @@ from rbla_secure.privacy.sample_level import clipped_sum
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 from rbla_secure.report.privacy import spent_in
 from rbla_secure.run_folder.folder import RunFolder
+from tests.rbla_secure.federation import recovering
 from tests.rbla_secure.federation import test_matrix_rounds as turns
 from tests.rbla_secure.federation import test_noise_after_sums as after_sums
 from tests.rbla_secure.federation import test_recovered_noise as recovered
@@ -416,10 +417,10 @@ def test_claim_35_drop_outs_leave_the_noise_as_planned(
     monkeypatch: pytest.MonkeyPatch, profile: str, gone: tuple[str, ...], given: set[int]
 ) -> None:
     """Up to two of nine and one of four: the right scale is accepted, and the seeds are those beyond the missing."""
-    watch, plan = recovered.Watch(monkeypatch), recovered.make_plan(profile)
+    watch, plan = recovering.Watch(monkeypatch), recovering.make_plan(profile)
     session = recovered.make_session(plan)
 
-    before, outcome = recovered.play(plan, silent_from=dict.fromkeys(gone, "mask_input"))
+    before, outcome = recovering.play(plan, silent_from=dict.fromkeys(gone, "mask_input"))
 
     for band in (0, 1):
         noise = recovered.noise_in(plan, before, outcome, band)
@@ -436,12 +437,12 @@ def test_claim_35_drop_outs_leave_the_noise_as_planned(
 @pytest.mark.parametrize("profile", recovered.PROFILES)
 def test_claim_35_what_does_not_open_gives_out_no_seed(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
     """Neither a band below its quorum nor a session that ends."""
-    watch, plan = recovered.Watch(monkeypatch), recovered.make_plan(profile, min_holders=4)
-    _, closed = recovered.play(plan, silent_from={"large-01": "mask_input"})
+    watch, plan = recovering.Watch(monkeypatch), recovering.make_plan(profile, min_holders=4)
+    _, closed = recovering.play(plan, silent_from={"large-01": "mask_input"})
     bands = {index for _, index, _ in watch.revealed}
     calls = watch.calls
 
-    _, ended = recovered.play(plan, silent_from=dict.fromkeys(list(plan.ranks)[:5], "reveal_shares"))
+    _, ended = recovering.play(plan, silent_from=dict.fromkeys(list(plan.ranks)[:5], "reveal_shares"))
 
     assert (list(closed.refused_bands), bands) == ([1], {0})
     assert ended.aborted
@@ -451,11 +452,11 @@ def test_claim_35_what_does_not_open_gives_out_no_seed(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("profile", recovered.PROFILES)
 def test_claim_35_beyond_the_bound_nothing_is_removed(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
     """Two of four are missing where one is made good: no seed of that band, and the ledger counts the two thirds left."""
-    watch, plan = recovered.Watch(monkeypatch), recovered.make_plan(profile)
+    watch, plan = recovering.Watch(monkeypatch), recovering.make_plan(profile)
 
-    before, outcome = recovered.play(plan, silent_from=dict.fromkeys(("large-01", "large-02"), "mask_input"))
+    before, outcome = recovering.play(plan, silent_from=dict.fromkeys(("large-01", "large-02"), "mask_input"))
 
-    mechanism = recovered.mechanism_of(plan)
+    mechanism = recovering.mechanism_of(plan)
     spent = seen_by(plan, recovered.make_session(plan), mechanism, outcome.survivors)
     assert {index for _, index, _ in watch.revealed} <= {0}
     assert recovered.is_target(plan, recovered.noise_in(plan, before, outcome, 1), 2 / 3)

@@ -14,7 +14,9 @@ from rbla_secure.planning.warnings import warnings
 from rbla_secure.run_folder.audit_log import EventKind, read_events
 from rbla_secure.run_folder.records import RoundRecord
 from tests.rbla_secure import test_restarted_screening as restarted
+from tests.rbla_secure.federation import grouped
 from tests.rbla_secure.federation import test_groups as groups
+from tests.rbla_secure.federation.server import defended
 from tests.rbla_secure.federation.server import test_defence as clear
 from tests.rbla_secure.federation.server.test_defence import MODES
 from tests.rbla_secure.federation.server.test_defence import services as services  # noqa: PLC0414  # a fixture
@@ -27,7 +29,7 @@ def test_claim_36_a_band_opens_over_its_row_quorum_alone(
     mode: str, profile: str, services: list[HomomorphicServices]
 ) -> None:
     """Against two attackers five of five holders, never four; a band of four is named, and nobody uploads it."""
-    plan = clear.quorum_plan(mode, profile)
+    plan = defended.quorum_plan(mode, profile)
     adapter = make_adapter(plan)
 
     short = clear.play(plan, adapter, services, gone=("large-05",))
@@ -91,13 +93,13 @@ def test_claim_38_the_average_stays_among_the_honest_groups(rule: str, profile: 
     assert set(outcome.holders) == {0, 1}
     assert moved.max() <= groups.honest_range(plan, adapter) + groups.GRID
     with pytest.raises(PlanError, match=r"2 \* 2 < 3 does not hold"):
-        groups.make_plan(profile, robustness={"f": 2})
+        grouped.make_plan(profile, robustness={"f": 2})
 
 
 @pytest.mark.parametrize("profile", groups.PROFILES)
 def test_claim_38_a_group_is_the_plans_and_opens_over_its_quorum(profile: str) -> None:
     """A client is in one group of its own tier and refuses another round's; two of three members open nothing."""
-    plan = groups.make_plan(profile)
+    plan = grouped.make_plan(profile)
     session, other = make_session(plan), make_session(plan, round_number=2)
     adapter = make_adapter(plan)
     bent = StageRequest(session=_with_segments(session, other), payload=b"", adapter=b"").to_bytes()
