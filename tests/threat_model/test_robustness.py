@@ -18,8 +18,8 @@ from tests.rbla_secure.federation import grouped
 from tests.rbla_secure.federation import test_groups as groups
 from tests.rbla_secure.federation.server import defended
 from tests.rbla_secure.federation.server import test_defence as clear
-from tests.rbla_secure.federation.server.test_defence import MODES
-from tests.rbla_secure.federation.server.test_defence import services as services  # noqa: PLC0414  # a fixture
+from tests.rbla_secure.federation.server.test_row_quorums import MODES, play
+from tests.rbla_secure.federation.server.test_row_quorums import services as services  # noqa: PLC0414  # a fixture
 from tests.support.defended import Integers, defended_round, make_plan, sending
 from tests.support.federations import RUN, InMemory, make_adapter, make_participants, make_session
 
@@ -32,8 +32,8 @@ def test_claim_36_a_band_opens_over_its_row_quorum_alone(
     plan = defended.quorum_plan(mode, profile)
     adapter = make_adapter(plan)
 
-    short = clear.play(plan, adapter, services, gone=("large-05",))
-    whole = clear.play(plan, adapter, services, gone=("small-01",))
+    short = play(plan, adapter, services, gone=("large-05",))
+    whole = play(plan, adapter, services, gone=("small-01",))
 
     assert (set(short.holders), set(whole.holders)) == ({0}, {0, 1})
     assert short.adapter.rows[1:].tobytes() == adapter.rows[1:].tobytes()
