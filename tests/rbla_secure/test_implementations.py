@@ -80,6 +80,7 @@ def test_every_choice_has_a_file_and_every_file_is_a_choice(
 def test_a_class_that_is_no_filter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file in the folder of filters may define any class under the name that is looked for."""
     monkeypatch.setattr(krum, "FILTER", PreStep)
+    filter_of.cache_clear()
 
     with pytest.raises(TypeError, match="must be a subclass of Filter to implement 'krum'"):
         filter_of(FilterName.KRUM)

@@ -203,7 +203,7 @@ def test_where_checkpoints_tell_it_nothing_is_asked_for(homomorphic: dict[str, o
     """Not even a process is started."""
     services = HomomorphicServices(charge_of(make_plan(secure_sum="homomorphic", homomorphic=homomorphic)))
 
-    assert services.direction() == b""
+    assert services.direction_to_keep() == b""
     services.recall(b"whatever")
     assert all(process.pid is None for process in services.processes.values())
 
@@ -217,9 +217,9 @@ def test_a_verifier_that_is_gone_or_talks_nonsense_leaves_nothing_to_keep(
     services.public_keys()
     services.processes["verifier"].close()
 
-    assert services.direction() == NOTHING_YET.to_bytes()
+    assert services.direction_to_keep() == NOTHING_YET.to_bytes()
     monkeypatch.setattr(ProcessChannel, "operate", lambda *_: Answer(payload=b"garbage").to_bytes())
-    assert services.direction() == NOTHING_YET.to_bytes()
+    assert services.direction_to_keep() == NOTHING_YET.to_bytes()
     with pytest.raises(ServiceError, match="verifier: it has died"):
         services.public_keys()
     services.close()
