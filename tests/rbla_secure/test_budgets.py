@@ -64,6 +64,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_second_run_on_the_same_data_is_refused(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,7 @@ def test_masked_and_plain_runs_end_in_the_same_adapter(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.12])
 def test_all_secure_sums_end_in_the_same_adapter(tmp_path: Path, images: Path, dropout_rate: float) -> None:
     """At their common capacity plain, masking and homomorphic write the same bytes, drop-outs and refused bands included."""
@@ -113,6 +114,7 @@ def test_an_encrypted_run_tells_the_cost_of_its_services(
         assert uploads < costs["verifier"]["bytes_to"] < 1.3 * uploads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verifier", ["false", "true"])
 def test_screening_lets_an_honest_run_pass(tmp_path: Path, images: Path, verifier: str) -> None:
     """With every update screened for norm and direction, nobody is turned away and the adapter is the same."""

@@ -53,6 +53,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verifier", [True, False], ids=["verifier", "no verifier"])
 def test_a_resumed_run_screens_as_one_that_was_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, verifier: bool

@@ -86,6 +86,7 @@ def check_events(folder: Path) -> None:
     assert events[-1].details == {"rounds": ROUNDS, "adapter_file": adapter_sha256(folder)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [
@@ -115,6 +116,7 @@ def test_a_process_that_is_killed_goes_on(
 # rounds 1 and 2 with their events, 7 for round 1 (2 each for the files of metrics and timings, which are new, 2 for its
 # checkpoint, 1 for its event) and 5 for every other, after each but the last two 2 for the attempt at the round after the
 # next, stages in which somebody dropped out, 8 for the result and 1 for the last event.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sync",
     [1, 3, 5, 7, 8, 9, 10, *range(13, 21), 22, 23, 24, 25, 27, 28, 29, 30, 31, 34, 36, 38, 52, 53, 60, 61],
@@ -259,6 +261,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, simulated: list[str]) 
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks the system for the names of open files")
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("name", ["privacy.json", "privacy-samples.json"])
@@ -285,6 +288,7 @@ def test_a_kill_after_a_ledger_is_written_costs_an_attempt(
     assert adapter_sha256(folder) == adapter_sha256(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_arrives(
     tmp_path: Path, arguments: list[str], reference: Path
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_screener_that_dies_over_the_keys_costs_nobody_a_place(monkeypatch: py
     channel.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_a_screener_that_is_killed_or_stopped_right_before_a_copy_costs_nobody_a_place(
     sign: signal.Signals,

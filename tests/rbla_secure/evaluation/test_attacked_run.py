@@ -47,6 +47,7 @@ def attacked(grounds: Grounds, attack: AttackName, *settings: str) -> Outcome:
     return attacked_run(config(*settings), attack, share=SHARE, grounds=grounds)
 
 
+@pytest.mark.slow
 def test_rank_inflation_owns_its_rows_without_the_quorum(grounds: Grounds) -> None:
     """At 20 % of the clients, under the plain mean and under a filter whose quorum their number meets."""
     assert attacked(grounds, AttackName.RANK_INFLATION).success >= 0.9
@@ -59,6 +60,7 @@ def test_rank_inflation_owns_its_rows_without_the_quorum(grounds: Grounds) -> No
     assert filtered.bands_closed == 0
 
 
+@pytest.mark.slow
 def test_rank_inflation_is_stopped_by_the_quorum(grounds: Grounds) -> None:
     """With 2f + 1 holders asked for, the captured rows stay closed and the trigger does not work."""
     for settings in (("robustness.f=6",), ("robustness.f=6", "robustness.filter=trimmed-mean")):
@@ -104,6 +106,7 @@ def test_rejections_are_told_apart(grounds: Grounds) -> None:
     assert set(outcome.rejected_by_rank) == {"2", "4", "8", "16"}
 
 
+@pytest.mark.slow
 def test_the_adaptive_attack_runs_the_rule_it_attacks(
     grounds: Grounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:

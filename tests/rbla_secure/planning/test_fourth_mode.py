@@ -61,6 +61,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_fourth_secure_sum_runs_once_its_name_is_a_choice(copy: Path) -> None:
     """Check, forecast and rounds know it by what its own file says."""
     name_fourth(copy)

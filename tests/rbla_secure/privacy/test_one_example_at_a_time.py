@@ -184,6 +184,7 @@ def made(name: str) -> World:
     return WORLDS[name]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("name", WORLDS)
 def test_an_example_has_the_same_bits_whoever_stands_beside_it(name: str, count: int) -> None:

@@ -194,6 +194,7 @@ def test_of_many_that_make_one_folder_one_wins(tmp_path: Path, there: bool) -> N
 # What goes unseen, and is stated: whoever holds the folder can write all of it anew.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run", "noisy"])
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_folder_that_is_cut_back_as_a_whole_looks_like_a_crash(

@@ -171,6 +171,7 @@ def test_the_careless_party_believes_an_entry_of_nobody(
     assert '"nobody"' in (folder / "privacy.json").read_text()
 
 
+@pytest.mark.slow
 def test_the_careless_party_takes_a_result_of_nothing_spent(
     tmp_path: Path, runs: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +353,7 @@ def test_an_attempt_that_came_to_no_session_is_adopted_once(folder: Path) -> Non
     assert main(["resume", str(folder)]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 3, ROUNDS])
 @pytest.mark.parametrize("ledger", LEDGERS)
 def test_an_entry_that_a_crash_left_is_adopted_once(

@@ -125,6 +125,7 @@ def test_a_checkpoint_of_another_plan_is_refused(folder: RunFolder) -> None:
     assert snapshot(folder) == before
 
 
+@pytest.mark.slow
 def test_a_round_beyond_four_digits_is_the_last(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds are compared as numbers and not as names."""
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)

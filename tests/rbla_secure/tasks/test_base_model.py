@@ -220,6 +220,7 @@ def test_weights_that_are_not_finite_float32_are_refused(
         load_base(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_snippet_of_the_card_loads_base_and_adapter(tmp_path: Path) -> None:
     """Without our package and without a network it gives our logits, for the whole adapter and for a slice."""
     base = build_mlp(seed=3)

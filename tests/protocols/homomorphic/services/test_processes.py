@@ -103,6 +103,7 @@ class Ambush(Channel):
         self._inner.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strike", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 @pytest.mark.parametrize("victim", [0, 1, 3])
 def test_workers_that_die_or_hang_over_one_client_cost_it_its_place(

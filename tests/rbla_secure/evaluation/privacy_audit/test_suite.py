@@ -354,6 +354,7 @@ SHIPPED: dict[str, tuple[dict[str, object], list[str], list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_we_ship_is_not_refuted(
     name: str,

@@ -179,6 +179,7 @@ def test_a_kill_between_writing_down_and_the_reply(tmp_path: Path, opened: Opene
 # One process, one client.
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_until_its_process_dies(tmp_path: Path, opened: Opener) -> None:
     """A second process cannot open it; after a kill it can."""
     plan = make_plan()
