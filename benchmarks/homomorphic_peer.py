@@ -188,7 +188,7 @@ def ours(name: str, length: int) -> Figures:
 def screened(length: int) -> Figures:
     """What screening adds per client, and per round for its keys."""
     segments = (Segment(index=0, length=length, members=("client",), quorum=1),)
-    rule = screening.Screening(max_norm=1e6, release=screening.Release.VALUES)
+    rule = screening.Screening(max_norm=1e6, release=screening.ScreeningRelease.VALUES)
     figures: Figures = {}
     start = peak()
 

@@ -28,7 +28,7 @@ from protocols.masking.secure_sum import MaskingServer
 from protocols.masking.server.keys import AdvertiseKeys, ShareKeys
 from protocols.masking.server.masked_input import MaskInput
 from protocols.masking.server.reveal import RevealShares
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import MaskingProfile
 from protocols.ring import IntegerVector
 from protocols.session import Segment, Session
@@ -73,7 +73,7 @@ class Played:
 class Cohort:
     """The terms of a session, and who signs."""
 
-    terms: Terms
+    terms: MaskingTerms
     identities: Mapping[str, Identity]
 
     @classmethod
@@ -102,7 +102,7 @@ class Cohort:
         )
         trust = authority.trust(NOW) if authority is not None else None
         identities = authority.identities if authority is not None else {}
-        return cls(terms=Terms(session=session, profile=profile, trust=trust), identities=identities)
+        return cls(terms=MaskingTerms(session=session, profile=profile, trust=trust), identities=identities)
 
 
 def member_names(members: int) -> tuple[str, ...]:
@@ -188,7 +188,7 @@ def _answer(
     match state:
         case None:
             common = cohort.terms
-            terms = Terms(session=common.session, profile=common.profile, trust=common.trust)
+            terms = MaskingTerms(session=common.session, profile=common.profile, trust=common.trust)
             step = steps.create_key_advertisement(terms, name, identity)
         case steps.Advertised():
             step = steps.create_sealed_shares(state, KeyDirectory.from_bytes(request))

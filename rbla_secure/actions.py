@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rbla_secure.config import Config
     from rbla_secure.planning.plan import Plan
     from rbla_secure.report.summary import Summary
-    from rbla_secure.run_folder.budget_settings import Wanted
+    from rbla_secure.run_folder.budget_settings import BudgetSettings
     from rbla_secure.run_folder.folder import RunFolder
 
 
@@ -37,7 +37,7 @@ def check(config: "Config", console: "Console") -> dict[str, object]:
 
 
 def run(
-    config: "Config", console: "Console", *, out: Path | None, budgets: "Wanted | None" = None
+    config: "Config", console: "Console", *, out: Path | None, budgets: "BudgetSettings | None" = None
 ) -> "Summary":
     """Train one adapter in a new run folder.
 

@@ -26,8 +26,8 @@ from rbla_secure.report.console import ConsoleReport
 from rbla_secure.report.disclosure import what_each_party_learned
 from rbla_secure.report.privacy import spent_in
 from rbla_secure.report.summary import ServiceCost, Summary
-from rbla_secure.run_folder.audit_log import Entry, EventKind
-from rbla_secure.run_folder.budget_settings import Wanted
+from rbla_secure.run_folder.audit_log import EventKind, LogEntry
+from rbla_secure.run_folder.budget_settings import BudgetSettings
 from rbla_secure.run_folder.folder import Progress, RunFolder
 from rbla_secure.stopwatch import Stopwatch
 from rbla_secure.tasks.base_model import base_digest, build_mlp
@@ -82,7 +82,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         # The result, in PEFT's format.
         spent = spent_in(folder.path)
         digest = export(folder, exported_files(folder, progress, spent))
-        folder.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=progress.round, adapter_file=digest))
+        folder.log.append(LogEntry.of_run(EventKind.RUN_FINISHED, rounds=progress.round, adapter_file=digest))
 
     here = progress.timings[done_before:]
     in_rounds = sum((line.training or 0.0) + (line.protocol or 0.0) + line.evaluation for line in here)
@@ -110,7 +110,7 @@ def _plan(config: Config, base: nn.Module, digest: bytes) -> Plan:
     return Plan.build(config, layout=layout, base_digest=digest)
 
 
-def check_budgets(config: Config, wanted: Wanted) -> None:
+def check_budgets(config: Config, wanted: BudgetSettings) -> None:
     """Refuse a run that would exceed the lifetime budget of a client; asked before there is a run folder.
 
     Raises:

@@ -27,13 +27,13 @@ from protocols.homomorphic.receipts import (
     FixedInputs,
     InputReceipt,
 )
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.interface import reason_to_reject
 from protocols.ring import IntegerVector
 from protocols.session import Segment
 
 
-def check_round_key(terms: Terms, message: RoundKey) -> None:
+def check_round_key(terms: EncryptionTerms, message: RoundKey) -> None:
     """Refuse a key of another session, or one that the decryptor has not signed.
 
     Raises:
@@ -44,7 +44,7 @@ def check_round_key(terms: Terms, message: RoundKey) -> None:
     terms.trust.verify(terms.services.decryptor, KEY_PURPOSE, message.signed_part(), message.signature)
 
 
-def check_context(terms: Terms, context: bytes) -> None:
+def check_context(terms: EncryptionTerms, context: bytes) -> None:
     """Refuse a message of another session."""
     if context != terms.context:
         raise ContextError(
@@ -59,7 +59,7 @@ def check_key_id(key_id: bytes, expected: bytes) -> None:
         raise KeyUseError("encrypted under another key than this session's")
 
 
-def check_receipt(terms: Terms, receipt: InputReceipt, *, key_id: bytes) -> None:
+def check_receipt(terms: EncryptionTerms, receipt: InputReceipt, *, key_id: bytes) -> None:
     """Refuse a receipt of another session or key, of a stranger, for other segments than its own, or unsigned.
 
     Raises:
@@ -83,7 +83,7 @@ def check_receipt(terms: Terms, receipt: InputReceipt, *, key_id: bytes) -> None
     terms.trust.verify(name, INPUT_PURPOSE, receipt.signed_part(), receipt.signature)
 
 
-def check_fixed(terms: Terms, message: FixedInputs, *, mine: InputReceipt) -> None:
+def check_fixed(terms: EncryptionTerms, message: FixedInputs, *, mine: InputReceipt) -> None:
     """Refuse a list of inputs that the services have not both fixed, or that lacks one's own receipt. Run by a client.
 
     The decryptor's signature is what counts: it signs one list per key, and opens nothing else.
@@ -109,7 +109,9 @@ def check_fixed(terms: Terms, message: FixedInputs, *, mine: InputReceipt) -> No
         )
 
 
-def check_input(terms: Terms, message: EncryptedInput, *, key_id: bytes, committed: InputReceipt) -> None:
+def check_input(
+    terms: EncryptionTerms, message: EncryptedInput, *, key_id: bytes, committed: InputReceipt
+) -> None:
     """Refuse an input that is not the one its sender has committed to.
 
     Raises:
@@ -131,7 +133,7 @@ def check_input(terms: Terms, message: EncryptedInput, *, key_id: bytes, committ
             raise CiphertextError(f"{name}: the ciphertexts of segment {index} are not those of its receipt")
 
 
-def check_copy(terms: Terms, receipt: InputReceipt, copy: bytes) -> None:
+def check_copy(terms: EncryptionTerms, receipt: InputReceipt, copy: bytes) -> None:
     """Refuse a copy for screening that is missing, superfluous, of another size, or not that of a receipt.
 
     Raises:
@@ -146,7 +148,7 @@ def check_copy(terms: Terms, receipt: InputReceipt, copy: bytes) -> None:
         raise CiphertextError(f"{name}: the copy for screening is not that of its receipt")
 
 
-def check_size(terms: Terms, segment: Segment, ciphertexts: bytes) -> None:
+def check_size(terms: EncryptionTerms, segment: Segment, ciphertexts: bytes) -> None:
     """Refuse another number of bytes than a segment's ciphertexts have."""
     if len(ciphertexts) != terms.ciphertext_size(segment):
         raise CiphertextError(
@@ -154,7 +156,7 @@ def check_size(terms: Terms, segment: Segment, ciphertexts: bytes) -> None:
         )
 
 
-def check_sum(terms: Terms, message: EncryptedSum, *, key_id: bytes) -> None:
+def check_sum(terms: EncryptionTerms, message: EncryptedSum, *, key_id: bytes) -> None:
     """Refuse a sum of another session or key, or of another shape.
 
     Raises:
@@ -169,7 +171,7 @@ def check_sum(terms: Terms, message: EncryptedSum, *, key_id: bytes) -> None:
         check_size(terms, terms.session.segments[index], ciphertexts)
 
 
-def check_classes(terms: Terms, present: AbstractSet[int]) -> None:
+def check_classes(terms: EncryptionTerms, present: AbstractSet[int]) -> None:
     """Refuse contributors of which some rank has a few members, but fewer than its quorum.
 
     Clients of different ranks may have computed from different functions, and a server can choose the adapter so that all
@@ -186,7 +188,7 @@ def check_classes(terms: Terms, present: AbstractSet[int]) -> None:
         )
 
 
-def reason_to_keep_closed(terms: Terms, segment: Segment, present: AbstractSet[int]) -> str:
+def reason_to_keep_closed(terms: EncryptionTerms, segment: Segment, present: AbstractSet[int]) -> str:
     """Why a segment may not be opened over these contributors; empty if it may."""
     holding = terms.holding(segment, frozenset(present))
     if holding < segment.quorum:
@@ -194,7 +196,7 @@ def reason_to_keep_closed(terms: Terms, segment: Segment, present: AbstractSet[i
     return ""
 
 
-def check_whole(terms: Terms, present: AbstractSet[int], message: EncryptedSum) -> None:
+def check_whole(terms: EncryptionTerms, present: AbstractSet[int], message: EncryptedSum) -> None:
     """Refuse a sum of a session that screens updates if it leaves out a band that may be opened.
 
     What is opened is what the next updates are held against: an aggregator that chose the bands would choose the direction. Which
@@ -213,7 +215,7 @@ def check_whole(terms: Terms, present: AbstractSet[int], message: EncryptedSum) 
             )
 
 
-def check_lengths(terms: Terms, message: DecryptedSums) -> None:
+def check_lengths(terms: EncryptionTerms, message: DecryptedSums) -> None:
     """Refuse opened sums of segments that do not exist, or of another length than their ciphertexts have slots.
 
     Raises:
@@ -228,7 +230,7 @@ def check_lengths(terms: Terms, message: DecryptedSums) -> None:
 
 
 def reason_to_discard(
-    terms: Terms, segment: Segment, present: AbstractSet[int], summed: IntegerVector
+    terms: EncryptionTerms, segment: Segment, present: AbstractSet[int], summed: IntegerVector
 ) -> str:
     """Why an opened sum counts for nothing; empty if it counts. The server applies it, and the verifier to the direction.
 
@@ -246,7 +248,7 @@ def reason_to_discard(
     return ""
 
 
-def check_member(terms: Terms, position: int, receipt: InputReceipt) -> None:
+def check_member(terms: EncryptionTerms, position: int, receipt: InputReceipt) -> None:
     """Refuse a receipt that another member sent than the one it names."""
     if receipt.sender != position:
         name = terms.session.client_at(position)

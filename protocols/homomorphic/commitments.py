@@ -11,11 +11,11 @@ from protocols.errors import BelowThresholdError, CommitmentError, InputError, S
 from protocols.homomorphic import checks
 from protocols.homomorphic.messages import EncryptedSum
 from protocols.homomorphic.receipts import FIXED_PURPOSE, CommittedInputs, InputReceipt
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.identity.trust import Identity
 
 
-def check_committed(terms: Terms, message: CommittedInputs, *, key_id: bytes) -> None:
+def check_committed(terms: EncryptionTerms, message: CommittedInputs, *, key_id: bytes) -> None:
     """Refuse a list that holds a receipt which does not hold, or inputs bound to two models.
 
     Digests that stand in two receipts are let through: at most one sender has ciphertexts for them
@@ -47,7 +47,7 @@ class Commitments:
         identity: The service's.
     """
 
-    def __init__(self, terms: Terms, key_id: bytes, identity: Identity) -> None:
+    def __init__(self, terms: EncryptionTerms, key_id: bytes, identity: Identity) -> None:
         self._terms = terms
         self._key_id = key_id
         self._identity = identity

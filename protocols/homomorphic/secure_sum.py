@@ -8,7 +8,7 @@ from protocols.homomorphic.parties.server import COMMIT, STAGES, UPLOAD, Homomor
 from protocols.homomorphic.scheme.parameters import EncryptionProfile
 from protocols.homomorphic.screening.screening import Screening
 from protocols.homomorphic.services.calls import Roles
-from protocols.homomorphic.terms import Services, Terms
+from protocols.homomorphic.terms import EncryptionTerms, Services
 from protocols.identity.trust import Identity, TrustStore
 from protocols.interface import ExtraSecrets, SecureSum, refuse_extra_secrets
 from protocols.session import ClientId, Session
@@ -75,9 +75,9 @@ class Homomorphic(SecureSum):
         """Who has only committed is not in the sum."""
         return UPLOAD
 
-    def terms(self, session: Session) -> Terms:
-        """The session under this profile; raises what :class:`Terms` raises."""
-        return Terms(
+    def terms(self, session: Session) -> EncryptionTerms:
+        """The session under this profile; raises what :class:`EncryptionTerms` raises."""
+        return EncryptionTerms(
             session=session,
             profile=self.profile,
             trust=self._trust,

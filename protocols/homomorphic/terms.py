@@ -36,7 +36,7 @@ class Services:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class EncryptionTerms:
     """A session, its profile, whom its parties believe, and by which rule updates are screened, if any.
 
     Raises:

@@ -23,7 +23,7 @@ from protocols.masking.messages import (
     SurvivorList,
     SurvivorSignatures,
 )
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.agreement import check_encoding
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import SECRET_SIZE
@@ -42,7 +42,7 @@ def signed(message: KeyAdvertisement, identity: Identity | None) -> KeyAdvertise
     return replace(message, signature=identity.sign(ADVERTISEMENT, message.signed_part()))
 
 
-def verify_advertisement(terms: Terms, message: KeyAdvertisement) -> None:
+def verify_advertisement(terms: MaskingTerms, message: KeyAdvertisement) -> None:
     """Refuse an advertisement that its client's certified identity has not signed.
 
     Raises:
@@ -52,7 +52,7 @@ def verify_advertisement(terms: Terms, message: KeyAdvertisement) -> None:
     _verify(terms, message.sender, ADVERTISEMENT, message.signed_part(), message.signature)
 
 
-def check_own(terms: Terms, identity: Identity) -> None:
+def check_own(terms: MaskingTerms, identity: Identity) -> None:
     """Refuse to take part where the others must refuse: this client's own certificate does not fit the session.
 
     Raises:
@@ -68,7 +68,7 @@ def check_own(terms: Terms, identity: Identity) -> None:
         )
 
 
-def view_of(terms: Terms, nonces: Mapping[int, bytes], participants: Sequence[int]) -> bytes:
+def view_of(terms: MaskingTerms, nonces: Mapping[int, bytes], participants: Sequence[int]) -> bytes:
     """Everything that a client's masks depend on and the server alone told it: who advertised, and who takes part.
 
     A server that tells a victim of few participants could otherwise have their mask keys revealed by clients that were
@@ -83,7 +83,7 @@ def view_of(terms: Terms, nonces: Mapping[int, bytes], participants: Sequence[in
     return digest.digest()
 
 
-def verify_view(terms: Terms, view: bytes, *, position: int, signature: bytes) -> None:
+def verify_view(terms: MaskingTerms, view: bytes, *, position: int, signature: bytes) -> None:
     """Refuse an upload whose sender saw other participants.
 
     Raises:
@@ -92,7 +92,7 @@ def verify_view(terms: Terms, view: bytes, *, position: int, signature: bytes) -
     _verify(terms, position, VIEW, view, signature)
 
 
-def _verify(terms: Terms, position: int, purpose: bytes, message: bytes, signature: bytes) -> None:
+def _verify(terms: MaskingTerms, position: int, purpose: bytes, message: bytes, signature: bytes) -> None:
     name = terms.session.client_at(position)
     if terms.trust is not None:
         # At every signature, not only at the first: in a sparse graph a client sees advertisements of its neighbours
@@ -103,7 +103,7 @@ def _verify(terms: Terms, position: int, purpose: bytes, message: bytes, signatu
         raise SignatureError(f"{name}: a signature that nobody can verify, in a session without identities")
 
 
-def check_context(terms: Terms, context: bytes) -> None:
+def check_context(terms: MaskingTerms, context: bytes) -> None:
     """Refuse a message of another session."""
     if context != terms.context:
         raise ContextError(
@@ -111,7 +111,7 @@ def check_context(terms: Terms, context: bytes) -> None:
         )
 
 
-def check_nonces(terms: Terms, directory: KeyDirectory, own: KeyAdvertisement) -> None:
+def check_nonces(terms: MaskingTerms, directory: KeyDirectory, own: KeyAdvertisement) -> None:
     """Refuse a directory of another session, of strangers, without this client, or below the threshold."""
     check_context(terms, directory.context)
     for position in directory.nonces:
@@ -127,7 +127,7 @@ def check_nonces(terms: Terms, directory: KeyDirectory, own: KeyAdvertisement) -
 
 
 def check_advertisements(
-    terms: Terms, directory: KeyDirectory, own: KeyAdvertisement, *, expected: AbstractSet[int]
+    terms: MaskingTerms, directory: KeyDirectory, own: KeyAdvertisement, *, expected: AbstractSet[int]
 ) -> dict[int, KeyAdvertisement]:
     """The advertisements of this client's neighbours, each signed, fresh to the session and given once.
 
@@ -162,7 +162,7 @@ def all_keys(entry: KeyAdvertisement) -> list[bytes]:
     return [entry.sealing_key, *entry.mask_keys.values()]
 
 
-def check_segments(terms: Terms, entry: KeyAdvertisement) -> None:
+def check_segments(terms: MaskingTerms, entry: KeyAdvertisement) -> None:
     """Refuse an advertisement with other mask keys or commitments than its sender's segments have secrets."""
     name = terms.session.client_at(entry.sender)
     segments = terms.session.segments_of(name)
@@ -192,7 +192,12 @@ def check_extra_secrets(
 
 
 def check_delivery(
-    terms: Terms, delivery: ShareDelivery, *, me: int, known: AbstractSet[int], neighbours: AbstractSet[int]
+    terms: MaskingTerms,
+    delivery: ShareDelivery,
+    *,
+    me: int,
+    known: AbstractSet[int],
+    neighbours: AbstractSet[int],
 ) -> None:
     """Refuse a delivery that is not this client's, names strangers, or lacks a promised bundle."""
     check_context(terms, delivery.context)
@@ -219,7 +224,7 @@ def check_delivery(
 
 
 def check_survivors(
-    terms: Terms, request: SurvivorList, *, me: int, participants: Collection[int], view: bytes
+    terms: MaskingTerms, request: SurvivorList, *, me: int, participants: Collection[int], view: bytes
 ) -> None:
     """Refuse a survivor list of another session, one that overlaps, lacks this client, or is not about who masked."""
     check_context(terms, request.context)
@@ -245,7 +250,7 @@ def check_survivors(
         verify_view(terms, view, position=position, signature=request.view_signatures[position])
 
 
-def check_signatures(terms: Terms, request: SurvivorSignatures, survivors: SurvivorList) -> None:
+def check_signatures(terms: MaskingTerms, request: SurvivorSignatures, survivors: SurvivorList) -> None:
     """Refuse a list that fewer survivors than the threshold have signed.
 
     Two different lists would need 2t signatures, and at most n + c can be made when c clients sign twice.
@@ -262,7 +267,9 @@ def check_signatures(terms: Terms, request: SurvivorSignatures, survivors: Survi
         verify_survivors(terms, survivors, position=position, signature=signature)
 
 
-def verify_survivors(terms: Terms, survivors: SurvivorList, *, position: int, signature: bytes) -> None:
+def verify_survivors(
+    terms: MaskingTerms, survivors: SurvivorList, *, position: int, signature: bytes
+) -> None:
     """Refuse a signature that is not this party's of this very list.
 
     Raises:
@@ -271,7 +278,7 @@ def verify_survivors(terms: Terms, survivors: SurvivorList, *, position: int, si
     _verify(terms, position, SURVIVORS, survivors.to_bytes(), signature)
 
 
-def meets_quorum(terms: Terms, segment: Segment, survivors: Collection[int]) -> bool:
+def meets_quorum(terms: MaskingTerms, segment: Segment, survivors: Collection[int]) -> bool:
     """Whether enough holders of a segment are on a survivor list for a client to let it open."""
     present = sum(terms.session.position(client) in survivors for client in segment.holders)
     return present >= terms.quorum(segment)

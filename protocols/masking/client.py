@@ -32,7 +32,7 @@ from protocols.masking.messages import (
     SurvivorList,
     SurvivorSignatures,
 )
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.agreement import PRIVATE_KEY_SIZE, PrivateKey
 from protocols.primitives.kdf import derive_key
 from protocols.primitives.sealed import KEY_SIZE, open_sealed, seal
@@ -57,7 +57,7 @@ class Step(NamedTuple, Generic[State, Message]):
 class Advertised:
     """After advertise_keys: the private keys; by segment the mask keys, and the seeds and extra secrets committed to."""
 
-    terms: Terms = field(repr=False)
+    terms: MaskingTerms = field(repr=False)
     me: int
     advertisement: KeyAdvertisement
     mask_keys: Mapping[int, PrivateKey]
@@ -82,7 +82,7 @@ class Shared:
         own_bundle: The shares this client keeps of its own secrets, if any.
     """
 
-    terms: Terms = field(repr=False)
+    terms: MaskingTerms = field(repr=False)
     me: int
     nonces: Mapping[int, bytes] = field(repr=False)
     partners: Mapping[int, Mapping[int, bytes]] = field(repr=False)
@@ -100,7 +100,7 @@ class Masked:
     Bundles that are disputed are not among them.
     """
 
-    terms: Terms = field(repr=False)
+    terms: MaskingTerms = field(repr=False)
     me: int
     participants: frozenset[int]
     view: bytes
@@ -121,13 +121,13 @@ class Agreed:
 class Revealed:
     """After reveal_shares: nothing secret is left. `refused` lists the segments this client kept closed."""
 
-    terms: Terms = field(repr=False)
+    terms: MaskingTerms = field(repr=False)
     me: int
     refused: tuple[int, ...]
 
 
 def create_key_advertisement(
-    terms: Terms,
+    terms: MaskingTerms,
     me: ClientId,
     identity: Identity | None = None,
     random_bytes: RandomBytes = SYSTEM_RANDOM,
@@ -348,7 +348,7 @@ def reveal_agreed(state: Agreed, request: SurvivorSignatures) -> Step[Revealed, 
     return create_revealed_shares(state.masked, state.survivors)
 
 
-def _sealing_key(terms: Terms, secret: Secret, *, sender: int, recipient: int) -> Secret:
+def _sealing_key(terms: MaskingTerms, secret: Secret, *, sender: int, recipient: int) -> Secret:
     """One key per direction: what u seals for v cannot be played back as v's for u."""
     context = (terms.context, sender.to_bytes(2, "big"), recipient.to_bytes(2, "big"))
     return derive_key(secret, label="sealed shares", context=context, size=KEY_SIZE)

@@ -23,7 +23,7 @@ from protocols.masking.server.reveal import RevealShares
 from protocols.masking.server.stage import Stage
 from protocols.masking.server.survivors import AgreeSurvivors
 from protocols.masking.server.tracing import Dealings
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.secret import SYSTEM_RANDOM, RandomBytes
 from protocols.profiles import SEMI_HONEST, MaskingProfile, SurvivorCheck
 from protocols.session import ClientId, Session
@@ -48,7 +48,7 @@ class MaskingClient(SumClient):
 
     def __init__(
         self,
-        terms: Terms,
+        terms: MaskingTerms,
         me: ClientId,
         identity: Identity | None = None,
         random_bytes: RandomBytes = SYSTEM_RANDOM,
@@ -150,7 +150,7 @@ class MaskingServer(SumServer):
         noise_follows: As of :class:`Masking`.
     """
 
-    def __init__(self, terms: Terms, *, noise_follows: bool = False) -> None:
+    def __init__(self, terms: MaskingTerms, *, noise_follows: bool = False) -> None:
         self._session = terms.session
         self._noise_follows = noise_follows
         self._stage: Stage | None = AdvertiseKeys(terms)
@@ -266,9 +266,9 @@ class Masking(SecureSum):
         agree = (AgreeSurvivors.name,) if self.profile.survivor_check is SurvivorCheck.SIGNED_LIST else ()
         return (AdvertiseKeys.name, ShareKeys.name, MaskInput.name, *agree, RevealShares.name)
 
-    def terms(self, session: Session) -> Terms:
-        """The session under this profile; raises what :class:`Terms` raises."""
-        return Terms(session=session, profile=self.profile, trust=self._trust)
+    def terms(self, session: Session) -> MaskingTerms:
+        """The session under this profile; raises what :class:`MaskingTerms` raises."""
+        return MaskingTerms(session=session, profile=self.profile, trust=self._trust)
 
     def client(
         self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None

@@ -32,7 +32,7 @@ Graph = Mapping[int, frozenset[int]]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class MaskingTerms:
     """The terms of a masking session.
 
     Args:

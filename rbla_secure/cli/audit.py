@@ -47,10 +47,10 @@ def _run(options: argparse.Namespace) -> Result:
     folder = options.out or new_folder("audits")
     # torch takes seconds to import: only once the configuration is sound.
     from rbla_secure.atomic_files import write_atomic
-    from rbla_secure.evaluation.privacy_audit.suite import Terms, audit
+    from rbla_secure.evaluation.privacy_audit.suite import AuditTerms, audit
     from rbla_secure.report import privacy_audit
 
-    terms = Terms(
+    terms = AuditTerms(
         config=config, trials=options.trials, seconds=options.seconds, confidence=options.confidence
     )
     say(options, f"audit {folder}: worst-case neighbours of rounds or steps, told apart by trials")

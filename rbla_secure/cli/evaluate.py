@@ -50,12 +50,12 @@ def _run(options: argparse.Namespace) -> Result:
     # torch takes seconds to import: only once the configuration is sound.
     from rbla_secure.atomic_files import write_atomic
     from rbla_secure.evaluation.poisoning.registry import TriggerName
-    from rbla_secure.evaluation.suite import Terms, evaluate
+    from rbla_secure.evaluation.suite import EvaluationTerms, evaluate
     from rbla_secure.report import evaluation
     from rbla_secure.report.console import CellReport
 
     trigger = TriggerName(options.trigger)
-    terms = Terms.of(config, share=share, seeds=options.seeds, quick=options.quick, trigger=trigger)
+    terms = EvaluationTerms.of(config, share=share, seeds=options.seeds, quick=options.quick, trigger=trigger)
     rows = terms.rows()
     say(options, f"evaluation {folder}: a run of every cell, {share:.0%} of the clients attacking")
     with CellReport(console(options)) as report:

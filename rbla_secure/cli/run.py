@@ -10,7 +10,7 @@ from rbla_secure.cli.output import console
 from rbla_secure.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rbla_secure.run_folder.budget_settings import Wanted
+    from rbla_secure.run_folder.budget_settings import BudgetSettings
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +47,8 @@ def _run(options: argparse.Namespace) -> Result:
     return actions.run(config, console(options), out=options.out, budgets=_budgets(options)).model_dump()
 
 
-def _budgets(options: argparse.Namespace) -> "Wanted | None":
-    from rbla_secure.run_folder.budget_settings import Wanted
+def _budgets(options: argparse.Namespace) -> "BudgetSettings | None":
+    from rbla_secure.run_folder.budget_settings import BudgetSettings
 
     limits = {
         "max_epsilon": options.lifetime_epsilon,
@@ -61,7 +61,7 @@ def _budgets(options: argparse.Namespace) -> "Wanted | None":
         return None
     if options.data_label is None:
         raise ConfigError("--budgets needs --data-label LABEL: budgets are kept by the data that they are of")
-    return Wanted.of(options.budgets, options.data_label, **limits)
+    return BudgetSettings.of(options.budgets, options.data_label, **limits)
 
 
 COMMAND = Command(

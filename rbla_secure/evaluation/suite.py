@@ -37,7 +37,7 @@ MAX_LOSS, MAX_SUCCESS = 0.05, 0.10
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class EvaluationTerms:
     """What is evaluated.
 
     Args:
@@ -65,7 +65,7 @@ class Terms:
         seeds: int,
         quick: bool,
         trigger: TriggerName = TriggerName.CORNER,
-    ) -> "Terms":
+    ) -> "EvaluationTerms":
         """All attacks, or the few that tell most."""
         return cls(
             config=config,
@@ -141,7 +141,7 @@ class _Format(BaseModel):
 Observe = Callable[[Cell, int], None]
 
 
-def evaluate(folder: Path, terms: Terms, observe: Observe) -> list[Cell]:
+def evaluate(folder: Path, terms: EvaluationTerms, observe: Observe) -> list[Cell]:
     """Run what the folder lacks of an evaluation.
 
     Raises:
@@ -168,7 +168,7 @@ def evaluate(folder: Path, terms: Terms, observe: Observe) -> list[Cell]:
     return found
 
 
-def read(folder: Path, terms: Terms) -> list[Cell]:
+def read(folder: Path, terms: EvaluationTerms) -> list[Cell]:
     """The cells that a folder has already; none if it has no evaluation.
 
     Raises:
@@ -202,7 +202,7 @@ def _format(data: bytes) -> int | None:
         return None
 
 
-def _write(folder: Path, terms: Terms, cells: list[Cell]) -> None:
+def _write(folder: Path, terms: EvaluationTerms, cells: list[Cell]) -> None:
     file = _File(
         format=FORMAT,
         config=terms.config.digest().hex(),

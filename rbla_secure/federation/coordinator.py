@@ -19,7 +19,7 @@ from rbla_secure.federation.server.step_checks import StepChecks
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import CorrelatedNoise
-from rbla_secure.run_folder.audit_log import Entry, EventKind
+from rbla_secure.run_folder.audit_log import EventKind, LogEntry
 from rbla_secure.run_folder.folder import Progress, RunFolder
 from rbla_secure.run_folder.records import RoundRecord, RoundSeconds, aborted_in_a_row
 from rbla_secure.stopwatch import Stopwatch
@@ -129,7 +129,7 @@ class Coordinator:
             records=records,
         )
         self.folder.log.append(
-            Entry.of_session(
+            LogEntry.of_session(
                 session,
                 EventKind.SESSION_OPENED,
                 cohort=list(session.members),

@@ -70,7 +70,7 @@ Inputs = tuple[Any, ...]
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Terms:
+class FrozenRows:
     """Frozen rank-one terms of one linear layer.
 
     Args:
@@ -108,7 +108,7 @@ def computing(model: PeftModel, adapter: Adapter) -> Iterator[None]:
 
 
 @contextmanager
-def folded(layer: nn.Module, terms: Terms) -> Iterator[None]:
+def folded(layer: nn.Module, terms: FrozenRows) -> Iterator[None]:
     """For a while, add frozen terms to what a layer computes. Folds of one layer add up and end in reverse order.
 
     Args:
@@ -141,18 +141,18 @@ def _is_its_weight(base: object) -> TypeGuard[nn.Linear]:
     )
 
 
-def _rest(model: PeftModel, adapter: Adapter) -> Iterator[tuple[nn.Module, Terms]]:
+def _rest(model: PeftModel, adapter: Adapter) -> Iterator[tuple[nn.Module, FrozenRows]]:
     if adapter.rest is None:
         return
     beyond, scaling = Adapter(layout=adapter.layout, rows=adapter.rest), adapter.layout.scaling
     for shape, layer in adapted_layers(model, adapter.layout):
         down, up = torch.tensor(beyond.lora_A(shape.name)), torch.tensor(beyond.lora_B(shape.name))
         if down.any() and up.any():
-            yield layer, Terms(layer=shape.name, down=down, up=up, scaling=scaling)
+            yield layer, FrozenRows(layer=shape.name, down=down, up=up, scaling=scaling)
 
 
 @contextmanager
-def _stand_in(layer: nn.Module, base: nn.Linear, terms: Terms) -> Iterator[None]:
+def _stand_in(layer: nn.Module, base: nn.Linear, terms: FrozenRows) -> Iterator[None]:
     """Another linear layer in the place of the frozen one: all of it is shared but the weight."""
     weight = nn.Parameter(_folded_weight(base.weight.detach(), terms), requires_grad=False)
     other = copy.copy(base)
@@ -164,7 +164,7 @@ def _stand_in(layer: nn.Module, base: nn.Linear, terms: Terms) -> Iterator[None]
         layer.base_layer = base
 
 
-def _folded_weight(weight: torch.Tensor, terms: Terms) -> torch.Tensor:
+def _folded_weight(weight: torch.Tensor, terms: FrozenRows) -> torch.Tensor:
     """W + c B A, computed in float64 in blocks of rows and rounded once."""
     down, up = (part.to(weight.device, torch.float64) for part in (terms.down, terms.up))
     found = torch.empty_like(weight)
@@ -180,7 +180,7 @@ def _folded_weight(weight: torch.Tensor, terms: Terms) -> torch.Tensor:
 
 
 @contextmanager
-def _added_to_frozen_output(layer: nn.Module, base: nn.Module, terms: Terms) -> Iterator[None]:
+def _added_to_frozen_output(layer: nn.Module, base: nn.Module, terms: FrozenRows) -> Iterator[None]:
     """The terms as frozen extra rows beside a frozen layer whose weight cannot take them.
 
     What is handed to PEFT is wider than the layer's own output: rounded here, it would lose what own rows and rest, large
@@ -215,7 +215,7 @@ def _added_to_frozen_output(layer: nn.Module, base: nn.Module, terms: Terms) -> 
 
 
 @contextmanager
-def _added_to_output(layer: nn.Module, terms: Terms) -> Iterator[None]:
+def _added_to_output(layer: nn.Module, terms: FrozenRows) -> Iterator[None]:
     """The terms as frozen extra rows beside a module that is not PEFT's; its output is rounded twice."""
 
     def add(_: nn.Module, inputs: Inputs, output: torch.Tensor) -> torch.Tensor:
@@ -228,7 +228,7 @@ def _added_to_output(layer: nn.Module, terms: Terms) -> Iterator[None]:
         handle.remove()
 
 
-def _with(terms: Terms, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+def _with(terms: FrozenRows, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """An output and the terms' share of it, in float32 at least."""
     kind = torch.promote_types(output.dtype, torch.float32)
     down, up = (part.to(output.device, kind) for part in (terms.down, terms.up))

@@ -59,7 +59,7 @@ class Shown(StrEnum):
     SUMS = "sums"
 
 
-class Terms(Record):
+class LedgerTerms(Record):
     """What the epsilons of a ledger mean.
 
     Args:
@@ -118,7 +118,7 @@ class Spent(Record):
         )
 
 
-class Entry(Record):
+class LedgerEntry(Record):
     """What one attempt at a round was about to show.
 
     Args:
@@ -181,18 +181,18 @@ class Entry(Record):
                 return self.coalition
 
 
-class _Contents(Contents[Terms, Entry]):
+class _Contents(Contents[LedgerTerms, LedgerEntry]):
     format: Literal[2]
 
 
 @final
-class Ledger(RunLedger[Terms, Entry]):
+class Ledger(RunLedger[LedgerTerms, LedgerEntry]):
     """The ledger of one run at client level."""
 
     _contents = _Contents
     _file = FILE
 
-    def check(self, entry: Entry, *others: Entry) -> None:
+    def check(self, entry: LedgerEntry, *others: LedgerEntry) -> None:
         """Refuse an attempt that would exceed the budget with its entry, or all of them.
 
         Raises:
@@ -219,7 +219,7 @@ class Ledger(RunLedger[Terms, Entry]):
     def _named(cls, round_number: int, kind: str) -> str:
         return f"the {kind} of round {round_number}"
 
-    def _epsilon(self, entries: Sequence[Entry], observer: Observer) -> float:
+    def _epsilon(self, entries: Sequence[LedgerEntry], observer: Observer) -> float:
         # The library takes a second to import: only where there is something to account for.
         from rbla_secure.privacy.accounting import epsilon  # noqa: PLC0415
 

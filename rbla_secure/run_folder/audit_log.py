@@ -76,7 +76,7 @@ class EventKind(StrEnum):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LogEntry:
     """What is to be written down; the log adds number, time and chain.
 
     Args:
@@ -92,12 +92,12 @@ class Entry:
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @classmethod
-    def of_run(cls, kind: EventKind, **details: JsonValue) -> "Entry":
+    def of_run(cls, kind: EventKind, **details: JsonValue) -> "LogEntry":
         """Something that happened to the run as a whole."""
         return cls(kind=kind, details=details)
 
     @classmethod
-    def of_session(cls, session: Session, kind: EventKind, **details: JsonValue) -> "Entry":
+    def of_session(cls, session: Session, kind: EventKind, **details: JsonValue) -> "LogEntry":
         """Something that happened in one attempt at a round."""
         return cls(kind=kind, round=session.round, attempt=session.attempt, details=details)
 
@@ -151,7 +151,7 @@ class AuditLog:
             self._count, self._head = event.number, _digest(line)
 
     @classmethod
-    def create(cls, path: Path, first: Entry, *, clock: Clock = time.time) -> "AuditLog":
+    def create(cls, path: Path, first: LogEntry, *, clock: Clock = time.time) -> "AuditLog":
         """A new log that begins with one event; another file of its name is replaced."""
         event = _event(first, number=1, previous=_START, clock=clock)
         write_atomic(path, (event.to_line() + "\n").encode())
@@ -165,7 +165,7 @@ class AuditLog:
     def __len__(self) -> int:
         return self._count
 
-    def append(self, *entries: Entry) -> None:
+    def append(self, *entries: LogEntry) -> None:
         """Write entries down, durably, in one go."""
         events: list[Event] = []
         lines: list[str] = []
@@ -228,7 +228,7 @@ def _next(path: Path, line: str, *, number: int, previous: bytes) -> Event:
     raise RunFolderError(f"{path} line {number}: {reason}; lines were changed after they were written")
 
 
-def _event(entry: Entry, *, number: int, previous: bytes, clock: Clock) -> Event:
+def _event(entry: LogEntry, *, number: int, previous: bytes, clock: Clock) -> Event:
     return Event(
         number=number,
         time=int(clock()),

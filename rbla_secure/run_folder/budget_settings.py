@@ -17,7 +17,7 @@ from rbla_secure.privacy.lifetime_ledger import Label
 FILE: Final = "budgets.json"
 
 
-class Wanted(Record):
+class BudgetSettings(Record):
     """What a client asks of its budgets.
 
     Args:

@@ -43,9 +43,9 @@ from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import FILE
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
-from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, Entry, EventKind
+from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, EventKind, LogEntry
 from rbla_secure.run_folder.budget_settings import FILE as BUDGETS
-from rbla_secure.run_folder.budget_settings import Wanted
+from rbla_secure.run_folder.budget_settings import BudgetSettings
 from rbla_secure.run_folder.checkpoint_file import checkpoint_bytes, read_checkpoint
 from rbla_secure.run_folder.folder_lock import LOCK, lock, make_locked
 from rbla_secure.run_folder.history import History
@@ -106,7 +106,7 @@ class RunFolder:
             self.run_id = read_run_id(path)
             self.history = History(path / FILE_NAME)
             self.log = AuditLog(path / FILE_NAME, observe=self.history.take)
-            self.budgets = Wanted.read(path, self.history.budgets)
+            self.budgets = BudgetSettings.read(path, self.history.budgets)
             check_identity(path, self.config, self.run_id, self.history)
             self._attempts = read_attempts(path, self.config, self.history)
             self._counts = Counter(number for number, _ in self._attempts)
@@ -120,7 +120,7 @@ class RunFolder:
             raise
 
     @classmethod
-    def create(cls, path: Path, config: Config, *, budgets: Wanted | None = None) -> "RunFolder":
+    def create(cls, path: Path, config: Config, *, budgets: BudgetSettings | None = None) -> "RunFolder":
         """A new folder, which has its configuration from the moment it exists; an empty one is filled in place.
 
         Raises:
@@ -131,7 +131,7 @@ class RunFolder:
         def fill(folder: Path) -> None:
             run_id = secrets.token_bytes(RUN_ID_SIZE)
             write_atomic(folder / IDENTITY, identity_text(run_id).encode())
-            created = Entry.of_run(
+            created = LogEntry.of_run(
                 EventKind.RUN_CREATED,
                 run=run_id.hex(),
                 config=config.digest().hex(),
@@ -196,7 +196,7 @@ class RunFolder:
         """
         self.check_base(digest)
         if not self.history.base:
-            self.log.append(Entry.of_run(EventKind.BASE_MADE, base=digest.hex()))
+            self.log.append(LogEntry.of_run(EventKind.BASE_MADE, base=digest.hex()))
 
     def next_attempt(self, round_number: int) -> int:
         """Number the next attempt at a round and write it down before it begins.
@@ -296,7 +296,7 @@ class RunFolder:
         ]
         adapter = progress.adapter.digest().hex() if progress.adapter is not None else ""
         unopened = [part for each in self._attempts[len(self.history.attempts) :] for part in each]
-        resumed = Entry.of_run(
+        resumed = LogEntry.of_run(
             EventKind.RUN_RESUMED, rounds=progress.round, adapter=adapter, unopened=list(unopened)
         )
         self.log.append(*grown, resumed)

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from protocols.session import Session
 from rbla_secure.privacy.ledger_state import LedgerState
-from rbla_secure.run_folder.audit_log import Entry, EventKind
+from rbla_secure.run_folder.audit_log import EventKind, LogEntry
 from rbla_secure.run_folder.records import RoundRecord
 
 
@@ -29,7 +29,9 @@ def result_of(record: RoundRecord, line: str) -> tuple[EventKind, dict[str, Json
     return EventKind.ROUND_FINISHED, {"survivors": list(record.survivors), **common}
 
 
-def of_round(session: Session, record: RoundRecord, line: str, *, direction: bytes = b"") -> Iterator[Entry]:
+def of_round(
+    session: Session, record: RoundRecord, line: str, *, direction: bytes = b""
+) -> Iterator[LogEntry]:
     """What a finished or aborted round came to; the last entry is the one that makes it count.
 
     Args:
@@ -39,21 +41,21 @@ def of_round(session: Session, record: RoundRecord, line: str, *, direction: byt
         direction: What is kept of it for screening; empty if nothing.
     """
     for band, reason in record.refused_bands.items():
-        yield Entry.of_session(session, EventKind.BAND_REFUSED, band=band, reason=reason)
+        yield LogEntry.of_session(session, EventKind.BAND_REFUSED, band=band, reason=reason)
     for name, reason in record.rejected.items():
-        yield Entry.of_session(session, EventKind.UPDATE_REJECTED, of=name, reason=reason)
+        yield LogEntry.of_session(session, EventKind.UPDATE_REJECTED, of=name, reason=reason)
     for reason in record.checks:
-        yield Entry.of_session(session, EventKind.STEP_CHECKED, reason=reason)
+        yield LogEntry.of_session(session, EventKind.STEP_CHECKED, reason=reason)
     if direction:
         digest = hashlib.sha256(direction).hexdigest()
-        yield Entry.of_session(session, EventKind.DIRECTION_KEPT, direction=digest)
+        yield LogEntry.of_session(session, EventKind.DIRECTION_KEPT, direction=digest)
     kind, details = result_of(record, line)
-    yield Entry.of_session(session, kind, **details)
+    yield LogEntry.of_session(session, kind, **details)
 
 
-def of_spending(session: Session | None, ledger: str, state: LedgerState) -> Entry:
+def of_spending(session: Session | None, ledger: str, state: LedgerState) -> LogEntry:
     """That a ledger has grown: in a session, or (without one) as a process that goes on has found it."""
     details: dict[str, JsonValue] = {"ledger": ledger, "entries": state.entries, "digest": state.digest}
     if session is None:
-        return Entry.of_run(EventKind.PRIVACY_SPENT, **details)
-    return Entry.of_session(session, EventKind.PRIVACY_SPENT, **details)
+        return LogEntry.of_run(EventKind.PRIVACY_SPENT, **details)
+    return LogEntry.of_session(session, EventKind.PRIVACY_SPENT, **details)

@@ -25,7 +25,7 @@ from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.receipts import FixedInputs
 from protocols.homomorphic.scheme import bfv
 from protocols.homomorphic.scheme.parameters import BFV_2X20
-from protocols.homomorphic.screening.screening import Release, Screening
+from protocols.homomorphic.screening.screening import Screening, ScreeningRelease
 from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.homomorphic.terms import Services
 from protocols.interface import SecureSum, SegmentInput
@@ -322,7 +322,7 @@ def test_claim_29_all_secure_sums_give_the_same_integers(silent: tuple[str, ...]
 
 def test_claim_30_a_client_is_screened_once_and_counts_only_if_it_passes() -> None:
     """A second set of numbers is not opened, and a sum that a rejected client is in stays encrypted."""
-    rule = Screening(max_norm=0.5, release=Release.VERDICTS)
+    rule = Screening(max_norm=0.5, release=ScreeningRelease.VERDICTS)
     meeting = Meeting.of(make_session(4, segment(0, 20, MEMBERS)), charge_for(screening=rule))
     small = {0: SegmentInput(values=np.ones(20, dtype=np.int64), binding=MODEL)}
     large = {0: SegmentInput(values=np.full(20, 1000), binding=MODEL)}
@@ -346,14 +346,14 @@ def test_claim_30_a_client_is_screened_once_and_counts_only_if_it_passes() -> No
 
 def test_claim_30_what_is_let_out_is_a_verdict_or_rounded() -> None:
     """Under verdicts the aggregator learns no number; under values, multiples of a thousandth."""
-    for release in Release:
+    for release in ScreeningRelease:
         rule = Screening(max_norm=100.0, release=release)
         meeting = Meeting.of(make_session(4, segment(0, 20, MEMBERS)), charge_for(screening=rule))
         meeting.take(FIRST)
 
         screened = meeting.server.screened[1]
 
-        if release is Release.VERDICTS:
+        if release is ScreeningRelease.VERDICTS:
             assert (screened.norm, screened.cosine) == (None, None)
         else:
             assert screened.norm is not None

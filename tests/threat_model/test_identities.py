@@ -25,7 +25,7 @@ from protocols.masking.client import (
     create_sealed_shares,
 )
 from protocols.masking.messages import KeyAdvertisement
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.secret import Secret
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, MaskingProfile
 from rbla_secure.errors import RunFolderError
@@ -35,7 +35,7 @@ from rbla_secure.federation.server.session_server import SessionServer
 from rbla_secure.identities import authority
 from rbla_secure.identities.folders import load_identity
 from rbla_secure.planning.modes import build_secure_sum
-from rbla_secure.run_folder.audit_log import AuditLog, Entry, EventKind
+from rbla_secure.run_folder.audit_log import AuditLog, EventKind, LogEntry
 from rbla_secure.run_folder.folder import RunFolder
 from tests.contracts.sessions import (
     make_session,
@@ -108,17 +108,17 @@ def test_claim_15_a_peer_that_the_authority_does_not_vouch_for_gets_no_share(
 ) -> None:
     """A revoked, expired or unknown peer in the directory stops a client before it shares anything."""
     session = make_session(4)
-    terms = Terms(session=session, profile=profile, trust=doubted(**doubt))
+    terms = MaskingTerms(session=session, profile=profile, trust=doubted(**doubt))
     states, directory = advertise(terms)
 
     with pytest.raises(error, match="client-02"):
         create_sealed_shares(states[1], directory)
-    fine = Terms(session=session, profile=profile, trust=doubted())
+    fine = MaskingTerms(session=session, profile=profile, trust=doubted())
     states, directory = advertise(fine)
     assert create_sealed_shares(states[1], directory).message.sealed
 
 
-def _forged_advertisements(terms: Terms) -> dict[str, tuple[KeyAdvertisement, type[ProtocolError]]]:
+def _forged_advertisements(terms: MaskingTerms) -> dict[str, tuple[KeyAdvertisement, type[ProtocolError]]]:
     """What a server may put in the place of client-02's advertisement, and what stops it."""
     stranger = ThrowawayAuthority.create(dict.fromkeys(names(4), 4), now=NOW).identity("client-02")
     neighbour, own = AUTHORITY.identity("client-03"), AUTHORITY.identity("client-02")
@@ -284,7 +284,7 @@ def _a_logged_run(folder: Path) -> list[str]:
     made = RunFolder.create(folder, plan.config)
     session_server = SessionServer(plan, first_session(plan), server_sum(plan), log=made.log)
     prepare_round(session_server, InMemory(participants(plan), silent_from={"a-01": "share_keys"}))
-    made.log.append(Entry.of_run(EventKind.STEP_CHECKED, reason="scaled"))
+    made.log.append(LogEntry.of_run(EventKind.STEP_CHECKED, reason="scaled"))
     made.close()
     return (folder / "events.jsonl").read_text().splitlines()
 
@@ -317,7 +317,7 @@ def test_claim_22_a_torn_line_is_no_tampering(tmp_path: Path) -> None:
     (folder / "events.jsonl").write_text("".join(line + "\n" for line in lines[:-1]) + lines[-1][:50])
 
     opened = RunFolder.open(folder)
-    opened.log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab" * 32))
+    opened.log.append(LogEntry.of_run(EventKind.RUN_FINISHED, rounds=0, adapter_file="ab" * 32))
     opened.close()
 
     assert (folder / "events.jsonl").read_text().splitlines()[:-1] == lines[:-1]
@@ -332,7 +332,7 @@ def test_claim_22_the_head_is_what_a_rewritten_chain_cannot_have(tmp_path: Path)
     named = {"run": opened.run_id.hex(), "config": opened.config.digest().hex()}
     opened.close()
 
-    AuditLog.create(folder / "events.jsonl", Entry.of_run(EventKind.RUN_CREATED, **named))
+    AuditLog.create(folder / "events.jsonl", LogEntry.of_run(EventKind.RUN_CREATED, **named))
     again = RunFolder.open(folder)
 
     assert len(again.log) < len(lines)

@@ -30,7 +30,7 @@ from protocols.masking.client import (
 from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import MaskedInput, SurvivorSignatures
 from protocols.masking.secure_sum import Masking
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives import agreement, sealed, shamir
 from protocols.primitives.secret import Secret
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
@@ -75,7 +75,7 @@ def looks_uniform(vector: npt.NDArray[np.uint32]) -> bool:
     return abs(statistic - 255) < 6 * math.sqrt(2 * 255)
 
 
-def terms_of(session: Session, profile: MaskingProfile) -> Terms:
+def terms_of(session: Session, profile: MaskingProfile) -> MaskingTerms:
     """A session under a profile; everyone signs where it asks for signatures."""
     return as_terms(session) if profile is SEMI_HONEST else signed_terms(session, profile)
 

@@ -9,15 +9,17 @@ from typing import final
 
 from protocols.errors import RosterError
 from protocols.homomorphic.parties.adder import Adder
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 
 
-def class_of(terms: Terms, position: int) -> int:
+def class_of(terms: EncryptionTerms, position: int) -> int:
     """The number of the class that a member counts in, which is its rank; 0 where all count together."""
     return terms.session.ranks[position - 1] if terms.session.class_quorum else 0
 
 
-def included_classes(terms: Terms, added: frozenset[int], present: frozenset[int]) -> frozenset[int]:
+def included_classes(
+    terms: EncryptionTerms, added: frozenset[int], present: frozenset[int]
+) -> frozenset[int]:
     """The classes that make up a sum over those present, each with all of its inputs that were added.
 
     Raises:
@@ -39,7 +41,7 @@ class ClassedAdder:
         added: Positions of those whose inputs it has.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: EncryptionTerms) -> None:
         self._terms = terms
         self._by_class: dict[int, Adder] = {}
         self.added: frozenset[int] = frozenset()

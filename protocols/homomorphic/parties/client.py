@@ -27,14 +27,18 @@ from protocols.homomorphic.receipts import (
 from protocols.homomorphic.scheme import bfv, ckks, polynomials
 from protocols.homomorphic.scheme.fields import to_slots
 from protocols.homomorphic.screening import screening
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.identity.trust import Identity
 from protocols.interface import SegmentInput, SumClient, check_inputs
 from protocols.session import ClientId
 
 
 def create_encrypted_input(
-    terms: Terms, me: ClientId, key: RoundKey, inputs: Mapping[int, SegmentInput], identity: Identity
+    terms: EncryptionTerms,
+    me: ClientId,
+    key: RoundKey,
+    inputs: Mapping[int, SegmentInput],
+    identity: Identity,
 ) -> EncryptedInput:
     """Stage commit_input: pack, encrypt, sign the receipt. Only the receipt is sent yet.
 
@@ -80,7 +84,7 @@ def signed(receipt: InputReceipt, identity: Identity) -> InputReceipt:
     return replace(receipt, signature=identity.sign(INPUT_PURPOSE, receipt.signed_part()))
 
 
-def _copy(terms: Terms, me: ClientId, key: RoundKey, inputs: Mapping[int, SegmentInput]) -> bytes:
+def _copy(terms: EncryptionTerms, me: ClientId, key: RoundKey, inputs: Mapping[int, SegmentInput]) -> bytes:
     """The same values once more, in units of the input bound, under the key for screening; nothing where nothing is."""
     if terms.screening is None or not inputs:
         return b""
@@ -94,7 +98,7 @@ def _copy(terms: Terms, me: ClientId, key: RoundKey, inputs: Mapping[int, Segmen
 class HomomorphicClient(SumClient):
     """One client of one session. It answers one key and one list, and repeats these answers to the same bytes."""
 
-    def __init__(self, terms: Terms, me: ClientId, identity: Identity) -> None:
+    def __init__(self, terms: EncryptionTerms, me: ClientId, identity: Identity) -> None:
         super().__init__()
         terms.session.position(me)
         self._terms = terms

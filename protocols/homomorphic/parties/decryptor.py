@@ -39,7 +39,7 @@ from protocols.homomorphic.screening.messages import (
 from protocols.homomorphic.screening.number_opening import NumberOpening
 from protocols.homomorphic.screening.screening import MODULI
 from protocols.homomorphic.services.charge import Charge, check_session
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.identity.trust import Identity, TrustStore
 from protocols.ring import IntegerVector
 from protocols.session import Segment, Session
@@ -50,7 +50,7 @@ from protocols.session import Segment, Session
 class _Open:
     """A key that has not been used yet."""
 
-    terms: Terms
+    terms: EncryptionTerms
     key: RoundKey
     secret: RoundSecret
     commitments: Commitments
@@ -103,7 +103,7 @@ class Decryptor:
             ContextError: The session is of another run or plan.
             StageError: Its round has had its inputs fixed already, or its round or attempt does not move forward.
             QuorumError: A sum could be opened over fewer holders, or of a class, than this decryptor allows.
-            SessionError, IdentityError: As :class:`Terms`: a member cannot be believed, or not with the rank that it has.
+            SessionError, IdentityError: As :class:`EncryptionTerms`: a member cannot be believed, or not with the rank that it has.
         """
         charge = self._charge
         check_session(charge, session, self._newest)
@@ -222,7 +222,7 @@ class Decryptor:
         elif signature:
             raise SignatureError("a verifier's signature, where there is no verifier")
 
-    def _check_enough(self, terms: Terms, present: frozenset[int], message: EncryptedSum) -> None:
+    def _check_enough(self, terms: EncryptionTerms, present: frozenset[int], message: EncryptedSum) -> None:
         if len(present) < terms.session.threshold:
             raise BelowThresholdError(
                 f"{len(present)} contributors must be >= threshold={terms.session.threshold}"

@@ -15,7 +15,7 @@ from protocols.errors import ServiceError, StageError
 from protocols.homomorphic.parties.classed_adder import class_of, included_classes
 from protocols.homomorphic.services.messages import SessionRequest, StoredSums
 from protocols.homomorphic.services.services import Channel
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 
 _FETCH_EVERY: Final = 8  # clients: what a dead worker makes us add again, at most
 _Found = TypeVar("_Found")
@@ -48,7 +48,12 @@ class GuardedAdder:
     """
 
     def __init__(
-        self, terms: Terms, worker: Channel, part: int = 0, *, known: Iterable[Mapping[int, bytes]] = ()
+        self,
+        terms: EncryptionTerms,
+        worker: Channel,
+        part: int = 0,
+        *,
+        known: Iterable[Mapping[int, bytes]] = (),
     ) -> None:
         self._terms = terms
         self._worker = worker
@@ -152,7 +157,7 @@ class GuardedAdder:
 class GuardedSums:
     """The sums of one session by class of view (:mod:`protocols.homomorphic.parties.classed_adder`), each in the worker."""
 
-    def __init__(self, terms: Terms, worker: Channel) -> None:
+    def __init__(self, terms: EncryptionTerms, worker: Channel) -> None:
         self._terms = terms
         self._worker = worker
         self._by_class: dict[int, GuardedAdder] = {}

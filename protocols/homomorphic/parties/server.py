@@ -24,7 +24,7 @@ from protocols.homomorphic.screening.at_server import UpdatesScreening
 from protocols.homomorphic.screening.screening import Screened
 from protocols.homomorphic.services.calls import Calls, Roles
 from protocols.homomorphic.services.messages import type_of
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.interface import SumResult, SumServer, check_binding
 from protocols.session import ClientId, Segment
 from protocols.wire import MessageType
@@ -46,7 +46,7 @@ class _State(Enum):
 class HomomorphicServer(SumServer):
     """The server of one session."""
 
-    def __init__(self, terms: Terms, roles: Roles) -> None:
+    def __init__(self, terms: EncryptionTerms, roles: Roles) -> None:
         self._terms = terms
         self._session = terms.session
         self._calls = Calls(terms, roles)

@@ -30,7 +30,7 @@ from protocols.homomorphic.screening.at_verifier import (
 )
 from protocols.homomorphic.screening.messages import EvaluationKeys, ScreeningCopy, ScreeningNumbers
 from protocols.homomorphic.services.charge import Charge, check_session
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.identity.trust import Identity, TrustStore
 from protocols.session import Session
 
@@ -40,7 +40,7 @@ from protocols.session import Session
 class _Following:
     """A session whose inputs are being added."""
 
-    terms: Terms
+    terms: EncryptionTerms
     key_id: bytes
     commitments: Commitments
     screening: VerifiedScreening
@@ -52,7 +52,7 @@ class _Following:
 class _Signed:
     """The last sum that was signed, as long as nobody has shown what became of it."""
 
-    terms: Terms
+    terms: EncryptionTerms
     present: frozenset[int]
     digest: bytes
 

@@ -7,7 +7,7 @@ from protocols.homomorphic.screening.messages import ScreeningNumbers
 from protocols.homomorphic.screening.screener import GuardedScreener
 from protocols.homomorphic.screening.screening import Screened
 from protocols.homomorphic.services.calls import Calls, Roles
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 
 
 @final
@@ -18,7 +18,7 @@ class UpdatesScreening:
         screened: By position: what it has told of a client's update.
     """
 
-    def __init__(self, terms: Terms, roles: Roles, calls: Calls) -> None:
+    def __init__(self, terms: EncryptionTerms, roles: Roles, calls: Calls) -> None:
         self._terms = terms
         self._roles = roles
         self._calls = calls

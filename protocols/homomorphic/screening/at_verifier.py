@@ -30,7 +30,7 @@ from protocols.homomorphic.screening.messages import (
 )
 from protocols.homomorphic.screening.numbers import compute_numbers
 from protocols.homomorphic.screening.screening import RealVector, unit_direction
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.identity.trust import Identity
 from protocols.message import HeadedRecord
 from protocols.wire import MessageType, Reader, Writer
@@ -90,7 +90,7 @@ class Reference(HeadedRecord):
             )
         return reference
 
-    def direction(self, terms: Terms, sender: int) -> RealVector | None:
+    def direction(self, terms: EncryptionTerms, sender: int) -> RealVector | None:
         """What a client's copy is held against: of length 1 over its segments; None if there is nothing."""
         segments = terms.session.segments_of(terms.session.client_at(sender))
         if terms.screening is None or any(
@@ -104,7 +104,7 @@ NOTHING_YET: Final = Reference(means={})
 
 
 def reference_of(
-    terms: Terms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
+    terms: EncryptionTerms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
 ) -> Reference:
     """The reference that follows from what became of a signed sum.
 
@@ -151,7 +151,7 @@ class VerifiedScreening:
         reference: What updates are held against.
     """
 
-    def __init__(self, terms: Terms, identity: Identity, reference: Reference) -> None:
+    def __init__(self, terms: EncryptionTerms, identity: Identity, reference: Reference) -> None:
         self._terms = terms
         self._identity = identity
         self._reference = reference

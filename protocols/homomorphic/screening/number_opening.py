@@ -17,7 +17,7 @@ from protocols.homomorphic.screening.messages import (
     ScreeningResult,
 )
 from protocols.homomorphic.screening.screening import DEGREE, SCALAR_MODULI
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.identity.trust import Identity
 
 
@@ -40,7 +40,7 @@ class NumberOpening:
 
     def __init__(
         self,
-        terms: Terms,
+        terms: EncryptionTerms,
         secret: ScreeningSecret,
         identity: Identity,
         commitments: Commitments,

@@ -15,7 +15,7 @@ from protocols.homomorphic.screening.numbers import compute_numbers
 from protocols.homomorphic.screening.screening import RealVector, unit_direction
 from protocols.homomorphic.services.messages import type_of
 from protocols.homomorphic.services.services import Channel, Service
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.session import ClientId
 from protocols.wire import MessageType
 
@@ -53,7 +53,7 @@ class GuardedScreener:
 
     def __init__(
         self,
-        terms: Terms,
+        terms: EncryptionTerms,
         worker: Channel,
         keys: EvaluationKeys,
         reference: Mapping[int, RealVector] | None,

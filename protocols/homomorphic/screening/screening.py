@@ -56,7 +56,7 @@ FORM_SIZE: Final = _FORM.size
 
 
 @unique
-class Release(Enum):
+class ScreeningRelease(Enum):
     """What the decryptor tells of a screened update."""
 
     VERDICTS = "verdicts"
@@ -80,7 +80,7 @@ class Screening:
 
     max_norm: float
     min_cosine: float = -1.0
-    release: Release = Release.VERDICTS
+    release: ScreeningRelease = ScreeningRelease.VERDICTS
     ignored_tail: int = 0
 
     def __post_init__(self) -> None:
@@ -91,17 +91,20 @@ class Screening:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes: what a session is bound to."""
-        release = list(Release).index(self.release)
+        release = list(ScreeningRelease).index(self.release)
         return _FORM.pack(self.max_norm, self.min_cosine, release, self.ignored_tail)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of :meth:`to_bytes`. Raises SessionError."""
         max_norm, min_cosine, release, tail = _FORM.unpack(data)
-        if release >= len(Release):
-            raise SessionError(f"release={release} must be below {len(Release)}")
+        if release >= len(ScreeningRelease):
+            raise SessionError(f"release={release} must be below {len(ScreeningRelease)}")
         return cls(
-            max_norm=max_norm, min_cosine=min_cosine, release=list(Release)[release], ignored_tail=tail
+            max_norm=max_norm,
+            min_cosine=min_cosine,
+            release=list(ScreeningRelease)[release],
+            ignored_tail=tail,
         )
 
     def judge(self, *, squared_norm: float, projection: float | None) -> "Screened":
@@ -128,7 +131,7 @@ class Screening:
         reason = ""
         if cosine is not None and not cosine >= self.min_cosine:
             reason = f"its cosine to the previous step is below {self.min_cosine:g}"
-        if self.release is Release.VERDICTS:
+        if self.release is ScreeningRelease.VERDICTS:
             return Screened(reason=reason)
         rounded = None if cosine is None else round(cosine / STEP) * STEP
         return Screened(reason=reason, norm=round(norm / STEP) * STEP, cosine=rounded)

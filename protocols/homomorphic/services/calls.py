@@ -28,7 +28,7 @@ from protocols.homomorphic.screening.messages import (
 from protocols.homomorphic.screening.screening import RealVector
 from protocols.homomorphic.services.messages import SCREENING, DecryptRequest, SessionRequest
 from protocols.homomorphic.services.services import Channel
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.session import ClientId
 
 _Answer = TypeVar("_Answer")
@@ -59,7 +59,7 @@ class Roles:
 class Calls:
     """The calls of one session."""
 
-    def __init__(self, terms: Terms, roles: Roles) -> None:
+    def __init__(self, terms: EncryptionTerms, roles: Roles) -> None:
         self._terms = terms
         self._decryptor = roles.decryptor
         self._verifier = roles.verifier

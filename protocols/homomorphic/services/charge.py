@@ -6,7 +6,7 @@ from typing import final
 from protocols.errors import ContextError, QuorumError, RosterError, SessionError, StageError
 from protocols.homomorphic.scheme.parameters import EncryptionProfile
 from protocols.homomorphic.screening.screening import Screening
-from protocols.homomorphic.terms import Services, Terms
+from protocols.homomorphic.terms import EncryptionTerms, Services
 from protocols.identity.trust import TrustStore
 from protocols.session import MAX_MEMBERS, MAX_SEGMENTS, Session
 
@@ -36,9 +36,9 @@ class Charge:
     most_members: int = MAX_MEMBERS
     most_segments: int = MAX_SEGMENTS
 
-    def terms(self, session: Session, trust: TrustStore) -> Terms:
-        """A session under this charge; raises what :class:`Terms` raises."""
-        return Terms(
+    def terms(self, session: Session, trust: TrustStore) -> EncryptionTerms:
+        """A session under this charge; raises what :class:`EncryptionTerms` raises."""
+        return EncryptionTerms(
             session=session,
             profile=self.profile,
             trust=trust,

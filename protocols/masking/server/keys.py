@@ -15,7 +15,7 @@ from protocols.masking.messages import (
 from protocols.masking.server.masked_input import MaskInput
 from protocols.masking.server.stage import Stage
 from protocols.masking.server.tracing import Dealings
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.agreement import check_public_key
 from protocols.session import ClientId
 
@@ -26,7 +26,7 @@ class AdvertiseKeys(Stage):
 
     name: ClassVar[str] = "advertise_keys"
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: MaskingTerms) -> None:
         super().__init__(terms)
         self._advertisements: dict[int, KeyAdvertisement] = {}
         self._seen: set[bytes] = set()
@@ -69,7 +69,7 @@ class ShareKeys(Stage):
 
     name: ClassVar[str] = "share_keys"
 
-    def __init__(self, terms: Terms, advertisements: Mapping[int, KeyAdvertisement]) -> None:
+    def __init__(self, terms: MaskingTerms, advertisements: Mapping[int, KeyAdvertisement]) -> None:
         super().__init__(terms)
         self._advertisements = advertisements
         self._nonces = {position: entry.nonce for position, entry in advertisements.items()}

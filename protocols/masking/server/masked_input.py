@@ -13,7 +13,7 @@ from protocols.masking.server.reveal import RevealShares
 from protocols.masking.server.stage import Stage
 from protocols.masking.server.survivors import AgreeSurvivors
 from protocols.masking.server.tracing import Dealings
-from protocols.masking.terms import Graph, Terms
+from protocols.masking.terms import Graph, MaskingTerms
 from protocols.profiles import SurvivorCheck
 from protocols.ring import RingVector
 
@@ -26,7 +26,7 @@ class MaskInput(Stage):
 
     def __init__(
         self,
-        terms: Terms,
+        terms: MaskingTerms,
         *,
         view: bytes,
         mask_keys: Mapping[int, Mapping[int, bytes]],

@@ -11,7 +11,7 @@ from protocols.masking.commitments import EXTRA, SELF_MASK
 from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import RevealedShares, SurvivorList
 from protocols.masking.server.tracing import Dealings
-from protocols.masking.terms import Graph, Terms
+from protocols.masking.terms import Graph, MaskingTerms
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import Recovery
@@ -34,7 +34,7 @@ class MaskedSums:
         sums: By segment; opened in place.
     """
 
-    terms: Terms
+    terms: MaskingTerms
     survivors: SurvivorList
     mask_keys: Mapping[int, Mapping[int, bytes]]
     dealings: Dealings

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol
 
 from protocols.errors import BelowThresholdError, ContextError, RosterError
 from protocols.masking.server.tracing import Dealings
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.session import ClientId
 
 
@@ -21,7 +21,7 @@ class Stage(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: MaskingTerms) -> None:
         self.terms = terms
         self.session = terms.session
         self.answered: set[int] = set()

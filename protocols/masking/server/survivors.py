@@ -8,7 +8,7 @@ from protocols.masking.messages import SignedSurvivors, SurvivorList, SurvivorSi
 from protocols.masking.server.reveal import RevealShares
 from protocols.masking.server.stage import Stage
 from protocols.masking.server.tracing import Dealings
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 
 
 @final
@@ -17,7 +17,7 @@ class AgreeSurvivors(Stage):
 
     name: ClassVar[str] = "agree_survivors"
 
-    def __init__(self, terms: Terms, survivors: SurvivorList, reveal: RevealShares) -> None:
+    def __init__(self, terms: MaskingTerms, survivors: SurvivorList, reveal: RevealShares) -> None:
         super().__init__(terms)
         self._list = survivors
         self._reveal = reveal

@@ -6,7 +6,7 @@ from typing import final
 from protocols.errors import RosterError
 from protocols.masking.commitments import EXTRA, MASK_KEY, SELF_MASK, Share
 from protocols.masking.messages import COMMITMENT_SIZE, KeyAdvertisement, RevealedShares
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import Adversary
 from protocols.session import ClientId
 
@@ -23,7 +23,7 @@ class Dealings:
 
     def __init__(
         self,
-        terms: Terms,
+        terms: MaskingTerms,
         *,
         advertisements: Mapping[int, KeyAdvertisement],
         dealt: Mapping[int, Mapping[int, bytes]],
@@ -148,7 +148,7 @@ class Dealings:
         return f"revealed a wrong share of the {what} of {self._terms.session.client_at(owner)} in segment {index}{more}"
 
 
-def _places(terms: Terms, dealer: int) -> dict[int, int]:
+def _places(terms: MaskingTerms, dealer: int) -> dict[int, int]:
     """By segment of a dealer: how many commitments stand before those of the segment."""
     places, at = {}, 0
     for segment in terms.session.segments_of(terms.session.client_at(dealer)):

@@ -8,7 +8,7 @@ from rbla_secure.evaluation.privacy_audit.small_federation import Played
 from rbla_secure.federation.server.spending import Spending, terms_of
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.ledger import Ledger, Observer
-from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, Entry, EventKind
+from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, EventKind, LogEntry
 
 
 def ledger_claims(plan: Plan, rounds: Sequence[Played]) -> dict[Observer, float]:
@@ -19,7 +19,7 @@ def ledger_claims(plan: Plan, rounds: Sequence[Played]) -> dict[Observer, float]
     """
     with TemporaryDirectory(prefix="rbla-secure-audit-") as name:
         folder = Path(name)
-        log = AuditLog.create(folder / FILE_NAME, Entry.of_run(EventKind.RUN_CREATED))
+        log = AuditLog.create(folder / FILE_NAME, LogEntry.of_run(EventKind.RUN_CREATED))
         ledger = Ledger.open(folder, terms_of(plan, rounds[0].session.run))
         spending = Spending(plan, ledger, log)
         for played in rounds:

@@ -42,7 +42,7 @@ _BATCH_SECONDS = 5.0
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class AuditTerms:
     """What is audited, and how.
 
     Args:
@@ -82,7 +82,7 @@ class _Scores(Record):
 Observe = Callable[[str, int, int], None]
 
 
-def audit(folder: Path, terms: Terms, observe: Observe) -> Report:
+def audit(folder: Path, terms: AuditTerms, observe: Observe) -> Report:
     """Make the trials that the folder lacks, and say what they show.
 
     Raises:
@@ -163,7 +163,7 @@ def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
     return cases, skipped, remarks
 
 
-def _affordable(cases: Sequence[Case], terms: Terms) -> dict[str, int]:
+def _affordable(cases: Sequence[Case], terms: AuditTerms) -> dict[str, int]:
     """How many trials of each kind fit an equal part of the time, by case: some are made to measure it, and forgotten."""
     each = terms.seconds / len(cases)
     found = {}
@@ -240,7 +240,7 @@ def _judged(case: Case, scores: _Scores, confidence: float) -> list[Row]:
     return rows
 
 
-def _read(folder: Path, terms: Terms) -> _File | None:
+def _read(folder: Path, terms: AuditTerms) -> _File | None:
     path = folder / FILE
     if not path.exists():
         if left := sorted(folder.glob("scores-*.json")):

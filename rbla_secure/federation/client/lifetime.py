@@ -33,7 +33,7 @@ from rbla_secure.privacy.lifetime_ledger import (
 )
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.renyi_filter import ORDERS, order_for
-from rbla_secure.run_folder.budget_settings import Wanted
+from rbla_secure.run_folder.budget_settings import BudgetSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Lifetime:
         self,
         plan: Plan,
         folder: BudgetFolder,
-        wanted: Wanted,
+        wanted: BudgetSettings,
         *,
         run: str = "",
         done: int = 0,
@@ -168,7 +168,7 @@ class Lifetime:
         )
 
 
-def _ledger(folder: BudgetFolder, wanted: Wanted, first: RoundCost) -> LifetimeLedger:
+def _ledger(folder: BudgetFolder, wanted: BudgetSettings, first: RoundCost) -> LifetimeLedger:
     """The ledger of the label, of the limits that are asked for.
 
     Raises:
@@ -239,7 +239,7 @@ def _least_clipped(plan: Plan) -> GaussianMechanism | None:
 
 def join_all(
     plan: Plan,
-    wanted: Wanted,
+    wanted: BudgetSettings,
     *,
     run: str = "",
     done: int = 0,

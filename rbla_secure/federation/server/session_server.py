@@ -18,7 +18,7 @@ from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 from rbla_secure.federation.messages import StageRefusal, StageRequest, decode_answer
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.plan import Plan
-from rbla_secure.run_folder.audit_log import AuditLog, Entry, EventKind
+from rbla_secure.run_folder.audit_log import AuditLog, EventKind, LogEntry
 
 _NAMED: Final = 5  # so many names are enough for a line of the log
 
@@ -54,7 +54,7 @@ class SessionServer:
         self._drawn = frozenset(session.members if asked is None else asked)
         self._plan = plan
         self._log = log
-        self._entries: list[Entry] = []
+        self._entries: list[LogEntry] = []
         self._seen_refusing: set[ClientId] = set()
         self._server = secure_sum.server(session)
         self._asked: frozenset[ClientId] = frozenset()
@@ -126,7 +126,7 @@ class SessionServer:
             self._note(EventKind.REFUSAL, client=client, by=by, error=error, reason=reason)
 
     def _note(self, kind: EventKind, **details: str) -> None:
-        self._entries.append(Entry.of_session(self.session, kind, **details))
+        self._entries.append(LogEntry.of_session(self.session, kind, **details))
 
     def close(self, stage: str) -> None:
         """Fix who took part in a stage."""
@@ -155,7 +155,7 @@ class SessionServer:
             self.dropped[client] = stage
             if self._log is not None:
                 self._log.append(
-                    Entry.of_session(self.session, EventKind.DROPPED, client=client, stage=stage)
+                    LogEntry.of_session(self.session, EventKind.DROPPED, client=client, stage=stage)
                 )
 
     def result(self, adapter: Adapter) -> SumResult | None:

@@ -15,7 +15,7 @@ from rbla_secure.federation.server.sessions import session_of
 from rbla_secure.lora.adapter import Adapter
 from rbla_secure.planning.noise import Views, shown_to, views
 from rbla_secure.planning.plan import Plan
-from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Shown, Terms
+from rbla_secure.privacy.ledger import FILE, Ledger, LedgerEntry, LedgerTerms, Shown
 from rbla_secure.privacy.ledger_state import not_believed
 from rbla_secure.privacy.noise import GaussianMechanism
 from rbla_secure.privacy.sample_ledger import FILE as SAMPLES_FILE
@@ -99,12 +99,12 @@ class Spending(SilentObserver):
         entry = self._entry(session, part, clients)
         self._log.append(of_spending(session, FILE, self.ledger.record(entry)))
 
-    def _entry(self, session: Session, part: Shown, contributors: Collection[ClientId]) -> Entry:
+    def _entry(self, session: Session, part: Shown, contributors: Collection[ClientId]) -> LedgerEntry:
         mechanism = self._plan.mechanism_of(session)
         if mechanism is None:
             raise AssertionError("a plan with noise has a mechanism in every round")
         seen = seen_by(self._plan, session, mechanism, contributors)
-        return Entry.of(
+        return LedgerEntry.of(
             {observer: seen[observer] for observer in shown_to(self._plan.promises, part)},
             round_number=session.round,
             attempt=session.attempt,
@@ -113,10 +113,10 @@ class Spending(SilentObserver):
         )
 
 
-def terms_of(plan: Plan, run: bytes) -> Terms:
+def terms_of(plan: Plan, run: bytes) -> LedgerTerms:
     """What the epsilons of a run mean."""
     privacy = plan.config.privacy
-    return Terms(
+    return LedgerTerms(
         run=run.hex(),
         mechanism=privacy.mechanism,
         adjacency=privacy.adjacency,
@@ -214,7 +214,7 @@ def check_spent(plan: Plan, folder: RunFolder, progress: Progress) -> None:
 
 
 def _session_of(
-    plan: Plan, folder: RunFolder, entry: Entry | Trained, records: Sequence[RoundRecord]
+    plan: Plan, folder: RunFolder, entry: LedgerEntry | Trained, records: Sequence[RoundRecord]
 ) -> Session:
     """The session that an entry is about."""
     return session_of(

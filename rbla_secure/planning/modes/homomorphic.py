@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from protocols.errors import ProtocolError
 from protocols.homomorphic.scheme import bfv, parameters
-from protocols.homomorphic.screening.screening import STEP, Release, Screening
+from protocols.homomorphic.screening.screening import STEP, Screening, ScreeningRelease
 from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.services.charge import Charge
@@ -119,7 +119,7 @@ def screening_rule(plan: "Plan") -> Screening | None:
     return Screening(
         max_norm=longest / plan.quantizer.levels + STEP,
         min_cosine=wanted.min_cosine,
-        release=Release(wanted.screening.value),
+        release=ScreeningRelease(wanted.screening.value),
         ignored_tail=plan.statistics,
     )
 
@@ -174,7 +174,7 @@ def _screened(rule: Screening | None) -> str:
     """Say what the server is told of single encrypted updates."""
     if rule is None:
         return ""
-    if rule.release is Release.VERDICTS:
+    if rule.release is ScreeningRelease.VERDICTS:
         return "; whether each update passed the screening"
     return "; norm and cosine of every update, to three decimals"
 
@@ -212,7 +212,7 @@ def _services(plan: "Plan", sums: str) -> list[Learned]:
 
 def _directed(rule: Screening | None) -> list[Learned]:
     """What is left of setting the direction of the screening by what one puts into a sum."""
-    if rule is None or rule.release is Release.VERDICTS:
+    if rule is None or rule.release is ScreeningRelease.VERDICTS:
         return []
     return [
         Learned(

@@ -18,7 +18,7 @@ from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.services.charge import Charge
 from protocols.homomorphic.services.messages import Setup
 from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, Worker
-from protocols.homomorphic.terms import Services, Terms
+from protocols.homomorphic.terms import EncryptionTerms, Services
 from protocols.identity.trust import Identity, ThrowawayAuthority, TrustStore
 from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.primitives.signing import SigningKey
@@ -72,13 +72,18 @@ def make_verifier(charge: Charge | None = None) -> Verifier:
     return Verifier(charge or charge_for(services=VERIFIED), TRUST, service_identity("verifier"))
 
 
-def terms_of(session: Session, charge: Charge | None = None, trust: TrustStore | None = None) -> Terms:
+def terms_of(
+    session: Session, charge: Charge | None = None, trust: TrustStore | None = None
+) -> EncryptionTerms:
     """A session under a charge, for whoever believes these; by default what everybody believes at first."""
     return (charge or charge_for()).terms(session, trust or TRUST)
 
 
 def refitted(
-    terms: Terms, message: EncryptedInput, ciphertexts: Mapping[int, bytes], copy: bytes | None = None
+    terms: EncryptionTerms,
+    message: EncryptedInput,
+    ciphertexts: Mapping[int, bytes],
+    copy: bytes | None = None,
 ) -> EncryptedInput:
     """A member's input with other bytes in it, under a receipt of its own that fits them."""
     copy = message.copy if copy is None else copy
@@ -169,7 +174,9 @@ class EveryonesHomomorphic(SecureSum):
         return server_of(terms_of(session, self._charge), self._roles or local_roles(self._charge))
 
 
-def client_of(terms: Terms, me: ClientId, *, extra_secrets: ExtraSecrets | None = None) -> HomomorphicClient:
+def client_of(
+    terms: EncryptionTerms, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
+) -> HomomorphicClient:
     """A member's side."""
     secure_sum = Homomorphic(
         terms.profile,
@@ -181,7 +188,7 @@ def client_of(terms: Terms, me: ClientId, *, extra_secrets: ExtraSecrets | None 
     return secure_sum.client(terms.session, me, extra_secrets=extra_secrets)
 
 
-def server_of(terms: Terms, roles: Roles) -> HomomorphicServer:
+def server_of(terms: EncryptionTerms, roles: Roles) -> HomomorphicServer:
     """The aggregator's side."""
     return HomomorphicServer(terms, roles)
 
@@ -223,7 +230,7 @@ class Meeting:
         self.server = server_of(self.terms, roles)
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> EncryptionTerms:
         """Of the session."""
         return terms_of(self.session, self.charge, self.trust)
 

@@ -21,7 +21,7 @@ from protocols.homomorphic.parties.verifier import Verifier
 from protocols.homomorphic.scheme.parameters import BFV_2X20
 from protocols.homomorphic.services.messages import SessionRequest, Setup
 from protocols.homomorphic.services.services import KeyedService, LocalChannel, Worker
-from protocols.homomorphic.terms import Services, Terms
+from protocols.homomorphic.terms import EncryptionTerms, Services
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.primitives.signing import SigningKey
 from protocols.session import Session
@@ -195,7 +195,7 @@ def test_a_server_that_keeps_a_thin_class_gets_nothing_opened(monkeypatch: pytes
     meeting = Meeting.of(BANDED, charge_for(class_quorum=QUORUM))
     meeting.fix()
     meeting.take(LARGE[0], *SMALL)
-    monkeypatch.setattr(Terms, "thin_classes", thin_once(Terms.thin_classes))
+    monkeypatch.setattr(EncryptionTerms, "thin_classes", thin_once(EncryptionTerms.thin_classes))
 
     with pytest.raises(ServiceError, match="the decryptor: QuorumError: 1 contributors of rank 8"):
         meeting.sums(same_bindings(BANDED))
@@ -205,7 +205,7 @@ def thin_once(honest: object) -> object:
     """The classes as the server sees them, which is not at all, and then as the decryptor does."""
     calls = []
 
-    def seen(terms: Terms, present: object) -> object:
+    def seen(terms: EncryptionTerms, present: object) -> object:
         calls.append(present)
         return () if len(calls) == 1 else honest(terms, present)  # type: ignore[operator]
 
@@ -266,7 +266,7 @@ def test_a_service_that_would_play_a_client_is_no_member() -> None:
     session = make_session(4)
 
     with pytest.raises(EnrolmentError, match="'client-04' is enrolled as a service"):
-        Terms(session=session, profile=BFV_2X20, trust=authority.view, services=ALONE)
+        EncryptionTerms(session=session, profile=BFV_2X20, trust=authority.view, services=ALONE)
     service = KeyedService("decryptor", parties.SERVICE_KEYS["decryptor"])
     service.set_up(Setup(charge=charge_for(), trust=authority.view))
     with pytest.raises(ProtocolError, match="'client-04' is enrolled as a service"):

@@ -11,7 +11,7 @@ from protocols.errors import ServiceError
 from protocols.homomorphic.messages import EncryptedInput
 from protocols.homomorphic.parties import guarded_adder
 from protocols.homomorphic.screening import screener
-from protocols.homomorphic.screening.screening import Release, Screening
+from protocols.homomorphic.screening.screening import Screening, ScreeningRelease
 from protocols.homomorphic.services.messages import StoredSums, type_of
 from protocols.homomorphic.services.processes import ProcessChannel
 from protocols.homomorphic.services.services import Channel
@@ -243,7 +243,7 @@ def test_a_client_over_whose_ciphertexts_two_workers_die_is_charged_alone(worker
 
 def screened(channel: Assassin) -> Meeting:
     """A session without a verifier, whose updates are screened there."""
-    charge = charge_for(screening=Screening(max_norm=1000.0, release=Release.VALUES))
+    charge = charge_for(screening=Screening(max_norm=1000.0, release=ScreeningRelease.VALUES))
     meeting = Meeting.of(SESSION, charge)
     meeting.use(replace(meeting.roles, screener=channel))
     return meeting

@@ -24,7 +24,7 @@ from protocols.homomorphic.messages import DecryptedSums, RoundKey
 from protocols.homomorphic.parties.decryptor import Decryptor
 from protocols.homomorphic.parties.verifier import Verifier
 from protocols.homomorphic.receipts import CommittedInputs
-from protocols.homomorphic.screening.screening import Release, Screening
+from protocols.homomorphic.screening.screening import Screening, ScreeningRelease
 from protocols.homomorphic.services.messages import HELLO, SessionRequest, Setup
 from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, payload_of
 from protocols.homomorphic.terms import Services
@@ -45,7 +45,9 @@ from tests.protocols.homomorphic.views import taking_back
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 SESSION = make_session(4, segment(0, 20, MEMBERS, 3))
 CHARGE = charge_for(services=VERIFIED)
-SCREENED = charge_for(services=VERIFIED, screening=Screening(max_norm=1000.0, release=Release.VALUES))
+SCREENED = charge_for(
+    services=VERIFIED, screening=Screening(max_norm=1000.0, release=ScreeningRelease.VALUES)
+)
 TAKEN_BACK = pytest.mark.parametrize("revoked", [LAST, "decryptor", "verifier"])
 SERVICE = pytest.mark.parametrize("name", ["decryptor", "verifier"])
 

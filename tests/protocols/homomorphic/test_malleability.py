@@ -24,8 +24,8 @@ from protocols.homomorphic.receipts import (
     commitment_to_copy,
 )
 from protocols.homomorphic.scheme import polynomials
-from protocols.homomorphic.screening.screening import Release, Screening
-from protocols.homomorphic.terms import Services, Terms
+from protocols.homomorphic.screening.screening import Screening, ScreeningRelease
+from protocols.homomorphic.terms import EncryptionTerms, Services
 from protocols.interface import SegmentInput
 from tests.contracts.sessions import MODEL, make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.meeting import (
@@ -45,7 +45,7 @@ WHOLE = make_session(4, segment(0, 20, MEMBERS, 3))
 BOTH = pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])
 
 
-def negated(terms: Terms, index: int, ciphertexts: bytes) -> polynomials.Polynomials:
+def negated(terms: EncryptionTerms, index: int, ciphertexts: bytes) -> polynomials.Polynomials:
     """Ciphertexts of the negative values."""
     moduli = terms.profile.ciphertext_moduli
     count = terms.profile.ciphertexts(terms.session.segments[index].length)
@@ -248,7 +248,7 @@ def test_a_verifier_adds_no_copy_either() -> None:
 @pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])
 def test_a_copy_for_screening_is_bound_to_its_sender_too(services: Services) -> None:
     """Without a verifier the aggregator looks, with one the verifier as well."""
-    rule = Screening(max_norm=1000.0, release=Release.VALUES)
+    rule = Screening(max_norm=1000.0, release=ScreeningRelease.VALUES)
     meeting = Meeting.of(WHOLE, charge_for(services=services, screening=rule))
     made = {member: meeting.made(member) for member in MEMBERS}
     stolen = replace(made[LAST].receipt, copy_digest=made[FIRST].receipt.copy_digest)

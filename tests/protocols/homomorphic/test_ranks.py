@@ -11,7 +11,7 @@ from protocols.homomorphic.parties.client import create_encrypted_input
 from protocols.homomorphic.parties.decryptor import Decryptor
 from protocols.homomorphic.receipts import CommittedInputs
 from protocols.homomorphic.services.charge import Charge
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.identity.trust import Identity, ThrowawayAuthority
 from protocols.session import Session
 from tests.contracts.sessions import make_inputs, make_session, names, segment
@@ -30,7 +30,7 @@ class RankedRound:
 
     decryptor: Decryptor
     session: Session
-    terms: Terms
+    terms: EncryptionTerms
     key: RoundKey
     inputs: dict[str, EncryptedInput]
 

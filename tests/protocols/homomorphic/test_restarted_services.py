@@ -12,7 +12,7 @@ import pytest
 from protocols.errors import ProtocolError, ServiceError, StageError, WireError
 from protocols.homomorphic.screening.at_verifier import NOTHING_YET, Reference
 from protocols.homomorphic.screening.messages import NO_REFERENCE
-from protocols.homomorphic.screening.screening import Release, Screening
+from protocols.homomorphic.screening.screening import Screening, ScreeningRelease
 from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.services.messages import REFERENCE
 from protocols.homomorphic.services.services import Channel, KeyedService, LocalChannel, payload_of
@@ -123,7 +123,7 @@ def test_a_service_that_was_not_set_up_holds_nothing() -> None:
 
 def test_what_is_kept_is_the_mean_without_its_statistics() -> None:
     """To the bit; the values at the end of a segment, which are no part of an update, are left out."""
-    rule = Screening(max_norm=1000.0, release=Release.VALUES, ignored_tail=2)
+    rule = Screening(max_norm=1000.0, release=ScreeningRelease.VALUES, ignored_tail=2)
     meeting = Meeting.of(SESSION, replace(CHARGE, screening=rule), updates())
     meeting.take(*MEMBERS)
     (summed,) = meeting.sums(same_bindings(SESSION)).values()

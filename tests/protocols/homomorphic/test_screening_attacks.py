@@ -28,9 +28,9 @@ from protocols.homomorphic.screening.screening import (
     DEGREE,
     SCALAR_MODULI,
     SLOTS,
-    Release,
     Screened,
     Screening,
+    ScreeningRelease,
 )
 from protocols.homomorphic.services.messages import SCREENING
 from protocols.homomorphic.services.services import Channel
@@ -46,7 +46,7 @@ from tests.protocols.homomorphic.meeting import (
 
 FIRST, SECOND, THIRD, LAST = MEMBERS = names(4)
 SESSION = make_session(4, segment(0, 50, MEMBERS, 3))
-RULE = Screening(max_norm=1000.0, release=Release.VALUES)
+RULE = Screening(max_norm=1000.0, release=ScreeningRelease.VALUES)
 RATIO = 2001  # one more than the values of a coordinate
 BOTH = pytest.mark.parametrize("services", [ALONE, VERIFIED], ids=["alone", "verified"])
 

@@ -26,11 +26,11 @@ from protocols.homomorphic.receipts import FixedInputs
 from protocols.homomorphic.scheme import bfv, polynomials
 from protocols.homomorphic.scheme.fields import to_slots
 from protocols.homomorphic.screening.at_verifier import Reference, reference_of
-from protocols.homomorphic.screening.screening import Release, Screened, Screening
+from protocols.homomorphic.screening.screening import Screened, Screening, ScreeningRelease
 from protocols.homomorphic.services.calls import Calls
 from protocols.homomorphic.services.messages import DecryptRequest
 from protocols.homomorphic.services.services import KeyedService, LocalChannel
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.interface import SegmentInput
 from protocols.session import Session
 from tests.contracts.sessions import MODEL, Inputs, make_session, names, same_bindings, segment
@@ -49,7 +49,7 @@ CORRUPT = MEMBERS[-1]
 COLLUDERS, MAJORITY = MEMBERS[-3:], MEMBERS[-5:]
 HOLDERS = (VICTIM, *COLLUDERS)  # of the second band
 LENGTH, PLACE, BOUND = 64, 17, 1000
-CHARGE = charge_for(services=VERIFIED, screening=Screening(max_norm=10.0, release=Release.VALUES))
+CHARGE = charge_for(services=VERIFIED, screening=Screening(max_norm=10.0, release=ScreeningRelease.VALUES))
 ONE_BAND = make_session(8, segment(0, LENGTH, MEMBERS, 3))
 TWO_BANDS = make_session(8, segment(0, LENGTH, MEMBERS, 3), segment(1, LENGTH, HOLDERS, 3))
 SPREAD = 80  # of honest values, in units of which BOUND are the input bound
@@ -128,7 +128,9 @@ def coordinate_of(meeting: Meeting, member: str) -> float:
     return float(values[PLACE]) / BOUND
 
 
-def careless(terms: Terms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums) -> Reference:
+def careless(
+    terms: EncryptionTerms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
+) -> Reference:
     """A verifier that takes for a direction whatever was opened."""
     del sum_digest
     means = {
@@ -196,7 +198,7 @@ def test_a_discarded_sum_gives_no_direction() -> None:
 
 
 def band_by_band(
-    terms: Terms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
+    terms: EncryptionTerms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
 ) -> Reference:
     """A verifier that leaves out of the direction what is discarded, and nothing else."""
     found = careless(terms, present, sum_digest, opened)
@@ -239,7 +241,7 @@ def test_a_sum_with_something_in_its_padding_gives_no_direction() -> None:
         assert found.means[0][PLACE] == expected
 
 
-def opened_as(terms: Terms, values: npt.NDArray[np.int64], index: int = 0) -> DecryptedSums:
+def opened_as(terms: EncryptionTerms, values: npt.NDArray[np.int64], index: int = 0) -> DecryptedSums:
     """Sums as the decryptor would sign them."""
     message = DecryptedSums.of(context=terms.context, sum_digest=bytes(32), sums={index: values})
     signature = service_identity("decryptor").sign(RESULT_PURPOSE, message.signed_part())

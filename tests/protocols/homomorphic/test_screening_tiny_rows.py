@@ -15,7 +15,7 @@ from protocols.errors import ProtocolError
 from protocols.homomorphic.scheme import ckks
 from protocols.homomorphic.scheme.ckks import Evaluator, ScreeningKey, ScreeningSecret
 from protocols.homomorphic.screening.at_verifier import Reference
-from protocols.homomorphic.screening.screening import SLOTS, Release, Screening
+from protocols.homomorphic.screening.screening import SLOTS, Screening, ScreeningRelease
 from protocols.homomorphic.services.services import KeyedService, LocalChannel, payload_of
 from protocols.homomorphic.terms import Services
 from protocols.interface import SegmentInput
@@ -58,7 +58,9 @@ def direction_with(last: float) -> npt.NDArray[np.float64]:
 
 def meeting_along(means: Mapping[int, npt.NDArray[np.float64]], services: Services) -> Meeting:
     """A session that is screened along these means: the verifier's, or without one the aggregator's."""
-    charge = charge_for(services=services, screening=Screening(max_norm=100.0, release=Release.VALUES))
+    charge = charge_for(
+        services=services, screening=Screening(max_norm=100.0, release=ScreeningRelease.VALUES)
+    )
     values = {
         member: {0: SegmentInput(values=np.full(LENGTH, place, dtype=np.int64), binding=MODEL)}
         for place, member in enumerate(MEMBERS, start=1)

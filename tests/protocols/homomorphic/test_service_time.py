@@ -9,7 +9,7 @@ from protocols.errors import CertificateError, EnrolmentError, ProtocolError, Se
 from protocols.homomorphic.messages import RoundKey
 from protocols.homomorphic.services.messages import SessionRequest, Setup
 from protocols.homomorphic.services.services import KeyedService, LocalChannel, payload_of
-from protocols.homomorphic.terms import Terms
+from protocols.homomorphic.terms import EncryptionTerms
 from protocols.identity.trust import TrustStore
 from tests.contracts.sessions import make_session, names, plain_sum, same_bindings, segment
 from tests.protocols.homomorphic.meeting import (
@@ -292,7 +292,9 @@ def test_a_roster_expires_within_a_session_too() -> None:
     """The terms of an open session read the clock whenever they are asked."""
     clock = Seconds()
     service = services_with(TRUST, {"decryptor": clock, "verifier": Seconds()})["decryptor"]
-    terms = Terms(session=SESSION, profile=CHARGE.profile, trust=view_of(service), services=CHARGE.services)
+    terms = EncryptionTerms(
+        session=SESSION, profile=CHARGE.profile, trust=view_of(service), services=CHARGE.services
+    )
     clock.passed += TRUST.roster.expires_at - NOW + 1
 
     with pytest.raises(EnrolmentError, match="roster 1 expired"):

@@ -31,7 +31,7 @@ from protocols.masking.messages import (
     SurvivorSignatures,
 )
 from protocols.masking.secure_sum import Masking, MaskingClient
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.secret import RandomBytes, Secret
 from protocols.primitives.shamir import Recovery
@@ -161,7 +161,7 @@ class HostileServer:
         repeats: bool = False,
     ) -> None:
         signed = profile.survivor_check is not SurvivorCheck.TRUST_SERVER
-        self.terms = Terms(
+        self.terms = MaskingTerms(
             session=session, profile=profile, trust=(trust or authority().view) if signed else None
         )
         self.session, self.profile = session, profile
@@ -191,7 +191,7 @@ class HostileServer:
             return None
         return authority().identity(self.session.client_at(position))
 
-    def client(self, position: int, terms: Terms | None = None) -> MaskingClient:
+    def client(self, position: int, terms: MaskingTerms | None = None) -> MaskingClient:
         """A fresh honest client for a member, by default under the session's own terms."""
         fresh = "" if self.repeats else self.session.context.hex()
         name, identity = self.session.client_at(position), self.identity(position)
@@ -486,7 +486,7 @@ def bytes_in(found: Any) -> list[bytes]:
 
 
 def _reachable(found: Any) -> Iterator[Any]:
-    if isinstance(found, (Terms, Identity)):
+    if isinstance(found, (MaskingTerms, Identity)):
         return
     yield found
     if isinstance(found, Mapping):

@@ -34,7 +34,7 @@ from protocols.masking.messages import (
     SurvivorList,
 )
 from protocols.masking.secure_sum import Masking, MaskingClient
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.secret import RandomBytes
 from protocols.profiles import SEMI_HONEST, MaskingProfile, SurvivorCheck
 from protocols.session import ClientId, Session
@@ -65,21 +65,21 @@ AUTHORITY = ThrowawayAuthority.create(
 TRUST = AUTHORITY.trust(NOW + 1)
 
 
-def identity_of(terms: Terms, client: ClientId) -> Identity | None:
+def identity_of(terms: MaskingTerms, client: ClientId) -> Identity | None:
     """A client's identity, where the terms ask for one."""
     return AUTHORITY.identities.get(client) if terms.trust is not None else None
 
 
-def signed_terms(session: Session, profile: MaskingProfile) -> Terms:
+def signed_terms(session: Session, profile: MaskingProfile) -> MaskingTerms:
     """A session in which everyone signs."""
-    return Terms(session=session, profile=profile, trust=TRUST)
+    return MaskingTerms(session=session, profile=profile, trust=TRUST)
 
 
-def as_terms(session: Session | Terms) -> Terms:
+def as_terms(session: Session | MaskingTerms) -> MaskingTerms:
     """The terms themselves, or those of an unsigned session against a semi-honest server."""
-    if isinstance(session, Terms):
+    if isinstance(session, MaskingTerms):
         return session
-    return Terms(session=session, profile=SEMI_HONEST, trust=None)
+    return MaskingTerms(session=session, profile=SEMI_HONEST, trust=None)
 
 
 class EveryonesMasking(SecureSum):
@@ -138,7 +138,7 @@ class ReproducibleMasking(EveryonesMasking):
 
 
 def advertise(
-    session: Session | Terms, seed: str = "", *, extra: Mapping[int, ExtraSecrets] | None = None
+    session: Session | MaskingTerms, seed: str = "", *, extra: Mapping[int, ExtraSecrets] | None = None
 ) -> tuple[dict[int, Advertised], KeyDirectory]:
     """Everyone's first state, and the directory of all their keys; extra secrets by position."""
     terms = as_terms(session)
@@ -156,7 +156,7 @@ def advertise(
     return states, directory_of(terms, [step.message for step in taken])
 
 
-def directory_of(session: Session | Terms, advertisements: Iterable[KeyAdvertisement]) -> KeyDirectory:
+def directory_of(session: Session | MaskingTerms, advertisements: Iterable[KeyAdvertisement]) -> KeyDirectory:
     """The directory with these entries and their nonces."""
     entries = tuple(advertisements)
     nonces = {entry.sender: entry.nonce for entry in entries}
@@ -164,7 +164,7 @@ def directory_of(session: Session | Terms, advertisements: Iterable[KeyAdvertise
 
 
 def share(
-    session: Session | Terms,
+    session: Session | MaskingTerms,
     states: Mapping[int, Advertised],
     directory: KeyDirectory,
     seed: str = "",
@@ -177,7 +177,9 @@ def share(
     return {me: step.state for me, step in taken.items()}, deliveries_of(session, messages)
 
 
-def deliveries_of(session: Session | Terms, messages: Mapping[int, SealedShares]) -> dict[int, ShareDelivery]:
+def deliveries_of(
+    session: Session | MaskingTerms, messages: Mapping[int, SealedShares]
+) -> dict[int, ShareDelivery]:
     """For each sender what all others have sealed to it."""
     digest = as_terms(session).commitments.digest
     return {
@@ -197,7 +199,7 @@ def deliveries_of(session: Session | Terms, messages: Mapping[int, SealedShares]
 
 
 def mask(
-    session: Session | Terms,
+    session: Session | MaskingTerms,
     states: Mapping[int, Shared],
     deliveries: Mapping[int, ShareDelivery],
     inputs: Inputs,
@@ -212,7 +214,7 @@ def mask(
 
 
 def survivor_list(
-    session: Session | Terms,
+    session: Session | MaskingTerms,
     survivors: Iterable[int],
     dropped: Iterable[int] = (),
     *,
@@ -229,7 +231,7 @@ def survivor_list(
 
 
 def reveal(
-    session: Session | Terms,
+    session: Session | MaskingTerms,
     states: Mapping[int, Masked],
     *,
     survivors: tuple[int, ...],
@@ -242,7 +244,7 @@ def reveal(
 
 
 def agree(
-    terms: Terms, states: Mapping[int, Masked], request: SurvivorList
+    terms: MaskingTerms, states: Mapping[int, Masked], request: SurvivorList
 ) -> tuple[dict[int, Agreed], dict[int, SignedSurvivors]]:
     """The state of everyone on a survivor list after signing it, and the signatures."""
     taken = {}

@@ -27,7 +27,7 @@ from protocols.interface import SumResult
 from protocols.masking import checks
 from protocols.masking.messages import NONCE_SIZE, KeyAdvertisement
 from protocols.masking.secure_sum import Masking
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from protocols.session import ClientId, Session
 from tests.contracts.sessions import MODEL, make_inputs, make_session, names, plain_sum, segment
@@ -120,7 +120,7 @@ def assert_opens(played: Played, *members: ClientId) -> None:
 def careless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parties that believe whom the authority has certified, and do not look at what for."""
     monkeypatch.setattr(
-        Terms, "check_member", lambda terms, name: terms.trust and terms.trust.check(name) and None
+        MaskingTerms, "check_member", lambda terms, name: terms.trust and terms.trust.check(name) and None
     )
 
 
@@ -209,7 +209,7 @@ def test_a_lying_server_cannot_show_a_misfit_to_the_others(
         if member != MISFIT
     }
     with monkeypatch.context() as blind:  # server and misfit are one attacker
-        blind.setattr(Terms, "check_member", lambda _terms, _name: None)
+        blind.setattr(MaskingTerms, "check_member", lambda _terms, _name: None)
         corrupt = Masking(profile, trust=enrolled.view, identity=enrolled.identity(MISFIT))
         server = corrupt.server(session)
         server.receive(MISFIT, corrupt.client(session, MISFIT).reply(b""))
@@ -227,7 +227,7 @@ def test_a_lying_server_cannot_show_a_misfit_to_the_others(
 def test_every_signature_is_that_of_a_certified_member(where: str) -> None:
     """Rank and service are compared at each signature that counts, not only at the first one that a client sees."""
     enrolled, session = served(), session_for(CONSISTENCY)
-    terms = Terms(session=session, profile=CONSISTENCY, trust=enrolled.view)
+    terms = MaskingTerms(session=session, profile=CONSISTENCY, trust=enrolled.view)
     position, identity = session.position(MISFIT), enrolled.identity(MISFIT)
     message = checks.signed(
         KeyAdvertisement(
@@ -319,7 +319,7 @@ def test_careless_parties_are_summed_beside_a_revoked_client(
 ) -> None:
     """The control: bound to the roster alone, as sessions once were, and checked by the server alone, the sum opens."""
     monkeypatch.setattr(TrustStore, "digest", property(lambda trust: trust.roster.digest))
-    monkeypatch.setattr(Terms, "check_member", lambda _terms, _name: None)
+    monkeypatch.setattr(MaskingTerms, "check_member", lambda _terms, _name: None)
     monkeypatch.setattr(TrustStore, "check", lambda trust, name: trust.certificates[name])
     knowing = {member: revoked() for member in MEMBERS if member != MISFIT}
 
@@ -345,7 +345,7 @@ def test_the_context_is_bound_to_roster_and_revocations() -> None:
     session = session_for(ONE_ANSWER)
     views = [authority().view, revoked(), revoked(3), revoked(roster=True)]
 
-    contexts = {Terms(session=session, profile=ONE_ANSWER, trust=view).context for view in views}
+    contexts = {MaskingTerms(session=session, profile=ONE_ANSWER, trust=view).context for view in views}
 
     assert len(contexts) == len(views)
 

@@ -25,7 +25,7 @@ from protocols.masking.parameters import (
     share_graph_parameters,
 )
 from protocols.masking.secure_sum import MaskingClient
-from protocols.masking.terms import Graph, Terms
+from protocols.masking.terms import Graph, MaskingTerms
 from protocols.primitives.agreement import PrivateKey
 from protocols.primitives.secret import Secret
 from protocols.primitives.shamir import Recovery
@@ -92,7 +92,7 @@ class Attack:
     def __init__(self, seed: str) -> None:
         secure_sum = ReproducibleMasking(seed, WEAK)
         self.play = Play(secure_sum, SESSION)
-        self.terms = Terms(session=SESSION, profile=WEAK, trust=None)
+        self.terms = MaskingTerms(session=SESSION, profile=WEAK, trust=None)
         self.play.play("advertise_keys")
         nonces = {SESSION.position(m): self._state(m).advertisement.nonce for m in MEMBERS}
         self.graph = self.terms.mask_graph(SESSION.segments[0], nonces)
@@ -186,7 +186,7 @@ def test_corrupt_members_in_one_segment_learn_the_sum_of_the_others() -> None:
 
 def drawn(session: Session, profile: MaskingProfile, draws: int) -> Iterator[Graph]:
     """Mask graphs of the first segment, from fresh nonces of everybody."""
-    terms, generator = Terms(session=session, profile=profile, trust=None), np.random.default_rng(3)
+    terms, generator = MaskingTerms(session=session, profile=profile, trust=None), np.random.default_rng(3)
     for _ in range(draws):
         nonces = {p: generator.bytes(16) for p in range(1, len(session.members) + 1)}
         yield terms.mask_graph(session.segments[0], nonces)

@@ -15,7 +15,7 @@ from protocols.errors import QuorumError
 from protocols.identity.trust import ThrowawayAuthority
 from protocols.interface import SegmentInput
 from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import ONE_ANSWER
 from tests.protocols.masking import hostile as h
 
@@ -89,7 +89,7 @@ def test_lists_that_would_do_without_the_colluder_open_nothing() -> None:
 def test_control_of_lists_without_the_colluder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the quorum of five the same lists show the victim's input, although three holders were asked for."""
 
-    def without_colluders(terms: Terms, segment: Any) -> int:
+    def without_colluders(terms: MaskingTerms, segment: Any) -> int:
         """The careless quorum."""
         return reveal_quorum(
             segment_members=len(segment.holders),
@@ -99,7 +99,7 @@ def test_control_of_lists_without_the_colluder(monkeypatch: pytest.MonkeyPatch) 
             corrupt=0,
         )
 
-    monkeypatch.setattr(Terms, "quorum", without_colluders)
+    monkeypatch.setattr(MaskingTerms, "quorum", without_colluders)
     server = masked(ten(), (COLLUDER,))
 
     tell(server, lists_of_five_holders())
@@ -153,7 +153,7 @@ def test_lists_of_a_class_that_would_do_without_the_colluders_are_refused() -> N
 def test_control_of_lists_of_a_class_without_the_colluders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the quorum of five nobody refuses, and the victim's input is the sum."""
 
-    def without_colluders(terms: Terms, size: int) -> int:
+    def without_colluders(terms: MaskingTerms, size: int) -> int:
         """The careless quorum."""
         return class_reveal_quorum(
             class_members=size,
@@ -163,7 +163,7 @@ def test_control_of_lists_of_a_class_without_the_colluders(monkeypatch: pytest.M
             corrupt=0,
         )
 
-    monkeypatch.setattr(Terms, "class_quorum", without_colluders)
+    monkeypatch.setattr(MaskingTerms, "class_quorum", without_colluders)
     server = masked(twenty(), CORRUPT, zeros_outside())
 
     refused = tell(server, lists_of_five_of_a_class())

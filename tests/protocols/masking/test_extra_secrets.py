@@ -14,7 +14,7 @@ from protocols.interface import ExtraSecrets
 from protocols.masking.client import create_key_advertisement
 from protocols.masking.messages import RevealedShares
 from protocols.masking.secure_sum import Masking, MaskingClient
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.secret import Secret
 from protocols.profiles import CONSISTENCY, INSECURE_TEST_ONLY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from protocols.session import ClientId, ExtraReveal, Session
@@ -328,8 +328,8 @@ def test_a_profile_without_one_list_for_all_gives_nothing_out() -> None:
     )
 
     with pytest.raises(SessionError, match="segment 0: extra_reveal=BEYOND_MISSING must be NOTHING"):
-        Terms(session=GIVEN, profile=ONE_ANSWER, trust=TRUST)
-    assert Terms(session=kept, profile=ONE_ANSWER, trust=TRUST).given_out(
+        MaskingTerms(session=GIVEN, profile=ONE_ANSWER, trust=TRUST)
+    assert MaskingTerms(session=kept, profile=ONE_ANSWER, trust=TRUST).given_out(
         kept.segments[0], range(1, 7)
     ) == range(0)
 

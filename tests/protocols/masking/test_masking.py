@@ -17,7 +17,7 @@ from protocols.masking.masks import SegmentMasks
 from protocols.masking.messages import MaskedInput
 from protocols.masking.secure_sum import Masking
 from protocols.masking.server import opening
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.secret import Secret
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from protocols.ring import RingVector
@@ -198,8 +198,8 @@ def test_profiles_and_rosters_do_not_mix() -> None:
         signed_terms(session, SEMI_HONEST),
         signed_terms(session, ONE_ANSWER),
         signed_terms(session, CONSISTENCY),
-        Terms(session=session, profile=CONSISTENCY, trust=OTHER_AUTHORITY.view),
-        Terms(session=replace(session, attempt=2), profile=CONSISTENCY, trust=TRUST),
+        MaskingTerms(session=session, profile=CONSISTENCY, trust=OTHER_AUTHORITY.view),
+        MaskingTerms(session=replace(session, attempt=2), profile=CONSISTENCY, trust=TRUST),
     ]
 
     contexts = {each.context for each in terms}

@@ -18,7 +18,7 @@ from protocols.errors import (
 from protocols.masking.messages import (
     MaskedInput,
 )
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from tests.protocols.masking.hostile import (
     ADVERTISE,
@@ -54,7 +54,7 @@ from tests.protocols.masking.hostile_scenes import (
 # Other terms for one client than for the rest.
 
 
-def other_terms(server: HostileServer, what: str) -> Terms:
+def other_terms(server: HostileServer, what: str) -> MaskingTerms:
     """The terms of the scene with one of them different."""
     session, terms = server.session, server.terms
     first, second = session.segments

@@ -20,7 +20,7 @@ from protocols.masking.parameters import (
     share_graph_parameters,
     sparse_graph_parameters,
 )
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import (
     CONSISTENCY,
     INSECURE_TEST_ONLY,
@@ -547,7 +547,7 @@ def test_every_segment_of_a_session_can_open(profile: MaskingProfile, members: i
         threshold=profile.threshold(members),
     )
 
-    terms = Terms(session=session, profile=profile, trust=TRUST)
+    terms = MaskingTerms(session=session, profile=profile, trust=TRUST)
 
     for part in session.segments:
         assert part.quorum <= terms.quorum(part) <= len(part.holders)

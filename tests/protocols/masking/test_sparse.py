@@ -11,7 +11,7 @@ from protocols.interface import ExtraSecrets, SecureSum, SumClient, SumServer
 from protocols.masking.client import Advertised, Shared, create_masked_input, create_sealed_shares
 from protocols.masking.messages import KeyAdvertisement, KeyDirectory, ShareDelivery
 from protocols.masking.secure_sum import Masking, MaskingClient
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import CONSISTENCY, INSECURE_TEST_ONLY, ONE_ANSWER, SEMI_HONEST
 from protocols.session import ClientId, Session
 from protocols.transcript import Transcript
@@ -39,7 +39,7 @@ SESSION = make_session(
 )
 INPUTS = make_inputs(SESSION)
 SECURE_SUM = ReproducibleMasking(profile=INSECURE_TEST_ONLY)
-TERMS = Terms(session=SESSION, profile=INSECURE_TEST_ONLY, trust=None)
+TERMS = MaskingTerms(session=SESSION, profile=INSECURE_TEST_ONLY, trust=None)
 STAGES = SECURE_SUM.stages
 
 
@@ -275,13 +275,13 @@ def test_one_answer_is_for_sessions_in_which_all_share_with_all() -> None:
     for count, profile in ((101, ONE_ANSWER), (COUNT, ONE_ANSWER)):
         session = make_session(count, segment(0, 1, names(count)), threshold=count)
         with pytest.raises(SessionError, match="at most 100 members"):
-            Terms(session=session, profile=profile, trust=AUTHORITY.view)
+            MaskingTerms(session=session, profile=profile, trust=AUTHORITY.view)
     hundred = make_session(100, segment(0, 1, names(100)), threshold=100)
 
-    assert Terms(session=hundred, profile=ONE_ANSWER, trust=AUTHORITY.view).complete
+    assert MaskingTerms(session=hundred, profile=ONE_ANSWER, trust=AUTHORITY.view).complete
     large = make_session(COUNT, segment(0, 1, MEMBERS), threshold=COUNT)
-    assert not Terms(session=large, profile=CONSISTENCY, trust=AUTHORITY.view).complete
-    assert not Terms(session=large, profile=SEMI_HONEST, trust=None).complete
+    assert not MaskingTerms(session=large, profile=CONSISTENCY, trust=AUTHORITY.view).complete
+    assert not MaskingTerms(session=large, profile=SEMI_HONEST, trust=None).complete
 
 
 AUTHORITY = ThrowawayAuthority.create(dict.fromkeys(MEMBERS, 4), now=NOW)

@@ -22,7 +22,7 @@ from protocols.masking.messages import (
     SignedSurvivors,
 )
 from protocols.masking.secure_sum import MaskingClient
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import CONSISTENCY, ONE_ANSWER, SEMI_HONEST, MaskingProfile
 from tests.protocols.masking.hostile import (
     MASK,
@@ -181,7 +181,7 @@ def test_a_split_directory_is_stopped_by_the_signatures_of_views(profile: Maskin
 def test_a_semi_honest_profile_with_identities_checks_views_too() -> None:
     """Where there are identities the check of views does not depend on the profile."""
     session = make_session(5)
-    terms = Terms(session=session, profile=SEMI_HONEST, trust=authority().view)
+    terms = MaskingTerms(session=session, profile=SEMI_HONEST, trust=authority().view)
     server = HostileServer(session, SEMI_HONEST)
     server.terms = terms
     server.clients = {position: server.client(position, terms) for position in server.present}
@@ -333,7 +333,7 @@ def test_with_the_quorum_for_a_reveal_quorum_a_split_shows_the_victims_input(
     everyone = {1, 2, 3, 4, 5}
     part = segment(0, names(4), quorum=2)
     strict = ready_to_reveal(5, (), ONE_ANSWER, part, participants=everyone)
-    monkeypatch.setattr(Terms, "quorum", lambda _terms, part: part.quorum)
+    monkeypatch.setattr(MaskingTerms, "quorum", lambda _terms, part: part.quorum)
     loose = ready_to_reveal(5, (), ONE_ANSWER, part, participants=everyone)
     answers = answers_to_every_list(loose)
 
@@ -358,7 +358,7 @@ def test_with_a_colluder_too_the_quorum_alone_is_not_enough(monkeypatch: pytest.
     part = segment(0, names(5), quorum=3)
     strict = ready_to_reveal(6, corrupt, ONE_ANSWER, part, participants=everyone)
     strict_answers = answers_to_every_list(strict)
-    monkeypatch.setattr(Terms, "quorum", lambda _terms, part: part.quorum)
+    monkeypatch.setattr(MaskingTerms, "quorum", lambda _terms, part: part.quorum)
     loose = ready_to_reveal(6, corrupt, ONE_ANSWER, part, participants=everyone)
     answers = answers_to_every_list(loose)
 
@@ -382,7 +382,7 @@ def test_below_the_threshold_of_the_profile_both_secrets_of_a_client_come_out(
     monkeypatch.setattr(MaskingProfile, "threshold", lambda _profile, _members: low)
     session = make_session(count, segment(0, names(count), 1), threshold=count // 2 + 1)
     object.__setattr__(session, "threshold", low)
-    monkeypatch.setattr(Terms, "quorum", lambda _terms, part: part.quorum)
+    monkeypatch.setattr(MaskingTerms, "quorum", lambda _terms, part: part.quorum)
     server = HostileServer(session, ONE_ANSWER).play_before(REVEAL)
     answers = answers_to_every_list(server)
 

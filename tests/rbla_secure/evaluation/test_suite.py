@@ -14,12 +14,12 @@ from rbla_secure.evaluation import suite
 from rbla_secure.evaluation.attacked_run import Outcome
 from rbla_secure.evaluation.defences import CONFIGURED, attackers_in, defences
 from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName, TriggerName
-from rbla_secure.evaluation.suite import FILE, Cell, Terms, evaluate, read, summed, worst
+from rbla_secure.evaluation.suite import FILE, Cell, EvaluationTerms, evaluate, read, summed, worst
 from rbla_secure.report.evaluation import in_plain_words, markdown, page
 
 LARGE = [f"tiers.{tier}.clients=10" for tier in ("phone", "laptop", "workstation", "datacenter")]
 CONFIG = load_config(None, LARGE)
-TERMS = Terms.of(CONFIG, share=0.2, seeds=2, quick=True)
+TERMS = EvaluationTerms.of(CONFIG, share=0.2, seeds=2, quick=True)
 
 
 def outcome(**changes: object) -> Outcome:
@@ -92,7 +92,7 @@ def test_evaluations_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_the_full_grid_has_every_filter_and_every_attack() -> None:
-    terms = Terms.of(CONFIG, share=0.1, seeds=1, quick=False)
+    terms = EvaluationTerms.of(CONFIG, share=0.1, seeds=1, quick=False)
     rows = terms.rows()
 
     assert set(terms.attacks) == set(AttackName)

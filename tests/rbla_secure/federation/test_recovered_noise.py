@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.primitives.prg import UniformStream
 from protocols.primitives.secret import Secret
 from protocols.session import ClientId, Segment, Session
@@ -233,11 +233,11 @@ def test_a_server_that_removes_nothing_is_noticed(monkeypatch: pytest.MonkeyPatc
 def test_one_component_too_many_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the rule counts one missing client too few. Eight ninths of the target are left, and the scale test says no."""
 
-    def too_many(terms: Terms, segment: Segment, survivors: Any) -> range:
+    def too_many(terms: MaskingTerms, segment: Segment, survivors: Any) -> range:
         missing = sum(terms.session.position(client) not in survivors for client in segment.members)
         return range(max(0, missing - 1), segment.extra_secrets)
 
-    monkeypatch.setattr(Terms, "given_out", too_many)
+    monkeypatch.setattr(MaskingTerms, "given_out", too_many)
     plan = make_plan()
 
     before, outcome = play(plan, silent_from={"small-01": "mask_input"})

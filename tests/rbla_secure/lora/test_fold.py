@@ -19,7 +19,7 @@ from torch.nn.utils import parametrizations, weight_norm
 from rbla_secure.errors import AdapterError
 from rbla_secure.lora import fold
 from rbla_secure.lora.adapter import Adapter, AdapterLayout, LinearShape
-from rbla_secure.lora.fold import Terms, computing, folded
+from rbla_secure.lora.fold import FrozenRows, computing, folded
 from rbla_secure.lora.peft_io import attach, find_linear, write_rows
 from rbla_secure.tasks.base_model import base_digest
 from tests.support.properties import PROPERTY
@@ -155,7 +155,7 @@ def test_without_the_fold_ranks_compute_different_functions() -> None:
 def test_a_fold_is_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The folded weight is the float32 next to the exact sum, block by block or at once."""
     layer = nn.Linear(40, 30)
-    terms = Terms(layer="x", down=torch.randn(3, 40), up=torch.randn(30, 3), scaling=1 / 3)
+    terms = FrozenRows(layer="x", down=torch.randn(3, 40), up=torch.randn(30, 3), scaling=1 / 3)
     exact = layer.weight.detach().double() + terms.up.double() @ terms.down.double() / 3
     holder = HandMade(layer, torch.zeros(1, 40), torch.zeros(30, 1), 1.0)
     for block in (1, 100, 1 << 16):
@@ -276,7 +276,7 @@ def test_what_such_a_weight_would_round_away_is_kept(kind: torch.dtype) -> None:
     layer = nn.Linear(64, 3, bias=False).to(kind)
     layer.weight.data = torch.tensor([1.0, -1.0], dtype=kind).repeat(3, 32)
     term = torch.finfo(kind).eps / 4
-    terms = Terms(layer="x", down=torch.full((1, 64), term), up=torch.ones(3, 1), scaling=1.0)
+    terms = FrozenRows(layer="x", down=torch.full((1, 64), term), up=torch.ones(3, 1), scaling=1.0)
     inputs = torch.ones(1, 64, dtype=kind)
 
     holder = HandMade(layer, torch.zeros(1, 64, dtype=kind), torch.zeros(3, 1, dtype=kind), 1.0)
@@ -297,7 +297,7 @@ def test_a_quantized_layer_gets_the_rest_beside_it() -> None:
     inputs = inputs_for(8).requires_grad_()
     expected = torch.autograd.grad(whole(inputs).square().sum(), [whole.down, whole.up, inputs])
 
-    with folded(own, Terms(layer="x", down=down[2:], up=up[:, 2:], scaling=0.5)):
+    with folded(own, FrozenRows(layer="x", down=down[2:], up=up[:, 2:], scaling=0.5)):
         outputs = own(inputs)
         found = torch.autograd.grad(outputs.square().sum(), [own.down, own.up, inputs])
 
@@ -322,7 +322,7 @@ def test_a_layer_whose_weight_is_computed_gets_the_rest_beside_it(
 ) -> None:
     """Writing to what is recomputed on every call would be lost: such a layer is taken for what it is."""
     layer = unusual(nn.Linear(8, 5))
-    terms = Terms(layer="x", down=torch.randn(3, 8), up=torch.randn(5, 3), scaling=2.0)
+    terms = FrozenRows(layer="x", down=torch.randn(3, 8), up=torch.randn(5, 3), scaling=2.0)
     inputs = inputs_for(8)
     plain = layer(inputs)
     holder = HandMade(layer, torch.zeros(1, 8), torch.zeros(5, 1), 1.0)

@@ -20,7 +20,7 @@ from rbla_secure.privacy.accounting import epsilon, noise_multiplier_for
 from rbla_secure.privacy.figures import rounded_up
 from rbla_secure.privacy.ledger import Ledger
 from rbla_secure.privacy.noise import Release
-from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, Entry, EventKind
+from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, EventKind, LogEntry
 from tests.support.federations import RUN, make_plan, make_session
 
 # So coarse a grid that sigma is 5 units: the ledger counts a variance of 4 square units less, a multiplier of 2.74 instead of 3.
@@ -60,7 +60,7 @@ def foretold(plan: Plan) -> float:
 
 def run_rounds(plan: Plan, folder: Path) -> int:
     """How many rounds of a plan its ledger lets be trained and spent."""
-    log = AuditLog.create(folder / FILE_NAME, Entry.of_run(EventKind.RUN_CREATED))
+    log = AuditLog.create(folder / FILE_NAME, LogEntry.of_run(EventKind.RUN_CREATED))
     spending = Spending(plan, Ledger.open(folder, terms_of(plan, RUN)), log)
     for done in range(plan.config.rounds):
         session = make_session(plan, round_number=done + 1)

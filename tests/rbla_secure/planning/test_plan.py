@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from protocols.errors import SessionError
-from protocols.homomorphic.screening.screening import Release
+from protocols.homomorphic.screening.screening import ScreeningRelease
 from protocols.masking.secure_sum import Masking
 from protocols.plain import Plain
 from protocols.session import Segment, Session
@@ -54,7 +54,7 @@ def test_no_honest_update_is_longer_than_the_screening_allows() -> None:
     rule = screening_rule(plan)
 
     assert rule is not None
-    assert (rule.min_cosine, rule.release, rule.ignored_tail) == (-0.25, Release.VALUES, 1)
+    assert (rule.min_cosine, rule.release, rule.ignored_tail) == (-0.25, ScreeningRelease.VALUES, 1)
     clipped = plan.config.clip_norm / plan.quantizer.bound
     assert clipped < rule.max_norm < 1.01 * clipped
     assert charge_of(plan).screening == rule

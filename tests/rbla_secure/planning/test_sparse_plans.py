@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from protocols.masking.terms import Terms
+from protocols.masking.terms import MaskingTerms
 from protocols.profiles import SEMI_HONEST
 from rbla_secure.planning.promises import Promises
 from rbla_secure.planning.warnings import warnings
@@ -58,7 +58,7 @@ def test_the_numbers_of_masks_are_those_of_the_session(changes: dict[str, Any], 
     """Fewest and most neighbours over all segments are those in the mask graphs that clients derive."""
     plan = make_plan(**{**MASKED, **changes})
     session = plan.session(run=bytes(16), round_number=1, attempt=1)
-    terms = Terms(session=session, profile=SEMI_HONEST, trust=None)
+    terms = MaskingTerms(session=session, profile=SEMI_HONEST, trust=None)
     nonces = {p: p.to_bytes(16, "big") for p in range(1, len(session.members) + 1)}
     degrees = {len(peers) for part in session.segments for peers in terms.mask_graph(part, nonces).values()}
 

@@ -11,11 +11,11 @@ import pytest
 from rbla_secure.config.choices import Adjacency, Mechanism
 from rbla_secure.errors import BudgetError, PrivacyError
 from rbla_secure.privacy.accounting import epsilon
-from rbla_secure.privacy.ledger import FILE, Entry, Ledger, Observer, Shown, Spent, Terms
+from rbla_secure.privacy.ledger import FILE, Ledger, LedgerEntry, LedgerTerms, Observer, Shown, Spent
 from rbla_secure.privacy.noise import Release
 
 
-def make_terms(**changes: Any) -> Terms:
+def make_terms(**changes: Any) -> LedgerTerms:
     fields: dict[str, Any] = {
         "run": "00" * 16,
         "mechanism": Mechanism.DISTRIBUTED,
@@ -26,12 +26,12 @@ def make_terms(**changes: Any) -> Terms:
         "colluders": 1,
         "simulation": False,
     }
-    return Terms(**(fields | changes))
+    return LedgerTerms(**(fields | changes))
 
 
 def make_entry(
     number: int, *clients: str, server: float = 2.0, reader: float = 4.0, attempt: int = 1
-) -> Entry:
+) -> LedgerEntry:
     """An attempt that spends releases of these noise multipliers: against the server's two views, and the readers' two."""
     seen = {
         observer: Release(noise_multiplier=multiplier, slack=0.0, rho=math.nan)
@@ -41,7 +41,7 @@ def make_entry(
         )
         for observer in observers
     }
-    return Entry.of(seen, round_number=number, attempt=attempt, clients=clients or ("a", "b"))
+    return LedgerEntry.of(seen, round_number=number, attempt=attempt, clients=clients or ("a", "b"))
 
 
 def of_rounds(multiplier: float, rounds: int) -> float:
@@ -160,7 +160,7 @@ def test_the_budget_limits_every_observer(tmp_path: Path, observer: Observer) ->
         each: Release(noise_multiplier=2.0 if each is observer else 4.0, slack=0.0, rho=math.nan)
         for each in Observer
     }
-    entries = [Entry.of(seen, round_number=number, attempt=1, clients="ab") for number in (1, 2)]
+    entries = [LedgerEntry.of(seen, round_number=number, attempt=1, clients="ab") for number in (1, 2)]
     ledger = Ledger.open(tmp_path, make_terms(max_epsilon=of_rounds(2.0, 2) - 0.01))
     ledger.record(entries[0])
 

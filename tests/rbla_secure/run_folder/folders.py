@@ -3,7 +3,7 @@
 import json
 
 from rbla_secure.lora.adapter import Adapter
-from rbla_secure.run_folder.audit_log import Entry, EventKind
+from rbla_secure.run_folder.audit_log import EventKind, LogEntry
 from rbla_secure.run_folder.folder import RunFolder
 from tests.support.federations import make_adapter, make_plan, make_session
 from tests.support.records import make_record, make_seconds
@@ -21,7 +21,7 @@ def save_round(folder: RunFolder, number: int, *, upcoming: bool = False) -> Non
     record = make_record(round=number, adapter=adapter.digest().hex())
     attempt = folder.next_attempt(number)
     session = make_session(PLAN, run=folder.run_id, round_number=number, attempt=attempt)
-    folder.log.append(Entry.of_session(session, EventKind.SESSION_OPENED))
+    folder.log.append(LogEntry.of_session(session, EventKind.SESSION_OPENED))
     if upcoming:
         following = make_session(
             PLAN,
@@ -29,7 +29,7 @@ def save_round(folder: RunFolder, number: int, *, upcoming: bool = False) -> Non
             round_number=number + 1,
             attempt=folder.next_attempt(number + 1),
         )
-        folder.log.append(Entry.of_session(following, EventKind.SESSION_OPENED))
+        folder.log.append(LogEntry.of_session(following, EventKind.SESSION_OPENED))
     folder.save(PLAN, session, adapter, record, make_seconds(round=number))
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbla_secure.errors import RunFolderError
-from rbla_secure.run_folder.audit_log import AuditLog, Entry, Event, EventKind, read_events
+from rbla_secure.run_folder.audit_log import AuditLog, Event, EventKind, LogEntry, read_events
 from tests.support.federations import MEMBERS, make_plan, make_session
 from tests.support.properties import PROPERTY
 
@@ -28,15 +28,15 @@ def ticking() -> Callable[[], float]:
     return lambda: NOW + 1.5 * next(ticks)
 
 
-def refusal(reason: str = "no", client: str = "large-01") -> Entry:
-    return Entry.of_session(
+def refusal(reason: str = "no", client: str = "large-01") -> LogEntry:
+    return LogEntry.of_session(
         SESSION, EventKind.REFUSAL, client=client, by="client", error="RefusalError", reason=reason
     )
 
 
 def new_log(folder: Path) -> AuditLog:
     """A log of one event."""
-    first = Entry.of_run(EventKind.RUN_CREATED, run="ab", config="cd")
+    first = LogEntry.of_run(EventKind.RUN_CREATED, run="ab", config="cd")
     return AuditLog.create(folder / "events.jsonl", first, clock=ticking())
 
 
@@ -45,10 +45,12 @@ def path(tmp_path: Path) -> Path:
     """The file of a log of five events."""
     log = new_log(tmp_path)
     log.append(
-        Entry.of_session(SESSION, EventKind.SESSION_OPENED, cohort=list(MEMBERS), threshold=4, context="ef")
+        LogEntry.of_session(
+            SESSION, EventKind.SESSION_OPENED, cohort=list(MEMBERS), threshold=4, context="ef"
+        )
     )
-    log.append(refusal(), Entry.of_session(SESSION, EventKind.DROPPED, client="large-01", stage="upload"))
-    log.append(Entry.of_run(EventKind.RUN_FINISHED, rounds=3, adapter_file="01"))
+    log.append(refusal(), LogEntry.of_session(SESSION, EventKind.DROPPED, client="large-01", stage="upload"))
+    log.append(LogEntry.of_run(EventKind.RUN_FINISHED, rounds=3, adapter_file="01"))
     return tmp_path / "events.jsonl"
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from rbla_secure.errors import ConfigError, RblaSecureError, RunFolderError
-from rbla_secure.run_folder.audit_log import Entry
+from rbla_secure.run_folder.audit_log import LogEntry
 from rbla_secure.run_folder.folder import RunFolder
 from tests.rbla_secure.run_folder.folders import (
     PLAN,
@@ -27,7 +27,7 @@ from tests.support.records import make_record
 def die_before_the_event(folder: RunFolder, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round whose line and checkpoint are on the disk, and whose end the log was not told of any more."""
 
-    def crash(*_arguments: object, **_kept: object) -> Iterator[Entry]:
+    def crash(*_arguments: object, **_kept: object) -> Iterator[LogEntry]:
         raise CrashError
 
     with monkeypatch.context() as patch:

@@ -11,7 +11,7 @@ import pytest
 
 from rbla_secure.config import Config
 from rbla_secure.errors import RunFolderError
-from rbla_secure.run_folder.audit_log import Entry, EventKind, read_events
+from rbla_secure.run_folder.audit_log import EventKind, LogEntry, read_events
 from rbla_secure.run_folder.folder import RunFolder
 from tests.rbla_secure.run_folder.folders import (
     PLAN,
@@ -216,7 +216,7 @@ def test_a_crash_while_an_empty_folder_is_filled_does_not_block_it(
 
 def test_a_log_that_was_tampered_with_is_refused_and_lets_go_of_the_folder(folder: RunFolder) -> None:
     """A changed line of events.jsonl is named when the folder is opened; put right, the folder opens in the same process."""
-    folder.log.append(Entry.of_run(EventKind.STEP_CHECKED, reason="scaled"))
+    folder.log.append(LogEntry.of_run(EventKind.STEP_CHECKED, reason="scaled"))
     folder.close()
     path = folder.path / "events.jsonl"
     good = path.read_bytes()

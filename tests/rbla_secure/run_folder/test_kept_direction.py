@@ -15,7 +15,7 @@ from protocols.session import Session
 from rbla_secure.errors import RunFolderError
 from rbla_secure.planning.modes.homomorphic import charge_of
 from rbla_secure.run_folder import folder as folders
-from rbla_secure.run_folder.audit_log import Entry, EventKind, read_events
+from rbla_secure.run_folder.audit_log import EventKind, LogEntry, read_events
 from rbla_secure.run_folder.folder import RunFolder
 from tests.rbla_secure.run_folder.test_folder import PLAN, CrashError, adapter_after
 from tests.support.federations import make_config, make_plan, make_session
@@ -26,7 +26,7 @@ from tests.support.run_folders import snapshot
 def open_session(folder: RunFolder, number: int) -> Session:
     """The next attempt at a round, which the log is told of."""
     session = make_session(PLAN, run=folder.run_id, round_number=number, attempt=folder.next_attempt(number))
-    folder.log.append(Entry.of_session(session, EventKind.SESSION_OPENED))
+    folder.log.append(LogEntry.of_session(session, EventKind.SESSION_OPENED))
     return session
 
 
@@ -130,7 +130,7 @@ def test_a_crash_before_the_event_leaves_the_round_before(
 ) -> None:
     """The direction of a round that does not count is not used, and goes with what else is left of it."""
 
-    def crash(*_: object, **__: object) -> Iterator[Entry]:
+    def crash(*_: object, **__: object) -> Iterator[LogEntry]:
         raise CrashError
 
     with monkeypatch.context() as patch:
@@ -181,16 +181,16 @@ def test_an_event_that_no_run_writes_is_refused(
     session = make_session(PLAN, run=folder.run_id, round_number=number, attempt=9)
 
     with pytest.raises(RunFolderError, match=rule):
-        folder.log.append(Entry.of_session(session, EventKind.DIRECTION_KEPT, direction=digest))
+        folder.log.append(LogEntry.of_session(session, EventKind.DIRECTION_KEPT, direction=digest))
 
 
 def test_an_event_must_name_a_digest(folder: RunFolder) -> None:
     """Not any text."""
     session = make_session(PLAN, run=folder.run_id, round_number=4, attempt=folder.next_attempt(4))
-    folder.log.append(Entry.of_session(session, EventKind.SESSION_OPENED))
+    folder.log.append(LogEntry.of_session(session, EventKind.SESSION_OPENED))
 
     with pytest.raises(RunFolderError, match="direction must be a SHA-256"):
-        folder.log.append(Entry.of_session(session, EventKind.DIRECTION_KEPT, direction="short"))
+        folder.log.append(LogEntry.of_session(session, EventKind.DIRECTION_KEPT, direction="short"))
     assert len(hashlib.sha256().hexdigest()) == 64
 
 

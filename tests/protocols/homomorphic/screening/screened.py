@@ -12,8 +12,8 @@ from protocols.homomorphic.parties.server import HomomorphicServer
 from protocols.homomorphic.scheme.parameters import BFV_2X20
 from protocols.homomorphic.screening.screener import Screener
 from protocols.homomorphic.screening.screening import (
-    Release,
     Screening,
+    ScreeningRelease,
 )
 from protocols.homomorphic.secure_sum import Homomorphic
 from protocols.homomorphic.services.calls import Roles
@@ -29,7 +29,7 @@ from tests.contracts.sessions import MODEL, PLAN, names
 
 NOW = 1_800_000_000
 MEMBERS = names(4)
-RULE = Screening(max_norm=10.0, release=Release.VALUES)
+RULE = Screening(max_norm=10.0, release=ScreeningRelease.VALUES)
 Direction = Mapping[int, npt.NDArray[np.float64]] | None
 Values = npt.NDArray[np.int64]
 

@@ -27,8 +27,8 @@ from protocols.homomorphic.screening.messages import (
 )
 from protocols.homomorphic.screening.screening import (
     SLOTS,
-    Release,
     Screening,
+    ScreeningRelease,
 )
 from protocols.homomorphic.services.calls import Roles
 from protocols.homomorphic.services.messages import SCREENING
@@ -46,7 +46,7 @@ from tests.protocols.homomorphic.meeting import (
 )
 
 VICTIM, *OTHERS = MEMBERS = names(4)
-RULE = Screening(max_norm=1000.0, release=Release.VALUES)
+RULE = Screening(max_norm=1000.0, release=ScreeningRelease.VALUES)
 CHARGE = charge_for(services=VERIFIED, screening=RULE)
 SESSION = make_session(4, segment(0, 50, MEMBERS, 3))
 

@@ -25,7 +25,7 @@ from protocols.homomorphic.screening.screening import (
     CIPHERTEXT_MODULI,
     DEGREE,
     SLOTS,
-    Release,
+    ScreeningRelease,
     rows,
     unit_direction,
 )
@@ -178,7 +178,7 @@ def test_the_verdict_follows_the_rule(
     changes: dict[str, float], squared: float, projection: float | None, expected: str
 ) -> None:
     """Norm first, then direction where there is one; what no update can have is told as that alone, and never a value of it."""
-    screened = replace(RULE, release=Release.VERDICTS, **changes).judge(  # type: ignore[arg-type]
+    screened = replace(RULE, release=ScreeningRelease.VERDICTS, **changes).judge(  # type: ignore[arg-type]
         squared_norm=squared, projection=projection
     )
     told = replace(RULE, **changes).judge(squared_norm=squared, projection=projection)  # type: ignore[arg-type]
@@ -256,7 +256,7 @@ def test_the_aggregator_learns_norms_and_cosines() -> None:
     session = make_session(4, segment(0, 50, MEMBERS), segment(1, 20, MEMBERS[:2]))
     direction = {0: np.ones(50), 1: np.ones(20)}
     told = Parties.meet(RULE, session, direction)
-    silent = Parties.meet(replace(RULE, release=Release.VERDICTS), session, direction)
+    silent = Parties.meet(replace(RULE, release=ScreeningRelease.VERDICTS), session, direction)
 
     for parties in (told, silent):
         parties.take(map(make_values, range(4)))

@@ -13,7 +13,7 @@ from rbla_secure.config import load_config
 from rbla_secure.errors import PrivacyError, RunFolderError
 from rbla_secure.evaluation.privacy_audit import suite
 from rbla_secure.evaluation.privacy_audit.results import Report
-from rbla_secure.evaluation.privacy_audit.suite import FILE, Terms, audit, prepared
+from rbla_secure.evaluation.privacy_audit.suite import FILE, AuditTerms, audit, prepared
 from rbla_secure.privacy.auditing import LEAST_SCORES
 from tests.support import planted_privacy as planted
 
@@ -432,10 +432,10 @@ def test_it_is_not_blind_over_rounds(  # noqa: PLR0917  # the cases of a table
         assert share * row.claimed < shown <= row.claimed
 
 
-def terms(tmp_path: Path, **changes: object) -> Terms:
+def terms(tmp_path: Path, **changes: object) -> AuditTerms:
     path = written(tmp_path, CLIENTS, large=6, small=1)
     fields = {"trials": 120, "seconds": 600.0, "confidence": 0.99, **changes}
-    return Terms(config=load_config(path, as_sets(CLIENTS)), **fields)  # type: ignore[arg-type]
+    return AuditTerms(config=load_config(path, as_sets(CLIENTS)), **fields)  # type: ignore[arg-type]
 
 
 def test_an_audit_goes_on_where_it_stopped(

@@ -22,7 +22,7 @@ from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.figures import exact, rounded_up
 from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
-from rbla_secure.run_folder.budget_settings import FILE, Wanted
+from rbla_secure.run_folder.budget_settings import FILE, BudgetSettings
 from rbla_secure.run_folder.folder import RunFolder
 from tests.rbla_secure.privacy.test_lifetime_ledger import of_gaussians
 from tests.support.federations import RUN, drift, make_adapter, make_plan, make_session
@@ -48,8 +48,8 @@ def noisy(**changes: Any) -> Plan:
     return make_plan(**{**CENTRAL, **changes})
 
 
-def wanted(folder: Path, label: str = "ward", **limits: Any) -> Wanted:
-    return Wanted.of(folder, label, **limits)
+def wanted(folder: Path, label: str = "ward", **limits: Any) -> BudgetSettings:
+    return BudgetSettings.of(folder, label, **limits)
 
 
 def join(
@@ -449,16 +449,16 @@ def test_where_a_run_counts_is_not_to_be_changed(tmp_path: Path) -> None:
     asked = wanted(tmp_path / "budgets", max_epsilon=4.0)
     (tmp_path / FILE).write_text(asked.text())
 
-    assert Wanted.read(tmp_path, asked.digest()) == asked
+    assert BudgetSettings.read(tmp_path, asked.digest()) == asked
     with pytest.raises(RunFolderError, match="is not in the run's events: remove it"):
-        Wanted.read(tmp_path, "")
+        BudgetSettings.read(tmp_path, "")
     (tmp_path / FILE).write_text(asked.text().replace("4.0", "9.0"))
     with pytest.raises(RunFolderError, match="its clients would count nothing"):
-        Wanted.read(tmp_path, asked.digest())
+        BudgetSettings.read(tmp_path, asked.digest())
     (tmp_path / FILE).unlink()
     with pytest.raises(RunFolderError, match="is missing or not the one"):
-        Wanted.read(tmp_path, asked.digest())
-    assert Wanted.read(tmp_path, "") is None
+        BudgetSettings.read(tmp_path, asked.digest())
+    assert BudgetSettings.read(tmp_path, "") is None
 
 
 @pytest.mark.parametrize("again", [True, False])
