@@ -42,8 +42,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> Result:
     from rbla_secure import actions
     from rbla_secure.config import load_config
+    from rbla_secure.planning.checks import check_config
 
     config = load_config(options.config, options.set)
+    # What is wrong with the configuration is said before what is wrong beside it.
+    check_config(config)
     return actions.run(config, console(options), out=options.out, budgets=_budgets(options)).model_dump()
 
 

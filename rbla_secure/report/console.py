@@ -241,7 +241,9 @@ def band_rows(promises: Promises) -> list[tuple[str, str, str, str]]:
         if each.groups:
             quorum, margin = group_margins(promises, each.groups)
         else:
-            quorum = band_quorum(promises, each.holders)
+            # No list of survivors opens a band that has too few holders even in a whole cohort.
+            asked = each.opens or promises.whoever_is_there
+            quorum = band_quorum(promises, each.holders) if asked else promises.row_quorum
             margin = each.holders - quorum
         rows.append((str(each.band), str(each.holders), str(quorum), str(min(margin, spare))))
     return rows

@@ -133,3 +133,15 @@ def test_a_folder_in_use_is_refused(
     assert codes == [1, 1]
     assert lines[0] == f"rbla-secure: {folder} is in use by another process"
     assert "interrupted; 'rbla-secure resume' goes on" in lines[1]
+
+
+def test_a_configuration_is_refused_before_what_stands_beside_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whoever mends the configuration first is not told of a budget's label first."""
+    arguments = ["run", "--out", str(tmp_path / "run"), "--set", "min-holders=99", "--data-label", "x"]
+
+    assert main(arguments) == 1
+    assert "min-holders=99 must be <= 10" in capsys.readouterr().err
+    assert main([*arguments[:3], *arguments[5:]]) == 1
+    assert "--data-label and --lifetime-... need --budgets DIR" in capsys.readouterr().err

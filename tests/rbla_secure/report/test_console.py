@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from rbla_secure.config import Config
+from rbla_secure.planning.checks import check_config
 from rbla_secure.planning.disclosure import Learned
 from rbla_secure.planning.promises import Promises
 from rbla_secure.report.console import ConsoleReport, band_rows, kilobytes, milliseconds, round_line
@@ -293,3 +294,26 @@ def test_bands_are_listed_with_the_quorum_of_the_profile(
     rows = band_rows(Promises.build(make_config(tiers=tiers, secure_sum="masking", masking=masking)))
 
     assert rows == expected
+
+
+def test_a_band_that_never_opens_is_listed_with_the_quorum_that_it_misses() -> None:
+    """Also where clients ask for more survivors than the quorum: of a band without enough holders nobody asks for any."""
+    tiers = {
+        "phone": {"rank": 1, "clients": 3},
+        "laptop": {"rank": 2, "clients": 3},
+        "server": {"rank": 4, "clients": 3},
+        "tablet": {"rank": 3, "clients": 6},
+    }
+    config = make_config(
+        tiers=tiers,
+        secure_sum="masking",
+        masking={"profile": "one-answer"},
+        min_holders=1,
+        robustness={"f": 2},
+        quantization={"bits": 12},
+    )
+
+    rows = band_rows(check_config(config))
+
+    assert rows[-1] == ("rows 4-4", "3", "5", "-2")
+    assert [row[2] for row in rows[:-1]] != ["5"] * 3
