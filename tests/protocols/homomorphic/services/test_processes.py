@@ -231,7 +231,7 @@ def test_a_killed_aggregator_leaves_no_service_behind() -> None:
         "print(*[x.pid for x in c], flush=True)\n"
         "time.sleep(60)\n"
     )
-    root = str(Path(__file__).parents[3])
+    root = str(Path(__file__).parents[4])
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,

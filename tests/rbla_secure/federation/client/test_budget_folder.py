@@ -16,7 +16,7 @@ from rbla_secure.privacy.lifetime_ledger import LifetimeLedger
 from tests.rbla_secure.privacy.test_lifetime_ledger import entry, terms
 
 ME = "small-01"
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def count(folder: Path, *numbers: int, label: str = "ward", client: str = ME) -> int:

@@ -30,7 +30,7 @@ from tests.support.identities import client_sum
 
 ME = "small-01"
 OTHER_RUN = bytes(16)
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 # Noise of the server: the same multiplier in every round, whoever drops out.
 CENTRAL: dict[str, Any] = {
     "secure_sum": "masking",

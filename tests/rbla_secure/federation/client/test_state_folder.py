@@ -32,7 +32,7 @@ from tests.rbla_secure.federation.test_attempts import (
 from tests.support.federations import RUN, drift, make_adapter, make_plan
 from tests.support.identities import client_sum
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 # What a restart remembers.
