@@ -46,7 +46,7 @@ ExtraSecrets = Mapping[int, Sequence[Secret]]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SegmentInput:
-    """What a client adds to one segment. Private.
+    """The summand of one client for one segment. Private.
 
     Args:
         values: Shape (segment.length,), int64, magnitudes at most the session's input_bound unless `wraps`.
@@ -64,7 +64,7 @@ class SegmentInput:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SumResult:
-    """What the server learns.
+    """The result of one session, as the server learns it.
 
     Args:
         survivors: The members whose inputs are in the sums, increasing.

@@ -107,7 +107,7 @@ class Layout:
         return dict(zip(self._names, found))  # noqa: B905  # one for each
 
     def _read_of(self, found: list[Any], told: Mapping[str, object]) -> _Read:
-        """What reads the next field, whose codec depends on what is known so far."""
+        """Return the reader of the next field, whose codec depends on the values known so far."""
         given = self._given[self._names[len(found)]]
         known = {**told, **dict(zip(self._names, found, strict=False))}
         return given.make(*(known[source] for source in given.sources)).read
@@ -116,7 +116,7 @@ class Layout:
 def _reads(
     codecs: Mapping[str, Codec[Any] | Given[Any]],
 ) -> Iterator[tuple[struct.Struct | None, _Read | None]]:
-    """What is read at once: neighbouring fields of constant size, or one field of another kind."""
+    """Yield what is read in one step: neighbouring fields of constant size, or one field of another kind."""
     for constant, run in groupby(codecs.values(), lambda codec: bool(codec.form)):
         fields = list(run)
         if constant and len(fields) > 1:
@@ -173,7 +173,7 @@ class HeadedRecord(Record):
 
 
 class Message(HeadedRecord):
-    """What one party sends to another."""
+    """A message from one party to another."""
 
     __slots__ = ()
 
@@ -195,7 +195,7 @@ class SignedMessage(Message):
     __slots__ = ()
 
     def signed_part(self) -> bytes:
-        """What the signatures cover: the canonical bytes, without them."""
+        """Return the canonical bytes that the signatures cover: all but the signatures themselves."""
         writer = Writer(self.message_type)
         self.layout.write_signed(writer, self)
         return writer.done()

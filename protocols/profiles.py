@@ -21,7 +21,7 @@ class Adversary(Enum):
 
 
 class SurvivorCheck(Enum):
-    """What a client does about a server that may tell others another survivor list. It fixes the threshold t of n."""
+    """A client's protection against a server that sends different survivor lists. It fixes the threshold t of n."""
 
     TRUST_SERVER = "nothing: t > n/2"
     REVEAL_QUORUM = (

@@ -301,7 +301,7 @@ class Session(HeadedRecord):
 
     @cached_property
     def _segments_of(self) -> dict[ClientId, tuple[Segment, ...]]:
-        """Those that were asked for: it is asked of every client by every other."""
+        """The segments by client, for those asked so far: every client asks for every other."""
         return {}
 
     def to_bytes(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What a party of the homomorphic mode refuses, before it computes anything with it."""
+"""Checks by the parties of the homomorphic mode, made before they compute anything with a message."""
 
 from collections.abc import Set as AbstractSet
 
@@ -235,7 +235,7 @@ def reason_to_discard(
     """Why an opened sum counts for nothing; empty if it counts. The server applies it, and the verifier to the direction.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         segment: The segment.
         present: Positions of the contributors.
         summed: What was opened, with what fills up the last ciphertext.

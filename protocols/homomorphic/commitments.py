@@ -42,8 +42,8 @@ class Commitments:
     """One session's list at one service.
 
     Args:
-        terms: Of the session.
-        key_id: Of its round key.
+        terms: The terms of the session.
+        key_id: Digest of the session's round key, 32 bytes.
         identity: The service's.
     """
 

@@ -37,7 +37,7 @@ class RoundKey(SignedMessage):
     """The public key of one session.
 
     Args:
-        context: Of the session under its profile.
+        context: Digest of the session under its profile, 32 bytes.
         key: Residues of the public key, encoded.
         screening_key: Residues of the public key for copies that are screened; empty where nothing is.
         signature: The decryptor's.
@@ -78,9 +78,9 @@ class EncryptedSum(Message):
     """The sums that are to be decrypted.
 
     Args:
-        context: Of the session under its profile.
-        key_id: Of the round key.
-        inputs_digest: Of the fixed list of inputs.
+        context: Digest of the session under its profile, 32 bytes.
+        key_id: Digest of the round key, 32 bytes.
+        inputs_digest: Digest of the fixed list of inputs, 32 bytes.
         contributors: Positions of those whose inputs count, increasing.
         ciphertexts: By segment index: the sums of those segments that are to be opened.
     """
@@ -112,11 +112,11 @@ class SumSignature(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecryptedSums(SignedMessage):
-    """What the decryptor found.
+    """The sums that the decryptor has opened.
 
     Args:
-        context: Of the session under its profile.
-        sum_digest: Of the encrypted sum.
+        context: Digest of the session under its profile, 32 bytes.
+        sum_digest: Digest of the encrypted sum, 32 bytes.
         sums: By segment index: the sums of the contributors' integers, padding included, as 32-bit words.
         signature: The decryptor's.
     """

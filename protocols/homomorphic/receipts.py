@@ -46,9 +46,9 @@ def commitment_to(context: bytes, sender: int, index: int, ciphertexts: bytes) -
     """SHA-256 that binds one client to the ciphertexts of one segment, in one session.
 
     Args:
-        context: Of the session under its profile, 32 bytes.
+        context: Digest of the session under its profile, 32 bytes.
         sender: Position of the client.
-        index: Of the segment.
+        index: Index of the segment.
         ciphertexts: Encoded.
     """
     return _commitment(context, sender, b"segment" + index.to_bytes(2, "little"), ciphertexts)
@@ -72,9 +72,9 @@ class InputReceipt(SignedMessage):
     All that a client contributes is bound to one model: a receipt cannot name two.
 
     Args:
-        context: Of the session under its profile.
+        context: Digest of the session under its profile, 32 bytes.
         sender: Position of the client.
-        key_id: Of the round key it encrypted under.
+        key_id: Digest of the round key that it encrypted under, 32 bytes.
         binding: To what its input is bound, 32 bytes; NO_BINDING where it has none.
         digests: By segment index: :func:`commitment_to` its ciphertexts.
         copy_digest: :func:`commitment_to_copy`, of what is to be screened; NO_COPY where nothing is.
@@ -111,8 +111,8 @@ class FixedInputs(SignedMessage):
     """The one list of those who may contribute, and by digest with what; as its services sign it and clients get it.
 
     Args:
-        context: Of the session under its profile.
-        key_id: Of the round key.
+        context: Digest of the session under its profile, 32 bytes.
+        key_id: Digest of the round key, 32 bytes.
         receipts: By position: the digest of that client's receipt.
         decryptor: The decryptor's signature.
         verifier: The verifier's; empty where there is none.

@@ -69,7 +69,7 @@ class EncryptionTerms:
         """Refuse services and members that cannot be believed now: time has passed since the session was opened.
 
         Args:
-            positions: Of the members that count.
+            positions: Positions of the members that count.
 
         Raises:
             EnrolmentError: A service is not enrolled as one, or a member is, or with another rank than the session gives it.
@@ -88,7 +88,7 @@ class EncryptionTerms:
 
     @cached_property
     def context(self) -> bytes:
-        """What every key, receipt and signature is bound to: session, roster and revocations, profile, services, screening.
+        """The digest that binds keys and signatures to session, roster, revocations, profile, services and screening.
 
         So parties that know different revocation lists complete nothing together: an aggregator that hands out an older
         one gets no key that a client with the newer one would take, and no input under it.

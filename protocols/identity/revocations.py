@@ -37,7 +37,7 @@ class RevocationList:
 
     Args:
         number: Grows with every list.
-        serials: Of the revoked certificates.
+        serials: Serial numbers of the revoked certificates.
         issued_at: First second of its validity.
         next_update: Last second of its validity; a newer list is due by then.
         der: The list itself.
@@ -68,7 +68,7 @@ def issue_revocations(
     Args:
         authority_key: Signs it.
         authority: The authority's certificate, which it must not outlive.
-        serials: Of the revoked certificates.
+        serials: Serial numbers of the revoked certificates.
         number: Larger than that of every list before it.
         now: First second of its validity.
         valid_for: Seconds from then on.

@@ -36,7 +36,7 @@ _PURPOSE: Final = re.compile(rb"[a-z0-9][a-z0-9 ._-]{0,63}")
 
 
 def signed_bytes(purpose: bytes, message: bytes) -> bytes:
-    """What is really signed for a message.
+    """Return the bytes that a signature for one purpose covers.
 
     Args:
         purpose: 1..64 of: lower-case letters, digits, space, dot, underscore, hyphen.

@@ -1,4 +1,4 @@
-"""What certificates and revocation lists have in common: names, dates, serial numbers, and the check of their form."""
+"""Names, dates, serial numbers and the check of form, shared by certificates and revocation lists."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What a client refuses: every message is checked here before any secret of the step is touched."""
+"""Checks by the client: every message is checked here before any secret of the step is used."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence

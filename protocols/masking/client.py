@@ -46,7 +46,7 @@ Message = TypeVar("Message")
 
 
 class Step(NamedTuple, Generic[State, Message]):
-    """What a step returns."""
+    """The new state and the message that a step returns."""
 
     state: State
     message: Message
@@ -72,9 +72,9 @@ class Shared:
     """After share_keys: who the neighbours are, the secrets shared with them, this client's own seeds and bundle.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         me: This client's position.
-        nonces: Of everyone who advertised.
+        nonces: The nonces of everyone who advertised, by position.
         partners: By segment of this client: the public mask keys of those it masks with.
         sealing_secrets: By share-graph neighbour.
         mask_keys: Private, by segment.

@@ -93,7 +93,7 @@ class Commitments:
         return b"".join(self.shares(shares, holder=holder))
 
     def digest(self, commitments: bytes, *, owner: int, holder: int) -> bytes:
-        """What a holder compares: a digest of all commitments to its shares of one owner's secrets."""
+        """Return the digest a holder compares: over all commitments to its shares of one owner's secrets."""
         return hashlib.sha256(self._bundle + struct.pack(">2H", owner, holder) + commitments).digest()
 
 

@@ -54,7 +54,7 @@ def neighbours(members: Sequence[int], degree: int, seed: bytes) -> dict[int, fr
 
     Args:
         members: Positions, increasing; any subset of the session's.
-        degree: Of every member: len(members) - 1 for the complete graph, or even, from 2 below it.
+        degree: Neighbours of every member: len(members) - 1 for the complete graph, or even, from 2 below it.
         seed: From :func:`graph_seed`; public.
 
     Raises:

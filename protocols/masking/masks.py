@@ -83,7 +83,7 @@ class SegmentMasks:
         ]
 
     def _bound(self, label: str) -> bytes:
-        """What all keys of one kind are bound to; made once, since thousands of keys differ in their last parts alone."""
+        """Return the context that all keys of one kind share. Made once: thousands of keys differ only in the parts after it."""
         return purpose(label, self.context, self.binding) + _part(self.segment)
 
 

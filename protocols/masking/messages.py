@@ -78,14 +78,14 @@ class KeyAdvertisement(SignedMessage):
     profile works without identities.
 
     Args:
-        context: Of the session.
+        context: Digest of the session's terms, 32 bytes.
         sender: Its position.
         sealing_key: For the session.
         nonce: Fresh.
         mask_keys: By segment of the sender.
         commitments: By segment of the sender: to its self-mask seed, then to its extra secrets in their order. (What a
             mask key must be is known by its public key.)
-        signature: Of the sender's identity.
+        signature: Signature by the sender's identity.
     """
 
     message_type = MessageType.KEY_ADVERTISEMENT
@@ -107,7 +107,7 @@ class KeyDirectory(Message):
     """The nonces of everyone who advertised, and the advertisements of those whom one client deals with.
 
     Args:
-        context: Of the session.
+        context: Digest of the session's terms, 32 bytes.
         nonces: By position: everyone who advertised.
         advertisements: By increasing sender: the recipient's neighbours and itself.
     """
@@ -127,9 +127,9 @@ class SegmentShares(Record):
     """One holder's shares of the secrets of one client and segment. Secret.
 
     Args:
-        mask_key: Of the private mask key.
-        self_mask: Of the self-mask seed.
-        extra: Of the segment's extra secrets, in their order.
+        mask_key: Share of the private mask key.
+        self_mask: Share of the self-mask seed.
+        extra: Shares of the segment's extra secrets, in their order.
     """
 
     mask_key: Share
@@ -162,7 +162,7 @@ class SealedShares(Message):
     """A client's share bundles, sealed to each recipient; the server cannot open them.
 
     Args:
-        context: Of the session.
+        context: Digest of the session's terms, 32 bytes.
         sender: Its position.
         sealed: By share-graph neighbour.
         commitments: By keeper of its shares, itself where it is one: to all shares it keeps, one behind the other. Each
@@ -183,7 +183,7 @@ class ShareDelivery(Message):
     """The list of those who mask, and the bundles sealed to one recipient, by sender.
 
     Args:
-        context: Of the session.
+        context: Digest of the session's terms, 32 bytes.
         recipient: For whom the bundles are.
         participants: Everyone whose shares have arrived, in increasing order.
         sealed: By sender: those of the recipient's share-graph neighbours who take part.
@@ -208,13 +208,13 @@ class MaskedInput(Message):
     It is empty where the profile works without identities.
 
     Args:
-        context: Of the session.
+        context: Digest of the session's terms, 32 bytes.
         sender: Its position.
-        ring_bits: Of an element.
+        ring_bits: Bits of one element.
         segments: By segment of the sender.
         disputed: The neighbours whose bundles the sender cannot use: they do not open, or do not fit the commitments.
             It will reveal no share of theirs.
-        view_signature: Of who took part.
+        view_signature: Signature of the view: who took part.
     """
 
     message_type = MessageType.MASKED_INPUT
@@ -233,7 +233,7 @@ class SurvivorList(Message):
     """Whose inputs are in the sum, who masked with the others but did not upload, and what the survivors saw.
 
     Args:
-        context: Of the session.
+        context: Digest of the session's terms, 32 bytes.
         survivors: In increasing order.
         dropped: In increasing order.
         view_signatures: By survivor: its signature of who took part; empty where the profile works without identities.
@@ -276,7 +276,7 @@ class RevealedShares(Message):
     """A client's answer to a survivor list: never both kinds of share of one peer and segment.
 
     Args:
-        context: Of the session.
+        context: Digest of the session's terms, 32 bytes.
         sender: Its position.
         mask_key_shares: By (dropped peer, segment), for the segments that this client lets open.
         self_mask_shares: By (surviving peer, segment), for the same segments.

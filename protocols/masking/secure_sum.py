@@ -36,7 +36,7 @@ class MaskingClient(SumClient):
     """One client of one session. After an error its state is unchanged; secrets go with the state that held them.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         me: A member.
         identity: Signs for it; None where the profile works without identities.
         random_bytes: Where keys, seeds and shares come from.
@@ -146,7 +146,7 @@ class MaskingServer(SumServer):
     """The server of one session.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         noise_follows: As of :class:`Masking`.
     """
 

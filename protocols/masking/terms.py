@@ -76,7 +76,7 @@ class MaskingTerms:
 
     @cached_property
     def context(self) -> bytes:
-        """What every key, seal, signature and message is bound to: the session, the profile, roster and revocations.
+        """The digest that binds every key, seal, signature and message to session, profile, roster and revocations.
 
         Parties that know different rosters or revocation lists end in a refusal at the first message: nobody's input is
         summed beside that of a client whom it knows to be revoked.
@@ -100,7 +100,7 @@ class MaskingTerms:
 
     @cached_property
     def commitments(self) -> Commitments:
-        """What makes this session's commitments to secrets and shares."""
+        """The maker of this session's commitments to secrets and shares."""
         return Commitments(self.context)
 
     @cached_property

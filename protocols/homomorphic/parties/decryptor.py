@@ -144,7 +144,7 @@ class Decryptor:
         return signature
 
     def evaluation_keys(self) -> EvaluationKeys:
-        """What is needed to compute on copies of the session at hand.
+        """Return the keys for computing on copies of the current session.
 
         Raises:
             KeyUseError: No session is open, or it screens nothing.

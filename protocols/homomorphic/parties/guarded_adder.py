@@ -22,7 +22,7 @@ _Found = TypeVar("_Found")
 
 
 def with_one_more_worker(work: Callable[[], _Found]) -> _Found:
-    """What some work gives, at the second try if need be; each finds a live worker for itself.
+    """Return the result of `work`, tried twice if need be; each try finds a live worker for itself.
 
     Raises:
         ServiceError: Two workers failed at it.
@@ -41,7 +41,7 @@ class GuardedAdder:
     """The sums of one session.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         worker: Adds; several sessions may share one.
         part: Which of the session's sums it is: a class's, or 0.
         known: What is in the sums from the beginning: sums themselves, of no one client.

@@ -34,7 +34,7 @@ COMMIT, UPLOAD = STAGES = ("commit_input", "upload_input")
 
 @unique
 class _State(Enum):
-    """What the server waits for."""
+    """The step that the server waits for."""
 
     COMMITS = COMMIT
     UPLOADS = UPLOAD

@@ -79,7 +79,7 @@ class Verifier:
 
     @property
     def reference(self) -> Reference:
-        """What the next session's updates are held against: nothing, as long as nobody has shown what became of the last sum."""
+        """The reference for the next session's updates; empty until the outcome of the last signed sum is shown."""
         return self._reference if self._signed is None else NOTHING_YET
 
     def recall(self, reference: Reference) -> None:

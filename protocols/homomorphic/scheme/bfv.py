@@ -81,7 +81,7 @@ class PublicKey:
     """A round's public key, ready to encrypt. Held by clients.
 
     Args:
-        profile: Of the session.
+        profile: The session's encryption profile.
         residues: As :func:`protocols.homomorphic.scheme.polynomials.decode` checked them, shape (1, 2, primes, degree).
 
     Raises:
@@ -128,7 +128,7 @@ def public_key(profile: EncryptionProfile, data: bytes) -> PublicKey:
 
 @final
 class _Shape:
-    """What the library derives from a profile, none of it secret."""
+    """Values that the library derives from a profile; none of them is secret."""
 
     def __init__(self, profile: EncryptionProfile) -> None:
         context = _new_context(profile)

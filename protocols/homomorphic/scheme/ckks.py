@@ -174,7 +174,7 @@ def _blinding() -> list[float]:
 
 @final
 class _Shape:
-    """What the library derives from the parameters, none of it secret."""
+    """Values that the library derives from the parameters; none of them is secret."""
 
     def __init__(self) -> None:
         context = _new_context()

@@ -82,7 +82,7 @@ class EncryptionProfile:
         return -(-length // self.values_per_ciphertext)
 
     def offset(self, members: int) -> int:
-        """What is added to every value so that no field becomes negative: the largest value of so many members."""
+        """Return the offset added to every value so that no field becomes negative: the largest value for `members`."""
         return int(3 * 2 ** (self.field_bits - 3) // members)
 
     def sigmas(self, members: int) -> float:

@@ -30,7 +30,7 @@ _VALUE_SIZE: Final = 8
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationKeys(Message):
-    """What the aggregator needs to compute on copies; of no use for decrypting or encrypting."""
+    """The keys with which the aggregator computes on copies; useless for encrypting or decrypting."""
 
     message_type = MessageType.EVALUATION_KEYS
 
@@ -39,7 +39,7 @@ class EvaluationKeys(Message):
     signature: Annotated[bytes, Rest((0, SIGNATURE_SIZE))] = b""
 
     def signed_part(self) -> bytes:
-        """What the signature covers: the digest of the keys in their place."""
+        """Return the part that the signature covers: the message with the keys replaced by their digest."""
         writer = Writer(MessageType.EVALUATION_KEYS).fixed(self.context, DIGEST_SIZE)
         return writer.fixed(hashlib.sha256(self.keys).digest(), DIGEST_SIZE).done()
 
@@ -107,9 +107,9 @@ class ScreeningNumbers(SignedMessage):
     """One update's encrypted squared norm and its inner product with the direction, if there is one.
 
     Args:
-        context: Of the session.
+        context: Digest of the session under its profile, 32 bytes.
         sender: Position of the client, 0 while nobody has said whose they are.
-        copy_digest: Of the copy that they were computed from, which its receipt names.
+        copy_digest: Digest of the copy that they were computed from, 32 bytes; the sender's receipt names it.
         reference: The digest of the opened sums whose mean is the direction; NO_REFERENCE where a verifier had none.
         squared_norm: One ciphertext of the lowest level, encoded.
         projection: The same; empty where there is no direction.
@@ -130,7 +130,7 @@ class ScreeningNumbers(SignedMessage):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreeningResult(Message):
-    """What the decryptor lets out of one update.
+    """The decryptor's verdict on one update, with the values that it releases.
 
     Args:
         reason: Why it is rejected; empty if it passes.

@@ -31,7 +31,7 @@ class NumberOpening:
     slot alone, once per client. Caveat: whoever is in those sums has a say in the direction (`screening.py`).
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         secret: The key of its copies.
         identity: The decryptor's.
         commitments: The list of inputs.
@@ -55,7 +55,7 @@ class NumberOpening:
         self._passed: dict[int, bool] = {}
 
     def evaluation_keys(self) -> EvaluationKeys:
-        """What is needed to compute on copies, signed."""
+        """Return the signed keys for computing on copies."""
         keys = EvaluationKeys(context=self._terms.context, keys=self._secret.evaluation_keys())
         return replace(keys, signature=self._identity.sign(EVALUATION_PURPOSE, keys.signed_part()))
 

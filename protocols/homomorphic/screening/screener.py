@@ -45,9 +45,9 @@ class GuardedScreener:
     """Screening of one session at the aggregator.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         worker: Computes.
-        keys: Of the session.
+        keys: The session's evaluation keys.
         reference: By segment index: the public direction, if there is one.
     """
 

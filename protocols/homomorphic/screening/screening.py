@@ -57,7 +57,7 @@ FORM_SIZE: Final = _FORM.size
 
 @unique
 class ScreeningRelease(Enum):
-    """What the decryptor tells of a screened update."""
+    """The information that the decryptor releases about a screened update."""
 
     VERDICTS = "verdicts"
     VALUES = "values"
@@ -115,7 +115,7 @@ class Screening:
         their place learns one of three verdicts, and no value.
 
         Args:
-            squared_norm: Of the update, in squared units of the input bound.
+            squared_norm: Squared L2 norm of the update, in squared units of the input bound.
             projection: Its inner product with the unit direction; None where there is none.
         """
         # By Cauchy and Schwarz; both to the accuracy of what is let out, which is far coarser than CKKS's.
@@ -140,7 +140,7 @@ class Screening:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screened:
-    """What the aggregator learns of one update.
+    """The information that the aggregator gets about one update.
 
     Args:
         reason: Why it is rejected; empty if it passes.

@@ -1,4 +1,4 @@
-"""What the aggregator asks of its services in one session, and what it makes sure of in their answers.
+"""The aggregator's calls to its services in one session, and the checks of their answers.
 
 Whatever is wrong with an answer, the session cannot go on by itself: every fault becomes a ServiceError that names the service.
 """
@@ -113,7 +113,7 @@ class Calls:
         return _ask("verifier", self._verifier, request.to_bytes(), ScreeningNumbers.from_bytes)
 
     def open_numbers(self, numbers: ScreeningNumbers) -> ScreeningResult:
-        """What the decryptor lets out of them."""
+        """Have the decryptor open a copy's numbers, and return what it releases of them."""
         return self._ask_decryptor(numbers.to_bytes(), ScreeningResult.from_bytes)
 
     def decrypt(self, encrypted: EncryptedSum) -> DecryptedSums:

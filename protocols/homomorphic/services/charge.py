@@ -1,4 +1,4 @@
-"""What a decryptor or verifier was set up to serve by its own operator; it refuses everything else."""
+"""The charge of a decryptor or verifier, set by its own operator; the service refuses everything else."""
 
 from dataclasses import dataclass
 from typing import final
@@ -19,10 +19,10 @@ class Charge:
     Args:
         profile: Encryption parameters.
         services: Its own name and the other's.
-        config_digests: Of the plan that all parties follow, in each form that a round may give it.
+        config_digests: Digests of the plan that all parties follow, one for each form that a round may give it.
         least_quorum: No segment is opened over fewer holders.
         screening: The rule by which single updates are screened, if they are.
-        class_quorum: Of the members of one rank none or so many must be in a sum, in every session: see `Session`.
+        class_quorum: Least members of one rank in a sum that has any of that rank, in every session: see `Session`.
         most_members: Sessions of more are refused before they are read.
         most_segments: The same of segments.
     """

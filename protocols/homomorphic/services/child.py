@@ -79,7 +79,7 @@ class _Line:
     """Requests in and answers out, one after the other, as far as either goes without waiting.
 
     Args:
-        socket: Of the line.
+        socket: The line's socket.
         answer: To a request.
     """
 
@@ -92,7 +92,7 @@ class _Line:
 
     @property
     def events(self) -> int:
-        """What it waits for; nothing is read as long as there is an answer to be fetched."""
+        """The event to wait for; nothing is read while an answer is still to be sent."""
         return selectors.EVENT_WRITE if self._leaving else selectors.EVENT_READ
 
     def go_on(self) -> None:

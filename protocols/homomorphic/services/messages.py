@@ -1,12 +1,12 @@
-"""What services are told, beside the protocol's own messages.
+"""The messages to services, beside the protocol's own.
 
-By their own operator, on a line that the aggregator does not have:
+From their own operator, on a line that the aggregator does not have:
 
 setup     -> whom to believe, what to serve, what time it is; later on newer lists
 reference -> empty: a verifier's Reference is its answer, to be kept; else the kept one, to a verifier or decryptor that has
              been started again and has served no session yet
 
-By the aggregator:
+From the aggregator:
 
 hello     -> a service's public key, made by itself: its private half never leaves it
 session   -> decryptor: a round key; verifier (with that key) and worker: nothing
@@ -117,7 +117,7 @@ class _SetupFields(Message):
     certificates: Annotated[tuple[bytes, ...], Listed(Blob(), count=4)]
 
     def charge(self) -> Charge:
-        """What is to be served. Raises SessionError where there is no such profile."""
+        """Return the charge to serve. Raises SessionError where there is no such profile."""
         return Charge(
             profile=parameters.by_name(self.profile),
             services=Services(decryptor=self.decryptor, verifier=self.verifier),
@@ -133,7 +133,7 @@ class _SetupFields(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a service is to serve, and whom it is to believe."""
+    """The charge that a service has to serve, and the parties that it has to believe."""
 
     charge: Charge
     trust: TrustStore
@@ -223,7 +223,7 @@ class SessionRequest(HeadedRecord):
     Args:
         session: Its terms.
         key: Its round key, for a verifier.
-        profile: Of its ciphertexts, for a worker, which is not set up otherwise.
+        profile: Name of the encryption profile, for a worker, which is not set up otherwise.
         part: Which of the session's sums, for a worker.
     """
 

@@ -36,11 +36,11 @@ class Metered(Channel):
     seconds: float = 0.0
 
     def ready(self) -> int:
-        """As the service behind it."""
+        """Start the service behind it if need be, and return the number of its incarnation."""
         return self.inner.ready()
 
     def exchange(self, request: bytes) -> bytes:
-        """As the service behind it."""
+        """Exchange one request with the service behind it; count the bytes and the seconds."""
         began = perf_counter()
         answer = self.inner.exchange(request)
         self.seconds += perf_counter() - began
@@ -49,7 +49,7 @@ class Metered(Channel):
         return answer
 
     def close(self) -> None:
-        """As the service behind it."""
+        """Close the service behind it."""
         self.inner.close()
 
 
@@ -73,11 +73,11 @@ class HomomorphicServices:
             self.workers[name] = Metered(ProcessChannel(name, name, restarts=True))
 
     def public_keys(self) -> Mapping[ClientId, bytes]:
-        """What the authority is to enrol. Raises ServiceError."""
+        """Return the public keys that the authority has to enrol, by service. Raises ServiceError."""
         return {name: channel.call(HELLO) for name, channel in self.keyed.items()}
 
     def configure(self, trust: TrustStore) -> None:
-        """As the operators: tell the services whom to believe from now on, and that it is `trust.moment`.
+        """Set, for the operators, whom the services believe from now on, and `trust.moment` as the time.
 
         All of them are told before a refusal is raised: lists that take the first one back concern the second one most.
 
@@ -137,7 +137,7 @@ class HomomorphicServices:
             return NOTHING_YET.to_bytes()
 
     def recall(self, direction: bytes) -> None:
-        """As the operators: what :meth:`direction_to_keep` gave after the last round, to services that have just been set up.
+        """Give services that have just been set up, for the operators, the last result of :meth:`direction_to_keep`.
 
         Raises:
             ServiceError: A service is gone.

@@ -54,7 +54,7 @@ class FrameError(OSError):
 
 @unique
 class Ending(IntEnum):
-    """What a child's exit code says, beyond those that Python gives."""
+    """Exit codes of a child, beyond those of Python."""
 
     FRAME = 65
     MEMORY = 66
@@ -237,7 +237,7 @@ class ProcessChannel(Channel):
                 return self._said_by(code)
 
     def _said_by(self, code: int) -> str:
-        """What an exit code says."""
+        """Return the meaning of an exit code in words."""
         match code:
             case Ending.FRAME:
                 return f"it was sent a request beyond the {MOST_REQUEST} bytes that it takes, and ended"

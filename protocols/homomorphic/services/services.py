@@ -94,7 +94,7 @@ class Channel(ABC):
 
 
 def payload_of(answer: bytes) -> bytes:
-    """What a service answers.
+    """Return the payload of a service's answer.
 
     Raises:
         ProtocolError: It refuses: the error it named.

@@ -25,7 +25,7 @@ class MaskedSums:
     """The sums of all uploads, and what is known of the masks in them.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         survivors: Whose uploads are in the sums, and who masked with them but did not upload.
         mask_keys: The public mask keys of all of these, by position and segment.
         dealings: What they committed to.
@@ -51,7 +51,7 @@ class MaskedSums:
         return self._positions(segment.members).intersection(self.survivors.dropped)
 
     def holding(self, segment: Segment) -> frozenset[int]:
-        """Those present whose upload is more than padding."""
+        """Return those present whose upload is more than padding."""
         return self._positions(segment.holders).intersection(self.survivors.survivors)
 
     def given_out(self, segment: Segment) -> range:
@@ -72,7 +72,7 @@ class MaskedSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Secrets:
-    """What was recovered of one segment.
+    """The secrets recovered for one segment.
 
     Args:
         seeds: By survivor.

@@ -1,4 +1,4 @@
-"""What all stages of the server have in common."""
+"""The base class of all stages of the server."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
@@ -17,7 +17,7 @@ class _FromClient(Protocol):
 
 
 class Stage(ABC):
-    """What the server does in one stage."""
+    """The work of the server in one stage."""
 
     name: ClassVar[str]
 
@@ -28,7 +28,7 @@ class Stage(ABC):
 
     @property
     def dealings(self) -> Dealings | None:
-        """What is known of who dealt what; None before anything was dealt."""
+        """The records of who dealt what; None before anything was dealt."""
         return None
 
     @property

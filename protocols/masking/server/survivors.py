@@ -25,7 +25,7 @@ class AgreeSurvivors(Stage):
 
     @property
     def dealings(self) -> Dealings:
-        """As the input stage left them."""
+        """The dealings of the input stage, unchanged."""
         return self._reveal.dealings
 
     @property

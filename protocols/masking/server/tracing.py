@@ -1,4 +1,4 @@
-"""What the server knows of who dealt what, and whom it names when shares do not fit. The argument: ../commitments.py."""
+"""Records of who dealt which shares, and of who is at fault when shares do not fit. Argument: ../commitments.py."""
 
 from collections.abc import Collection, Mapping
 from typing import final
@@ -16,7 +16,7 @@ class Dealings:
     """The commitments of one session, the disputes about them, and the faults that follow from both.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         advertisements: By position: commitments to secrets, and public mask keys.
         dealt: By dealer and holder: the commitments to all shares of the one that the other keeps.
     """
@@ -37,7 +37,7 @@ class Dealings:
         self._misdealt: dict[int, str] = {}
 
     def digests(self, dealers: Collection[int], holder: int) -> dict[int, bytes]:
-        """What a holder is to compare, by dealer."""
+        """Return, by dealer, the digest that a holder has to compare."""
         digest = self._terms.commitments.digest
         return {
             dealer: digest(self._dealt[dealer][holder], owner=dealer, holder=holder) for dealer in dealers
