@@ -83,7 +83,7 @@ class SegmentMasks:
         ]
 
     def _bound(self, label: str) -> bytes:
-        """Return the context that all keys of one kind share. Made once: thousands of keys differ only in the parts after it."""
+        """Return the context that all keys of one kind share. Thousands of keys need it, so callers make it once."""
         return purpose(label, self.context, self.binding) + _part(self.segment)
 
 

@@ -13,14 +13,14 @@ from protocols.homomorphic.terms import EncryptionTerms
 
 
 def class_of(terms: EncryptionTerms, position: int) -> int:
-    """The number of the class that a member counts in, which is its rank; 0 where all count together."""
+    """Return the class of a member, which is its rank; 0 where all count together."""
     return terms.session.ranks[position - 1] if terms.session.class_quorum else 0
 
 
 def included_classes(
     terms: EncryptionTerms, added: frozenset[int], present: frozenset[int]
 ) -> frozenset[int]:
-    """The classes that make up a sum over those present, each with all of its inputs that were added.
+    """Return the classes that make up a sum over those present; every class must be whole.
 
     Raises:
         RosterError: They are not whole classes of those that were added.

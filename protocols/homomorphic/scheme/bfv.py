@@ -29,7 +29,7 @@ _ALONE: Final = {
 
 @cache
 def library() -> Any:
-    """TenSEAL, imported when it is first needed: other secure sums do without it.
+    """Return TenSEAL, imported on first use, since other secure sums work without it.
 
     Raises:
         ServiceError: It is not installed.
@@ -44,7 +44,7 @@ def library() -> Any:
 
 @final
 class RoundSecret:
-    """The secret half of one round's key. Held by the decryptor alone, in memory alone."""
+    """The secret half of one round's key. Only the decryptor holds it, and only in memory."""
 
     def __init__(self, profile: EncryptionProfile, context: Any) -> None:
         self._profile = profile
@@ -67,7 +67,7 @@ class RoundSecret:
         return pair[None]
 
     def decrypt(self, ciphertexts: Polynomials) -> Slots:
-        """The slots of a sum of ciphertexts, checked residues all: shape (ciphertexts, degree)."""
+        """Return the slots of a sum of ciphertexts whose residues were checked: shape (ciphertexts, degree)."""
         profile, level = self._profile, _shape(self._profile).ciphertext
         slots = np.empty((len(ciphertexts), profile.degree), dtype=np.int64)
         for place, pair in enumerate(ciphertexts):
@@ -117,7 +117,7 @@ class PublicKey:
 
 @lru_cache(maxsize=2)
 def public_key(profile: EncryptionProfile, data: bytes) -> PublicKey:
-    """A round's public key from the bytes that everybody is sent; clients of one process share it.
+    """Return a round's public key from the bytes sent to everybody; clients of one process share it.
 
     Raises:
         CiphertextError: The bytes are no public key of the profile.

@@ -1,4 +1,4 @@
-"""CKKS by TenSEAL, for screening alone: a copy of an update in, two encrypted numbers out.
+"""CKKS by TenSEAL, for screening only: computes two encrypted numbers from the copy of an update.
 
     ScreeningSecret (decryptor) -> ScreeningKey (clients)     encrypt the copy
                                 -> Evaluator (aggregator)     squared norm, inner product; one ciphertext each
@@ -43,7 +43,7 @@ _NOTHING: Final = {
 
 @final
 class ScreeningSecret:
-    """The secret half of one session's screening key. Held by the decryptor alone, in memory alone."""
+    """The secret half of one session's screening key. Only the decryptor holds it, and only in memory."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -53,7 +53,7 @@ class ScreeningSecret:
 
     @classmethod
     def generate(cls) -> Self:
-        """A fresh key, with what is needed to evaluate under it: about 0.2 s."""
+        """Make a fresh key with its evaluation keys: about 0.2 s."""
         context = _new_context()
         context.generate_galois_keys()
         return cls(context)
@@ -108,10 +108,10 @@ class ScreeningKey:
 
 @final
 class Evaluator:
-    """Computes on copies without a key to open them. Run by the aggregator, in a worker.
+    """An evaluator of copies that has no key to open them. Run by the aggregator, in a worker.
 
     Args:
-        evaluation_keys: From the decryptor, signed.
+        evaluation_keys: The signed keys from the decryptor.
 
     Raises:
         CiphertextError: The library refuses them, or they are more than evaluation keys.
@@ -123,7 +123,7 @@ class Evaluator:
             raise CiphertextError("these are no evaluation keys")
 
     def squared_norm(self, copy: Polynomials) -> Polynomials:
-        """The encrypted sum of the squares of all slots: shape (1, 2, 1, DEGREE)."""
+        """Return the encrypted sum of the squares of all slots: shape (1, 2, 1, DEGREE)."""
         return self._summed([vector.square() for vector in self._vectors(copy)])
 
     def projection(self, copy: Polynomials, direction: RealVector) -> Polynomials:
@@ -148,7 +148,7 @@ class Evaluator:
         ]
 
     def _summed(self, vectors: list[Any]) -> Polynomials:
-        """Row by row, then over all slots, so that every slot holds the sum; all but the first are blinded."""
+        """Sum row by row, then over all slots, so that every slot holds the sum; all slots but the first are blinded."""
         total = vectors[0]
         for vector in vectors[1:]:
             total.add_(vector)
@@ -195,7 +195,7 @@ def _shape() -> _Shape:
 
 @lru_cache(maxsize=2)
 def screening_key(data: bytes) -> ScreeningKey:
-    """A session's public screening key from the bytes that everybody is sent.
+    """Return a session's public screening key from the bytes sent to everybody.
 
     Raises:
         CiphertextError: The bytes are none.

@@ -31,7 +31,7 @@ _CONTINUES: Final = 0x80
 
 
 class Level(NamedTuple):
-    """Where in the chain of moduli a pair of polynomials lives, and in which form.
+    """The level of a pair of polynomials in the chain of moduli, and its form.
 
     Args:
         parameters: SEAL's hash of the encryption parameters at this level, four words.

@@ -106,16 +106,16 @@ NOTHING_YET: Final = Reference(means={})
 def reference_of(
     terms: EncryptionTerms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
 ) -> Reference:
-    """The reference that follows from what became of a signed sum.
+    """Return the reference that follows from the outcome of a signed sum.
 
     Where the server discards a sum, as no honest inputs add up to it, there is no direction at all: one client could otherwise
     point it along a single coordinate with a value beyond its bound, or spoil one band to leave another one alone in it.
 
     Args:
         terms: The terms of the session that is over.
-        present: Its contributors.
+        present: Positions of its contributors.
         sum_digest: Digest of the encrypted sum that was signed here, 32 bytes.
-        opened: What the decryptor has answered.
+        opened: The decryptor's answer.
 
     Raises:
         ContextError: The answer is about another sum, or of another length.
@@ -147,8 +147,8 @@ class VerifiedScreening:
 
     Args:
         terms: The terms of the session.
-        identity: The verifier's.
-        reference: What updates are held against.
+        identity: The identity of the verifier.
+        reference: The mean update that updates are compared with.
     """
 
     def __init__(self, terms: EncryptionTerms, identity: Identity, reference: Reference) -> None:
@@ -172,7 +172,7 @@ class VerifiedScreening:
         self._evaluator = Evaluator(keys.keys)
 
     def numbers(self, message: ScreeningCopy, receipt: InputReceipt) -> ScreeningNumbers:
-        """The signed numbers of the copy that a receipt on the fixed list names.
+        """Return the signed numbers of the copy that a receipt on the fixed list names.
 
         Raises:
             StageError: There are no evaluation keys yet.

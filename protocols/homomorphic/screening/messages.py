@@ -88,7 +88,7 @@ class _Thousandths(Codec[int | None]):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScreeningCopy(Message):
-    """A client's copy, and the direction it is held against: rows of unit length altogether, or none.
+    """A client's copy and the direction to compare it with: rows of unit length altogether, or none.
 
     A verifier is told whose copy it is, and takes no direction with it.
     """
@@ -112,8 +112,8 @@ class ScreeningNumbers(SignedMessage):
         copy_digest: Digest of the copy that they were computed from, 32 bytes; the sender's receipt names it.
         reference: The digest of the opened sums whose mean is the direction; NO_REFERENCE where a verifier had none.
         squared_norm: One ciphertext of the lowest level, encoded.
-        projection: The same; empty where there is no direction.
-        signature: The verifier's; empty where there is none.
+        projection: One ciphertext of the lowest level, encoded; empty where there is no direction.
+        signature: The verifier's signature; empty where there is none.
     """
 
     message_type = MessageType.SCREENING_NUMBERS
@@ -134,8 +134,8 @@ class ScreeningResult(Message):
 
     Args:
         reason: Why it is rejected; empty if it passes.
-        norm: In thousandths of an input bound; None where verdicts alone are let out.
-        cosine: In thousandths; None there, and without a direction.
+        norm: L2 norm in thousandths of an input bound; None where only verdicts are released.
+        cosine: Cosine to the direction in thousandths; None where only verdicts are released, or without a direction.
     """
 
     message_type = MessageType.SCREENING_RESULT
@@ -146,7 +146,7 @@ class ScreeningResult(Message):
 
     @classmethod
     def of(cls, screened: Screened) -> Self:
-        """The message of a verdict."""
+        """Return the message of a verdict."""
         norm, cosine = screened.norm, screened.cosine
         return cls(
             reason=screened.reason,

@@ -1,4 +1,4 @@
-"""The decryptor's part of screening: two numbers per client on the fixed list, opened once, and what the rule lets out of them."""
+"""The decryptor's part of screening: opens two numbers per listed client once, and applies the rule to them."""
 
 from dataclasses import replace
 from typing import final
@@ -32,8 +32,8 @@ class NumberOpening:
 
     Args:
         terms: The terms of the session.
-        secret: The key of its copies.
-        identity: The decryptor's.
+        secret: The secret key of the session's copies.
+        identity: The identity of the decryptor.
         commitments: The list of inputs.
         last_opened: Digest of the last sums that were opened; NO_REFERENCE where there are none.
     """
@@ -92,7 +92,7 @@ class NumberOpening:
         """Refuse contributors that were not screened, or did not pass.
 
         Raises:
-            ScreeningError: There is one.
+            ScreeningError: There is such a contributor.
         """
         # Whoever holds no segment has nothing to screen.
         session = self._terms.session
