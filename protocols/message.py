@@ -43,7 +43,7 @@ class Layout:
     neighbouring fields of constant size, which are read at once.
 
     Args:
-        kind: The class; its bases state no fields.
+        kind: The class; its base classes declare no fields.
 
     Raises:
         TypeError: A field has no codec or one for another type, or a signed field stands behind one that is not.
@@ -95,8 +95,8 @@ class Layout:
         """Take all fields.
 
         Args:
-            reader: Where they begin.
-            told: By name: what the fields do not say and a codec depends on.
+            reader: The reader, at the first field.
+            told: By name: values that a codec depends on and that no field holds.
         """
         found: list[Any] = []
         for form, read in self._reads:
@@ -137,7 +137,7 @@ def _codec_of(where: str, hint: Any) -> Codec[Any] | Given[Any]:
 
 
 class Record:
-    """A frozen dataclass whose annotated fields are its wire format. Without a head: a part of messages."""
+    """A frozen dataclass whose annotated fields are its wire format. It has no head: it is a part of messages."""
 
     __slots__ = ()
     layout: ClassVar[Layout]
@@ -148,7 +148,7 @@ class Record:
 
 
 class HeadedRecord(Record):
-    """A record with a head and an end; :class:`Message` is the one for bytes that are no secret."""
+    """A record with a head and an end; :class:`Message` is the one for bytes that are not secret."""
 
     __slots__ = ()
     message_type: ClassVar[MessageType]
@@ -160,11 +160,11 @@ class HeadedRecord(Record):
 
     @classmethod
     def _decode(cls, data: bytes, told: Mapping[str, object] = NOTHING) -> Self:
-        """The record of some bytes.
+        """Read a record from bytes.
 
         Args:
-            data: The bytes, to the last one.
-            told: By name: what a codec depends on and no field says.
+            data: The bytes of the whole record.
+            told: By name: values that a codec depends on and that no field holds.
         """
         reader = Reader(data, cls.message_type)
         found = cls.layout.read(reader, told)
@@ -190,7 +190,7 @@ class Message(HeadedRecord):
 
 
 class SignedMessage(Message):
-    """A message that ends in signatures of what stands before them."""
+    """A message whose last fields are signatures of the fields before them."""
 
     __slots__ = ()
 
@@ -207,7 +207,7 @@ R = TypeVar("R", bound=Record)
 @final
 @dataclass(frozen=True, slots=True)
 class Inline(Codec[R]):
-    """A record in its place: its fields, and nothing around them."""
+    """A record inside another record: its fields, with nothing around them."""
 
     kind: type[R]
 

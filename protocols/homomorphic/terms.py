@@ -1,4 +1,4 @@
-"""A session under an encryption profile: what all roles of the homomorphic mode derive from it alike."""
+"""A session under an encryption profile: the values that all roles of the homomorphic mode derive from it."""
 
 import hashlib
 from collections.abc import Collection, Iterable
@@ -18,7 +18,7 @@ from protocols.session import ClientId, Segment, Session
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Who serves a federation, by the names under which the authority has enrolled them.
+    """The services of a federation, by the names under which the authority has enrolled them.
 
     Args:
         decryptor: Makes round keys and decrypts sums.
@@ -37,7 +37,7 @@ class Services:
 @final
 @dataclass(frozen=True, kw_only=True)
 class EncryptionTerms:
-    """A session, its profile, whom its parties believe, and by which rule updates are screened, if any.
+    """A session, its profile, whom its parties believe, and the rule for screening updates, if any.
 
     Raises:
         SessionError, CapacityError: The sums would not fit the profile, or a segment has extra secrets.
@@ -66,7 +66,7 @@ class EncryptionTerms:
         self.check_parties(range(1, len(self.session.members) + 1))
 
     def check_parties(self, positions: Iterable[int]) -> None:
-        """Refuse services and members that cannot be believed now: time has passed since the session was opened.
+        """Refuse services and members that cannot be believed now; time has passed since the session was opened.
 
         Args:
             positions: Positions of the members that count.
@@ -116,11 +116,11 @@ class EncryptionTerms:
         return positions.intersection(map(self.session.position, segment.members))
 
     def holding(self, segment: Segment, positions: frozenset[int]) -> int:
-        """How many holders of a segment are among some positions."""
+        """Return the number of holders of a segment among some positions."""
         return len(positions.intersection(map(self.session.position, segment.holders)))
 
     def thin_classes(self, present: Collection[int]) -> tuple[frozenset[int], ...]:
-        """The positions of every class of which some members are among those present, but fewer than its quorum."""
+        """Return the positions of every class with some members present, but fewer than its quorum."""
         classes = (frozenset(map(self.session.position, members)) for members in self.session.classes)
         return tuple(
             found for found in classes if 0 < len(found.intersection(present)) < self.session.class_quorum

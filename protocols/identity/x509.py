@@ -31,7 +31,7 @@ PARSE_ERRORS: Final = (
 
 
 def private_key(key: SigningKey) -> Ed25519PrivateKey:
-    """The key as the library's builders want it."""
+    """Return the key in the form that the library's builders take."""
     return Ed25519PrivateKey.from_private_bytes(key.secret)
 
 
@@ -71,7 +71,7 @@ def authority_identifier(authority: bytes) -> x509.AuthorityKeyIdentifier:
 
 
 def check_signature(public: bytes, signature: bytes, message: bytes) -> None:
-    """Refuse what another key signed. Raises CertificateError."""
+    """Refuse a signature by another key. Raises CertificateError."""
     try:
         verify(public, signature, message)
     except SignatureError:

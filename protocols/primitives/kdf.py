@@ -1,4 +1,4 @@
-"""HKDF-SHA256 (RFC 5869) with labels: every derived key says what it is for and to which session it belongs."""
+"""HKDF-SHA256 (RFC 5869) with labels: every derived key is bound to a purpose and to a session."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _HASH_SIZE: Final = 32
 
 
 def derive_key(secret: Secret, *, label: str, context: tuple[bytes, ...], size: int) -> Secret:
-    """A key for one purpose.
+    """Derive a key for one purpose.
 
     Args:
         secret: Input key material of full entropy.
@@ -25,7 +25,7 @@ def derive_key(secret: Secret, *, label: str, context: tuple[bytes, ...], size: 
 
 
 def purpose(label: str, *context: bytes) -> bytes:
-    """The unambiguous bytes of a label and the parts of a context.
+    """Return the unambiguous bytes of a label and the parts of a context.
 
     They can be made once for many keys whose last parts alone differ: ``purpose(a, b, c) == purpose(a, b) + part(c)``.
     """
@@ -33,17 +33,17 @@ def purpose(label: str, *context: bytes) -> bytes:
 
 
 def part(value: bytes) -> bytes:
-    """One part of a context, preceded by its length."""
+    """Return one part of a context, preceded by its length."""
     return len(value).to_bytes(2, "big") + value
 
 
 def hkdf(secret: Secret, *, info: bytes, size: int) -> Secret:
-    """HKDF-SHA256 without salt, as RFC 5869 has it; `info` comes from :func:`purpose`."""
+    """Return HKDF-SHA256 without salt, as in RFC 5869; `info` comes from :func:`purpose`."""
     return Secret(HKDF(algorithm=_SHA256, length=size, salt=None, info=info).derive(secret))
 
 
 def hkdf_expand(key: Secret, *, info: bytes, size: int) -> Secret:
-    """HKDF-Expand alone, half the time: for a key that is uniform as it is; `info` comes from :func:`purpose`.
+    """Return HKDF-Expand alone, in half the time, for a key that is already uniform; `info` from :func:`purpose`.
 
     RFC 5869, section 3.3, lets extraction be left out where the input is a pseudo-random key already, such as bytes of
     the system's generator. A Diffie-Hellman secret is none: it goes through :func:`hkdf`.

@@ -148,7 +148,7 @@ class Evaluator:
         ]
 
     def _summed(self, vectors: list[Any]) -> Polynomials:
-        """Sum row by row, then over all slots, so that every slot holds the sum; all slots but the first are blinded."""
+        """Sum row by row, then over all slots, so that every slot holds the sum; all but the first are blinded."""
         total = vectors[0]
         for vector in vectors[1:]:
             total.add_(vector)

@@ -30,14 +30,14 @@ def to_slots(values: IntegerVector, profile: EncryptionProfile, *, members: int)
 
 
 def _carried(fields: IntegerVector, profile: EncryptionProfile) -> Slots:
-    """Return slots of fields that do not fit int64, computed in Python's integers."""
+    """Return the slots of fields that do not fit, computed in Python's integers: they would exceed int64."""
     weights = [1 << (profile.field_bits * place) for place in range(profile.fields)]
     slots = sum(fields[:, place].astype(object) * weight for place, weight in enumerate(weights))
     return np.asarray(slots % profile.plain_modulus).astype(np.int64)
 
 
 def from_slots(slots: Slots, profile: EncryptionProfile, *, members: int, contributors: int) -> IntegerVector:
-    """Return the sum of `members` clients' values, with padding: shape (ciphertexts * values_per_ciphertext,)."""
+    """Return the sum of the contributors' values, with padding: shape (ciphertexts * values_per_ciphertext,)."""
     fields = np.empty((len(slots), profile.fields, profile.degree), dtype=np.int64)
     mask = (1 << profile.field_bits) - 1
     for place in range(profile.fields):

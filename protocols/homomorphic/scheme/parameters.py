@@ -100,7 +100,7 @@ class EncryptionProfile:
 
     @property
     def most_members(self) -> int:
-        """The most clients that may be added with at least LEAST_SIGMAS below a wrong decryption."""
+        """The most clients that may be added with LEAST_SIGMAS between the noise and a wrong decryption."""
         return int((self.sigmas(1) / LEAST_SIGMAS) ** 2)
 
     def check_session(self, session: Session) -> None:

@@ -27,7 +27,7 @@ _WORD: Final = 64
 
 
 def size_of(count: int, *, moduli: Sequence[int], degree: int) -> int:
-    """Return the bytes of `pairs` pairs of polynomials."""
+    """Return the size in bytes of `count` pairs of polynomials."""
     return count * PAIR * degree * sum(modulus.bit_length() for modulus in moduli) // 8
 
 

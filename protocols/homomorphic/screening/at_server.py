@@ -1,4 +1,4 @@
-"""Screening at the aggregator: every client's copy once, before anything is added."""
+"""Screening at the aggregator: every client's copy once, by the verifier's numbers or its own, before any addition."""
 
 from typing import final
 

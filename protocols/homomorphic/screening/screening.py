@@ -145,7 +145,7 @@ class Screened:
     Args:
         reason: Why it is rejected; empty if it passes.
         norm: L2 norm in input bounds, to three decimals; None where only verdicts are released.
-        cosine: Cosine to the direction, to three decimals; None where only verdicts are released, or without a direction.
+        cosine: Cosine to the direction, to three decimals; None where ``norm`` is, and without a direction.
     """
 
     reason: str

@@ -38,15 +38,15 @@ class Stage(ABC):
 
     @abstractmethod
     def request(self, position: int) -> bytes:
-        """The stage's request to one of them."""
+        """Return the stage's request to one of the expected positions."""
 
     @abstractmethod
     def receive(self, position: int, reply: bytes) -> None:
-        """Check one reply and fold it in."""
+        """Check one reply and take it."""
 
     @abstractmethod
     def close(self) -> "Stage | None":
-        """The next stage; None after the last."""
+        """Return the next stage; None after the last."""
 
     def _check_sender(self, position: int, message: _FromClient) -> ClientId:
         name = self.session.client_at(position)

@@ -13,7 +13,7 @@ from protocols.masking.terms import MaskingTerms
 
 @final
 class AgreeSurvivors(Stage):
-    """Collects everyone's signature of the survivor list."""
+    """The stage that collects everyone's signature of the survivor list."""
 
     name: ClassVar[str] = "agree_survivors"
 
@@ -48,7 +48,7 @@ class AgreeSurvivors(Stage):
         self._signatures[position] = message.signature
 
     def close(self) -> Stage:
-        """Show everyone's signatures to those who gave one."""
+        """Send everyone's signatures to those who gave one."""
         self._check_enough()
         signatures = {position: self._signatures[position] for position in sorted(self.answered)}
         shown = SurvivorSignatures(context=self.terms.context, signatures=signatures)
