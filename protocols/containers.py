@@ -173,7 +173,7 @@ class Encodable(Protocol):
     """A class with a canonical encoding of its own."""
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         ...
 
     @classmethod

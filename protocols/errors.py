@@ -1,4 +1,4 @@
-"""Everything `protocols` raises on purpose.
+"""All errors that `protocols` raises on purpose.
 
     ProtocolError
     ├── SessionError            the terms of a session contradict each other

@@ -116,7 +116,7 @@ class Layout:
 def _reads(
     codecs: Mapping[str, Codec[Any] | Given[Any]],
 ) -> Iterator[tuple[struct.Struct | None, _Read | None]]:
-    """Yield what is read in one step: neighbouring fields of constant size, or one field of another kind."""
+    """Yield one step of reading at a time: neighbouring fields of constant size, or one field of another kind."""
     for constant, run in groupby(codecs.values(), lambda codec: bool(codec.form)):
         fields = list(run)
         if constant and len(fields) > 1:
@@ -126,7 +126,7 @@ def _reads(
 
 
 def _codec_of(where: str, hint: Any) -> Codec[Any] | Given[Any]:
-    """The one codec of an annotation."""
+    """Return the one codec of an annotation."""
     codecs = [each for each in get_args(hint)[1:] if isinstance(each, Codec | Given)]
     if get_origin(hint) is not Annotated or len(codecs) != 1:
         raise TypeError(f"{where}: must be annotated with one codec")
@@ -178,7 +178,7 @@ class Message(HeadedRecord):
     __slots__ = ()
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes. Raises WireError where a field has another size than the format's."""
+        """Return the canonical bytes. Raises WireError where a field has another size than the format's."""
         writer = Writer(self.message_type)
         self.layout.write(writer, self)
         return b"".join(writer.parts)

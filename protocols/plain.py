@@ -58,7 +58,7 @@ class PlainInput:
     ring_bits: int = 32
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         inputs = {index: (self.bindings[index], vector) for index, vector in self.segments.items()}
         fields = _PlainFields(
             context=self.context, sender=self.sender, ring_bits=self.ring_bits, inputs=inputs
@@ -156,7 +156,7 @@ class PlainServer(SumServer):
         self._expected = dict(bindings)
 
     def requests(self) -> Mapping[ClientId, bytes]:
-        """An empty request to every member."""
+        """Return an empty request to every member."""
         self._check_open()
         return dict.fromkeys(self._session.members, b"")
 
@@ -278,7 +278,7 @@ class Plain(SecureSum):
         return PlainClient(session, me)
 
     def server(self, session: Session) -> PlainServer:
-        """The server side."""
+        """Open the server side."""
         return PlainServer(
             session,
             keep_inputs=self._keep_inputs,

@@ -62,7 +62,7 @@ def packed_size(length: int, *, bits: int) -> int:
 
 
 def pack(vector: RingVector, *, bits: int) -> bytes:
-    """Pack the low bits of every element, little-endian, without gaps; the last half byte of an odd 20-bit vector is zero."""
+    """Pack the low bits of every element, little-endian, without gaps. Odd 20-bit vectors end in a zero half byte."""
     if bits == 32:  # noqa: PLR2004  # the four rings of RING_BITS
         return vector.astype("<u4", copy=False).tobytes()
     if bits == 16:  # noqa: PLR2004

@@ -22,11 +22,11 @@ class Transcript:
         self.received[client, stage] += len(message)
 
     def bytes_up(self) -> dict[ClientId, int]:
-        """Bytes that each client sent."""
+        """Return the bytes that each client sent."""
         return _by_client(self.received)
 
     def bytes_down(self) -> dict[ClientId, int]:
-        """Bytes that each client was sent."""
+        """Return the bytes that each client was sent."""
         return _by_client(self.sent)
 
 

@@ -92,11 +92,11 @@ class InputReceipt(SignedMessage):
     signature: Signature = b""
 
     def names(self, index: int, ciphertexts: bytes) -> bool:
-        """Whether its sender is committed to these ciphertexts in this segment."""
+        """Return whether its sender is committed to these ciphertexts in this segment."""
         return self.digests.get(index) == commitment_to(self.context, self.sender, index, ciphertexts)
 
     def names_copy(self, copy: bytes) -> bool:
-        """Whether its sender is committed to this copy."""
+        """Return whether its sender is committed to this copy."""
         return self.copy_digest == commitment_to_copy(self.context, self.sender, copy)
 
     @property

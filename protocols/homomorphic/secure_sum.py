@@ -76,7 +76,7 @@ class Homomorphic(SecureSum):
         return UPLOAD
 
     def terms(self, session: Session) -> EncryptionTerms:
-        """The session under this profile; raises what :class:`EncryptionTerms` raises."""
+        """Return the session under this profile; raises as :class:`EncryptionTerms`."""
         return EncryptionTerms(
             session=session,
             profile=self.profile,
@@ -95,7 +95,7 @@ class Homomorphic(SecureSum):
         return HomomorphicClient(self.terms(session), me, self._identity)
 
     def server(self, session: Session) -> HomomorphicServer:
-        """The server side."""
+        """Open the server side."""
         if self._roles is None:
             raise ServiceError("a server of the homomorphic mode needs a decryptor and a worker")
         if bool(self.services.verifier) != (self._roles.verifier is not None):

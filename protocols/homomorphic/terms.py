@@ -30,7 +30,7 @@ class Services:
 
     @property
     def names(self) -> tuple[ClientId, ...]:
-        """All of them."""
+        """The names of all services."""
         return (self.decryptor, self.verifier) if self.verifier else (self.decryptor,)
 
 
@@ -99,20 +99,20 @@ class EncryptionTerms:
         return hashlib.sha256(text + rule + names.encode()).digest()
 
     def ciphertext_size(self, segment: Segment) -> int:
-        """Bytes of a segment's ciphertexts."""
+        """Return the bytes of a segment's ciphertexts."""
         profile = self.profile
         count = profile.ciphertexts(segment.length)
         return size_of(count, moduli=profile.ciphertext_moduli, degree=profile.degree)
 
     def copy_size(self, name: ClientId) -> int:
-        """Bytes of a client's copy for screening; 0 where nothing is screened."""
+        """Return the bytes of a client's copy for screening; 0 where nothing is screened."""
         if self.screening is None:
             return 0
         count = screening.ciphertexts(self.session.segments_of(name), self.screening)
         return size_of(count, moduli=screening.CIPHERTEXT_MODULI, degree=screening.DEGREE)
 
     def present(self, segment: Segment, positions: frozenset[int]) -> frozenset[int]:
-        """The members of a segment among some positions."""
+        """Return the members of a segment among some positions."""
         return positions.intersection(map(self.session.position, segment.members))
 
     def holding(self, segment: Segment, positions: frozenset[int]) -> int:

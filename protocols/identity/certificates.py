@@ -341,7 +341,7 @@ def _begin(
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:
-    """Everybody signs messages; the authority also signs certificates and lists."""
+    """Return the key usage: everybody signs messages; the authority also signs certificates and lists."""
     return x509.KeyUsage(
         digital_signature=True,
         key_cert_sign=authority,
@@ -356,6 +356,6 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
 
 
 def _der_integer(value: int) -> bytes:
-    """A DER INTEGER of fewer than 128 bytes."""
+    """Return a DER INTEGER of fewer than 128 bytes."""
     body = value.to_bytes(value.bit_length() // 8 + 1, "big")
     return bytes((2, len(body))) + body

@@ -36,7 +36,7 @@ def private_key(key: SigningKey) -> Ed25519PrivateKey:
 
 
 def name_of(text: str) -> x509.Name:
-    """A distinguished name that is one common name."""
+    """Return a distinguished name that is one common name."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
@@ -49,7 +49,7 @@ def read_name(name: x509.Name) -> str:
 
 
 def date_of(seconds: int) -> datetime:
-    """A date of X.509, to the second."""
+    """Return a date of X.509, to the second."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -61,12 +61,12 @@ def read_date(date: datetime | None) -> int:
 
 
 def key_identifier(public: bytes) -> bytes:
-    """The leftmost 160 bits of SHA-256 of the key (RFC 7093, method 1)."""
+    """Return the leftmost 160 bits of SHA-256 of the key (RFC 7093, method 1)."""
     return hashlib.sha256(public).digest()[:20]
 
 
 def authority_identifier(authority: bytes) -> x509.AuthorityKeyIdentifier:
-    """The extension that names the key of the issuer."""
+    """Return the extension that names the key of the issuer."""
     return x509.AuthorityKeyIdentifier(key_identifier(authority), None, None)
 
 

@@ -57,7 +57,7 @@ class _Share(Codec[Secret]):
 
 @cache
 def _packed(bits: int) -> ByPosition[RingVector]:
-    """Vectors by segment index, `bits` an element."""
+    """Return the codec of vectors by segment index, with `bits` per element."""
     return ByPosition(Vector(bits))
 
 
@@ -147,7 +147,7 @@ class ShareBundle(HeadedRecord):
     segments: Annotated[Mapping[int, SegmentShares], ByPosition(Inline(SegmentShares))]
 
     def to_bytes(self) -> Secret:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         return Secret(self._encode())
 
     @classmethod

@@ -159,7 +159,7 @@ class MaskingServer(SumServer):
         self._contributors: tuple[ClientId, ...] | None = None
 
     def requests(self) -> Mapping[ClientId, bytes]:
-        """The current stage's request to each client that is still in."""
+        """Return the current stage's request to each client that is still in."""
         stage = self._current()
         return {
             self._session.client_at(position): stage.request(position) for position in sorted(stage.expected)
@@ -267,7 +267,7 @@ class Masking(SecureSum):
         return (AdvertiseKeys.name, ShareKeys.name, MaskInput.name, *agree, RevealShares.name)
 
     def terms(self, session: Session) -> MaskingTerms:
-        """The session under this profile; raises what :class:`MaskingTerms` raises."""
+        """Return the session under this profile; raises as :class:`MaskingTerms`."""
         return MaskingTerms(session=session, profile=self.profile, trust=self._trust)
 
     def client(

@@ -163,7 +163,7 @@ class GuardedSums:
         self._by_class: dict[int, GuardedAdder] = {}
 
     def add(self, position: int, ciphertexts: Mapping[int, bytes]) -> None:
-        """Add one client's ciphertexts; raises what :meth:`GuardedAdder.add` raises."""
+        """Add one client's ciphertexts; raises as :meth:`GuardedAdder.add`."""
         self._adder(class_of(self._terms, position)).add(ciphertexts)
 
     def take_back(self, position: int, ciphertexts: Mapping[int, bytes]) -> None:

@@ -134,7 +134,7 @@ class Verifier:
         )
 
     def fix_inputs(self, message: CommittedInputs) -> bytes:
-        """Sign the one list of inputs; raises what :meth:`Commitments.fix` raises, and StageError without a session."""
+        """Sign the one list of inputs; raises as :meth:`Commitments.fix`, and StageError without a session."""
         following = self._following()
         signature = following.commitments.fix(message)
         self._fixed_round = following.terms.session.round

@@ -59,7 +59,7 @@ class RoundSecret:
         return cls(profile, _new_context(profile))
 
     def public_key(self) -> Polynomials:
-        """The public half: shape (1, 2, primes, degree)."""
+        """Return the public half: shape (1, 2, primes, degree)."""
         profile, level = self._profile, _shape(self._profile).key
         context = self._context.serialize(**{**_ALONE, "save_public_key": True})
         stream = seal_form.public_key_of(context)
@@ -98,7 +98,7 @@ class PublicKey:
             raise CiphertextError(f"the encryption library refuses the public key: {error}") from None
 
     def encrypt(self, slots: Slots) -> Polynomials:
-        """Fresh ciphertexts, one per row of slots: shape (rows, 2, primes, degree)."""
+        """Return fresh ciphertexts, one per row of slots: shape (rows, 2, primes, degree)."""
         profile, level = self._profile, _shape(self._profile).ciphertext
         primes = len(profile.ciphertext_moduli)
         residues = np.empty((len(slots), polynomials.PAIR, primes, profile.degree), dtype=np.uint64)
@@ -108,7 +108,7 @@ class PublicKey:
         return residues
 
     def _encrypted(self, row: Slots) -> Any:
-        """One ciphertext, as the library's own object.
+        """Return one ciphertext, as the library's own object.
 
         What `bfv_vector` does but for its detour by a tensor object, which takes as long as a seventh of the encryption.
         """

@@ -59,19 +59,19 @@ class ScreeningSecret:
         return cls(context)
 
     def public_key(self) -> Polynomials:
-        """The public half: shape (1, 2, 3, DEGREE)."""
+        """Return the public half: shape (1, 2, 3, DEGREE)."""
         stream = seal_form.public_key_of(self._context.serialize(**{**_NOTHING, "save_public_key": True}))
         return seal_form.read_pair(stream, _shape().key, primes=len(MODULI), degree=DEGREE)[None]
 
     def evaluation_keys(self) -> bytes:
-        """The library's own bytes, about 18 MB; they can neither encrypt nor decrypt."""
+        """Return the library's own bytes, about 18 MB; they can neither encrypt nor decrypt."""
         data: bytes = self._context.serialize(
             **{**_NOTHING, "save_galois_keys": True, "save_relin_keys": True}
         )
         return data
 
     def open(self, number: Polynomials) -> float:
-        """The number in the first slot of one ciphertext of the lowest level, shape (1, 2, 1, DEGREE)."""
+        """Return the number in the first slot of one ciphertext of the lowest level, shape (1, 2, 1, DEGREE)."""
         stream = seal_form.pair_stream(number[0], _shape().scalar)
         data = seal_form.vector([stream], length=1, scale=SCALE)
         value = float(library().ckks_vector_from(self._context, data).decrypt()[0])
@@ -96,7 +96,7 @@ class ScreeningKey:
         self._context = _load(seal_form.with_public_key(_shape().context, key))
 
     def encrypt(self, rows: RealVector) -> Polynomials:
-        """Fresh ciphertexts, one per row of SLOTS numbers: shape (rows, 2, 2, DEGREE)."""
+        """Return fresh ciphertexts, one per row of SLOTS numbers: shape (rows, 2, 2, DEGREE)."""
         primes = len(CIPHERTEXT_MODULI)
         residues = np.empty((len(rows), polynomials.PAIR, primes, DEGREE), dtype=np.uint64)
         for place, row in enumerate(rows):
@@ -127,7 +127,7 @@ class Evaluator:
         return self._summed([vector.square() for vector in self._vectors(copy)])
 
     def projection(self, copy: Polynomials, direction: RealVector) -> Polynomials:
-        """The encrypted inner product with public rows of the same shape, of length 1 altogether: shape (1, 2, 1, DEGREE).
+        """Return the encrypted inner product with public rows of equal shape and length 1 altogether: (1, 2, 1, DEGREE).
 
         Rows of length `LEAST_ROW` or less are left out: the product lacks at most that part of an update's norm for each.
         """
@@ -164,7 +164,7 @@ class Evaluator:
 
 
 def _blinding() -> list[float]:
-    """Random numbers for every slot but the first."""
+    """Return random numbers for every slot but the first."""
     words = np.frombuffer(secrets.token_bytes(4 * SLOTS), dtype="<i4").astype(np.float64)
     words *= _BLINDING / 2**31
     words[0] = 0.0

@@ -162,7 +162,7 @@ PROFILES = (BFV_2X20, BFV_3X12, BFV_2X29)
 
 
 def by_name(name: str) -> EncryptionProfile:
-    """The profile of that name.
+    """Return the profile of that name.
 
     Raises:
         SessionError: There is none.

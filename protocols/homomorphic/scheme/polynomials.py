@@ -32,7 +32,7 @@ def size_of(count: int, *, moduli: Sequence[int], degree: int) -> int:
 
 
 def encode(polynomials: Polynomials, moduli: Sequence[int]) -> bytes:
-    """The canonical bytes: all residues of the first prime, then all of the next; little-endian, without gaps."""
+    """Return the canonical bytes: all residues of the first prime, then of the next; little-endian, without gaps."""
     return b"".join(
         _pack(polynomials[:, :, place, :].reshape(-1), modulus.bit_length())
         for place, modulus in enumerate(moduli)

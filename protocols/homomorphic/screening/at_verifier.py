@@ -77,7 +77,7 @@ class Reference(HeadedRecord):
     means: Annotated[Mapping[int, RealVector], ByPosition(_Means())]
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         return self._encode()
 
     @classmethod

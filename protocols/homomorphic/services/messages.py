@@ -237,7 +237,7 @@ class SessionRequest(HeadedRecord):
     part: U16 = 0
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         return self._encode()
 
     @classmethod

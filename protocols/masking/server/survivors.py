@@ -34,7 +34,7 @@ class AgreeSurvivors(Stage):
         return frozenset(self._list.survivors)
 
     def request(self, position: int) -> bytes:  # noqa: ARG002
-        """The survivor list."""
+        """Return the survivor list."""
         return self._list.to_bytes()
 
     def receive(self, position: int, reply: bytes) -> None:
