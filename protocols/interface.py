@@ -140,7 +140,7 @@ class SumServer(ABC):
 
     @property
     def disputes(self) -> Mapping[ClientId, tuple[ClientId, ...]]:
-        """By client: the others whose messages it says it could not use. One of each pair is at fault."""
+        """By client: the others whose messages it says were no use; one of each pair is at fault. As :attr:`faults`."""
         return {}
 
     @property

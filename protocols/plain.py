@@ -128,8 +128,8 @@ class PlainServer(SumServer):
         keep_inputs: Whether the result also holds the single inputs, for whoever judges them.
         whoever_is_there: Whether every segment opens over whoever has answered, also over nobody: threshold and quorums are not
             asked. Then one input closes nothing either: one with another binding or out of bounds costs its sender alone.
-        bounded: Whether every upload is held against the bound of inputs as it comes, not only their sum: where noise comes after
-            the sum, one upload out of bounds must not have a segment closed that is over other ones.
+        bounded: Whether every upload is checked against the bound of inputs on arrival, not only their sum: where noise
+            comes after the sum, one upload out of bounds must not have a segment closed that is over other ones.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class Plain(SecureSum):
     Args:
         keep_inputs: Whether results hold the single inputs too.
         whoever_is_there: Whether every segment opens over whoever has answered, also over nobody: how many did is not to show.
-        bounded: Whether every upload is held against the bound of inputs, not only their sum.
+        bounded: Whether every upload is checked against the bound of inputs, not only their sum.
     """
 
     name: ClassVar[str] = "plain"

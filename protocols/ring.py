@@ -24,7 +24,7 @@ IntegerVector = npt.NDArray[np.int64]
 
 
 def capacity(summands: int, *, bits: int = 32) -> int:
-    """Return the largest magnitude of so many integers for which their sum stays within half of the ring."""
+    """Return the largest magnitude that each of so many integers may have: the sum stays within half of the ring."""
     return int((2 ** (bits - 2) - 1) // summands)
 
 
@@ -41,7 +41,7 @@ def centred(vector: RingVector, *, bits: int = 32) -> IntegerVector:
 
 
 def folded(vector: RingVector, *, bits: int) -> IntegerVector:
-    """Return a continuous lift in [-2^(bits-2), 2^(bits-2)]: centred in the inner half of the ring, reflected beyond.
+    """Return a lift without a jump, in [-2^(bits-2), 2^(bits-2)]: centred within a quarter, reflected beyond it.
 
     Words that differ by d modulo 2^bits have lifts that differ by |d| at most, wherever they lie. Centred ones do not: beside half
     of the ring a step of 1 turns the largest integer into the smallest. Whoever may send what it likes can put a sum there, and

@@ -27,7 +27,7 @@ def run_session(
 
     Args:
         secure_sum: The protocol.
-        session: Its terms.
+        session: The terms of the session.
         inputs: By member: its summands.
         bindings: By segment: the server's binding.
         silent_from: By client: the stage from which on it no longer answers.

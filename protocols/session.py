@@ -32,13 +32,13 @@ _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @unique
 class ExtraReveal(IntEnum):
-    """The extra secrets of a segment whose shares survivors release when its sum is opened.
+    """The rule for which extra secrets of its survivors a segment releases when its sum is opened.
 
     It is one of the terms, and every client works out the numbers from the one survivor list that it answers: no server
     can ask for others. Secrets of a member that is not among the survivors are never given out.
 
-    NOTHING: of none.
-    BEYOND_MISSING: of all but the first k, where k members of the segment are not among the survivors. The rule of
+    NOTHING: none.
+    BEYOND_MISSING: all but the first k, where k members of the segment are not among the survivors. The rule of
         XNoise (Dordis, EuroSys 2024): secret number i, from 0, is the seed of a noise component that is needed only
         where more than i members are missing.
     """

@@ -21,8 +21,8 @@ class Services:
     """The services of a federation, by the names under which the authority has enrolled them.
 
     Args:
-        decryptor: Makes round keys and decrypts sums.
-        verifier: Recomputes every sum and signs it; empty where there is none.
+        decryptor: Name of the service that makes round keys and decrypts sums.
+        verifier: Name of the service that recomputes and signs every sum; empty where there is none.
     """
 
     decryptor: ClientId = "decryptor"

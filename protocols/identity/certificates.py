@@ -58,7 +58,7 @@ class AuthorityCertificate:
     Args:
         name: 1..64 letters, digits, spaces, dots, underscores and hyphens.
         public_key: Ed25519, 32 bytes.
-        serial: A random number.
+        serial: Random serial number.
         not_before: First second of its validity.
         not_after: Last second of its validity.
         der: The certificate itself.
@@ -105,7 +105,7 @@ class Certificate:
         client: Client id.
         rank: The enrolled rank tier, in 1..65535; 0 for a service (a decryptor, a verifier), which holds no rows.
         public_key: Ed25519, 32 bytes.
-        serial: A random number, by which it is revoked.
+        serial: Random serial number, by which the certificate is revoked.
         not_before: First second of its validity.
         not_after: Last second of its validity.
         der: The certificate itself.
@@ -143,7 +143,7 @@ def issue_authority(
         name: Name of the authority; see :class:`AuthorityCertificate`.
         now: First second of its validity.
         valid_for: Seconds from then on.
-        random_bytes: Called once, for the serial number.
+        random_bytes: Source of the serial number; called once.
 
     Raises:
         CertificateError: The name or the times break the rules.
@@ -182,7 +182,7 @@ def issue_certificate(
         public_key: The client's Ed25519 key, 32 bytes.
         now: First second of its validity.
         valid_for: Seconds from then on.
-        random_bytes: Called once, for the serial number.
+        random_bytes: Source of the serial number; called once.
 
     Raises:
         CertificateError: An argument breaks these rules, or the key is not the authority's.

@@ -36,7 +36,7 @@ class RevocationList:
     """The list of certificates that the authority has revoked.
 
     Args:
-        number: Grows with every list.
+        number: Number of the list, which grows with every list.
         serials: Serial numbers of the revoked certificates.
         issued_at: First second of its validity.
         next_update: Last second of its validity; a newer list is due by then.
@@ -69,7 +69,7 @@ def issue_revocations(
         authority_key: Signing key of the authority.
         authority: The authority's certificate, which it must not outlive.
         serials: Serial numbers of the revoked certificates.
-        number: Larger than that of every list before it.
+        number: Number of the list, larger than that of every list before it.
         now: First second of its validity.
         valid_for: Seconds from then on.
 

@@ -84,12 +84,12 @@ class Roster(SignedMessage):
     """The authority's signed list of who is enrolled.
 
     Args:
-        number: Grows with every roster of an authority.
+        number: Number of the roster, which grows with every roster of an authority.
         least_revocations: Number of the revocation list that was in force when the roster was signed. With an older one the
             roster is not used: who shows the newest roster must show the revocations before it, too.
         issued_at: First second of its validity, in unix seconds.
         expires_at: Last second of its validity: a newer roster is due by then.
-        entries: Increasing by client, each client once.
+        entries: The enrolled clients, increasing by client, each client once.
         signature: The authority's, 64 bytes; checked by :meth:`verify`.
 
     Raises:

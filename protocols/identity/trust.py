@@ -286,8 +286,8 @@ class ThrowawayAuthority:
 
     Args:
         key: The authority's key.
-        certificate: Its certificate.
-        identities: One per client.
+        certificate: The authority's certificate.
+        identities: The identity of each client.
         view: The view of every party at the beginning.
     """
 
@@ -315,7 +315,7 @@ class ThrowawayAuthority:
             now: First second of every validity, in unix seconds.
             valid_for: Seconds from then on.
             clock: Clock of all views of a run; without one, they stay at their moment.
-            random_bytes: For every key and serial number.
+            random_bytes: Source of every key and serial number.
 
         Raises:
             CertificateError: A client id, rank or time breaks the rules of certificates.

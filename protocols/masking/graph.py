@@ -55,7 +55,7 @@ def neighbours(members: Sequence[int], degree: int, seed: bytes) -> dict[int, fr
     Args:
         members: Positions, increasing; any subset of the session's.
         degree: Neighbours of every member: len(members) - 1 for the complete graph, or even, from 2 below it.
-        seed: From :func:`graph_seed`; public.
+        seed: The seed from :func:`graph_seed`; public.
 
     Raises:
         RosterError: The members are not in increasing order, each once.

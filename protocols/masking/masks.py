@@ -41,7 +41,7 @@ class SegmentMasks:
         """Add all masks of one client's upload, in place: its self mask, plus for later and minus for earlier peers.
 
         Args:
-            target: Ring elements.
+            target: The client's upload, as ring elements.
             seed: The owner's self-mask seed.
             partners: By position of a peer: the X25519 secret of the two mask keys.
             owner: Position of the client.

@@ -147,7 +147,7 @@ class MaskingServer(SumServer):
 
     Args:
         terms: The terms of the session.
-        noise_follows: As of :class:`Masking`.
+        noise_follows: See :class:`Masking`.
     """
 
     def __init__(self, terms: MaskingTerms, *, noise_follows: bool = False) -> None:

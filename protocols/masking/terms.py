@@ -160,7 +160,7 @@ class MaskingTerms:
         return tuple(found)
 
     def given_out(self, segment: Segment, survivors: Collection[int]) -> range:
-        """Return the numbers, from 0, of a segment's extra secrets whose shares are released by survivors."""
+        """Return the numbers, from 0, of the extra secrets that a segment releases of its survivors."""
         if segment.extra_reveal is ExtraReveal.NOTHING:
             return range(0)
         missing = sum(self.session.position(client) not in survivors for client in segment.members)

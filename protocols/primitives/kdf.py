@@ -19,7 +19,7 @@ def derive_key(secret: Secret, *, label: str, context: tuple[bytes, ...], size: 
         secret: Input key material of full entropy.
         label: The purpose.
         context: What the key is bound to; each part is preceded by its length, so that no two tuples collide.
-        size: Bytes wanted.
+        size: Size of the key in bytes.
     """
     return hkdf(secret, info=purpose(label, *context), size=size)
 
@@ -50,8 +50,8 @@ def hkdf_expand(key: Secret, *, info: bytes, size: int) -> Secret:
 
     Args:
         key: At least as many uniform bytes as SHA-256 gives.
-        info: What the derived key is for.
-        size: Bytes wanted.
+        info: Purpose and context of the derived key.
+        size: Size of the key in bytes.
     """
     if len(key) < _HASH_SIZE:
         raise ValueError(f"a key of {len(key)} bytes must have {_HASH_SIZE} or more to be expanded alone")

@@ -26,8 +26,8 @@ def split(
     Args:
         secret: 32 bytes.
         threshold: Shares that determine the secret, in 1..len(abscissas).
-        abscissas: Distinct, in 1..FIELD-1.
-        random_bytes: Called once, for (threshold - 1) * 49 bytes.
+        abscissas: Distinct positions of the shares, in 1..FIELD-1.
+        random_bytes: Source of the coefficients; called once, for (threshold - 1) * 49 bytes.
 
     Raises:
         ShareError: The arguments break these rules.

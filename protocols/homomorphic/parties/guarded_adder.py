@@ -43,7 +43,7 @@ class GuardedAdder:
     Args:
         terms: The terms of the session.
         worker: The worker that adds; several sessions may share one.
-        part: Which of the session's sums it is: a class's, or 0.
+        part: Number of the sum within the session: that of a class, or 0.
         known: Sums to start from, which belong to no single client.
     """
 

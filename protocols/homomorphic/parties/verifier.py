@@ -104,7 +104,7 @@ class Verifier:
         """Forget the current session, the sum that was signed last, and the direction.
 
         What a decryptor that the new lists take back says of that sum is not taken; and as nobody knows here what came of
-        it, the next updates are held against nothing.
+        it, the next updates are compared with nothing.
         """
         self._session = self._signed = None
         self._reference = NOTHING_YET

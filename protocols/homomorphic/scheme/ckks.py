@@ -127,7 +127,7 @@ class Evaluator:
         return self._summed([vector.square() for vector in self._vectors(copy)])
 
     def projection(self, copy: Polynomials, direction: RealVector) -> Polynomials:
-        """Return the encrypted inner product with public rows of equal shape and length 1 altogether: (1, 2, 1, DEGREE).
+        """Return the encrypted inner product with public rows of equal shape, of length 1 in all: (1, 2, 1, DEGREE).
 
         Rows of length `LEAST_ROW` or less are left out: the product lacks at most that part of an update's norm for each.
         """

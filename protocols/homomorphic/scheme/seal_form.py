@@ -36,7 +36,7 @@ class Level(NamedTuple):
     Args:
         parameters: SEAL's hash of the encryption parameters at this level, four words.
         ntt: Whether residues are stored transformed (public keys, CKKS) or not (BFV ciphertexts).
-        scale: CKKS; 1 in BFV.
+        scale: Scale of CKKS; 1 in BFV.
     """
 
     parameters: tuple[int, ...]

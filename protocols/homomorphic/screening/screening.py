@@ -1,4 +1,4 @@
-"""Screening: the rule by which single encrypted updates are rejected, and the information that it releases.
+"""Screening: which encrypted updates are rejected before they are added, and what is released of them.
 
 Beside its BFV ciphertexts a client sends a CKKS copy of the same values. From it two numbers are computed without a key, the
 squared norm and the inner product with a public direction, each in one ciphertext; the decryptor opens those two numbers

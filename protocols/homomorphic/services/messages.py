@@ -16,7 +16,7 @@ stored    -> worker: ciphertexts to add; with no ciphertexts, the sums so far ar
 sum       -> verifier: an EncryptedSum, answered by a SumSignature
 screening -> decryptor: its evaluation keys; the messages of screening follow
 decrypt   -> decryptor: an EncryptedSum and the verifier's signature, answered by DecryptedSums
-opened    -> verifier, where updates are screened: DecryptedSums, which the next ones are held against
+opened    -> verifier, where updates are screened: DecryptedSums, with which the next ones are compared
 """
 
 from dataclasses import dataclass

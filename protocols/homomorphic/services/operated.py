@@ -99,9 +99,9 @@ class HomomorphicServices:
         """Configure the services; return what a server needs to work with them.
 
         Args:
-            trust: Whom to believe.
-            reference: By segment, the public direction that updates are held against where no verifier knows it; None before
-                there is one.
+            trust: The view of whom to believe.
+            reference: By segment, the public direction that updates are compared with if no verifier knows it; None
+                before there is one.
 
         Raises:
             ServiceError: A service is gone.

@@ -55,7 +55,7 @@ class MaskedSums:
         return self._positions(segment.holders).intersection(self.survivors.survivors)
 
     def given_out(self, segment: Segment) -> range:
-        """Return the numbers of a segment's extra secrets whose shares are released by survivors."""
+        """Return the numbers of the extra secrets that a segment releases of its survivors."""
         return self.terms.given_out(segment, frozenset(self.survivors.survivors))
 
     def keepers(self, owner: int) -> frozenset[int]:

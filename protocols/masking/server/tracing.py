@@ -125,12 +125,12 @@ class Dealings:
         return {self._terms.session.client_at(p): "; ".join(found[p]) for p in sorted(found)}
 
     def disputes(self) -> dict[ClientId, tuple[ClientId, ...]]:
-        """Return, by holder, the dealers whose bundles it could not use. One of each pair is at fault; which is unknown."""
+        """By holder: the dealers whose bundles it could not use. One of each pair is at fault; which one is unknown."""
         name = self._terms.session.client_at
         return {name(h): tuple(map(name, sorted(self._disputes[h]))) for h in sorted(self._disputes)}
 
     def _most(self) -> int:
-        """Return how many liars the disputes are judged by: as many as the profile withstands, at least one.
+        """Return how many clients may lie before an honest one is named for its disputes: the profile's, at least 1.
 
         With a server that follows the protocol these are all below the threshold, where all share with all.
         """
