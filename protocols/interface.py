@@ -257,7 +257,7 @@ def check_binding(index: int, binding: bytes | None) -> bytes:
 
 
 def reason_to_reject(session: Session, summed: IntegerVector, *, present: int) -> str:
-    """Return why a sum cannot be the sum of so many inputs; empty if it can. Run by the server on opened segments.
+    """Return why a sum cannot be that of so many inputs; empty if it can. The server runs it on every opened segment.
 
     Masks that do not cancel (another model, an upload masked or garbled in any other way than agreed) leave elements that
     are uniform over the ring. The honest range is at most half of it (:func:`protocols.ring.capacity`), so that L elements

@@ -118,7 +118,7 @@ class MaskingTerms:
         return self.session.threshold if self.complete else self._shares.threshold
 
     def quorum(self, segment: Segment) -> int:
-        """Return the surviving holders that a client requires in its list before it reveals a share of a segment.
+        """Return how many surviving holders a client requires in its list before it reveals a share of a segment.
 
         Never more than there are: with all its holders there, every segment opens under every profile.
         """
@@ -134,7 +134,7 @@ class MaskingTerms:
         )
 
     def class_quorum(self, size: int) -> int:
-        """Return the surviving members that a client requires of a class in its list, if it has any.
+        """Return how many surviving members a client requires of a class of `size` in its list, if any of it are there.
 
         A class that is too small for its quorum is never in a sum: no number of its members is enough.
         """

@@ -130,7 +130,7 @@ class Dealings:
         return {name(h): tuple(map(name, sorted(self._disputes[h]))) for h in sorted(self._disputes)}
 
     def _most(self) -> int:
-        """Return how many clients may lie before an honest one is named for its disputes: the profile's, at least 1.
+        """Return how many clients may be dishonest by the profile, at least 1: one with more disputes is named.
 
         With a server that follows the protocol these are all below the threshold, where all share with all.
         """
