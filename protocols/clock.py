@@ -1,4 +1,4 @@
-"""The time that certificates and lists are held against: it never goes back inside one process.
+"""The clock for checks of certificates and lists: it never goes back inside one process.
 
 Whoever can set a machine's clock back, or feeds it wrong time from the network, could otherwise bring back what has expired. The
 first reading is the wall clock's. From then on time is the wall clock's or the first reading's plus what has passed since on the
@@ -18,7 +18,7 @@ from typing import Final, final
 
 @final
 class Clock:
-    """Unix seconds, never fewer than it gave before; shared by all threads.
+    """A clock in unix seconds that never goes back; shared by all threads.
 
     Args:
         wall: Unix seconds, which may jump.
@@ -36,7 +36,7 @@ class Clock:
         self._ahead = wall() - steady()  # of the steady clock, at the most
 
     def __call__(self) -> int:
-        """The time, in whole unix seconds."""
+        """Return the time, in whole unix seconds."""
         with self._lock:
             passed = self._steady()
             self._ahead = max(self._ahead, self._wall() - passed)

@@ -1,4 +1,4 @@
-"""Field codecs: each says how one field of a message stands on the wire, both ways.
+"""Field codecs: each writes and reads one field of a message.
 
 A message states its format once, in the annotations of its fields (:mod:`protocols.message`). Every codec has exactly
 one encoding for a value and refuses all others; what is variable is preceded by its number, and nothing is allocated
@@ -37,13 +37,13 @@ E = TypeVar("E", bound=IntEnum)
 
 
 class Codec(ABC, Generic[T]):
-    """One field's two directions."""
+    """The writing and reading of one field."""
 
     __slots__ = ()
 
     @property
     def form(self) -> str:
-        """Its code in :mod:`struct` where all values have one size and need no check; else empty.
+        """The field's code in :mod:`struct` if all values have one size and need no check; else empty.
 
         What is read by it are plain bytes, also out of a secret.
         """
@@ -64,19 +64,19 @@ class Codec(ABC, Generic[T]):
 
     @abstractmethod
     def read(self, reader: Reader) -> T:
-        """Take a value off the front.
+        """Read a value from the front.
 
         Raises:
             WireError: The bytes at hand are not the one encoding of any.
         """
 
     def write_all(self, writer: Writer, values: Sequence[T]) -> None:
-        """Append values, one behind the other."""
+        """Append values, one after another."""
         for value in values:
             self.write(writer, value)
 
     def read_all(self, reader: Reader, count: int) -> Sequence[T]:
-        """Take so many values."""
+        """Read `count` values."""
         return [self.read(reader) for _ in range(count)]
 
 
@@ -90,7 +90,7 @@ class Unsigned(Codec[int]):
 
     @property
     def form(self) -> str:
-        """By its size."""
+        """The code for this size."""
         return {1: "B", 2: "H", 4: "I", 8: "Q"}[self.size]
 
     def write(self, writer: Writer, value: int) -> None:
@@ -105,7 +105,7 @@ class Unsigned(Codec[int]):
 @final
 @dataclass(frozen=True, slots=True)
 class Flag(Codec[bool]):
-    """A byte that is 0 or 1; errors call it by its name."""
+    """A byte that is 0 or 1; error messages use its name."""
 
     name: str
     holds = bool
@@ -124,7 +124,7 @@ class Flag(Codec[bool]):
 @final
 @dataclass(frozen=True, slots=True)
 class Choice(Codec[E]):
-    """A member of an enumeration by its number, in one byte; errors call it by its name."""
+    """A member of an enumeration by its number, in one byte; error messages use its name."""
 
     kind: type[E]
     name: str
@@ -151,14 +151,14 @@ class Choice(Codec[E]):
 @final
 @dataclass(frozen=True, slots=True)
 class Fixed(Codec[bytes]):
-    """Bytes whose number is part of the format."""
+    """Bytes whose number is fixed by the format."""
 
     size: int
     holds = bytes
 
     @property
     def form(self) -> str:
-        """By its size."""
+        """The code for this size."""
         return f"{self.size}s"
 
     def write(self, writer: Writer, value: bytes) -> None:
@@ -232,7 +232,7 @@ class Text(Codec[str]):
 @final
 @dataclass(frozen=True, slots=True)
 class Rest(Codec[bytes]):
-    """All that is left, which has one of `sizes` bytes: a last field that may be missing."""
+    """All remaining bytes, whose number is one of `sizes`: a last field that may be missing."""
 
     sizes: tuple[int, ...]
     holds = bytes
@@ -284,7 +284,7 @@ class Positions(Codec[tuple[int, ...]]):
 @final
 @dataclass(frozen=True, slots=True)
 class Given(Generic[T]):
-    """A codec that other values decide: fields that stand before it, or what the reader of a message was told.
+    """A codec that depends on other values: earlier fields, or values that the reader of a message was given.
 
     The annotation of its field is not checked when the class is defined: its codec is known with the message.
 

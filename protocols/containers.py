@@ -1,4 +1,4 @@
-"""Field codecs that are made of others, as :mod:`protocols.codec` says.
+"""Field codecs that are composed of other codecs; see :mod:`protocols.codec`.
 
 ByPosition(item)         Mapping[int, T]       the positions, then their items in the same order
 SameSize()               Mapping[int, bytes]   the positions, then one blob of values that are equally long
@@ -51,7 +51,7 @@ class ByPosition(Codec[Mapping[int, T]]):
 @final
 @dataclass(frozen=True, slots=True)
 class SameSize(Codec[Mapping[int, bytes]]):
-    """A mapping from positions to values of one and the same size, which travel in one piece."""
+    """A mapping from positions to values of equal size, which travel in one piece."""
 
     holds = Mapping[int, bytes]
 
@@ -108,10 +108,10 @@ class Listed(Codec[tuple[T, ...]]):
     """Items preceded by their number.
 
     Args:
-        item: One of them.
-        count: Bytes of the number.
+        item: Codec of one item.
+        count: Bytes of the count field.
         increasing: The attribute of the items by which they must strictly increase; empty where any order will do.
-        check: Raises what is to be raised of a number that cannot be, before an item is read.
+        check: Called with the count before any item is read; raises if the count is impossible.
     """
 
     item: Codec[T]
@@ -149,7 +149,7 @@ class Listed(Codec[tuple[T, ...]]):
 @final
 @dataclass(frozen=True, slots=True)
 class Pair(Codec[tuple[T, U]]):
-    """Two values, one behind the other."""
+    """Two values, one after the other."""
 
     first: Codec[T]
     second: Codec[U]
@@ -170,10 +170,10 @@ class Pair(Codec[tuple[T, U]]):
 
 
 class Encodable(Protocol):
-    """Whatever has canonical bytes of its own."""
+    """A class with a canonical encoding of its own."""
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         ...
 
     @classmethod
@@ -219,7 +219,7 @@ class Nested(Codec[Message]):
 @final
 @dataclass(frozen=True, slots=True)
 class OptionalNested(Codec[Message | None]):
-    """The same, or nothing: no bytes, preceded by their number."""
+    """A nested message or None; None is written as an empty blob."""
 
     kind: type[Message]
 

@@ -1,4 +1,4 @@
-"""Everything `protocols` raises on purpose.
+"""All errors that `protocols` raises on purpose.
 
     ProtocolError
     ├── SessionError            the terms of a session contradict each other
@@ -36,7 +36,7 @@ MAX_MESSAGE: Final = 1000
 
 
 def capped(message: str) -> str:
-    """A message as it is, or its beginning with a mark that it goes on."""
+    """Return a message unchanged, or cut and marked if it is too long."""
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 4] + " ..."
 
 

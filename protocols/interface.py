@@ -46,7 +46,7 @@ ExtraSecrets = Mapping[int, Sequence[Secret]]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SegmentInput:
-    """What a client adds to one segment. Private.
+    """The summand of one client for one segment. Private.
 
     Args:
         values: Shape (segment.length,), int64, magnitudes at most the session's input_bound unless `wraps`.
@@ -64,7 +64,7 @@ class SegmentInput:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SumResult:
-    """What the server learns.
+    """The result of one session, as the server learns it.
 
     Args:
         survivors: The members whose inputs are in the sums, increasing.
@@ -73,7 +73,7 @@ class SumResult:
         inputs: By survivor and segment, what a sum in the clear was asked to keep; empty in every other one.
         extra_secrets: By (survivor, open segment, number from 0): the secrets that the segment's rule gives out. Secret.
         faults: By client that provably did not follow the protocol: what it did. As :attr:`SumServer.faults`.
-        disputes: By client: whose messages to it were no use to it, it says; of each such pair one is at fault, and it
+        disputes: By client: the others whose messages it says it could not use. Of each such pair one is at fault; it
             cannot be told which.
     """
 
@@ -105,7 +105,7 @@ class SumClient(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """Drop every secret: the session is over for this client, whether it finished or not."""
+        """Drop every secret: the session is over for this client, finished or not."""
 
 
 class SumServer(ABC):
@@ -113,52 +113,52 @@ class SumServer(ABC):
 
     @abstractmethod
     def requests(self) -> Mapping[ClientId, bytes]:
-        """The current stage's request to each client that is still in."""
+        """Return the current stage's request to each client that is still in."""
 
     @abstractmethod
     def receive(self, client: ClientId, reply: bytes) -> None:
-        """Fold in one reply. An error leaves the state as it was: the client counts as not having answered."""
+        """Take one reply. An error leaves the state unchanged: the client counts as not having answered."""
 
     @abstractmethod
     def close_stage(self) -> None:
-        """Fix who took part in this stage and enter the next one; the replies that came later are refused.
+        """Fix who took part in this stage and enter the next one; later replies are refused.
 
         Raises:
             BelowThresholdError: Fewer clients than the threshold have answered: the session is over.
         """
 
     def expect(self, bindings: Mapping[int, bytes]) -> None:  # noqa: B027  # most modes have no use for it
-        """The server's own bindings, once it knows them: a mode that can tell refuses inputs bound otherwise at once.
+        """Set the server's own bindings, once known. A mode that sees bindings then refuses inputs with others at once.
 
         A server that is not told finds out when it asks for the result.
         """
 
     @property
     def faults(self) -> Mapping[ClientId, str]:
-        """By client that provably did not follow the protocol: what it did. Also where the session ends without a result."""
+        """By client that provably broke the protocol: what it did. Also kept if the session ends without a result."""
         return {}
 
     @property
     def disputes(self) -> Mapping[ClientId, tuple[ClientId, ...]]:
-        """By client: whose messages to it were no use to it, it says; of each such pair one is at fault. As :attr:`faults`."""
+        """By client: the others whose messages it says were no use; one of each pair is at fault. As :attr:`faults`."""
         return {}
 
     @property
     def screened_out(self) -> Mapping[ClientId, str]:
-        """By client whose input was judged alone and left out before it was added: why. Empty where nothing is screened."""
+        """By client: why its input was judged alone and left out before the addition. Empty without screening."""
         return {}
 
     @property
     @abstractmethod
     def contributors(self) -> tuple[ClientId, ...] | None:
-        """Whose inputs will be in what opens, increasing; None until that is fixed.
+        """The contributors of the sums, increasing; None until they are fixed.
 
         It is fixed before anything is revealed: whoever keeps a ledger writes it down at that moment.
         """
 
     @abstractmethod
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
-        """The sums, after the last stage; once.
+        """Return the sums, after the last stage; once.
 
         Raises:
             InputError: `bindings` lacks the server's own binding of a segment; the call can be made again.
@@ -169,9 +169,9 @@ class SecureSum(ABC):
     """A way to add integers; stateless.
 
     Attributes:
-        name: How it is called.
+        name: Name of the mode.
         input_stage: The stage that takes the inputs.
-        shares_secrets: Whether clients can share further secrets with each other, which a rule of the session gives out.
+        shares_secrets: Whether clients can share further secrets with each other, which a rule of the session releases.
     """
 
     name: ClassVar[str]
@@ -195,9 +195,9 @@ class SecureSum(ABC):
         """Open the client side for one member.
 
         Args:
-            session: The terms.
+            session: The session's terms.
             me: The member.
-            extra_secrets: What it shares with the others besides; only where `shares_secrets`.
+            extra_secrets: Further secrets that the member shares with the others; only where `shares_secrets`.
 
         Raises:
             RosterError: It is no member.
@@ -206,11 +206,11 @@ class SecureSum(ABC):
 
     @abstractmethod
     def server(self, session: Session) -> SumServer:
-        """The server side."""
+        """Open the server side."""
 
 
 def refuse_extra_secrets(secure_sum: SecureSum, extra_secrets: ExtraSecrets | None) -> None:
-    """Refuse secrets that a secure sum does not share: whoever gives them relies on their being given out.
+    """Refuse secrets that a secure sum does not share: its caller relies on their release.
 
     Raises:
         InputError: There are any.
@@ -257,7 +257,7 @@ def check_binding(index: int, binding: bytes | None) -> bytes:
 
 
 def reason_to_reject(session: Session, summed: IntegerVector, *, present: int) -> str:
-    """Why a sum cannot be the sum of so many inputs; empty if it can. Run by the server on every opened segment.
+    """Return why a sum cannot be that of so many inputs; empty if it can. The server runs it on every opened segment.
 
     Masks that do not cancel (another model, an upload masked or garbled in any other way than agreed) leave elements that
     are uniform over the ring. The honest range is at most half of it (:func:`protocols.ring.capacity`), so that L elements

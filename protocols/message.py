@@ -43,7 +43,7 @@ class Layout:
     neighbouring fields of constant size, which are read at once.
 
     Args:
-        kind: The class; its bases state no fields.
+        kind: The class; its base classes declare no fields.
 
     Raises:
         TypeError: A field has no codec or one for another type, or a signed field stands behind one that is not.
@@ -95,8 +95,8 @@ class Layout:
         """Take all fields.
 
         Args:
-            reader: Where they begin.
-            told: By name: what the fields do not say and a codec depends on.
+            reader: The reader, at the first field.
+            told: By name: values that a codec depends on and that no field holds.
         """
         found: list[Any] = []
         for form, read in self._reads:
@@ -107,7 +107,7 @@ class Layout:
         return dict(zip(self._names, found))  # noqa: B905  # one for each
 
     def _read_of(self, found: list[Any], told: Mapping[str, object]) -> _Read:
-        """What reads the next field, whose codec depends on what is known so far."""
+        """Return the reader of the next field, whose codec depends on the values known so far."""
         given = self._given[self._names[len(found)]]
         known = {**told, **dict(zip(self._names, found, strict=False))}
         return given.make(*(known[source] for source in given.sources)).read
@@ -116,7 +116,7 @@ class Layout:
 def _reads(
     codecs: Mapping[str, Codec[Any] | Given[Any]],
 ) -> Iterator[tuple[struct.Struct | None, _Read | None]]:
-    """What is read at once: neighbouring fields of constant size, or one field of another kind."""
+    """Yield one step of reading at a time: neighbouring fields of constant size, or one field of another kind."""
     for constant, run in groupby(codecs.values(), lambda codec: bool(codec.form)):
         fields = list(run)
         if constant and len(fields) > 1:
@@ -126,7 +126,7 @@ def _reads(
 
 
 def _codec_of(where: str, hint: Any) -> Codec[Any] | Given[Any]:
-    """The one codec of an annotation."""
+    """Return the one codec of an annotation."""
     codecs = [each for each in get_args(hint)[1:] if isinstance(each, Codec | Given)]
     if get_origin(hint) is not Annotated or len(codecs) != 1:
         raise TypeError(f"{where}: must be annotated with one codec")
@@ -137,7 +137,7 @@ def _codec_of(where: str, hint: Any) -> Codec[Any] | Given[Any]:
 
 
 class Record:
-    """A frozen dataclass whose annotated fields are its wire format. Without a head: a part of messages."""
+    """A frozen dataclass whose annotated fields are its wire format. It has no head: it is a part of messages."""
 
     __slots__ = ()
     layout: ClassVar[Layout]
@@ -148,7 +148,7 @@ class Record:
 
 
 class HeadedRecord(Record):
-    """A record with a head and an end; :class:`Message` is the one for bytes that are no secret."""
+    """A record with a head and an end; :class:`Message` is the one for bytes that are not secret."""
 
     __slots__ = ()
     message_type: ClassVar[MessageType]
@@ -160,11 +160,11 @@ class HeadedRecord(Record):
 
     @classmethod
     def _decode(cls, data: bytes, told: Mapping[str, object] = NOTHING) -> Self:
-        """The record of some bytes.
+        """Read a record from bytes.
 
         Args:
-            data: The bytes, to the last one.
-            told: By name: what a codec depends on and no field says.
+            data: The bytes of the whole record.
+            told: By name: values that a codec depends on and that no field holds.
         """
         reader = Reader(data, cls.message_type)
         found = cls.layout.read(reader, told)
@@ -173,12 +173,12 @@ class HeadedRecord(Record):
 
 
 class Message(HeadedRecord):
-    """What one party sends to another."""
+    """A message from one party to another."""
 
     __slots__ = ()
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes. Raises WireError where a field has another size than the format's."""
+        """Return the canonical bytes. Raises WireError where a field has another size than the format's."""
         writer = Writer(self.message_type)
         self.layout.write(writer, self)
         return b"".join(writer.parts)
@@ -190,12 +190,12 @@ class Message(HeadedRecord):
 
 
 class SignedMessage(Message):
-    """A message that ends in signatures of what stands before them."""
+    """A message whose last fields are signatures of the fields before them."""
 
     __slots__ = ()
 
     def signed_part(self) -> bytes:
-        """What the signatures cover: the canonical bytes, without them."""
+        """Return the canonical bytes that the signatures cover: all but the signatures themselves."""
         writer = Writer(self.message_type)
         self.layout.write_signed(writer, self)
         return writer.done()
@@ -207,7 +207,7 @@ R = TypeVar("R", bound=Record)
 @final
 @dataclass(frozen=True, slots=True)
 class Inline(Codec[R]):
-    """A record in its place: its fields, and nothing around them."""
+    """A record inside another record: its fields, with nothing around them."""
 
     kind: type[R]
 

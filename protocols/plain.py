@@ -1,4 +1,4 @@
-"""The same contract in the clear: the baseline for cost, and the oracle for exactness. It protects nothing."""
+"""The same contract without protection: the baseline for cost, and the oracle for exactness."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def _bound_vectors(bits: int) -> ByPosition[tuple[bytes, RingVector]]:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _PlainFields(Message):
-    """A plain input as it stands on the wire: every vector behind its binding."""
+    """A plain input in its wire format: every vector follows its binding."""
 
     message_type = MessageType.PLAIN_INPUT
 
@@ -49,7 +49,7 @@ class _PlainFields(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlainInput:
-    """A client's summands by segment index, each with its binding: readable by whoever carries it."""
+    """A client's summands by segment index, each with its binding; readable by whoever carries it."""
 
     context: bytes
     sender: int
@@ -58,7 +58,7 @@ class PlainInput:
     ring_bits: int = 32
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         inputs = {index: (self.bindings[index], vector) for index, vector in self.segments.items()}
         fields = _PlainFields(
             context=self.context, sender=self.sender, ring_bits=self.ring_bits, inputs=inputs
@@ -80,7 +80,7 @@ class PlainInput:
 
 @final
 class PlainClient(SumClient):
-    """Sends its summands as they are."""
+    """A client that sends its summands unchanged."""
 
     def __init__(self, session: Session, me: ClientId) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class PlainClient(SumClient):
         self._ended = False
 
     def reply(self, request: bytes) -> bytes:  # noqa: ARG002
-        """There is no stage without input."""
+        """Refuse: every stage takes input."""
         raise StageError("the only stage is upload: call contribute")
 
     def contribute(self, request: bytes, inputs: Mapping[int, SegmentInput]) -> bytes:
@@ -121,15 +121,15 @@ class PlainClient(SumClient):
 
 @final
 class PlainServer(SumServer):
-    """Adds what it reads.
+    """A server that adds what it reads.
 
     Args:
-        session: The terms.
-        keep_inputs: Whether the result holds the single inputs too, for whoever judges them.
+        session: The session's terms.
+        keep_inputs: Whether the result also holds the single inputs, for whoever judges them.
         whoever_is_there: Whether every segment opens over whoever has answered, also over nobody: threshold and quorums are not
             asked. Then one input closes nothing either: one with another binding or out of bounds costs its sender alone.
-        bounded: Whether every upload is held against the bound of inputs as it comes, not only their sum: where noise comes after
-            the sum, one upload out of bounds must not have a segment closed that is over other ones.
+        bounded: Whether every upload is checked against the bound of inputs on arrival, not only their sum: where noise
+            comes after the sum, one upload out of bounds must not have a segment closed that is over other ones.
     """
 
     def __init__(
@@ -152,11 +152,11 @@ class PlainServer(SumServer):
         self._opens = False
 
     def expect(self, bindings: Mapping[int, bytes]) -> None:
-        """Know the bindings of the segments before inputs come."""
+        """Set the bindings of the segments before inputs arrive."""
         self._expected = dict(bindings)
 
     def requests(self) -> Mapping[ClientId, bytes]:
-        """An empty request to every member."""
+        """Return an empty request to every member."""
         self._check_open()
         return dict.fromkeys(self._session.members, b"")
 
@@ -211,11 +211,11 @@ class PlainServer(SumServer):
 
     @property
     def contributors(self) -> tuple[ClientId, ...] | None:
-        """Who has answered, once that is fixed."""
+        """The clients that have answered, once that is fixed."""
         return tuple(sorted(self._answered)) if self._closed else None
 
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
-        """The sums of the segments that meet their quorum, or of all."""
+        """Return the sums of the segments that meet their quorum, or of all."""
         if not self._opens:
             raise StageError("the sums are opened once, after upload has closed")
         for segment in self._session.segments:
@@ -252,7 +252,7 @@ class Plain(SecureSum):
     Args:
         keep_inputs: Whether results hold the single inputs too.
         whoever_is_there: Whether every segment opens over whoever has answered, also over nobody: how many did is not to show.
-        bounded: Whether every upload is held against the bound of inputs, not only their sum.
+        bounded: Whether every upload is checked against the bound of inputs, not only their sum.
     """
 
     name: ClassVar[str] = "plain"
@@ -267,7 +267,7 @@ class Plain(SecureSum):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """One."""
+        """One stage."""
         return (self.input_stage,)
 
     def client(
@@ -278,7 +278,7 @@ class Plain(SecureSum):
         return PlainClient(session, me)
 
     def server(self, session: Session) -> PlainServer:
-        """The server side."""
+        """Open the server side."""
         return PlainServer(
             session,
             keep_inputs=self._keep_inputs,

@@ -1,4 +1,4 @@
-"""Named parameter sets and where they come from.
+"""Named parameter sets and their sources.
 
 A threshold t says how many survivors are needed to open a sum; fewer than t colluders learn nothing from shares. What
 a profile claims against a malicious server depends on how clients check the survivor list, so the check and the
@@ -14,14 +14,14 @@ from protocols.errors import SessionError, ThresholdError
 
 
 class Adversary(Enum):
-    """Who runs the server. Either may hold the secrets of the corrupt clients."""
+    """The kind of server. Either kind may hold the secrets of the corrupt clients."""
 
     SEMI_HONEST = "follows the protocol and keeps everything it sees"
     MALICIOUS = "sends whatever it likes to whom it likes"
 
 
 class SurvivorCheck(Enum):
-    """What a client does about a server that may tell others another survivor list. It fixes the threshold t of n."""
+    """A client's protection against a server that sends different survivor lists. It fixes the threshold t of n."""
 
     TRUST_SERVER = "nothing: t > n/2"
     REVEAL_QUORUM = (
@@ -36,9 +36,9 @@ class MaskingProfile:
     """Parameters of the masking protocol.
 
     Args:
-        name: For configurations and reports. Sessions are bound to it, so it names one parameter set for ever.
-        source: Where the rules come from.
-        survivor_check: What clients do about split survivor lists.
+        name: Name in configurations and reports. Sessions are bound to it, so it names one parameter set for ever.
+        source: Source of the rules.
+        survivor_check: A client's protection against split survivor lists.
         corrupt_share: The largest share of the members that may collude with the server, in [0, 1).
         dropout_share: The largest share of the members that is expected to drop out, in [0, 1).
         security_bits: The sparse graphs of a session expose somebody with probability at most 2^-security_bits.
@@ -68,20 +68,20 @@ class MaskingProfile:
 
     @property
     def adversary(self) -> Adversary:
-        """Against which server the profile is claimed."""
+        """The kind of server that the profile claims to withstand."""
         trusting = self.survivor_check is SurvivorCheck.TRUST_SERVER
         return Adversary.SEMI_HONEST if trusting else Adversary.MALICIOUS
 
     def corrupt(self, members: int) -> int:
-        """At most so many of the members collude: floor(corrupt_share * members)."""
+        """Return the most members that may collude: floor(corrupt_share * members)."""
         return int(self.corrupt_share * members)
 
     def dropped(self, members: int) -> int:
-        """At most so many of the members are expected to drop out: floor(dropout_share * members)."""
+        """Return the most members that are expected to drop out: floor(dropout_share * members)."""
         return int(self.dropout_share * members)
 
     def threshold(self, members: int) -> int:
-        """Survivors needed to open a sum among so many members, all of whom share with all: the smallest allowed."""
+        """Return the survivors needed to open a sum, if all members share with all: the smallest number allowed."""
         match self.survivor_check:
             case SurvivorCheck.TRUST_SERVER:
                 return members // 2 + 1
@@ -146,7 +146,7 @@ PROFILES = (SEMI_HONEST, ONE_ANSWER, CONSISTENCY, INSECURE_TEST_ONLY)
 
 
 def by_name(name: str) -> MaskingProfile:
-    """The profile of that name.
+    """Return the profile of that name.
 
     Raises:
         SessionError: There is none.

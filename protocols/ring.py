@@ -24,24 +24,24 @@ IntegerVector = npt.NDArray[np.int64]
 
 
 def capacity(summands: int, *, bits: int = 32) -> int:
-    """The largest magnitude that each of so many integers may have for their sum to stay within half of the ring."""
+    """Return the largest magnitude that each of so many integers may have: the sum stays within half of the ring."""
     return int((2 ** (bits - 2) - 1) // summands)
 
 
 def to_ring(values: IntegerVector) -> RingVector:
-    """Signed integers as words modulo 2^32, in a fresh array."""
+    """Return signed integers as words modulo 2^32, in a fresh array."""
     return values.astype(np.int64, copy=False).astype(np.uint32)
 
 
 def centred(vector: RingVector, *, bits: int = 32) -> IntegerVector:
-    """The representatives modulo 2^bits in [-2^(bits-1), 2^(bits-1))."""
+    """Return the representatives modulo 2^bits in [-2^(bits-1), 2^(bits-1))."""
     shift = np.uint32(32 - bits)
     # The wanted bits to the top, then an arithmetic shift back carries their sign down.
     return ((vector << shift).view(np.int32) >> np.int32(shift)).astype(np.int64)
 
 
 def folded(vector: RingVector, *, bits: int) -> IntegerVector:
-    """A lift without a jump, in [-2^(bits-2), 2^(bits-2)]: centred within a quarter of the ring, and beyond it back towards 0.
+    """Return a lift without a jump, in [-2^(bits-2), 2^(bits-2)]: centred within a quarter, reflected beyond it.
 
     Words that differ by d modulo 2^bits have lifts that differ by |d| at most, wherever they lie. Centred ones do not: beside half
     of the ring a step of 1 turns the largest integer into the smallest. Whoever may send what it likes can put a sum there, and
@@ -57,12 +57,12 @@ def folded(vector: RingVector, *, bits: int) -> IntegerVector:
 
 
 def packed_size(length: int, *, bits: int) -> int:
-    """Bytes of so many packed elements."""
+    """Return the size in bytes of so many packed elements."""
     return (length * bits + 7) // 8
 
 
 def pack(vector: RingVector, *, bits: int) -> bytes:
-    """The low bits of every element, little-endian, without gaps; the last half byte of an odd 20-bit vector is zero."""
+    """Pack the low bits of every element, little-endian, without gaps. Odd 20-bit vectors end in a zero half byte."""
     if bits == 32:  # noqa: PLR2004  # the four rings of RING_BITS
         return vector.astype("<u4", copy=False).tobytes()
     if bits == 16:  # noqa: PLR2004
@@ -95,7 +95,7 @@ def unpack(data: bytes, length: int, *, bits: int) -> RingVector:
 
 
 def _pack_pairs(vector: RingVector) -> bytes:
-    """Two elements of 20 bits in five bytes."""
+    """Pack two elements of 20 bits in five bytes."""
     low = np.uint64(0xFFFFF)
     even = np.zeros(len(vector) + len(vector) % 2, dtype=np.uint64)
     even[: len(vector)] = vector
@@ -105,7 +105,7 @@ def _pack_pairs(vector: RingVector) -> bytes:
 
 
 def _unpack_pairs(data: bytes, length: int) -> RingVector:
-    """Two elements of 20 bits from every five bytes, read as overlapping words of eight."""
+    """Unpack two elements of 20 bits from every five bytes, read as overlapping words of eight."""
     count = (length + 1) // 2
     padded = data + bytes(5 * count - len(data) + 3)
     pairs = np.ndarray((count,), "<u8", buffer=padded, strides=(5,))

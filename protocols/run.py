@@ -1,4 +1,4 @@
-"""All parties of one session, played in one process: the story that tests and benchmarks tell.
+"""All parties of one session, played in one process: for tests and benchmarks.
 
 The protocols themselves are written as pure steps; here bytes cross between them, clients fall silent where told to,
 and a transcript counts what travelled.
@@ -23,16 +23,16 @@ def run_session(
     transcript: Transcript | None = None,
     tamper: Callable[[ClientId, str, bytes], bytes] = lambda _client, _stage, reply: reply,
 ) -> SumResult:
-    """Run every stage and return what the server learns.
+    """Run every stage and return the result of the server.
 
     Args:
         secure_sum: The protocol.
-        session: Its terms.
-        inputs: Every member's summands.
-        bindings: The server's binding of every segment.
-        silent_from: By client, the stage from which on it no longer answers.
-        transcript: Filled with what travelled, if given.
-        tamper: What the network does to a client's reply; by default nothing.
+        session: The terms of the session.
+        inputs: By member: its summands.
+        bindings: By segment: the server's binding.
+        silent_from: By client: the stage from which on it no longer answers.
+        transcript: Filled with the counts of the messages, if given.
+        tamper: Change that the network makes to a client's reply; by default none.
 
     Raises:
         ProtocolError: Whatever the parties raise.

@@ -1,4 +1,4 @@
-"""A session: everything the parties of one secure sum agree on before any secret exists.
+"""A session: the terms of one secure sum, agreed by all parties before any secret exists.
 
 The canonical bytes of a session hash to its `context`, to which every key, seal and message is bound. Two parties
 that disagree about anything in it (roster, threshold, segments, round, attempt, configuration) cannot complete a sum.
@@ -32,13 +32,13 @@ _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @unique
 class ExtraReveal(IntEnum):
-    """Of which extra secrets of a segment its survivors' shares are given out when its sum is opened.
+    """The rule for which extra secrets of its survivors a segment releases when its sum is opened.
 
     It is one of the terms, and every client works out the numbers from the one survivor list that it answers: no server
     can ask for others. Secrets of a member that is not among the survivors are never given out.
 
-    NOTHING: of none.
-    BEYOND_MISSING: of all but the first k, where k members of the segment are not among the survivors. The rule of
+    NOTHING: none.
+    BEYOND_MISSING: all but the first k, where k members of the segment are not among the survivors. The rule of
         XNoise (Dordis, EuroSys 2024): secret number i, from 0, is the seed of a noise component that is needed only
         where more than i members are missing.
     """
@@ -52,13 +52,13 @@ class Segment:
     """A stretch of the summed vector with its own members and its own quorum.
 
     Args:
-        index: Its number in the session, from 0.
-        length: Ring elements.
+        index: Number of the segment in the session, from 0.
+        length: Number of ring elements.
         members: The clients that upload it, increasing.
-        quorum: Surviving holders below which it stays closed.
+        quorum: Number of surviving holders below which it stays closed.
         holders: The members whose upload is more than padding, increasing; all of them if not given.
         extra_secrets: Further secrets per member, opaque to the sum, that travel as shares beside its self-mask seed.
-        extra_reveal: Which of them are recovered when the segment opens.
+        extra_reveal: The rule for which of them are recovered when the segment opens.
     """
 
     index: int
@@ -85,7 +85,7 @@ class Segment:
 
 
 def _members(most: int) -> Listed[ClientId]:
-    """The cohort, of so many at most: more are refused before they are read."""
+    """Return the codec of the cohort. More members than the limit are refused before they are read."""
 
     def check(count: int) -> None:
         if count > most:
@@ -95,7 +95,7 @@ def _members(most: int) -> Listed[ClientId]:
 
 
 def _ranks(members: tuple[ClientId, ...]) -> Listed[int]:
-    """One for each of the members, or none."""
+    """Return the codec of the ranks: one for each member, or none."""
 
     def check(count: int) -> None:
         if count not in (0, len(members)):
@@ -107,7 +107,7 @@ def _ranks(members: tuple[ClientId, ...]) -> Listed[int]:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SegmentFields(Record):
-    """A segment as it stands on the wire: its clients by their positions, and no index, which is its place."""
+    """The wire format of a segment: clients by their positions, and no index, which is its place."""
 
     length: U32
     quorum: U16
@@ -120,7 +120,7 @@ class _SegmentFields(Record):
 @final
 @dataclass(frozen=True, slots=True)
 class _Segments(Codec[tuple[Segment, ...]]):
-    """The segments of a session, preceded by their number (u16), which is looked at before they are read."""
+    """The segments of a session, preceded by their number (u16), which is checked before they are read."""
 
     members: tuple[ClientId, ...]
     most: int
@@ -174,11 +174,11 @@ class Session(HeadedRecord):
         round: Round of the run, from 1.
         attempt: Attempt at this round, from 1. A round is never summed twice under one attempt.
         members: The cohort, increasing; a client's position is its place in it, from 1.
-        threshold: Survivors needed to open anything; more than half of the members.
+        threshold: Number of survivors needed to open anything; more than half of the members.
         input_bound: Every summand lies in [-input_bound, input_bound].
         segments: At least one; numbered in order.
         config_digest: SHA-256 of the plan that all parties follow.
-        ring_bits: The sums are taken in Z_{2^ring_bits}; uploads take so many bits an element.
+        ring_bits: Bits of the ring: sums are taken in Z_{2^ring_bits}, and uploads take so many bits per element.
         ranks: The enrolled rank of every member, in their order; empty where ranks mean nothing to the sum.
         class_quorum: When above 0: members of one rank form a class, and the sum is opened only if of every class no
             member survives, or so many or more. It stops a server from opening a sum in which the members of one rank
@@ -259,7 +259,7 @@ class Session(HeadedRecord):
 
     @cached_property
     def classes(self) -> tuple[tuple[ClientId, ...], ...]:
-        """The members of each rank, ranks increasing; none where classes have no quorum."""
+        """The members of each rank, by increasing rank; empty where classes have no quorum."""
         if not self.class_quorum:
             return ()
         by_rank: dict[int, list[ClientId]] = {}
@@ -268,12 +268,12 @@ class Session(HeadedRecord):
         return tuple(tuple(by_rank[rank]) for rank in sorted(by_rank))
 
     def rank_of(self, client: ClientId) -> int | None:
-        """A member's rank under these terms; None where they name none."""
+        """Return a member's rank under these terms; None where they name none."""
         return self.ranks[self.position(client) - 1] if self.ranks else None
 
     @cached_property
     def context(self) -> bytes:
-        """SHA-256 of the canonical bytes: what every key, seal and message of the session is bound to."""
+        """SHA-256 of the canonical bytes; every key, seal and message of the session is bound to it."""
         return hashlib.sha256(b"rbla-secure session\x00" + self.to_bytes()).digest()
 
     @cached_property
@@ -281,31 +281,31 @@ class Session(HeadedRecord):
         return {client: place for place, client in enumerate(self.members, start=1)}
 
     def position(self, client: ClientId) -> int:
-        """A member's place in the roster, from 1: its Shamir abscissa."""
+        """Return a member's place in the roster, from 1: its Shamir abscissa."""
         try:
             return self._positions[client]
         except KeyError:
             raise RosterError(f"{client!r} is no member of the session") from None
 
     def client_at(self, position: int) -> ClientId:
-        """The member at a position."""
+        """Return the member at a position."""
         if not 1 <= position <= len(self.members):
             raise RosterError(f"position {position} must lie in 1..{len(self.members)}")
         return self.members[position - 1]
 
     def segments_of(self, client: ClientId) -> tuple[Segment, ...]:
-        """The segments to which a member contributes."""
+        """Return the segments to which a member contributes."""
         if client not in self._segments_of:
             self._segments_of[client] = tuple(s for s in self.segments if client in s.members)
         return self._segments_of[client]
 
     @cached_property
     def _segments_of(self) -> dict[ClientId, tuple[Segment, ...]]:
-        """Those that were asked for: it is asked of every client by every other."""
+        """By client: its segments, for those asked so far. Every client asks for every other."""
         return {}
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         return self._encoded
 
     @cached_property
@@ -319,9 +319,9 @@ class Session(HeadedRecord):
         """Inverse of :meth:`to_bytes`; the constructor checks the terms.
 
         Args:
-            data: The bytes.
-            most_members: More are refused before they are read: whoever knows the plan knows how many there can be.
-            most_segments: The same of segments.
+            data: The canonical bytes.
+            most_members: Most members; more are refused before they are read. Whoever knows the plan knows the limit.
+            most_segments: Most segments; more are refused before they are read.
 
         Raises:
             WireError: The bytes are not canonical.

@@ -1,4 +1,4 @@
-"""Bytes per client, stage and direction: for cost tables. Contents are never kept."""
+"""Bytes per client, stage and direction, for cost tables. Contents are never kept."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from protocols.session import ClientId
 
 @dataclass(slots=True)
 class Transcript:
-    """Counts what crosses between server and clients; never keeps contents."""
+    """A counter of the bytes between server and clients; it never keeps contents."""
 
     sent: Counter[tuple[ClientId, str]] = field(default_factory=Counter)
     received: Counter[tuple[ClientId, str]] = field(default_factory=Counter)
@@ -22,11 +22,11 @@ class Transcript:
         self.received[client, stage] += len(message)
 
     def bytes_up(self) -> dict[ClientId, int]:
-        """Bytes that each client sent."""
+        """Return the bytes that each client sent."""
         return _by_client(self.received)
 
     def bytes_down(self) -> dict[ClientId, int]:
-        """Bytes that each client was sent."""
+        """Return the bytes that each client was sent."""
         return _by_client(self.sent)
 
 

@@ -74,15 +74,15 @@ _HEADS = [MAGIC + bytes((VERSION, number)) for number in range(256)]
 
 @lru_cache(maxsize=256)
 def _numbers(count: int) -> struct.Struct:
-    """So many u16."""
+    """Return the codec of so many u16."""
     return struct.Struct(f"<{count}H")
 
 
 class Writer:
-    """Appends fields to one message.
+    """A writer that appends fields to one message.
 
     Attributes:
-        parts: What has been appended so far, head first: their concatenation is the message.
+        parts: The parts appended so far, head first: their concatenation is the message.
     """
 
     __slots__ = ("parts",)
@@ -91,46 +91,46 @@ class Writer:
         self.parts: list[bytes] = [_HEADS[message_type]]
 
     def unsigned(self, value: int, size: int) -> Self:
-        """An unsigned integer of `size` bytes."""
+        """Append an unsigned integer of `size` bytes."""
         self.parts.append(value.to_bytes(size, "little"))
         return self
 
     def fixed(self, value: bytes, size: int) -> Self:
-        """Bytes whose number is part of the format."""
+        """Append bytes whose number is fixed by the format."""
         if len(value) != size:
             raise WireError(f"a field of {len(value)} bytes must have {size}")
         self.parts.append(value)
         return self
 
     def blob(self, value: bytes) -> Self:
-        """Bytes preceded by their number (u32)."""
+        """Append bytes preceded by their number (u32)."""
         self.parts += (len(value).to_bytes(4, "little"), value)
         return self
 
     def text(self, value: str) -> Self:
-        """UTF-8 preceded by its length (u16)."""
+        """Append UTF-8 preceded by its length (u16)."""
         data = value.encode()
         self.parts += (len(data).to_bytes(2, "little"), data)
         return self
 
     def vector(self, value: RingVector, *, bits: int = 32) -> Self:
-        """Ring elements packed to `bits` each, preceded by their number (u32)."""
+        """Append ring elements packed to `bits` each, preceded by their number (u32)."""
         self.parts += (len(value).to_bytes(4, "little"), pack(value, bits=bits))
         return self
 
     def positions(self, values: Sequence[int]) -> Self:
-        """A set of positions in a roster: u16 each, strictly increasing, preceded by their number."""
+        """Append a set of positions in a roster: u16 each, strictly increasing, preceded by their number."""
         count = len(values)
         self.parts.append(_numbers(count + 1).pack(count, *values))
         return self
 
     def done(self) -> bytes:
-        """The whole message."""
+        """Return the whole message."""
         return b"".join(self.parts)
 
 
 class Reader:
-    """Takes the fields of one message off the front, strictly.
+    """A strict reader that takes the fields of one message from the front.
 
     Raises:
         WireError: From every method, when the bytes at hand are not the canonical form.
@@ -149,11 +149,11 @@ class Reader:
 
     @property
     def name(self) -> str:
-        """How errors call the message."""
+        """The message's name in errors."""
         return self._message_type.name.lower()
 
     def _refuse_head(self) -> None:
-        """Say which part of the beginning is another one."""
+        """Raise an error that names the wrong part of the head."""
         message_type = self._message_type
         if self.fixed(2) != MAGIC:
             raise WireError(f"{self.name}: does not begin with the magic bytes")
@@ -163,11 +163,11 @@ class Reader:
             raise WireError(f"{self.name}: message type {found} must be {int(message_type)}")
 
     def unsigned(self, size: int) -> int:
-        """An unsigned integer of `size` bytes."""
+        """Read an unsigned integer of `size` bytes."""
         return int.from_bytes(self.fixed(size), "little")
 
     def fixed(self, size: int) -> bytes:
-        """So many bytes."""
+        """Read `size` bytes."""
         start, end = self._at, self._at + size
         if end > len(self._data):
             raise WireError(f"{self.name}: ends {end - len(self._data)} bytes early")
@@ -175,25 +175,25 @@ class Reader:
         return self._data[start:end]
 
     def blob(self) -> bytes:
-        """Bytes preceded by their number."""
+        """Read bytes preceded by their number."""
         return self.fixed(int.from_bytes(self.fixed(4), "little"))
 
     def text(self) -> str:
-        """UTF-8 preceded by its length."""
+        """Read UTF-8 preceded by its length."""
         try:
             return self.fixed(self.unsigned(2)).decode()
         except UnicodeDecodeError:
             raise WireError(f"{self.name}: a text is not UTF-8") from None
 
     def vector(self, *, bits: int = 32) -> RingVector:
-        """Packed ring elements; at 32 bits a read-only view of the message."""
+        """Read packed ring elements; at 32 bits a read-only view of the message."""
         count = self.unsigned(4)
         if bits not in RING_BITS:
             raise WireError(f"{self.name}: bits={bits} must be one of {RING_BITS}")
         return unpack(self.fixed(packed_size(count, bits=bits)), count, bits=bits)
 
     def positions(self) -> tuple[int, ...]:
-        """A set of positions: strictly increasing."""
+        """Read a set of positions, strictly increasing."""
         count = int.from_bytes(self.fixed(2), "little")
         values: tuple[int, ...] = _numbers(count).unpack(self.fixed(2 * count))
         if count > 1:
@@ -206,7 +206,7 @@ class Reader:
             raise WireError(f"{self.name}: a set is not in strictly increasing order")
 
     def rest(self, sizes: Sequence[int]) -> bytes:
-        """Everything that is left, which must have one of these sizes."""
+        """Read everything that is left, which must have one of these sizes."""
         left = len(self._data) - self._at
         if left not in sizes:
             raise WireError(f"{self.name}: {left} last bytes must be one of {tuple(sizes)}")

@@ -1,4 +1,4 @@
-"""What a party of the homomorphic mode refuses, before it computes anything with it."""
+"""Checks by the parties of the homomorphic mode, made before they compute anything with a message."""
 
 from collections.abc import Set as AbstractSet
 
@@ -54,7 +54,7 @@ def check_context(terms: EncryptionTerms, context: bytes) -> None:
 
 
 def check_key_id(key_id: bytes, expected: bytes) -> None:
-    """Refuse what is under another key."""
+    """Refuse a message under another key."""
     if key_id != expected:
         raise KeyUseError("encrypted under another key than this session's")
 
@@ -137,7 +137,7 @@ def check_copy(terms: EncryptionTerms, receipt: InputReceipt, copy: bytes) -> No
     """Refuse a copy for screening that is missing, superfluous, of another size, or not that of a receipt.
 
     Raises:
-        CiphertextError: That is the case.
+        CiphertextError: The copy is one of these.
     """
     name = terms.session.client_at(receipt.sender)
     if len(copy) != terms.copy_size(name):
@@ -149,7 +149,7 @@ def check_copy(terms: EncryptionTerms, receipt: InputReceipt, copy: bytes) -> No
 
 
 def check_size(terms: EncryptionTerms, segment: Segment, ciphertexts: bytes) -> None:
-    """Refuse another number of bytes than a segment's ciphertexts have."""
+    """Refuse a segment whose number of bytes is not that of its ciphertexts."""
     if len(ciphertexts) != terms.ciphertext_size(segment):
         raise CiphertextError(
             f"segment {segment.index}: {len(ciphertexts)} bytes of ciphertexts must be {terms.ciphertext_size(segment)}"
@@ -189,7 +189,7 @@ def check_classes(terms: EncryptionTerms, present: AbstractSet[int]) -> None:
 
 
 def reason_to_keep_closed(terms: EncryptionTerms, segment: Segment, present: AbstractSet[int]) -> str:
-    """Why a segment may not be opened over these contributors; empty if it may."""
+    """Return why a segment may not be opened over these contributors; empty if it may."""
     holding = terms.holding(segment, frozenset(present))
     if holding < segment.quorum:
         return f"{holding} surviving holders, quorum {segment.quorum}"
@@ -203,7 +203,7 @@ def check_whole(terms: EncryptionTerms, present: AbstractSet[int], message: Encr
     clients it is over, it chooses all the same, as far as threshold, quorums and classes let it.
 
     Raises:
-        CiphertextError: It does.
+        CiphertextError: The sum leaves out such a band.
     """
     if terms.screening is None:
         return
@@ -219,7 +219,7 @@ def check_lengths(terms: EncryptionTerms, message: DecryptedSums) -> None:
     """Refuse opened sums of segments that do not exist, or of another length than their ciphertexts have slots.
 
     Raises:
-        ContextError: There is one.
+        ContextError: There is such a sum.
     """
     profile, segments = terms.profile, terms.session.segments
     for index, words in message.sums.items():
@@ -232,13 +232,13 @@ def check_lengths(terms: EncryptionTerms, message: DecryptedSums) -> None:
 def reason_to_discard(
     terms: EncryptionTerms, segment: Segment, present: AbstractSet[int], summed: IntegerVector
 ) -> str:
-    """Why an opened sum counts for nothing; empty if it counts. The server applies it, and the verifier to the direction.
+    """Return why an opened sum must be discarded; empty if it counts. The verifier applies it to its direction.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         segment: The segment.
         present: Positions of the contributors.
-        summed: What was opened, with what fills up the last ciphertext.
+        summed: The opened sum, including the padding of the last ciphertext.
     """
     contributors = len(terms.present(segment, frozenset(present)))
     if reason := reason_to_reject(terms.session, summed, present=contributors):

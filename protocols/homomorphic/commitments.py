@@ -39,12 +39,12 @@ def check_committed(terms: EncryptionTerms, message: CommittedInputs, *, key_id:
 
 @final
 class Commitments:
-    """One session's list at one service.
+    """The list of inputs of one session at one service.
 
     Args:
-        terms: Of the session.
-        key_id: Of its round key.
-        identity: The service's.
+        terms: The terms of the session.
+        key_id: Digest of the session's round key, 32 bytes.
+        identity: The identity of the service.
     """
 
     def __init__(self, terms: EncryptionTerms, key_id: bytes, identity: Identity) -> None:
@@ -55,7 +55,7 @@ class Commitments:
         self._receipts: Mapping[int, InputReceipt] = {}
 
     def fix(self, message: CommittedInputs) -> bytes:
-        """Check the list and sign it; the same list again gets the same signature, and no other one ever does.
+        """Check the list and sign it. The same list again gets the same signature; no other list is signed.
 
         Raises:
             CommitmentError: Another list was fixed.
@@ -74,7 +74,7 @@ class Commitments:
 
     @property
     def receipts(self) -> Mapping[int, InputReceipt]:
-        """Of everyone on the list.
+        """The receipts of everyone on the list.
 
         Raises:
             StageError: None is fixed yet.
@@ -84,7 +84,7 @@ class Commitments:
         return self._receipts
 
     def receipt(self, sender: int) -> InputReceipt:
-        """Of one client.
+        """Return the receipt of one client.
 
         Raises:
             StageError: No list is fixed yet.
@@ -97,7 +97,7 @@ class Commitments:
         return self.receipts[sender]
 
     def check_sum(self, message: EncryptedSum) -> frozenset[int]:
-        """The contributors of a sum, all of them on the list.
+        """Return the contributors of a sum, after a check that all of them are on the list.
 
         Raises:
             ContextError, KeyUseError, CiphertextError: The sum is of another session or key, or has the wrong size.

@@ -37,10 +37,10 @@ class RoundKey(SignedMessage):
     """The public key of one session.
 
     Args:
-        context: Of the session under its profile.
+        context: Digest of the session under its profile, 32 bytes.
         key: Residues of the public key, encoded.
         screening_key: Residues of the public key for copies that are screened; empty where nothing is.
-        signature: The decryptor's.
+        signature: The decryptor's signature.
     """
 
     message_type = MessageType.ROUND_KEY
@@ -52,7 +52,7 @@ class RoundKey(SignedMessage):
 
     @property
     def key_id(self) -> bytes:
-        """SHA-256 of the signed part: what every message about this key names."""
+        """SHA-256 of the signed part; every message about this key names it."""
         return hashlib.sha256(self.signed_part()).digest()
 
 
@@ -75,12 +75,12 @@ class EncryptedInput(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EncryptedSum(Message):
-    """The sums that are to be decrypted.
+    """The sums that have to be decrypted.
 
     Args:
-        context: Of the session under its profile.
-        key_id: Of the round key.
-        inputs_digest: Of the fixed list of inputs.
+        context: Digest of the session under its profile, 32 bytes.
+        key_id: Digest of the round key, 32 bytes.
+        inputs_digest: Digest of the fixed list of inputs, 32 bytes.
         contributors: Positions of those whose inputs count, increasing.
         ciphertexts: By segment index: the sums of those segments that are to be opened.
     """
@@ -95,14 +95,14 @@ class EncryptedSum(Message):
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the canonical bytes: what a verifier signs."""
+        """SHA-256 of the canonical bytes, which a verifier signs."""
         return hashlib.sha256(self.to_bytes()).digest()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SumSignature(Message):
-    """A verifier's word for one encrypted sum; with an empty signature, the lack of one."""
+    """A verifier's signature of one encrypted sum; empty where there is no verifier."""
 
     message_type = MessageType.SUM_SIGNATURE
 
@@ -112,13 +112,13 @@ class SumSignature(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecryptedSums(SignedMessage):
-    """What the decryptor found.
+    """The sums that the decryptor has opened.
 
     Args:
-        context: Of the session under its profile.
-        sum_digest: Of the encrypted sum.
+        context: Digest of the session under its profile, 32 bytes.
+        sum_digest: Digest of the encrypted sum, 32 bytes.
         sums: By segment index: the sums of the contributors' integers, padding included, as 32-bit words.
-        signature: The decryptor's.
+        signature: The decryptor's signature.
     """
 
     message_type = MessageType.DECRYPTED_SUMS
@@ -130,15 +130,15 @@ class DecryptedSums(SignedMessage):
 
     @classmethod
     def of(cls, *, context: bytes, sum_digest: bytes, sums: Mapping[int, IntegerVector]) -> Self:
-        """The unsigned message of some sums."""
+        """Return the unsigned message for some sums."""
         words = {index: to_ring(values) for index, values in sums.items()}
         return cls(context=context, sum_digest=sum_digest, sums=words)
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the canonical bytes: what a direction for screening is known by."""
+        """SHA-256 of the canonical bytes, which identifies a direction for screening."""
         return hashlib.sha256(self.to_bytes()).digest()
 
     def integers(self, index: int) -> IntegerVector:
-        """The sum of one segment."""
+        """Return the sum of one segment."""
         return centred(self.sums[index])

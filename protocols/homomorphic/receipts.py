@@ -1,4 +1,4 @@
-"""Receipts: what a client commits to before anybody's ciphertexts are sent, and the one list of them that a round is over.
+"""Receipts: each client's commitment before any ciphertexts are sent, and the one list of them in a round.
 
     client     -> server                        InputReceipt      digests of everything it will upload, signed
     server     -> verifier, decryptor           CommittedInputs   the receipts of all contributors
@@ -43,19 +43,19 @@ _DOMAIN: Final = b"rbla-secure committed ciphertexts 2\x00"  # 1 were plain dige
 
 
 def commitment_to(context: bytes, sender: int, index: int, ciphertexts: bytes) -> bytes:
-    """SHA-256 that binds one client to the ciphertexts of one segment, in one session.
+    """Return SHA-256 that binds one client to the ciphertexts of one segment, in one session.
 
     Args:
-        context: Of the session under its profile, 32 bytes.
+        context: Digest of the session under its profile, 32 bytes.
         sender: Position of the client.
-        index: Of the segment.
-        ciphertexts: Encoded.
+        index: Index of the segment.
+        ciphertexts: The encoded ciphertexts.
     """
     return _commitment(context, sender, b"segment" + index.to_bytes(2, "little"), ciphertexts)
 
 
 def commitment_to_copy(context: bytes, sender: int, copy: bytes) -> bytes:
-    """The same of the copy that is to be screened; NO_COPY where there is none."""
+    """Return SHA-256 that binds one client to its copy for screening; NO_COPY where there is none."""
     return _commitment(context, sender, b"copy\x00\x00\x00\x00\x00", copy) if copy else NO_COPY
 
 
@@ -67,18 +67,18 @@ def _commitment(context: bytes, sender: int, place: bytes, data: bytes) -> bytes
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputReceipt(SignedMessage):
-    """Who will contribute what to which segments, signed, without the ciphertexts.
+    """A signed commitment to a contribution: who contributes to which segments, without the ciphertexts.
 
     All that a client contributes is bound to one model: a receipt cannot name two.
 
     Args:
-        context: Of the session under its profile.
+        context: Digest of the session under its profile, 32 bytes.
         sender: Position of the client.
-        key_id: Of the round key it encrypted under.
-        binding: To what its input is bound, 32 bytes; NO_BINDING where it has none.
+        key_id: Digest of the round key that it encrypted under, 32 bytes.
+        binding: Digest that the input is bound to, 32 bytes; NO_BINDING where it has none.
         digests: By segment index: :func:`commitment_to` its ciphertexts.
         copy_digest: :func:`commitment_to_copy`, of what is to be screened; NO_COPY where nothing is.
-        signature: The client's.
+        signature: The client's signature.
     """
 
     message_type = MessageType.INPUT_RECEIPT
@@ -92,30 +92,30 @@ class InputReceipt(SignedMessage):
     signature: Signature = b""
 
     def names(self, index: int, ciphertexts: bytes) -> bool:
-        """Whether its sender is committed to these ciphertexts in this segment."""
+        """Return whether its sender is committed to these ciphertexts in this segment."""
         return self.digests.get(index) == commitment_to(self.context, self.sender, index, ciphertexts)
 
     def names_copy(self, copy: bytes) -> bool:
-        """Whether its sender is committed to this copy."""
+        """Return whether its sender is committed to this copy."""
         return self.copy_digest == commitment_to_copy(self.context, self.sender, copy)
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the whole receipt: what lists of them hold."""
+        """SHA-256 of the whole receipt, which lists of receipts hold."""
         return hashlib.sha256(self.to_bytes()).digest()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedInputs(SignedMessage):
-    """The one list of those who may contribute, and by digest with what; as its services sign it and clients get it.
+    """The one list of receipts that a round is over, as its services sign it and clients get it.
 
     Args:
-        context: Of the session under its profile.
-        key_id: Of the round key.
+        context: Digest of the session under its profile, 32 bytes.
+        key_id: Digest of the round key, 32 bytes.
         receipts: By position: the digest of that client's receipt.
         decryptor: The decryptor's signature.
-        verifier: The verifier's; empty where there is none.
+        verifier: The verifier's signature; empty where there is none.
     """
 
     message_type = MessageType.FIXED_INPUTS
@@ -128,14 +128,14 @@ class FixedInputs(SignedMessage):
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the signed part: what sums name."""
+        """SHA-256 of the signed part, which sums name."""
         return hashlib.sha256(self.signed_part()).digest()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommittedInputs(Message):
-    """All receipts that are to be fixed, by increasing position.
+    """All receipts that have to be fixed, by increasing position.
 
     Raises:
         RosterError: A sender has two, or they are not in order.
@@ -156,6 +156,6 @@ class CommittedInputs(Message):
                 )
 
     def listed(self) -> FixedInputs:
-        """The list that is to be signed."""
+        """Return the list that has to be signed."""
         digests = {receipt.sender: receipt.digest for receipt in self.receipts}
         return FixedInputs(context=self.context, key_id=self.key_id, receipts=digests)

@@ -38,11 +38,11 @@ class Homomorphic(SecureSum):
 
     Args:
         profile: Encryption parameters.
-        services: Who decrypts, and who verifies.
-        trust: Whose signatures count.
-        identity: At a client: what it signs with.
-        screening: By which rule single updates are screened; None screens nothing.
-        roles: At the server: how services are reached.
+        services: Names of the decryptor and the verifier.
+        trust: The view of whose signatures count.
+        identity: At a client: the identity that signs.
+        screening: The rule by which single updates are screened; None screens nothing.
+        roles: At the server: the channels to the services.
     """
 
     name: ClassVar[str] = "homomorphic"
@@ -67,16 +67,16 @@ class Homomorphic(SecureSum):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Two: inputs are committed to in the exchange that carries the key, and sent in the next one."""
+        """Two stages: inputs are committed to in the exchange that carries the key, and sent in the next one."""
         return STAGES
 
     @property
     def upload_stage(self) -> str:
-        """Who has only committed is not in the sum."""
+        """The second stage: a client that has only committed is not in the sum."""
         return UPLOAD
 
     def terms(self, session: Session) -> EncryptionTerms:
-        """The session under this profile; raises what :class:`EncryptionTerms` raises."""
+        """Return the session under this profile; raises as :class:`EncryptionTerms`."""
         return EncryptionTerms(
             session=session,
             profile=self.profile,
@@ -95,7 +95,7 @@ class Homomorphic(SecureSum):
         return HomomorphicClient(self.terms(session), me, self._identity)
 
     def server(self, session: Session) -> HomomorphicServer:
-        """The server side."""
+        """Open the server side."""
         if self._roles is None:
             raise ServiceError("a server of the homomorphic mode needs a decryptor and a worker")
         if bool(self.services.verifier) != (self._roles.verifier is not None):

@@ -1,4 +1,4 @@
-"""A session under an encryption profile: what all roles of the homomorphic mode derive from it alike."""
+"""A session under an encryption profile: the values that all roles of the homomorphic mode derive from it."""
 
 import hashlib
 from collections.abc import Collection, Iterable
@@ -18,11 +18,11 @@ from protocols.session import ClientId, Segment, Session
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Who serves a federation, by the names under which the authority has enrolled them.
+    """The services of a federation, by the names under which the authority has enrolled them.
 
     Args:
-        decryptor: Makes round keys and decrypts sums.
-        verifier: Recomputes every sum and signs it; empty where there is none.
+        decryptor: Name of the service that makes round keys and decrypts sums.
+        verifier: Name of the service that recomputes and signs every sum; empty where there is none.
     """
 
     decryptor: ClientId = "decryptor"
@@ -30,14 +30,14 @@ class Services:
 
     @property
     def names(self) -> tuple[ClientId, ...]:
-        """All of them."""
+        """The names of all services."""
         return (self.decryptor, self.verifier) if self.verifier else (self.decryptor,)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class EncryptionTerms:
-    """A session, its profile, whom its parties believe, and by which rule updates are screened, if any.
+    """A session, its profile, whom its parties believe, and the rule for screening updates, if any.
 
     Raises:
         SessionError, CapacityError: The sums would not fit the profile, or a segment has extra secrets.
@@ -66,10 +66,10 @@ class EncryptionTerms:
         self.check_parties(range(1, len(self.session.members) + 1))
 
     def check_parties(self, positions: Iterable[int]) -> None:
-        """Refuse services and members that cannot be believed now: time has passed since the session was opened.
+        """Refuse services and members that cannot be believed now; time has passed since the session was opened.
 
         Args:
-            positions: Of the members that count.
+            positions: Positions of the members that count.
 
         Raises:
             EnrolmentError: A service is not enrolled as one, or a member is, or with another rank than the session gives it.
@@ -88,7 +88,7 @@ class EncryptionTerms:
 
     @cached_property
     def context(self) -> bytes:
-        """What every key, receipt and signature is bound to: session, roster and revocations, profile, services, screening.
+        """The digest that binds keys and signatures to session, roster, revocations, profile, services and screening.
 
         So parties that know different revocation lists complete nothing together: an aggregator that hands out an older
         one gets no key that a client with the newer one would take, and no input under it.
@@ -99,28 +99,28 @@ class EncryptionTerms:
         return hashlib.sha256(text + rule + names.encode()).digest()
 
     def ciphertext_size(self, segment: Segment) -> int:
-        """Bytes of a segment's ciphertexts."""
+        """Return the bytes of a segment's ciphertexts."""
         profile = self.profile
         count = profile.ciphertexts(segment.length)
         return size_of(count, moduli=profile.ciphertext_moduli, degree=profile.degree)
 
     def copy_size(self, name: ClientId) -> int:
-        """Bytes of a client's copy for screening; 0 where nothing is screened."""
+        """Return the bytes of a client's copy for screening; 0 where nothing is screened."""
         if self.screening is None:
             return 0
         count = screening.ciphertexts(self.session.segments_of(name), self.screening)
         return size_of(count, moduli=screening.CIPHERTEXT_MODULI, degree=screening.DEGREE)
 
     def present(self, segment: Segment, positions: frozenset[int]) -> frozenset[int]:
-        """The members of a segment among some positions."""
+        """Return the members of a segment among some positions."""
         return positions.intersection(map(self.session.position, segment.members))
 
     def holding(self, segment: Segment, positions: frozenset[int]) -> int:
-        """How many holders of a segment are among some positions."""
+        """Return the number of holders of a segment among some positions."""
         return len(positions.intersection(map(self.session.position, segment.holders)))
 
     def thin_classes(self, present: Collection[int]) -> tuple[frozenset[int], ...]:
-        """The positions of every class of which some members are among those present, but fewer than its quorum."""
+        """Return the positions of every class with some members present, but fewer than its quorum."""
         classes = (frozenset(map(self.session.position, members)) for members in self.session.classes)
         return tuple(
             found for found in classes if 0 < len(found.intersection(present)) < self.session.class_quorum

@@ -1,4 +1,4 @@
-"""X.509 certificates (RFC 5280) with Ed25519 (RFC 8410): one form, and no other is read.
+"""X.509 certificates (RFC 5280) with Ed25519 (RFC 8410), in one form; no other form is read.
 
 Whatever is read is built again from its fields: unless the same bytes come out, it is refused. So the two builders
 below are the whole definition of the form, and nothing hides in a field that nobody looks at.
@@ -58,7 +58,7 @@ class AuthorityCertificate:
     Args:
         name: 1..64 letters, digits, spaces, dots, underscores and hyphens.
         public_key: Ed25519, 32 bytes.
-        serial: A random number.
+        serial: Random serial number.
         not_before: First second of its validity.
         not_after: Last second of its validity.
         der: The certificate itself.
@@ -73,11 +73,11 @@ class AuthorityCertificate:
 
     @property
     def fingerprint(self) -> bytes:
-        """SHA-256 of the DER bytes: what two people compare over the telephone."""
+        """SHA-256 of the DER bytes, for two people to compare over the telephone."""
         return hashlib.sha256(self.der).digest()
 
     def check_valid_at(self, now: int) -> None:
-        """Refuse it outside its validity. Raises CertificateError."""
+        """Refuse the certificate outside its validity. Raises CertificateError."""
         what = f"the certificate of authority {self.name!r}"
         check_time(what, first=self.not_before, now=now, last=self.not_after)
 
@@ -85,7 +85,7 @@ class AuthorityCertificate:
         """Refuse to issue with a key that is not the authority's, or anything that would outlive it.
 
         Raises:
-            CertificateError: That is the case.
+            CertificateError: The key is not the authority's, or the validity is too long.
         """
         if key.public != self.public_key:
             raise CertificateError(f"the key is not that of authority {self.name!r}")
@@ -99,13 +99,13 @@ class AuthorityCertificate:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """The authority's word that a public key belongs to a client of this rank.
+    """The authority's certificate that a public key belongs to a client of this rank.
 
     Args:
         client: Client id.
         rank: The enrolled rank tier, in 1..65535; 0 for a service (a decryptor, a verifier), which holds no rows.
         public_key: Ed25519, 32 bytes.
-        serial: A random number, by which it is revoked.
+        serial: Random serial number, by which the certificate is revoked.
         not_before: First second of its validity.
         not_after: Last second of its validity.
         der: The certificate itself.
@@ -125,7 +125,7 @@ class Certificate:
         return hashlib.sha256(self.der).digest()
 
     def check_valid_at(self, now: int) -> None:
-        """Refuse it outside its validity. Raises CertificateError."""
+        """Refuse the certificate outside its validity. Raises CertificateError."""
         what = f"the certificate of {self.client!r}"
         check_time(what, first=self.not_before, now=now, last=self.not_after)
 
@@ -136,14 +136,14 @@ class Certificate:
 def issue_authority(
     key: SigningKey, *, name: str, now: int, valid_for: int, random_bytes: RandomBytes = SYSTEM_RANDOM
 ) -> AuthorityCertificate:
-    """A certificate of the authority for itself.
+    """Issue a certificate of the authority for itself.
 
     Args:
         key: The authority's key.
-        name: What people call it; see :class:`AuthorityCertificate`.
+        name: Name of the authority; see :class:`AuthorityCertificate`.
         now: First second of its validity.
         valid_for: Seconds from then on.
-        random_bytes: Called once, for the serial number.
+        random_bytes: Source of the serial number; called once.
 
     Raises:
         CertificateError: The name or the times break the rules.
@@ -170,19 +170,19 @@ def issue_certificate(
     valid_for: int,
     random_bytes: RandomBytes = SYSTEM_RANDOM,
 ) -> Certificate:
-    """A certificate for a client.
+    """Issue a certificate for a client.
 
     Pre-conditions: the authority knows the client, and that it holds the private key.
 
     Args:
-        authority_key: Signs it.
+        authority_key: Signing key of the authority.
         authority: The authority's certificate, which it must not outlive.
         client: Client id by the rule of sessions.
         rank: The enrolled rank tier, in 1..65535; 0 for a service.
-        public_key: The client's, Ed25519, 32 bytes.
+        public_key: The client's Ed25519 key, 32 bytes.
         now: First second of its validity.
         valid_for: Seconds from then on.
-        random_bytes: Called once, for the serial number.
+        random_bytes: Source of the serial number; called once.
 
     Raises:
         CertificateError: An argument breaks these rules, or the key is not the authority's.
@@ -209,7 +209,7 @@ def _fresh_serial(random_bytes: RandomBytes) -> int:
 
 
 def read_authority(der: bytes) -> AuthorityCertificate:
-    """An authority's certificate, in our form and signed by the key in it.
+    """Read an authority's certificate, in our form and signed by the key in it.
 
     Raises:
         CertificateError: It is not.
@@ -232,7 +232,7 @@ def read_authority(der: bytes) -> AuthorityCertificate:
 
 
 def read_certificate(der: bytes, authority: bytes) -> Certificate:
-    """A client's certificate. Whether it is valid now, and not revoked, is asked afterwards.
+    """Read a client's certificate. Validity in time and revocation are checked afterwards.
 
     Args:
         der: The certificate, without a byte before or after it.
@@ -264,7 +264,7 @@ def read_certificate(der: bytes, authority: bytes) -> Certificate:
 
 
 def check_client_id(client: str) -> None:
-    """Refuse a client id that no session would take.
+    """Refuse a client id that no session would accept.
 
     Raises:
         CertificateError: It breaks the rule.
@@ -341,7 +341,7 @@ def _begin(
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:
-    """Everybody signs messages; the authority also signs certificates and lists."""
+    """Return the key usage: everybody signs messages; the authority also signs certificates and lists."""
     return x509.KeyUsage(
         digital_signature=True,
         key_cert_sign=authority,
@@ -356,6 +356,6 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
 
 
 def _der_integer(value: int) -> bytes:
-    """A DER INTEGER of fewer than 128 bytes."""
+    """Return a DER INTEGER of fewer than 128 bytes."""
     body = value.to_bytes(value.bit_length() // 8 + 1, "big")
     return bytes((2, len(body))) + body

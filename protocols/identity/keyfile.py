@@ -25,7 +25,7 @@ _ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 
 
 def encode_key(key: SigningKey, passphrase: Secret | None = None) -> bytes:
-    """A private key as PEM, encrypted if there is a passphrase.
+    """Return a private key as PEM, encrypted if there is a passphrase.
 
     Caveat: the library's encryption (AES-256-CBC, PBKDF2 with 2,048 steps of HMAC-SHA256 in OpenSSL 3) slows down
     guessing only a little: a passphrase protects a stolen file as far as it is long and random.
@@ -59,7 +59,7 @@ def decode_key(pem: bytes, passphrase: Secret | None = None) -> SigningKey:
 
 
 def is_encrypted(pem: bytes) -> bool:
-    """Whether a private key file needs a passphrase."""
+    """Return whether a private key file needs a passphrase."""
     return pem.startswith(_ENCRYPTED)
 
 
@@ -80,7 +80,7 @@ def _checked_passphrase(passphrase: Secret) -> bytes:
 
 
 def encode_certificate(der: bytes) -> bytes:
-    """A certificate as PEM."""
+    """Return a certificate as PEM."""
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
 
 

@@ -33,11 +33,11 @@ MAX_LIST_NUMBER = 2**63 - 1
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationList:
-    """The certificates that the authority has taken back.
+    """The list of certificates that the authority has revoked.
 
     Args:
-        number: Grows with every list.
-        serials: Of the revoked certificates.
+        number: Number of the list, which grows with every list.
+        serials: Serial numbers of the revoked certificates.
         issued_at: First second of its validity.
         next_update: Last second of its validity; a newer list is due by then.
         der: The list itself.
@@ -50,7 +50,7 @@ class RevocationList:
     der: bytes = field(repr=False)
 
     def check_valid_at(self, now: int) -> None:
-        """Refuse it outside its validity. Raises CertificateError."""
+        """Refuse the list outside its validity. Raises CertificateError."""
         check_time(f"revocation list {self.number}", first=self.issued_at, now=now, last=self.next_update)
 
 
@@ -63,13 +63,13 @@ def issue_revocations(
     now: int,
     valid_for: int,
 ) -> RevocationList:
-    """A list of every certificate taken back so far; run by the authority. It says that they are, not since when.
+    """Issue a list of every certificate revoked so far; run by the authority. It states no date of revocation.
 
     Args:
-        authority_key: Signs it.
+        authority_key: Signing key of the authority.
         authority: The authority's certificate, which it must not outlive.
-        serials: Of the revoked certificates.
-        number: Larger than that of every list before it.
+        serials: Serial numbers of the revoked certificates.
+        number: Number of the list, larger than that of every list before it.
         now: First second of its validity.
         valid_for: Seconds from then on.
 
@@ -85,7 +85,7 @@ def issue_revocations(
 
 
 def read_revocations(der: bytes, authority: bytes) -> RevocationList:
-    """A revocation list; run by everybody. Whether it is the newest is asked afterwards.
+    """Read a revocation list; run by everybody. Whether it is the newest is checked afterwards.
 
     Args:
         der: The list, without a byte before or after it.
@@ -116,7 +116,7 @@ def read_revocations(der: bytes, authority: bytes) -> RevocationList:
 
 
 def _build_revocations(record: RevocationList, key: SigningKey, *, issuer: str, authority: bytes) -> bytes:
-    """The whole definition of the form; every entry carries the date of the list."""
+    """Build the list; this is the whole definition of its form. Every entry carries the date of the list."""
     check_authority_name(issuer)
     check_span(record.issued_at, record.next_update)
     if not 1 <= record.number <= MAX_LIST_NUMBER:

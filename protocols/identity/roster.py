@@ -1,4 +1,4 @@
-"""The enrolment authority's signed list of who is enrolled, and what every signature of ours is really over.
+"""The enrolment authority's signed list of clients, and the bytes that every signature here covers.
 
 What is signed is never a message alone but
 
@@ -36,11 +36,11 @@ _PURPOSE: Final = re.compile(rb"[a-z0-9][a-z0-9 ._-]{0,63}")
 
 
 def signed_bytes(purpose: bytes, message: bytes) -> bytes:
-    """What is really signed for a message.
+    """Return the bytes that a signature for one purpose covers.
 
     Args:
         purpose: 1..64 of: lower-case letters, digits, space, dot, underscore, hyphen.
-        message: Everything that the signature is to be bound to.
+        message: The message that the signature covers.
 
     Raises:
         SignatureError: The purpose breaks its rule.
@@ -84,12 +84,12 @@ class Roster(SignedMessage):
     """The authority's signed list of who is enrolled.
 
     Args:
-        number: Grows with every roster of an authority.
+        number: Number of the roster, which grows with every roster of an authority.
         least_revocations: Number of the revocation list that was in force when the roster was signed. With an older one the
             roster is not used: who shows the newest roster must show the revocations before it, too.
         issued_at: First second of its validity, in unix seconds.
         expires_at: Last second of its validity: a newer roster is due by then.
-        entries: Increasing by client, each client once.
+        entries: The enrolled clients, increasing by client, each client once.
         signature: The authority's, 64 bytes; checked by :meth:`verify`.
 
     Raises:
@@ -133,7 +133,7 @@ class Roster(SignedMessage):
         expires_at: int,
         entries: Iterable[RosterEntry],
     ) -> Self:
-        """A signed roster; run by the authority. A number is given once: never sign two rosters under it.
+        """Issue a signed roster; run by the authority. Never sign two rosters under one number.
 
         Raises:
             EnrolmentError: The fields break the rules of a roster.
@@ -150,12 +150,12 @@ class Roster(SignedMessage):
 
     @property
     def name(self) -> str:
-        """How errors call it."""
+        """The roster's name in error messages."""
         return f"roster {self.number}"
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of everything but the signature: what a session binds to."""
+        """SHA-256 of everything but the signature; sessions are bound to it."""
         return hashlib.sha256(b"rbla-secure roster\x00" + self._content).digest()
 
     @cached_property
@@ -167,7 +167,7 @@ class Roster(SignedMessage):
         return {entry.client: entry for entry in self.entries}
 
     def entry(self, client: ClientId) -> RosterEntry:
-        """A client's entry.
+        """Return a client's entry.
 
         Raises:
             EnrolmentError: It has none.
@@ -178,7 +178,7 @@ class Roster(SignedMessage):
             raise EnrolmentError(f"client {client!r} is not enrolled by {self.name}") from None
 
     def lists(self, certificate: Certificate) -> bool:
-        """Whether this very certificate is the one that counts for its client."""
+        """Return whether this very certificate is the one that counts for its client."""
         return self._by_client.get(certificate.client) == RosterEntry.of(certificate)
 
     def check_own_key(self, client: ClientId) -> None:
@@ -212,7 +212,7 @@ class Roster(SignedMessage):
             raise SignatureError(f"{self.name} was not signed by this authority") from None
 
     def check_valid_at(self, now: int) -> None:
-        """Refuse it outside its validity. Raises EnrolmentError."""
+        """Refuse the roster outside its validity. Raises EnrolmentError."""
         if now < self.issued_at:
             raise EnrolmentError(f"{self.name} is not yet valid: {self.issued_at - now} seconds remain")
         if now > self.expires_at:

@@ -1,4 +1,4 @@
-"""Who is who: long-term identities, and one party's view of whom to believe.
+"""Long-term identities, and one party's view of whom to believe.
 
 The enrolment authority is not the aggregator: it certifies each client's key and rank, and signs the roster of who is
 enrolled (:mod:`protocols.identity.roster`, where the bytes under a signature are defined too). Clients, server and auditors each
@@ -58,7 +58,7 @@ class Identity:
             raise EnrolmentError(f"the certificate of {self.client!r} binds another key")
 
     def sign(self, purpose: bytes, message: bytes) -> bytes:
-        """A signature of 64 bytes over a message for one purpose; see :func:`signed_bytes`."""
+        """Return a signature of 64 bytes over a message for one purpose; see :func:`signed_bytes`."""
         return self.key.sign(signed_bytes(purpose, message))
 
 
@@ -74,9 +74,9 @@ class TrustStore:
 
     Args:
         authority: The authority's public key, known from a safe source.
-        roster: Who is enrolled.
-        revocations: Whose certificates were taken back.
-        certificates: The certificates at hand, by client.
+        roster: The enrolled clients.
+        revocations: The revoked certificates.
+        certificates: The available certificates, by client.
         now: The moment from which it counts, in unix seconds; without a clock it stays there.
         clock: The time from then on; a party that lives for longer than one check needs one. Two views that differ in
             their clocks alone are equal.
@@ -119,7 +119,7 @@ class TrustStore:
         now: int,
         clock: Clock | None = None,
     ) -> Self:
-        """A view from bytes as they come from the disk or the network.
+        """Read a view from bytes as they come from the disk or the network.
 
         Raises:
             WireError: The roster is not canonical.
@@ -141,15 +141,15 @@ class TrustStore:
 
     @property
     def moment(self) -> int:
-        """The time of this check, in unix seconds: the clock's, and never before `now`."""
+        """The time of this check, in unix seconds, by the clock, and never before `now`."""
         return self.now if self.clock is None else max(self.now, self.clock())
 
     def check_in_force(self) -> None:
-        """Refuse to go on with lists that have expired since.
+        """Refuse to continue with lists that have expired since.
 
         Raises:
-            EnrolmentError: The roster has.
-            CertificateError: The revocation list has.
+            EnrolmentError: The roster has expired.
+            CertificateError: The revocation list has expired.
         """
         self._check_in_force_at(self.moment)
 
@@ -158,7 +158,7 @@ class TrustStore:
         self.revocations.check_valid_at(moment)
 
     def check(self, client: ClientId) -> Certificate:
-        """The one certificate of a client that may be believed now.
+        """Return the one certificate of a client that may be believed now.
 
         Raises:
             EnrolmentError: The client is unknown, its certificate is missing or not the one on the roster (another key
@@ -177,12 +177,12 @@ class TrustStore:
 
     @cached_property
     def _believed(self) -> dict[ClientId, Certificate]:
-        """The certificates that passed everything but their time."""
+        """The certificates that passed every check but that of the time."""
         return {}
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over roster and revocation list, their numbers included: what sessions are bound to.
+        """SHA-256 over roster and revocation list, their numbers included; sessions are bound to it.
 
         Parties that know another roster or another revocation list cannot complete a sum together: nobody's input is
         opened beside that of a client whom it knows to be revoked.
@@ -191,10 +191,10 @@ class TrustStore:
         return hashlib.sha256(b"rbla-secure trust\x00" + self.roster.digest + revoked).digest()
 
     def check_client(self, client: ClientId, *, rank: int | None = None) -> Certificate:
-        """The certificate of a client that may take part now, of the rank that it takes part with.
+        """Return the certificate of a client that may take part now with the given rank.
 
         Args:
-            client: Its id.
+            client: Client id.
             rank: The rank that the session's terms give it; None where ranks mean nothing to the session.
 
         Raises:
@@ -231,7 +231,7 @@ class TrustStore:
         revocations: RevocationList | None = None,
         certificates: Iterable[Certificate] = (),
     ) -> Self:
-        """The view at a later moment, with newer lists and further certificates where there are any.
+        """Return the view at a later moment, with newer lists and further certificates if given.
 
         A moment before the one at hand, or before the clock's, leaves that one: a view never goes back.
 
@@ -255,7 +255,7 @@ class TrustStore:
         )
 
     def _enrolled(self, client: ClientId) -> Certificate:
-        """The certificate of a client that is on the roster, not revoked, and alone has its key; whatever the time."""
+        """Return a client's certificate if it is enrolled, not revoked, and alone has its key; time is not checked."""
         self.roster.entry(client)
         if client not in self.certificates:
             raise EnrolmentError(f"the certificate of {client!r} is missing")
@@ -280,15 +280,15 @@ def _check_newer(what: str, known: int, found: int, *, same: bool) -> None:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ThrowawayAuthority:
-    """An authority that lives and dies with one process: for runs whose parties all live in it, and for tests.
+    """An authority that exists in one process only: for runs whose parties all live in it, and for tests.
 
     Caveat: whoever can make one holds every key. It shows that the checks work; it protects nobody.
 
     Args:
         key: The authority's key.
-        certificate: Its certificate.
-        identities: One per client.
-        view: Whom every party believes at the beginning.
+        certificate: The authority's certificate.
+        identities: The identity of each client.
+        view: The view of every party at the beginning.
     """
 
     key: SigningKey
@@ -307,15 +307,15 @@ class ThrowawayAuthority:
         services: Mapping[ClientId, bytes] = MappingProxyType({}),
         random_bytes: RandomBytes = SYSTEM_RANDOM,
     ) -> Self:
-        """Keys, certificates and a roster for these clients; nothing touches the disk.
+        """Make keys, certificates and a roster for these clients; nothing is written to the disk.
 
         Args:
             ranks: The rank tier of every client; 0 for a service.
             services: Public keys of services that made their own; they are enrolled with rank 0 and get no identity here.
             now: First second of every validity, in unix seconds.
             valid_for: Seconds from then on.
-            clock: What the views of a run read; without one, they stay at their moment.
-            random_bytes: For every key and serial number.
+            clock: Clock of all views of a run; without one, they stay at their moment.
+            random_bytes: Source of every key and serial number.
 
         Raises:
             CertificateError: A client id, rank or time breaks the rules of certificates.
@@ -348,7 +348,7 @@ class ThrowawayAuthority:
         return cls(key=key, certificate=certificate, identities=MappingProxyType(identities), view=view)
 
     def trust(self, now: int) -> TrustStore:
-        """Whom every party believes at a moment, in unix seconds.
+        """Return the view of every party at a moment, in unix seconds.
 
         Raises:
             EnrolmentError: The authority's time is over.
@@ -356,7 +356,7 @@ class ThrowawayAuthority:
         return self.view.updated(now=now)
 
     def identity(self, client: ClientId) -> Identity:
-        """A client's identity.
+        """Return a client's identity.
 
         Raises:
             EnrolmentError: The authority made none for it.
@@ -370,7 +370,7 @@ class ThrowawayAuthority:
 def _first_view(
     key: SigningKey, authority: AuthorityCertificate, certificates: list[Certificate], clock: Clock | None
 ) -> TrustStore:
-    """Roster 1 and an empty revocation list 1, in force as long as the authority."""
+    """Make roster 1 and an empty revocation list 1, in force as long as the authority."""
     first, last = authority.not_before, authority.not_after
     entries = map(RosterEntry.of, certificates)
     return TrustStore(

@@ -1,4 +1,4 @@
-"""What certificates and revocation lists have in common: names, dates, serial numbers, and the check of their form."""
+"""Names, dates, serial numbers and the check of form, shared by certificates and revocation lists."""
 
 import hashlib
 import re
@@ -31,12 +31,12 @@ PARSE_ERRORS: Final = (
 
 
 def private_key(key: SigningKey) -> Ed25519PrivateKey:
-    """The key as the library's builders want it."""
+    """Return the key in the form that the library's builders take."""
     return Ed25519PrivateKey.from_private_bytes(key.secret)
 
 
 def name_of(text: str) -> x509.Name:
-    """A distinguished name that is one common name."""
+    """Return a distinguished name that is one common name."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
@@ -49,7 +49,7 @@ def read_name(name: x509.Name) -> str:
 
 
 def date_of(seconds: int) -> datetime:
-    """A date of X.509, to the second."""
+    """Return a date of X.509, to the second."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -61,17 +61,17 @@ def read_date(date: datetime | None) -> int:
 
 
 def key_identifier(public: bytes) -> bytes:
-    """The leftmost 160 bits of SHA-256 of the key (RFC 7093, method 1)."""
+    """Return the leftmost 160 bits of SHA-256 of the key (RFC 7093, method 1)."""
     return hashlib.sha256(public).digest()[:20]
 
 
 def authority_identifier(authority: bytes) -> x509.AuthorityKeyIdentifier:
-    """The extension that names the key of the issuer."""
+    """Return the extension that names the key of the issuer."""
     return x509.AuthorityKeyIdentifier(key_identifier(authority), None, None)
 
 
 def check_signature(public: bytes, signature: bytes, message: bytes) -> None:
-    """Refuse what another key signed. Raises CertificateError."""
+    """Refuse a signature by another key. Raises CertificateError."""
     try:
         verify(public, signature, message)
     except SignatureError:

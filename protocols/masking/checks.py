@@ -1,4 +1,4 @@
-"""What a client refuses: every message is checked here before any secret of the step is touched."""
+"""Checks by the client: every message is checked here before any secret of the step is used."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -36,7 +36,7 @@ SURVIVORS: Final = b"survivor list"
 
 
 def signed(message: KeyAdvertisement, identity: Identity | None) -> KeyAdvertisement:
-    """The advertisement with its client's signature, where clients have identities."""
+    """Return the advertisement with its client's signature, where clients have identities."""
     if identity is None:
         return message
     return replace(message, signature=identity.sign(ADVERTISEMENT, message.signed_part()))
@@ -53,7 +53,7 @@ def verify_advertisement(terms: MaskingTerms, message: KeyAdvertisement) -> None
 
 
 def check_own(terms: MaskingTerms, identity: Identity) -> None:
-    """Refuse to take part where the others must refuse: this client's own certificate does not fit the session.
+    """Refuse to take part if this client's own certificate does not fit the session: the others must refuse it.
 
     Raises:
         EnrolmentError: It says another rank or a service, or is not the one on the roster.
@@ -69,7 +69,7 @@ def check_own(terms: MaskingTerms, identity: Identity) -> None:
 
 
 def view_of(terms: MaskingTerms, nonces: Mapping[int, bytes], participants: Sequence[int]) -> bytes:
-    """Everything that a client's masks depend on and the server alone told it: who advertised, and who takes part.
+    """Return what a client's masks depend on and only the server told it: who advertised, and who takes part.
 
     A server that tells a victim of few participants could otherwise have their mask keys revealed by clients that were
     told of all of them, and open the victim's input alone. How long the two lists are stands before them, so that no two
@@ -129,7 +129,7 @@ def check_nonces(terms: MaskingTerms, directory: KeyDirectory, own: KeyAdvertise
 def check_advertisements(
     terms: MaskingTerms, directory: KeyDirectory, own: KeyAdvertisement, *, expected: AbstractSet[int]
 ) -> dict[int, KeyAdvertisement]:
-    """The advertisements of this client's neighbours, each signed, fresh to the session and given once.
+    """Return the advertisements of this client's neighbours, each signed, fresh to the session and given once.
 
     Every key must be in its canonical form, so that keys that differ as bytes differ. Small order is refused later, by
     whoever agrees.
@@ -158,7 +158,7 @@ def check_advertisements(
 
 
 def all_keys(entry: KeyAdvertisement) -> list[bytes]:
-    """The public keys of one advertisement."""
+    """Return the public keys of one advertisement."""
     return [entry.sealing_key, *entry.mask_keys.values()]
 
 
@@ -270,7 +270,7 @@ def check_signatures(terms: MaskingTerms, request: SurvivorSignatures, survivors
 def verify_survivors(
     terms: MaskingTerms, survivors: SurvivorList, *, position: int, signature: bytes
 ) -> None:
-    """Refuse a signature that is not this party's of this very list.
+    """Refuse a signature that is not this party's signature of this very list.
 
     Raises:
         IdentityError: It is not.
@@ -279,6 +279,6 @@ def verify_survivors(
 
 
 def meets_quorum(terms: MaskingTerms, segment: Segment, survivors: Collection[int]) -> bool:
-    """Whether enough holders of a segment are on a survivor list for a client to let it open."""
+    """Return whether enough holders of a segment are on a survivor list for a client to let it open."""
     present = sum(terms.session.position(client) in survivors for client in segment.holders)
     return present >= terms.quorum(segment)

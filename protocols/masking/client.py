@@ -46,7 +46,7 @@ Message = TypeVar("Message")
 
 
 class Step(NamedTuple, Generic[State, Message]):
-    """What a step returns."""
+    """The new state and the message that a step returns."""
 
     state: State
     message: Message
@@ -55,7 +55,7 @@ class Step(NamedTuple, Generic[State, Message]):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advertised:
-    """After advertise_keys: the private keys; by segment the mask keys, and the seeds and extra secrets committed to."""
+    """State after advertise_keys: private keys, and by segment mask keys, seeds and extra secrets committed to."""
 
     terms: MaskingTerms = field(repr=False)
     me: int
@@ -69,15 +69,15 @@ class Advertised:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """After share_keys: who the neighbours are, the secrets shared with them, this client's own seeds and bundle.
+    """State after share_keys: the neighbours, the secrets shared with them, this client's own seeds and bundle.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         me: This client's position.
-        nonces: Of everyone who advertised.
+        nonces: The nonces of everyone who advertised, by position.
         partners: By segment of this client: the public mask keys of those it masks with.
-        sealing_secrets: By share-graph neighbour.
-        mask_keys: Private, by segment.
+        sealing_secrets: By share-graph neighbour: the secret shared with it.
+        mask_keys: By segment: the private mask key.
         seeds: By segment: the self-mask seed.
         own_bundle: The shares this client keeps of its own secrets, if any.
     """
@@ -95,7 +95,7 @@ class Shared:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masked:
-    """After mask_input: who masks, and the bundles of the share-graph neighbours among them, one's own included.
+    """State after mask_input: who masks, and the bundles of the share-graph neighbours among them, its own included.
 
     Bundles that are disputed are not among them.
     """
@@ -110,7 +110,7 @@ class Masked:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
-    """After agree_survivors: the list this client has signed, and what it would reveal for it."""
+    """State after agree_survivors: the list this client has signed, and what it would reveal for it."""
 
     masked: Masked
     survivors: SurvivorList
@@ -119,7 +119,7 @@ class Agreed:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revealed:
-    """After reveal_shares: nothing secret is left. `refused` lists the segments this client kept closed."""
+    """State after reveal_shares: nothing secret is left. `refused` lists the segments this client kept closed."""
 
     terms: MaskingTerms = field(repr=False)
     me: int
@@ -349,7 +349,7 @@ def reveal_agreed(state: Agreed, request: SurvivorSignatures) -> Step[Revealed, 
 
 
 def _sealing_key(terms: MaskingTerms, secret: Secret, *, sender: int, recipient: int) -> Secret:
-    """One key per direction: what u seals for v cannot be played back as v's for u."""
+    """Return the sealing key of one direction: what u seals for v cannot be replayed as v's message for u."""
     context = (terms.context, sender.to_bytes(2, "big"), recipient.to_bytes(2, "big"))
     return derive_key(secret, label="sealed shares", context=context, size=KEY_SIZE)
 
@@ -383,7 +383,7 @@ def _split_secrets(
 
 
 def _open_bundles(state: Shared, delivery: ShareDelivery) -> tuple[dict[int, ShareBundle], tuple[int, ...]]:
-    """The bundles that this client can use, its own included, by dealer; and the dealers of the others."""
+    """Return the bundles that this client can use, its own included, by dealer; and the dealers of the others."""
     bundles = {} if state.own_bundle is None else {state.me: state.own_bundle}
     disputed: dict[int, str] = {}
     for sender, sealed in sorted(delivery.sealed.items()):

@@ -1,4 +1,4 @@
-"""Commitments to what is shared: they tell a wrong share from a right one, and a lying holder from a lying dealer.
+"""Commitments to shared secrets: they separate wrong shares from right ones, and lying holders from lying dealers.
 
     advertised   H(seed || what it is)[:16]               by the dealer, of every self-mask seed and extra secret
     dealt        H(share || whose, whose to keep)[:16]    by the dealer, of every share of every secret, to the server
@@ -53,10 +53,10 @@ Share = tuple[int, int, int, bytes]
 
 @final
 class Commitments:
-    """Makes the commitments of one session.
+    """The maker of the commitments of one session.
 
     Args:
-        context: What all of them are bound to.
+        context: Digest that all of them are bound to.
     """
 
     def __init__(self, context: bytes) -> None:
@@ -65,17 +65,17 @@ class Commitments:
         self._bundle = purpose("commitments of a bundle", context)
 
     def secret(self, value: bytes, *, owner: int, segment: int, number: int) -> bytes:
-        """The commitment to a self-mask seed or an extra secret."""
+        """Return the commitment to a self-mask seed or an extra secret."""
         text = self._secret + struct.pack(">3H", owner, segment, number) + value
         return hashlib.sha256(text).digest()[:COMMITMENT_SIZE]
 
     def secrets(self, seed: bytes, extra: Sequence[bytes], *, owner: int, segment: int) -> tuple[bytes, ...]:
-        """The commitments to one segment's seed and extra secrets, as they are advertised."""
+        """Return the commitments to one segment's seed and extra secrets, as they are advertised."""
         values = [(SELF_MASK, seed), *enumerate(extra, start=EXTRA)]
         return tuple(self.secret(v, owner=owner, segment=segment, number=number) for number, v in values)
 
     def shares(self, shares: Iterable[Share], *, holder: int) -> list[bytes]:
-        """The commitments to shares that one holder keeps; in one go, for there are thousands."""
+        """Return the commitments to the shares of one holder; computed together, as there are thousands."""
         sha256, numbers, label, join = hashlib.sha256, struct.Struct(">4H").pack, self._share, b"".join
         # Joined, not added: to add to a secret makes one more secret each time.
         return [
@@ -84,7 +84,7 @@ class Commitments:
         ]
 
     def bundle(self, bundle: ShareBundle, *, owner: int, holder: int) -> bytes:
-        """The commitments to all shares of one bundle, in the order of its bytes."""
+        """Return the commitments to all shares of one bundle, in the order of its bytes."""
         shares = [
             (owner, index, number, share)
             for index in sorted(bundle.segments)
@@ -93,7 +93,7 @@ class Commitments:
         return b"".join(self.shares(shares, holder=holder))
 
     def digest(self, commitments: bytes, *, owner: int, holder: int) -> bytes:
-        """What a holder compares: a digest of all commitments to its shares of one owner's secrets."""
+        """Return the digest a holder compares: over all commitments to its shares of one owner's secrets."""
         return hashlib.sha256(self._bundle + struct.pack(">2H", owner, holder) + commitments).digest()
 
 

@@ -1,4 +1,4 @@
-"""The random regular graph: everyone's neighbours, the same for all who derive it from the same nonces.
+"""The random regular graph of neighbours, the same for all who derive it from the same nonces.
 
     seed = SHA-256(context, label, all nonces)  ->  a random order of the members, closed to a ring
     neighbours of a member = the degree/2 members before it and the degree/2 after it in the ring
@@ -21,7 +21,7 @@ _WORDS: Final = 2 ** (8 * _WORD_BYTES)
 
 
 def graph_seed(context: bytes, nonces: Mapping[int, bytes], label: str) -> bytes:
-    """The 32 bytes from which everyone derives one graph: SHA-256 of the context, the label and all nonces, in order.
+    """Return the 32 bytes that one graph is derived from: SHA-256 of context, label and all nonces, in order.
 
     No party fixes the graph alone: one honest nonce in the list makes it unpredictable until that nonce is known.
     But the server knows all nonces before it publishes the list, and may try lists until one gives a graph it likes:
@@ -36,9 +36,9 @@ def graph_seed(context: bytes, nonces: Mapping[int, bytes], label: str) -> bytes
     everyone sharing with everyone, where there is nothing to choose.
 
     Args:
-        context: What the graph is bound to.
-        nonces: By position: what each member has advertised.
-        label: Which graph of the session.
+        context: Digest that the graph is bound to.
+        nonces: By position: the nonce that each member has advertised.
+        label: Label of the graph within the session.
     """
     digest = hashlib.sha256(_SEED_LABEL)
     for part in (context, label.encode()):
@@ -50,12 +50,12 @@ def graph_seed(context: bytes, nonces: Mapping[int, bytes], label: str) -> bytes
 
 
 def neighbours(members: Sequence[int], degree: int, seed: bytes) -> dict[int, frozenset[int]]:
-    """Everyone's neighbours in the graph of a seed: a symmetric, connected, regular graph without loops.
+    """Return everyone's neighbours in the graph of a seed: a symmetric, connected, regular graph without loops.
 
     Args:
         members: Positions, increasing; any subset of the session's.
-        degree: Of every member: len(members) - 1 for the complete graph, or even, from 2 below it.
-        seed: From :func:`graph_seed`; public.
+        degree: Neighbours of every member: len(members) - 1 for the complete graph, or even, from 2 below it.
+        seed: The seed from :func:`graph_seed`; public.
 
     Raises:
         RosterError: The members are not in increasing order, each once.
@@ -79,7 +79,7 @@ def neighbours(members: Sequence[int], degree: int, seed: bytes) -> dict[int, fr
 
 
 def _shuffled(members: Sequence[int], seed: bytes) -> list[int]:
-    """A uniformly random order (Fisher and Yates; Knuth, TAOCP 2, section 3.4.2, algorithm P)."""
+    """Return a uniformly random order (Fisher and Yates; Knuth, TAOCP 2, section 3.4.2, algorithm P)."""
     order, words = list(members), _words(seed)
     for last in range(len(order) - 1, 0, -1):
         chosen = _below(last + 1, words)
@@ -88,13 +88,13 @@ def _shuffled(members: Sequence[int], seed: bytes) -> list[int]:
 
 
 def _below(bound: int, words: Iterator[int]) -> int:
-    """A uniform number in 0..bound-1: words from the incomplete last stretch of `bound` are skipped."""
+    """Return a uniform number in 0..bound-1; words from the incomplete last stretch of `bound` are skipped."""
     fair = _WORDS - _WORDS % bound
     return next(word for word in words if word < fair) % bound
 
 
 def _words(seed: bytes) -> Iterator[int]:
-    """Uniform 32-bit words without end: SHA-256 of the seed and a counter."""
+    """Yield uniform 32-bit words without end: SHA-256 of the seed and a counter."""
     for number in count():
         block = hashlib.sha256(_ORDER_LABEL + seed + number.to_bytes(8, "big")).digest()
         for start in range(0, len(block), _WORD_BYTES):

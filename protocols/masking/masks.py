@@ -1,4 +1,4 @@
-"""The masks themselves: which key expands to what, for client and server alike.
+"""The masks: their keys and their expansion, for client and server alike.
 
     y_u = x_u + PRG(b_u) + sum_{v > u} PRG(s_uv) - sum_{v < u} PRG(s_uv)      (Bonawitz et al. 2017, section 4, eq. 1)
 
@@ -41,7 +41,7 @@ class SegmentMasks:
         """Add all masks of one client's upload, in place: its self mask, plus for later and minus for earlier peers.
 
         Args:
-            target: Ring elements.
+            target: The client's upload, as ring elements.
             seed: The owner's self-mask seed.
             partners: By position of a peer: the X25519 secret of the two mask keys.
             owner: Position of the client.
@@ -52,7 +52,7 @@ class SegmentMasks:
     def remove(
         self, target: RingVector, seeds: Mapping[int, Secret], uncancelled: Mapping[tuple[int, int], Secret]
     ) -> None:
-        """Take everything off a sum that is not an input, in place.
+        """Remove everything from a sum that is not an input, in place.
 
         Args:
             target: The sum of uploads.
@@ -65,7 +65,7 @@ class SegmentMasks:
         prg.apply_streams(target, add=later, subtract=[*self._self_keys(seeds), *earlier])
 
     def _split(self, secrets: Mapping[tuple[int, int], Secret]) -> tuple[list[Secret], list[Secret]]:
-        """Keys of the pairwise masks that an owner adds, and of those that it subtracts, by (owner, peer)."""
+        """Return the keys of pairwise masks that an owner adds, and of those it subtracts, by (owner, peer)."""
         later: list[Secret] = []
         earlier: list[Secret] = []
         bound = self._bound("pairwise mask")
@@ -76,18 +76,18 @@ class SegmentMasks:
         return later, earlier
 
     def _self_keys(self, seeds: Mapping[int, Secret]) -> list[Secret]:
-        """Keys of self masks, by owner."""
+        """Return the keys of self masks, by owner."""
         bound = self._bound("self mask")
         return [
             hkdf_expand(seed, info=bound + _part(owner), size=prg.KEY_SIZE) for owner, seed in seeds.items()
         ]
 
     def _bound(self, label: str) -> bytes:
-        """What all keys of one kind are bound to; made once, since thousands of keys differ in their last parts alone."""
+        """Return the context that all keys of one kind share. Thousands of keys need it, so callers make it once."""
         return purpose(label, self.context, self.binding) + _part(self.segment)
 
 
 @lru_cache(maxsize=MAX_MEMBERS)
 def _part(number: int) -> bytes:
-    """A position or segment as the part of a context."""
+    """Return a position or segment as the part of a context."""
     return part(number.to_bytes(2, "big"))

@@ -38,7 +38,7 @@ _SHARE: Final = Fixed(SHARE_SIZE)
 @final
 @dataclass(frozen=True, slots=True)
 class _Share(Codec[Secret]):
-    """A Shamir share, which stays secret when it is read."""
+    """A Shamir share, which is read as a secret."""
 
     holds = Secret
 
@@ -57,7 +57,7 @@ class _Share(Codec[Secret]):
 
 @cache
 def _packed(bits: int) -> ByPosition[RingVector]:
-    """Vectors by segment index, `bits` an element."""
+    """Return the codec of vectors by segment index, with `bits` per element."""
     return ByPosition(Vector(bits))
 
 
@@ -78,14 +78,14 @@ class KeyAdvertisement(SignedMessage):
     profile works without identities.
 
     Args:
-        context: Of the session.
-        sender: Its position.
-        sealing_key: For the session.
-        nonce: Fresh.
-        mask_keys: By segment of the sender.
+        context: Digest of the session's terms, 32 bytes.
+        sender: Position of the sender.
+        sealing_key: Public sealing key, for this session only.
+        nonce: Fresh random bytes.
+        mask_keys: By segment of the sender: its public mask key.
         commitments: By segment of the sender: to its self-mask seed, then to its extra secrets in their order. (What a
             mask key must be is known by its public key.)
-        signature: Of the sender's identity.
+        signature: Signature by the sender's identity.
     """
 
     message_type = MessageType.KEY_ADVERTISEMENT
@@ -104,12 +104,12 @@ class KeyAdvertisement(SignedMessage):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDirectory(Message):
-    """The nonces of everyone who advertised, and the advertisements of those whom one client deals with.
+    """The nonces of everyone who advertised, and the advertisements of one client's neighbours and its own.
 
     Args:
-        context: Of the session.
-        nonces: By position: everyone who advertised.
-        advertisements: By increasing sender: the recipient's neighbours and itself.
+        context: Digest of the session's terms, 32 bytes.
+        nonces: By position: the nonce of everyone who advertised.
+        advertisements: By increasing sender: the advertisements of the recipient's neighbours and its own.
     """
 
     message_type = MessageType.KEY_DIRECTORY
@@ -127,9 +127,9 @@ class SegmentShares(Record):
     """One holder's shares of the secrets of one client and segment. Secret.
 
     Args:
-        mask_key: Of the private mask key.
-        self_mask: Of the self-mask seed.
-        extra: Of the segment's extra secrets, in their order.
+        mask_key: Share of the private mask key.
+        self_mask: Share of the self-mask seed.
+        extra: Shares of the segment's extra secrets, in their order.
     """
 
     mask_key: Share
@@ -140,14 +140,14 @@ class SegmentShares(Record):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareBundle(HeadedRecord):
-    """The plaintext of one sealed share: what one client entrusts to one other, by segment index. Secret."""
+    """The plaintext of one sealed share: what one client entrusts to another, by segment index. Secret."""
 
     message_type = MessageType.SHARE_BUNDLE
 
     segments: Annotated[Mapping[int, SegmentShares], ByPosition(Inline(SegmentShares))]
 
     def to_bytes(self) -> Secret:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         return Secret(self._encode())
 
     @classmethod
@@ -162,9 +162,9 @@ class SealedShares(Message):
     """A client's share bundles, sealed to each recipient; the server cannot open them.
 
     Args:
-        context: Of the session.
-        sender: Its position.
-        sealed: By share-graph neighbour.
+        context: Digest of the session's terms, 32 bytes.
+        sender: Position of the sender.
+        sealed: By share-graph neighbour: the bundle sealed to it.
         commitments: By keeper of its shares, itself where it is one: to all shares it keeps, one behind the other. Each
             keeper has as many.
     """
@@ -183,11 +183,11 @@ class ShareDelivery(Message):
     """The list of those who mask, and the bundles sealed to one recipient, by sender.
 
     Args:
-        context: Of the session.
-        recipient: For whom the bundles are.
+        context: Digest of the session's terms, 32 bytes.
+        recipient: Position of the client that the bundles are for.
         participants: Everyone whose shares have arrived, in increasing order.
-        sealed: By sender: those of the recipient's share-graph neighbours who take part.
-        digests: By the same senders: of the commitments to the shares that they say are in the bundle.
+        sealed: By sender: the bundles of the recipient's share-graph neighbours who take part.
+        digests: By the same senders: digest of the commitments to the shares that they say are in the bundle.
     """
 
     message_type = MessageType.SHARE_DELIVERY
@@ -202,19 +202,19 @@ class ShareDelivery(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskedInput(Message):
-    """A client's masked summands, by segment index: uniform to whoever lacks its masks.
+    """A client's masked summands, by segment index; uniform to whoever lacks its masks.
 
     The signature says who took part in the client's view: the others reveal its self mask only if they share the view.
     It is empty where the profile works without identities.
 
     Args:
-        context: Of the session.
-        sender: Its position.
-        ring_bits: Of an element.
-        segments: By segment of the sender.
+        context: Digest of the session's terms, 32 bytes.
+        sender: Position of the sender.
+        ring_bits: Bits of one element.
+        segments: By segment of the sender: the masked ring elements.
         disputed: The neighbours whose bundles the sender cannot use: they do not open, or do not fit the commitments.
             It will reveal no share of theirs.
-        view_signature: Of who took part.
+        view_signature: Signature of the view: who took part.
     """
 
     message_type = MessageType.MASKED_INPUT
@@ -230,12 +230,12 @@ class MaskedInput(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurvivorList(Message):
-    """Whose inputs are in the sum, who masked with the others but did not upload, and what the survivors saw.
+    """The list of survivors: their inputs are in the sum. Also who masked but did not upload, and the survivors' views.
 
     Args:
-        context: Of the session.
-        survivors: In increasing order.
-        dropped: In increasing order.
+        context: Digest of the session's terms, 32 bytes.
+        survivors: Positions whose inputs are in the sum, in increasing order.
+        dropped: Positions that masked with the others but did not upload, in increasing order.
         view_signatures: By survivor: its signature of who took part; empty where the profile works without identities.
     """
 
@@ -262,7 +262,7 @@ class SignedSurvivors(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurvivorSignatures(Message):
-    """Everyone's signatures of what must be one and the same survivor list, by signer."""
+    """The signatures by all signers of what must be one and the same survivor list."""
 
     message_type = MessageType.SURVIVOR_SIGNATURES
 
@@ -276,11 +276,11 @@ class RevealedShares(Message):
     """A client's answer to a survivor list: never both kinds of share of one peer and segment.
 
     Args:
-        context: Of the session.
-        sender: Its position.
-        mask_key_shares: By (dropped peer, segment), for the segments that this client lets open.
-        self_mask_shares: By (surviving peer, segment), for the same segments.
-        extra_shares: By (surviving peer, segment, number of the secret): those that the segment's rule gives out.
+        context: Digest of the session's terms, 32 bytes.
+        sender: Position of the sender.
+        mask_key_shares: By (dropped peer, segment): the share, for the segments that this client lets open.
+        self_mask_shares: By (surviving peer, segment): the share, for the same segments.
+        extra_shares: By (surviving peer, segment, number of the secret): the shares that the segment's rule releases.
     """
 
     message_type = MessageType.REVEALED_SHARES
@@ -295,7 +295,7 @@ class RevealedShares(Message):
 
 
 def bundle_commitments_size(extra_secrets: Sequence[int]) -> int:
-    """Bytes of the commitments to one bundle.
+    """Return the size in bytes of the commitments to one bundle.
 
     Args:
         extra_secrets: For each segment of the sender, its number of extra secrets.
@@ -304,7 +304,7 @@ def bundle_commitments_size(extra_secrets: Sequence[int]) -> int:
 
 
 def sealed_bundle_size(extra_secrets: Sequence[int]) -> int:
-    """Bytes of a sealed bundle.
+    """Return the size in bytes of a sealed bundle.
 
     Args:
         extra_secrets: For each segment of the sender, its number of extra secrets.

@@ -1,4 +1,4 @@
-"""How many neighbours, how many shares, how many survivors: the numbers on which the masking protocol rests.
+"""The numbers that the masking protocol rests on: neighbours, shares and survivors.
 
 Up to a hundred members everyone shares with everyone. Above, a member's neighbours are a random sample of the others,
 so what it may fear of them is the tail of a hypergeometric distribution (Bell et al. 2020, section 3). Who is corrupt or
@@ -40,7 +40,7 @@ class GraphParameters:
 
 
 def share_graph_parameters(members: int, profile: MaskingProfile) -> GraphParameters:
-    """The graph over which so many members share: complete up to COMPLETE_UP_TO, above it sparse.
+    """Return the graph over which so many members share: complete up to COMPLETE_UP_TO, above it sparse.
 
     Raises:
         ThresholdError: There are no members, or no sparse graph meets the profile.
@@ -54,7 +54,7 @@ def share_graph_parameters(members: int, profile: MaskingProfile) -> GraphParame
 
 @lru_cache(maxsize=256)
 def sparse_graph_parameters(members: int, profile: MaskingProfile) -> GraphParameters:
-    """The smallest even degree k, and its smallest threshold t, for a random Harary graph of n members.
+    """Return the smallest even degree k, and its smallest threshold t, for a random Harary graph of n members.
 
     With c corrupt and d dropped members (both the profile's most), s = security_bits and r = correctness_bits:
 
@@ -91,7 +91,7 @@ def sparse_graph_parameters(members: int, profile: MaskingProfile) -> GraphParam
 def mask_graph_degree(
     segment_members: int, *, members: int, profile: MaskingProfile, segments: int = 1
 ) -> int:
-    """Neighbours of every member in the mask graph of a segment: all others up to COMPLETE_UP_TO, above it perhaps fewer.
+    """Return a segment's mask-graph degree: all others up to COMPLETE_UP_TO, above it perhaps fewer.
 
     An honest input is hidden as long as its member is connected, over honest members that stay, with another such one: what
     the server can open are the sums over the connected parts that are left once all corrupt and dropped members, whose
@@ -154,7 +154,7 @@ def _least_threshold(adversary: Adversary, degree: int, corrupt: int) -> int:
 
 
 def log_disconnected(members: int, gone: int, degree: int) -> float:
-    """The natural logarithm of a bound on P[a random Harary graph falls apart when `gone` members leave it].
+    """Return the natural log of a bound on P[a random Harary graph falls apart when `gone` members leave it].
 
     Only if two disjoint stretches of degree/2 ring neighbours are gone; there are n (n - degree - 1) / 2 such pairs,
     and each is gone with probability C(n - degree, gone - degree) / C(n, gone).
@@ -166,7 +166,7 @@ def log_disconnected(members: int, gone: int, degree: int) -> float:
 
 
 def expected_exposed(members: int, corrupt: int, graph: GraphParameters) -> float:
-    """How many honest members a server that follows the protocol reads, on average, with so many corrupt members.
+    """Return the expected number of honest members that a protocol-following server reads, given the corrupt ones.
 
     A member is exposed if its corrupt neighbours alone hold as many shares of its mask keys as recover them: the self masks of
     survivors are opened anyway, so nothing hides its upload any more. Its neighbours are a uniform sample of the other
@@ -191,7 +191,7 @@ def expected_exposed(members: int, corrupt: int, graph: GraphParameters) -> floa
 
 
 def log_upper_tail(population: int, marked: int, drawn: int, least: int) -> float:
-    """The natural logarithm of P[at least so many marked] in a draw without replacement.
+    """Return the natural logarithm of P[at least so many marked] in a draw without replacement.
 
     Summed outwards from the largest term, so that a tail of 2^-60 is as accurate as one of 1/2: to about 1e-15 times
     the logarithm of `population` factorial.
@@ -207,7 +207,7 @@ def log_upper_tail(population: int, marked: int, drawn: int, least: int) -> floa
 
 
 def _relative_tail(population: int, marked: int, drawn: int, least: int) -> float:
-    """The tail in units of its first and largest term."""
+    """Return the tail in units of its first and largest term."""
     total, term, count = 0.0, 1.0, least
     while term > _NEGLIGIBLE * total:
         total += term
@@ -222,7 +222,7 @@ def _log_choose(total: int, chosen: int) -> float:
 
 
 def reveal_quorum(*, segment_members: int, quorum: int, members: int, threshold: int, corrupt: int) -> int:
-    """The least number of a segment's holders on a client's list at which it may reveal shares for the segment.
+    """Return the least number of a segment's holders on a client's list at which it may reveal shares for the segment.
 
     It is the smallest whole number above e + (m - e) (n - t) / (n - c), with e = q - 1, and stops a server that gives
     clients different survivor lists from opening a sum over fewer than q holders.
@@ -267,7 +267,7 @@ def reveal_quorum(*, segment_members: int, quorum: int, members: int, threshold:
 def class_reveal_quorum(
     *, class_members: int, quorum: int, members: int, threshold: int, corrupt: int
 ) -> int:
-    """The least number of a class's members on a client's list, if there is one, at which it may reveal anything.
+    """Return the least number of a class's members on a client's list, if any, at which it may reveal anything.
 
     A class are the members that a server may make contribute while all others add zeros. The number is the smallest whole one
     above e + (m - e) (n - t) / (t - c), with e = q - 1. It stops a server that gives clients different survivor lists from
@@ -291,9 +291,9 @@ def class_reveal_quorum(
     Args:
         class_members: m, the members of the class.
         quorum: q, the fewest of them over whom a sum may be opened, if over any.
-        members: n, of the session.
-        threshold: t.
-        corrupt: c.
+        members: n, the members of the session.
+        threshold: t, shares that recover a secret.
+        corrupt: c, at most so many members collude with the server.
 
     Raises:
         QuorumError: Not 1 <= q <= m <= n.

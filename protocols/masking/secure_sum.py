@@ -33,13 +33,13 @@ _State = steps.Advertised | steps.Shared | steps.Masked | steps.Agreed | steps.R
 
 @final
 class MaskingClient(SumClient):
-    """One client of one session. After an error its state is unchanged; secrets go with the state that held them.
+    """One client of one session. An error leaves its state unchanged; secrets go with the state that held them.
 
     Args:
-        terms: Of the session.
-        me: A member.
-        identity: Signs for it; None where the profile works without identities.
-        random_bytes: Where keys, seeds and shares come from.
+        terms: The terms of the session.
+        me: Client id of the member.
+        identity: The identity that signs; None where the profile works without identities.
+        random_bytes: Source of keys, seeds and shares.
         extra_secrets: By segment: further secrets to be shared beside the seed; uniform, for they are committed to.
 
     Raises:
@@ -96,7 +96,7 @@ class MaskingClient(SumClient):
             return self._contributed[1]
 
     def end(self) -> None:
-        """Drop every secret of the session, after a step that is at work; whatever is asked after that is out of order."""
+        """Drop every secret of the session, after any step in progress; all later requests are out of order."""
         with self._turn:
             me = self._terms.session.position(self._me)
             self._state = steps.Revealed(terms=self._terms, me=me, refused=())
@@ -146,8 +146,8 @@ class MaskingServer(SumServer):
     """The server of one session.
 
     Args:
-        terms: Of the session.
-        noise_follows: As of :class:`Masking`.
+        terms: The terms of the session.
+        noise_follows: See :class:`Masking`.
     """
 
     def __init__(self, terms: MaskingTerms, *, noise_follows: bool = False) -> None:
@@ -159,14 +159,14 @@ class MaskingServer(SumServer):
         self._contributors: tuple[ClientId, ...] | None = None
 
     def requests(self) -> Mapping[ClientId, bytes]:
-        """The current stage's request to each client that is still in."""
+        """Return the current stage's request to each client that is still in."""
         stage = self._current()
         return {
             self._session.client_at(position): stage.request(position) for position in sorted(stage.expected)
         }
 
     def receive(self, client: ClientId, reply: bytes) -> None:
-        """Fold in one reply."""
+        """Take one reply."""
         stage = self._current()
         position = self._session.position(client)
         if position not in stage.expected:
@@ -189,12 +189,12 @@ class MaskingServer(SumServer):
 
     @property
     def faults(self) -> Mapping[ClientId, str]:
-        """Who is at fault as of the last stage that was closed, or of the opening."""
+        """By client: its fault, as of the last closed stage or the opening."""
         return self._dealings.faults() if self._dealings is not None else {}
 
     @property
     def disputes(self) -> Mapping[ClientId, tuple[ClientId, ...]]:
-        """Who says of whom that its bundles are no use, as of the last stage that was closed."""
+        """By client: the others whose bundles it says it could not use, as of the last closed stage."""
         return self._dealings.disputes() if self._dealings is not None else {}
 
     @property
@@ -236,8 +236,8 @@ class Masking(SecureSum):
 
     Args:
         profile: Security parameters.
-        trust: Whose signatures count; needed by every profile against a malicious server.
-        identity: At a client: what it signs with.
+        trust: The view of whose signatures count; every profile against a malicious server needs it.
+        identity: At a client: the identity that signs.
         noise_follows: At a server that adds noise to the sums: whether they are opened whatever they are, by the lift that has no
             jump (:func:`protocols.ring.folded`). A range that is asked before the noise tells whoever exceeds it one bit of the
             others' sum. A garbled upload is then not refused here.
@@ -267,16 +267,16 @@ class Masking(SecureSum):
         return (AdvertiseKeys.name, ShareKeys.name, MaskInput.name, *agree, RevealShares.name)
 
     def terms(self, session: Session) -> MaskingTerms:
-        """The session under this profile; raises what :class:`MaskingTerms` raises."""
+        """Return the session under this profile; raises as :class:`MaskingTerms`."""
         return MaskingTerms(session=session, profile=self.profile, trust=self._trust)
 
     def client(
         self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
     ) -> MaskingClient:
-        """The client side for one member.
+        """Open the client side for one member.
 
         Args:
-            session: The terms.
+            session: The session's terms.
             me: The member.
             extra_secrets: By segment of the member: as many fresh secrets of 32 bytes as the segment has room for. They
                 are shared beside the self-mask seed; which of them are recovered is for the segment's rule to say.
@@ -293,5 +293,5 @@ class Masking(SecureSum):
         return MaskingClient(terms, me, self._identity, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> MaskingServer:
-        """The server side."""
+        """Open the server side."""
         return MaskingServer(self.terms(session), noise_follows=self._noise_follows)

@@ -1,4 +1,4 @@
-"""A session under a profile: everything the masking protocol derives from it, the same at the server and all clients.
+"""A session under a profile: the values that the server and all clients of masking derive from it.
 
 The share graph says who keeps shares of whose secrets; each segment has a mask graph of its own, over its own members,
 that says who masks with whom. Up to a hundred parties both are complete. Above, they are random regular graphs (Bell et
@@ -38,7 +38,7 @@ class MaskingTerms:
     Args:
         session: The terms that every secure sum has.
         profile: Security parameters, and how clients check the survivor list.
-        trust: Whose signatures count; None leaves messages unsigned, which only a semi-honest server's profile allows.
+        trust: The view of whose signatures count; None leaves messages unsigned, only against a semi-honest server.
 
     Raises:
         SessionError: The profile needs signatures and there is nobody to vouch for them; or extra secrets are to be
@@ -76,7 +76,7 @@ class MaskingTerms:
 
     @cached_property
     def context(self) -> bytes:
-        """What every key, seal, signature and message is bound to: the session, the profile, roster and revocations.
+        """The digest that binds every key, seal, signature and message to session, profile, roster and revocations.
 
         Parties that know different rosters or revocation lists end in a refusal at the first message: nobody's input is
         summed beside that of a client whom it knows to be revoked.
@@ -100,7 +100,7 @@ class MaskingTerms:
 
     @cached_property
     def commitments(self) -> Commitments:
-        """What makes this session's commitments to secrets and shares."""
+        """The maker of this session's commitments to secrets and shares."""
         return Commitments(self.context)
 
     @cached_property
@@ -114,11 +114,11 @@ class MaskingTerms:
 
     @property
     def share_threshold(self) -> int:
-        """Shares that recover a secret: the session's threshold, or in a sparse graph the graph's."""
+        """Shares that recover a secret: the threshold of the session, or in a sparse graph that of the graph."""
         return self.session.threshold if self.complete else self._shares.threshold
 
     def quorum(self, segment: Segment) -> int:
-        """Surviving holders that a client wants to see in its list before it reveals a share of a segment.
+        """Return how many surviving holders a client requires in its list before it reveals a share of a segment.
 
         Never more than there are: with all its holders there, every segment opens under every profile.
         """
@@ -134,7 +134,7 @@ class MaskingTerms:
         )
 
     def class_quorum(self, size: int) -> int:
-        """Surviving members of a class of so many that a client wants to see in its list, if it sees any.
+        """Return how many surviving members a client requires of a class of `size` in its list, if any of it are there.
 
         A class that is too small for its quorum is never in a sum: no number of its members is enough.
         """
@@ -150,7 +150,7 @@ class MaskingTerms:
         )
 
     def thin_classes(self, survivors: Collection[int]) -> tuple[tuple[int, ...], ...]:
-        """The positions of every class of which some members survive, but fewer than its quorum."""
+        """Return the positions of every class of which some members survive, but fewer than its quorum."""
         found = []
         for members in self.session.classes:
             positions = tuple(map(self.session.position, members))
@@ -160,31 +160,31 @@ class MaskingTerms:
         return tuple(found)
 
     def given_out(self, segment: Segment, survivors: Collection[int]) -> range:
-        """The numbers, from 0, of the extra secrets of a segment of which survivors' shares are given out."""
+        """Return the numbers, from 0, of the extra secrets that a segment releases of its survivors."""
         if segment.extra_reveal is ExtraReveal.NOTHING:
             return range(0)
         missing = sum(self.session.position(client) not in survivors for client in segment.members)
         return range(missing, segment.extra_secrets)
 
     def keepers(self, neighbours: frozenset[int], owner: int) -> frozenset[int]:
-        """Who keeps shares of an owner's secrets: its neighbours, and where all share with all the owner itself.
+        """Return the keepers of an owner's shares: its neighbours, and in a complete graph the owner itself.
 
         In a sparse graph the threshold is counted among the neighbours alone.
         """
         return neighbours | {owner} if self.complete else neighbours
 
     def share_graph(self, nonces: Mapping[int, bytes]) -> Graph:
-        """Who keeps shares for whom, among those who advertised."""
+        """Return who keeps shares for whom, among those who advertised."""
         return self._graph(nonces, "share graph", self._shares.degree)
 
     def mask_graph(self, segment: Segment, nonces: Mapping[int, bytes]) -> Graph:
-        """Who masks a segment with whom, among its members who advertised."""
+        """Return who masks a segment with whom, among its members who advertised."""
         members = set(map(self.session.position, segment.members))
         seed_of = {position: nonce for position, nonce in nonces.items() if position in members}
         return self._graph(seed_of, f"mask graph {segment.index}", self._mask_degree(segment))
 
     def _mask_degree(self, segment: Segment) -> int:
-        """Counted with the corrupt and the dropped of the whole session: all of them may be members of this segment."""
+        """Return the mask-graph degree. It assumes all corrupt and dropped of the session to be in this segment."""
         sparse = sum(len(each.members) > COMPLETE_UP_TO for each in self.session.segments)
         return mask_graph_degree(
             len(segment.members),

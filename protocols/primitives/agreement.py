@@ -42,7 +42,7 @@ class PrivateKey:
         return "<PrivateKey>"
 
     def agree(self, public: bytes) -> Secret:
-        """The raw shared secret, 32 bytes; feed it to :func:`protocols.primitives.kdf.derive_key`.
+        """Return the raw shared secret, 32 bytes; feed it to :func:`protocols.primitives.kdf.derive_key`.
 
         Raises:
             KeyAgreementError: The public key has the wrong size, is not canonical, or has small order (the shared secret

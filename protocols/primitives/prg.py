@@ -1,4 +1,4 @@
-"""Pseudo-random ring vectors: AES-128 in counter mode (NIST SP 800-38A), keyed once and never again.
+"""Pseudo-random ring vectors: AES-128 in counter mode (NIST SP 800-38A), each key used once.
 
 Expansion is fused with the addition in chunks that stay in the cache, into one buffer: the cost of a mask is its AES
 and one addition in cache. Memory does not grow with the vector, but for a short one per thread where there are many keys.
@@ -53,8 +53,8 @@ def apply_streams(
     Args:
         target: Contiguous ring elements.
         add: Keys, each used for this stream alone.
-        subtract: The same.
-        threads: At most so many; 0 chooses: as many as cores, one where the work is too little to share.
+        subtract: Keys, each used for this stream alone.
+        threads: Most threads; 0 chooses: one per core, or one thread where the work is too little to share.
     """
     if not target.flags.c_contiguous or not target.flags.writeable:
         raise ValueError("target must be contiguous and writeable")
@@ -69,7 +69,7 @@ def apply_streams(
 
 
 def _share_streams(target: RingVector, streams: list[_Stream], threads: int) -> None:
-    """Every thread sums a share of the streams: no cipher context is made twice, and shares are even."""
+    """Have every thread sum a share of the streams: no cipher context is made twice, and shares are even."""
     if threads <= 1:
         _apply(target, streams, 0)
         return
@@ -81,7 +81,7 @@ def _share_streams(target: RingVector, streams: list[_Stream], threads: int) -> 
 
 
 def _share_ranges(target: RingVector, streams: list[_Stream], threads: int) -> None:
-    """Every thread takes all streams over a range of whole chunks: no target exists twice."""
+    """Have every thread sum all streams over a range of whole chunks: no target exists twice."""
     if threads <= 1:
         _apply(target, streams, 0)
         return
@@ -92,7 +92,7 @@ def _share_ranges(target: RingVector, streams: list[_Stream], threads: int) -> N
 
 
 def _apply(target: RingVector, streams: Sequence[_Stream], start: int) -> None:
-    """One thread's part: a target that begins at element `start` of the streams, a multiple of a block."""
+    """Do one thread's part: a target that begins at element `start` of the streams, a multiple of a block."""
     block = start * 4 // _BLOCK
     contexts = [(_keystream(key, block=block), ufunc) for key, ufunc in streams]
     buffer = bytearray(min(CHUNK_BYTES, 4 * len(target)) + _BLOCK - 1)
@@ -118,5 +118,5 @@ class UniformStream:
         self._stream = _keystream(Secret(key))
 
     def words(self, count: int) -> npt.NDArray[np.uint32]:
-        """So many independent uniform 32-bit words."""
+        """Return `count` independent uniform 32-bit words."""
         return np.frombuffer(self._stream.update(bytes(4 * count)), dtype="<u4")

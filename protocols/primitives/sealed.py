@@ -14,13 +14,13 @@ TAG_SIZE = 16
 def seal(
     key: Secret, plaintext: Secret, *, context: bytes, random_bytes: RandomBytes = SYSTEM_RANDOM
 ) -> bytes:
-    """Nonce, ciphertext and tag. A key seals one message in one direction; the nonce is random all the same."""
+    """Return nonce, ciphertext and tag. A key seals one message in one direction; the nonce is still random."""
     nonce = random_bytes(NONCE_SIZE)
     return nonce + AESGCM(key).encrypt(nonce, plaintext, context)
 
 
 def open_sealed(key: Secret, sealed: bytes, *, context: bytes) -> Secret:
-    """The plaintext.
+    """Return the plaintext.
 
     Raises:
         SealError: The bytes, the key or the context are not those of the sealing.

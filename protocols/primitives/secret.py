@@ -1,4 +1,4 @@
-"""Secret bytes that do not print, and where they come from."""
+"""Secret bytes that do not print, and their random source."""
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -45,7 +45,7 @@ class Secret(bytes):
 
     @classmethod
     def random(cls, size: int, random_bytes: RandomBytes = SYSTEM_RANDOM) -> Self:
-        """So many fresh bytes."""
+        """Return `size` fresh bytes."""
         return cls(random_bytes(size))
 
     def __repr__(self) -> str:
@@ -54,7 +54,7 @@ class Secret(bytes):
     __str__ = __repr__
 
     def __getitem__(self, place: SupportsIndex | slice) -> Any:
-        """A slice, which is a secret; a single byte would be a number, which prints."""
+        """Return a slice, which is a secret. A single byte is refused: it would be a number, which prints."""
         if not isinstance(place, slice):
             _refuse("has no single bytes: take a slice")
         return Secret(bytes.__getitem__(self, place))
@@ -72,27 +72,27 @@ class Secret(bytes):
         _refuse("is not iterated over: its numbers would print")
 
     def hex(self, *_separator: object) -> str:
-        """Refused: it is text."""
+        """Refuse: the result is text."""
         _refuse("has no hexadecimal form")
 
     def decode(self, *_encoding: object) -> str:
-        """Refused: it is text, or an error that shows the bytes."""
+        """Refuse: the result is text, or an error that shows the bytes."""
         _refuse("has no text form")
 
     def __int__(self) -> int:
-        """Refused: digits are read as text, and what is no number is shown in the error."""
+        """Refuse: digits are read as text, and an error would show bytes that are no number."""
         _refuse("is not read as a number")
 
     def __float__(self) -> float:
-        """Refused, as :meth:`__int__`."""
+        """Refuse, as :meth:`__int__`."""
         _refuse("is not read as a number")
 
     def __getnewargs__(self) -> NoReturn:
-        """Refused: these are the plain bytes, for a pickle."""
+        """Refuse: these are the plain bytes, for a pickle."""
         _refuse("is not pickled")
 
     def __reduce__(self) -> NoReturn:
-        """Refused: a pickle is a file, or a message to another process."""
+        """Refuse: a pickle is a file, or a message to another process."""
         _refuse("is not pickled")
 
     def __copy__(self) -> Self:
@@ -107,7 +107,7 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _keeping(name: str) -> Callable[..., Any]:
-    """A method of bytes whose result stays secret."""
+    """Return a method of bytes whose result stays secret."""
     plain = getattr(bytes, name)
 
     def method(self: bytes, *given: Any, **named: Any) -> Any:
@@ -118,7 +118,7 @@ def _keeping(name: str) -> Callable[..., Any]:
 
 
 def _keeping_parts(name: str) -> Callable[..., Any]:
-    """A method of bytes that returns several parts, each of which stays secret."""
+    """Return a method of bytes that returns several parts, each of which stays secret."""
     plain = getattr(bytes, name)
 
     def method(self: bytes, *given: Any, **named: Any) -> Any:

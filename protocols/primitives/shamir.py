@@ -21,13 +21,13 @@ _COEFFICIENT_SIZE = 49
 def split(
     secret: Secret, *, threshold: int, abscissas: Sequence[int], random_bytes: RandomBytes = SYSTEM_RANDOM
 ) -> dict[int, Secret]:
-    """Shares of a secret, by abscissa.
+    """Return shares of a secret, by abscissa.
 
     Args:
         secret: 32 bytes.
         threshold: Shares that determine the secret, in 1..len(abscissas).
-        abscissas: Distinct, in 1..FIELD-1.
-        random_bytes: Called once, for (threshold - 1) * 49 bytes.
+        abscissas: Distinct positions of the shares, in 1..FIELD-1.
+        random_bytes: Source of the coefficients; called once, for (threshold - 1) * 49 bytes.
 
     Raises:
         ShareError: The arguments break these rules.
@@ -47,7 +47,7 @@ def split(
 
 
 def _evaluate(polynomial: Sequence[int], x: int) -> int:
-    """Horner's rule; the highest coefficient stands first."""
+    """Evaluate by Horner's rule; the highest coefficient stands first."""
     value = 0
     for coefficient in polynomial:
         value = (value * x + coefficient) % FIELD
@@ -61,18 +61,18 @@ def _check_abscissas(abscissas: Sequence[int]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """Recovers many secrets from the same holders: the Lagrange coefficients at 0 are computed once."""
+    """Recovery of many secrets from the same holders: the Lagrange coefficients at 0 are computed once."""
 
     coefficients: Mapping[int, int]
 
     @classmethod
     def over(cls, abscissas: Sequence[int]) -> Self:
-        """For shares of exactly these holders: as many as the threshold."""
+        """Return the recovery for shares of exactly these holders, as many as the threshold."""
         _check_abscissas(abscissas)
         return cls(coefficients={x: _lagrange_at_zero(x, abscissas) for x in abscissas})
 
     def combine(self, shares: Mapping[int, bytes]) -> Secret:
-        """The secret.
+        """Return the secret.
 
         Raises:
             ShareError: A share is missing or malformed, or the shares do not belong to one 32-byte secret. Wrong
@@ -92,7 +92,7 @@ class Recovery:
 
 
 def _lagrange_at_zero(x: int, abscissas: Sequence[int]) -> int:
-    """The product over the other abscissas y of y / (y - x)."""
+    """Return the product over the other abscissas y of y / (y - x)."""
     numerator = denominator = 1
     for y in abscissas:
         if y != x:
@@ -102,7 +102,7 @@ def _lagrange_at_zero(x: int, abscissas: Sequence[int]) -> int:
 
 
 def decode_share(share: bytes) -> int:
-    """The field element that a share encodes.
+    """Return the field element that a share encodes.
 
     Raises:
         ShareError: It is none.

@@ -50,7 +50,7 @@ class SigningKey:
         return cls(Secret.random(SECRET_SIZE, random_bytes))
 
     def sign(self, message: bytes) -> bytes:
-        """The signature, 64 bytes; the same message always gives the same one."""
+        """Return the signature, 64 bytes; the same message always gives the same one."""
         return self._key.sign(message)
 
 

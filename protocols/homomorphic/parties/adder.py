@@ -1,4 +1,4 @@
-"""Adds clients' ciphertexts segment by segment. Run by the aggregator's worker and by the verifier; needs no key.
+"""Addition of clients' ciphertexts by segment, in the aggregator's worker and the verifier. It needs no key.
 
 Inputs are decoded whole before any of them counts, so a bad one leaves the sums as they were.
 """
@@ -37,7 +37,7 @@ class Adder:
                 self._sums[index] = pairs
 
     def sums(self) -> dict[int, bytes]:
-        """The sums, encoded."""
+        """Return the sums, encoded."""
         moduli = self._profile.ciphertext_moduli
         return {index: polynomials.encode(pairs, moduli) for index, pairs in self._sums.items()}
 

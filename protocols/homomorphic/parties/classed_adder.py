@@ -1,4 +1,4 @@
-"""Sums from which the members of a rank can be left out again: one accumulator per class of view, and one where there is none.
+"""Sums from which the members of a rank can be left out: one accumulator per class, or one if there are no classes.
 
 Whether a class is large enough to be opened is known when the last upload has come, and by then everybody's was added.
 Memory grows with the number of ranks, not with that of clients.
@@ -13,14 +13,14 @@ from protocols.homomorphic.terms import EncryptionTerms
 
 
 def class_of(terms: EncryptionTerms, position: int) -> int:
-    """The number of the class that a member counts in, which is its rank; 0 where all count together."""
+    """Return the class of a member, which is its rank; 0 where all count together."""
     return terms.session.ranks[position - 1] if terms.session.class_quorum else 0
 
 
 def included_classes(
     terms: EncryptionTerms, added: frozenset[int], present: frozenset[int]
 ) -> frozenset[int]:
-    """The classes that make up a sum over those present, each with all of its inputs that were added.
+    """Return the classes that make up a sum over those present; every class must be whole.
 
     Raises:
         RosterError: They are not whole classes of those that were added.
@@ -55,7 +55,7 @@ class ClassedAdder:
         self.added |= {position}
 
     def sums(self, present: frozenset[int]) -> Mapping[int, bytes]:
-        """The sums over these contributors, encoded. Raises RosterError as :func:`included_classes`."""
+        """Return the sums over these contributors, encoded. Raises RosterError as :func:`included_classes`."""
         classes = included_classes(self._terms, self.added, present)
         if len(classes) == 1:
             return self._by_class[min(classes)].sums()

@@ -72,7 +72,7 @@ def create_encrypted_input(
 
 
 def _binding(me: ClientId, inputs: Mapping[int, SegmentInput]) -> bytes:
-    """The one model that everything was computed from: what a band's values depend on is not that band's rows alone."""
+    """Return the one model that all inputs are bound to; a band's values depend on more than that band's rows."""
     found = {given.binding for given in inputs.values()}
     if len(found) > 1:
         raise InputError(f"{me}: its segments are bound to {len(found)} models and must be bound to one")
@@ -80,12 +80,12 @@ def _binding(me: ClientId, inputs: Mapping[int, SegmentInput]) -> bytes:
 
 
 def signed(receipt: InputReceipt, identity: Identity) -> InputReceipt:
-    """The receipt with its sender's signature."""
+    """Return the receipt with its sender's signature."""
     return replace(receipt, signature=identity.sign(INPUT_PURPOSE, receipt.signed_part()))
 
 
 def _copy(terms: EncryptionTerms, me: ClientId, key: RoundKey, inputs: Mapping[int, SegmentInput]) -> bytes:
-    """The same values once more, in units of the input bound, under the key for screening; nothing where nothing is."""
+    """Return the encrypted copy for screening, in units of the input bound; empty without screening."""
     if terms.screening is None or not inputs:
         return b""
     values = {index: given.values / terms.session.input_bound for index, given in inputs.items()}
@@ -96,7 +96,7 @@ def _copy(terms: EncryptionTerms, me: ClientId, key: RoundKey, inputs: Mapping[i
 
 @final
 class HomomorphicClient(SumClient):
-    """One client of one session. It answers one key and one list, and repeats these answers to the same bytes."""
+    """One client of one session. It answers one key and one list; the same bytes again get the same answer."""
 
     def __init__(self, terms: EncryptionTerms, me: ClientId, identity: Identity) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The decryptor: makes a key per session, fixes who contributes, decrypts one sum per band with it, and forgets it.
+"""The decryptor: makes a key per session, fixes the contributors, decrypts one sum per band, forgets the key.
 
 It is an organisation of its own. It never receives a client's ciphertext, only sums and the signed receipts of those whose
 inputs they hold; it decides for itself whether they are enough. Whom it believes, by which revocation list and by which
@@ -59,12 +59,12 @@ class _Open:
 
 @final
 class Decryptor:
-    """Serves the sessions of one run, one after the other.
+    """The decryptor of one run; it serves one session after another.
 
     Args:
-        charge: What it serves.
-        trust: Whom it believes, now.
-        identity: Its own, enrolled as a service.
+        charge: The sessions and parties that it serves.
+        trust: Its current view of whom to believe.
+        identity: Its own identity, enrolled as a service.
     """
 
     def __init__(self, charge: Charge, trust: TrustStore, identity: Identity) -> None:
@@ -77,27 +77,27 @@ class Decryptor:
         self._last_opened = NO_REFERENCE
 
     def recall(self, last_opened: bytes) -> None:
-        """Go on from the digest of what a decryptor of this run had opened last. Only its operator can call this.
+        """Restore the digest of the last sums that a decryptor of this run opened. Only its operator can call this.
 
         Raises:
-            StageError: It has made a key already, and knows better.
+            StageError: It has made a key already, so its own digest counts.
         """
         if self._newest is not None:
             raise StageError("a decryptor is told what was opened before only as long as it has made no key")
         self._last_opened = last_opened
 
     def believe(self, trust: TrustStore) -> None:
-        """Take up another view; a session that was begun under other lists is over, and its key forgotten."""
+        """Replace the view of whom to believe; a session begun under other lists ends, and its key is forgotten."""
         if trust.digest != self._trust.digest:
             self.end_session()
         self._trust = trust
 
     def end_session(self) -> None:
-        """Forget the key of the session at hand, if there is one: nothing under it is opened any more."""
+        """Forget the key of the current session, if there is one; nothing under it is opened any more."""
         self._open = None
 
     def create_round_key(self, session: Session) -> RoundKey:
-        """A fresh key for one session; the key of a session before it is forgotten, used or not.
+        """Make a fresh key for one session; the key of the session before is forgotten, used or not.
 
         Raises:
             ContextError: The session is of another run or plan.
@@ -132,7 +132,7 @@ class Decryptor:
         return key
 
     def fix_inputs(self, message: CommittedInputs) -> bytes:
-        """Sign the one list of inputs that this key will ever open a sum of; the round then has no other key.
+        """Sign the only list of inputs whose sum this key will open; the round gets no other key after that.
 
         Raises:
             KeyUseError: There is no key, or it was used.
@@ -144,7 +144,7 @@ class Decryptor:
         return signature
 
     def evaluation_keys(self) -> EvaluationKeys:
-        """What is needed to compute on copies of the session at hand.
+        """Return the keys for computing on copies of the current session.
 
         Raises:
             KeyUseError: No session is open, or it screens nothing.
@@ -152,7 +152,7 @@ class Decryptor:
         return self._numbers().evaluation_keys()
 
     def screen(self, message: ScreeningNumbers) -> ScreeningResult:
-        """Open the numbers of one client's update, once, and let out what the rule lets out.
+        """Open the numbers of one client's update, once, and release what the rule allows.
 
         Raises:
             KeyUseError: No session is open, or it screens nothing.
@@ -161,7 +161,7 @@ class Decryptor:
         return self._numbers().open(message)
 
     def decrypt(self, message: EncryptedSum, verified: bytes = b"") -> DecryptedSums:
-        """Decrypt the sums of one session; the key is gone afterwards, whatever comes out.
+        """Decrypt the sums of one session; the key is forgotten afterwards, whatever the outcome.
 
         A message that is refused before the key is touched leaves the key for a better one.
 

@@ -1,4 +1,4 @@
-"""The aggregator's sums, added up in a worker that may die on any client's ciphertexts.
+"""The aggregator's sums, added in a worker process that may die on any client's ciphertexts.
 
 A worker that dies, or takes too long, is replaced once: nobody can tell whether it died over the ciphertexts that it was sent
 last or a moment before. If the next one fails at the same, that costs the client whose ciphertexts it was at its place in the
@@ -22,7 +22,7 @@ _Found = TypeVar("_Found")
 
 
 def with_one_more_worker(work: Callable[[], _Found]) -> _Found:
-    """What some work gives, at the second try if need be; each finds a live worker for itself.
+    """Return the result of `work`, tried twice if need be; each try finds a live worker for itself.
 
     Raises:
         ServiceError: Two workers failed at it.
@@ -41,10 +41,10 @@ class GuardedAdder:
     """The sums of one session.
 
     Args:
-        terms: Of the session.
-        worker: Adds; several sessions may share one.
-        part: Which of the session's sums it is: a class's, or 0.
-        known: What is in the sums from the beginning: sums themselves, of no one client.
+        terms: The terms of the session.
+        worker: The worker that adds; several sessions may share one.
+        part: Number of the sum within the session: that of a class, or 0.
+        known: Sums to start from, which belong to no single client.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class GuardedAdder:
         """Add one client's ciphertexts.
 
         Raises:
-            CiphertextError: They are none; the sums are as before.
+            CiphertextError: The bytes are no ciphertexts; the sums are as before.
             ServiceError: Two workers in a row died or took too long over them; the sums are as before.
         """
         if not ciphertexts:
@@ -84,7 +84,7 @@ class GuardedAdder:
             self.forget()
 
     def sums(self) -> Mapping[int, bytes]:
-        """The sums by segment index; the worker forgets the session.
+        """Return the sums by segment index; the worker forgets the session.
 
         Raises:
             ServiceError: Two workers in a row died or took too long, or gave other segments than were added.
@@ -97,7 +97,7 @@ class GuardedAdder:
         return found
 
     def forget(self) -> None:
-        """Have the worker forget the session: it may serve a whole run, and most memory of it would be sessions that are over."""
+        """Have the worker forget the session. It may serve a whole run, and ended sessions would fill its memory."""
         if self._incarnation == 0:
             return
         self._incarnation = 0
@@ -120,7 +120,7 @@ class GuardedAdder:
         self._incarnation = incarnation
 
     def _add(self, ciphertexts: Mapping[int, bytes]) -> None:
-        """Have a worker that is up to date add them; one that fails has to begin anew, as it may have added them."""
+        """Have an up-to-date worker add them. One that fails must begin anew, as it may have added them."""
         with_one_more_worker(self._bring_up_to_date)
         try:
             self._give(ciphertexts)
@@ -137,7 +137,7 @@ class GuardedAdder:
         ).to_bytes()
 
     def _summed(self) -> Mapping[int, bytes]:
-        """The sums so far, from a worker that is up to date; one that gives none has to begin anew."""
+        """Return the sums so far from an up-to-date worker; one that gives none must begin anew."""
         self._bring_up_to_date()
         try:
             return self._fetch()
@@ -155,7 +155,7 @@ class GuardedAdder:
 
 @final
 class GuardedSums:
-    """The sums of one session by class of view (:mod:`protocols.homomorphic.parties.classed_adder`), each in the worker."""
+    """The sums of one session by class (:mod:`protocols.homomorphic.parties.classed_adder`), each in the worker."""
 
     def __init__(self, terms: EncryptionTerms, worker: Channel) -> None:
         self._terms = terms
@@ -163,7 +163,7 @@ class GuardedSums:
         self._by_class: dict[int, GuardedAdder] = {}
 
     def add(self, position: int, ciphertexts: Mapping[int, bytes]) -> None:
-        """Add one client's ciphertexts; raises what :meth:`GuardedAdder.add` raises."""
+        """Add one client's ciphertexts; raises as :meth:`GuardedAdder.add`."""
         self._adder(class_of(self._terms, position)).add(ciphertexts)
 
     def take_back(self, position: int, ciphertexts: Mapping[int, bytes]) -> None:
@@ -171,14 +171,14 @@ class GuardedSums:
         self._adder(class_of(self._terms, position)).take_back(ciphertexts)
 
     def sums(self, added: frozenset[int], present: frozenset[int]) -> Mapping[int, bytes]:
-        """The sums over these contributors; the worker forgets the session.
+        """Return the sums over these contributors; the worker forgets the session.
 
         Args:
             added: Positions of all whose inputs were added.
-            present: Those of them that count: whole classes.
+            present: Positions of the contributors: whole classes.
 
         Raises:
-            RosterError: They are not.
+            RosterError: The contributors are not whole classes.
             ServiceError: As :meth:`GuardedAdder.sums`.
         """
         classes = sorted(included_classes(self._terms, added, present))

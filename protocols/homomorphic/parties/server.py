@@ -34,7 +34,7 @@ COMMIT, UPLOAD = STAGES = ("commit_input", "upload_input")
 
 @unique
 class _State(Enum):
-    """What the server waits for."""
+    """The step that the server waits for."""
 
     COMMITS = COMMIT
     UPLOADS = UPLOAD
@@ -62,12 +62,12 @@ class HomomorphicServer(SumServer):
 
     @property
     def screened(self) -> Mapping[int, Screened]:
-        """By position: what the screening has told of a client's update."""
+        """By position: the screening's information about a client's update."""
         return self._screening.screened
 
     @property
     def screened_out(self) -> Mapping[ClientId, str]:
-        """By client whose update the screening has turned away: why."""
+        """By client: the reason why the screening rejected its update."""
         return {
             self._session.client_at(position): told.reason
             for position, told in self._screening.screened.items()
@@ -76,16 +76,16 @@ class HomomorphicServer(SumServer):
 
     @property
     def contributors(self) -> tuple[ClientId, ...] | None:
-        """Whose inputs will be in what opens, increasing; None until that is fixed, which is before anything is opened."""
+        """The contributors of the sums, increasing; None until they are fixed, which is before anything is opened."""
         if self._state in {_State.COMMITS, _State.UPLOADS}:
             return None
         return tuple(self._session.client_at(position) for position in sorted(self._present))
 
     def expect(self, bindings: Mapping[int, bytes]) -> None:
-        """Know the one model that inputs must be bound to: whose is another is refused when it commits.
+        """Set the one model that inputs must be bound to; a commitment to another is refused.
 
         Raises:
-            InputError: The bindings are not one.
+            InputError: The bindings are not all the same.
         """
         found = {check_binding(index, binding) for index, binding in bindings.items()}
         if len(found) != 1:
@@ -93,7 +93,7 @@ class HomomorphicServer(SumServer):
         self._expected = found.pop()
 
     def requests(self) -> Mapping[ClientId, bytes]:
-        """The round key, to every member; then the fixed list, to everyone on it.
+        """Return the round key for every member; in the next stage the fixed list for everyone on it.
 
         Raises:
             ServiceError: The decryptor makes no key or signs no list, or the verifier does not follow.
@@ -105,7 +105,7 @@ class HomomorphicServer(SumServer):
         return {self._session.client_at(position): request for position in sorted(self._receipts)}
 
     def receive(self, client: ClientId, reply: bytes) -> None:
-        """Take a receipt, or the ciphertexts that it stands for.
+        """Take a receipt, or the ciphertexts that it commits to.
 
         Raises:
             CommitmentError, CiphertextError: Ciphertexts are not those that their sender has committed to.
@@ -120,7 +120,7 @@ class HomomorphicServer(SumServer):
             self._upload(client, position, reply)
 
     def close_stage(self) -> None:
-        """Fix who is on the list, then who of them has contributed."""
+        """Fix the list of inputs; in the next stage, fix who of them has contributed."""
         if self._state is _State.COMMITS:
             self._receipts = _without(self._receipts, self._left_out())
             self._close(COMMIT, frozenset(self._receipts), _State.UPLOADS)
@@ -131,7 +131,7 @@ class HomomorphicServer(SumServer):
             self._close(UPLOAD, self._present, _State.RESULT)
 
     def result(self, bindings: Mapping[int, bytes]) -> SumResult:
-        """Have the sums decrypted; once.
+        """Have the sums decrypted and return the result; once.
 
         Raises:
             ServiceError: A service is gone or refuses: the session ends without a result.
@@ -196,7 +196,7 @@ class HomomorphicServer(SumServer):
         self._added |= {position}
 
     def _left_out(self) -> frozenset[int]:
-        """Whose receipts name another model than most, and the members of classes that are too small without them.
+        """Return the senders whose receipts name a minority's model, and the members of classes then too small.
 
         The services sign no list over two models: a few who name another must not cost everybody the round.
         """
@@ -228,7 +228,7 @@ class HomomorphicServer(SumServer):
         return ""
 
     def _decrypted(self, wanted: frozenset[int]) -> DecryptedSums:
-        """The decryptor's signed answer about these segments."""
+        """Return the decryptor's signed answer about these segments."""
         if not wanted:
             self._adder.forget()
             return DecryptedSums(context=self._terms.context, sum_digest=b"", sums={})

@@ -1,4 +1,4 @@
-"""The verifier: holds no key, adds the same inputs as the aggregator, and signs the sum if it is the same.
+"""The verifier: holds no key, adds the same inputs as the aggregator, and signs the sum if it is equal.
 
 It also fixes the list of inputs beside the decryptor, before any ciphertext is sent, and where updates are screened it
 alone computes what is opened of them. With it, an aggregator that lies cannot have anything decrypted but sums of inputs on
@@ -50,7 +50,7 @@ class _Following:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signed:
-    """The last sum that was signed, as long as nobody has shown what became of it."""
+    """The last sum that was signed, until its outcome is shown."""
 
     terms: EncryptionTerms
     present: frozenset[int]
@@ -59,12 +59,12 @@ class _Signed:
 
 @final
 class Verifier:
-    """Follows the sessions of one run, one after the other, and signs one list and one sum of each, unless it is started anew in between.
+    """The verifier of one run. It signs one list and one sum of each session, unless it is restarted in between.
 
     Args:
-        charge: What it serves.
-        trust: Whom it believes, now.
-        identity: Its own, enrolled as a service.
+        charge: The sessions and parties that it serves.
+        trust: Its current view of whom to believe.
+        identity: Its own identity, enrolled as a service.
     """
 
     def __init__(self, charge: Charge, trust: TrustStore, identity: Identity) -> None:
@@ -79,14 +79,14 @@ class Verifier:
 
     @property
     def reference(self) -> Reference:
-        """What the next session's updates are held against: nothing, as long as nobody has shown what became of the last sum."""
+        """The reference for the next session's updates; empty until the outcome of the last signed sum is shown."""
         return self._reference if self._signed is None else NOTHING_YET
 
     def recall(self, reference: Reference) -> None:
-        """Go on from what a verifier of this run held before it was started again. Only its operator can call this.
+        """Restore the reference that a verifier of this run held before its restart. Only its operator can call this.
 
         Raises:
-            StageError: It has followed a session already, and knows better.
+            StageError: It has followed a session already, so its own reference counts.
         """
         if self._newest is not None:
             raise StageError(
@@ -95,22 +95,22 @@ class Verifier:
         self._reference = reference
 
     def believe(self, trust: TrustStore) -> None:
-        """Take up another view; what was begun under other lists is over."""
+        """Replace the view of whom to believe; a session begun under other lists ends."""
         if trust.digest != self._trust.digest:
             self.end_session()
         self._trust = trust
 
     def end_session(self) -> None:
-        """Forget the session at hand, the sum that was signed last, and the direction.
+        """Forget the current session, the sum that was signed last, and the direction.
 
         What a decryptor that the new lists take back says of that sum is not taken; and as nobody knows here what came of
-        it, the next updates are held against nothing.
+        it, the next updates are compared with nothing.
         """
         self._session = self._signed = None
         self._reference = NOTHING_YET
 
     def follow(self, session: Session, key: RoundKey) -> None:
-        """Begin with a session; the one before it is over.
+        """Begin a session; the one before it ends.
 
         Raises:
             ContextError, StageError, QuorumError, SessionError, IdentityError: It is not the next one of the run, a member
@@ -134,14 +134,14 @@ class Verifier:
         )
 
     def fix_inputs(self, message: CommittedInputs) -> bytes:
-        """Sign the one list of inputs; raises what :meth:`Commitments.fix` raises, and StageError without a session."""
+        """Sign the one list of inputs; raises as :meth:`Commitments.fix`, and StageError without a session."""
         following = self._following()
         signature = following.commitments.fix(message)
         self._fixed_round = following.terms.session.round
         return signature
 
     def take_evaluation_keys(self, keys: EvaluationKeys) -> None:
-        """Be ready to screen; raises what :meth:`VerifiedScreening.take_keys` raises, and StageError without a session."""
+        """Prepare to screen; raises as :meth:`VerifiedScreening.take_keys`, and StageError without a session."""
         self._following().screening.take_keys(keys)
 
     def screen(self, message: ScreeningCopy) -> ScreeningNumbers:
@@ -198,7 +198,7 @@ class Verifier:
         return SumSignature(signature=self._identity.sign(SUM_PURPOSE, message.digest))
 
     def take_opened(self, opened: DecryptedSums) -> None:
-        """Take the sums that the decryptor has opened as what the next session's updates are held against.
+        """Take the sums that the decryptor has opened; the next session's updates are compared with them.
 
         Raises:
             StageError: No sum was signed since the last ones.

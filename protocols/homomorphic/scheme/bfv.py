@@ -29,7 +29,7 @@ _ALONE: Final = {
 
 @cache
 def library() -> Any:
-    """TenSEAL, imported when it is first needed: other secure sums do without it.
+    """Return TenSEAL, imported on first use, since other secure sums work without it.
 
     Raises:
         ServiceError: It is not installed.
@@ -44,7 +44,7 @@ def library() -> Any:
 
 @final
 class RoundSecret:
-    """The secret half of one round's key. Held by the decryptor alone, in memory alone."""
+    """The secret half of one round's key. Only the decryptor holds it, and only in memory."""
 
     def __init__(self, profile: EncryptionProfile, context: Any) -> None:
         self._profile = profile
@@ -59,7 +59,7 @@ class RoundSecret:
         return cls(profile, _new_context(profile))
 
     def public_key(self) -> Polynomials:
-        """The public half: shape (1, 2, primes, degree)."""
+        """Return the public half: shape (1, 2, primes, degree)."""
         profile, level = self._profile, _shape(self._profile).key
         context = self._context.serialize(**{**_ALONE, "save_public_key": True})
         stream = seal_form.public_key_of(context)
@@ -67,7 +67,7 @@ class RoundSecret:
         return pair[None]
 
     def decrypt(self, ciphertexts: Polynomials) -> Slots:
-        """The slots of a sum of ciphertexts, checked residues all: shape (ciphertexts, degree)."""
+        """Return the slots of a sum of ciphertexts whose residues were checked: shape (ciphertexts, degree)."""
         profile, level = self._profile, _shape(self._profile).ciphertext
         slots = np.empty((len(ciphertexts), profile.degree), dtype=np.int64)
         for place, pair in enumerate(ciphertexts):
@@ -81,7 +81,7 @@ class PublicKey:
     """A round's public key, ready to encrypt. Held by clients.
 
     Args:
-        profile: Of the session.
+        profile: The session's encryption profile.
         residues: As :func:`protocols.homomorphic.scheme.polynomials.decode` checked them, shape (1, 2, primes, degree).
 
     Raises:
@@ -98,7 +98,7 @@ class PublicKey:
             raise CiphertextError(f"the encryption library refuses the public key: {error}") from None
 
     def encrypt(self, slots: Slots) -> Polynomials:
-        """Fresh ciphertexts, one per row of slots: shape (rows, 2, primes, degree)."""
+        """Return fresh ciphertexts, one per row of slots: shape (rows, 2, primes, degree)."""
         profile, level = self._profile, _shape(self._profile).ciphertext
         primes = len(profile.ciphertext_moduli)
         residues = np.empty((len(slots), polynomials.PAIR, primes, profile.degree), dtype=np.uint64)
@@ -108,7 +108,7 @@ class PublicKey:
         return residues
 
     def _encrypted(self, row: Slots) -> Any:
-        """One ciphertext, as the library's own object.
+        """Return one ciphertext, as the library's own object.
 
         What `bfv_vector` does but for its detour by a tensor object, which takes as long as a seventh of the encryption.
         """
@@ -117,7 +117,7 @@ class PublicKey:
 
 @lru_cache(maxsize=2)
 def public_key(profile: EncryptionProfile, data: bytes) -> PublicKey:
-    """A round's public key from the bytes that everybody is sent; clients of one process share it.
+    """Return a round's public key from the bytes sent to everybody; clients of one process share it.
 
     Raises:
         CiphertextError: The bytes are no public key of the profile.
@@ -128,7 +128,7 @@ def public_key(profile: EncryptionProfile, data: bytes) -> PublicKey:
 
 @final
 class _Shape:
-    """What the library derives from a profile, none of it secret."""
+    """Values that the library derives from a profile; none of them is secret."""
 
     def __init__(self, profile: EncryptionProfile) -> None:
         context = _new_context(profile)

@@ -1,4 +1,4 @@
-"""CKKS by TenSEAL, for screening alone: a copy of an update in, two encrypted numbers out.
+"""CKKS by TenSEAL, for screening only: computes two encrypted numbers from the copy of an update.
 
     ScreeningSecret (decryptor) -> ScreeningKey (clients)     encrypt the copy
                                 -> Evaluator (aggregator)     squared norm, inner product; one ciphertext each
@@ -43,7 +43,7 @@ _NOTHING: Final = {
 
 @final
 class ScreeningSecret:
-    """The secret half of one session's screening key. Held by the decryptor alone, in memory alone."""
+    """The secret half of one session's screening key. Only the decryptor holds it, and only in memory."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -53,25 +53,25 @@ class ScreeningSecret:
 
     @classmethod
     def generate(cls) -> Self:
-        """A fresh key, with what is needed to evaluate under it: about 0.2 s."""
+        """Make a fresh key with its evaluation keys: about 0.2 s."""
         context = _new_context()
         context.generate_galois_keys()
         return cls(context)
 
     def public_key(self) -> Polynomials:
-        """The public half: shape (1, 2, 3, DEGREE)."""
+        """Return the public half: shape (1, 2, 3, DEGREE)."""
         stream = seal_form.public_key_of(self._context.serialize(**{**_NOTHING, "save_public_key": True}))
         return seal_form.read_pair(stream, _shape().key, primes=len(MODULI), degree=DEGREE)[None]
 
     def evaluation_keys(self) -> bytes:
-        """The library's own bytes, about 18 MB; they can neither encrypt nor decrypt."""
+        """Return the library's own bytes, about 18 MB; they can neither encrypt nor decrypt."""
         data: bytes = self._context.serialize(
             **{**_NOTHING, "save_galois_keys": True, "save_relin_keys": True}
         )
         return data
 
     def open(self, number: Polynomials) -> float:
-        """The number in the first slot of one ciphertext of the lowest level, shape (1, 2, 1, DEGREE)."""
+        """Return the number in the first slot of one ciphertext of the lowest level, shape (1, 2, 1, DEGREE)."""
         stream = seal_form.pair_stream(number[0], _shape().scalar)
         data = seal_form.vector([stream], length=1, scale=SCALE)
         value = float(library().ckks_vector_from(self._context, data).decrypt()[0])
@@ -96,7 +96,7 @@ class ScreeningKey:
         self._context = _load(seal_form.with_public_key(_shape().context, key))
 
     def encrypt(self, rows: RealVector) -> Polynomials:
-        """Fresh ciphertexts, one per row of SLOTS numbers: shape (rows, 2, 2, DEGREE)."""
+        """Return fresh ciphertexts, one per row of SLOTS numbers: shape (rows, 2, 2, DEGREE)."""
         primes = len(CIPHERTEXT_MODULI)
         residues = np.empty((len(rows), polynomials.PAIR, primes, DEGREE), dtype=np.uint64)
         for place, row in enumerate(rows):
@@ -108,10 +108,10 @@ class ScreeningKey:
 
 @final
 class Evaluator:
-    """Computes on copies without a key to open them. Run by the aggregator, in a worker.
+    """An evaluator of copies that has no key to open them. Run by the aggregator, in a worker.
 
     Args:
-        evaluation_keys: From the decryptor, signed.
+        evaluation_keys: The signed keys from the decryptor.
 
     Raises:
         CiphertextError: The library refuses them, or they are more than evaluation keys.
@@ -123,11 +123,11 @@ class Evaluator:
             raise CiphertextError("these are no evaluation keys")
 
     def squared_norm(self, copy: Polynomials) -> Polynomials:
-        """The encrypted sum of the squares of all slots: shape (1, 2, 1, DEGREE)."""
+        """Return the encrypted sum of the squares of all slots: shape (1, 2, 1, DEGREE)."""
         return self._summed([vector.square() for vector in self._vectors(copy)])
 
     def projection(self, copy: Polynomials, direction: RealVector) -> Polynomials:
-        """The encrypted inner product with public rows of the same shape, of length 1 altogether: shape (1, 2, 1, DEGREE).
+        """Return the encrypted inner product with public rows of equal shape, of length 1 in all: (1, 2, 1, DEGREE).
 
         Rows of length `LEAST_ROW` or less are left out: the product lacks at most that part of an update's norm for each.
         """
@@ -148,7 +148,7 @@ class Evaluator:
         ]
 
     def _summed(self, vectors: list[Any]) -> Polynomials:
-        """Row by row, then over all slots, so that every slot holds the sum; all but the first are blinded."""
+        """Sum row by row, then over all slots, so that every slot holds the sum; all but the first are blinded."""
         total = vectors[0]
         for vector in vectors[1:]:
             total.add_(vector)
@@ -164,7 +164,7 @@ class Evaluator:
 
 
 def _blinding() -> list[float]:
-    """Random numbers for every slot but the first."""
+    """Return random numbers for every slot but the first."""
     words = np.frombuffer(secrets.token_bytes(4 * SLOTS), dtype="<i4").astype(np.float64)
     words *= _BLINDING / 2**31
     words[0] = 0.0
@@ -174,7 +174,7 @@ def _blinding() -> list[float]:
 
 @final
 class _Shape:
-    """What the library derives from the parameters, none of it secret."""
+    """Values that the library derives from the parameters; none of them is secret."""
 
     def __init__(self) -> None:
         context = _new_context()
@@ -195,7 +195,7 @@ def _shape() -> _Shape:
 
 @lru_cache(maxsize=2)
 def screening_key(data: bytes) -> ScreeningKey:
-    """A session's public screening key from the bytes that everybody is sent.
+    """Return a session's public screening key from the bytes sent to everybody.
 
     Raises:
         CiphertextError: The bytes are none.

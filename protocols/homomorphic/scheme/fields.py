@@ -11,7 +11,7 @@ Slots = npt.NDArray[np.int64]
 
 
 def to_slots(values: IntegerVector, profile: EncryptionProfile, *, members: int) -> Slots:
-    """One client's values, ready to be encrypted. What is left of the last ciphertext is filled with zeros.
+    """Return one client's values, ready to be encrypted. The rest of the last ciphertext is filled with zeros.
 
     Fields of the sum are right where no magnitude is above ``profile.offset(members)``. Larger values are carried over into the
     next field of the slot and reduced modulo t, so that whatever comes of the sum is a function of the sum of the values alone.
@@ -30,14 +30,14 @@ def to_slots(values: IntegerVector, profile: EncryptionProfile, *, members: int)
 
 
 def _carried(fields: IntegerVector, profile: EncryptionProfile) -> Slots:
-    """Slots of fields that do not fit, in Python's integers: they would leave int64."""
+    """Return the slots of fields that do not fit, computed in Python's integers: they would exceed int64."""
     weights = [1 << (profile.field_bits * place) for place in range(profile.fields)]
     slots = sum(fields[:, place].astype(object) * weight for place, weight in enumerate(weights))
     return np.asarray(slots % profile.plain_modulus).astype(np.int64)
 
 
 def from_slots(slots: Slots, profile: EncryptionProfile, *, members: int, contributors: int) -> IntegerVector:
-    """The sum of so many clients' values, what was padding included: shape (ciphertexts * values_per_ciphertext,)."""
+    """Return the sum of the contributors' values, with padding: shape (ciphertexts * values_per_ciphertext,)."""
     fields = np.empty((len(slots), profile.fields, profile.degree), dtype=np.int64)
     mask = (1 << profile.field_bits) - 1
     for place in range(profile.fields):

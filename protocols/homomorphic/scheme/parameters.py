@@ -1,4 +1,4 @@
-"""How many integers fit into a ciphertext, how many clients may be added, and where the numbers come from.
+"""Packing and noise: how many integers fit in a ciphertext, how many clients may be added; sources of the numbers.
 
 A plaintext slot holds an integer modulo t. Several *fields* share it, each `field_bits` wide: clients write
 ``value + offset`` into a field, so that every field of the sum of n clients lies in [0, 2 n offset] and carries nothing
@@ -30,8 +30,8 @@ class EncryptionProfile:
     """Parameters of BFV (Fan and Vercauteren 2012) and of the packing.
 
     Args:
-        name: For configurations and reports. Sessions are bound to it, so it names one parameter set for ever.
-        source: Where the numbers come from.
+        name: Name in configurations and reports. Sessions are bound to it, so it names one parameter set for ever.
+        source: Source of the numbers.
         degree: N, a power of two: coefficients of a polynomial, and slots of a plaintext.
         plain_modulus: t, a prime with t = 1 modulo 2N.
         moduli: The primes of the key's modulus; a ciphertext has all but the last, whose product is q.
@@ -69,7 +69,7 @@ class EncryptionProfile:
 
     @property
     def coefficient_bits(self) -> list[int]:
-        """Bits of the primes, as a library wants them named."""
+        """Bits of the primes, in the form that the library expects."""
         return [modulus.bit_length() for modulus in self.moduli]
 
     @property
@@ -78,15 +78,15 @@ class EncryptionProfile:
         return self.degree * self.fields
 
     def ciphertexts(self, length: int) -> int:
-        """Ciphertexts of a vector: every vector begins with a ciphertext of its own."""
+        """Return the number of ciphertexts of a vector: every vector begins with a new ciphertext."""
         return -(-length // self.values_per_ciphertext)
 
     def offset(self, members: int) -> int:
-        """What is added to every value so that no field becomes negative: the largest value of so many members."""
+        """Return the offset added to every value so that no field becomes negative: the largest value for `members`."""
         return int(3 * 2 ** (self.field_bits - 3) // members)
 
     def sigmas(self, members: int) -> float:
-        """How many standard deviations of a coefficient's noise fit below the limit of decryption.
+        """Return how many standard deviations of a coefficient's noise fit below the limit of decryption.
 
         Encryption under the key's larger modulus and switching down to q leaves rounding noise of variance
         (1 + 2N/3) / 12 for a ternary secret, whatever else there was being divided by the last prime; n fresh
@@ -100,11 +100,11 @@ class EncryptionProfile:
 
     @property
     def most_members(self) -> int:
-        """Clients that may be added without coming nearer to a wrong decryption than LEAST_SIGMAS."""
+        """The most clients that may be added with LEAST_SIGMAS between the noise and a wrong decryption."""
         return int((self.sigmas(1) / LEAST_SIGMAS) ** 2)
 
     def check_session(self, session: Session) -> None:
-        """Refuse a session whose sums the fields or the noise could not hold.
+        """Refuse a session whose sums would exceed the fields or the noise limit.
 
         Raises:
             CapacityError: A field could overflow into its neighbour.
@@ -162,7 +162,7 @@ PROFILES = (BFV_2X20, BFV_3X12, BFV_2X29)
 
 
 def by_name(name: str) -> EncryptionProfile:
-    """The profile of that name.
+    """Return the profile of that name.
 
     Raises:
         SessionError: There is none.

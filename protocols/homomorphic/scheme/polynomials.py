@@ -1,4 +1,4 @@
-"""Ciphertexts and public keys as what they are: pairs of polynomials, given by their residues modulo a few primes.
+"""Ciphertexts and public keys as pairs of polynomials, given by their residues modulo a few primes.
 
 This is the one form in which they cross between parties. A residue takes as many bits as its prime, without gaps, so
 there are no headers, no compression and no lengths that a sender could lie about: the number of bytes follows from the
@@ -27,12 +27,12 @@ _WORD: Final = 64
 
 
 def size_of(count: int, *, moduli: Sequence[int], degree: int) -> int:
-    """Bytes of so many pairs of polynomials."""
+    """Return the size in bytes of `count` pairs of polynomials."""
     return count * PAIR * degree * sum(modulus.bit_length() for modulus in moduli) // 8
 
 
 def encode(polynomials: Polynomials, moduli: Sequence[int]) -> bytes:
-    """The canonical bytes: all residues of the first prime, then all of the next; little-endian, without gaps."""
+    """Return the canonical bytes: all residues of the first prime, then of the next; little-endian, without gaps."""
     return b"".join(
         _pack(polynomials[:, :, place, :].reshape(-1), modulus.bit_length())
         for place, modulus in enumerate(moduli)
@@ -40,7 +40,7 @@ def encode(polynomials: Polynomials, moduli: Sequence[int]) -> bytes:
 
 
 def decode(data: bytes, *, count: int, moduli: Sequence[int], degree: int) -> Polynomials:
-    """Inverse of :func:`encode`, for bytes of anybody.
+    """Inverse of :func:`encode`, for untrusted bytes.
 
     Returns: shape (count, 2, primes, degree).
 
@@ -75,7 +75,7 @@ def add(target: Polynomials, other: Polynomials, moduli: Sequence[int]) -> None:
 
 
 def _pack(residues: npt.NDArray[np.uint64], bits: int) -> bytes:
-    """Eight residues fill `bits` bytes; their words are put together for all groups at once."""
+    """Pack eight residues into `bits` bytes; the words of all groups are computed at once."""
     groups = residues.reshape(-1, _GROUP)
     words = np.zeros((len(groups), (bits + 7) // 8), dtype="<u8")
     for place in range(_GROUP):

@@ -31,12 +31,12 @@ _CONTINUES: Final = 0x80
 
 
 class Level(NamedTuple):
-    """Where in the chain of moduli a pair of polynomials lives, and in which form.
+    """The level of a pair of polynomials in the chain of moduli, and its form.
 
     Args:
         parameters: SEAL's hash of the encryption parameters at this level, four words.
         ntt: Whether residues are stored transformed (public keys, CKKS) or not (BFV ciphertexts).
-        scale: CKKS; 1 in BFV.
+        scale: Scale of CKKS; 1 in BFV.
     """
 
     parameters: tuple[int, ...]
@@ -53,14 +53,14 @@ class Field(NamedTuple):
 
 
 def pair_stream(residues: Polynomials, level: Level) -> bytes:
-    """The SEAL stream of one pair of polynomials, shape (2, primes, degree)."""
+    """Return the SEAL stream of one pair of polynomials, shape (2, primes, degree)."""
     _, primes, degree = residues.shape
     data = _stream(_COUNT.pack(residues.size) + residues.astype("<u8", copy=False).tobytes())
     return _stream(_BODY.pack(*level.parameters, level.ntt, PAIR, degree, primes, level.scale, 1) + data)
 
 
 def read_pair(stream: bytes, level: Level, *, primes: int, degree: int) -> Polynomials:
-    """The residues in a stream that the local library wrote, shape (2, primes, degree).
+    """Return the residues in a stream that the local library wrote, shape (2, primes, degree).
 
     Raises:
         CiphertextError: The library wrote something else than this layout.
@@ -79,7 +79,7 @@ def read_pair(stream: bytes, level: Level, *, primes: int, degree: int) -> Polyn
 
 
 def vector(streams: Sequence[bytes], *, length: int, scale: float | None = None) -> bytes:
-    """A TenSEAL vector of ciphertexts that hold `length` numbers each."""
+    """Return a TenSEAL vector of ciphertexts that hold `length` numbers each."""
     sizes = b"".join(_varint(length) for _ in streams)
     parts = [_field(1, sizes), *(_field(2, stream) for stream in streams)]
     if scale is not None:
@@ -88,18 +88,18 @@ def vector(streams: Sequence[bytes], *, length: int, scale: float | None = None)
 
 
 def streams_of(vector_bytes: bytes) -> list[bytes]:
-    """The SEAL streams of the ciphertexts in a TenSEAL vector that the local library wrote."""
+    """Return the SEAL streams of the ciphertexts in a TenSEAL vector that the local library wrote."""
     return [field.value for field in _fields(vector_bytes) if field.number == 2]  # noqa: PLR2004
 
 
 def public_key_of(context: bytes) -> bytes:
-    """The SEAL stream of the public key in a TenSEAL context that the local library wrote."""
+    """Return the SEAL stream of the public key in a TenSEAL context that the local library wrote."""
     public = next(field.value for field in _fields(context) if field.number == 2)  # noqa: PLR2004
     return next(field.value for field in _fields(public) if field.number == 1)
 
 
 def with_public_key(parameters_only: bytes, key: bytes) -> bytes:
-    """A TenSEAL context that holds nothing but parameters, completed by a public key's SEAL stream."""
+    """Return a TenSEAL context that holds nothing but parameters, completed by a public key's SEAL stream."""
     parameters, public = (field.value for field in _fields(parameters_only))
     return _field(1, parameters) + _field(2, _field(1, key) + public)
 
@@ -109,7 +109,7 @@ def _stream(body: bytes) -> bytes:
 
 
 def _unwrapped(stream: bytes, size: int) -> bytes:
-    """The body of a stream, at most one byte longer than it should be."""
+    """Return the body of a stream, at most one byte longer than it should be."""
     compression = _HEADER.unpack_from(stream)[4]
     if compression == _STORED:
         return stream[_HEADER.size :]

@@ -1,4 +1,4 @@
-"""Screening at the aggregator: every client's copy once, by the verifier's numbers or its own, before anything is added."""
+"""Screening at the aggregator: every client's copy once, by the verifier's numbers or its own, before any addition."""
 
 from typing import final
 
@@ -15,7 +15,7 @@ class UpdatesScreening:
     """The screening of one session.
 
     Attributes:
-        screened: By position: what it has told of a client's update.
+        screened: By position: the result of screening a client's update.
     """
 
     def __init__(self, terms: EncryptionTerms, roles: Roles, calls: Calls) -> None:
@@ -27,7 +27,7 @@ class UpdatesScreening:
         self.screened: dict[int, Screened] = {}
 
     def screen(self, position: int, copy: bytes) -> None:
-        """Have one update's numbers computed and opened; once per client, whatever comes out.
+        """Have one update's numbers computed and opened; once per client, whatever the outcome.
 
         Raises:
             ScreeningError: It is screened out, or was screened before.

@@ -1,4 +1,4 @@
-"""What a verifier does where updates are screened: it computes the numbers itself, from what no aggregator names.
+"""Screening at the verifier: it computes the numbers itself, from inputs that no aggregator chooses.
 
 The copy is the one that the client's receipt names on the fixed list. The direction is the mean of the sums that the
 decryptor opened last, band by band; the verifier knows them by the decryptor's signature and by the sum that it has signed
@@ -66,7 +66,7 @@ class Reference(HeadedRecord):
     """The mean update of the sums that were opened last.
 
     Args:
-        digest: Of the decryptor's message of them; NO_REFERENCE before there are any.
+        digest: Digest of the decryptor's message with these sums; NO_REFERENCE before there are any.
         means: By segment index: shape (length,), float64; zeros where nothing was opened, in the place of a segment's statistics,
             and everywhere if any opened sum was discarded.
     """
@@ -77,7 +77,7 @@ class Reference(HeadedRecord):
     means: Annotated[Mapping[int, RealVector], ByPosition(_Means())]
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         return self._encode()
 
     @classmethod
@@ -91,7 +91,7 @@ class Reference(HeadedRecord):
         return reference
 
     def direction(self, terms: EncryptionTerms, sender: int) -> RealVector | None:
-        """What a client's copy is held against: of length 1 over its segments; None if there is nothing."""
+        """Return a client's direction, of length 1 over its segments; None if there is none."""
         segments = terms.session.segments_of(terms.session.client_at(sender))
         if terms.screening is None or any(
             self.means.get(segment.index, np.zeros(0)).shape != (segment.length,) for segment in segments
@@ -106,16 +106,16 @@ NOTHING_YET: Final = Reference(means={})
 def reference_of(
     terms: EncryptionTerms, present: frozenset[int], sum_digest: bytes, opened: DecryptedSums
 ) -> Reference:
-    """The reference that follows from what became of a signed sum.
+    """Return the reference that follows from the outcome of a signed sum.
 
     Where the server discards a sum, as no honest inputs add up to it, there is no direction at all: one client could otherwise
     point it along a single coordinate with a value beyond its bound, or spoil one band to leave another one alone in it.
 
     Args:
-        terms: Of the session that is over.
-        present: Its contributors.
-        sum_digest: Of the encrypted sum that was signed here.
-        opened: What the decryptor has answered.
+        terms: The terms of the session that is over.
+        present: Positions of its contributors.
+        sum_digest: Digest of the encrypted sum that was signed here, 32 bytes.
+        opened: The decryptor's answer.
 
     Raises:
         ContextError: The answer is about another sum, or of another length.
@@ -146,9 +146,9 @@ class VerifiedScreening:
     """The screening of one session at the verifier.
 
     Args:
-        terms: Of the session.
-        identity: The verifier's.
-        reference: What updates are held against.
+        terms: The terms of the session.
+        identity: The identity of the verifier.
+        reference: The mean update that updates are compared with.
     """
 
     def __init__(self, terms: EncryptionTerms, identity: Identity, reference: Reference) -> None:
@@ -172,7 +172,7 @@ class VerifiedScreening:
         self._evaluator = Evaluator(keys.keys)
 
     def numbers(self, message: ScreeningCopy, receipt: InputReceipt) -> ScreeningNumbers:
-        """The signed numbers of the copy that a receipt on the fixed list names.
+        """Return the signed numbers of the copy that a receipt on the fixed list names.
 
         Raises:
             StageError: There are no evaluation keys yet.

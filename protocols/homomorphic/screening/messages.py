@@ -30,7 +30,7 @@ _VALUE_SIZE: Final = 8
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationKeys(Message):
-    """What the aggregator needs to compute on copies; of no use for decrypting or encrypting."""
+    """The keys with which the aggregator computes on copies; useless for encrypting or decrypting."""
 
     message_type = MessageType.EVALUATION_KEYS
 
@@ -39,7 +39,7 @@ class EvaluationKeys(Message):
     signature: Annotated[bytes, Rest((0, SIGNATURE_SIZE))] = b""
 
     def signed_part(self) -> bytes:
-        """What the signature covers: the digest of the keys in their place."""
+        """Return the part that the signature covers: the message with the keys replaced by their digest."""
         writer = Writer(MessageType.EVALUATION_KEYS).fixed(self.context, DIGEST_SIZE)
         return writer.fixed(hashlib.sha256(self.keys).digest(), DIGEST_SIZE).done()
 
@@ -88,7 +88,7 @@ class _Thousandths(Codec[int | None]):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScreeningCopy(Message):
-    """A client's copy, and the direction it is held against: rows of unit length altogether, or none.
+    """A client's copy and the direction to compare it with: rows of unit length altogether, or none.
 
     A verifier is told whose copy it is, and takes no direction with it.
     """
@@ -107,13 +107,13 @@ class ScreeningNumbers(SignedMessage):
     """One update's encrypted squared norm and its inner product with the direction, if there is one.
 
     Args:
-        context: Of the session.
+        context: Digest of the session under its profile, 32 bytes.
         sender: Position of the client, 0 while nobody has said whose they are.
-        copy_digest: Of the copy that they were computed from, which its receipt names.
+        copy_digest: Digest of the copy that they were computed from, 32 bytes; the sender's receipt names it.
         reference: The digest of the opened sums whose mean is the direction; NO_REFERENCE where a verifier had none.
         squared_norm: One ciphertext of the lowest level, encoded.
-        projection: The same; empty where there is no direction.
-        signature: The verifier's; empty where there is none.
+        projection: One ciphertext of the lowest level, encoded; empty where there is no direction.
+        signature: The verifier's signature; empty where there is none.
     """
 
     message_type = MessageType.SCREENING_NUMBERS
@@ -130,12 +130,12 @@ class ScreeningNumbers(SignedMessage):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreeningResult(Message):
-    """What the decryptor lets out of one update.
+    """The decryptor's verdict on one update, with the values that it releases.
 
     Args:
         reason: Why it is rejected; empty if it passes.
-        norm: In thousandths of an input bound; None where verdicts alone are let out.
-        cosine: In thousandths; None there, and without a direction.
+        norm: L2 norm in thousandths of an input bound; None where only verdicts are released.
+        cosine: Cosine to the direction in thousandths; None where only verdicts are released, or without a direction.
     """
 
     message_type = MessageType.SCREENING_RESULT
@@ -146,7 +146,7 @@ class ScreeningResult(Message):
 
     @classmethod
     def of(cls, screened: Screened) -> Self:
-        """The message of a verdict."""
+        """Return the message of a verdict."""
         norm, cosine = screened.norm, screened.cosine
         return cls(
             reason=screened.reason,

@@ -1,4 +1,4 @@
-"""The decryptor's part of screening: two numbers per client on the fixed list, opened once, and what the rule lets out of them."""
+"""The decryptor's part of screening: opens two numbers per listed client once, and applies the rule to them."""
 
 from dataclasses import replace
 from typing import final
@@ -31,9 +31,9 @@ class NumberOpening:
     slot alone, once per client. Caveat: whoever is in those sums has a say in the direction (`screening.py`).
 
     Args:
-        terms: Of the session.
-        secret: The key of its copies.
-        identity: The decryptor's.
+        terms: The terms of the session.
+        secret: The secret key of the session's copies.
+        identity: The identity of the decryptor.
         commitments: The list of inputs.
         last_opened: Digest of the last sums that were opened; NO_REFERENCE where there are none.
     """
@@ -55,7 +55,7 @@ class NumberOpening:
         self._passed: dict[int, bool] = {}
 
     def evaluation_keys(self) -> EvaluationKeys:
-        """What is needed to compute on copies, signed."""
+        """Return the signed keys for computing on copies."""
         keys = EvaluationKeys(context=self._terms.context, keys=self._secret.evaluation_keys())
         return replace(keys, signature=self._identity.sign(EVALUATION_PURPOSE, keys.signed_part()))
 
@@ -92,7 +92,7 @@ class NumberOpening:
         """Refuse contributors that were not screened, or did not pass.
 
         Raises:
-            ScreeningError: There is one.
+            ScreeningError: There is such a contributor.
         """
         # Whoever holds no segment has nothing to screen.
         session = self._terms.session

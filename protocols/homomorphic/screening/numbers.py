@@ -1,4 +1,4 @@
-"""The two encrypted numbers of one copy, computed without a key. Run by the verifier, or where there is none by the screener."""
+"""The two encrypted numbers of one copy, computed without a key by the verifier or, without one, by the screener."""
 
 from typing import Final
 
@@ -15,10 +15,10 @@ _PAIR_BYTES: Final = polynomials.size_of(1, moduli=CIPHERTEXT_MODULI, degree=DEG
 def compute_numbers(
     evaluator: Evaluator, message: ScreeningCopy, direction: RealVector | None
 ) -> ScreeningNumbers:
-    """The two encrypted numbers of one copy, unsigned.
+    """Return the two encrypted numbers of one copy, unsigned.
 
     Raises:
-        CiphertextError: The copy is none.
+        CiphertextError: The bytes are no copy.
         ScreeningError: The library cannot compute on it.
     """
     copy = polynomials.decode(

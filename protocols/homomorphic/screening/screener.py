@@ -1,4 +1,4 @@
-"""The worker that computes on copies: it loads what peers sent, so it may die, and can be started again.
+"""The worker that computes on copies: it loads what peers sent, so it may die and be restarted.
 
 Screener          in the worker's process: one evaluator per session
 GuardedScreener   at the aggregator: gives a new worker the session's keys before it asks
@@ -22,7 +22,7 @@ from protocols.wire import MessageType
 
 @final
 class Screener(Service):
-    """Holds the evaluation keys of one session at a time; keyless otherwise, and nameless."""
+    """A worker with the evaluation keys of one session at a time; it has no other keys and no identity."""
 
     def __init__(self) -> None:
         self._evaluator: Evaluator | None = None
@@ -45,9 +45,9 @@ class GuardedScreener:
     """Screening of one session at the aggregator.
 
     Args:
-        terms: Of the session.
-        worker: Computes.
-        keys: Of the session.
+        terms: The terms of the session.
+        worker: The worker that computes.
+        keys: The session's evaluation keys.
         reference: By segment index: the public direction, if there is one.
     """
 
@@ -65,7 +65,7 @@ class GuardedScreener:
         self._incarnation = 0
 
     def numbers(self, name: ClientId, copy: bytes) -> ScreeningNumbers:
-        """The two encrypted numbers of a client's copy.
+        """Return the two encrypted numbers of a client's copy.
 
         Raises:
             ServiceError: Two workers in a row died or took too long over it, or over the keys.

@@ -1,4 +1,4 @@
-"""Screening: what may be learnt of single encrypted updates, so that a filter can reject one before it is added.
+"""Screening: which encrypted updates are rejected before they are added, and what is released of them.
 
 Beside its BFV ciphertexts a client sends a CKKS copy of the same values. From it two numbers are computed without a key, the
 squared norm and the inner product with a public direction, each in one ciphertext; the decryptor opens those two numbers
@@ -57,7 +57,7 @@ FORM_SIZE: Final = _FORM.size
 
 @unique
 class ScreeningRelease(Enum):
-    """What the decryptor tells of a screened update."""
+    """The information that the decryptor releases about a screened update."""
 
     VERDICTS = "verdicts"
     VALUES = "values"
@@ -66,12 +66,12 @@ class ScreeningRelease(Enum):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screening:
-    """The rule.
+    """The screening rule.
 
     Args:
         max_norm: The largest L2 norm, in units of the session's input bound.
         min_cosine: The least cosine to the direction, where there is one; -1 lets everything pass.
-        release: What the decryptor tells beside the verdict.
+        release: The information that the decryptor releases beside the verdict.
         ignored_tail: Values at the end of every segment that are no part of the update (statistics).
 
     Raises:
@@ -90,7 +90,7 @@ class Screening:
             )
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes: what a session is bound to."""
+        """Return the canonical bytes, which a session is bound to."""
         release = list(ScreeningRelease).index(self.release)
         return _FORM.pack(self.max_norm, self.min_cosine, release, self.ignored_tail)
 
@@ -108,14 +108,14 @@ class Screening:
         )
 
     def judge(self, *, squared_norm: float, projection: float | None) -> "Screened":
-        """The verdict on one update.
+        """Return the verdict on one update.
 
         Numbers that no update within the rule can have (a norm beyond the largest, a product beyond the norm, or what is no
         number) let out nothing but that they are such, whichever of it they are: whoever has something else opened in
         their place learns one of three verdicts, and no value.
 
         Args:
-            squared_norm: Of the update, in squared units of the input bound.
+            squared_norm: Squared L2 norm of the update, in squared units of the input bound.
             projection: Its inner product with the unit direction; None where there is none.
         """
         # By Cauchy and Schwarz; both to the accuracy of what is let out, which is far coarser than CKKS's.
@@ -140,12 +140,12 @@ class Screening:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screened:
-    """What the aggregator learns of one update.
+    """The information that the aggregator gets about one update.
 
     Args:
         reason: Why it is rejected; empty if it passes.
-        norm: In input bounds, to three decimals; None where verdicts alone are let out.
-        cosine: To the direction, to three decimals; None there, and without a direction.
+        norm: L2 norm in input bounds, to three decimals; None where only verdicts are released.
+        cosine: Cosine to the direction, to three decimals; None where ``norm`` is, and without a direction.
     """
 
     reason: str
@@ -156,25 +156,25 @@ class Screened:
         """Refuse a rejected update.
 
         Raises:
-            ScreeningError: It is one.
+            ScreeningError: The update is rejected.
         """
         if self.reason:
             raise ScreeningError(self.reason)
 
 
 def ciphertexts(segments: tuple[Segment, ...], screening: Screening) -> int:
-    """How many CKKS ciphertexts a client of these segments sends."""
+    """Return how many CKKS ciphertexts a client of these segments sends."""
     return -(-_length(segments, screening) // SLOTS)
 
 
 def rows(values: Mapping[int, RealVector], segments: tuple[Segment, ...], screening: Screening) -> RealVector:
-    """The update in whole rows of slots, filled up with zeros: shape (ciphertexts, SLOTS).
+    """Return the update in whole rows of slots, padded with zeros: shape (ciphertexts, SLOTS).
 
     Full rows matter: a sum over all slots then stands in every slot, and no partial sum in any.
 
     Args:
-        values: By segment index, tails included.
-        segments: The client's.
+        values: By segment index: the values, tails included.
+        segments: The client's segments.
         screening: The rule.
 
     Raises:
@@ -195,7 +195,7 @@ def rows(values: Mapping[int, RealVector], segments: tuple[Segment, ...], screen
 def unit_direction(
     values: Mapping[int, RealVector], segments: tuple[Segment, ...], screening: Screening
 ) -> RealVector | None:
-    """A public direction in whole rows, of length 1 over a client's own segments; None if it is zero there."""
+    """Return a public direction in whole rows, of length 1 over a client's own segments; None if it is zero there."""
     direction = rows(values, segments, screening)
     norm = float(np.sqrt((direction**2).sum()))
     return direction / norm if norm > 0 and math.isfinite(norm) else None

@@ -1,4 +1,4 @@
-"""What the aggregator asks of its services in one session, and what it makes sure of in their answers.
+"""The aggregator's calls to its services in one session, and the checks of their answers.
 
 Whatever is wrong with an answer, the session cannot go on by itself: every fault becomes a ServiceError that names the service.
 """
@@ -37,15 +37,15 @@ _Answer = TypeVar("_Answer")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """Whom the aggregator works with.
+    """The services that the aggregator works with.
 
     Args:
-        decryptor: Holds the keys.
-        verifier: None where the terms name none.
-        worker: Adds; where it can die, it can be started again.
-        screener: Computes on copies where no verifier does; None where the terms screen nothing.
-        reference: By segment index: the public direction that a screener holds updates against, asked for once per
-            session; None where there is none yet. A verifier takes no direction by this side.
+        decryptor: The service that holds the keys.
+        verifier: The service that verifies sums; None where the terms name none.
+        worker: The service that adds; where it can die, it can be started again.
+        screener: The service that computes on copies without a verifier; None where the terms screen nothing.
+        reference: By segment index: the public direction with which a screener compares updates, asked for once per
+            session; None where there is none yet. A verifier accepts no direction from this side.
     """
 
     decryptor: Channel
@@ -77,7 +77,7 @@ class Calls:
         return key
 
     def fix(self, committed: CommittedInputs) -> FixedInputs:
-        """Have both sign the list of inputs."""
+        """Have decryptor and verifier sign the list of inputs."""
         listed, request = committed.listed(), committed.to_bytes()
         services, signed = self._terms.services, listed.signed_part()
 
@@ -95,29 +95,29 @@ class Calls:
         return replace(listed, decryptor=decryptors, verifier=verified)
 
     def add_at_verifier(self, message: EncryptedInput) -> None:
-        """Have the verifier add an input too, if there is one; it has had the copy before."""
+        """Have the verifier, if there is one, add an input too; it already has the copy."""
         if self._verifier is not None:
             self._tell_verifier(replace(message, copy=b"").to_bytes())
 
     def evaluation_keys(self) -> EvaluationKeys:
-        """The decryptor's keys for computing on copies; the verifier gets them too."""
+        """Return the decryptor's keys for computing on copies; the verifier gets them too."""
         keys = self._ask_decryptor(SCREENING, self._read_evaluation_keys)
         self._tell_verifier(keys.to_bytes())
         return keys
 
     def verified_numbers(self, sender: int, copy: bytes) -> ScreeningNumbers:
-        """The verifier's signed numbers of one copy."""
+        """Return the verifier's signed numbers of one copy."""
         if self._verifier is None:
             raise ServiceError("there is no verifier that could compute the numbers of a copy")
         request = ScreeningCopy(context=self._terms.context, sender=sender, copy=copy, direction=None)
         return _ask("verifier", self._verifier, request.to_bytes(), ScreeningNumbers.from_bytes)
 
     def open_numbers(self, numbers: ScreeningNumbers) -> ScreeningResult:
-        """What the decryptor lets out of them."""
+        """Have the decryptor open a copy's numbers, and return what it releases of them."""
         return self._ask_decryptor(numbers.to_bytes(), ScreeningResult.from_bytes)
 
     def decrypt(self, encrypted: EncryptedSum) -> DecryptedSums:
-        """The decryptor's signed answer about sums that the verifier has signed."""
+        """Return the decryptor's signed answer about sums that the verifier has signed."""
         verified = SumSignature(signature=b"")
         if self._verifier is not None:
             verified = _ask("verifier", self._verifier, encrypted.to_bytes(), SumSignature.from_bytes)
@@ -125,7 +125,7 @@ class Calls:
         return self._ask_decryptor(request.to_bytes(), lambda data: self._read_sums(data, encrypted))
 
     def show_opened(self, opened: DecryptedSums) -> None:
-        """Tell the verifier what came of the sum that it has signed: the next updates are held against it."""
+        """Send the verifier the opened sum that it has signed; the next updates are compared with it."""
         self._tell_verifier(opened.to_bytes())
 
     def _ask_decryptor(self, request: bytes, read: Callable[[bytes], _Answer]) -> _Answer:
@@ -159,7 +159,7 @@ class Calls:
 
 
 def _ask(who: str, channel: Channel, request: bytes, read: Callable[[bytes], _Answer]) -> _Answer:
-    """A service's answer, read and checked."""
+    """Return a service's answer, read and checked."""
     try:
         return read(channel.call(request))
     except ServiceError as error:

@@ -1,4 +1,4 @@
-"""What a decryptor or verifier was set up to serve by its own operator; it refuses everything else."""
+"""The charge of a decryptor or verifier, set by its own operator; the service refuses everything else."""
 
 from dataclasses import dataclass
 from typing import final
@@ -14,17 +14,17 @@ from protocols.session import MAX_MEMBERS, MAX_SEGMENTS, Session
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """The terms that all sessions of a run share, as far as a service must know them.
+    """The terms that all sessions of a run share, as far as a service needs them.
 
     Args:
         profile: Encryption parameters.
-        services: Its own name and the other's.
-        config_digests: Of the plan that all parties follow, in each form that a round may give it.
-        least_quorum: No segment is opened over fewer holders.
+        services: Names of this service and of the other.
+        config_digests: Digests of the plan that all parties follow, one for each form that a round may give it.
+        least_quorum: Fewest holders over whom a segment is opened.
         screening: The rule by which single updates are screened, if they are.
-        class_quorum: Of the members of one rank none or so many must be in a sum, in every session: see `Session`.
-        most_members: Sessions of more are refused before they are read.
-        most_segments: The same of segments.
+        class_quorum: Least members of one rank in a sum that has any of that rank, in every session: see `Session`.
+        most_members: Most members of a session; larger ones are refused before they are read.
+        most_segments: Most segments of a session; larger ones are refused before they are read.
     """
 
     profile: EncryptionProfile
@@ -37,7 +37,7 @@ class Charge:
     most_segments: int = MAX_SEGMENTS
 
     def terms(self, session: Session, trust: TrustStore) -> EncryptionTerms:
-        """A session under this charge; raises what :class:`EncryptionTerms` raises."""
+        """Return a session's terms under this charge; raises as :class:`EncryptionTerms`."""
         return EncryptionTerms(
             session=session,
             profile=self.profile,

@@ -1,4 +1,4 @@
-"""The main function of a service's process; started by :class:`protocols.homomorphic.services.processes.ProcessChannel` alone.
+"""The main function of a service's process; started only by :class:`ProcessChannel` of `processes.py`.
 
 A keyed service has two lines: the aggregator's, and its operator's. Neither is ever waited for: a request that comes in part,
 or an answer that is not fetched, holds up its own line and not the other. Its memory is closed to other processes of the
@@ -26,7 +26,7 @@ _CHUNK: Final = 2**20
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until the aggregator's line is closed; the exit code."""
+    """Serve until the aggregator's line is closed; return the exit code."""
     role, name, memory, serving, *operating = arguments
     _set_limits(int(memory))
     if role not in WORKERS:
@@ -76,11 +76,11 @@ def _serve(service: Service, serving: int, operating: int | None = None) -> None
 
 @final
 class _Line:
-    """Requests in and answers out, one after the other, as far as either goes without waiting.
+    """One line: reads requests and sends answers in turn, as far as neither blocks.
 
     Args:
-        socket: Of the line.
-        answer: To a request.
+        socket: The line's socket.
+        answer: The function that answers a request.
     """
 
     def __init__(self, socket: socket.socket, answer: Callable[[bytes], bytes]) -> None:
@@ -92,11 +92,11 @@ class _Line:
 
     @property
     def events(self) -> int:
-        """What it waits for; nothing is read as long as there is an answer to be fetched."""
+        """The event to wait for; nothing is read while an answer is still to be sent."""
         return selectors.EVENT_WRITE if self._leaving else selectors.EVENT_READ
 
     def go_on(self) -> None:
-        """Take in, or send, what can be. Raises OSError, EOFError, FrameError."""
+        """Read or send what can be without waiting. Raises OSError, EOFError, FrameError."""
         with contextlib.suppress(BlockingIOError):
             if self._leaving:
                 self._leaving = self._leaving[self.socket.send(self._leaving[:_CHUNK]) :]
@@ -117,7 +117,7 @@ class _Line:
         self._leaving = memoryview(LENGTH.pack(len(answer)) + number + answer)
 
     def _missing(self) -> int:
-        """Bytes until the request is there, or its head; the length is judged as soon as it is known."""
+        """Return the bytes missing from the request or its head; the length is checked as soon as it is known."""
         if len(self._arrived) < LENGTH.size:
             return _HEAD - len(self._arrived)
         (length,) = LENGTH.unpack_from(self._arrived)

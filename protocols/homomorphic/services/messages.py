@@ -1,12 +1,12 @@
-"""What services are told, beside the protocol's own messages.
+"""The messages to services, beside the protocol's own.
 
-By their own operator, on a line that the aggregator does not have:
+From their own operator, on a line that the aggregator does not have:
 
 setup     -> whom to believe, what to serve, what time it is; later on newer lists
 reference -> empty: a verifier's Reference is its answer, to be kept; else the kept one, to a verifier or decryptor that has
              been started again and has served no session yet
 
-By the aggregator:
+From the aggregator:
 
 hello     -> a service's public key, made by itself: its private half never leaves it
 session   -> decryptor: a round key; verifier (with that key) and worker: nothing
@@ -16,7 +16,7 @@ stored    -> worker: ciphertexts to add; with no ciphertexts, the sums so far ar
 sum       -> verifier: an EncryptedSum, answered by a SumSignature
 screening -> decryptor: its evaluation keys; the messages of screening follow
 decrypt   -> decryptor: an EncryptedSum and the verifier's signature, answered by DecryptedSums
-opened    -> verifier, where updates are screened: DecryptedSums, which the next ones are held against
+opened    -> verifier, where updates are screened: DecryptedSums, with which the next ones are compared
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ REFERENCE: Final = Writer(MessageType.SERVICE_REFERENCE).done()
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer(Message):
-    """A service has done what it was asked to."""
+    """A service's answer that it has done as asked."""
 
     message_type = MessageType.SERVICE_ANSWER
 
@@ -55,7 +55,7 @@ class Answer(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal(Message):
-    """A service declines: the name of the error that it raised, and its message, cut at MOST_REASON characters."""
+    """A service's refusal: the name of the error it raised, and its message, cut at MOST_REASON characters."""
 
     message_type = MessageType.SERVICE_REFUSAL
 
@@ -64,12 +64,12 @@ class Refusal(Message):
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """The refusal of an error. Much of a message may be a peer's own words: it is cut where it is made."""
+        """Return the refusal of an error. Its message may hold much of a peer's own words, so it is cut here."""
         return cls(error=type(error).__name__, reason=str(error)[:MOST_REASON])
 
 
 def type_of(message: bytes) -> int:
-    """The message type that some bytes claim; 0 where they are too short to claim one."""
+    """Return the message type that some bytes claim; 0 where they are too short for one."""
     return message[3] if len(message) > 3 else 0  # noqa: PLR2004  # magic and version stand before it
 
 
@@ -97,7 +97,7 @@ class _Rule(Codec[Screening | None]):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SetupFields(Message):
-    """A setup as it stands on the wire: names for what they stand for, and lists that nobody has verified."""
+    """The wire format of a setup: names in place of profiles, and lists that nobody has verified."""
 
     message_type = MessageType.SERVICE_SETUP
 
@@ -117,7 +117,7 @@ class _SetupFields(Message):
     certificates: Annotated[tuple[bytes, ...], Listed(Blob(), count=4)]
 
     def charge(self) -> Charge:
-        """What is to be served. Raises SessionError where there is no such profile."""
+        """Return the charge to serve. Raises SessionError where there is no such profile."""
         return Charge(
             profile=parameters.by_name(self.profile),
             services=Services(decryptor=self.decryptor, verifier=self.verifier),
@@ -133,13 +133,13 @@ class _SetupFields(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a service is to serve, and whom it is to believe."""
+    """The charge that a service has to serve, and the parties that it has to believe."""
 
     charge: Charge
     trust: TrustStore
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes: digests increasing, certificates by increasing client."""
+        """Return the canonical bytes: digests increasing, certificates by increasing client."""
         charge, trust = self.charge, self.trust
         return _SetupFields(
             profile=charge.profile.name,
@@ -183,7 +183,7 @@ class Setup:
 
     @classmethod
     def time_beside(cls, data: bytes, known: TrustStore) -> int | None:
-        """The moment that a setup names, in unix seconds, if its lists are these, in force then or not; None beside others.
+        """Return a setup's time in unix seconds if its lists are these, in force or not; None for other lists.
 
         Raises:
             WireError, SessionError: The bytes cannot be read.
@@ -198,7 +198,7 @@ class Setup:
 @final
 @dataclass(frozen=True, slots=True)
 class _SessionWithin(Codec[Session]):
-    """A session as a blob, of no more members and segments than these."""
+    """A session as a blob, with limits on its members and segments."""
 
     most_members: int
     most_segments: int
@@ -218,13 +218,13 @@ class _SessionWithin(Codec[Session]):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest(HeadedRecord):
-    """Begin with a session.
+    """A request to begin a session.
 
     Args:
-        session: Its terms.
-        key: Its round key, for a verifier.
-        profile: Of its ciphertexts, for a worker, which is not set up otherwise.
-        part: Which of the session's sums, for a worker.
+        session: The session's terms.
+        key: The session's round key, for a verifier.
+        profile: Name of the encryption profile, for a worker, which is not set up otherwise.
+        part: Number of one of the session's sums, for a worker.
     """
 
     message_type = MessageType.SERVICE_SESSION
@@ -237,7 +237,7 @@ class SessionRequest(HeadedRecord):
     part: U16 = 0
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes."""
+        """Return the canonical bytes."""
         return self._encode()
 
     @classmethod
@@ -251,7 +251,7 @@ class SessionRequest(HeadedRecord):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredSums(Message):
-    """Ciphertexts of one session by segment index: to be added, or the sums so far.
+    """Ciphertexts of one session by segment index: either to be added, or the sums so far.
 
     `last` is asked of a worker that need not remember the session; `part` says which of its sums it is about.
     """
@@ -267,7 +267,7 @@ class StoredSums(Message):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecryptRequest(Message):
-    """An encrypted sum and the verifier's word for it."""
+    """An encrypted sum and the verifier's signature of it."""
 
     message_type = MessageType.SERVICE_DECRYPT
 

@@ -1,4 +1,4 @@
-"""The services of the homomorphic mode as a run starts them: each in a process of its own, for as long as the run.
+"""The services of the homomorphic mode for one run: each in a process of its own, for as long as the run.
 
 A decryptor or verifier makes its own identity key, is enrolled under it, and is then told by its operator whom to believe;
 its private key and the round keys never leave its process. In a run on one machine `HomomorphicServices` plays the operators:
@@ -28,7 +28,7 @@ Direction = Mapping[int, RealVector] | None
 @final
 @dataclass(slots=True)
 class Metered(Channel):
-    """Counts what goes to a service and back."""
+    """A channel that counts the bytes to and from a service."""
 
     inner: Channel
     bytes_to: int = 0
@@ -36,11 +36,11 @@ class Metered(Channel):
     seconds: float = 0.0
 
     def ready(self) -> int:
-        """As the service behind it."""
+        """Start the service behind it if need be, and return the number of its incarnation."""
         return self.inner.ready()
 
     def exchange(self, request: bytes) -> bytes:
-        """As the service behind it."""
+        """Exchange one request with the service behind it; count the bytes and the seconds."""
         began = perf_counter()
         answer = self.inner.exchange(request)
         self.seconds += perf_counter() - began
@@ -49,14 +49,14 @@ class Metered(Channel):
         return answer
 
     def close(self) -> None:
-        """As the service behind it."""
+        """Close the service behind it."""
         self.inner.close()
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class HomomorphicServices:
-    """Decryptor, worker and, where the charge names one, verifier and, in its place where updates are screened, screener."""
+    """Decryptor, worker and, if the charge names one, verifier. Without it, a screener where updates are screened."""
 
     charge: Charge
     processes: dict[ClientId, ProcessChannel] = field(default_factory=dict)
@@ -73,11 +73,11 @@ class HomomorphicServices:
             self.workers[name] = Metered(ProcessChannel(name, name, restarts=True))
 
     def public_keys(self) -> Mapping[ClientId, bytes]:
-        """What the authority is to enrol. Raises ServiceError."""
+        """Return the public keys that the authority has to enrol, by service. Raises ServiceError."""
         return {name: channel.call(HELLO) for name, channel in self.keyed.items()}
 
     def configure(self, trust: TrustStore) -> None:
-        """As the operators: tell the services whom to believe from now on, and that it is `trust.moment`.
+        """Set, for the operators, whom the services believe from now on, and `trust.moment` as the time.
 
         All of them are told before a refusal is raised: lists that take the first one back concern the second one most.
 
@@ -96,12 +96,12 @@ class HomomorphicServices:
             raise refused[0]
 
     def set_up(self, trust: TrustStore, reference: Callable[[], Direction] = lambda: None) -> Roles:
-        """Configure the services; what a server needs to work with them.
+        """Configure the services; return what a server needs to work with them.
 
         Args:
-            trust: Whom to believe.
-            reference: By segment, the public direction that updates are held against where no verifier knows it; None before
-                there is one.
+            trust: The view of whom to believe.
+            reference: By segment, the public direction that updates are compared with if no verifier knows it; None
+                before there is one.
 
         Raises:
             ServiceError: A service is gone.
@@ -119,11 +119,11 @@ class HomomorphicServices:
 
     @property
     def keep_a_direction(self) -> bool:
-        """Whether what updates are held against is known to these services alone."""
+        """Whether these services alone know the direction that updates are compared with."""
         return self.charge.screening is not None and bool(self.charge.services.verifier)
 
     def direction_to_keep(self) -> bytes:
-        """Give, as the verifier's operator, what the next updates are held against, for services that are started again.
+        """Return the direction for the next updates, for the verifier's operator to restore after a restart.
 
         Empty where the checkpoints tell it; nothing (but bytes that say so) where the verifier is gone or says nothing that
         could be kept: its round is over and counts all the same.
@@ -137,7 +137,7 @@ class HomomorphicServices:
             return NOTHING_YET.to_bytes()
 
     def recall(self, direction: bytes) -> None:
-        """As the operators: what :meth:`direction_to_keep` gave after the last round, to services that have just been set up.
+        """Give newly set-up services, for the operators, what :meth:`direction_to_keep` returned after the last round.
 
         Raises:
             ServiceError: A service is gone.
@@ -148,10 +148,10 @@ class HomomorphicServices:
                 payload_of(process.operate(direction))
 
     def channels(self) -> Mapping[str, Metered]:
-        """All of them, by name."""
+        """Return all channels, by name."""
         return {**self.keyed, **self.workers}
 
     def close(self) -> None:
-        """End the processes, and with them their keys."""
+        """End the processes; their keys are lost with them."""
         for channel in self.channels().values():
             channel.close()

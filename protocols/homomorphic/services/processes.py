@@ -54,7 +54,7 @@ class FrameError(OSError):
 
 @unique
 class Ending(IntEnum):
-    """What a child's exit code says, beyond those that Python gives."""
+    """Exit codes of a child, beyond those of Python."""
 
     FRAME = 65
     MEMORY = 66
@@ -62,17 +62,17 @@ class Ending(IntEnum):
 
 @final
 class ProcessChannel(Channel):
-    """A service in a child process, which is started when it is first called and again after it died.
+    """A service in a child process, started on the first call and again after it died.
 
     One call at a time, from whatever thread: another waits for its turn. A call that ends otherwise than by its answer is the
     end of the child, so that its answer is nobody else's.
 
     Args:
         role: "worker", "screener", or else a keyed service: a decryptor or verifier.
-        name: For messages, and for the identity of a keyed service.
-        memory_bytes: Limit of the child's address space.
-        call_seconds: A call that takes longer is given up and the child is killed; nobody waits longer for a turn.
-        restarts: Whether a dead child is replaced: only where it holds nothing that would be missed.
+        name: Name in messages, and in the identity of a keyed service.
+        memory_bytes: Limit of the child's address space, in bytes.
+        call_seconds: Longest call, in seconds; then the child is killed. Nobody waits longer for a turn.
+        restarts: Whether a dead child is replaced: only if nothing it held is missed.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ProcessChannel(Channel):
         return self._child.pid if self._child is not None else None
 
     def ready(self) -> int:
-        """Start the child, or another one where the last has died; how many were started."""
+        """Start the child, or a new one if the last has died; return how many were started."""
         with self._turn():
             if self._child is not None and self._child.poll() is not None:
                 self._end()
@@ -110,7 +110,7 @@ class ProcessChannel(Channel):
             return self._started
 
     def exchange(self, request: bytes) -> bytes:
-        """Send one frame, receive one; whatever goes wrong on the way is the end of the child.
+        """Send one frame and receive one; any failure ends the child.
 
         Raises:
             ServiceError: The request is too long and was not sent, the service is busy, gone, or did not answer this very request in time.
@@ -119,7 +119,7 @@ class ProcessChannel(Channel):
             return self._carried(self._connected(), request)
 
     def operate(self, request: bytes) -> bytes:
-        """The same on the operator's line of a keyed service. Raises ServiceError."""
+        """Exchange one frame on the operator's line of a keyed service. Raises ServiceError."""
         with self._turn():
             self._connected()
             if self._operators is None:
@@ -127,7 +127,7 @@ class ProcessChannel(Channel):
             return self._carried(self._operators, request)
 
     def close(self) -> None:
-        """End the child, if there is one; a call that another thread is in ends by ServiceError."""
+        """End the child, if there is one; a call in another thread then fails with ServiceError."""
         for line in (self._socket, self._operators):
             if line is not None:
                 # Closing alone would not wake whoever waits for an answer.
@@ -139,7 +139,7 @@ class ProcessChannel(Channel):
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        """For one call alone. Raises ServiceError."""
+        """Reserve the child for one call. Raises ServiceError."""
         if self._caller == threading.get_ident():  # from a signal's handler: waiting would be for ever
             raise ServiceError(f"{self._name}: it is busy with a call that was interrupted for this one")
         if not self._turns.acquire(timeout=self._seconds):
@@ -206,11 +206,11 @@ class ProcessChannel(Channel):
         )
 
     def _end(self, error: Exception | None = None, *, patient: bool = True) -> str:
-        """Kill and reap the child, with all that it has started; what there is to say about its end.
+        """Kill and reap the child and all that it has started; return a description of its end.
 
         Args:
             error: Why: one of FrameError and TimeoutError says all there is to say.
-            patient: Whether it is given the time to leave on its own, and to say why.
+            patient: Whether the child gets time to exit on its own, with its reason.
         """
         child, lines = self._child, (self._socket, self._operators)
         self._child = self._socket = self._operators = None
@@ -237,7 +237,7 @@ class ProcessChannel(Channel):
                 return self._said_by(code)
 
     def _said_by(self, code: int) -> str:
-        """What an exit code says."""
+        """Return the meaning of an exit code in words."""
         match code:
             case Ending.FRAME:
                 return f"it was sent a request beyond the {MOST_REQUEST} bytes that it takes, and ended"
@@ -250,7 +250,7 @@ class ProcessChannel(Channel):
 
 
 def _kill_group(leader: int) -> None:
-    """Kill a process group, if there is anybody in it; its leader may have been reaped a moment ago.
+    """Kill a process group, if it still has a member; its leader may just have been reaped.
 
     As long as a group has a member, its number is given to nobody else.
     """
@@ -261,7 +261,7 @@ def _kill_group(leader: int) -> None:
 
 
 def send_frame(line: socket.socket, data: bytes, deadline: float | None = None, *, number: int = 0) -> None:
-    """One frame out. Raises OSError."""
+    """Send one frame. Raises OSError."""
     if len(data) > _MOST:
         raise ServiceError(f"a frame of {len(data)} bytes must have at most {_MOST}")
     _limit(line, deadline)
@@ -273,7 +273,7 @@ def send_frame(line: socket.socket, data: bytes, deadline: float | None = None, 
 def receive_frame(
     line: socket.socket, deadline: float | None = None, *, most: int = _MOST, number: int = 0
 ) -> bytes:
-    """One frame in, of at most so many bytes and of that number. Raises OSError, or EOFError when the other side is gone."""
+    """Receive one frame of limited size and given number. Raises OSError, or EOFError when the other side is gone."""
     (length,) = LENGTH.unpack(_receive(line, LENGTH.size, deadline))
     if length > most:
         raise FrameError(f"a frame of {length} bytes must have at most {most}")
@@ -305,7 +305,7 @@ def _limit(line: socket.socket, deadline: float | None) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """All that a child inherits: what the system needs to start the interpreter, and where it finds this very package.
+    """Return a child's whole environment: what the interpreter needs to start, and where it finds this package.
 
     Nothing else of our own environment goes along: a passphrase or a password for something else may be in it, under
     whatever name, and a service that peers have taken over would find it. (Open files do not go along either: `Popen` closes

@@ -43,35 +43,35 @@ from protocols.wire import MessageType
 
 
 class Service(ABC):
-    """Answers requests, one at a time."""
+    """A service that answers requests, one at a time."""
 
     @abstractmethod
     def answer(self, request: bytes) -> bytes:
-        """The answer's payload. Raises ProtocolError."""
+        """Return the answer's payload. Raises ProtocolError."""
 
     @final
     def handle(self, request: bytes) -> bytes:
-        """The answer, or the refusal with its name, as bytes. Never raises on purpose."""
+        """Return the answer, or the refusal with its name, as bytes. Never raises on purpose."""
         try:
             return Answer(payload=self.answer(request)).to_bytes()
         except ProtocolError as error:
             return Refusal.of(error).to_bytes()
 
     def operate(self, request: bytes) -> bytes:
-        """The answer to its operator: a service that has none to obey serves everybody alike."""
+        """Answer the operator; a service without an operator treats everybody alike."""
         return self.handle(request)
 
 
 class Channel(ABC):
-    """How a service is reached."""
+    """A connection to a service."""
 
     @abstractmethod
     def ready(self) -> int:
-        """Which incarnation of the service answers, from 1: another number means that it remembers nothing."""
+        """Return the answering incarnation's number, from 1; a new number means that the service remembers nothing."""
 
     @abstractmethod
     def exchange(self, request: bytes) -> bytes:
-        """Carry a request there and the answer back.
+        """Send a request and return the answer.
 
         Raises:
             ServiceError: The service is gone, or did not answer in time.
@@ -79,11 +79,11 @@ class Channel(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """The service is no longer needed."""
+        """Close the channel: the service is no longer needed."""
 
     @final
     def call(self, request: bytes) -> bytes:
-        """The payload of the answer to a request.
+        """Return the payload of the answer to a request.
 
         Raises:
             ServiceError: As :meth:`exchange`.
@@ -94,7 +94,7 @@ class Channel(ABC):
 
 
 def payload_of(answer: bytes) -> bytes:
-    """What a service answers.
+    """Return the payload of a service's answer.
 
     Raises:
         ProtocolError: It refuses: the error it named.
@@ -108,21 +108,21 @@ def payload_of(answer: bytes) -> bytes:
 
 @final
 class LocalChannel(Channel):
-    """A service in this process; for tests, and where processes cost more than they protect."""
+    """A service in this process; for tests, and where processes cost more than the protection is worth."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     def ready(self) -> int:
-        """It never dies alone."""
+        """Return 1: the service cannot die alone."""
         return 1
 
     def exchange(self, request: bytes) -> bytes:
-        """Call it."""
+        """Call the service."""
         return self.service.handle(request)
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 @final
@@ -136,8 +136,8 @@ class KeyedService(Service):
     two calls that both find it not done yet.
 
     Args:
-        name: Under which the authority enrols it.
-        key: Its own; made here if not given.
+        name: Name under which the authority enrols it.
+        key: Its own key; made here if not given.
         ticks: Seconds of a clock that only goes forward.
     """
 
@@ -177,7 +177,7 @@ class KeyedService(Service):
                 return _ask_verifier(verifier, request, opening)
 
     def operate(self, request: bytes) -> bytes:
-        """The answer to its operator: it alone sets the service up, and has it go on after it was started again."""
+        """Answer the operator: only it can set the service up, and restore its state after a restart."""
         if request == HELLO:
             return Answer(payload=self._key.public).to_bytes()
         try:
@@ -187,7 +187,7 @@ class KeyedService(Service):
             return Refusal.of(error).to_bytes()
 
     def set_up(self, setup: Setup) -> None:
-        """Begin to serve, or take up newer lists. Only its operator can call this.
+        """Begin to serve, or replace the lists by newer ones. Only its operator can call this.
 
         Whatever comes of it, no session goes on under other lists than these: it is ended before anything else is looked at. Newer
         lists that take back this very service are taken up too, and it serves nobody under them. Beside the lists at hand its time is
@@ -228,13 +228,13 @@ class KeyedService(Service):
         return b""
 
     def _tell_time_of(self, request: bytes) -> None:
-        """Take the time of a setup that is refused: it may be the very time at which the lists at hand have expired."""
+        """Take the time of a setup that is refused: the lists held here may have expired at that very time."""
         with suppress(ProtocolError):
             if self._setup is not None:
                 self._tell(Setup.time_beside(request, self._setup.trust) or self._told)
 
     def _refer(self, request: bytes) -> bytes:
-        """A verifier's reference, if that is asked for; or take up the one that is told."""
+        """Return a verifier's reference if the request asks for it; else restore the given one."""
         match self._role:
             case None:
                 raise StageError(f"{self._name} was not set up")
@@ -319,13 +319,13 @@ def _ask_verifier(verifier: Verifier, request: bytes, opening: SessionRequest | 
 
 @final
 class Worker(Service):
-    """Adds ciphertexts of several sessions at a time; keyless and nameless."""
+    """A worker that adds ciphertexts of several sessions at a time; it has no key and no identity."""
 
     def __init__(self) -> None:
         self._sessions: dict[tuple[bytes, int], Adder] = {}
 
     def answer(self, request: bytes) -> bytes:
-        """Begin with a session, add ciphertexts to it, give its sums, forget it."""
+        """Begin a session, add ciphertexts to it, return its sums, or forget it."""
         if type_of(request) == MessageType.SERVICE_SESSION:
             opening = SessionRequest.from_bytes(request)
             profile = parameters.by_name(opening.profile)
@@ -346,6 +346,6 @@ class Worker(Service):
 
 
 def _named(name: str) -> type[ProtocolError]:
-    """The error of that name; an unknown one is the service's fault."""
+    """Return the error of that name; an unknown name is the service's fault."""
     found = getattr(errors, name, None)
     return found if isinstance(found, type) and issubclass(found, ProtocolError) else ServiceError

@@ -1,4 +1,4 @@
-"""The two key stages: public keys are collected and published, sealed shares are routed. No input is there yet."""
+"""The two key stages: publish public keys, route sealed shares. There is no input yet."""
 
 from collections.abc import Mapping
 from typing import ClassVar, final
@@ -22,7 +22,7 @@ from protocols.session import ClientId
 
 @final
 class AdvertiseKeys(Stage):
-    """Collects public keys."""
+    """The stage that collects public keys."""
 
     name: ClassVar[str] = "advertise_keys"
 
@@ -37,7 +37,7 @@ class AdvertiseKeys(Stage):
         return frozenset(range(1, len(self.session.members) + 1))
 
     def request(self, position: int) -> bytes:  # noqa: ARG002
-        """Empty: the session itself is the invitation."""
+        """Return an empty request: the session itself is the invitation."""
         return b""
 
     def receive(self, position: int, reply: bytes) -> None:
@@ -65,7 +65,7 @@ class AdvertiseKeys(Stage):
 
 @final
 class ShareKeys(Stage):
-    """Routes sealed shares, which it cannot open, and keeps the commitments to them."""
+    """The stage that routes sealed shares, which it cannot open, and keeps the commitments to them."""
 
     name: ClassVar[str] = "share_keys"
 
@@ -85,7 +85,7 @@ class ShareKeys(Stage):
         return frozenset(self._advertisements)
 
     def request(self, position: int) -> bytes:
-        """The directory: everyone's nonce, and the advertisements of the client's neighbours."""
+        """Return the directory: everyone's nonce, and the advertisements of the client's neighbours."""
         if not self.terms.complete:
             partners = (graph[position] for graph in self._mask_graphs if position in graph)
             return self._directory(self._share_graph[position].union(*partners) | {position})

@@ -20,7 +20,7 @@ from protocols.ring import RingVector
 
 @final
 class MaskInput(Stage):
-    """Adds masked inputs as they arrive."""
+    """The stage that adds masked inputs as they arrive."""
 
     name: ClassVar[str] = "mask_input"
 
@@ -48,7 +48,7 @@ class MaskInput(Stage):
 
     @property
     def dealings(self) -> Dealings:
-        """With whose bundles are in dispute, as uploads say it."""
+        """The records of the dealings, including the disputes that uploads report."""
         return self._dealings
 
     @property
@@ -57,7 +57,7 @@ class MaskInput(Stage):
         return frozenset(self._mask_keys)
 
     def request(self, position: int) -> bytes:
-        """Who takes part, and the bundles sealed to one client."""
+        """Return the list of who takes part, and the bundles sealed to one client."""
         senders = self._senders(position)
         return ShareDelivery(
             context=self.terms.context,
@@ -68,7 +68,7 @@ class MaskInput(Stage):
         ).to_bytes()
 
     def _senders(self, position: int) -> frozenset[int]:
-        """Whose bundles a client is delivered."""
+        """Return the senders of the bundles that a client is delivered."""
         return self._share_graph[position] & self._mask_keys.keys()
 
     def receive(self, position: int, reply: bytes) -> None:
@@ -91,11 +91,11 @@ class MaskInput(Stage):
             self._sums[key] += vector
 
     def _class_of(self, position: int) -> int | None:
-        """The rank that sets a client's class of view apart; None where all count together."""
+        """Return the rank that is a client's class; None where all count together."""
         return self.session.ranks[position - 1] if self.session.class_quorum else None
 
     def close(self) -> Stage:
-        """Fix the one list of survivors: without the members of classes that are too small to be opened."""
+        """Fix the one list of survivors, without the members of classes that are too small to be opened."""
         self._check_enough()
         self._leave_out_thin_classes()
         survivors = SurvivorList(
@@ -119,7 +119,7 @@ class MaskInput(Stage):
         return reveal
 
     def _leave_out_thin_classes(self) -> None:
-        """Members of a class with too few survivors count as dropped, in all segments: their uploads stay masked.
+        """Count members of a class with too few survivors as dropped, in all segments; their uploads stay masked.
 
         Raises:
             BelowThresholdError: Too few are left.
@@ -131,7 +131,7 @@ class MaskInput(Stage):
         self._check_enough()
 
     def _summed(self) -> list[RingVector]:
-        """The sum of every segment over its classes."""
+        """Return the sum of every segment over its classes."""
         sums: list[RingVector] = []
         for segment in self.session.segments:
             parts = [vector for (_, index), vector in self._sums.items() if index == segment.index]

@@ -22,16 +22,16 @@ from protocols.session import ClientId, Segment
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskedSums:
-    """The sums of all uploads, and what is known of the masks in them.
+    """The sums of all uploads, and the records of the masks in them.
 
     Args:
-        terms: Of the session.
-        survivors: Whose uploads are in the sums, and who masked with them but did not upload.
+        terms: The terms of the session.
+        survivors: The survivor list: whose uploads are in the sums, and who masked with them but did not upload.
         mask_keys: The public mask keys of all of these, by position and segment.
-        dealings: What they committed to.
-        share_graph: Who keeps shares for whom.
-        mask_graphs: By segment: who masks with whom.
-        sums: By segment; opened in place.
+        dealings: The records of their commitments.
+        share_graph: By position: the neighbours in the share graph.
+        mask_graphs: By segment: the mask graph.
+        sums: By segment: the sum, opened in place.
     """
 
     terms: MaskingTerms
@@ -43,27 +43,27 @@ class MaskedSums:
     sums: list[RingVector]
 
     def present(self, segment: Segment) -> frozenset[int]:
-        """The members of a segment whose uploads are in its sum."""
+        """Return the members of a segment whose uploads are in its sum."""
         return self._positions(segment.members).intersection(self.survivors.survivors)
 
     def gone(self, segment: Segment) -> frozenset[int]:
-        """The members of a segment who masked it with the others but did not upload."""
+        """Return the members of a segment who masked it with the others but did not upload."""
         return self._positions(segment.members).intersection(self.survivors.dropped)
 
     def holding(self, segment: Segment) -> frozenset[int]:
-        """Those present whose upload is more than padding."""
+        """Return those present whose upload is more than padding."""
         return self._positions(segment.holders).intersection(self.survivors.survivors)
 
     def given_out(self, segment: Segment) -> range:
-        """The numbers of the extra secrets of a segment of which survivors' shares are given out."""
+        """Return the numbers of the extra secrets that a segment releases of its survivors."""
         return self.terms.given_out(segment, frozenset(self.survivors.survivors))
 
     def keepers(self, owner: int) -> frozenset[int]:
-        """Who keeps shares of a client's secrets."""
+        """Return the keepers of shares of a client's secrets."""
         return self.terms.keepers(self.share_graph[owner], owner)
 
     def wards(self, holder: int) -> frozenset[int]:
-        """Of whose secrets a client has shares that it can use."""
+        """Return the owners of the secrets of which a client has usable shares."""
         return self.keepers(holder) - self.dealings.disputed_by(holder)
 
     def _positions(self, clients: tuple[ClientId, ...]) -> frozenset[int]:
@@ -72,12 +72,12 @@ class MaskedSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Secrets:
-    """What was recovered of one segment.
+    """The secrets recovered for one segment.
 
     Args:
-        seeds: By survivor.
-        mask_keys: By member that masked but did not upload.
-        extra: By (survivor, segment, number).
+        seeds: By survivor: the self-mask seed.
+        mask_keys: By member that masked but did not upload: the private mask key.
+        extra: By (survivor, segment, number): the extra secret.
     """
 
     seeds: Mapping[int, Secret]
@@ -87,14 +87,14 @@ class _Secrets:
 
 @final
 class Opening:
-    """Opens masked sums with the shares that clients revealed.
+    """The opening of masked sums with the shares that clients revealed.
 
     Only right shares are used: those that fit the commitments of who dealt them. So a secret that does not fit its own
     commitment, or the public key, convicts its dealer; the segment stays closed, and the others open.
 
     Args:
-        masked: The sums; opened in place, so an opening is made once.
-        revealed: By position: the shares, checked.
+        masked: The masked sums; opened in place, so an opening is made once.
+        revealed: By position: the checked shares.
         offered: By position: the segments that the client lets open.
     """
 
@@ -117,7 +117,7 @@ class Opening:
         """Remove the masks of every segment that enough clients let open. Called once.
 
         Args:
-            bindings: By segment index; all of them.
+            bindings: By segment index: the binding, for all segments.
             noise_follows: Whether sums get their noise afterwards: then none is refused for its values, and none jumps.
         """
         sums, refused = {}, {}
@@ -142,7 +142,7 @@ class Opening:
         )
 
     def _recover(self, segment: Segment) -> _Secrets:
-        """All secrets that open a segment; every dealer whose shares give others is noted, not only the first."""
+        """Recover all secrets that open a segment; note every dealer whose shares give other secrets."""
         if reason := self._reason_to_refuse(segment):
             raise _ClosedError(reason)
         present, gone = sorted(self._masked.present(segment)), sorted(self._masked.gone(segment))
@@ -170,7 +170,7 @@ class Opening:
     def _opened(
         self, segment: Segment, secrets: _Secrets, binding: bytes, *, noise_follows: bool
     ) -> IntegerVector:
-        """The sum of a segment as integers."""
+        """Return the sum of a segment as integers."""
         self._unmask(segment, secrets, binding)
         words, bits = self._masked.sums[segment.index], self._session.ring_bits
         if noise_follows:
@@ -182,7 +182,7 @@ class Opening:
         return summed
 
     def _unmask(self, segment: Segment, secrets: _Secrets, binding: bytes) -> None:
-        """Take the masks out of the sum of a segment."""
+        """Remove the masks from the sum of a segment."""
         index, graph = segment.index, self._masked.mask_graphs[segment.index]
         present = self._masked.present(segment)
         # The secrets of the masks that survivors added towards dropped clients and that nothing cancelled.
@@ -195,7 +195,7 @@ class Opening:
         masks.remove(self._masked.sums[index], secrets.seeds, uncancelled)
 
     def _reason_to_refuse(self, segment: Segment) -> str:
-        """Why a segment stays closed; empty when it opens."""
+        """Return why a segment stays closed; empty when it opens."""
         holding = self._masked.holding(segment)
         quorum = self._terms.quorum(segment)
         if len(holding) < quorum:
@@ -210,7 +210,7 @@ class Opening:
         return ""
 
     def _helpers(self, owner: int, segment: Segment) -> tuple[int, ...]:
-        """Who has revealed right shares of a client's secrets of a segment; worked out once."""
+        """Return who has revealed right shares of a client's secrets of a segment; computed once."""
         key = (owner, segment.index)
         if key not in self._helping:
             holders = (self._masked.keepers(owner) & self._revealed.keys()) - self._dealings.unusable(*key)
@@ -218,11 +218,11 @@ class Opening:
         return self._helping[key]
 
     def _recovery(self, owner: int, segment: Segment) -> Recovery:
-        """How to recover a client's secrets; computed once for all who share among the same helpers."""
+        """Return the recovery of a client's secrets; computed once for all who share among the same helpers."""
         return _recovery_over(self._helpers(owner, segment)[: self._terms.share_threshold])
 
     def _recover_survivor(self, peer: int, segment: Segment) -> tuple[Secret, ...] | None:
-        """A survivor's seed and those of its extra secrets that are given out; None if one is not as committed to."""
+        """Return a survivor's seed and its released extra secrets; None if one differs from its commitment."""
         index, recovery, revealed = segment.index, self._recovery(peer, segment), self._revealed
         shares = [(SELF_MASK, {h: revealed[h].self_mask_shares[peer, index] for h in recovery.coefficients})]
         shares += [
@@ -238,7 +238,7 @@ class Opening:
         return tuple(found)
 
     def _recover_mask_key(self, gone: int, segment: Segment) -> PrivateKey | None:
-        """The mask key of a client that dropped out; None if it is not the one it advertised."""
+        """Return the mask key of a client that dropped out; None if it is not the one it advertised."""
         recovery = self._recovery(gone, segment)
         shares = {h: self._revealed[h].mask_key_shares[gone, segment.index] for h in recovery.coefficients}
         secret = _combined(recovery, shares)
@@ -250,7 +250,7 @@ class Opening:
 
 
 class _ClosedError(Exception):
-    """A segment stays closed: says why."""
+    """A segment stays closed, for the reason given."""
 
 
 @lru_cache(maxsize=4096)
@@ -259,7 +259,7 @@ def _recovery_over(helpers: tuple[int, ...]) -> Recovery:
 
 
 def _combined(recovery: Recovery, shares: Mapping[int, bytes]) -> Secret | None:
-    """The secret of these shares; None if they belong to none."""
+    """Return the secret of these shares; None if they belong to none."""
     try:
         return recovery.combine(shares)
     except ShareError:

@@ -1,4 +1,4 @@
-"""The last stage: the shares that remove the masks are checked and kept."""
+"""The last stage: checks and keeps the shares that remove the masks."""
 
 from collections.abc import Mapping
 from typing import ClassVar, final
@@ -13,7 +13,7 @@ from protocols.masking.server.tracing import Dealings
 
 @final
 class RevealShares(Stage):
-    """Collects the shares that remove the masks."""
+    """The stage that collects the shares that remove the masks."""
 
     name: ClassVar[str] = "reveal_shares"
 
@@ -26,12 +26,12 @@ class RevealShares(Stage):
         self._offered: dict[int, frozenset[int]] = {}
 
     def await_only(self, positions: frozenset[int], request: bytes) -> None:
-        """After agree_survivors: ask only those who signed, and with the signatures."""
+        """Ask only those who signed in agree_survivors, and send them the signatures."""
         self._awaited, self._request = positions, request
 
     @property
     def dealings(self) -> Dealings:
-        """With which shares that came were wrong."""
+        """The records of the dealings, including the wrong shares that came."""
         return self._masked.dealings
 
     @property
@@ -40,11 +40,11 @@ class RevealShares(Stage):
         return self._awaited
 
     def request(self, position: int) -> bytes:  # noqa: ARG002
-        """The survivor list, or the signatures of it."""
+        """Return the survivor list, or the signatures of it."""
         return self._request
 
     def receive(self, position: int, reply: bytes) -> None:
-        """Keep one client's shares: of all its wards in whole segments.
+        """Keep one client's shares: for all owners whose shares it has, in whole segments.
 
         A wrong share, be it no element of the field, is no reason to refuse the others: it is not used, and its sender is
         named in the result.
@@ -82,10 +82,10 @@ class RevealShares(Stage):
         self._offered[position] = offered
 
     def close(self) -> None:
-        """Nothing follows; the sums can be opened."""
+        """Return None: no stage follows, and the sums can be opened."""
         self._check_enough()
 
     def open(self, bindings: Mapping[int, bytes], *, noise_follows: bool = False) -> SumResult:
-        """Open what these shares open; see :meth:`Opening.open`. Once."""
+        """Open the sums with these shares; see :meth:`Opening.open`. Once."""
         opening = Opening(self._masked, revealed=self._revealed, offered=self._offered)
         return opening.open(bindings, noise_follows=noise_follows)

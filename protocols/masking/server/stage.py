@@ -1,4 +1,4 @@
-"""What all stages of the server have in common."""
+"""The base class of all stages of the server."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
@@ -17,7 +17,7 @@ class _FromClient(Protocol):
 
 
 class Stage(ABC):
-    """What the server does in one stage."""
+    """The work of the server in one stage."""
 
     name: ClassVar[str]
 
@@ -28,7 +28,7 @@ class Stage(ABC):
 
     @property
     def dealings(self) -> Dealings | None:
-        """What is known of who dealt what; None before anything was dealt."""
+        """The records of who dealt what; None before anything was dealt."""
         return None
 
     @property
@@ -38,15 +38,15 @@ class Stage(ABC):
 
     @abstractmethod
     def request(self, position: int) -> bytes:
-        """The stage's request to one of them."""
+        """Return the stage's request to one of the expected positions."""
 
     @abstractmethod
     def receive(self, position: int, reply: bytes) -> None:
-        """Check one reply and fold it in."""
+        """Check one reply and take it."""
 
     @abstractmethod
     def close(self) -> "Stage | None":
-        """The next stage; None after the last."""
+        """Return the next stage; None after the last."""
 
     def _check_sender(self, position: int, message: _FromClient) -> ClientId:
         name = self.session.client_at(position)

@@ -13,7 +13,7 @@ from protocols.masking.terms import MaskingTerms
 
 @final
 class AgreeSurvivors(Stage):
-    """Collects everyone's signature of the survivor list."""
+    """The stage that collects everyone's signature of the survivor list."""
 
     name: ClassVar[str] = "agree_survivors"
 
@@ -25,7 +25,7 @@ class AgreeSurvivors(Stage):
 
     @property
     def dealings(self) -> Dealings:
-        """As the input stage left them."""
+        """The dealings of the input stage, unchanged."""
         return self._reveal.dealings
 
     @property
@@ -34,7 +34,7 @@ class AgreeSurvivors(Stage):
         return frozenset(self._list.survivors)
 
     def request(self, position: int) -> bytes:  # noqa: ARG002
-        """The survivor list."""
+        """Return the survivor list."""
         return self._list.to_bytes()
 
     def receive(self, position: int, reply: bytes) -> None:
@@ -48,7 +48,7 @@ class AgreeSurvivors(Stage):
         self._signatures[position] = message.signature
 
     def close(self) -> Stage:
-        """Show everyone's signatures to those who gave one."""
+        """Send everyone's signatures to those who gave one."""
         self._check_enough()
         signatures = {position: self._signatures[position] for position in sorted(self.answered)}
         shown = SurvivorSignatures(context=self.terms.context, signatures=signatures)

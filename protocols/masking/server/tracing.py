@@ -1,4 +1,4 @@
-"""What the server knows of who dealt what, and whom it names when shares do not fit. The argument: ../commitments.py."""
+"""Records of who dealt which shares, and of who is at fault when shares do not fit. Argument: ../commitments.py."""
 
 from collections.abc import Collection, Mapping
 from typing import final
@@ -16,9 +16,9 @@ class Dealings:
     """The commitments of one session, the disputes about them, and the faults that follow from both.
 
     Args:
-        terms: Of the session.
+        terms: The terms of the session.
         advertisements: By position: commitments to secrets, and public mask keys.
-        dealt: By dealer and holder: the commitments to all shares of the one that the other keeps.
+        dealt: By dealer and holder: the commitments to all of the dealer's shares that the holder keeps.
     """
 
     def __init__(
@@ -37,17 +37,17 @@ class Dealings:
         self._misdealt: dict[int, str] = {}
 
     def digests(self, dealers: Collection[int], holder: int) -> dict[int, bytes]:
-        """What a holder is to compare, by dealer."""
+        """Return, by dealer, the digest that a holder has to compare."""
         digest = self._terms.commitments.digest
         return {
             dealer: digest(self._dealt[dealer][holder], owner=dealer, holder=holder) for dealer in dealers
         }
 
     def dispute(self, holder: int, dealers: Collection[int], *, delivered: Collection[int]) -> None:
-        """Note whose bundles a holder cannot use.
+        """Note the dealers whose bundles a holder cannot use.
 
         Raises:
-            RosterError: It was not delivered one of theirs.
+            RosterError: It was not delivered one of these bundles.
         """
         if strangers := set(dealers) - set(delivered):
             name = self._terms.session.client_at(holder)
@@ -56,11 +56,11 @@ class Dealings:
             self._disputes[holder] = frozenset(dealers)
 
     def disputed_by(self, holder: int) -> frozenset[int]:
-        """The dealers of whom a holder will reveal no share."""
+        """Return the dealers of whom a holder will reveal no share."""
         return self._disputes.get(holder, frozenset())
 
     def check(self, message: RevealedShares) -> None:
-        """Compare every share that a holder reveals with its commitment. Wrong ones are kept in mind and not used."""
+        """Compare every share that a holder reveals with its commitment. Wrong ones are noted and not used."""
         kinds = ((MASK_KEY, message.mask_key_shares), (SELF_MASK, message.self_mask_shares))
         shares: list[Share] = [
             (owner, index, number, share)
@@ -80,7 +80,7 @@ class Dealings:
             self._wrong[holder] = wrong
 
     def unusable(self, owner: int, segment: int) -> set[int]:
-        """The holders that revealed a wrong share of an owner's secrets of a segment, or cannot use its bundle."""
+        """Return the holders with a wrong share of an owner's secrets of a segment, or without use of its bundle."""
         disputing = {holder for holder, dealers in self._disputes.items() if owner in dealers}
         lying = {
             holder
@@ -90,18 +90,18 @@ class Dealings:
         return disputing | lying
 
     def fits(self, secret: bytes, *, owner: int, segment: int, number: int) -> bool:
-        """Whether a recovered seed or extra secret is the one that its owner has committed to."""
+        """Return whether a recovered seed or extra secret is the one that its owner has committed to."""
         made = self._terms.commitments.secret(secret, owner=owner, segment=segment, number=number)
         return made == self._advertised[owner][segment][number - SELF_MASK]
 
     def convict(self, dealer: int, segment: int) -> None:
-        """Note that shares which fit a dealer's commitments do not give what it committed to."""
+        """Note that shares which fit a dealer's commitments do not give the secret that it committed to."""
         self._misdealt.setdefault(
             dealer, f"dealt shares of segment {segment} that do not give the secrets it committed to"
         )
 
     def faults(self) -> dict[ClientId, str]:
-        """Who did not follow the protocol, and what it did.
+        """Return who did not follow the protocol, and what each did.
 
         For a wrong share, or shares that do not give what was committed to: certain, however many lie. For disputes: certain
         if no more clients lie than :meth:`_most`.
@@ -125,14 +125,14 @@ class Dealings:
         return {self._terms.session.client_at(p): "; ".join(found[p]) for p in sorted(found)}
 
     def disputes(self) -> dict[ClientId, tuple[ClientId, ...]]:
-        """By holder: the dealers whose bundles it could not use. One of each pair is at fault; which, nobody can tell."""
+        """By holder: the dealers whose bundles it could not use. One of each pair is at fault; which one is unknown."""
         name = self._terms.session.client_at
         return {name(h): tuple(map(name, sorted(self._disputes[h]))) for h in sorted(self._disputes)}
 
     def _most(self) -> int:
-        """So many clients may lie before an honest one is named for its disputes: as many as the profile stands, at least one.
+        """Return how many clients may be dishonest by the profile, at least 1: one with more disputes is named.
 
-        Beside a server that follows the protocol those are all below the threshold, where all share with all.
+        With a server that follows the protocol these are all below the threshold, where all share with all.
         """
         terms, profile = self._terms, self._terms.profile
         if profile.adversary is Adversary.SEMI_HONEST and terms.complete:
@@ -149,7 +149,7 @@ class Dealings:
 
 
 def _places(terms: MaskingTerms, dealer: int) -> dict[int, int]:
-    """By segment of a dealer: how many commitments stand before those of the segment."""
+    """Return, by segment of a dealer, how many commitments precede those of the segment."""
     places, at = {}, 0
     for segment in terms.session.segments_of(terms.session.client_at(dealer)):
         places[segment.index] = at
