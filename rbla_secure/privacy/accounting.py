@@ -73,11 +73,11 @@ class SampledSteps:
     """Some steps of sample level, as sampled_gaussian.py describes them.
 
     Args:
-        noise_multiplier: Of a step.
-        sample_rate: Of a step.
-        steps: How many.
-        slack: Of all of them together, as of a release (noise/).
-        total_variation: Of all of them together, as of a release.
+        noise_multiplier: z, the noise of a step over its sensitivity.
+        sample_rate: q, the probability of an example to be in a step's batch.
+        steps: Number of steps.
+        slack: Slack of all steps together, defined as for a release (noise/).
+        total_variation: Total variation distance of all steps together, defined as for a release.
     """
 
     noise_multiplier: float
@@ -183,7 +183,7 @@ def _sampled(steps: Mapping[tuple[float, float], int], inverse: float) -> Callab
 
 @lru_cache(maxsize=2)
 def _composed(steps: tuple[tuple[tuple[float, float], int], ...], inverse: float) -> Callable[[float], float]:
-    """The same, remembered: a round asks once for each observer and check, and composing takes seconds."""
+    """Return the same from a cache: a round asks once for each observer and check, and composing takes seconds."""
     relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
     losses, orders = PLDAccountant(relation), RdpAccountant(neighboring_relation=relation)
     for accountant in (losses, orders):
@@ -207,9 +207,9 @@ def of_drawn(spent: Callable[[float], float], delta: float, *, slack: float, tot
 
     Args:
         spent: By delta, what the continuous mechanism spends; falls with delta.
-        delta: Of the claim.
+        delta: The delta of the claim, in (0, 1).
         slack: xi of the module's docstring.
-        total_variation: t of it.
+        total_variation: t of the module's docstring.
     """
 
     def ideal(delta: float) -> float:
