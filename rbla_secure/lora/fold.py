@@ -88,13 +88,13 @@ class FrozenRows:
 
 @contextmanager
 def computing(model: PeftModel, adapter: Adapter) -> Iterator[None]:
-    """For a while, let a model compute the function of an adapter, its own rows attached and its rest folded.
+    """Inside a `with` block, let a model compute the function of an adapter: its own rows attached, its rest folded.
 
     Guarantees: the frozen layers are the same objects with the same bits afterwards, however the block ends; what is
     trained are the adapter's own rows alone; terms of the rest that are zero change no bit.
 
     Args:
-        model: Of :func:`rbla_secure.lora.peft_io.attach`, at the adapter's rank.
+        model: Made by :func:`rbla_secure.lora.peft_io.attach`, at the adapter's rank.
         adapter: With or without a rest.
 
     Raises:
@@ -109,7 +109,7 @@ def computing(model: PeftModel, adapter: Adapter) -> Iterator[None]:
 
 @contextmanager
 def folded(layer: nn.Module, terms: FrozenRows) -> Iterator[None]:
-    """For a while, add frozen terms to what a layer computes. Folds of one layer add up and end in reverse order.
+    """Inside a `with` block, add frozen terms to a layer's output. Folds of one layer add up and end in reverse order.
 
     Args:
         layer: A module of PEFT around a frozen `base_layer`, or any module from (..., in) to (..., out) features.

@@ -30,10 +30,10 @@ NORM_LIMIT = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GroupTotals:
-    """What the secure sum of one group gave.
+    """The result of the secure sum of one group.
 
     Args:
-        group: Who it was drawn for; survivors may be fewer.
+        group: The group that was drawn; survivors may be fewer.
         bands: By band index, the bands that opened.
     """
 

@@ -34,7 +34,7 @@ class Group:
 
     Args:
         name: ``rank-008-group-001``: increasing with rank and number.
-        rank: Of all its members.
+        rank: Enrolled rank of all its members.
         members: In increasing order.
     """
 

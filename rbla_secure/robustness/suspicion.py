@@ -22,7 +22,7 @@ PRIOR_ROUNDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is kept of one client: decayed counts of the rounds it took part in."""
+    """The record of one client: decayed counts of the rounds it took part in."""
 
     flagged: float = 0.0
     rounds: float = 0.0
@@ -60,7 +60,7 @@ class Suspicion:
         """The state after a round. Clients that took no part stay as they are.
 
         Args:
-            groups: Of the round.
+            groups: Groups of the round.
             flags: By name of a group with a verdict, how suspicious it was, in [0, 1]; groups without one do not count.
 
         Raises:

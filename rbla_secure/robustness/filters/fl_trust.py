@@ -44,11 +44,11 @@ class FlTrust(Filter):
 
     @classmethod
     def of(cls, f: int, privacy_quorum: int, options: FilterOptions) -> Self:
-        """As :meth:`Filter.of`: along the reference of this round."""
+        """Implement :meth:`Filter.of` with the reference of this round."""
         return cls(f=f, privacy_quorum=privacy_quorum, reference=needed("reference", options.reference))
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         opened, closed = self.opened(updates)
         cosines = scores.cosines_to(updates, opened, self.reference)
         trust = np.maximum(0.0, cosines)
