@@ -69,7 +69,7 @@ def pack(update: BoundedUpdate, bands: Iterable[Band], columns: Columns | None =
 
 
 def spread(totals: Mapping[int, BandTotal], bands: Sequence[Band], columns: Columns) -> dict[int, BandTotal]:
-    """Totals over whole rows again, with zeros in the columns that did not travel. Run by the server."""
+    """Return totals over whole rows, with zeros in the columns that did not travel. Run by the server."""
     found = {}
     for index, total in totals.items():
         rows = np.zeros((bands[index].height, len(columns)))

@@ -1,4 +1,4 @@
-"""The types from a client's update to the server's average: one per step, so that no step can be skipped.
+"""The types of an update on its way from client to average: one per step, so that no step can be skipped.
 
     ClientUpdate --clip--> BoundedUpdate --pack--> PackedUpdate --quantize--> integers --sum, dequantize--> BandTotal
 

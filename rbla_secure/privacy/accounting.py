@@ -118,7 +118,7 @@ def _amplified(release: Release) -> bool:
 
 
 def epsilon_by_renyi(releases: Sequence[Release], delta: float) -> float:
-    """The same by zero-concentrated privacy in a Renyi accountant: an upper bound, about a tenth larger.
+    """Return the same epsilon by zero-concentrated privacy in a Renyi accountant: an upper bound, about a tenth larger.
 
     Raises:
         PrivacyError: `delta` is not in (0, 1).
@@ -247,7 +247,7 @@ def noise_multiplier_of_steps(target: float, *, delta: float, sample_rate: float
 
 
 def noise_multiplier_for(target: float, *, delta: float, releases: int, sample_rate: float = 1.0) -> float:
-    """The smallest noise multiplier whose so many releases spend at most `target`, rounded towards more noise.
+    """Return the smallest noise multiplier with which so many releases spend at most `target`, rounded up.
 
     Where clients are sampled it is found to a thousandth, and never below what the accountant counts as sampled.
 

@@ -144,7 +144,7 @@ def most_shown(with_canary: int, without_canary: int, *, delta: float, confidenc
 
 
 def scores_needed(claim: float, *, delta: float, confidence: float, gaussian: bool) -> int | None:
-    """With how many scores of each kind :func:`most_shown` exceeds a claim, at least; None where more than 10^15 would be needed.
+    """Return the fewest scores of each kind with which :func:`most_shown` exceeds a claim; None if above 10^15.
 
     Args:
         claim: The epsilon that is claimed.
@@ -180,7 +180,7 @@ def _judging(count: int) -> int:
 def _bounds(
     with_canary: Scores, without_canary: Scores, thresholds: Scores, *, delta: float, alpha: float
 ) -> Scores:
-    """Shape (3, thresholds): epsilon by one direction, by the other one, and mu; each rate is below its limit but for alpha."""
+    """Return epsilon by either direction, and mu, shape (3, thresholds); alpha is the error of each limit."""
     missed = np.searchsorted(np.sort(with_canary), thresholds, side="right")
     false = len(without_canary) - np.searchsorted(np.sort(without_canary), thresholds, side="right")
     negatives, positives = _upper(missed, len(with_canary), alpha), _upper(false, len(without_canary), alpha)

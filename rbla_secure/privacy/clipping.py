@@ -86,9 +86,9 @@ def followed_norm(
     """The clip norm after so many noisy counts: C <- C exp(-rate (share - quantile)), kept within its limits.
 
     Args:
-        start: Before the first count.
+        start: Clip norm before the first count.
         shares: Noisy shares of unclipped clients, one per round.
-        quantile: The share that is aimed at.
+        quantile: Target share of unclipped clients, in (0, 1).
         rate: Step size in the exponent.
         limits: The smallest and the largest norm.
     """
@@ -100,11 +100,11 @@ def followed_norm(
 
 
 def reach(counts: int, *, quantile: float, rate: float) -> tuple[float, float]:
-    """How far so many counts move the clip norm of :func:`followed_norm` at most, whatever they are.
+    """Return how far so many counts can move the clip norm of :func:`followed_norm`, whatever they are.
 
     Args:
-        counts: How many.
-        quantile: The share that is aimed at.
+        counts: Number of counts, 0 or more.
+        quantile: Target share of unclipped clients, in (0, 1).
         rate: Step size in the exponent.
 
     Returns:

@@ -66,7 +66,7 @@ class KeptModel:
 
 
 class _Kept(Protocol):
-    """One thing that is put back."""
+    """One object that is put back."""
 
     def put_back(self) -> None: ...
 

@@ -33,7 +33,7 @@ FILE = "privacy.json"
 
 
 class Observer(StrEnum):
-    """Whose view an epsilon is about.
+    """The party whose view an epsilon is about.
 
     PUBLIC: whoever reads the adapters and knows nobody's noise.
     PARTICIPANT: a client that reads the adapters. It knows its own noise, and that of the others that may collude.
@@ -68,7 +68,7 @@ class LedgerTerms(Record):
         adjacency: What a neighbouring federation is.
         delta: The delta of all epsilons, in (0, 1).
         max_epsilon: Budget against every observer in `claimed`; 0 for none.
-        claimed: Against whom something is claimed, in the order of :class:`Observer`.
+        claimed: Observers against whom a claim is made, in the order of :class:`Observer`.
         colluders: Clients whose noise the coalition knows; a participant that reads adapters knows that of one at least.
         simulation: The noise follows from a seed: worthless as protection.
         recovered: By band: how many missing uploaders are made good exactly; empty where none are.

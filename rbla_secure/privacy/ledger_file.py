@@ -123,7 +123,7 @@ class RunLedger(LedgerFile[RunTermsT, AttemptT], Generic[RunTermsT, AttemptT]):
 
         Args:
             folder: The run folder.
-            terms: That the ledger must have been opened with.
+            terms: Terms with which the ledger must have been opened.
             spent: Rounds whose results are in the folder, and the kinds of entries that each must have in the ledger.
             known: What the audit log holds of the ledger; None if nothing.
             about: The session that the one entry which the log does not hold may be of; None if there is none.

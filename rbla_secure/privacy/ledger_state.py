@@ -29,7 +29,7 @@ from rbla_secure.errors import PrivacyError
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerState:
-    """How many entries a ledger has, and the SHA-256 of its contents as they are read with them, hex."""
+    """The number of entries of a ledger, and the SHA-256 of its contents with these entries, hex."""
 
     entries: int
     digest: str

@@ -147,7 +147,7 @@ def one_run(
 
 
 def guess(scores: Scores, included: Coins, *, guesses: int) -> Guesses:
-    """Say "in" of the highest scores and "out" of the lowest, and nothing of those between.
+    """Guess "in" for the highest scores, "out" for the lowest, and nothing for those between.
 
     Args:
         scores: Shape (m,); canaries that score alike are taken in their order, which has nothing to do with their coins.
@@ -170,7 +170,7 @@ def guess(scores: Scores, included: Coins, *, guesses: int) -> Guesses:
 
 
 def p_value(guesses: Guesses, *, epsilon: float, delta: float) -> float:
-    """How likely so many right guesses are at most, if the mechanism is (epsilon, delta)-private.
+    """Return a bound on the probability of so many right guesses if the mechanism is (epsilon, delta)-private.
 
     Theorem 5.2: with W the sum of r coins of probability q = e^epsilon / (e^epsilon + 1),
 

@@ -26,7 +26,7 @@ from rbla_secure.privacy.ledger_file import Contents, RunLedger
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 FILE = "privacy-samples.json"
-# What of an attempt an entry counts.
+# The part of an attempt that an entry counts.
 TRAINING = "training"
 
 

@@ -75,7 +75,7 @@ class SampledGaussian:
 
     @property
     def unit(self) -> float:
-        """One integer, in the units of a gradient."""
+        """The size of one integer unit, in the units of a gradient."""
         return self.clip_norm / UNITS
 
     @property

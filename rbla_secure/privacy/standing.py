@@ -72,7 +72,7 @@ _READING = (
 
 
 def _within(colluders: int) -> str:
-    """With recovery the coalition faces the planned noise, and whoever knows no more noise than it at least that."""
+    """Say who faces at least the planned noise with recovery: all that know no more noise than the coalition."""
     whom = (
         "every observer"
         if colluders

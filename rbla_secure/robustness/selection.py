@@ -49,7 +49,7 @@ class Selection(Filter):
 
     @final
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
-        """Implement :meth:`Filter.apply`. Each open band keeps max(2f + 1, `privacy_quorum`) or more accepted holders."""
+        """Implement :meth:`Filter.apply`. Opened bands keep max(2f + 1, `privacy_quorum`) accepted holders or more."""
         opened, closed = self.opened(updates)
         if not opened:
             reason = f"{self.name}: not judged, and nothing is averaged: no band has {self.quorum} holders"

@@ -1,4 +1,4 @@
-"""Checks after aggregation, whatever stood before: is the step plausible, and did it do harm? Pure decisions, run by the server.
+"""Checks after aggregation, with any filter: is the step plausible, did it do harm? Pure decisions of the server.
 
 They see the average and what it does to the model on public data, never a client. A step that fails is scaled or rolled
 back; the reason says which rule, which number and which limit. They catch what is loud. An attacker that knows the canary data

@@ -1,4 +1,4 @@
-"""Who is suspicious when only groups are seen: group testing over rounds of fresh random groups.
+"""Suspicion of clients when only groups are seen: group testing over rounds of fresh random groups.
 
 An attacker is in a flagged group nearly every time, an honest client only as often as it meets one: about 1 - (1 - a)^(g - 1) of
 the rounds, with a share a of attackers and groups of g. Ten to fifteen rounds tell them apart for attacks that a group's verdict

@@ -117,7 +117,7 @@ class DistributedDiscreteGaussian(GaussianMechanism):
         return self.add_noise(integers, stream)
 
     def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:
-        """Return the release of the remaining shares unknown to the observer, in the band where their variance is least."""
+        """Return the release of the remaining shares unknown to the observer, for the band of least variance."""
         if not present:
             return NOTHING
         target, variances, slack, draws = self.variance(), [], 0.0, 0

@@ -265,7 +265,7 @@ class GaussianMechanism(ABC):
 
         Args:
             present: By index of an opened band. Without an opened band nothing is spent.
-            known: How many of the uploaders of each band the observer may know the noise of.
+            known: Number of uploaders of each band whose noise the observer may know.
         """
 
     def _release(self, variance: float, *, slack: float, draws: int) -> Release:
