@@ -22,7 +22,7 @@ class TierConfig(Table):
 
     @property
     def rounds_apart(self) -> int:
-        """How many rounds lie from one participation of a client to its next, at least, where clients take turns."""
+        """The least number of rounds from one participation of a client to its next, where clients take turns."""
         return self.clients // (self.cohort or self.clients)
 
 

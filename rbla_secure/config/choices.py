@@ -58,7 +58,7 @@ class Encryption(StrEnum):
 
 
 class Screen(StrEnum):
-    """What is learnt of single encrypted updates before they are added (protocols/homomorphic/screening/screening.py)."""
+    """The information learnt of each encrypted update before the sum (protocols/homomorphic/screening/screening.py)."""
 
     OFF = "off"
     VERDICTS = "verdicts"
@@ -80,7 +80,7 @@ class Factors(StrEnum):
 
 
 class Rest(StrEnum):
-    """What becomes of the rows of the global adapter beyond a client's rank, in that client's round.
+    """The treatment of the rows of the global adapter beyond a client's rank, in that client's round.
 
     FOLDED: they are sent to it and folded into its frozen weights, so that all clients compute from one function.
     DROPPED: it computes from its own rows alone, as RBLA is published; clients of one rank form a class of view.
@@ -91,7 +91,7 @@ class Rest(StrEnum):
 
 
 class RowOrder(StrEnum):
-    """In which order a client trains the rows that it holds.
+    """The order in which a client trains the rows that it holds.
 
     TOGETHER: all in every step. Clients of unequal rank start from one function, and part from it with the first step.
     IN_TURNS: one rank band after another, each for the whole of the configured epochs or batches, the other rows folded. What a
@@ -118,7 +118,7 @@ class Mechanism(StrEnum):
 
 
 class Adjacency(StrEnum):
-    """What a neighbouring federation is: one client sends zeros, or one client is not there at all."""
+    """The definition of a neighbouring federation: one client sends zeros, or one client is not there at all."""
 
     ZERO_OUT = "zero-out"
     ADD_OR_REMOVE = "add-or-remove"
@@ -133,7 +133,7 @@ class Clipping(StrEnum):
 
 
 class BandWeights(StrEnum):
-    """By what the rows of a rank band are multiplied before an update is clipped, and divided after the average.
+    """The factors by which rows of a rank band are multiplied before the clip, and divided after the average.
 
     EQUAL: by nothing.
     HOLDERS: by what leaves the least noise in the average, given the holders of each band (privacy/band_weights.py).
@@ -151,7 +151,7 @@ class Optimizer(StrEnum):
 
 
 class FilterName(StrEnum):
-    """What stands between single updates and their average (rbla_secure/robustness/registry.py)."""
+    """The filter between single updates and their average (rbla_secure/robustness/registry.py)."""
 
     NONE = "none"
     COORDINATE_MEDIAN = "coordinate-median"
@@ -168,7 +168,7 @@ class FilterName(StrEnum):
 
 
 class PreStepName(StrEnum):
-    """What happens to single updates before the filter."""
+    """The step that changes single updates before the filter."""
 
     NONE = "none"
     NEIGHBOR_MIXING = "neighbor-mixing"

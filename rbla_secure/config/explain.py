@@ -91,7 +91,7 @@ def find(name: str) -> tuple[Section, ...]:
 
 
 def _with_any_tier(name: str) -> str:
-    """``tiers.phone.rank`` is ``tiers.NAME.rank``, and ``tiers`` the table of each tier."""
+    """Replace a tier's name: ``tiers.phone.rank`` becomes ``tiers.NAME.rank``, and ``tiers`` the table of each tier."""
     parts = name.split(".")
     if parts[0] != TIERS:
         return name
@@ -99,7 +99,7 @@ def _with_any_tier(name: str) -> str:
 
 
 def _similar(name: str, sections: tuple[Section, ...]) -> list[str]:
-    """Keys and tables that may have been meant: with dashes, of almost the same last part, or spelt almost alike."""
+    """Return keys and tables that may have been meant: with dashes, with a similar last part, or spelt similarly."""
     names = [each.name for each in sections if each.name] + [
         key.name for each in sections for key in each.keys
     ]
@@ -130,7 +130,7 @@ def _sections(schema: Schema, shared: Schema) -> Iterator[Section]:
 
 
 def _table(schema: Schema, shared: Schema) -> Schema | None:
-    """The schema of a table of keys; None for that of a single key."""
+    """Return the schema of a table of keys; None for the schema of a single key."""
     if "patternProperties" in schema:
         (schema,) = schema["patternProperties"].values()
     resolved = _resolved(schema, shared)
@@ -158,7 +158,7 @@ def _key(name: str, schema: Schema, shared: Schema) -> Key:
 
 
 def _resolved(schema: Schema, shared: Schema) -> Schema:
-    """What a reference leads to; anything else as it is."""
+    """Return the schema that a reference names; anything else unchanged."""
     found: Schema = shared[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     return found
 

@@ -19,7 +19,7 @@ LEAST_ABOVE_ZERO: Final = "least-above-zero"
 
 
 def zero_or(least: float) -> AfterValidator:
-    """Beyond the range of its field: nothing between 0, which turns something off, and the least value."""
+    """Return a validator that refuses values between 0, which turns something off, and the least value."""
 
     def check(value: float) -> float:
         if 0 < value < least:

@@ -20,7 +20,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 
     Args:
         path: A TOML file; None takes the defaults. A file that names tiers replaces the default tiers as a whole.
-        overrides: Such as ``"rounds=5"`` or ``"tiers.phone.clients=4"``; the value is a TOML scalar, quotes optional.
+        overrides: Assignments like ``"rounds=5"``, ``"tiers.phone.clients=4"``; a TOML scalar each, quotes optional.
 
     Raises:
         ConfigError: The file cannot be read or is no TOML; a key is unknown, a type wrong, a value out of range.

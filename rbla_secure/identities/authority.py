@@ -1,4 +1,4 @@
-"""What the enrolment authority does with its folder: the story of ``rbla-secure keys``.
+"""The enrolment authority's work on its folder, as ``rbla-secure keys`` runs it.
 
 Caveat: enrolment makes the client's private key here. Until the client's folder is handed over and deleted, the
 authority could sign as the client.
@@ -62,7 +62,7 @@ CLOCK_SKEW_SECONDS = 300
 
 
 class KeyState(StrEnum):
-    """What a certificate is worth now."""
+    """The validity of a certificate now."""
 
     VALID = "valid"
     NOT_YET_VALID = "not-yet-valid"
@@ -85,7 +85,7 @@ class ClientRecord:
 
     @classmethod
     def of(cls, certificate: Certificate, *, revoked: bool, now: int) -> "ClientRecord":
-        """What to say about a certificate."""
+        """Return the record of a certificate."""
         return cls(
             client=certificate.client,
             rank=certificate.rank,
@@ -115,7 +115,7 @@ class AuthorityRecord:
 def create_authority(
     folder: Path, *, name: str, days: int, passphrase: Secret | None, now: int
 ) -> AuthorityRecord:
-    """A new authority with an empty roster.
+    """Create an authority with an empty roster.
 
     Args:
         folder: Does not exist or is empty.
@@ -159,7 +159,7 @@ def enrol(
     client_passphrase: Secret | None,
     now: int,
 ) -> ClientRecord:
-    """A key and a certificate for a client, in a folder to hand to it, and its place on the roster.
+    """Enrol a client: make its key and certificate in a folder to hand to it, and put it on the roster.
 
     The roster is written last: a crash leaves a client that is not enrolled, never a roster that promises too much.
 
@@ -169,7 +169,7 @@ def enrol(
         rank: Its rank tier.
         days: Validity of its certificate.
         out: The client's folder, which does not exist or is empty; None takes clients/<client> in the authority's.
-        passphrase: Of the authority's private key.
+        passphrase: Passphrase of the authority's private key.
         client_passphrase: To encrypt the client's private key with.
         now: Unix seconds.
 
@@ -252,7 +252,7 @@ def renew_lists(folder: Path, *, passphrase: Secret | None, now: int) -> Authori
 
 
 def list_clients(folder: Path, *, now: int) -> AuthorityRecord:
-    """Who is enrolled, from the public files of an authority's folder.
+    """List who is enrolled, from the public files of an authority's folder.
 
     Raises:
         IdentityError: A file is foreign or damaged.
@@ -277,7 +277,7 @@ def list_clients(folder: Path, *, now: int) -> AuthorityRecord:
 
 
 def show_client(folder: Path, *, now: int) -> ClientRecord:
-    """What a client's folder says about it. Needs no passphrase, and knows nothing of revocations.
+    """Return a client's record, from its own folder. Needs no passphrase, and does not see revocations.
 
     Raises:
         KeyFileError: Others can read or change the private key.
@@ -290,7 +290,7 @@ def show_client(folder: Path, *, now: int) -> ClientRecord:
 
 
 def client_folder(folder: Path, client: ClientId) -> Path:
-    """Where an authority's folder keeps what it will hand to a client."""
+    """Return the place in an authority's folder of what it will hand to a client."""
     return folder / CLIENTS_FOLDER / client
 
 
@@ -324,7 +324,7 @@ class _Office:
         return min(self.authority.not_after, self.now + LIST_DAYS * DAY_SECONDS)
 
     def lists(self, *, but: ClientId = "") -> PublicLists:
-        """What it has signed so far, if its files agree; `but` is a client whose certificate is being replaced."""
+        """Return the lists signed so far, if the files agree; `but` is a client whose certificate is being replaced."""
         return _agreeing_lists(self.folder, self.authority, but=but)
 
     def state(self, certificate: Certificate, lists: PublicLists) -> KeyState:
@@ -373,7 +373,7 @@ class _Office:
 
 @contextmanager
 def _open_office(folder: Path, passphrase: Secret | None, now: int) -> Iterator[_Office]:
-    """One process at a time: two would give one number to two different rosters."""
+    """Open the folder for one process at a time: two would give one number to two different rosters."""
     authority = load_authority(folder)
     with _held(folder):
         key = read_key(folder / AUTHORITY_KEY, passphrase)
@@ -425,6 +425,6 @@ def _write_client(
 
 
 def _check_vacant(folder: Path) -> None:
-    """A folder with anything in it is never replaced: it might hold a key."""
+    """Refuse a folder with anything in it: it might hold a key."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise KeyFolderError(f"{folder} must not exist or be empty; keys are never overwritten")

@@ -56,7 +56,7 @@ CLIENT_FILE = "client.pem"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicLists:
-    """What an authority says to everybody. Signatures are verified; whether the lists are in force is not."""
+    """The public statements of an authority. Signatures are verified; whether the lists are in force is not."""
 
     roster: Roster
     revocations: RevocationList
@@ -126,7 +126,7 @@ def load_authority(folder: Path) -> AuthorityCertificate:
 
 
 def load_trust_store(folder: Path, *, authority: AuthorityCertificate, now: int | None = None) -> TrustStore:
-    """A view of whom to believe, from the public files of an authority's folder or a copy of them.
+    """Load a view of whom to believe, from the public files of an authority's folder or a copy of them.
 
     Caveat: a party that has a view already must not load another but bring its own up to date
     (:meth:`protocols.identity.trust.TrustStore.updated`), or it can be given lists from before a revocation.
@@ -178,7 +178,7 @@ def load_public_lists(folder: Path, authority: AuthorityCertificate) -> PublicLi
 
 
 def read_key(path: Path, passphrase: Secret | None = None) -> SigningKey:
-    """A private key from its file.
+    """Read a private key from its file.
 
     Raises:
         KeyFileError: Others can read or change the file; it is malformed; the passphrase is missing or wrong.
@@ -205,7 +205,7 @@ def read_passphrase(path: Path | None, variable: Secret | None = None) -> Secret
 
 
 def read_private_file(path: Path) -> bytes:
-    """A file that nobody but its owner can read or change; the open file is asked, not its name.
+    """Read a file that only its owner can read or change; the open file is checked, not its name.
 
     Raises:
         KeyFileError: Others can.
@@ -223,7 +223,7 @@ def read_private_file(path: Path) -> bytes:
 
 
 def read_anchor(path: Path) -> bytes:
-    """A file that says whom to believe, if nobody else can change it.
+    """Read a file that says whom to believe, if nobody else can change it.
 
     Raises:
         TrustAnchorError: Others can.
@@ -237,7 +237,7 @@ def read_anchor(path: Path) -> bytes:
 
 
 def read_file(path: Path) -> bytes:
-    """A file's content.
+    """Return a file's content.
 
     Raises:
         KeyFolderError: It is missing.
@@ -249,13 +249,13 @@ def read_file(path: Path) -> bytes:
 
 
 def certificate_path(folder: Path, client: ClientId) -> Path:
-    """Where an authority's folder keeps a client's certificate; the rule of client ids keeps it inside."""
+    """Return the path of a client's certificate in an authority's folder; the rule of client ids keeps it inside."""
     return folder / CERTIFICATES_FOLDER / f"{client}.pem"
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Say in which file or folder the fault lies."""
+    """Name the file or folder at fault in errors raised inside the block."""
     try:
         yield
     except ProtocolError as error:

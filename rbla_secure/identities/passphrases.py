@@ -12,7 +12,7 @@ PASSPHRASE_VARIABLE: Final = "RBLA_SECURE_PASSPHRASE"  # noqa: S105 - the name o
 
 
 def take_passphrase() -> Secret | None:
-    """The passphrase in the environment, which it leaves: no process that is started from now on inherits it.
+    """Take the passphrase out of the environment and return it: no process that is started from now on inherits it.
 
     Caveat: the system may go on showing what this process was started with to its own user and the administrator.
     """

@@ -1,4 +1,4 @@
-"""Files that say whom to believe: read only if nobody else can change what they say.
+"""Trust anchor files, which say whom to believe: read only if nobody else can change their content.
 
 A trust anchor (the authority's certificate in a client's folder) needs no secrecy, but whoever can replace it enrols whom it
 likes. So others must be able to write neither the file nor any folder on the way to it, since whoever can write a folder
@@ -39,7 +39,7 @@ def check_anchor(path: Path) -> None:
 
 
 def _steps(path: Path) -> Iterator[Path]:
-    """Every folder, link and file that decides what a path leads to, from the root on."""
+    """Yield every folder, link and file that decides what a path leads to, from the root on."""
     current, links = Path("/"), 0
     yield current
     names = deque((Path.cwd() / path).parts[1:])

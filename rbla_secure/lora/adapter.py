@@ -37,7 +37,7 @@ class LinearShape:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterLayout:
-    """What every column of a row matrix means, and the scaling that the whole federation shares.
+    """The meaning of every column of a row matrix, and the scaling that the whole federation shares.
 
     Args:
         layers: The adapted layers in the order of the base model.
@@ -119,7 +119,7 @@ class Adapter:
 
     @property
     def rank(self) -> int:
-        """How many rank rows the adapter has."""
+        """The number of rank rows."""
         return len(self.rows)
 
     def sliced(self, rank: int) -> "Adapter":

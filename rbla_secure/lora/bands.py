@@ -29,7 +29,7 @@ class Band:
 
     @property
     def height(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return self.stop - self.start
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ def pack(update: BoundedUpdate, bands: Iterable[Band], columns: Columns | None =
 
     Args:
         update: All rows that its client holds.
-        bands: Of the federation.
+        bands: All rank bands of the federation.
         columns: Shape (row_length,): the values of a row that travel; all of them if not given.
 
     Pre-conditions: the update's rank is the end of one of the bands; it is zero in all other columns.
@@ -69,7 +69,7 @@ def pack(update: BoundedUpdate, bands: Iterable[Band], columns: Columns | None =
 
 
 def spread(totals: Mapping[int, BandTotal], bands: Sequence[Band], columns: Columns) -> dict[int, BandTotal]:
-    """Totals over whole rows again, with zeros in the columns that did not travel. Run by the server."""
+    """Return totals over whole rows, with zeros in the columns that did not travel. Run by the server."""
     found = {}
     for index, total in totals.items():
         rows = np.zeros((bands[index].height, len(columns)))

@@ -88,13 +88,13 @@ class FrozenRows:
 
 @contextmanager
 def computing(model: PeftModel, adapter: Adapter) -> Iterator[None]:
-    """For a while, let a model compute the function of an adapter, its own rows attached and its rest folded.
+    """Inside a `with` block, let a model compute the function of an adapter: its own rows attached, its rest folded.
 
     Guarantees: the frozen layers are the same objects with the same bits afterwards, however the block ends; what is
     trained are the adapter's own rows alone; terms of the rest that are zero change no bit.
 
     Args:
-        model: Of :func:`rbla_secure.lora.peft_io.attach`, at the adapter's rank.
+        model: Made by :func:`rbla_secure.lora.peft_io.attach`, at the adapter's rank.
         adapter: With or without a rest.
 
     Raises:
@@ -109,7 +109,7 @@ def computing(model: PeftModel, adapter: Adapter) -> Iterator[None]:
 
 @contextmanager
 def folded(layer: nn.Module, terms: FrozenRows) -> Iterator[None]:
-    """For a while, add frozen terms to what a layer computes. Folds of one layer add up and end in reverse order.
+    """Inside a `with` block, add frozen terms to a layer's output. Folds of one layer add up and end in reverse order.
 
     Args:
         layer: A module of PEFT around a frozen `base_layer`, or any module from (..., in) to (..., out) features.
@@ -130,7 +130,7 @@ def folded(layer: nn.Module, terms: FrozenRows) -> Iterator[None]:
 
 
 def _is_its_weight(base: object) -> TypeGuard[nn.Linear]:
-    """Whether a frozen layer puts out what follows from its weight and bias alone: only then does another weight do."""
+    """Whether a frozen layer's output follows from its weight and bias alone; only then can its weight be replaced."""
     return (
         type(base) is nn.Linear
         and "forward" not in vars(base)
@@ -153,7 +153,7 @@ def _rest(model: PeftModel, adapter: Adapter) -> Iterator[tuple[nn.Module, Froze
 
 @contextmanager
 def _stand_in(layer: nn.Module, base: nn.Linear, terms: FrozenRows) -> Iterator[None]:
-    """Another linear layer in the place of the frozen one: all of it is shared but the weight."""
+    """Return a linear layer to replace the frozen one, sharing everything but the weight."""
     weight = nn.Parameter(_folded_weight(base.weight.detach(), terms), requires_grad=False)
     other = copy.copy(base)
     other._parameters = base._parameters | {"weight": weight}  # noqa: SLF001  # a shallow copy shares the dictionary
@@ -229,7 +229,7 @@ def _added_to_output(layer: nn.Module, terms: FrozenRows) -> Iterator[None]:
 
 
 def _with(terms: FrozenRows, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """An output and the terms' share of it, in float32 at least."""
+    """Return an output plus the contribution of the terms, in float32 at least."""
     kind = torch.promote_types(output.dtype, torch.float32)
     down, up = (part.to(output.device, kind) for part in (terms.down, terms.up))
     added = functional.linear(functional.linear(inputs.to(kind), down), up)

@@ -1,4 +1,4 @@
-"""What travels from a client's update to the server's average: one type per step, so that no step can be skipped.
+"""The types of an update on its way from client to average: one per step, so that no step can be skipped.
 
     ClientUpdate --clip--> BoundedUpdate --pack--> PackedUpdate --quantize--> integers --sum, dequantize--> BandTotal
 
@@ -51,7 +51,7 @@ def _check_weight(weight: float) -> None:
 
 
 def _fixed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A copy that is not written to; whoever holds the original may do with it what it likes."""
+    """Return a read-only copy; later changes of the original do not reach it."""
     copy = np.array(values)
     copy.setflags(write=False)
     return copy

@@ -1,1 +1,1 @@
-"""What bounds and hides a single client: clipping and fixed point. Noise, ledger and accounting will stand here."""
+"""Privacy of a single client: clipping, fixed point, noise, accounting and ledgers."""

@@ -73,11 +73,11 @@ class SampledSteps:
     """Some steps of sample level, as sampled_gaussian.py describes them.
 
     Args:
-        noise_multiplier: Of a step.
-        sample_rate: Of a step.
-        steps: How many.
-        slack: Of all of them together, as of a release (noise/).
-        total_variation: Of all of them together, as of a release.
+        noise_multiplier: z, the noise of a step over its sensitivity.
+        sample_rate: q, the probability of an example to be in a step's batch.
+        steps: Number of steps.
+        slack: Slack of all steps together, defined as for a release (noise/).
+        total_variation: Total variation distance of all steps together, defined as for a release.
     """
 
     noise_multiplier: float
@@ -118,7 +118,7 @@ def _amplified(release: Release) -> bool:
 
 
 def epsilon_by_renyi(releases: Sequence[Release], delta: float) -> float:
-    """The same by zero-concentrated privacy in a Renyi accountant: an upper bound, about a tenth larger.
+    """Return the same epsilon by zero-concentrated privacy in a Renyi accountant: an upper bound, about a tenth larger.
 
     Raises:
         PrivacyError: `delta` is not in (0, 1).
@@ -183,7 +183,7 @@ def _sampled(steps: Mapping[tuple[float, float], int], inverse: float) -> Callab
 
 @lru_cache(maxsize=2)
 def _composed(steps: tuple[tuple[tuple[float, float], int], ...], inverse: float) -> Callable[[float], float]:
-    """The same, remembered: a round asks once for each observer and check, and composing takes seconds."""
+    """Return the same from a cache: a round asks once for each observer and check, and composing takes seconds."""
     relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
     losses, orders = PLDAccountant(relation), RdpAccountant(neighboring_relation=relation)
     for accountant in (losses, orders):
@@ -207,9 +207,9 @@ def of_drawn(spent: Callable[[float], float], delta: float, *, slack: float, tot
 
     Args:
         spent: By delta, what the continuous mechanism spends; falls with delta.
-        delta: Of the claim.
+        delta: The delta of the claim, in (0, 1).
         slack: xi of the module's docstring.
-        total_variation: t of it.
+        total_variation: t of the module's docstring.
     """
 
     def ideal(delta: float) -> float:
@@ -247,7 +247,7 @@ def noise_multiplier_of_steps(target: float, *, delta: float, sample_rate: float
 
 
 def noise_multiplier_for(target: float, *, delta: float, releases: int, sample_rate: float = 1.0) -> float:
-    """The smallest noise multiplier whose so many releases spend at most `target`, rounded towards more noise.
+    """Return the smallest noise multiplier with which so many releases spend at most `target`, rounded up.
 
     Where clients are sampled it is found to a thousandth, and never below what the accountant counts as sampled.
 

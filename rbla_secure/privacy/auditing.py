@@ -42,7 +42,7 @@ _MOST_SCORES = 10**15
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What an audit has shown.
+    """The result of an audit.
 
     Args:
         mu: The pipeline is not mu'-GDP for any mu' below this, with the audit's confidence.
@@ -74,11 +74,11 @@ class Audit:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What scores show an epsilon to be at least, by two roads; 0 where they show nothing. Or the most that so many can show.
+    """Lower bounds of epsilon from scores, by two methods, or the most that they can be; 0 where nothing is shown.
 
     Args:
-        clopper_pearson: Of any mechanism, the larger one of both directions.
-        gaussian: Of a Gaussian one.
+        clopper_pearson: Bound for any mechanism, the larger one of both directions.
+        gaussian: Bound for a Gaussian mechanism.
     """
 
     clopper_pearson: float
@@ -91,8 +91,8 @@ def lower_bounds(with_canary: Scores, without_canary: Scores, *, delta: float, c
     Args:
         with_canary: One score per independent run with the canary; larger means "it was there". Infinite ones are scores, too.
         without_canary: The same for runs without it.
-        delta: Of the claim.
-        confidence: That no bound is above what it is a bound of.
+        delta: The delta of the claim, in (0, 1).
+        confidence: Probability that no bound exceeds the epsilon it bounds.
 
     Raises:
         PrivacyError: There are too few runs, or a score is not a number.
@@ -122,7 +122,7 @@ def lower_bounds(with_canary: Scores, without_canary: Scores, *, delta: float, c
 
 
 def most_shown(with_canary: int, without_canary: int, *, delta: float, confidence: float) -> Bounds:
-    """What :func:`lower_bounds` would find if so many scores of each kind were told apart without an error: it never finds more.
+    """Return the most that :func:`lower_bounds` can find: with so many scores of each kind told apart without an error.
 
     Of m scores that judge none is wrong, and the upper limit of an error rate is still p = 1 - alpha^(1/m): the bound of any mechanism is
     ln((1 - delta - p) / p), about ln(m / ln(1/alpha)).
@@ -130,8 +130,8 @@ def most_shown(with_canary: int, without_canary: int, *, delta: float, confidenc
     Args:
         with_canary: Scores with the canary, those that choose the threshold included.
         without_canary: The same without it.
-        delta: Of the claim.
-        confidence: As of the bounds.
+        delta: The delta of the claim, in (0, 1).
+        confidence: Probability with which both bounds hold together, in (0, 1).
     """
     alpha = (1 - confidence) / _RATES
     judging = (_judging(with_canary), _judging(without_canary))
@@ -144,12 +144,12 @@ def most_shown(with_canary: int, without_canary: int, *, delta: float, confidenc
 
 
 def scores_needed(claim: float, *, delta: float, confidence: float, gaussian: bool) -> int | None:
-    """With how many scores of each kind :func:`most_shown` exceeds a claim, at least; None where more than 10^15 would be needed.
+    """Return the fewest scores of each kind with which :func:`most_shown` exceeds a claim; None if above 10^15.
 
     Args:
-        claim: Epsilon.
-        delta: Of it.
-        confidence: As of the bounds.
+        claim: The epsilon that is claimed.
+        delta: The delta of the claim, in (0, 1).
+        confidence: Probability with which both bounds hold together, in (0, 1).
         gaussian: Whether by the bound of Gaussian mechanisms, or else by that of any.
     """
     alpha = (1 - confidence) / _RATES
@@ -173,14 +173,14 @@ def scores_needed(claim: float, *, delta: float, confidence: float, gaussian: bo
 
 
 def _judging(count: int) -> int:
-    """Of so many scores, those that do not choose the threshold."""
+    """Return how many of so many scores do not choose the threshold."""
     return count - int(count * _TO_CHOOSE)
 
 
 def _bounds(
     with_canary: Scores, without_canary: Scores, thresholds: Scores, *, delta: float, alpha: float
 ) -> Scores:
-    """Shape (3, thresholds): epsilon by one direction, by the other one, and mu; each rate is below its limit but for alpha."""
+    """Return epsilon by either direction, and mu, shape (3, thresholds); alpha is the error of each limit."""
     missed = np.searchsorted(np.sort(with_canary), thresholds, side="right")
     false = len(without_canary) - np.searchsorted(np.sort(without_canary), thresholds, side="right")
     negatives, positives = _upper(missed, len(with_canary), alpha), _upper(false, len(without_canary), alpha)
@@ -203,7 +203,7 @@ def audit(with_canary: Scores, without_canary: Scores, *, confidence: float = 0.
     Args:
         with_canary: One score per independent run with the canary; larger means "it was there".
         without_canary: The same for runs without it.
-        confidence: Of the bound.
+        confidence: Probability with which the bound holds, in (0, 1).
 
     Raises:
         PrivacyError: There are too few runs to choose a threshold.

@@ -41,7 +41,7 @@ def expected_signal(ranges: Iterable[tuple[int, int]], decay: float) -> tuple[fl
 
 
 def least_noise_weights(costs: Sequence[float], signals: Sequence[float]) -> tuple[float, ...]:
-    """The weights above. Rounded to float32, so that the last digits of a machine's powers do not show.
+    """Return the weights above, rounded to float32 so that a machine's rounding of powers does not show.
 
     Args:
         costs: By band, c_b > 0.

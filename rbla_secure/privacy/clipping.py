@@ -44,7 +44,7 @@ def clip_per_layer(
     Args:
         update: Rows of all layers side by side.
         layers: By name, the columns of lora_A and of lora_B; they follow each other.
-        clip_norm: Of the whole update.
+        clip_norm: L2 bound of the whole update, above 0.
 
     Raises:
         UpdateError: `clip_norm` is not a positive finite number.
@@ -59,7 +59,7 @@ def clip_per_layer(
 
 
 def part_norm(clip_norm: float, parts: int) -> float:
-    """To what length each of so many parts is clipped, if the whole is to be no longer than the clip norm."""
+    """Return the length to which each of `parts` parts is clipped so that the whole is no longer than the clip norm."""
     return clip_norm / math.sqrt(parts)
 
 
@@ -68,7 +68,7 @@ def rounded_norm(quantizer: Quantizer, clip_norm: float, lengths: Sequence[int])
 
     Args:
         quantizer: The plan's grid.
-        clip_norm: Of the whole.
+        clip_norm: L2 bound of the whole update, above 0.
         lengths: How many values each part has; one for an update that is clipped and rounded as a whole.
     """
     limit = part_norm(clip_norm, len(lengths))
@@ -86,10 +86,10 @@ def followed_norm(
     """The clip norm after so many noisy counts: C <- C exp(-rate (share - quantile)), kept within its limits.
 
     Args:
-        start: Before the first count.
+        start: Clip norm before the first count.
         shares: Noisy shares of unclipped clients, one per round.
-        quantile: The share that is aimed at.
-        rate: How fast.
+        quantile: Target share of unclipped clients, in (0, 1).
+        rate: Step size in the exponent.
         limits: The smallest and the largest norm.
     """
     norm = start
@@ -100,12 +100,12 @@ def followed_norm(
 
 
 def reach(counts: int, *, quantile: float, rate: float) -> tuple[float, float]:
-    """How far so many counts move the clip norm of :func:`followed_norm` at most, whatever they are.
+    """Return how far so many counts can move the clip norm of :func:`followed_norm`, whatever they are.
 
     Args:
-        counts: How many.
-        quantile: The share that is aimed at.
-        rate: How fast.
+        counts: Number of counts, 0 or more.
+        quantile: Target share of unclipped clients, in (0, 1).
+        rate: Step size in the exponent.
 
     Returns:
         The natural logarithms of the factors, both at least 0: by how much it can fall, by how much it can rise.

@@ -82,7 +82,7 @@ def _leading(bound: Decimal, bits: int) -> int:
 
 
 def _edges() -> npt.NDArray[np.uint64]:
-    """By falling k: the first 64 bits of exp(-k), as long as there are any; before them zero, for all other k."""
+    """Return, by falling k, the first 64 bits of exp(-k) unless they are all 0; one 0 first for all larger k."""
     inverse = _bound(Fraction(1))
     return np.array(
         [0, *(_leading(_EXACT.power(inverse, k), _WORD_BITS) for k in range(44, 0, -1))], dtype=np.uint64
@@ -94,11 +94,11 @@ _THRESHOLDS = _EDGES[1:]
 
 
 def discrete_gaussian(sigma: float, count: int, stream: UniformStream) -> IntegerVector:
-    """So many independent draws of N_Z(0, sigma^2), within `count * TOTAL_VARIATION`. Run by whoever adds noise.
+    """Return `count` independent draws of N_Z(0, sigma^2), within `count * TOTAL_VARIATION`. Run by whoever adds noise.
 
     Args:
         sigma: In integer units, at least 2^-20 and at most 2^30.
-        count: How many; 0 gives none.
+        count: Number of draws; 0 gives none.
         stream: Where all randomness comes from. The same stream gives the same draws, on every machine.
 
     Raises:
@@ -117,7 +117,7 @@ def discrete_gaussian(sigma: float, count: int, stream: UniformStream) -> Intege
 
 
 def _accepted(sigma: float, proposals: int, stream: UniformStream) -> IntegerVector:
-    """The accepted ones of so many proposals."""
+    """Return the accepted ones of `proposals` proposals."""
     bits = max(0, round(math.log2(sigma)))
     scale = 1 << bits
     low = stream.words(proposals)
@@ -164,7 +164,7 @@ def _geometric(words: npt.NDArray[np.uint64], stream: UniformStream) -> IntegerV
 
 
 def _exponent(sigma: float, scale: int, fraction: int, magnitude: int) -> Fraction:
-    """The acceptance's x, as it is."""
+    """Return the exact exponent x of the acceptance."""
     variance = Fraction(sigma) ** 2
     return Fraction(fraction, scale) + (magnitude - variance / scale) ** 2 / (2 * variance)
 

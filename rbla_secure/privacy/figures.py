@@ -20,17 +20,17 @@ _PRECISION: Final = 320
 
 
 def rounded_up(value: float) -> str:
-    """An upper bound: read back it is `value` or more."""
+    """Format an upper bound: read back, it is `value` or more."""
     return _rounded(value, decimal.ROUND_CEILING)
 
 
 def rounded_down(value: float) -> str:
-    """A lower bound, or what is left: read back it is `value` or less."""
+    """Format a lower bound, or what is left: read back, it is `value` or less."""
     return _rounded(value, decimal.ROUND_FLOOR)
 
 
 def exact(value: float) -> str:
-    """A limit or a delta: read back it is `value`."""
+    """Format a limit or a delta: read back, it is `value`."""
     return repr(float(value)).removesuffix(".0")
 
 

@@ -39,7 +39,7 @@ _UNSET = object()
 
 @final
 class KeptModel:
-    """A model as a step began with it.
+    """The state of a model at the beginning of a step.
 
     Raises:
         PrivacyError: There is no putting back: a module keeps its tensors elsewhere than in Python (a scripted one), or a buffer is
@@ -66,7 +66,7 @@ class KeptModel:
 
 
 class _Kept(Protocol):
-    """One thing that is put back."""
+    """One object that is put back."""
 
     def put_back(self) -> None: ...
 
@@ -191,7 +191,7 @@ class _KeptTensor:
 
 
 def _reached_from(model: nn.Module) -> list[Any]:
-    """Everything that is kept, each once."""
+    """List every kept object once."""
     reached: dict[int, Any] = {}
     waiting: list[Any] = [model]
     while waiting:
@@ -203,7 +203,7 @@ def _reached_from(model: nn.Module) -> list[Any]:
 
 
 def _parts(each: Any) -> Iterator[Any]:
-    """What an object leads to: parameters, buffers, children and hooks of a module are among its attributes."""
+    """Yield what an object refers to; a module's attributes include parameters, buffers, children and hooks."""
     if isinstance(each, nn.Module):
         _check_kept_in_python(each)
     yield getattr(each, "__dict__", None)

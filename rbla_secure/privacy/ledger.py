@@ -33,7 +33,7 @@ FILE = "privacy.json"
 
 
 class Observer(StrEnum):
-    """Whose view an epsilon is about.
+    """The party whose view an epsilon is about.
 
     PUBLIC: whoever reads the adapters and knows nobody's noise.
     PARTICIPANT: a client that reads the adapters. It knows its own noise, and that of the others that may collude.
@@ -48,10 +48,10 @@ class Observer(StrEnum):
 
 
 class Shown(StrEnum):
-    """What of an attempt an entry counts.
+    """The part of an attempt that an entry counts.
 
     UPLOADS: what the server reads of single uploads, each hidden by one share of noise whoever else is there. Written before
-        anybody is asked, of everybody who is.
+        any client is asked, for every client that will be asked.
     SUMS: the sums, and what is made of them. Written once it is settled whose inputs and noise are in them.
     """
 
@@ -60,15 +60,15 @@ class Shown(StrEnum):
 
 
 class LedgerTerms(Record):
-    """What the epsilons of a ledger mean.
+    """The meaning of the epsilons in a ledger.
 
     Args:
         run: Identity of the run.
         mechanism: Who adds the noise.
         adjacency: What a neighbouring federation is.
-        delta: Of all epsilons.
+        delta: The delta of all epsilons, in (0, 1).
         max_epsilon: Budget against every observer in `claimed`; 0 for none.
-        claimed: Against whom something is claimed, in the order of :class:`Observer`.
+        claimed: Observers against whom a claim is made, in the order of :class:`Observer`.
         colluders: Clients whose noise the coalition knows; a participant that reads adapters knows that of one at least.
         simulation: The noise follows from a seed: worthless as protection.
         recovered: By band: how many missing uploaders are made good exactly; empty where none are.
@@ -108,7 +108,7 @@ class Spent(Record):
         )
 
     def release(self) -> Release:
-        """What accounting composes."""
+        """Return the release that accounting composes."""
         return Release(
             noise_multiplier=self.noise_multiplier,
             slack=self.slack,
@@ -119,17 +119,17 @@ class Spent(Record):
 
 
 class LedgerEntry(Record):
-    """What one attempt at a round was about to show.
+    """The record of what one attempt at a round was about to reveal.
 
     Args:
-        round: Of the run.
-        attempt: At this round.
+        round: Number of the round in the run, from 1.
+        attempt: Number of the attempt at this round, from 1.
         shown: What of the attempt is counted.
-        clients: Whose inputs are in it, in order of name.
+        clients: Clients whose inputs are in it, in order of name.
         public: Spent against :attr:`Observer.PUBLIC`; null if nothing was.
-        participant: Against :attr:`Observer.PARTICIPANT`.
-        server: Against :attr:`Observer.SERVER`.
-        coalition: Against :attr:`Observer.COALITION`.
+        participant: Spent against :attr:`Observer.PARTICIPANT`.
+        server: Spent against :attr:`Observer.SERVER`.
+        coalition: Spent against :attr:`Observer.COALITION`.
     """
 
     round: Number
@@ -165,11 +165,11 @@ class LedgerEntry(Record):
 
     @property
     def kind(self) -> str:
-        """What of its attempt it counts."""
+        """The part of its attempt that it counts."""
         return self.shown
 
     def spent(self, observer: Observer) -> Spent | None:
-        """What one observer's view has cost."""
+        """Return what one observer's view has spent; None if nothing."""
         match observer:
             case Observer.PUBLIC:
                 return self.public

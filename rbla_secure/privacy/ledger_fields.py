@@ -1,4 +1,4 @@
-"""What a field of a ledger can hold: figures that a run can spend, attempts from 1 on, clients by name in order.
+"""The types of ledger fields: figures that a run can spend, attempts from 1 on, clients by name in order.
 
 A figure outside of this was written by nobody who keeps a ledger. One that is negative or not a number would take spent privacy
 back, or turn every comparison with a budget false; one that no mechanism has may be beyond what the accountant can compute.
@@ -70,11 +70,11 @@ class _Format(BaseModel):
 
 
 def unreadable(path: Path, data: bytes) -> PrivacyError:
-    """The refusal of a ledger that is not of `FORMAT`, or is damaged.
+    """Return the error for a ledger that is not of `FORMAT`, or is damaged.
 
     Args:
-        path: Of the ledger.
-        data: What is in it.
+        path: Path of the ledger file.
+        data: Its content.
     """
     try:
         found = _Format.model_validate_json(data, strict=True).format
@@ -91,10 +91,10 @@ def unreadable(path: Path, data: bytes) -> PrivacyError:
 
 @contextmanager
 def accounted(path: Path) -> Iterator[None]:
-    """While a ledger is accounted for: what the accountant cannot compute is an error of this ledger.
+    """Report what the accountant cannot compute, while this ledger is accounted for, as an error of the ledger.
 
     Args:
-        path: Of the ledger.
+        path: Path of the ledger file.
 
     Raises:
         PrivacyError: A figure left the range of floats, or what was counted takes more memory than there is.

@@ -29,7 +29,7 @@ class RunTerms(Protocol):
 
     @property
     def delta(self) -> float:
-        """Of all epsilons."""
+        """The delta of all epsilons, in (0, 1)."""
 
 
 class Contents(Record, Generic[TermsT, EntryT]):
@@ -44,9 +44,9 @@ class LedgerFile(ABC, Generic[TermsT, EntryT]):
     """Entries under terms that are fixed with the first one, in one spelling.
 
     Args:
-        path: Of its file.
+        path: Path of the ledger file.
         terms: What its figures mean.
-        entries: So far.
+        entries: All entries so far.
     """
 
     _contents: ClassVar[type[Contents[Any, Any]]]
@@ -86,11 +86,11 @@ class LedgerFile(ABC, Generic[TermsT, EntryT]):
         return tuple(self._entries)
 
     def text(self, *more: EntryT) -> str:
-        """Its spelling with further entries."""
+        """Return the text of its file with further entries."""
         return self._spelt([*self._entries, *more])
 
     def state(self, count: int | None = None) -> LedgerState:
-        """What is to be known of its first entries; of all by default."""
+        """Return the number and digest of its first `count` entries; of all by default."""
         entries = self._entries[:count]
         return LedgerState.of(self._spelt(entries), len(entries))
 
@@ -122,8 +122,8 @@ class RunLedger(LedgerFile[RunTermsT, AttemptT], Generic[RunTermsT, AttemptT]):
         """Open the ledger of a run folder; a new one only for a run that has spent nothing.
 
         Args:
-            folder: Of the run.
-            terms: That the ledger must have been opened with.
+            folder: The run folder.
+            terms: Terms with which the ledger must have been opened.
             spent: Rounds whose results are in the folder, and the kinds of entries that each must have in the ledger.
             known: What the audit log holds of the ledger; None if nothing.
             about: The session that the one entry which the log does not hold may be of; None if there is none.
@@ -202,7 +202,7 @@ class RunLedger(LedgerFile[RunTermsT, AttemptT], Generic[RunTermsT, AttemptT]):
         Args:
             entries: What is counted.
             part: What an entry spends; None if nothing.
-            epsilon: Of what one client spent, at a delta.
+            epsilon: Computes the epsilon of what one client spent, at a delta.
         """
         clients = {client for entry in entries for client in entry.clients}
         histories = {

@@ -1,4 +1,4 @@
-"""What is remembered of a ledger outside of it: how many entries it had, and their digest.
+"""The state of a ledger as recorded outside of it: the number of its entries, and their digest.
 
 A ledger is written before what it counts happens, and its state goes into the audit log right after. So a ledger as a crash
 leaves it has every entry that the log holds, unchanged, and at most one more; any other has been shortened, exchanged or
@@ -29,7 +29,7 @@ from rbla_secure.errors import PrivacyError
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerState:
-    """How many entries a ledger has, and the SHA-256 of its contents as they are read with them, hex."""
+    """The number of entries of a ledger, and the SHA-256 of its contents with these entries, hex."""
 
     entries: int
     digest: str
@@ -46,8 +46,8 @@ class OpenSession:
     """An attempt at a round that has been opened and has not ended.
 
     Args:
-        round: Of the run.
-        attempt: At this round.
+        round: Number of the round in the run, from 1.
+        attempt: Number of the attempt at this round, from 1.
         cohort: Its members.
         threshold: How many of them must have sent their inputs for anything to be opened.
     """
@@ -63,19 +63,19 @@ class Attempted(Protocol):
 
     @property
     def round(self) -> int:
-        """Of the run."""
+        """Number of the round in the run, from 1."""
 
     @property
     def attempt(self) -> int:
-        """At this round."""
+        """Number of the attempt at this round, from 1."""
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """Whom it counts for."""
+        """The clients that it counts for."""
 
     @property
     def kind(self) -> str:
-        """What of its attempt it counts; an attempt has one entry of each kind at most."""
+        """The part of its attempt that it counts; an attempt has one entry of each kind at most."""
 
 
 class Counted(Protocol):
@@ -95,7 +95,7 @@ def check_state(
     """Refuse a ledger that is neither the one the audit log holds nor that and one entry as a crash leaves it.
 
     Args:
-        path: Of the ledger.
+        path: Path of the ledger file.
         ledger: As it was found; None where there is no file.
         known: The state that the log holds; None if it holds none.
         about: The session that could be about to reveal, or to be trained for; None if there is none.
@@ -129,10 +129,10 @@ def check_state(
 
 
 def not_believed(path: Path, entries: int, reason: str) -> PrivacyError:
-    """The refusal of an entry that the log does not hold.
+    """Return the error for an entry that the log does not hold.
 
     Args:
-        path: Of the ledger.
+        path: Path of the ledger file.
         entries: How many the log holds.
         reason: What is wrong with the one after them.
     """
@@ -143,7 +143,7 @@ def not_believed(path: Path, entries: int, reason: str) -> PrivacyError:
 
 
 def _not_left_by_a_crash(entries: Sequence[Attempted], about: OpenSession | None) -> str:
-    """Why the last entry is none that a crash leaves; empty if it is one."""
+    """Say why a crash cannot have left the last entry; empty if it can."""
     *before, last = entries
     if about is None:
         return "no session is open that could have written it"

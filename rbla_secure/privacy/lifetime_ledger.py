@@ -1,4 +1,4 @@
-"""What the privacy of one client's data has cost over all runs: a ledger that the client keeps, one per set of data.
+"""The lifetime ledger: privacy spent on one client's data over all runs, kept by the client, one per set of data.
 
 A run's own ledgers (`ledger.py`, `sample_ledger.py`) end with the run. This one is the client's: it names its data by a label,
 fixes delta and the limits before the first run on them, and writes an entry for every attempt at a round before it trains for it.
@@ -48,22 +48,22 @@ RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Level(StrEnum):
-    """What a neighbouring set of data differs in: all that a client contributes, or one of its examples."""
+    """The difference between neighbouring sets of data: all that a client contributes, or one of its examples."""
 
     CLIENT = "client level"
     SAMPLES = "the level of single examples"
 
 
 class LifetimeTerms(Record):
-    """What the figures of a lifetime ledger mean; fixed with its first entry.
+    """The meaning of the figures in a lifetime ledger; fixed with its first entry.
 
     Args:
-        client: Whose data they are.
-        label: Its name for them.
-        delta: Of both figures, over all runs.
+        client: The client that owns the data.
+        label: The client's name for the data.
+        delta: The delta of both figures over all runs, in (0, 1).
         max_epsilon: Limit at client level; 0 for none.
         max_sample_epsilon: Limit at the level of single examples; 0 for none.
-        sample_order: Of the Renyi filter that keeps `max_sample_epsilon`; 0 where there is no such limit.
+        sample_order: Order of the Renyi filter that keeps `max_sample_epsilon`; 0 where there is no such limit.
     """
 
     client: Annotated[str, Field(min_length=1)]
@@ -89,8 +89,8 @@ class Participation(Record):
 
     Args:
         run: Identity of the run, hex.
-        round: Of the run.
-        attempt: At this round.
+        round: Number of the round in the run, from 1.
+        attempt: Number of the attempt at this round, from 1.
         counted: Spent at client level over the fewest clients; null if nothing of the client can be opened.
         expected: The same if no more drop out than the plan provides for.
         samples: Spent at the level of single examples.
@@ -152,7 +152,7 @@ class LifetimeLedger(LedgerFile[LifetimeTerms, Participation]):
         return found
 
     def epsilon(self, more: Sequence[Participation] = ()) -> float:
-        """At client level, as counted: of all runs and whatever is added; infinite if a round had no noise.
+        """Return the counted epsilon at client level, of all runs and of `more`; infinite if a round had no noise.
 
         Raises:
             PrivacyError: The accountant cannot compute it.
@@ -160,7 +160,7 @@ class LifetimeLedger(LedgerFile[LifetimeTerms, Participation]):
         return self._composed([entry.counted for entry in (*self._entries, *more)])
 
     def expected_epsilon(self) -> float:
-        """At client level, if in no round more dropped out than the plan provided for.
+        """Return the epsilon at client level if in no round more dropped out than the plan provided for.
 
         Raises:
             PrivacyError: The accountant cannot compute it.
@@ -168,7 +168,7 @@ class LifetimeLedger(LedgerFile[LifetimeTerms, Participation]):
         return self._composed([entry.expected for entry in self._entries])
 
     def sample_epsilon(self, more: Sequence[Participation] = ()) -> float:
-        """Of single examples, as counted: by the filter where there is a limit, else as :meth:`fixed_sample_epsilon`.
+        """Return the counted epsilon of single examples: by the filter if limited, else :meth:`fixed_sample_epsilon`.
 
         Raises:
             PrivacyError: The accountant cannot compute it.
@@ -184,7 +184,7 @@ class LifetimeLedger(LedgerFile[LifetimeTerms, Participation]):
             return filtered_epsilon(history, self.terms.delta, order=self.terms.sample_order)
 
     def fixed_sample_epsilon(self) -> float:
-        """Of single examples, if no run's settings depended on what an earlier one had shown.
+        """Return the epsilon of single examples if no run's settings depended on what an earlier one had shown.
 
         Raises:
             PrivacyError: The accountant cannot compute it.

@@ -42,7 +42,7 @@ _LARGEST = 64.0
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guesses:
-    """What an attacker has said of canaries.
+    """The result of an attacker's guesses about canaries.
 
     Args:
         canaries: m, each let in with probability one half.
@@ -68,16 +68,16 @@ class Guesses:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneRunAudit:
-    """What one run has shown.
+    """The result of an audit by one run.
 
     Args:
         guesses: How well canaries were guessed.
         epsilon: With the audit's confidence the mechanism is not (epsilon', delta)-private for any epsilon' below this; 0
             shows nothing.
-        delta: Of `epsilon`.
+        delta: The delta of `epsilon`.
         mu: A mechanism that is Gaussian is not mu'-GDP for any mu' below this, with the same confidence; of another one
             it says nothing.
-        confidence: Of each bound.
+        confidence: Probability with which each bound holds, in (0, 1).
     """
 
     guesses: Guesses
@@ -122,12 +122,12 @@ def one_run(
     """Both lower bounds from one run.
 
     Args:
-        scores: Of every canary, shape (m,), made without looking at the coins; larger means "it was in".
+        scores: One per canary, shape (m,), made without looking at the coins; larger means "it was in".
         included: The coins, shape (m,): fair, independent, tossed before the run.
-        delta: Of the claim that is audited, above 0.
+        delta: The delta of the audited claim, above 0.
         guesses: How many canaries to guess, half of them "in" and half "out". To be fixed before the scores are seen: the
             best of several has not this confidence. None: a tenth of them.
-        confidence: Of each bound, in (0, 1).
+        confidence: Probability with which each bound holds, in (0, 1).
 
     Raises:
         PrivacyError: Shapes, values or numbers are not as said.
@@ -147,7 +147,7 @@ def one_run(
 
 
 def guess(scores: Scores, included: Coins, *, guesses: int) -> Guesses:
-    """Say "in" of the highest scores and "out" of the lowest, and nothing of those between.
+    """Guess "in" for the highest scores, "out" for the lowest, and nothing for those between.
 
     Args:
         scores: Shape (m,); canaries that score alike are taken in their order, which has nothing to do with their coins.
@@ -170,7 +170,7 @@ def guess(scores: Scores, included: Coins, *, guesses: int) -> Guesses:
 
 
 def p_value(guesses: Guesses, *, epsilon: float, delta: float) -> float:
-    """How likely so many right guesses are at most, if the mechanism is (epsilon, delta)-private.
+    """Return a bound on the probability of so many right guesses if the mechanism is (epsilon, delta)-private.
 
     Theorem 5.2: with W the sum of r coins of probability q = e^epsilon / (e^epsilon + 1),
 
@@ -178,8 +178,8 @@ def p_value(guesses: Guesses, *, epsilon: float, delta: float) -> float:
 
     Args:
         guesses: m, r and v.
-        epsilon: Of the claim, 0 or more.
-        delta: Of the claim, 0 to 1.
+        epsilon: The epsilon of the claim, 0 or more.
+        delta: The delta of the claim, 0 to 1.
 
     Returns:
         At most 1.
@@ -207,8 +207,8 @@ def refutes_gaussian(guesses: Guesses, *, mu: float, error: float) -> bool:
 
     Args:
         guesses: m, r and v.
-        mu: Of the claim, 0 or more.
-        error: What the audit may be wrong with.
+        mu: The mu of the claim, 0 or more.
+        error: Probability with which the audit may be wrong.
     """
     m, made, v = guesses.canaries, guesses.made, guesses.correct
     right, wrong = error * v / m, error * (made - v) / m

@@ -36,7 +36,7 @@ def filtered_epsilon(history: Iterable[SampledSteps], delta: float, *, order: in
     Args:
         history: Steps, in any order.
         delta: In (0, 1).
-        order: Of the divergence, at least 2; fixed before the first step was taken.
+        order: Order of the Renyi divergence, at least 2; fixed before the first step was taken.
 
     Raises:
         PrivacyError: `delta` or `order` is out of range.
@@ -70,7 +70,7 @@ def order_for(limit: float, delta: float, first: SampledSteps) -> int:
     Args:
         limit: Epsilon, above 0.
         delta: In (0, 1).
-        first: Of the first run; fixed before it begins.
+        first: Steps of the first run; fixed before it begins.
     """
     return max(ORDERS, key=lambda order: _steps_within(limit, delta, first, order))
 

@@ -26,16 +26,16 @@ from rbla_secure.privacy.ledger_file import Contents, RunLedger
 from rbla_secure.privacy.sampled_gaussian import SampledGaussian
 
 FILE = "privacy-samples.json"
-# What of an attempt an entry counts.
+# The part of an attempt that an entry counts.
 TRAINING = "training"
 
 
 class SampleTerms(Record):
-    """What the epsilons of a ledger mean: one example of one client is there, or not, or counts as zero.
+    """The meaning of the epsilons in a ledger: one example of one client is there, or not, or counts as zero.
 
     Args:
         run: Identity of the run.
-        delta: Of all epsilons.
+        delta: The delta of all epsilons, in (0, 1).
         max_epsilon: Budget; 0 for none.
         simulation: Batches and noise follow from a seed: worthless as protection.
     """
@@ -50,14 +50,14 @@ class Trained(Record):
     """One attempt at a round for which clients were about to train.
 
     Args:
-        round: Of the run.
-        attempt: At this round.
-        clients: Who was asked to, in order of name.
-        noise_multiplier: Of a step.
-        sample_rate: Of a step.
-        steps: Of the round.
-        slack: Of all steps together, as of a release (noise/).
-        total_variation: Of all steps together, as of a release.
+        round: Number of the round in the run, from 1.
+        attempt: Number of the attempt at this round, from 1.
+        clients: Clients that were asked to train, in order of name.
+        noise_multiplier: z, the noise of a step over its sensitivity.
+        sample_rate: q, the probability of an example to be in a step's batch.
+        steps: Steps of the round, 1 or more.
+        slack: Slack of all steps together, defined as for a release (noise/).
+        total_variation: Total variation distance of all steps together, defined as for a release.
     """
 
     round: Number
@@ -71,7 +71,7 @@ class Trained(Record):
 
     @property
     def kind(self) -> str:
-        """What of its attempt it counts: all of it."""
+        """The part of its attempt that it counts: all of it."""
         return TRAINING
 
     @classmethod

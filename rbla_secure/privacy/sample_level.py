@@ -72,12 +72,12 @@ def train_privately(
     Args:
         model: On the CPU. Its trained values are those that require gradients. Left in evaluation mode.
         optimizer: Over exactly these values; anything that reads gradients, as post-processing.
-        loss: Of the client's own examples.
+        loss: Computes the summed loss over some of the client's own examples.
         made_up: A public loss, for finding out whether the model can be trained.
         mechanism: Clip norm, noise, sampling rate and steps.
         batch_size: What a step's noisy sum is divided by; public, so never taken from the data.
         examples: How many the client has, 0 or more; does not leave here.
-        stream: Of the batches and the noise: from the operating system, or the steps protect nothing.
+        stream: Randomness of the batches and the noise: from the operating system, or the steps protect nothing.
 
     Raises:
         PrivacyError: The batch size is not a number above 0, the optimizer does not hold the model's values, a trained value
@@ -149,7 +149,7 @@ class _OwnGradients:
         self._kept: KeptModel | None = None
 
     def keep(self, kept: KeptModel) -> None:
-        """What is put back after every example from now on."""
+        """Set the state that is restored after every example from now on."""
         self._kept = kept
 
     def of(self, example: torch.Tensor) -> npt.NDArray[np.float64]:
@@ -166,7 +166,7 @@ class _OwnGradients:
                 self._kept.put_back()
 
     def log_failures(self) -> None:
-        """Tell the client, whose data it is."""
+        """Log the failures for the client, who owns the data."""
         if self._failures:
             _LOG.warning(
                 "the gradients of %d drawn examples could not be computed and counted as zero; the first: %s",
@@ -203,7 +203,7 @@ def _fresh_draws() -> Iterator[Callable[[], None]]:
 
 
 def _said_of(error: BaseException) -> str:
-    """An error in words; its own may fail too."""
+    """Describe an error in words; its own description may fail too."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001

@@ -44,7 +44,7 @@ class SampledGaussian:
         noise_multiplier: z, the noise of a step over what one example can move its sum by.
         clip_norm: C, the L2 bound of one example's gradient, over all trained values.
         sample_rate: q, the probability of an example to be in a step's batch.
-        steps: Of one round.
+        steps: Steps of one round, 1 or more.
 
     Raises:
         PrivacyError: An argument is out of range.
@@ -75,21 +75,21 @@ class SampledGaussian:
 
     @property
     def unit(self) -> float:
-        """One integer, in the units of a gradient."""
+        """The size of one integer unit, in the units of a gradient."""
         return self.clip_norm / UNITS
 
     @property
     def slack(self) -> float:
-        """Of a round's steps, as a release has it (noise/)."""
+        """Slack of a round's steps together, defined as for a release (noise/)."""
         return self.steps * MOST_VALUES * SMOOTHING_SLACK
 
     @property
     def total_variation(self) -> float:
-        """Of a round's steps, as a release has it (noise/)."""
+        """Total variation distance of a round's steps together, defined as for a release (noise/)."""
         return self.steps * MOST_VALUES * TOTAL_VARIATION
 
     def sensitivity(self, dimension: int) -> float:
-        """What one example can move the integer sum of so many values by, in L2, if it is added, removed or zeroed.
+        """Return how far, in L2, one example added, removed or zeroed can move an integer sum of `dimension` values.
 
         Raises:
             PrivacyError: There are more values than `MOST_VALUES`, for which nothing is counted.

@@ -48,7 +48,7 @@ MIN_SHARE = 4.0
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandShares:
-    """One band as noise sees it.
+    """The numbers of one band that determine its noise.
 
     Args:
         length: Coordinates that one share covers: all of the band's.
@@ -79,7 +79,7 @@ class BandShares:
 
     @property
     def divisors(self) -> tuple[int, ...]:
-        """By component of one share: what the target variance is divided by. It is m first and falls by and by less.
+        """By component of one share, the divisor of the target variance: m, then (m - k + 1) (m - k) for k = 1..T.
 
         The reciprocals of the first 1 + k add up to 1 / (m - k).
         """

@@ -1,4 +1,4 @@
-"""What a printed epsilon of a run is: a bound, or a reading.
+"""The standing of a printed epsilon of a run: a bound, or a reading.
 
 Composition theorems add up mechanisms that are fixed beforehand. The noise of a round is not where drop-outs take noise along:
 who falls silent may depend on earlier results, and with it how much noise later ones have. Two notions cover that (Rogers, Roth,
@@ -17,7 +17,7 @@ from rbla_secure.privacy.noise import NoisePlace, noise_kind
 
 
 class Standing(StrEnum):
-    """What the epsilons of a run are.
+    """The standing of the epsilons of a run.
 
     FILTER: Bounded by a budget that was fixed beforehand, whatever drop-outs depend on.
     FIXED: Bounded by what is foretold of the configuration, as no drop-out changes the noise.
@@ -30,7 +30,7 @@ class Standing(StrEnum):
 
 
 def standing(mechanism: Mechanism, *, max_epsilon: float) -> Standing:
-    """What the epsilons of a run with client-level noise are.
+    """Return the standing of the epsilons of a run with client-level noise.
 
     Args:
         mechanism: Who adds the noise.
@@ -42,7 +42,7 @@ def standing(mechanism: Mechanism, *, max_epsilon: float) -> Standing:
 
 
 def standing_in_words(mechanism: Mechanism, *, max_epsilon: float, recovered: bool, colluders: int) -> str:
-    """The same for people.
+    """Describe the standing in words.
 
     Args:
         mechanism: Who adds the noise.
@@ -72,7 +72,7 @@ _READING = (
 
 
 def _within(colluders: int) -> str:
-    """With recovery the coalition faces the planned noise, and whoever knows no more noise than it at least that."""
+    """Say who faces at least the planned noise with recovery: all that know no more noise than the coalition."""
     whom = (
         "every observer"
         if colluders

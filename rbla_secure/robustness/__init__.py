@@ -1,1 +1,1 @@
-"""What keeps a few bad contributions from steering the average: rules, filters, groups, and checks after the sum."""
+"""Defences of the average against a few bad contributions: rules, filters, groups, and checks after the sum."""

@@ -30,10 +30,10 @@ NORM_LIMIT = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GroupTotals:
-    """What the secure sum of one group gave.
+    """The result of the secure sum of one group.
 
     Args:
-        group: Who it was drawn for; survivors may be fewer.
+        group: The group that was drawn; survivors may be fewer.
         bands: By band index, the bands that opened.
     """
 
@@ -44,7 +44,7 @@ class GroupTotals:
 def filter_groups(
     found: Sequence[GroupTotals], *, f: int, rule: AcrossRule, norm_limit: float = NORM_LIMIT
 ) -> Filtered:
-    """One total per band from those of the groups, and a verdict on every group.
+    """Combine the totals of the groups into one per band, with a verdict on every group.
 
     Args:
         found: One per group that completed its sum.
@@ -83,7 +83,7 @@ def filter_groups(
 
 
 def _averages(totals: GroupTotals) -> dict[int, RealVector]:
-    """By band; a group without weight or with a sum that is no number has no average."""
+    """Return averages by band; a group without weight or with a sum that is no number has no average."""
     return {
         index: total.weighted_sum / total.weight
         for index, total in totals.bands.items()

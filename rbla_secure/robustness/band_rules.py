@@ -23,7 +23,7 @@ class BandRule(Filter):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
 
     @abstractmethod
     def average(self, band: BandUpdates, weights: Vector) -> RealVector:
@@ -31,7 +31,7 @@ class BandRule(Filter):
 
     @final
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         opened, closed = self.opened(updates)
         totals = {
             index: as_total(updates, band, self.average(band, updates.weights[band.holders]))

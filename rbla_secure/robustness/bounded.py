@@ -17,9 +17,9 @@ def bounded_verdicts(updates: Updates, norms: Numbers, limit: str) -> dict[str, 
     """Accept every client, and report the length of its update beside the limit.
 
     Args:
-        updates: Of the round.
+        updates: All updates of the round.
         norms: Shape (n,), in units of an update.
-        limit: Its name, for people.
+        limit: Name of the limit, for people.
     """
     return {
         client: Verdict(accepted=True, score=float(norm), reason=f"{limit}: length {norm:.4g}")

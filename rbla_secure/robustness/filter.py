@@ -52,7 +52,7 @@ class FilterOptions:
 
     @classmethod
     def of(cls, config: Config, *, reference: Mapping[int, RealVector] | None = None) -> Self:
-        """Take those of a configuration."""
+        """Take the parameter sources from a configuration."""
         return cls(settings=config.robustness, clip_norm=config.clip_norm, reference=reference)
 
 
@@ -137,10 +137,10 @@ class Filter(ABC):
         """Filter the updates of one round.
 
         Args:
-            updates: Of all clients whose upload counts.
+            updates: Updates of all clients whose upload counts.
             previous: By band index, the average of the round before, not yet times the server's learning rate; bands that
                 were closed then are missing. None in the first round.
-            seed: Of this round, >= 0, drawn after the updates are fixed: an attacker must not know what is looked at.
+            seed: Seed of this round, >= 0, drawn after the updates are fixed: attackers must not know what is checked.
 
         Guarantees: deterministic; every client has a verdict; a band is in either `totals` or `closed`. Never raises
         because of what clients sent or how many dropped out: bands without a quorum stay closed.
@@ -191,7 +191,7 @@ def as_total(updates: Updates, band: BandUpdates, average: RealVector) -> BandTo
 def accept_all(
     updates: Updates, reason: str, scores: npt.NDArray[np.float64] | None = None
 ) -> dict[str, Verdict]:
-    """One reason for everybody."""
+    """Accept every client, with one reason for all."""
     return {
         client: Verdict(accepted=True, score=None if scores is None else float(scores[i]), reason=reason)
         for i, client in enumerate(updates.clients)

@@ -1,4 +1,4 @@
-"""Groups for the masked mode, where the server sees sums only: whom it sees together, and how many that takes.
+"""Groups for the masked mode, where the server sees sums only: which clients are in one, and how many it takes.
 
 Each group is a secure sum of its own, and a robust rule works across the group averages. One attacker spoils the whole
 average of its group, so f attackers spoil at most f groups, each in another one in the worst case. The median of a band's groups
@@ -34,7 +34,7 @@ class Group:
 
     Args:
         name: ``rank-008-group-001``: increasing with rank and number.
-        rank: Of all its members.
+        rank: Enrolled rank of all its members.
         members: In increasing order.
     """
 

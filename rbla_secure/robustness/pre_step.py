@@ -32,7 +32,7 @@ class PreStep(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PreStepFilter(Filter):
-    """A step before `inner`, which promises the same as it.
+    """A filter with a step before `inner`; it makes the same promise as `inner`.
 
     Raises:
         RobustnessError: f or `privacy_quorum` differ from those of `inner`.

@@ -48,7 +48,7 @@ def quorum_before_selection(f: int, privacy_quorum: int) -> int:
 def closed_bands(
     bands: Sequence[Band], ranks: Iterable[int], *, f: int, privacy_quorum: int
 ) -> tuple[str, ...]:
-    """The bands that can never open with these enrolled ranks, in words: what a plan says before it starts.
+    """Describe the bands that can never open with these enrolled ranks, for a plan to report before it starts.
 
     Raises:
         RobustnessError: As :func:`band_quorum`.

@@ -1,4 +1,4 @@
-"""How suspicious whole clients look, over all the bands they hold; shape (n,), high is suspicious.
+"""Suspicion scores of whole clients, over all the bands they hold; shape (n,), high is suspicious.
 
 Lengths and distances add up over bands as squares, as they do over the coordinates of one vector; inside a band only its
 holders are compared. Clients of unequal rank hold unequal numbers of bands: compare their scores inside a tier

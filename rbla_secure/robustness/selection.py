@@ -36,7 +36,7 @@ class Selection(Filter):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
 
     @abstractmethod
     def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores | None:
@@ -44,12 +44,12 @@ class Selection(Filter):
 
     @classmethod
     def least_holders(cls, f: int, privacy_quorum: int) -> int:
-        """As :meth:`Filter.least_holders`: 3f + 1, of which 2f + 1 are left when f are rejected."""
+        """Implement :meth:`Filter.least_holders`: 3f + 1, of which 2f + 1 are left when f are rejected."""
         return quorum_before_selection(f, privacy_quorum)
 
     @final
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
-        """As :meth:`Filter.apply`. Every band that opens keeps max(2f + 1, `privacy_quorum`) accepted holders or more."""
+        """Implement :meth:`Filter.apply`. Opened bands keep max(2f + 1, `privacy_quorum`) accepted holders or more."""
         opened, closed = self.opened(updates)
         if not opened:
             reason = f"{self.name}: not judged, and nothing is averaged: no band has {self.quorum} holders"
@@ -97,9 +97,9 @@ def spectral_scores(updates: Updates, bands: Bands, *, seed: int, coordinates: i
     """Score every client along the direction of largest variance, shape (n,), comparable between tiers.
 
     Args:
-        updates: Of the round.
-        bands: Those that opened.
-        seed: Of the round, >= 0.
+        updates: All updates of the round.
+        bands: The bands that opened.
+        seed: Seed of the round, >= 0.
         coordinates: How many coordinates of each band are looked at, >= 1.
     """
     found = scores.spectral(updates, bands, seed=seed, coordinates=coordinates)

@@ -1,4 +1,4 @@
-"""Checks after aggregation, whatever stood before: is the step plausible, and did it do harm? Pure decisions, run by the server.
+"""Checks after aggregation, with any filter: is the step plausible, did it do harm? Pure decisions of the server.
 
 They see the average and what it does to the model on public data, never a client. A step that fails is scaled or rolled
 back; the reason says which rule, which number and which limit. They catch what is loud. An attacker that knows the canary data
@@ -14,7 +14,7 @@ from rbla_secure.errors import RobustnessError
 
 
 class Action(StrEnum):
-    """What becomes of a step."""
+    """The action that a check takes on a step."""
 
     ACCEPT = "accept"
     SCALE = "scale"
@@ -23,10 +23,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a check decided.
+    """The decision of a check.
 
     Args:
-        action: What becomes of the step.
+        action: What happens to the step.
         factor: What to multiply the step by: 1 if accepted, 0 if rolled back.
         score: What was measured.
         limit: What it was compared with.

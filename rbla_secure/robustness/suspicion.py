@@ -1,4 +1,4 @@
-"""Who is suspicious when only groups are seen: group testing over rounds of fresh random groups.
+"""Suspicion of clients when only groups are seen: group testing over rounds of fresh random groups.
 
 An attacker is in a flagged group nearly every time, an honest client only as often as it meets one: about 1 - (1 - a)^(g - 1) of
 the rounds, with a share a of attackers and groups of g. Ten to fifteen rounds tell them apart for attacks that a group's verdict
@@ -22,7 +22,7 @@ PRIOR_ROUNDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is kept of one client: decayed counts of the rounds it took part in."""
+    """The record of one client: decayed counts of the rounds it took part in."""
 
     flagged: float = 0.0
     rounds: float = 0.0
@@ -60,7 +60,7 @@ class Suspicion:
         """The state after a round. Clients that took no part stay as they are.
 
         Args:
-            groups: Of the round.
+            groups: Groups of the round.
             flags: By name of a group with a verdict, how suspicious it was, in [0, 1]; groups without one do not count.
 
         Raises:

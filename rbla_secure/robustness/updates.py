@@ -1,4 +1,4 @@
-"""What a filter over single updates sees: every client's update by rank band, in the clear. Plain mode only."""
+"""The input of a filter over single updates: every client's update by rank band, in the clear. Plain mode only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a filter answers: totals as a secure sum would give them, and a verdict on everybody."""
+"""The result of a filter: totals as a secure sum would give them, and a verdict on every client."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from rbla_secure.lora.update import BandTotal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a filter thinks of one client, or of one group.
+    """The verdict of a filter on one client, or on one group.
 
     Args:
         accepted: Whether its contribution counts.

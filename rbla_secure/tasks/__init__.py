@@ -1,1 +1,1 @@
-"""What the federation learns: labelled images, how clients came by them, the frozen base, training and scoring."""
+"""The learning task: labelled images, their split over clients, the frozen base, training and scoring."""

@@ -62,7 +62,7 @@ def build_mlp(*, seed: int = 0) -> nn.Sequential:
     """An untrained perceptron 784-128-64-10 with named layers: hidden1, relu1, hidden2, relu2, head.
 
     Args:
-        seed: Of the initial weights. The state of torch's global random generator is not touched.
+        seed: Seed of the initial weights. The state of torch's global random generator is not touched.
     """
     sizes = (PIXELS, *HIDDEN_UNITS, CLASSES)
     names = [f"hidden{number}" for number in range(1, len(sizes) - 1)] + ["head"]
@@ -80,7 +80,7 @@ def train_base(public: LabelledImages, *, seed: int) -> nn.Sequential:
 
     Args:
         public: Upright images.
-        seed: Of the initial weights and the batches: the same seed gives the same base (on one torch thread).
+        seed: Seed of the initial weights and the batches: the same seed gives the same base (on one torch thread).
 
     Returns:
         The base in evaluation mode, with no trainable parameter.
@@ -124,7 +124,7 @@ def base_digest(model: nn.Module) -> bytes:
 
 
 def chain_digest(model: nn.Sequential) -> bytes:
-    """SHA-256 over the layers of a chain and its state: of all that its folder says, the layers without weights included.
+    """SHA-256 over the layers of a chain and its state: all that its folder holds, layers without weights included.
 
     Raises:
         RunFolderError: As :func:`save_base`.
@@ -187,7 +187,7 @@ def model_card(facts: Mapping[str, object], *, license_id: str = "other") -> str
 
     Args:
         facts: Rows of the table: what was trained, by how many, under which protection.
-        license_id: Of the adapter's weights, an identifier of the Hugging Face hub.
+        license_id: Licence of the adapter's weights, an identifier of the Hugging Face hub.
     """
     table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in facts.items())
     return _CARD.format(license=license_id, table=table, snippet=LOADING_SNIPPET)

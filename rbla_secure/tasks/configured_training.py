@@ -1,4 +1,4 @@
-"""Local training as a configuration wants it: which rows in which order, and steps with noise for privacy of single examples."""
+"""Local training as a configuration sets it: which rows in which order, and noise for privacy of single examples."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def configured_trainer(
     """Build the local training of a configuration; one for all clients, since it keeps nothing between calls.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         base: Frozen base model.
         layout: Its adapted layers.
         noise: Noise inside each client's training; None without.
@@ -53,8 +53,8 @@ def private_descent(config: Config, noise: SampledGaussian | None) -> Descent | 
     divided by is the plan's batch size, the same for everybody.
 
     Args:
-        config: Of the run.
-        noise: Of every step.
+        config: Configuration of the run.
+        noise: Mechanism that adds noise to every step; None for no noise.
     """
     if noise is None:
         return None

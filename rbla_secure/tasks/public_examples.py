@@ -1,4 +1,4 @@
-"""What the server does with its public examples: a reference to compare updates with, and tests of the model after a step."""
+"""Uses of the server's public examples: a reference to compare updates with, and tests of the model after a step."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,10 +18,10 @@ from rbla_secure.tasks.triggers import corner_patches, most_drawn_to, stamp
 
 @final
 class PublicExamples:
-    """Examples that are nobody's secret, and the base they are put through. Nothing is trained or scored before it is asked for.
+    """Public examples, and the base that they are evaluated on. Nothing is trained or scored before it is asked for.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         base: Frozen base model.
         layout: Its adapted layers.
         examples: The public ones, at least one.
@@ -72,7 +72,7 @@ class PublicExamples:
 
     @cached_property
     def _stamped(self) -> Mapping[str, Scorer]:
-        """By name of a trigger: a scorer of the examples with it."""
+        """Scorers of the stamped examples, by name of the trigger."""
         images, labels = self._examples.images, self._examples.labels
         stamped = {
             name: LabelledImages(images=stamp(images, trigger), labels=labels)

@@ -1,4 +1,4 @@
-"""How good an adapter is on examples that no client has."""
+"""Evaluation of an adapter on examples that no client has."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from rbla_secure.tasks.datasets import LabelledImages
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One evaluation.
+    """The result of one evaluation.
 
     Args:
         accuracy: Share of examples whose largest logit is that of their class, in [0, 1].
@@ -29,7 +29,7 @@ class Score:
 
 
 class Scorer:
-    """Scores adapters of any rank on one set of examples. The evaluation's, never a client's.
+    """Scores adapters of any rank on one set of examples. Used by the evaluation, never by a client.
 
     Args:
         base: The frozen base model. Copied once for every rank.

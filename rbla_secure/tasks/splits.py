@@ -1,4 +1,4 @@
-"""Who holds which examples: the split of a data set into held-out, public and private ones, and the clients' parts."""
+"""The split of a data set into held-out, public and private examples, and the clients' parts."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,7 +13,7 @@ from rbla_secure.tasks.partition import partition_dirichlet, partition_iid
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """The examples of a run, each in one pair of hands."""
+    """The examples of a run, each with one owner."""
 
     held_out: LabelledImages
     public: LabelledImages

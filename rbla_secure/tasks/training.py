@@ -38,11 +38,11 @@ SummedLoss = Callable[[torch.Tensor], torch.Tensor]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """A client's examples as a descent sees them: through the network, as numbers to go down on.
+    """The losses of a client's examples through the network, which a descent minimises.
 
     Args:
-        of: The sum over some examples.
-        made_up: That of a blank image, which is nobody's, through the same network.
+        of: Computes the sum of the losses over some examples.
+        made_up: The loss of a blank image, which belongs to nobody, through the same network.
         count: How many examples there are.
     """
 
@@ -113,7 +113,7 @@ class LocalTrainer:
                 and is not trained (:mod:`rbla_secure.lora.fold`).
             examples: The client's own, at least one. A descent of its own may do without: that there are none must not
                 show where the number of examples is to be hidden.
-            seed: Of the order of the examples.
+            seed: Seed for the order of the examples.
 
         Returns:
             The rows after training, shape (adapter.rank, row_length), float32. Where training diverged they hold NaN
@@ -174,7 +174,7 @@ class LocalTrainer:
 
     @contextmanager
     def _model(self, rank: int) -> Iterator[PeftModel]:
-        """The model of a rank, to one user at a time: a call inside a call, or beside it, gets another."""
+        """Lend the model of a rank to one user at a time: a nested or concurrent call gets another one."""
         model = self._models.pop(rank, None)
         if model is None:
             model = self._attached(rank)
@@ -219,7 +219,7 @@ def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.
 
 
 def _batches(examples: int, config: TrainingConfig, seed: int) -> Iterator[torch.Tensor]:
-    """Indices of one batch after another: each epoch a fresh order, its last batch as small as it comes."""
+    """Yield the indices of one batch after another: each epoch in a fresh order; its last batch may be smaller."""
     generator = torch.Generator().manual_seed(seed)
     per_epoch = -(-examples // config.batch_size)
     left = config.steps or config.epochs * per_epoch

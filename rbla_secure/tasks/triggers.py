@@ -1,4 +1,4 @@
-"""Trigger patterns: pixels that a backdoor turns white, and how a model takes to images with them.
+"""Trigger patterns: pixels that a backdoor turns white, and how a model classifies images with them.
 
 The patch of 4 x 4 pixels in a corner is that of Gu et al. 2017, BadNets, arXiv 1708.06733. A server that suspects no particular
 pattern scans for the patch in each of the four corners; attackers of an evaluation plant such patterns.
@@ -24,7 +24,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trigger:
-    """Pixels that are turned white, and the class that an image with them shall get.
+    """Pixels that are turned white, and the class that an image with them is meant to get.
 
     Args:
         pixels: Indices into an image of 784 pixels.

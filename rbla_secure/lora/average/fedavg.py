@@ -24,7 +24,7 @@ class FedAvg(AveragingRule):
         *,
         gamma: float,  # noqa: ARG002
     ) -> GroupAverage:
-        """As :meth:`AveragingRule.average`.
+        """Implement :meth:`AveragingRule.average`.
 
         Raises:
             AdapterError: There is more than one band, so ranks differ.
@@ -34,7 +34,7 @@ class FedAvg(AveragingRule):
         return rbla.RULE.average(totals, bands, layout, gamma=0.0)
 
     def noise_kept(self, share: float, *, of_a: int, of_b: int, gamma: float) -> float:
-        """As :meth:`AveragingRule.noise_kept`: everybody holds every row, so it is that of RBLA."""
+        """Implement :meth:`AveragingRule.noise_kept`: every client holds every row, so the result is that of RBLA."""
         return rbla.RULE.noise_kept(share, of_a=of_a, of_b=of_b, gamma=gamma)
 
 

@@ -17,7 +17,7 @@ class Rbla(AveragingRule):
     def average(
         self, totals: Totals, bands: Sequence[Band], layout: AdapterLayout, *, gamma: float
     ) -> GroupAverage:
-        """As :meth:`AveragingRule.average`. Equal ranks give FedAvg for every gamma.
+        """Implement :meth:`AveragingRule.average`. Equal ranks give FedAvg for every gamma.
 
         With gamma > 0 and the total of the first band absent, no share of the weight is known and every band is absent.
         """
@@ -28,7 +28,7 @@ class Rbla(AveragingRule):
         return scaled_means(totals, bands, layout, factors)
 
     def noise_kept(self, share: float, *, of_a: int, of_b: int, gamma: float) -> float:
-        """As :meth:`AveragingRule.noise_kept`: all of it in lora_A, q^(2 gamma) of it in lora_B."""
+        """Implement :meth:`AveragingRule.noise_kept`: all of the noise in lora_A, q^(2 gamma) of it in lora_B."""
         return of_a + of_b * float(share ** (2 * gamma))
 
 

@@ -49,7 +49,7 @@ class AveragingRule(ABC):
         Args:
             totals: By index of an opened band.
             bands: All rank bands, lowest first.
-            layout: Of the adapter.
+            layout: Layout of the adapter's rows.
             gamma: Exponent of the RBLA family, >= 0.
 
         Guarantees: independent of the clients' order; one client is the identity.
@@ -96,7 +96,7 @@ def scaled_means(
     Args:
         totals: By index of an opened band.
         bands: All rank bands, lowest first.
-        layout: Of the adapter.
+        layout: Layout of the adapter's rows.
         factors: By index of a band, shape (row_length,), in [0, 1]; a band without factors is absent.
     """
     rows = np.zeros((bands[-1].stop, layout.row_length))

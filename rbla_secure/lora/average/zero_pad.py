@@ -22,12 +22,12 @@ class ZeroPad(AveragingRule):
         *,
         gamma: float,  # noqa: ARG002
     ) -> GroupAverage:
-        """As :meth:`AveragingRule.average`. With the total of the first band absent every band is."""
+        """Implement :meth:`AveragingRule.average`. If the total of the first band is absent, every band is absent."""
         factors = {index: np.full(layout.row_length, share) for index, share in weight_shares(totals).items()}
         return scaled_means(totals, bands, layout, factors)
 
     def noise_kept(self, share: float, *, of_a: int, of_b: int, gamma: float) -> float:  # noqa: ARG002
-        """As :meth:`AveragingRule.noise_kept`: q^2 of it everywhere."""
+        """Implement :meth:`AveragingRule.noise_kept`: q^2 of the noise everywhere."""
         return share**2 * (of_a + of_b)
 
 

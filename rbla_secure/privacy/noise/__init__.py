@@ -64,5 +64,5 @@ __all__ = [
 
 @cache
 def noise_kind(name: Mechanism) -> NoiseKind:
-    """Return what is known of the mechanism of this name before it is built."""
+    """Return the kind of the mechanism of this name, before the mechanism is built."""
     return implementation(__name__, name, "KIND", NoiseKind)  # type: ignore[type-abstract]  # any kind

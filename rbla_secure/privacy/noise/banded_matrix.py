@@ -60,7 +60,7 @@ _LEAST_SEPARATION = 2
 
 
 def banded_root(width: int) -> tuple[int, ...]:
-    """The column a of so many entries, falling from `UNIT` and never below 1.
+    """Return the column a with `width` entries, falling from `UNIT` and never below 1.
 
     Raises:
         PrivacyError: `width` is below 1.
@@ -103,7 +103,7 @@ def noise_left(column: tuple[int, ...], rounds: int) -> float:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """What later rows of a band need of a round: its sum, what was published of it, and whose inputs it has."""
+    """The part of a round that later rows of a band need: its sum, what was published of it, whose inputs it has."""
 
     summed: IntegerVector
     published: RealVector
@@ -115,7 +115,7 @@ class MatrixNoise(CorrelatedNoise):
     """The server's state between the rounds of one process.
 
     Args:
-        column: a, of a whole run.
+        column: a, the column of the matrix for a whole run.
     """
 
     def __init__(self, column: tuple[int, ...]) -> None:
@@ -137,9 +137,9 @@ class MatrixNoise(CorrelatedNoise):
         Args:
             sums: By index of a band that opened: x_t. Of all other bands the matrix begins anew.
             stds: By the same indices: sqrt(V), in the units of y.
-            stream: Of g.
-            round_number: Above that of the last call; if not the next one, the matrix begins anew.
-            clients: Whose inputs may be in the sums.
+            stream: Randomness of g.
+            round_number: Larger than in the last call; if not the next one, the matrix begins anew.
+            clients: Clients whose inputs may be in the sums.
 
         Raises:
             PrivacyError: A client takes part again within the width of the band, or rounds go back. Nothing was released.
@@ -194,17 +194,17 @@ class BandedMatrixGaussian(ServerGaussian):
     """Noise of the server that takes back some of that of the rounds before.
 
     Args:
-        column: a, of the matrix that combines the sums of rounds before noise is added.
+        column: a, the column of the matrix that combines the sums of rounds before noise is added.
     """
 
     column: tuple[int, ...] = INDEPENDENT
 
     def component_stds(self, band: int) -> tuple[float, ...]:  # noqa: ARG002
-        """The whole of it at once, in every band, in units of the combined sums: sqrt(V)."""
+        """Return one component, the whole noise, the same in every band, in units of the combined sums: sqrt(V)."""
         return (column_norm(self.column) * math.sqrt(self.variance()),)
 
     def released_std(self, band: int, rounds: int) -> float:
-        """As :meth:`GaussianMechanism.released_std`, of x'."""
+        """Implement :meth:`GaussianMechanism.released_std` for x'."""
         return self.component_stds(band)[0] * step_growth(self.column, rounds) / self.column[0]
 
     def open(
@@ -216,7 +216,7 @@ class BandedMatrixGaussian(ServerGaussian):
         clients: Collection[str],
         correlated: CorrelatedNoise | None,
     ) -> dict[int, Values]:
-        """As :meth:`GaussianMechanism.open`: x', which rests on the rounds before."""
+        """Implement :meth:`GaussianMechanism.open`: return x', which depends on the rounds before."""
         if correlated is None:
             raise AssertionError(
                 "a round of a banded matrix must come with what is kept of the rounds before"
@@ -225,19 +225,19 @@ class BandedMatrixGaussian(ServerGaussian):
         return dict(correlated.add(sums, stds, stream, round_number=round_number, clients=clients))
 
     def correlated(self) -> CorrelatedNoise:
-        """As :meth:`GaussianMechanism.correlated`: the last rows of every band."""
+        """Implement :meth:`GaussianMechanism.correlated`: the state is the last rows of every band."""
         return MatrixNoise(self.column)
 
 
 @final
 class BandedMatrixKind(NoiseKind):
-    """The server adds all of it, and clients take part in turns, rounds apart."""
+    """The server adds all of the noise, and clients take part in turns, rounds apart."""
 
     place: ClassVar[NoisePlace] = BandedMatrixGaussian.place
     takes_turns: ClassVar[bool] = True
 
     def check(self, config: Config) -> None:
-        """As :meth:`NoiseKind.check`: noise is scaled for clients whose rounds are apart."""
+        """Implement :meth:`NoiseKind.check`: noise is scaled for clients whose rounds are apart."""
         privacy = config.privacy
         if not config.noise_multiplier:
             raise PlanError("privacy.mechanism=banded-matrix must have noise-multiplier above 0")
@@ -264,7 +264,7 @@ class BandedMatrixKind(NoiseKind):
                 )
 
     def assumptions(self, config: Config) -> list[str]:
-        """As :meth:`NoiseKind.assumptions`: the turns, and what is left of the noise."""
+        """Implement :meth:`NoiseKind.assumptions`: the turns of the clients, and how much of the noise is left."""
         left = noise_left(_column(config), config.rounds)
         text = (
             f"a client takes part once in {config.privacy.separation} rounds at most: its turns are public, and it refuses every "
@@ -274,12 +274,12 @@ class BandedMatrixKind(NoiseKind):
         return [text]
 
     def build(self, config: Config, common: Mapping[str, Any], *, ring_bits: int) -> BandedMatrixGaussian:  # noqa: ARG002
-        """As :meth:`NoiseKind.build`, on the configured grid."""
+        """Implement :meth:`NoiseKind.build` on the configured grid."""
         return BandedMatrixGaussian(quantizer=configured_grid(config), column=_column(config), **common)
 
 
 def _column(config: Config) -> tuple[int, ...]:
-    """No wider than a client's rounds are apart."""
+    """Return the column, no wider than a client's rounds are apart."""
     return banded_root(min(config.privacy.separation, config.rounds))
 
 

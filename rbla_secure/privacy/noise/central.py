@@ -18,14 +18,14 @@ class CentralGaussian(ServerGaussian):
 
 @final
 class CentralKind(NoiseKind):
-    """The server adds all of it, independently in every round."""
+    """The server adds all of the noise, independently in every round."""
 
     place: ClassVar[NoisePlace] = CentralGaussian.place
     # With fixed denominators and every row noised, absence and a contribution of zero look alike.
     hides_absence: ClassVar[bool] = True
 
     def build(self, config: Config, common: Mapping[str, Any], *, ring_bits: int) -> CentralGaussian:  # noqa: ARG002
-        """As :meth:`NoiseKind.build`, on the configured grid."""
+        """Implement :meth:`NoiseKind.build` on the configured grid."""
         return CentralGaussian(quantizer=configured_grid(config), **common)
 
 

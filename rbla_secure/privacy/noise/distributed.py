@@ -32,7 +32,7 @@ class DistributedDiscreteGaussian(GaussianMechanism):
     """Every uploader of a band adds its share; nobody sees less noise than the sum of the shares it does not know.
 
     Args:
-        ring_bits: Of the secure sum.
+        ring_bits: Bits of the ring of the secure sum.
     """
 
     place: ClassVar[NoisePlace] = NoisePlace.CLIENTS
@@ -108,16 +108,16 @@ class DistributedDiscreteGaussian(GaussianMechanism):
             )
 
     def component_stds(self, band: int) -> tuple[float, ...]:
-        """Those of one client's share: sqrt(variance / divisor)."""
+        """Return the standard deviations of one client's share: sqrt(variance / divisor)."""
         variance = self.variance()
         return tuple(math.sqrt(variance / divisor) for divisor in self.bands[band].divisors)
 
     def encode(self, integers: Integers, stream: UniformStream) -> Integers:
-        """As :meth:`GaussianMechanism.encode`: with a share of the noise on every integer."""
+        """Implement :meth:`GaussianMechanism.encode`: add a share of the noise to every integer."""
         return self.add_noise(integers, stream)
 
     def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:
-        """What stays of the shares that the observer does not know, in the band where it is least."""
+        """Return the release of the remaining shares unknown to the observer, for the band of least variance."""
         if not present:
             return NOTHING
         target, variances, slack, draws = self.variance(), [], 0.0, 0
@@ -141,7 +141,7 @@ class DistributedKind(NoiseKind):
     def build(
         self, config: Config, common: Mapping[str, Any], *, ring_bits: int
     ) -> DistributedDiscreteGaussian:
-        """As :meth:`NoiseKind.build`, on the finest grid with room for the noise."""
+        """Implement :meth:`NoiseKind.build` on the finest grid with room for the noise."""
         return DistributedDiscreteGaussian.fitting(
             bound=config.quantization.bound, ring_bits=ring_bits, **common
         )

@@ -1,4 +1,4 @@
-"""What a configuration can ask of a noise mechanism before its grid is known."""
+"""The interface of noise mechanisms that a configuration uses before the grid is known."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class NoiseKind(ABC):
             )
 
     def assumptions(self, config: Config) -> list[str]:  # noqa: ARG002
-        """Return what its epsilon rests on beside what all of them rest on, in words."""
+        """Return, in words, the assumptions of its epsilon beyond those that all mechanisms share."""
         return []
 
     @abstractmethod

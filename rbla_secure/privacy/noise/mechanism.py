@@ -61,9 +61,9 @@ class CorrelatedNoise(ABC):
         Args:
             sums: By index of a band that opened, in integer units.
             stds: By the same indices, the standard deviation of the noise that is drawn.
-            stream: Of that noise.
-            round_number: Above that of the last call.
-            clients: Whose inputs may be in the sums.
+            stream: Randomness of that noise.
+            round_number: Larger than in the last call.
+            clients: Clients whose inputs may be in the sums.
 
         Raises:
             PrivacyError: The claim would not cover this round. Nothing was released.
@@ -73,10 +73,10 @@ class CorrelatedNoise(ABC):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """What one opened sum (all its bands together) spends of a client's privacy.
+    """The privacy that one opened sum (all its bands together) spends of a client.
 
     Args:
-        noise_multiplier: Of the continuous Gaussian mechanism that the release post-processes; 0 spends everything.
+        noise_multiplier: z of the continuous Gaussian mechanism that the release post-processes; 0 spends everything.
         slack: Bound on the logarithm of the ratio of probabilities between the release and that post-processing, if all
             draws had the law that is claimed for them.
         rho: The same release as zero-concentrated differential privacy, xi + rho alpha (Kairouz et al., Theorem 1);
@@ -159,7 +159,7 @@ class GaussianMechanism(ABC):
 
     @property
     def column(self) -> tuple[int, ...]:
-        """Of the matrix that combines the sums of rounds before noise is added (banded_matrix.py); 1 alone combines none."""
+        """Column of the matrix that combines sums of rounds before noise (banded_matrix.py); 1 alone combines none."""
         return INDEPENDENT
 
     @property
@@ -222,7 +222,7 @@ class GaussianMechanism(ABC):
 
         Args:
             integers: By index of a band or segment.
-            stream: Of this client and session, from a key that it shares with nobody.
+            stream: Randomness of this client in this session, from a key that it shares with nobody.
         """
         return integers
 
@@ -239,9 +239,9 @@ class GaussianMechanism(ABC):
 
         Args:
             sums: By index of a band.
-            stream: Of the server and this session.
-            round_number: From 1.
-            clients: Whose inputs may be in the sums.
+            stream: Randomness of the server in this session.
+            round_number: Number of the round, from 1.
+            clients: Clients whose inputs may be in the sums.
             correlated: What :meth:`correlated` gave for this process.
         """
         return dict(sums)
@@ -259,17 +259,17 @@ class GaussianMechanism(ABC):
 
     @abstractmethod
     def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:
-        """What a release spends whose bands were opened over so many uploaders.
+        """Return what a release spends, given how many uploaders each opened band covers.
 
         The least-noised of the bands decides: sum_j |x_j|^2 / V_j <= D^2 / min_j V_j.
 
         Args:
             present: By index of an opened band. Without an opened band nothing is spent.
-            known: How many of the uploaders of each band the observer may know the noise of.
+            known: Number of uploaders of each band whose noise the observer may know.
         """
 
     def _release(self, variance: float, *, slack: float, draws: int) -> Release:
-        """What noise of a variance spends that was drawn in so many parts which the observer does not know."""
+        """Return what noise of this variance spends, drawn in `draws` parts unknown to the observer."""
         sensitivity = self.sensitivity(Adjacency.ZERO_OUT)
         smooth = variance - SMOOTHING**2
         multiplier = math.sqrt(smooth) / sensitivity if smooth > 0 else 0.0

@@ -1,4 +1,4 @@
-"""What mechanisms share whose noise the server adds."""
+"""The base class of mechanisms whose noise the server adds."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -29,7 +29,7 @@ class ServerGaussian(GaussianMechanism):
 
     @property
     def input_bound(self) -> int:
-        """Values and the vote; noise comes after the sum."""
+        """The largest magnitude of a client's values and its vote; noise is added after the sum."""
         return max(self.quantizer.levels, self.count_unit)
 
     def _check(self) -> None:
@@ -39,10 +39,10 @@ class ServerGaussian(GaussianMechanism):
             )
 
     def _check_relation(self, relation: Adjacency) -> None:
-        """Both hold: with fixed denominators and every row noised, absence and a contribution of zero look alike."""
+        """Accept both adjacencies: with fixed denominators and noise on every row, absence and zeros look alike."""
 
     def component_stds(self, band: int) -> tuple[float, ...]:  # noqa: ARG002
-        """The whole of it at once, in every band."""
+        """Return one component, the whole noise, the same in every band."""
         return (math.sqrt(self.variance()),)
 
     def open(
@@ -54,11 +54,11 @@ class ServerGaussian(GaussianMechanism):
         clients: Collection[str],  # noqa: ARG002
         correlated: CorrelatedNoise | None,  # noqa: ARG002
     ) -> dict[int, Values]:
-        """As :meth:`GaussianMechanism.open`: noise of its own on every sum."""
+        """Implement :meth:`GaussianMechanism.open` with independent noise on every sum."""
         return dict(self.add_noise(sums, stream))
 
     def event(self, present: Mapping[int, int], *, known: int = 0) -> Release:  # noqa: ARG002
-        """The same in every band that was opened, whoever is in it: one client's whole column of the matrix."""
+        """Return the release of one client's whole column of the matrix: the same in every opened band."""
         if not present:
             return NOTHING
         draws = len(self.column) * sum(self.bands[index].length for index in present)

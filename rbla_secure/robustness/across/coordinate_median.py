@@ -15,11 +15,11 @@ class MedianOfGroups(GroupRule):
     """The coordinate-wise median across groups."""
 
     def combine(self, averages: npt.NDArray[np.float64], *, f: int) -> RealVector:  # noqa: ARG002
-        """As :meth:`GroupRule.combine`."""
+        """Implement :meth:`GroupRule.combine`."""
         return coordinate_median(averages)
 
     def stretch(self, f: int) -> float:  # noqa: ARG002
-        """As :meth:`GroupRule.stretch`: (v - 1) // 2 of v values are left out on either side."""
+        """Implement :meth:`GroupRule.stretch`: (v - 1) // 2 of v values are left out on either side."""
         return 2.0
 
 

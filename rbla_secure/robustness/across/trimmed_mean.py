@@ -15,11 +15,11 @@ class TrimmedMeanOfGroups(GroupRule):
     """The mean across groups without the f lowest and the f highest of each value."""
 
     def combine(self, averages: npt.NDArray[np.float64], *, f: int) -> RealVector:
-        """As :meth:`GroupRule.combine`."""
+        """Implement :meth:`GroupRule.combine`."""
         return trimmed_mean(averages, f=f)
 
     def stretch(self, f: int) -> float:
-        """As :meth:`GroupRule.stretch`: f of v >= 2f + 1 values are left out on either side."""
+        """Implement :meth:`GroupRule.stretch`: f of v >= 2f + 1 values are left out on either side."""
         return (2 * f + 1) / (f + 1)
 
 

@@ -24,7 +24,7 @@ class CenteredClipping(Filter):
     center can hide inside the radius.
 
     Args:
-        radius: In units of an update.
+        radius: Largest L2 norm of a difference, in units of an update.
         iterations: Steps, each about the result of the one before.
     """
 
@@ -40,7 +40,7 @@ class CenteredClipping(Filter):
 
     @classmethod
     def of(cls, f: int, privacy_quorum: int, options: FilterOptions) -> Self:
-        """As :meth:`Filter.of`: with `robustness.radius`, or the clip norm where it is 0."""
+        """Implement :meth:`Filter.of` with `robustness.radius`, or the clip norm where it is 0."""
         return cls(
             f=f,
             privacy_quorum=privacy_quorum,
@@ -48,7 +48,7 @@ class CenteredClipping(Filter):
         )
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         opened, closed = self.opened(updates)
         centers = {index: _center(band, (previous or {}).get(index)) for index, band in opened.items()}
         norms = scores.norms(updates, opened, centers)

@@ -17,16 +17,16 @@ class CoordinateMedian(BandRule):
 
     @property
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
         return "coordinate median"
 
     def average(self, band: BandUpdates, weights: Vector) -> RealVector:  # noqa: ARG002  the contract's
-        """As :meth:`BandRule.average`."""
+        """Implement :meth:`BandRule.average`."""
         return coordinate_median(band.values)
 
     @classmethod
     def stretch(cls, f: int) -> float:  # noqa: ARG003  the contract's
-        """As :meth:`Filter.stretch`: (v - 1) // 2 of v values are left out on either side, so v / (v - that) is below 2."""
+        """Implement :meth:`Filter.stretch`: k = (v - 1) // 2 of v values are left out on each side, v / (v - k) < 2."""
         return 2.0
 
 

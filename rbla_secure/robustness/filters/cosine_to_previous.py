@@ -24,11 +24,11 @@ class CosineToPrevious(Selection):
 
     @property
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
         return "cosine to the previous step"
 
     def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores | None:  # noqa: ARG002
-        """As :meth:`Selection.suspicion`."""
+        """Implement :meth:`Selection.suspicion`."""
         return cosine_scores(updates, bands, previous)
 
 

@@ -32,11 +32,11 @@ class DivideAndConquer(Selection):
 
     @property
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
         return "divide and conquer"
 
     def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores:  # noqa: ARG002
-        """As :meth:`Selection.suspicion`."""
+        """Implement :meth:`Selection.suspicion`."""
         return spectral_scores(updates, bands, seed=seed, coordinates=self.coordinates)
 
 

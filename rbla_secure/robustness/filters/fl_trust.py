@@ -19,7 +19,7 @@ from rbla_secure.robustness.verdicts import Filtered, Verdict
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FlTrust(Filter):
-    """Updates count with the cosine to a trusted one, none below zero, and all with its length.
+    """Updates are rescaled to the length of a trusted one and weighted by their cosine to it, or 0 if it is negative.
 
     Stands against any f as far as the reference is right; a small trusted data set loses its direction within a few rounds.
     Who points against it is left out, and that may be every honest client: a band opens only if 2f + 1 of its holders are
@@ -44,11 +44,11 @@ class FlTrust(Filter):
 
     @classmethod
     def of(cls, f: int, privacy_quorum: int, options: FilterOptions) -> Self:
-        """As :meth:`Filter.of`: along the reference of this round."""
+        """Implement :meth:`Filter.of` with the reference of this round."""
         return cls(f=f, privacy_quorum=privacy_quorum, reference=needed("reference", options.reference))
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         opened, closed = self.opened(updates)
         cosines = scores.cosines_to(updates, opened, self.reference)
         trust = np.maximum(0.0, cosines)
@@ -66,7 +66,7 @@ class FlTrust(Filter):
         return Filtered(totals=totals, verdicts=_trusted(updates, cosines), closed=closed)
 
     def _rescaling(self, updates: Updates, bands: Mapping[int, BandUpdates]) -> Numbers:
-        """By client: the length of the reference over its own, in the bands it holds."""
+        """Return, by client, the length of the reference over that of its update, in the bands it holds."""
         squares: Numbers = np.zeros(len(updates.clients))
         for index, band in bands.items():
             if index in self.reference:

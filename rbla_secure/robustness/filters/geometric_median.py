@@ -33,11 +33,11 @@ class GeometricMedian(BandRule):
 
     @property
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
         return "geometric median"
 
     def average(self, band: BandUpdates, weights: Vector) -> RealVector:
-        """As :meth:`BandRule.average`."""
+        """Implement :meth:`BandRule.average`."""
         return geometric_median(band.values, weights=weights, nu=self.nu, iterations=self.iterations)
 
 

@@ -41,11 +41,11 @@ class Krum(Filter):
 
     @classmethod
     def least_holders(cls, f: int, privacy_quorum: int) -> int:
-        """As :meth:`Filter.least_holders`: 2f + 3, the paper's condition for its scores."""
+        """Implement :meth:`Filter.least_holders`: 2f + 3, the paper's condition for its scores."""
         return krum_quorum(f, privacy_quorum)
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         opened, closed = self.opened(updates)
         chosen: dict[int, int] = {}
         totals = {}

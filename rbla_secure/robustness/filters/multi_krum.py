@@ -26,16 +26,16 @@ class MultiKrum(Selection):
 
     @property
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
         return "multi-krum"
 
     @classmethod
     def least_holders(cls, f: int, privacy_quorum: int) -> int:
-        """As :meth:`Selection.least_holders`, and the 2f + 3 of its scores."""
+        """Implement :meth:`Selection.least_holders`, and ask for the 2f + 3 holders that its scores need."""
         return max(quorum_before_selection(f, privacy_quorum), krum_quorum(f, privacy_quorum))
 
     def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores:  # noqa: ARG002
-        """As :meth:`Selection.suspicion`."""
+        """Implement :meth:`Selection.suspicion`."""
         return tier_scores(
             scores.distances(updates, bands, f=self.f),
             tiers_of(updates, bands),

@@ -16,7 +16,7 @@ class NoFilter(Filter):
     keeps_quorum: ClassVar[bool] = True
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         opened, closed = self.opened(updates)
         return Filtered(
             totals={index: weighted_total(updates, band) for index, band in opened.items()},

@@ -18,7 +18,7 @@ class NormBound(Filter):
     """Updates longer than `bound` are shortened to it, then the RBLA mean. Bounds length, not direction.
 
     Args:
-        bound: In units of an update; below the clip norm, or it does nothing that clipping has not done.
+        bound: Largest L2 norm, in units of an update; below the clip norm, or it does nothing beyond clipping.
     """
 
     bound: float
@@ -29,16 +29,16 @@ class NormBound(Filter):
 
     @classmethod
     def of(cls, f: int, privacy_quorum: int, options: FilterOptions) -> Self:
-        """As :meth:`Filter.of`: to `robustness.bound`, or half of the clip norm where it is 0."""
+        """Implement :meth:`Filter.of` with the bound `robustness.bound`, or half of the clip norm where it is 0."""
         return cls(f=f, privacy_quorum=privacy_quorum, bound=_bound(options))
 
     @classmethod
     def update_limit(cls, options: FilterOptions) -> float:
-        """As :meth:`Filter.update_limit`: the bound."""
+        """Implement :meth:`Filter.update_limit`: return the bound."""
         return _bound(options)
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:  # noqa: ARG002  the contract's
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         opened, closed = self.opened(updates)
         norms = scores.norms(updates, opened)
         factors = shrink_factors(norms, self.bound)

@@ -35,11 +35,11 @@ class TierDncCosine(Selection):
 
     @property
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
         return "tier-dnc-cosine"
 
     def suspicion(self, updates: Updates, bands: Bands, *, previous: Previous, seed: int) -> Scores:
-        """As :meth:`Selection.suspicion`."""
+        """Implement :meth:`Selection.suspicion`."""
         common = spectral_scores(updates, bands, seed=seed, coordinates=self.coordinates)
         against = cosine_scores(updates, bands, previous)
         return common if against is None else np.maximum(common, against)

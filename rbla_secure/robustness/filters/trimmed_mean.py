@@ -17,16 +17,16 @@ class TrimmedMean(BandRule):
 
     @property
     def name(self) -> str:
-        """What it is called in verdicts."""
+        """The name of the rule in verdicts."""
         return f"trimmed mean without the {self.f} lowest and highest"
 
     def average(self, band: BandUpdates, weights: Vector) -> RealVector:  # noqa: ARG002  the contract's
-        """As :meth:`BandRule.average`."""
+        """Implement :meth:`BandRule.average`."""
         return trimmed_mean(band.values, f=self.f)
 
     @classmethod
     def stretch(cls, f: int) -> float:
-        """As :meth:`Filter.stretch`: f of v >= 2f + 1 values are left out on either side."""
+        """Implement :meth:`Filter.stretch`: f of v >= 2f + 1 values are left out on either side."""
         return (2 * f + 1) / (f + 1)
 
 

@@ -40,7 +40,7 @@ class Bucketing(PreStepFilter):
         check_positive("size", self.size)
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         buckets = _drawn(updates, self.size, seed)
         found = self.inner.apply(_averaged(updates, buckets, self.size), previous=previous, seed=seed)
         verdicts: dict[str, Verdict] = {}
@@ -97,7 +97,7 @@ class Buckets(PreStep):
     in_buckets: ClassVar[bool] = True
 
     def before(self, inner: Filter, options: FilterOptions) -> Filter:
-        """As :meth:`PreStep.before`."""
+        """Implement :meth:`PreStep.before`."""
         return Bucketing(
             f=inner.f, privacy_quorum=inner.privacy_quorum, inner=inner, size=options.settings.bucket_size
         )

@@ -29,7 +29,7 @@ class NeighborMixing(PreStepFilter):
         return PRE_STEP.least_holders(self.inner.quorum, f=self.f, privacy_quorum=self.privacy_quorum)
 
     def apply(self, updates: Updates, *, previous: Previous, seed: int) -> Filtered:
-        """As :meth:`Filter.apply`."""
+        """Implement :meth:`Filter.apply`."""
         opened, closed = self.opened(updates)
         mixed = {
             index: BandUpdates(holders=band.holders, values=nearest_neighbor_mixing(band.values, f=self.f))
@@ -47,11 +47,11 @@ class Mixing(PreStep):
     mixes: ClassVar[bool] = True
 
     def before(self, inner: Filter, options: FilterOptions) -> Filter:  # noqa: ARG002
-        """As :meth:`PreStep.before`."""
+        """Implement :meth:`PreStep.before`."""
         return NeighborMixing(f=inner.f, privacy_quorum=inner.privacy_quorum, inner=inner)
 
     def least_holders(self, inner: int, *, f: int, privacy_quorum: int) -> int:
-        """As :meth:`PreStep.least_holders`: each mixture leaves f holders out."""
+        """Implement :meth:`PreStep.least_holders`: each mixture leaves f holders out."""
         return max(inner, quorum_before_selection(f, privacy_quorum))
 
 

@@ -11,7 +11,7 @@ class NoPreStep(PreStep):
     """The filter alone."""
 
     def before(self, inner: Filter, options: FilterOptions) -> Filter:  # noqa: ARG002
-        """As :meth:`PreStep.before`."""
+        """Implement :meth:`PreStep.before`."""
         return inner
 
 
