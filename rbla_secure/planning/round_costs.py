@@ -106,7 +106,7 @@ def round_costs(plan: Plan) -> RoundCosts | None:
 
 
 def signal_to_noise(plan: Plan, noise_multiplier: float) -> tuple[float, ...]:
-    """Return, by band index, the signal-to-noise ratio of one value if its holders of the least rank agree.
+    """Return, by band index, the signal-to-noise ratio of one value if updates of least-rank holders agree.
 
     With w values in a row, D_b holders (expected ones, where clients are drawn), s and a of `privacy/band_weights.py`,
     and h_b rows: an update of the bands up to b, clipped at C, has C sqrt(s_b / (h_b w)) / sqrt(sum_{k <= b} a_k^2 s_k)
