@@ -71,7 +71,7 @@ _ROUNDING: Final = 2.0**-24
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AverageLimits:
-    """What the average of honest clients cannot exceed, in units of an update, before the server's learning rate.
+    """Limits of the average of honest clients, in units of an update, before the server's learning rate.
 
     Args:
         bands: By index, the L2 norm of one band; 0 for one that never opens.

@@ -68,7 +68,7 @@ class PlannedBand:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promises:
-    """What a configuration promises, whatever model and data it meets.
+    """The promises of a configuration, whatever model and data it meets.
 
     Args:
         config: The configuration.
