@@ -51,7 +51,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         # Data: held-out for the server, public for the base, private for the clients.
         data = load_data(folder.config)
 
-        # The frozen base, and the plan that server and clients share. A folder that is gone on with is compared with both
+        # The frozen base, and the plan that server and clients share. A resumed folder is compared with both
         # to its last file before the first one is written.
         base = believed_base(folder, data.public)
         plan = _plan(folder.config, base, base_digest(base))

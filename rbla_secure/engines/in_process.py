@@ -80,7 +80,7 @@ class InProcess(Exchange):
 
     Args:
         participants: All enrolled participants, by name.
-        faults: Who falls silent, and when.
+        faults: The injected drop-outs: which client falls silent, and when.
         stopwatch: Measures "clients": the time of all participants together, training included.
         stage_seconds: Longest time of one answer; whoever takes longer has fallen silent. 0 sets no limit.
     """

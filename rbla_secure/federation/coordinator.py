@@ -58,7 +58,7 @@ class Coordinator:
     cohorts: SecretCohorts | None = None
 
     def initial_adapter(self) -> Adapter:
-        """The adapter before round 1."""
+        """Return the adapter before round 1."""
         return self.plan.initial_adapter
 
     def run(self, progress: Progress) -> Progress:
@@ -78,7 +78,7 @@ class Coordinator:
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
             self.folder.say_resumed(progress)
-        # Only while this process lasts: whoever goes on with a run begins anew.
+        # Only while this process lasts: a resumed run begins anew.
         correlated = self.plan.correlated_noise()
         upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):

@@ -57,7 +57,7 @@ class Forecast:
             are summed in groups.
         lying_server: Epsilon against a coalition whose server gets every sum opened over no more clients than its quorum.
         colluders: Clients whose noise the coalition knows.
-        mechanism: Who adds the noise.
+        mechanism: The party that adds the noise.
         delta: The delta of all three, in (0, 1).
         participations: Rounds of the client that takes part most.
         bands: The forecast of every band, in order.

@@ -33,7 +33,7 @@ from rbla_secure.robustness.grouping import group_sizes
 from rbla_secure.robustness.quorum import band_quorum
 from rbla_secure.robustness.registry import least_holders, pre_step_of
 
-# Adaptive clipping moves on a grid of so many norms to a factor of two; each has a session digest of its own.
+# Adaptive clipping moves on a grid with this many norms per factor of two; each has a session digest of its own.
 CLIP_STEPS_PER_OCTAVE = 32
 _LEAST_CLIP, _MOST_CLIP = 1 / 16, 4.0
 

@@ -41,7 +41,7 @@ def look_at_ledgers(folder: Path) -> Ledgers:
 
     Raises:
         RunFolderError: It is no run folder, or its configuration, identity or events were changed.
-        PrivacyError: As in :func:`check_ledgers`.
+        PrivacyError: A ledger fails the checks of :func:`check_ledgers`.
         ConfigError: Its config.toml is damaged.
     """
     check_kinds(folder)

@@ -98,7 +98,7 @@ class Mode(ABC):
         return False
 
     def lists_may_differ(self, config: Config) -> bool:  # noqa: ARG002
-        """Return whether clients may answer different survivor lists, so that one says nothing of another segment's sum."""
+        """Return whether clients may answer different survivor lists; one then says nothing of another segment."""
         return False
 
     def clients_count_survivors(self, config: Config) -> bool:  # noqa: ARG002
