@@ -1,8 +1,8 @@
 """Privacy-hardened federated fine-tuning of LoRA adapters of unequal rank.
 
-From Python: ``rbla_secure.run()``, ``resume``, ``check``, ``account``, ``load_config`` (:mod:`rbla_secure.api`). They are loaded when they
-are first asked for, so that the version costs nothing. The data's way, one function per arrow, is told top to bottom by
-:mod:`rbla_secure.federation.round`.
+From Python: ``rbla_secure.run()``, ``resume``, ``check``, ``account``, ``load_config`` (:mod:`rbla_secure.api`).
+They are loaded on first use, so that asking for the version costs nothing. :mod:`rbla_secure.federation.round` shows
+the data flow from top to bottom, one function per arrow.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,8 @@
-"""What `run`, `resume`, `check` and `account` do, for the command line (`cli/`) and for Python (`api.py`).
+"""The actions `run`, `resume`, `check` and `account`, for the command line (`cli/`) and for Python (`api.py`).
 
-Each tells people what it does on a console and returns the result. Libraries are imported where they are needed: a configuration that
-is refused must not wait for torch, and a run's folder is there before torch is, so that whoever ends the program finds it.
+Each reports its progress on a console and returns the result. Libraries are imported where they are needed: a refused
+configuration must not wait for torch, and a run's folder exists before torch is loaded, so that whoever ends the
+program finds it.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check(config: "Config", console: "Console") -> dict[str, object]:
-    """Refuse a configuration that could not keep its promises, its data included; print what a sound one promises.
+    """Refuse a configuration that could not keep its promises, and check its data; print what a sound one promises.
 
     Raises:
         RblaSecureError: Names the setting, its value and the rule.
@@ -42,10 +43,10 @@ def run(
     """Train one adapter in a new run folder.
 
     Args:
-        config: What to run.
-        console: For people.
+        config: The configuration to run.
+        console: Where progress is printed for people.
         out: The run folder; by default ``runs/TIME-PROCESS``.
-        budgets: Of the clients' data over all runs.
+        budgets: Settings of the clients' lifetime privacy budgets over all runs; None keeps none.
 
     Raises:
         RblaSecureError: The run is refused or has failed; what was saved stays.
@@ -64,7 +65,7 @@ def run(
 
 
 def resume(folder: Path, console: "Console") -> "Summary":
-    """Go on with a run that was interrupted.
+    """Continue an interrupted run.
 
     Raises:
         RblaSecureError: Its files differ from what its audit log holds, or the run has failed again.
@@ -75,7 +76,7 @@ def resume(folder: Path, console: "Console") -> "Summary":
 
 
 def forecast(config: "Config", console: "Console") -> dict[str, object]:
-    """Print what a configuration would spend of privacy.
+    """Print the privacy that a configuration would spend.
 
     Raises:
         RblaSecureError: The configuration is not sound.
@@ -88,7 +89,7 @@ def forecast(config: "Config", console: "Console") -> dict[str, object]:
 
 
 def account(folder: Path, console: "Console") -> dict[str, object]:
-    """Print what a run or clients' budgets have spent of privacy; read only, so that a run may go on meanwhile.
+    """Print the privacy that a run, or the clients' budgets, have spent. Read-only: the run may continue meanwhile.
 
     Raises:
         RblaSecureError: A ledger is missing, damaged or edited.
@@ -111,7 +112,7 @@ def _plan(config: "Config") -> "Plan":
 
 
 def _work(folder: "RunFolder", console: "Console") -> "Summary":
-    """Run the rounds that are left of a run folder, and give it back."""
+    """Run the remaining rounds of a run folder, then release it."""
     try:
         from rbla_secure.report.console import ConsoleReport
 

@@ -6,7 +6,7 @@
     6
 
 Nothing here needs a main guard: services of the homomorphic mode are started as programs of their own. Ctrl-C ends a run after its
-folder is closed, and `resume` goes on from the last round. A run keeps torch to one thread, so that its results repeat. Whatever is
+folder is closed, and `resume` continues from the last round. A run keeps torch to one thread, so that its results repeat. Whatever is
 refused raises a subclass of :class:`RblaSecureError` or :class:`ProtocolError` that says what was wrong and what to do.
 """
 
@@ -58,7 +58,7 @@ def run(
     """Train one adapter in a new run folder.
 
     Args:
-        config: What to run.
+        config: The configuration to run.
         out: The run folder; by default ``runs/TIME-PROCESS``.
         quiet: Whether nothing is printed. Otherwise rounds are printed as they end: on a terminal with a progress bar, in a notebook
             as plain text.
@@ -74,11 +74,11 @@ def run(
 
 
 def resume(folder: str | os.PathLike[str], *, quiet: bool = False) -> Summary:
-    """Go on with a run that was interrupted.
+    """Continue an interrupted run.
 
     Args:
         folder: The run folder.
-        quiet: As of :func:`run`.
+        quiet: Whether nothing is printed, as in :func:`run`.
 
     Raises:
         RblaSecureError: Its files differ from what its audit log holds, or the run has failed again.
@@ -87,7 +87,7 @@ def resume(folder: str | os.PathLike[str], *, quiet: bool = False) -> Summary:
 
 
 def account(target: Configured = None) -> dict[str, object]:
-    """The privacy that a configuration would spend, or that a run or clients' budgets have spent.
+    """Return the privacy that a configuration would spend, or that a run or clients' budgets have spent.
 
     Args:
         target: A configuration, or the path of a TOML file, run folder, or folder of budgets.

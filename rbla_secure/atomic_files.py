@@ -1,4 +1,4 @@
-"""Writing so that a crash at any moment leaves the old content or the new one, whole."""
+"""Atomic writes: a crash at any moment leaves either the old content or the new one, complete."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     Args:
         path: The file.
         data: Its new content.
-        mode: Permissions that it is created with, less the process's umask: it never has more, not for a moment.
+        mode: Permissions at creation, less the process's umask; the file never has more, not even briefly.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # left by a crash, perhaps with another mode
@@ -48,7 +48,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines that were written whole; none if there is no file."""
+    """Return the lines that were written completely; none if there is no file."""
     if not path.exists():
         return []
     text = path.read_bytes().decode("utf-8", errors="replace")
@@ -56,7 +56,7 @@ def whole_lines(path: Path) -> list[str]:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off what a crash left of a last line, which would swallow the next one; whole lines stay as they are."""
+    """Cut off an incomplete last line left by a crash, which would swallow the next one; complete lines stay."""
     if not path.exists() or not path.stat().st_size:
         return
     with path.open("rb") as file:
@@ -67,22 +67,22 @@ def drop_torn_line(path: Path) -> None:
 
 
 def cut_to(path: Path, size: int) -> None:
-    """Shorten a file to so many bytes, durably."""
+    """Truncate a file to `size` bytes, durably."""
     with path.open("r+b") as file:
         file.truncate(size)
         os.fsync(file.fileno())
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None], *, mode: int = 0o777) -> None:
-    """Replace a folder by what `fill` writes into an empty one. The old one goes only when the new one is whole.
+    """Replace a folder by what `fill` writes into an empty one. The old one is removed once the new one is complete.
 
     Between two renames the name is free for a moment; a crash then leaves the old folder beside it as ``.NAME.old``,
     and the next replacement first puts it back.
 
     Args:
         path: The folder.
-        fill: Is given the empty one.
-        mode: Permissions that it is created with, less the process's umask.
+        fill: Writes the content; its argument is the empty folder.
+        mode: Permissions at creation, less the process's umask.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     old = path.with_name(f".{path.name}.old")
@@ -101,7 +101,7 @@ def replace_folder(path: Path, fill: Callable[[Path], None], *, mode: int = 0o77
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk, where the platform knows how."""
+    """Flush a folder's entries to the disk, where the platform supports it."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)

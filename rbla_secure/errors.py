@@ -16,10 +16,10 @@
     │   └── TrustAnchorError  a file that says whom to believe could be changed by others
     └── AbortedRunError   too many rounds in a row ended without a result
 
-TimeLimitError stands apart: a client took longer for its answer than it may, and is taken for silent.
+TimeLimitError stands apart: a client exceeded the time limit of an answer, and counts as silent.
 
 A message names the argument, its value and the rule, and never contains secret bytes. The errors of the secure sums
-are a tree of their own: :mod:`protocols.errors`.
+have a class tree of their own: :mod:`protocols.errors`.
 """
 
 from protocols.errors import capped
@@ -87,8 +87,8 @@ class TrustAnchorError(KeyFolderError):
 class TimeLimitError(BaseException):
     """A client took longer for its answer than it may.
 
-    No error of the client's: whatever handles those must not take it for one, go on without a limit, and tell by its answer
-    where it was struck.
+    Not an error of the client: code that handles client errors must not catch it, go on without a limit, and reveal by
+    its answer where it was interrupted.
     """
 
 

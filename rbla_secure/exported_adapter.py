@@ -1,4 +1,4 @@
-"""The result of a run in PEFT's format: what adapter/ holds, how it is compared and how it is written."""
+"""The result of a run in PEFT's format: the contents of adapter/, their comparison and their export."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,14 @@ from rbla_secure.tasks.base_model import model_card
 def exported_files(
     folder: RunFolder, progress: Progress, spent: tuple[PrivacySummary | None, SamplePrivacySummary | None]
 ) -> dict[str, bytes]:
-    """Make, by name, the files that adapter/ must hold once all rounds are over: they follow from checkpoint, metrics, ledgers and plan.
+    """Return, by name, the files that adapter/ must hold once all rounds are over.
+
+    They follow from checkpoint, metrics, ledgers and plan.
 
     Args:
-        folder: Of the run.
-        progress: All rounds.
-        spent: What clients and single examples have spent of privacy, if anything.
+        folder: The run folder.
+        progress: State after the last round, with the records of all rounds.
+        spent: Privacy spent at client level and at example level; None where that level has no noise.
     """
     adapter = progress.adapter
     if adapter is None:  # a run has at least one round, and every round leaves an adapter
@@ -37,12 +39,12 @@ def exported_files(
 
 
 def check_exported(folder: RunFolder, files: Mapping[str, bytes]) -> None:
-    """Compare the result of a finished run with what it exports: weights, configuration and card, each to the byte.
+    """Compare the files in adapter/ with those that the run exports (weights, configuration, card), byte by byte.
 
-    A file that is missing is none that differs: it is written again. Files of other names are not compared.
+    A missing file is no difference: it is written again. Files of other names are not compared.
 
     Raises:
-        RunFolderError: A file is another one, or the log names another result than the last checkpoint gives.
+        RunFolderError: A file differs, or the log names another result than the last checkpoint gives.
     """
     if folder.history.adapter_file != hashlib.sha256(files[WEIGHTS_FILE]).hexdigest():
         raise RunFolderError(
@@ -58,9 +60,9 @@ def check_exported(folder: RunFolder, files: Mapping[str, bytes]) -> None:
 
 
 def export(folder: RunFolder, files: Mapping[str, bytes]) -> str:
-    """Write adapter/, as far as it is not there from before, and return the SHA-256 of its tensors' file.
+    """Write adapter/, as far as it is not already there, and return the SHA-256 of its tensors' file.
 
-    What lies there although the log does not name it is not believed and makes way as a whole.
+    An adapter/ that the log does not name is not trusted and is replaced as a whole.
     """
     path = folder.path / ADAPTER
     if not folder.history.exported or not path.exists():
@@ -76,7 +78,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _facts(adapter: Adapter, progress: Progress, config: Config, claims: Sequence[str]) -> dict[str, object]:
-    """List what the model card says of the adapter."""
+    """Return the facts about the adapter that the model card states."""
     clients = sum(tier.clients for tier in config.tiers.values())
     ranks = sorted({tier.rank for tier in config.tiers.values()})
     promises = Promises.build(config)

@@ -1,4 +1,4 @@
-"""The frozen base of a run: read where the audit log names it, else trained; and written once the run may go on."""
+"""The frozen base of a run: read if the audit log names it, else trained; written once the run may continue."""
 
 from torch import nn
 
@@ -12,13 +12,13 @@ from rbla_secure.tasks.datasets import LabelledImages
 
 
 def believed_base(folder: RunFolder, public: LabelledImages) -> nn.Sequential:
-    """Read the base of a run where it is there and the audit log names it, else train it. Nothing is written.
+    """Read the base of a run if it exists and the audit log names it, else train it. Nothing is written.
 
-    One that the log does not name yet, as a crash leaves it, is not believed. One that was lost comes back if it comes out
-    the same.
+    A base that the log does not name yet, as a crash leaves it, is not trusted. A lost base is replaced if training
+    gives the same one again.
 
     Raises:
-        RunFolderError: It is not the one that the log names, or its files say so in other bytes than a run writes.
+        RunFolderError: It is not the base that the log names, or its files differ from the bytes that a run writes.
     """
     path = folder.path / BASE
     if not folder.history.base or not path.exists():
@@ -37,7 +37,7 @@ def believed_base(folder: RunFolder, public: LabelledImages) -> nn.Sequential:
 
 
 def base_on_disk(folder: RunFolder, base: nn.Sequential) -> nn.Sequential:
-    """Read the base from its files, which are written first where they are not believed or not there."""
+    """Read the base from its files; write them first if they are missing or not trusted."""
     path = folder.path / BASE
     if not folder.history.base or not path.exists():
         replace_folder(path, lambda empty: save_base(empty, base))

@@ -1,4 +1,4 @@
-"""From a choice that a configuration names to the file that implements it: the file bears the choice's name.
+"""Lookup of the module that implements a configured choice: the module has the choice's name.
 
 To add one, write the file and add its name to :mod:`rbla_secure.config.choices`. The name is a member of an enumeration, never
 text of a user or a peer, so nothing else can be imported this way; and only what a run uses is imported at all.
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def implementation(package: str, choice: StrEnum, attribute: str, kind: type[T]) -> T:
-    """What a choice names: an attribute of the module of its name, with underscores for dashes.
+    """Return what a choice names: an attribute of the module of its name, with underscores for dashes.
 
     Args:
-        package: Dotted name of the package that holds one module a choice.
+        package: Dotted name of the package that holds one module per choice.
         choice: A member of the enumeration.
         attribute: Name of the object in that module.
         kind: Class that the object must be an instance of.

@@ -1,7 +1,7 @@
 """The main job, top to bottom: data, base, plan, federation, rounds, adapter.
 
-Everything that a run computes is here or below; the command line only parses and prints. A killed job is run again by
-the same function on the same folder: what is already durable is read and held against the audit log, and only then is
+Everything that a run computes is here or below; the command line only parses and prints. A killed job is resumed by
+the same function on the same folder: what is already durable is read and compared with the audit log, and only then is
 anything written and the rest done.
 """
 
@@ -43,7 +43,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
     """Run or resume the job of a folder.
 
     Raises:
-        RblaSecureError: Named for what was wrong; what was durable stays.
+        RblaSecureError: The subclass says what was wrong; what was durable stays.
     """
     use_one_thread()
     stopwatch = Stopwatch()
@@ -51,7 +51,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
         # Data: held-out for the server, public for the base, private for the clients.
         data = load_data(folder.config)
 
-        # The frozen base, and the plan that server and clients share. A folder that is gone on with is compared with both
+        # The frozen base, and the plan that server and clients share. A resumed folder is compared with both
         # to its last file before the first one is written.
         base = believed_base(folder, data.public)
         plan = _plan(folder.config, base, base_digest(base))
@@ -101,7 +101,7 @@ def run_job(folder: RunFolder, report: ConsoleReport) -> Summary:
 
 
 def planned(config: Config) -> Plan:
-    """Plan a configuration on a base of the right shape but of no training: enough to forecast what it spends."""
+    """Plan a configuration on an untrained base of the right shape: enough to forecast what it spends."""
     return _plan(config, build_mlp(), bytes(32))
 
 
@@ -111,10 +111,10 @@ def _plan(config: Config, base: nn.Module, digest: bytes) -> Plan:
 
 
 def check_budgets(config: Config, wanted: BudgetSettings) -> None:
-    """Refuse a run that would exceed the lifetime budget of a client; asked before there is a run folder.
+    """Refuse a run that would exceed the lifetime budget of a client; called before the run folder exists.
 
     Raises:
-        BudgetError: It would; names the client, its data, what was spent, what it would come to, and what would do.
+        BudgetError: It would; names the client, its data, what was spent, the new total, and what would fit.
         PrivacyError: A client's folder or ledger cannot be used.
     """
     # The accountant takes a second to import: only where budgets are kept.
@@ -127,7 +127,7 @@ def check_budgets(config: Config, wanted: BudgetSettings) -> None:
 def _count_in_budgets(
     plan: Plan, folder: RunFolder, progress: Progress, ending: ExitStack
 ) -> Mapping[str, BeforeTraining]:
-    """By client, what writes a session down in its lifetime budget; nothing where none are kept."""
+    """Return, by client, the function that records a session in its lifetime budget; empty where none are kept."""
     if folder.budgets is None:
         return {}
     from rbla_secure.federation.client.lifetime import join_all  # noqa: PLC0415
@@ -152,7 +152,7 @@ def _clients(
     count: Mapping[str, BeforeTraining],
     stopwatch: Stopwatch,
 ) -> dict[str, LocalClient]:
-    """Everyone's own examples and training; they share one trainer, which keeps nothing between calls."""
+    """Return every client with its examples and training; all share one trainer, which keeps no state between calls."""
     trainer = configured_trainer(
         plan.config, base, plan.layout, noise=plan.sample_level, band_ends=[band.stop for band in plan.bands]
     )
@@ -178,7 +178,7 @@ def _wiring(
     report: ConsoleReport,
     stopwatch: Stopwatch,
 ) -> Wiring:
-    """A federation whose clients all live in this process, with the server's public examples."""
+    """Return the wiring of a federation whose clients all run in this process, with the server's public examples."""
     public = PublicExamples(plan.config, base, plan.layout, data.public)
 
     def connect(enrolment: Enrolment) -> InProcess:
@@ -195,7 +195,7 @@ def _wiring(
 
 
 def _costs(services: HomomorphicServices | None, *, rounds: int) -> list[ServiceCost]:
-    """What each service was sent in so many rounds, and how long it took; nothing if there were none."""
+    """Return, per service, its bytes to and from and its seconds over so many rounds; empty without services."""
     channels = services.channels() if services is not None and rounds else {}
     return [
         ServiceCost(

@@ -1,4 +1,4 @@
-"""How folders of results are called that nobody has named."""
+"""Default names of result folders."""
 
 import os
 from datetime import UTC, datetime
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def new_folder(parent: str) -> Path:
-    """``PARENT/TIME-PROCESS``: two commands begun in the same second do not meet."""
+    """Return ``PARENT/TIME-PROCESS``: two commands begun in the same second get different folders."""
     return Path(parent) / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"

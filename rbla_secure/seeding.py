@@ -7,7 +7,7 @@ import hashlib
 
 
 def derive_seed(seed: int, *labels: str | int) -> int:
-    """A 63-bit seed for one purpose, independent of every other purpose's.
+    """Return a 63-bit seed for one purpose, independent of every other purpose's.
 
     Args:
         seed: The seed of the run.
@@ -20,7 +20,7 @@ def derive_seed(seed: int, *labels: str | int) -> int:
 
 
 def derive_key(seed: int, *labels: str | int) -> bytes:
-    """Sixteen bytes for one purpose, for generators that take a key. Worth no secrecy: the seed is public."""
+    """Return 16 bytes for one purpose, for generators that take a key. Not secret: the seed is public."""
     return _digest(seed, *labels)[:16]
 
 

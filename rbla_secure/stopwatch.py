@@ -16,7 +16,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, activity: str) -> Iterator[None]:
-        """Count the time spent inside."""
+        """Add the time spent in the block to an activity."""
         start = time.perf_counter()
         try:
             yield
@@ -24,5 +24,5 @@ class Stopwatch:
             self._seconds[activity] += time.perf_counter() - start
 
     def seconds(self, activity: str) -> float:
-        """Seconds counted so far."""
+        """Return the seconds counted so far."""
         return self._seconds[activity]

@@ -1,4 +1,4 @@
-"""The default engine: every participant lives in this process, and bytes cross between them all the same.
+"""The default engine: all participants run in this process but still exchange bytes.
 
 Drop-outs are injected faults: whether and from which stage on a client falls silent in a round follows from the
 seed, so a run with faults repeats exactly. Whether its input is still in the sum follows from the seed alone, so runs
@@ -34,9 +34,9 @@ class Faults:
 
     Args:
         rate: Chance that a client falls silent in a round, at a moment drawn uniformly.
-        seed: Of the run.
+        seed: The seed of the run, from which drop-outs are drawn.
         stages: The stages of the secure sum.
-        input_stage: The one whose answer puts an input into the sum.
+        input_stage: The stage whose answer puts an input into the sum.
     """
 
     rate: float
@@ -45,7 +45,7 @@ class Faults:
     input_stage: str
 
     def silent_from(self, client: ClientId, round_number: int) -> int:
-        """Index of the first stage that a client does not answer; the number of stages if it answers all.
+        """Return the index of the first stage that a client does not answer; the number of stages if it answers all.
 
         The moments before the input are spread over the stages up to it. The one after it is the stage after it; where
         there is none, the client falls silent when nothing is asked of it any more.
@@ -65,7 +65,7 @@ class Faults:
 
 @lru_cache(maxsize=4096)
 def _silent_from(faults: Faults, client: ClientId, round_number: int) -> int:
-    """Drawn once: it is asked for at every stage."""
+    """Draw the stage from which a client is silent; cached, because every stage asks for it."""
     generator = np.random.default_rng(derive_seed(faults.seed, "dropout", round_number, client))
     if generator.random() >= faults.rate:
         return len(faults.stages)
@@ -79,9 +79,9 @@ class InProcess(Exchange):
     """Calls each participant in turn.
 
     Args:
-        participants: Everyone enrolled.
-        faults: Who falls silent, and when.
-        stopwatch: Measures "clients": what all participants take together, training included.
+        participants: All enrolled participants, by name.
+        faults: The injected drop-outs: which client falls silent, and when.
+        stopwatch: Measures "clients": the time of all participants together, training included.
         stage_seconds: Longest time of one answer; whoever takes longer has fallen silent. 0 sets no limit.
     """
 
@@ -102,7 +102,7 @@ class InProcess(Exchange):
     def of(
         cls, enrolment: Enrolment, clients: Mapping[ClientId, LocalClient], *, stopwatch: Stopwatch
     ) -> Self:
-        """Make the engine of a federation whose clients all live here, with the drop-outs that its configuration injects."""
+        """Make the engine of a federation whose clients all run in this process, with the configured drop-outs."""
         plan = enrolment.plan
         return cls(
             enrolment.participants(clients),

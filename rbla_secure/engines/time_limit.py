@@ -1,4 +1,4 @@
-"""A time limit on what somebody else's code does in this process."""
+"""A time limit on third-party code that runs in this process."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ from rbla_secure.errors import TimeLimitError
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Interrupt the block with an error once it has taken so long; 0 sets no limit.
+    """Interrupt the block with an error after `seconds`; 0 sets no limit.
 
     It takes the interval timer of the process, so it works in the main thread, on systems that have one; elsewhere the block
     is left alone. A call into compiled code is interrupted when it returns. Limits do not nest.

@@ -1,1 +1,1 @@
-"""The composition: round, coordinator and participants, checkpoints."""
+"""The federation: round, coordinator, participants and checkpoints."""

@@ -1,4 +1,4 @@
-"""The global adapter as clients are sent it, and the one root to which everything that they send back is bound.
+"""The global adapter as sent to clients, and the one root to which everything that they send back is bound.
 
     root = SHA-256(the plan of the round, digest of band 0, digest of band 1, ...)
 
@@ -31,11 +31,11 @@ from rbla_secure.planning.plan import Plan
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broadcast:
-    """What one client is sent of the global adapter.
+    """The part of the global adapter that one client is sent.
 
     Args:
-        adapter: Its rows, from the first on: a whole number of bands.
-        digests: Of every band of the global adapter, in order.
+        adapter: The rows that are sent, from the first on: a whole number of bands.
+        digests: The digest of every band of the global adapter, in order.
     """
 
     adapter: Adapter
@@ -43,7 +43,7 @@ class Broadcast:
 
 
 def band_digests(plan: Plan, adapter: Adapter) -> tuple[bytes, ...]:
-    """The digest of every band that the adapter holds whole, in order."""
+    """Return the digest of every band that the adapter holds completely, in order."""
     return tuple(
         _digest_of(adapter, index, band.start, band.stop)
         for index, band in enumerate(plan.bands)
@@ -52,13 +52,13 @@ def band_digests(plan: Plan, adapter: Adapter) -> tuple[bytes, ...]:
 
 
 def encode_rest(plan: Plan, client: ClientId, digests: tuple[bytes, ...]) -> bytes:
-    """The digests of the bands that a client is not sent; empty where it is sent all. Run by the server."""
+    """Return the digests of the bands that a client is not sent; empty if it is sent all. Run by the server."""
     rank = plan.broadcast_rank(client)
     return b"".join(digest for digest, band in zip(digests, plan.bands, strict=True) if band.stop > rank)
 
 
 def read_broadcast(plan: Plan, client: ClientId, rows: bytes, rest: bytes) -> Broadcast:
-    """What a client was sent, its own digests worked out by itself. Run by the client.
+    """Decode what a client was sent; the client computes the digests of its own rows itself. Run by the client.
 
     Raises:
         AdapterError: The rows are malformed or not finite.
@@ -78,7 +78,7 @@ def read_broadcast(plan: Plan, client: ClientId, rows: bytes, rest: bytes) -> Br
 
 
 def model_bindings(session: Session, digests: tuple[bytes, ...]) -> Mapping[int, bytes]:
-    """By segment: the one root of the model. Run by clients and server."""
+    """Return, by segment, the one root of the model. Run by clients and server."""
     digest = hashlib.sha256(b"rbla-secure model root\x00" + session.config_digest)
     digest.update(len(digests).to_bytes(2, "big") + b"".join(digests))
     return dict.fromkeys((segment.index for segment in session.segments), digest.digest())

@@ -1,4 +1,4 @@
-"""The one place that wires a federation: identities, services, secure sums, draws, defence, checks, and who is told of rounds.
+"""The wiring of a federation: identities, services, secure sums, draws, defence, checks and round observers.
 
     with federation(Wiring(plan=plan, connect=connect, reference=None, public_tests=None)) as built:
         built.coordinator(folder, evaluate=evaluate, stopwatch=stopwatch).run(progress)
@@ -42,17 +42,17 @@ from rbla_secure.stopwatch import Stopwatch
 
 
 class Identities(Protocol):
-    """Whom everybody believes, and who signs as whom; a `ThrowawayAuthority` is one."""
+    """The trusted keys and the signing identities of a federation; `ThrowawayAuthority` implements it."""
 
     @property
     def view(self) -> TrustStore:
-        """Whom participants believe at the beginning."""
+        """The keys that participants trust at the beginning."""
 
     def trust(self, now: int) -> TrustStore:
-        """Whom the server believes at a moment, in unix seconds."""
+        """Return the keys that the server trusts at a moment, in unix seconds."""
 
     def identity(self, client: ClientId) -> Identity:
-        """The identity of a client that lives in this process."""
+        """Return the identity of a client that runs in this process."""
 
 
 # (plan, public keys of the services by name) -> identities of all clients, the services enrolled beside them
@@ -60,7 +60,7 @@ Enrol = Callable[[Plan, Mapping[ClientId, bytes]], Identities]
 
 
 def throwaway(plan: Plan, services: Mapping[ClientId, bytes]) -> ThrowawayAuthority:
-    """Certify all clients and services by an authority that lives as long as this process.
+    """Certify all clients and services by an authority that exists as long as this process.
 
     Args:
         plan: Names the clients and their ranks.
@@ -78,13 +78,13 @@ def _nothing(_session: Session) -> None:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalClient:
-    """What a client is whose participant lives in this process.
+    """A client whose participant runs in this process.
 
     Args:
         train: Local training on its private data.
         examples: How many private examples it has.
-        contribute: What turns its change into summands; only an evaluation gives another one than the honest.
-        before_training: Told of a session before anything is trained for it, as by a lifetime budget.
+        contribute: Turns its change into summands; only an evaluation passes another function than the honest one.
+        before_training: Called with a session before anything is trained for it, for example by a lifetime budget.
     """
 
     train: LocalTraining
@@ -96,13 +96,13 @@ class LocalClient:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
-    """What is handed out before the first round.
+    """The terms and secrets that are handed out before the first round.
 
     Args:
         plan: Terms of the run.
         secure_sum: Names the stages; the server's side of it stays with the server.
-        identities: None where nothing is signed.
-        cohorts: Secret draws of who takes part; None where everybody knows.
+        identities: The trusted keys and signing identities; None where nothing is signed.
+        cohorts: Secret draws of who takes part; None where the cohorts are public.
         in_the_clear: Whether sums are added in the clear, whatever the plan's secure sum.
     """
 
@@ -113,7 +113,7 @@ class Enrolment:
     in_the_clear: bool
 
     def participants(self, clients: Mapping[ClientId, LocalClient]) -> dict[ClientId, Participant]:
-        """Make the participants that live in this process."""
+        """Make the participants that run in this process."""
         return {name: self.participant(name, client) for name, client in clients.items()}
 
     def participant(self, name: ClientId, client: LocalClient) -> Participant:
@@ -144,15 +144,15 @@ def _as_it_is(secure_sum: SecureSum) -> SecureSum:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """What differs between federations.
+    """The settings that differ between federations.
 
     Args:
         plan: Terms of the run.
         connect: Makes the exchange that reaches the participants; closed with the federation.
         reference: Public training for filters that compare with it; None where there is none.
         public_tests: Measurements for the step checks; None leaves every step unchecked, whatever the plan wants.
-        observers: Told of every round, after those that the federation has itself.
-        folder: Run folder whose earlier rounds the server goes on with; None begins anew.
+        observers: Notified of every round, after the federation's own observers.
+        folder: Run folder whose earlier rounds the server continues from; None begins anew.
         enrol: Makes identities, where messages are signed.
         watch: Wraps the server's side of the secure sum, for an evaluation that looks at what it opens.
         in_the_clear: Whether sums are added in the clear in place of the plan's secure sum: the same integers, without its keys,
@@ -179,12 +179,12 @@ class Federation:
         plan: Terms of the run.
         secure_sum: The server's side.
         exchange: Carries the messages.
-        services: Of the homomorphic mode, each in a process of its own; None without.
+        services: The services of the homomorphic mode, each in a process of its own; None without.
         cohorts: Secret draws of who takes part, if the plan has such.
-        defence: Between sums and averages, if the plan has one.
-        step_checks: Of every step, if the plan has any.
-        correlated: Noise of earlier rounds that later ones take back in part, for rounds that are played here.
-        observers: Told of every round.
+        defence: The defence between sums and averages; None if the plan has none.
+        step_checks: The checks of every step; None if the plan has none.
+        correlated: Noise of earlier rounds that later rounds partly cancel, for rounds that are played here.
+        observers: Notified of every round.
     """
 
     plan: Plan
@@ -201,7 +201,7 @@ class Federation:
         """Make the coordinator of a run: it makes every round durable in a folder.
 
         Args:
-            folder: Of the run.
+            folder: The run folder.
             evaluate: Measures the global adapter.
             stopwatch: Shared with the engine.
         """
@@ -221,11 +221,11 @@ class Federation:
     def play(self, session: Session, adapter: Adapter) -> RoundOutcome:
         """Play one round in memory, from its keys to its result; nothing is saved, and no ledger is kept.
 
-        Observers are told as by a coordinator, but for `direction_to_keep` and `round_saved`.
+        Observers are notified as by a coordinator, except for `direction_to_keep` and `round_saved`.
 
         Args:
             session: Terms of the round; rounds are played in order.
-            adapter: Global adapter that it begins with.
+            adapter: Global adapter at the start of the round.
         """
         checks = () if self.step_checks is None else (self.step_checks,)
         observer = Observers((*checks, *self.observers))
@@ -250,12 +250,12 @@ class Federation:
 @final
 @dataclass(frozen=True, slots=True)
 class _KeptDirection(SilentObserver):
-    """Has the services say after every round what they need to go on screening in another process."""
+    """An observer that asks the services after every round for the state to continue screening in another process."""
 
     services: HomomorphicServices
 
     def direction_to_keep(self) -> bytes:
-        """Ask their operator."""
+        """Ask the operator of the services."""
         return self.services.direction_to_keep()
 
 
@@ -264,9 +264,9 @@ def federation(wiring: Wiring) -> Iterator[Federation]:
     """Wire a federation; on every way out its exchange and then its services are closed, and with them all their keys.
 
     Raises:
-        ServiceError: A service is gone.
+        ServiceError: A service has ended.
         ProtocolError: A service refuses its set-up.
-        PlanError: There are no draws where the plan wants them.
+        PlanError: There are no draws although the plan needs them.
         RunFolderError: The folder's earlier rounds cannot be read.
     """
     plan = wiring.plan
@@ -333,7 +333,7 @@ def _servers_sum(
 
 
 def _step_checks(wiring: Wiring) -> StepChecks | None:
-    """Make the checks that the plan wants, with the adapters of the last rounds of an interrupted run."""
+    """Make the step checks of the plan, with the adapters of the last rounds of an interrupted run."""
     wanted = wiring.plan.config.robustness
     if wiring.public_tests is None or not wants_checks(wanted):
         return None
@@ -344,7 +344,7 @@ def _step_checks(wiring: Wiring) -> StepChecks | None:
 
 
 def _recall(built: Federation, previous_step: PreviousStep, folder: RunFolder) -> None:
-    """Take up an interrupted run: what the server and the services hold updates against."""
+    """Restore, for an interrupted run, what the server and the services compare updates with."""
     if built.plan.mode.screens(built.plan.config) or built.defence is not None:
         previous_step.recall(chain([built.plan.initial_adapter], folder.adapters(built.plan)))
     if built.services is not None:

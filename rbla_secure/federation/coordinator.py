@@ -40,7 +40,7 @@ class Coordinator:
         exchange: Carries the messages.
         evaluate: Measures the global adapter.
         stopwatch: Shared with the engine, which measures "training" and "clients" on it.
-        observers: Told of every round, after the run's ledgers and the step checks (:mod:`rbla_secure.federation.observer`).
+        observers: Notified of every round, after the run's ledgers and the step checks (:mod:`rbla_secure.federation.observer`).
         defence: The defence between sums and averages, if the plan has one.
         step_checks: The checks of every step, if the plan has any.
         cohorts: The secret draws of who takes part, if the plan has such.
@@ -58,11 +58,11 @@ class Coordinator:
     cohorts: SecretCohorts | None = None
 
     def initial_adapter(self) -> Adapter:
-        """The adapter before round 1."""
+        """Return the adapter before round 1."""
         return self.plan.initial_adapter
 
     def run(self, progress: Progress) -> Progress:
-        """All rounds that are left. After an interruption the first of them is prepared on its own.
+        """Run all remaining rounds. After an interruption the first of them is prepared on its own.
 
         Raises:
             AbortedRunError: `max-aborted-rounds` rounds in a row were aborted; the last adapter is saved.
@@ -78,7 +78,7 @@ class Coordinator:
         aborted = aborted_in_a_row(records) % config.max_aborted_rounds
         if not self.folder.new:
             self.folder.say_resumed(progress)
-        # Only while this process lasts: whoever goes on with a run begins anew.
+        # Only while this process lasts: a resumed run begins anew.
         correlated = self.plan.correlated_noise()
         upcoming = None
         for number in range(progress.round + 1, config.rounds + 1):
@@ -106,7 +106,7 @@ class Coordinator:
         return Progress(round=config.rounds, adapter=adapter, records=records, timings=timings)
 
     def _observer(self, progress: Progress) -> RoundObserver:
-        """Everybody who is told of rounds, the ledgers first: what others are told of is spent and on the disk already."""
+        """Return all observers, the ledgers first: what other observers learn is already counted and on the disk."""
         ledgers = (
             Spending.resume(self.plan, self.folder, progress),
             SampleSpending.resume(self.plan, self.folder, progress),
@@ -115,12 +115,12 @@ class Coordinator:
         return Observers((*(each for each in own if each is not None), *self.observers))
 
     def _spent(self) -> dict[str, float]:
-        """Seconds so far, by activity."""
+        """Return the seconds so far, by activity."""
         activities = ("training", "clients", "round", "evaluation")
         return {name: self.stopwatch.seconds(name) for name in activities}
 
     def _open(self, number: int, records: Sequence[RoundRecord]) -> SessionServer:
-        """The session of a round: a new attempt, numbered and in the log before anybody hears of it."""
+        """Open the session of a round: a new attempt, numbered and logged before any message is sent."""
         session = session_of(
             self.plan,
             run=self.folder.run_id,

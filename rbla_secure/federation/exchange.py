@@ -32,11 +32,11 @@ class Answer:
 
 
 class Exchange(ABC):
-    """Carries bytes; knows no cryptography. What is not answered in time is simply not among the answers."""
+    """Carries bytes; knows no cryptography. Parcels not answered in time are missing from the answers."""
 
     @abstractmethod
     def send(self, messages: Mapping[ClientId, Sequence[Parcel]]) -> Iterator[Answer]:
         """Deliver one message per participant and yield the answers to its parcels as they come."""
 
     def end(self) -> None:  # noqa: B027  # most exchanges hold nothing
-        """Let go of whatever is held, secrets above all: the run is over, whether it finished or not."""
+        """Release everything that is held, secrets above all: the run is over, whether it finished or not."""

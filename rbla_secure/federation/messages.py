@@ -1,4 +1,4 @@
-"""What the engine carries between coordinator and participant: requests, replies and refusals, as bytes."""
+"""The messages between coordinator and participant: requests, replies and refusals, as bytes."""
 
 from dataclasses import dataclass
 from typing import Annotated, final
@@ -19,8 +19,8 @@ class StageRequest(Message):
     Args:
         session: The session's canonical bytes.
         payload: The secure sum's own request.
-        adapter: At the input stage: the rows of the global adapter that the plan gives the client; empty at all others.
-        digests: There: of the bands that are not sent, in order.
+        adapter: At the input stage, the rows of the global adapter that the plan gives the client; empty at all others.
+        digests: At the input stage, the digests of the bands that are not sent, in order; empty at all others.
     """
 
     message_type = MessageType.STAGE_REQUEST
@@ -44,16 +44,16 @@ class StageReply(Message):
 @final
 @dataclass(frozen=True, slots=True)
 class _Reason(Codec[str]):
-    """A text that is cut where it is sent, at MAX_REASON characters."""
+    """Codec of a text that is cut to MAX_REASON characters when it is written."""
 
     holds = str
 
     def write(self, writer: Writer, value: str) -> None:
-        """Append it."""
+        """Append the text, cut to its limit."""
         writer.text(value[:MAX_REASON])
 
     def read(self, reader: Reader) -> str:
-        """Take it."""
+        """Read a text."""
         return reader.text()
 
 
@@ -74,7 +74,7 @@ class StageRefusal(Message):
 
 
 def decode_answer(data: bytes) -> StageReply | StageRefusal:
-    """A client's answer, whichever it is.
+    """Decode a client's answer, a reply or a refusal.
 
     Raises:
         WireError: The bytes are neither.

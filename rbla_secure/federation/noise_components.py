@@ -1,4 +1,4 @@
-"""The components of a client's noise that are removed where they are not needed: their seeds, themselves, their removal.
+"""The removable components of a client's noise: their seeds, their addition and their removal.
 
 A component is a function of its seed, its band and the round's mechanism, the same to the bit at the client that adds it
 and at the server that subtracts it: neither what the sampler draws nor how many words it reads depends on a machine's
@@ -26,7 +26,7 @@ _INFO: Final = purpose("noise component")
 
 
 def component_seeds(plan: Plan, session: Session, client: ClientId) -> Seeds:
-    """A client's seeds of one session, as the masking protocol shares them. Run by the client, once a session.
+    """Draw a client's seeds of one session, which the masking protocol shares. Run by the client, once per session.
 
     From the operating system, or in a run marked as simulation from the public seed.
     """
@@ -42,7 +42,7 @@ def component_seeds(plan: Plan, session: Session, client: ClientId) -> Seeds:
 def add_components(
     integers: Mapping[int, IntegerVector], mechanism: GaussianMechanism, seeds: Seeds
 ) -> dict[int, IntegerVector]:
-    """Every removable component on every integer of a client, band by band. Run by the client.
+    """Add every removable component to every integer of a client, band by band. Run by the client.
 
     Raises:
         ValueError: The seeds are not one for each removable component.
@@ -62,12 +62,12 @@ def remove_components(
     mechanism: GaussianMechanism,
     revealed: Mapping[tuple[ClientId, int, int], bytes],
 ) -> dict[int, IntegerVector]:
-    """The sums without the components whose seeds were revealed. Run by the server.
+    """Subtract from the sums the components whose seeds were revealed. Run by the server.
 
     Args:
-        sums: Of the open bands.
-        mechanism: Of the round.
-        revealed: By (survivor, open band, number from 0): what the secure sum gave out.
+        sums: The sums of the open bands, by band index.
+        mechanism: The noise mechanism of the round.
+        revealed: By (survivor, open band, number from 0): the seeds that the secure sum revealed.
     """
     left = {index: values.copy() for index, values in sums.items()}
     for (_, index, number), seed in sorted(revealed.items()):

@@ -1,4 +1,4 @@
-"""The keys of the noise that a party adds and that is never removed."""
+"""The keys of noise that is never removed."""
 
 from protocols.primitives.prg import KEY_SIZE
 from protocols.primitives.secret import SYSTEM_RANDOM
@@ -12,7 +12,7 @@ Integers = dict[int, IntegerVector]
 
 
 def noise_key(plan: Plan, session: Session, party: str) -> bytes:
-    """What a party's noise grows from: the operating system, or in a run marked as simulation the public seed."""
+    """Return the key of a party's noise: random from the operating system, or from the public seed in a simulation."""
     if not plan.config.privacy.simulation:
         return SYSTEM_RANDOM(KEY_SIZE)
     return derive_key(plan.config.seed, "noise", session.round, party)

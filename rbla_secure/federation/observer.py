@@ -1,6 +1,6 @@
-"""What the server tells of a round while it goes on, to whom, and in which order.
+"""The notifications that the server sends to observers during a round, and their order.
 
-Of one round every observer is told, in this order:
+Every observer is notified of one round in this order:
 
     before_round       its session is fixed and its keys are exchanged; nobody has been sent the adapter
     before_reveal      of single uploads, where the server reads such: nobody has been asked for one
@@ -8,11 +8,11 @@ Of one round every observer is told, in this order:
     before_reveal      of sums: it is fixed whose inputs are in them, and nobody has been asked for what opens them
     round_ended        the adapter after the round is known; nothing of the round is on the disk but the ledgers and the log
     direction_to_keep  what else must be saved with the round
-    round_saved        checkpoint, metrics and log hold the round: whoever goes on after a crash goes on after it
+    round_saved        checkpoint, metrics and log hold the round: a run resumed after a crash continues after it
 
 A run's ledgers come first among its observers and are on the disk when they return. So whatever another observer does, what it
-is told of is spent already, and nothing is revealed that is not. What an observer raises stops the run where it is: those after
-it are not told, and what was saved stays.
+is notified of is already counted as spent, and nothing is revealed that is not. An exception from an observer stops the
+run there: observers after it are not notified, and what was saved stays.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,40 +26,40 @@ from rbla_secure.run_folder.records import RoundRecord, RoundSeconds
 
 
 class RoundObserver(Protocol):
-    """Whoever is told of rounds; `SilentObserver` has a method that does nothing for each."""
+    """Interface of an object that is notified of rounds; `SilentObserver` implements each method as doing nothing."""
 
     def before_round(self, session: Session, adapter: Adapter) -> None:
-        """Be told of a round whose keys are exchanged.
+        """Handle the start of a round, once its keys are exchanged.
 
         Args:
             session: Terms of the round.
-            adapter: Global adapter that it begins with.
+            adapter: Global adapter at the start of the round.
         """
 
     def before_training(self, session: Session, clients: Collection[ClientId]) -> None:
-        """Be told who is about to be sent the adapter to train. Not called where the session has ended by then."""
+        """Handle the moment before clients are sent the adapter to train. Not called if the session has ended."""
 
     def before_reveal(self, session: Session, part: Shown, clients: Collection[ClientId]) -> None:
-        """Be told what is about to show inputs.
+        """Handle the moment before inputs are revealed.
 
         Args:
             session: Terms of the round.
-            part: Uploads of everybody who will be asked for one, or sums.
-            clients: Whose inputs; of sums, those whose inputs are in them.
+            part: What is revealed: the uploads of everybody who will be asked for one, or sums.
+            clients: The clients whose inputs are revealed; for sums, those whose inputs are in them.
         """
 
     def round_ended(self, before: Adapter, after: Adapter) -> None:
-        """Be told the global adapter before and after a round; the same one where the round moved nothing."""
+        """Handle the end of a round, given the global adapter before and after; the same one if nothing moved."""
 
     def direction_to_keep(self) -> bytes:
-        """Give what services need to go on screening in another process; empty where nothing does."""
+        """Return the state that services need to continue screening in another process; empty if none is needed."""
 
     def round_saved(self, record: RoundRecord, seconds: RoundSeconds) -> None:
-        """Be told of a round that is saved."""
+        """Handle a round that is saved."""
 
 
 class SilentObserver:
-    """An observer that does nothing: a base for those that are interested in some moments only."""
+    """An observer that does nothing: a base class for observers of only some moments."""
 
     __slots__ = ()
 
@@ -89,10 +89,10 @@ NOBODY: Final = SilentObserver()
 @final
 @dataclass(frozen=True, slots=True)
 class Observers(SilentObserver):
-    """Several observers as one: each is told in turn.
+    """Several observers as one: each is notified in turn.
 
     Args:
-        each: In the order in which they are told; at most one of them has a direction to keep.
+        each: The observers, in the order in which they are notified; at most one of them has a direction to keep.
     """
 
     each: Sequence[RoundObserver]
@@ -118,7 +118,7 @@ class Observers(SilentObserver):
             observer.round_ended(before, after)
 
     def direction_to_keep(self) -> bytes:
-        """Ask each; give what one of them has."""
+        """Ask each observer; return the direction that one of them has."""
         return b"".join([observer.direction_to_keep() for observer in self.each])
 
     def round_saved(self, record: RoundRecord, seconds: RoundSeconds) -> None:

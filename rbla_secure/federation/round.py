@@ -1,9 +1,9 @@
-"""One round, top to bottom: the data's way from the broadcast adapter to the next one. Run by the server.
+"""One round, top to bottom: the data flow from the broadcast adapter to the next one. Run by the server.
 
     broadcast -> [clients: train, clip, pack, quantize, add noise] -> secure sum -> dequantize -> average -> server step
 
-The steps in brackets are the participants' (`participant.py`); the server sees only what the secure sum shows it.
-The stages before the input (keys, shares) need no adapter: they ride along with the round before.
+The steps in brackets are the participants' (`participant.py`); the server sees only what the secure sum reveals.
+The stages before the input (keys, shares) need no adapter: they travel with the messages of the round before.
 """
 
 from collections.abc import Mapping
@@ -39,22 +39,22 @@ from rbla_secure.robustness.step_decisions import Decision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundOutcome:
-    """What a round came to.
+    """The outcome of a round.
 
     Args:
         adapter: The next global adapter; after an abort, the one the round began with.
-        survivors: The clients whose inputs were summed, or with a filter judged: `judged` says whose count in the average.
-        dropped: By client that fell silent or was turned away, the stage at which it did.
-        refusals: By client, why it declined or why its answer was turned away.
+        survivors: The clients whose inputs were summed, or judged by a filter: `judged` says which are averaged.
+        dropped: By client that fell silent or was rejected, the stage at which that happened.
+        refusals: By client, why it declined or why its answer was rejected.
         refused_bands: By band, why it stayed closed, or why its sum cannot be that of honest clients; its rows are unchanged.
         holders: By opened band, how many clients its sum covers.
         cut_off: Mean share of coordinates beyond the per-coordinate bound, over clients and bands, as they claim it: a number
             for people, in [0, 1]. None if aborted, if noise hides it, or if no band's claim is possible.
-        remarks: Claims that cannot be and that nothing follows from.
+        remarks: Impossible claims of clients, which have no effect.
         unclipped: Noisy share of clients whose updates were not clipped; None where they are not counted.
-        judged: What a filter thought of the clients, or of their groups; None where everybody is averaged.
-        checks: What was decided of the step once it was known.
-        transcript: Bytes that crossed.
+        judged: A filter's verdict on the clients, or on their groups; None where everybody is averaged.
+        checks: The decisions of the step checks.
+        transcript: The bytes that were exchanged.
         aborted: Why the round ended without a result; empty if it did not.
     """
 
@@ -74,7 +74,7 @@ class RoundOutcome:
 
 
 def prepare_round(session_server: SessionServer, exchange: Exchange) -> None:
-    """The stages before the input on their own: where there is no round before to ride along with."""
+    """Run the stages before the input on their own, when no round before can carry them."""
     for stage in _before_input(session_server):
         exchange_stages(exchange, [StageOfSession(session_server=session_server, stage=stage)])
 
@@ -97,15 +97,15 @@ def run_round(
 
     Args:
         plan: The terms.
-        session_server: The server's side of the round's session, prepared.
+        session_server: The server's side of the round's session, its stages before the input done.
         adapter: The global adapter.
         exchange: Carries the messages.
-        upcoming: The next round's, if there is one.
+        upcoming: The server's side of the next round's session; None after the last round.
         defence: The defence between the sum and the average, if the plan has one.
         step_checks: The checks of the step, if the plan has any.
-        correlated: What noise that is correlated over rounds keeps of the rounds before, if the plan has such noise.
-        observer: Told who is about to train, and what is about to show inputs (:mod:`rbla_secure.federation.observer`); what it
-            raises stops the round.
+        correlated: State from earlier rounds of noise that is correlated over rounds; None without such noise.
+        observer: Notified before training and before inputs are revealed (:mod:`rbla_secure.federation.observer`); an
+            exception from it stops the round.
     """
     # Clients train, clip, pack and quantize; the secure sum adds their integers band by band.
     stages = session_server.stages
@@ -177,7 +177,7 @@ def _totals(
     defence: Defence | None,
     correlated: CorrelatedNoise | None,
 ) -> tuple[Released, Judged | None]:
-    """The totals of a round, and where a filter stands before them what it thought."""
+    """Return the totals of a round, and the verdict of the filter before them; None without a filter."""
     mechanism = plan.mechanism_of(session)
     if defence is not None:
         judged = defence.judge(session, sums, adapter)
@@ -194,13 +194,13 @@ def _totals(
 
 
 def _holders(session: Session, sums: SumResult) -> dict[int, int]:
-    """By opened segment: how many clients its sum covers."""
+    """Return, by opened segment, how many clients its sum covers."""
     segments = session.segments
     return {index: len(set(segments[index].holders).intersection(sums.survivors)) for index in sums.sums}
 
 
 def _refused_bands(plan: Plan, session: Session, sums: SumResult, judged: Judged | None) -> dict[int, str]:
-    """Why bands stayed closed: by the secure sum, or where there is a filter by that; a group that did is no band."""
+    """Return, by band, why the secure sum, or the filter if there is one, left it closed; groups are no bands."""
     if judged is not None:
         found = {**plan.segmentation.refused_bands(sums.refused), **judged.closed}
         return {index: reason for index, reason in found.items() if index not in judged.totals}
@@ -209,7 +209,7 @@ def _refused_bands(plan: Plan, session: Session, sums: SumResult, judged: Judged
 
 
 def average(plan: Plan, totals: Totals) -> GroupAverage:
-    """The average that the plan names, in units of an update: totals come weighted by band, and leave without."""
+    """Return the plan's average, in units of an update: totals are weighted by band, the average is not."""
     totals = {
         index: replace(total, weighted_sum=total.weighted_sum / plan.band_weights[index])
         for index, total in totals.items()
@@ -253,9 +253,9 @@ def _outcome(
 
 
 def _mean_cut_off(totals: Totals, holders: Mapping[int, int]) -> float | None:
-    """Over all coordinates that were summed: a band counts as often as it has values and holders.
+    """Return the mean share cut off over all summed coordinates: a band is weighted by its values and holders.
 
-    Claims outside [0, 1] are nobody's share and do not count.
+    Claims outside [0, 1] are impossible and do not count.
     """
     told = {index: total.cut_off for index, total in totals.items() if total.cut_off is not None}
     shares = {index: share for index, share in told.items() if 0.0 <= share <= 1.0}
@@ -267,7 +267,7 @@ def _mean_cut_off(totals: Totals, holders: Mapping[int, int]) -> float | None:
 
 
 def _impossible_shares(plan: Plan, totals: Totals) -> tuple[str, ...]:
-    """The claims of coordinates cut off that are not told."""
+    """Describe the impossible claims of coordinates cut off, which are not reported."""
     return tuple(
         f"{plan.bands[index]}: its holders claim that {total.cut_off:.6g} of their values were cut off, which must be in "
         "[0, 1]: one of them lies, and the share is not told"

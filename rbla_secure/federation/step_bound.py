@@ -71,7 +71,7 @@ _ROUNDING: Final = 2.0**-24
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AverageLimits:
-    """What the average of honest clients cannot exceed, in units of an update, before the server's learning rate.
+    """Limits of the average of honest clients, in units of an update, before the server's learning rate.
 
     Args:
         bands: By index, the L2 norm of one band; 0 for one that never opens.
@@ -87,12 +87,12 @@ class AverageLimits:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """What stands between updates and their average.
+    """The rule between updates and their average.
 
     Args:
-        stretch: v / (v - f) above: the most by which it exceeds the mean of squares.
-        whole: Whether each update counts with one share in all bands that it has.
-        of_sums: Whether it averages sums with noise in them, which it may stretch as well.
+        stretch: v / (v - f) above, at least 1: the largest ratio of the average's square to the mean of squares.
+        whole: Whether each update counts with the same share in all bands that it has.
+        of_sums: Whether the rule averages sums with noise in them, which it may stretch as well.
     """
 
     stretch: float = 1.0
@@ -101,11 +101,11 @@ class _Rule:
 
 
 def update_limit(plan: Plan, *, clip_norm: float | None = None) -> float:
-    """C: the L2 norm of one client's whole update as the sum shows it, over its weight.
+    """Return C: the largest L2 norm of one client's whole update as it enters the sum, divided by its weight.
 
     Args:
         plan: The terms.
-        clip_norm: Of one round; the largest of the plan if not given.
+        clip_norm: The clip norm of one round, an L2 norm; the largest of the plan if not given.
     """
     least = plan.least_weight
     longest = plan.rounded_norm(least * (clip_norm or plan.clip_norms[0]))
@@ -114,12 +114,12 @@ def update_limit(plan: Plan, *, clip_norm: float | None = None) -> float:
 
 
 def single_limits(plan: Plan) -> AverageLimits:
-    """Those of a mean in which every update counts with one share in all of its bands: of one group."""
+    """Return the limits of the mean of one group, in which every update counts with one share in all its bands."""
     return _limits(plan, plan.clip_norms[0], stretch=1.0, overlap=1.0)
 
 
 def average_limits(plan: Plan, *, clip_norm: float | None = None) -> AverageLimits:
-    """Those of a round's average; of any round if its clip norm is not given."""
+    """Return the limits of a round's average; of any round if its clip norm is not given."""
     rule = _rule(plan.config.robustness, plan.segmentation.rule_across)
     overlap = _overlap(plan) if rule.whole else float(len(plan.bands_that_open))
     return _limits(
@@ -128,17 +128,18 @@ def average_limits(plan: Plan, *, clip_norm: float | None = None) -> AverageLimi
 
 
 def step_limit(plan: Plan) -> float:
-    """The largest L2 norm, over all rows, by which one honest round moves the global adapter, before float32 rounding.
+    """Return the largest L2 norm, over all rows, by which one honest round moves the global adapter, before rounding.
 
-    With a check of public accuracy a round may also go back by `WINDOW` - 1 steps (`server/step_checks.py`). Infinite under fl-trust.
-    With weights of bands a bound of it: the limit is of the weighted step, which is least lengthened by the smallest weight.
+    The rounding left out is that of float32. With a check of public accuracy a round may also go back by `WINDOW` - 1
+    steps (`server/step_checks.py`). Infinite under fl-trust. With weights of bands an upper bound: the limit of the
+    weighted step divided by the smallest weight.
     """
     least = min(plan.band_weights[band.index] for band in plan.bands_that_open)
     return in_one_round(plan, average_limits(plan).total) / least
 
 
 def in_one_round(plan: Plan, limit: float) -> float:
-    """From a limit of an average to how far a round moves what it limits: rows, a band of them or one value."""
+    """Convert a limit of an average into how far a round moves what it limits: all rows, a band or one value."""
     moved = plan.config.server_learning_rate * limit
     if cap := plan.config.robustness.max_step_norm:
         # The cap is of the step itself, which no weight lengthens by more than the largest.
@@ -147,12 +148,12 @@ def in_one_round(plan: Plan, limit: float) -> float:
 
 
 def over_rounds(each: float, size: float, *, rounds: int) -> float:
-    """How far so many rounds move something, float32 rounding included: each step adds 2^-24 of every value.
+    """Return how far `rounds` rounds move something, with float32 rounding: each step adds 2^-24 of every value.
 
     Args:
-        each: How far one round moves it, which may go back by `WINDOW` - 1 steps; what no round moves is not rounded either.
-        size: Its L2 norm, or magnitude, before the first of these rounds.
-        rounds: How many.
+        each: How far one round moves it, which may go back by `WINDOW` - 1 steps; what no round moves is not rounded.
+        size: L2 norm, or magnitude, before the first of these rounds.
+        rounds: Number of rounds.
     """
     furthest = rounds * each
     rounding = rounds * (WINDOW - 1) * _ROUNDING
@@ -186,7 +187,7 @@ def _limits(
 
 
 def _overlap(plan: Plan) -> float:
-    """K: how many times C^2 the squares of all bands can add up to."""
+    """Return K: a bound on the sum of squared norms over all bands, in units of C^2."""
     votes = plan.segmentation.votes(plan.least_weight)
     voters = votes.counts[: len(plan.bands_that_open)]
     classes = [here - above for here, above in pairwise(voters)]
@@ -204,7 +205,7 @@ def _rule(wanted: RobustnessConfig, across: AcrossRule | None) -> _Rule:
 
 
 def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
-    """a_b: of the noise on one coordinate of an average, in units of an update, at its largest.
+    """Return a_b: the largest standard deviation of the noise on one coordinate of an average, in units of an update.
 
     With h surviving holders of H and N uploaders in a cohort at most h + N - H shares are in the sum, and it is divided by h:
     sqrt(h + N - H) / h falls with h, so it is largest at the quorum. Components that were to be removed may still be in.
@@ -222,7 +223,7 @@ def _noise_std(plan: Plan, index: int, clip_norm: float) -> float:
 
 
 def _noise_norm(plan: Plan, clip_norm: float) -> float:
-    """Of the noise over all bands together, at its largest."""
+    """Return the limit of the L2 norm of the noise over all bands together."""
     stds = [
         (band.height * plan.width, _noise_std(plan, band.index, clip_norm)) for band in plan.bands_that_open
     ]

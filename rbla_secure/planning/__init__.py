@@ -1,1 +1,1 @@
-"""What a configuration promises: cohorts, quorums, noise, budgets and the plan of a run, worked out before anything is trained."""
+"""The promises of a configuration: cohorts, quorums, noise, budgets and the plan, all computed before training."""

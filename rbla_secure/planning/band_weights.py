@@ -1,8 +1,8 @@
-"""The public weights of a plan's rank bands: from tiers, layout and average to the numbers by which rows are multiplied.
+"""The public weights of a plan's rank bands, computed from tiers, layout and average; rows are multiplied by them.
 
 Between a client's clip and the server's average everything is in weighted units: integers, noise, totals, the limits of
-`step_bound.py`, and the clip norm. `contribution.py` multiplies, `round.average` divides, and what compares adapters
-with limits (`movement.py`, `previous_step.py`) multiplies too.
+`step_bound.py`, and the clip norm. `contribution.py` multiplies, `round.average` divides, and the modules that compare
+adapters with limits (`movement.py`, `previous_step.py`) multiply too.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from rbla_secure.privacy.band_weights import expected_signal, least_noise_weight
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandProfile:
-    """One band that opens.
+    """Cost and expected signal of one band that opens.
 
     Args:
         band: Its rows.
         cost: c_b: its share of the noise energy of an average at equal weights, per squared unit of noise on a sum.
-        signal: s_b: the share of an update's squared norm that is expected in it, in no unit.
+        signal: s_b: the share of an update's squared norm that is expected in it, dimensionless.
     """
 
     band: Band
@@ -36,7 +36,7 @@ class BandProfile:
 
 
 def check_band_weights(promises: Promises) -> None:
-    """Refuse weights where nothing reads them or where they change nothing.
+    """Refuse weights that nothing reads or that change nothing.
 
     Raises:
         PlanError: Names the argument, its value and the rule.
@@ -62,7 +62,7 @@ def check_band_weights(promises: Promises) -> None:
 
 
 def band_weights(promises: Promises, layout: AdapterLayout) -> tuple[float, ...]:
-    """By index of a band: a_b; 1 where weights are equal and in bands that can never open, which nobody uploads."""
+    """Return a_b by band index; 1 where weights are equal, and in bands that can never open, which nobody uploads."""
     weights = [1.0] * len(promises.bands)
     if promises.config.privacy.band_weights is BandWeights.HOLDERS:
         profiles = band_profiles(promises, layout)
@@ -72,7 +72,7 @@ def band_weights(promises: Promises, layout: AdapterLayout) -> tuple[float, ...]
 
 
 def band_profiles(promises: Promises, layout: AdapterLayout) -> tuple[BandProfile, ...]:
-    """Costs and expected signals of the bands that open, which are the first ones.
+    """Return costs and expected signals of the bands that open, which are the first ones.
 
     With D_b holders of n clients, q = D_b / n, an average divides a sum by D_b, and multiplies by q^gamma on lora_B, or under
     zero padding by q on both factors. A row of a values of lora_A and b of lora_B thus costs (a + b q^(2 gamma)) / D_b^2, or
@@ -92,7 +92,7 @@ def band_profiles(promises: Promises, layout: AdapterLayout) -> tuple[BandProfil
 
 
 def weights_used(promises: Promises, weights: Sequence[float]) -> str:
-    """The weights of the bands that open in words, for people; empty where they are equal."""
+    """Return the weights of the bands that open in words, for people; empty where they are equal."""
     if promises.config.privacy.band_weights is BandWeights.EQUAL:
         return ""
     named = zip(promises.bands, weights, strict=True)

@@ -1,8 +1,9 @@
-"""Whether a configuration can end within max-epsilon: asked before anything is trained.
+"""Checks, before anything is trained, that a configuration can end within max-epsilon.
 
-Twice. From the configuration alone, before a model is looked at, by what ideal noise of the configured multiplier would spend: no
-mechanism spends less, so what exceeds the budget there exceeds it. And once the mechanism is built, by what it spends itself, on
-its own grid, whose rounding takes a part of the noise (`privacy/noise/`): the figure that `account` prints and ledgers count.
+There are two checks. The first needs the configuration alone and computes what ideal noise of the configured multiplier
+would spend: no mechanism spends less, so what exceeds the budget there exceeds it. The second needs the built mechanism
+and computes what that spends on its own grid, whose rounding takes a part of the noise (`privacy/noise/`): the figure
+that `account` prints and ledgers count.
 """
 
 import math
@@ -33,7 +34,7 @@ _STEP, _TRIES = 1.01, 50
 
 
 def participations(config: Config) -> int:
-    """Rounds of the client that takes part most, by the cohorts that the seed gives."""
+    """Return the rounds of the client that takes part most, by the cohorts that the seed gives."""
     if all(cohort_size(tier) == tier.clients for tier in config.tiers.values()):
         return config.rounds
     counts: Counter[str] = Counter()
@@ -43,11 +44,11 @@ def participations(config: Config) -> int:
 
 
 def multiplier_against(observer: Observer, promises: Promises) -> float:
-    """The noise multiplier of one round against an observer, if drop-outs are as expected.
+    """Return the noise multiplier of one round against an observer, if drop-outs are as expected.
 
     Args:
-        observer: Against whom something is claimed.
-        promises: Of a configuration with noise.
+        observer: An observer against whom privacy is claimed.
+        promises: The promises of a configuration with noise.
     """
     wanted, colluding = promises.config.noise_multiplier, promises.colluders
     if promises.noise_by_server:
@@ -64,12 +65,12 @@ def multiplier_against(observer: Observer, promises: Promises) -> float:
 
 
 def coarsest(promises: Promises, mechanism: GaussianMechanism) -> GaussianMechanism:
-    """The noise of a round of the smallest clip norm, whose grid is the coarsest beside it: none spends more."""
+    """Return the noise of a round of the smallest clip norm, where the grid is coarsest beside it: none spends more."""
     return replace(mechanism, clip_norm=promises.clip_norms[-1])
 
 
 def expected_present(promises: Promises) -> dict[int, int]:
-    """By index of a band: the uploaders of a round if drop-outs are as expected; in groups those of the smallest, which decides."""
+    """Return, by band index, the uploaders of a round with the expected drop-outs; in groups, of the smallest group."""
     return {
         each.band.index: min(each.groups, default=each.counted + promises.colluders)
         for each in promises.bands
@@ -77,24 +78,24 @@ def expected_present(promises: Promises) -> dict[int, int]:
 
 
 def expected_views(promises: Promises, mechanism: GaussianMechanism) -> Views:
-    """What a round of a built mechanism spends against each observer, at the smallest clip norm and if drop-outs are as expected."""
+    """Return what a round spends against each observer, at the smallest clip norm and with the expected drop-outs."""
     noise = coarsest(promises, mechanism)
     return views(promises, noise, present=expected_present(promises), colluding=promises.colluders)
 
 
 def least_faced(promises: Promises, mechanism: GaussianMechanism) -> float:
-    """The noise multiplier of :func:`expected_views` against the observer that faces least noise, of those that are claimed against."""
+    """Return the smallest noise multiplier of :func:`expected_views` among the observers that are claimed against."""
     seen = expected_views(promises, mechanism)
     return min(seen[observer].noise_multiplier for observer in promises.claimed)
 
 
 def noise_for(wanted: float, promises: Promises, build: Build) -> float | None:
-    """A configured noise multiplier with which every observer that is claimed against faces a multiplier of `wanted` or more.
+    """Return a configured noise multiplier with which every observer claimed against faces at least `wanted`.
 
     Args:
-        wanted: Above 0.
-        promises: Of a configuration with noise, whose mechanism can be built.
-        build: Builds the mechanism of its plan with another noise multiplier.
+        wanted: The noise multiplier that observers must face, above 0.
+        promises: The promises of a configuration with noise, whose mechanism can be built.
+        build: Builds the plan's mechanism with another noise multiplier.
 
     Returns:
         The smallest one, found to a millionth from above, but none above the configured one where that is enough; None where
@@ -125,13 +126,13 @@ def noise_for(wanted: float, promises: Promises, build: Build) -> float | None:
 
 
 def check_budget(promises: Promises) -> None:
-    """Refuse a run that would exceed its budget against anybody with ideal noise, and if everything goes as expected.
+    """Refuse a run that would exceed its budget against any observer with ideal noise and the expected drop-outs.
 
     Args:
-        promises: Of a configuration with noise.
+        promises: The promises of a configuration with noise.
 
     Raises:
-        PlanError: It would; names the observer, and the noise multiplier that it takes.
+        PlanError: It would; names the observer and the noise multiplier that would do.
     """
     config, colluding = promises.config, promises.colluders
     limit, delta = config.privacy.max_epsilon, config.privacy.delta
@@ -169,12 +170,12 @@ def check_budget(promises: Promises) -> None:
 
 
 def check_planned_budget(promises: Promises, mechanism: GaussianMechanism, build: Build) -> None:
-    """Refuse a plan that would exceed its budget against anybody by what its own mechanism spends, if everything goes as expected.
+    """Refuse a plan whose own mechanism would exceed its budget against any observer, with the expected drop-outs.
 
     Args:
-        promises: Of a configuration with noise.
-        mechanism: Of the plan.
-        build: Builds it with another noise multiplier.
+        promises: The promises of a configuration with noise.
+        mechanism: The noise mechanism of the plan.
+        build: Builds the mechanism with another noise multiplier.
 
     Raises:
         PlanError: It would; names the observer, the epsilon that `account` prints without a budget, and the noise multiplier
@@ -218,7 +219,7 @@ def _noise_and_delta(config: Config) -> str:
 
 
 def planned_steps(config: Config) -> "tuple[SampledSteps, ...]":
-    """The sampled steps of the client that takes part most, over all rounds; none without noise inside clients."""
+    """Return all sampled steps of the client that takes part most; none without noise inside clients."""
     # The library takes a second to import: only where there is something to account for.
     from rbla_secure.privacy.accounting import SampledSteps  # noqa: PLC0415
 
@@ -239,7 +240,7 @@ def check_sample_budget(config: Config) -> None:
     """Refuse a run whose clients' training would exceed the budget of single examples.
 
     Raises:
-        PlanError: It would; names the noise multiplier that it would take.
+        PlanError: It would; names the noise multiplier that would do.
     """
     wanted = config.sample_level
     if not wanted.max_epsilon:

@@ -1,4 +1,4 @@
-"""What a plan refuses before anything is trained: every run that could not keep its promises.
+"""Checks that refuse, before anything is trained, every run that could not keep its promises.
 
 Nothing here needs a model or data.
 """
@@ -30,7 +30,7 @@ def check_config(config: Config) -> Promises:
     """Refuse a configuration whose run could not keep its promises; needs no model and no data.
 
     Returns:
-        What the configuration promises.
+        The promises of the configuration.
 
     Raises:
         PlanError: Names the argument, its value and the rule.
@@ -68,7 +68,7 @@ def check_config(config: Config) -> Promises:
 
 
 def _refuse_without_noise(promises: Promises) -> None:
-    """Refuse what only noise on sums gives a meaning."""
+    """Refuse settings that have a meaning only with noise on sums."""
     privacy = promises.config.privacy
     if privacy.recovered_dropout:
         raise PlanError(
@@ -83,7 +83,7 @@ def _refuse_without_noise(promises: Promises) -> None:
 
 
 def _check_draws(promises: Promises) -> None:
-    """Secret draws need a sum in which one client that is not there changes nothing but its own summand."""
+    """Refuse secret draws unless one client's absence from a sum changes nothing but its own summand."""
     config, privacy = promises.config, promises.config.privacy
     named = f"privacy.sample-rate={privacy.sample_rate:g}"
     if config.noise_multiplier < LEAST_SAMPLE_NOISE:
@@ -182,9 +182,9 @@ def _check_tiers(promises: Promises) -> None:
 
 
 def _check_turns(promises: Promises) -> None:
-    """Rows in turns make all ranks compute and send alike.
+    """Refuse training rows in turns where ranks would not all compute and send alike.
 
-    That takes folded rows, and nothing in a low band that depends on high ones; steps with noise are counted by the round.
+    It takes folded rows, and nothing in a low band that depends on high ones; steps with noise are counted per round.
     """
     config = promises.config
     if config.lora.rest is Rest.DROPPED:
@@ -205,7 +205,7 @@ def _check_turns(promises: Promises) -> None:
 
 
 def _check_classes(promises: Promises) -> None:
-    """A class of view that is too small for its quorum would be left out of every round."""
+    """Refuse a class of view that is too small for its quorum: it would be left out of every round."""
     quorum, tiers = promises.class_quorum, promises.config.tiers
     for rank, size in promises.clients_of_ranks.items():
         if size < quorum:
@@ -219,7 +219,7 @@ def _check_classes(promises: Promises) -> None:
 
 
 def _check_threshold(promises: Promises) -> None:
-    """A configured threshold; the one that follows from a profile lies in its range."""
+    """Refuse a configured threshold outside its range; the default of a profile lies inside."""
     cohort, wanted = promises.members, promises.threshold
     profile = promises.mode.profile(promises.config)
     if wanted < profile.threshold(cohort):

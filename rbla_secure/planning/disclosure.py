@@ -1,4 +1,4 @@
-"""The words in which a secure sum says what each party learnt in a run."""
+"""Records from which a secure sum reports what each party learnt in a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Opened:
     """The sums that a run opened.
 
     Args:
-        counts: Of each, how many clients it covers.
-        kind: Their name, in the plural.
+        counts: For each sum, how many clients it covers.
+        kind: The name of the sums, in the plural.
     """
 
     counts: Sequence[int]
@@ -31,12 +31,12 @@ class Opened:
 
     @property
     def smallest(self) -> int:
-        """The fewest clients that one covers; 0 where none was opened."""
+        """The smallest number of clients that one sum covers; 0 where none was opened."""
         return min(self.counts, default=0)
 
     @property
     def in_words(self) -> str:
-        """How many they are, and over how many clients."""
+        """Return in words how many sums were opened, and over how many clients."""
         if not self.counts:
             return "no sum: every band stayed closed"
         return f"{len(self.counts)} {self.kind}, each over {self.smallest} clients or more"

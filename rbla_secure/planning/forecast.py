@@ -1,4 +1,4 @@
-"""What a run would spend and what would be left of the signal, before anything is trained.
+"""Forecast, before anything is trained, of the privacy that a run would spend and the signal that would be left.
 
 Epsilons are exact for the planned cohorts and the expected drop-outs. The signal-to-noise ratios and the advice are
 rules of thumb: they assume that clipped updates agree with each other and are spread evenly over all rows.
@@ -39,7 +39,7 @@ WHO_ANSWERED = (
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandForecast:
-    """One band: its holders per round, expected ones where they are drawn, and the signal-to-noise ratio of its average in one round."""
+    """One band: its (expected) holders per round and the signal-to-noise ratio of its average in one round."""
 
     band: Band
     holders: int
@@ -49,20 +49,20 @@ class BandForecast:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """A plan's privacy.
+    """The forecast of a plan's client-level privacy.
 
     Args:
         views: Epsilon against each observer; infinite if nothing is claimed.
-        one_sum: That of the coalition if it saw one sum over everybody; the same as in `views` unless clients are summed
-            in groups.
+        one_sum: Epsilon against the coalition if it saw one sum over everybody; the same as in `views` unless clients
+            are summed in groups.
         lying_server: Epsilon against a coalition whose server gets every sum opened over no more clients than its quorum.
         colluders: Clients whose noise the coalition knows.
-        mechanism: Who adds the noise.
-        delta: Of all three.
+        mechanism: The party that adds the noise.
+        delta: The delta of all three, in (0, 1).
         participations: Rounds of the client that takes part most.
-        bands: In order.
-        assumptions: What the epsilons rest on.
-        advice: Rules of thumb.
+        bands: The forecast of every band, in order.
+        assumptions: The assumptions behind the epsilons, in words.
+        advice: Rules of thumb, in words.
     """
 
     views: Mapping[Observer, float]
@@ -80,13 +80,13 @@ class Forecast:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleForecast:
-    """The privacy of single examples.
+    """The forecast of the privacy of single examples.
 
     Args:
-        epsilon: Of the client that takes part most.
-        delta: Of it.
-        steps: Of that client, over all rounds.
-        assumptions: What epsilon rests on.
+        epsilon: Epsilon of the client that takes part most.
+        delta: The delta of that epsilon, in (0, 1).
+        steps: Training steps of that client, over all rounds.
+        assumptions: The assumptions behind epsilon, in words.
     """
 
     epsilon: float
@@ -96,7 +96,7 @@ class SampleForecast:
 
 
 def sample_forecast(config: Config) -> SampleForecast:
-    """The privacy of single examples under a configuration with noise inside clients."""
+    """Forecast the privacy of single examples under a configuration with noise inside clients."""
     wanted, steps = config.sample_level, config.training.steps * participations(config)
     neighbours = (
         "a neighbouring federation is one in which one example of one client is not there or counts as zero; who takes "
@@ -119,7 +119,7 @@ def sample_forecast(config: Config) -> SampleForecast:
 
 
 def forecast(plan: Plan, mechanism: GaussianMechanism) -> Forecast:
-    """The privacy of a plan with noise."""
+    """Forecast the privacy of a plan with noise."""
     config, promises = plan.config, plan.promises
     delta, rounds = config.privacy.delta, participations(config)
     least_clipped = coarsest(promises, mechanism)
@@ -155,7 +155,7 @@ def _epsilon(release: Release, rounds: int, delta: float) -> float:
 
 
 def expected_holders(promises: Promises) -> list[tuple[Band, float]]:
-    """Every rank band and how many clients of a round hold it, or are expected to where they take part by secret draws."""
+    """Return every rank band with its holders in a round; the expected number under secret draws."""
     rate = promises.config.privacy.sample_rate
     return [(each.band, rate * each.holders) for each in promises.bands]
 
@@ -187,7 +187,7 @@ def _assumptions(plan: Plan) -> list[str]:
 
 
 def _of_time(config: Config) -> list[str]:
-    """What no epsilon covers where a client's answer has a time limit."""
+    """Describe what no epsilon covers where a client's answer has a time limit."""
     if not config.stage_seconds:
         return []
     return [
@@ -199,7 +199,7 @@ def _of_time(config: Config) -> list[str]:
 
 
 def _of_shares(plan: Plan) -> list[str]:
-    """What is assumed where clients add the noise."""
+    """Describe the assumptions where clients add the noise."""
     found = [
         f"at most {plan.promises.colluders} clients pool what they know of noise, with the server or with each other, and {_missing(plan)}"
     ]
@@ -210,7 +210,7 @@ def _of_shares(plan: Plan) -> list[str]:
 
 
 def _of_draws(plan: Plan) -> list[str]:
-    """Who may not know what where clients take part by secret draws, and what is spent against whoever does."""
+    """Describe who must not know the secret draws, and the privacy spent against whoever does."""
     config, rate = plan.config, plan.config.privacy.sample_rate
     most = most_drawn(clients=len(plan.ranks), rounds=config.rounds, rate=rate)
     if plan.mechanism is None:
@@ -229,7 +229,7 @@ def _of_draws(plan: Plan) -> list[str]:
 
 
 def most_drawn(*, clients: int, rounds: int, rate: float) -> int:
-    """In how many rounds the client that is drawn most takes part at most, but for one run in a hundred (Chernoff, over all clients)."""
+    """Return a bound on the rounds of the client drawn most, valid in 99 of 100 runs (Chernoff, over all clients)."""
     low, high = math.floor(rounds * rate), rounds
     while low < high:
         middle = (low + high) // 2
@@ -241,13 +241,13 @@ def most_drawn(*, clients: int, rounds: int, rate: float) -> int:
 
 
 def _divergence(share: float, rate: float) -> float:
-    """Kullback and Leibler's, between two coins."""
+    """Return the Kullback-Leibler divergence between two Bernoulli distributions, in nats."""
     rest = (1 - share) * math.log((1 - share) / (1 - rate)) if share < 1 else 0.0
     return share * math.log(share / rate) + rest
 
 
 def _standing(plan: Plan) -> str:
-    """What the figures after the run will be."""
+    """Describe the status of the figures after the run."""
     privacy = plan.config.privacy
     return "after the run: " + standing_in_words(
         privacy.mechanism,
@@ -258,7 +258,7 @@ def _standing(plan: Plan) -> str:
 
 
 def _missing(plan: Plan) -> str:
-    """What the epsilons assume of drop-outs."""
+    """Describe what the epsilons assume about drop-outs."""
     privacy, mechanism = plan.config.privacy, plan.mechanism
     if not privacy.recovered_dropout or mechanism is None:
         return plan.segmentation.expected_absence
@@ -291,7 +291,7 @@ def _advice(plan: Plan, bands: tuple[BandForecast, ...]) -> list[str]:
 
 
 def _unrecovered(plan: Plan) -> list[str]:
-    """Bands so small that the share of drop-outs that is made good rounds to nobody."""
+    """Name the bands so small that the share of drop-outs that is made good rounds to zero clients."""
     wanted = plan.config.privacy.recovered_dropout
     if not wanted or plan.mechanism is None:
         return []

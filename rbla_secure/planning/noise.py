@@ -1,4 +1,4 @@
-"""Client-level differential privacy of a plan: which mechanism, against whom it counts, and what it would spend.
+"""Client-level differential privacy of a plan: its mechanism, its observers, and what it would spend.
 
 Everything here follows from the configuration, the public ranks and the adapter's layout; nothing looks at data.
 """
@@ -27,7 +27,7 @@ EXPOSED = Release(noise_multiplier=0.0, slack=0.0, rho=math.inf)
 
 
 def shown_to(promises: Promises, part: Shown) -> tuple[Observer, ...]:
-    """Whose views a part of a round is counted in."""
+    """Return the observers in whose views a part of a round is counted."""
     if promises.shown == (Shown.SUMS,):
         return tuple(Observer)
     if part is Shown.UPLOADS:
@@ -36,15 +36,15 @@ def shown_to(promises: Promises, part: Shown) -> tuple[Observer, ...]:
 
 
 def counts_before(round_number: int) -> int:
-    """How many rounds' counts of unclipped clients the clip norm of a round has heard at most: of all but the one before.
+    """Return the most rounds whose unclipped counts a round's clip norm can depend on: all but the one before.
 
-    That one is not over when the keys of the round go out.
+    That round is not over when the keys of this one are sent.
     """
     return max(0, round_number - 2)
 
 
 def count_noise(promises: Promises, noise_multiplier: float) -> float:
-    """Standard deviation of the noise on the count of unclipped clients; 0 where nothing is counted."""
+    """Return the standard deviation of the noise on the count of unclipped clients; 0 where nothing is counted."""
     if not promises.adaptive:
         return 0.0
     # A vote that turns round spends the half of twice the multiplier; below it nothing would be left for the values.
@@ -111,7 +111,7 @@ def _check_adjacency(promises: Promises) -> None:
 
 
 def _check_nothing_is_counted(promises: Promises) -> None:
-    """Refuse whatever closes a band or ends a round by how many are there: one client's absence would take away every sum."""
+    """Refuse settings that close a band or end a round by a count: one absent client could then remove every sum."""
     config = promises.config
     if not promises.mode.opens_over_anybody:
         raise PlanError(
@@ -132,11 +132,11 @@ def _check_nothing_is_counted(promises: Promises) -> None:
 
 
 def build_mechanism(promises: Promises, *, noise_multiplier: float, width: int) -> GaussianMechanism:
-    """The mechanism of a plan at the largest clip norm.
+    """Build the mechanism of a plan at the largest clip norm.
 
     Args:
-        promises: Of a configuration with noise, checked.
-        noise_multiplier: Above 0: the configured one, or another in its place.
+        promises: The promises of a configuration with noise, checked.
+        noise_multiplier: The configured noise multiplier, or another in its place; above 0.
         width: Number of values of one rank row that are summed.
 
     Raises:
@@ -179,9 +179,10 @@ def build_mechanism(promises: Promises, *, noise_multiplier: float, width: int) 
 
 
 def known_noise(observer: Observer, colluding: int) -> int:
-    """Of how many clients an observer of sums knows the noise.
+    """Return the number of clients whose noise an observer of sums knows.
 
-    A client that reads the adapters knows its own, and whoever may pool with the server may pool with it.
+    A client that reads the adapters knows its own noise, and clients that may collude with the server may collude with
+    it.
     """
     match observer:
         case Observer.PUBLIC | Observer.SERVER:
@@ -195,13 +196,13 @@ def known_noise(observer: Observer, colluding: int) -> int:
 def views(
     promises: Promises, mechanism: GaussianMechanism, *, present: Mapping[int, int], colluding: int
 ) -> Views:
-    """What a release spends against each observer.
+    """Return what a release spends against each observer.
 
     Args:
-        promises: Of the plan.
-        mechanism: Of the round.
+        promises: The promises of the plan.
+        mechanism: The noise mechanism of the round.
         present: By index of a band that may open: how many surviving clients have uploaded it.
-        colluding: Clients whose noise the coalition knows.
+        colluding: Number of clients whose noise the coalition knows.
     """
     privacy = promises.config.privacy
     if mechanism.place is NoisePlace.SERVER:

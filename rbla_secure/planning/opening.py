@@ -1,4 +1,4 @@
-"""With how many survivors sums open, and what keeps a server from opening a sum over few clients among zeros."""
+"""Quorums with which sums open, and the protection against a server that opens a sum of few clients among zeros."""
 
 from protocols.masking.parameters import class_reveal_quorum, reveal_quorum
 from rbla_secure.config.choices import Rest, RowOrder
@@ -7,14 +7,14 @@ from rbla_secure.robustness.registry import least_holders
 
 
 def band_quorum(promises: Promises, holders: int) -> int:
-    """Surviving holders with which a band of so many holders opens, where there is one sum over all of them; 0 if nobody asks."""
+    """Return the surviving holders with which a band of `holders` opens in one sum over all; 0 without a quorum."""
     if promises.whoever_is_there:
         return 0
     return _opening_quorum(promises, holders, promises.row_quorum)
 
 
 def largest_f(promises: Promises, voters: int) -> int | None:
-    """The most attackers against whom the plan's filter opens a band of so many votes; None if not even against none."""
+    """Return the most attackers for which the plan's filter opens a band of `voters` votes; None if it never does."""
     wanted, least = promises.config.robustness, promises.config.min_holders
 
     def needed(f: int) -> int:
@@ -24,19 +24,19 @@ def largest_f(promises: Promises, voters: int) -> int | None:
 
 
 def opening_rule(promises: Promises) -> str:
-    """With how many clients sums open, in words."""
+    """Return in words with how many clients sums open."""
     if promises.whoever_is_there:
         return "no threshold and no quorum: every band opens over whoever is there"
     return f"threshold {promises.threshold}, at least {promises.row_quorum} holders per band"
 
 
 def group_quorum(promises: Promises, size: int) -> int:
-    """Survivors with which a group of so many clients opens."""
+    """Return the number of survivors with which a group of `size` clients opens."""
     return _opening_quorum(promises, size, promises.config.min_holders)
 
 
 def class_opening_quorum(promises: Promises, size: int) -> int:
-    """Survivors of a class of so many clients that a client wants to see on its list, if it sees any."""
+    """Return the least survivors of a class of `size` clients that a client accepts on its list, if it sees any."""
     quorum, members = promises.class_quorum, promises.members
     if not quorum or not promises.mode.clients_count_survivors(promises.config) or size < quorum:
         return quorum
@@ -50,9 +50,9 @@ def class_opening_quorum(promises: Promises, size: int) -> int:
 
 
 def tier_protection(promises: Promises) -> dict[str, str]:
-    """By tier: what keeps a server from opening a sum in which its clients' updates are few among zeros.
+    """Return in words, by tier, its protection from a sum in which its clients' updates are few among zeros.
 
-    Such a server sends an adapter that is dead for some clients and alive for others.
+    A server that attacks this way sends an adapter that is dead for some clients and alive for others.
     """
     config, found = promises.config, {}
     for name, tier in sorted(config.tiers.items()):
@@ -77,7 +77,7 @@ def tier_protection(promises: Promises) -> dict[str, str]:
 
 
 def _opening_quorum(promises: Promises, holders: int, least: int) -> int:
-    """What clients want to see on their survivor list before they open a sum that must be over `least`."""
+    """Return the least survivors that clients accept before they open a sum that must cover at least `least`."""
     members = promises.members
     if not promises.mode.clients_count_survivors(promises.config):
         return least

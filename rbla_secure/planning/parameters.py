@@ -23,22 +23,22 @@ MASKING_PROFILES: Final[Mapping[Profile, MaskingProfile]] = {
 
 
 def masking_profile(config: Config) -> MaskingProfile:
-    """The security parameters that a configuration names."""
+    """Return the security parameters that a configuration names."""
     return MASKING_PROFILES[config.masking.profile]
 
 
 def encryption_profile(config: Config) -> EncryptionProfile:
-    """The encryption parameters that a configuration names."""
+    """Return the encryption parameters that a configuration names."""
     return parameters.by_name(config.homomorphic.profile.value)
 
 
 def services(config: Config) -> Services:
-    """Who decrypts and, if the configuration wants it, who verifies."""
+    """Return the services that decrypt and, if configured, verify."""
     return Services(verifier=VERIFIER if config.homomorphic.verifier else "")
 
 
 def sample_level(config: Config) -> SampledGaussian | None:
-    """The noise inside each client's training; None without."""
+    """Return the noise inside each client's training; None without."""
     wanted = config.sample_level
     if not wanted.noise_multiplier:
         return None

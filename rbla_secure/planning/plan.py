@@ -1,8 +1,8 @@
-"""The plan: everything a round needs, validated once, frozen, and the same for server and clients.
+"""The plan: everything that a round needs, validated once, frozen, and the same for server and clients.
 
 Both sides derive a round's session from the plan and the cohort; a client that is offered another session refuses.
-What could not keep its promise is refused here, before anything is trained: a band that can never open, a threshold
-above the cohort, a sum that could wrap.
+A plan that could not keep its promises is refused here, before anything is trained: a band that can never open, a
+threshold above the cohort, a sum that could wrap.
 """
 
 import hashlib
@@ -57,10 +57,10 @@ class Plan:
         base_digest: SHA-256 of the frozen base.
 
     Attributes:
-        promises: What the configuration fixes whatever the layout.
+        promises: Everything that the configuration fixes whatever the layout.
         bands: The rank bands.
         max_rank: Rank of the global adapter.
-        bands_that_open: Those with enough holders in a whole cohort; the ones of the highest ranks may lack them.
+        bands_that_open: The bands with enough holders in a whole cohort; those of the highest ranks may lack them.
         columns: Shape (row_length,): which values of a rank row are trained and sent.
         width: Number of these values.
         weighted: Whether clients claim weights of their own, which are added up; without, each surviving holder counts one.
@@ -68,11 +68,12 @@ class Plan:
         sample_level: The noise inside each client's training; None without.
         quantizer: The grid: the configured one, or where clients add noise the finest with room for it.
         least_weight: The smallest weight that a client can have, on the grid.
-        statistics: Number of integers that follow the values of a band: none with noise, which leaves nothing else to depend on data.
+        statistics: Number of integers that follow the values of a band: 0 with noise, as nothing else may depend on
+            data then.
         band_weights: By index of a band: what its rows are multiplied by before the clip, and their average is divided by; public.
         row_weights: Shape (max_rank, 1): the weight of its band for every row.
-        clip_norms: Every norm that a round may clip to, falling.
-        first_clip_norm: The norm of the rounds that have heard no count yet; the only one without adaptive clipping.
+        clip_norms: Every L2 norm that a round may clip to, decreasing.
+        first_clip_norm: The norm of the rounds before the first known count; the only one without adaptive clipping.
         digest: SHA-256 of configuration, adapted layers and base: the session's `config_digest`, where no clip norm changes it.
 
     Raises:
@@ -134,13 +135,13 @@ class Plan:
         )
 
     def _keep(self, **facts: object) -> None:
-        """Set what was worked out, once: nothing of a plan changes after that."""
+        """Set computed attributes, once: nothing of a plan changes after that."""
         for name, value in facts.items():
             object.__setattr__(self, name, value)
 
     @classmethod
     def build(cls, config: Config, *, layout: AdapterLayout, base_digest: bytes) -> Self:
-        """The plan of a configuration on a base model."""
+        """Build the plan of a configuration on a base model."""
         return cls(config=config, layout=layout, base_digest=base_digest)
 
     @cached_property
@@ -150,15 +151,15 @@ class Plan:
 
     @cached_property
     def initial_adapter(self) -> Adapter:
-        """The adapter before round 1: it follows from the seed, so that everybody can check it to the bit."""
+        """Return the adapter before round 1: it follows from the seed, so that everybody can check it to the bit."""
         seed = derive_seed(self.config.seed, "initial adapter")
         return Adapter.initial(self.layout, rank=self.max_rank, seed=seed)
 
     def cohort(self, round_number: int) -> tuple[ClientId, ...]:
-        """Who takes part in a round, increasing: it follows from tiers, seed and round, and nobody chooses it.
+        """Return the clients of a round, increasing: they follow from tiers, seed and round, and nobody chooses them.
 
-        Whoever of them is not there has dropped out: thresholds, quorums and the number of colluders are those of the
-        whole cohort.
+        A client of the cohort that is absent has dropped out: thresholds, quorums and the number of colluders are those
+        of the whole cohort.
 
         Raises:
             RefusalError: The plan has no such round. (A server that could name any number could try rounds until it
@@ -175,11 +176,11 @@ class Plan:
 
     @cached_property
     def _cohorts(self) -> dict[int, tuple[ClientId, ...]]:
-        """Of the last rounds that were asked for: they are asked for again and again."""
+        """Cache of the cohorts of the last requested rounds, by round."""
         return {}
 
     def mechanism_with(self, noise_multiplier: float) -> GaussianMechanism:
-        """The plan's mechanism with another noise multiplier, above 0.
+        """Return the plan's mechanism with another noise multiplier, above 0.
 
         Raises:
             PlanError: There is no room for it, or the grid is too coarse for so little.
@@ -187,22 +188,22 @@ class Plan:
         return build_mechanism(self.promises, noise_multiplier=noise_multiplier, width=self.width)
 
     def rounded_norm(self, clip_norm: float) -> float:
-        """The L2 norm, in integer units, that one client's update of a norm never exceeds after rounding."""
+        """Return the L2 norm, in integer units, that an update of a given norm never exceeds after rounding."""
         heights = [band.height for band in self.bands] if self.promises.bands_alone else [self.max_rank]
         return rounded_norm(self.quantizer, clip_norm, [height * self.width for height in heights])
 
     def mechanism_of(self, session: Session) -> GaussianMechanism | None:
-        """The noise of one round, at its own clip norm."""
+        """Return the noise of one round, at its own clip norm; None without noise."""
         return self.mechanism_at(self.clip_norm_of(session))
 
     def mechanism_at(self, clip_norm: float) -> GaussianMechanism | None:
-        """The noise of rounds with this clip norm."""
+        """Return the noise of rounds with this clip norm; None without noise."""
         if self.mechanism is None or clip_norm == self.mechanism.clip_norm:
             return self.mechanism
         return replace(self.mechanism, clip_norm=clip_norm)
 
     def clip_norm_of(self, session: Session) -> float:
-        """The norm that a round clips to: the one whose digest the session carries.
+        """Return the norm that a round clips to: the one whose digest the session carries.
 
         Raises:
             RefusalError: The session was made under another plan.
@@ -215,9 +216,9 @@ class Plan:
         )
 
     def denominator(self, session: Session, index: int, survivors: Collection[ClientId]) -> float:
-        """The public weight of a band: its surviving holders, or where absence must not show all of them.
+        """Return the public weight of a band: its surviving holders, or all holders where absence must not show.
 
-        Where they take part by secret draws, as many as are expected to be drawn.
+        Under secret draws it is the expected number of drawn holders.
         """
         holders = session.segments[index].holders
         if self.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
@@ -226,12 +227,12 @@ class Plan:
 
     @property
     def mode(self) -> Mode:
-        """The secure sum, with what it shows, needs and promises."""
+        """The secure sum, with what it reveals, needs and promises."""
         return self.promises.mode
 
     @property
     def needs_identities(self) -> bool:
-        """Whether messages are signed: wherever the server may lie, and where a decryptor answers for its keys."""
+        """Whether messages are signed: where the server may lie, and where a decryptor is accountable for its keys."""
         return self.mode.server_may_lie(self.config)
 
     def _digest(self) -> bytes:
@@ -240,7 +241,7 @@ class Plan:
         return hashlib.sha256(text).digest()
 
     def held_bands(self, client: ClientId) -> tuple[Band, ...]:
-        """The bands that a client holds."""
+        """Return the bands that a client holds."""
         return held_bands(self.bands, self.ranks[client])
 
     def session(
@@ -252,14 +253,14 @@ class Plan:
         cohort: tuple[ClientId, ...] | None = None,
         clip_norm: float | None = None,
     ) -> Session:
-        """Give the terms of one round's secure sum, cut into the segments of :attr:`segmentation`.
+        """Return the terms of one round's secure sum, cut into the segments of :attr:`segmentation`.
 
         Args:
             run: Identity of the run.
-            round_number: From 1.
-            attempt: From 1.
-            cohort: Who somebody says takes part, to be held against the plan's own.
-            clip_norm: One of the plan's; by default the first round's. It is part of the session's digest.
+            round_number: Number of the round, from 1.
+            attempt: Number of the attempt at the round, from 1.
+            cohort: A claimed cohort, to be compared with the plan's own; None claims nothing.
+            clip_norm: One of the plan's clip norms; by default the first round's. It is part of the session's digest.
 
         Raises:
             RefusalError: The cohort is not the one that the plan gives for this round, or there is no such round.
@@ -276,7 +277,7 @@ class Plan:
 
     @cached_property
     def _sessions(self) -> dict[tuple[bytes, int, int, float], Session]:
-        """The last ones that were asked for."""
+        """Cache of the last requested sessions."""
         return {}
 
     def _session(self, run: bytes, round_number: int, attempt: int, clip_norm: float) -> Session:
@@ -297,7 +298,7 @@ class Plan:
 
     @cached_property
     def segmentation(self) -> Segmentation:
-        """How uploads are cut into segments: by rank band, or by group."""
+        """The segmentation of uploads: by rank band, or by group."""
         mechanism = self.mechanism
         return segmentation_of(
             self.promises,
@@ -309,15 +310,15 @@ class Plan:
         )
 
     def correlated_noise(self) -> CorrelatedNoise | None:
-        """Begin what a server keeps between rounds; None where the noise of each round is independent."""
+        """Make the state of correlated noise that a server keeps between rounds; None where rounds are independent."""
         return self.mechanism.correlated() if self.mechanism is not None else None
 
     def round_digest(self, clip_norm: float) -> bytes:
-        """Give what a round's session is bound to: the plan, and where the clip norm changes its value."""
+        """Return the digest that a round's session is bound to: of the plan, and of a clip norm that varies."""
         return _round_digest(self.promises, self.digest, clip_norm)
 
     def broadcast_rank(self, client: ClientId) -> int:
-        """How many rows of the global adapter a client is sent: all, or where what is beyond is dropped its own.
+        """Return how many rows of the global adapter a client is sent: all, or its own where rows beyond are dropped.
 
         Where uploads are padded, so that ranks do not show, everybody is sent all rows even so.
         """
@@ -326,11 +327,11 @@ class Plan:
         return self.ranks[client]
 
     def trained_rank(self, client: ClientId) -> int:
-        """How many rows a client trains: its own, but none of bands that can never open."""
+        """Return how many rows a client trains: its own, but none of bands that can never open."""
         return min(self.ranks[client], self.bands_that_open[-1].stop)
 
     def band_length(self, band: Band) -> int:
-        """Values and statistics of a band; with noise there are no statistics, but for the count of band 0."""
+        """Return the length of a band: values and statistics; with noise the only statistic is the count of band 0."""
         if self.mechanism is not None:
             return self.mechanism.bands[band.index].length
         return band.height * self.width + self.statistics
@@ -341,34 +342,34 @@ class Plan:
 
 
 def _columns(config: Config, layout: AdapterLayout) -> npt.NDArray[np.bool_]:
-    """Shape (row_length,): which values of a rank row are trained and sent."""
+    """Return a mask of shape (row_length,): which values of a rank row are trained and sent."""
     if config.lora.factors is Factors.LORA_B:
         return layout.lora_B_columns
     return np.ones(layout.row_length, dtype=np.bool_)
 
 
 def _by_row(weights: tuple[float, ...], bands: tuple[Band, ...]) -> npt.NDArray[np.float64]:
-    """Shape (max_rank, 1): the weight of its band for every row."""
+    """Return an array of shape (max_rank, 1): the weight of its band for every row."""
     found = np.repeat(weights, [band.height for band in bands])[:, None]
     found.setflags(write=False)
     return found
 
 
 def _round_digest(promises: Promises, digest: bytes, clip_norm: float) -> bytes:
-    """What a round's session is bound to: the plan, and where the clip norm changes its value."""
+    """Return the digest that a round's session is bound to: of the plan, and of the clip norm where that changes."""
     if not promises.adaptive:
         return digest
     return hashlib.sha256(b"rbla-secure round\x00" + digest + clip_norm.hex().encode()).digest()
 
 
 def _make_room(kept: dict[Key, Value]) -> None:
-    """Forget the oldest, so that no more are kept than the sessions that are open at once."""
+    """Drop the oldest entries, so that a cache holds no more than the sessions that are open at once."""
     while len(kept) >= _KEPT:
         del kept[next(iter(kept))]
 
 
 def _other_cohort(named: tuple[ClientId, ...], planned: tuple[ClientId, ...], round_number: int) -> str:
-    """What is wrong with a cohort, in words."""
+    """Say what is wrong with a cohort."""
     missing, strangers = set(planned) - set(named), set(named) - set(planned)
     found = [f"it lacks {min(missing)}"] if missing else []
     found += [f"{min(strangers)} is not in it"] if strangers else []

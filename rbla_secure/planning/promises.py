@@ -1,7 +1,7 @@
-"""The promises of a configuration: everything that it fixes before a model or data are looked at, worked out once.
+"""The promises of a configuration: everything that it fixes without a model or data, computed once.
 
-Checks, forecast, plan, ledgers and reports read this record; none of them works its fields out again. What also takes the layout
-of the model is in the plan (`plan.py`), which has the record as `plan.promises`.
+Checks, forecast, plan, ledgers and reports read this record; none of them computes its fields again. Values that also
+depend on the layout of the model are in the plan (`plan.py`), which has the record as `plan.promises`.
 """
 
 import math
@@ -33,7 +33,7 @@ from rbla_secure.robustness.grouping import group_sizes
 from rbla_secure.robustness.quorum import band_quorum
 from rbla_secure.robustness.registry import least_holders, pre_step_of
 
-# Adaptive clipping moves on a grid of so many norms to a factor of two; each has a session digest of its own.
+# Adaptive clipping moves on a grid with this many norms per factor of two; each has a session digest of its own.
 CLIP_STEPS_PER_OCTAVE = 32
 _LEAST_CLIP, _MOST_CLIP = 1 / 16, 4.0
 
@@ -41,7 +41,7 @@ _LEAST_CLIP, _MOST_CLIP = 1 / 16, 4.0
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedBand:
-    """A rank band, and whom a round counts on in it while nobody drops out.
+    """A rank band with its planned numbers of clients in a round without drop-outs.
 
     Args:
         band: Its rows.
@@ -49,9 +49,10 @@ class PlannedBand:
         voters: Number of votes in it under a filter: buckets of holders behind bucketing, else the holders.
         groups: Sizes of the groups of a round that hold it; empty where clients are not grouped.
         uploaders: Number of clients of a round that upload it.
-        counted: Number of noise shares that make up the target: those of uploaders that neither drop out as expected nor collude.
-        recovered: T: so many of its uploaders may be missing without less noise.
-        opens: Whether so many holders can ever open it.
+        counted: Number of noise shares that make up the target: those of uploaders that neither drop out as expected
+            nor collude.
+        recovered: T: the number of its uploaders that may be missing without less noise.
+        opens: Whether `holders` can ever open it.
     """
 
     band: Band
@@ -67,37 +68,41 @@ class PlannedBand:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promises:
-    """What a configuration promises, whatever model and data it meets.
+    """The promises of a configuration, whatever model and data it meets.
 
     Args:
         config: The configuration.
-        mode: Its secure sum, with what that shows, needs and promises.
+        mode: Its secure sum, with what that reveals, needs and promises.
         profile: The security parameters of masking that it names.
         members: Number of clients in a round.
         clients_of_ranks: By rank, increasing: the number of clients in a round.
         bands: Every rank band, in order.
         judges_updates: Whether single updates are looked at before they are averaged.
-        hostile_quorum: Fewest holders with which a band may open whatever the filter: against hostile ones, and against sums over too few.
-        row_quorum: Fewest holders with which a band may open: as many as the filter needs, where there is one. Behind bucketing it counts buckets, of which there are no more than holders.
+        hostile_quorum: Fewest holders with which a band may open whatever the filter: against hostile ones, and against
+            sums over too few.
+        row_quorum: Fewest holders with which a band may open: as many as the filter needs, where there is one. Behind
+            bucketing it counts buckets, of which there are no more than holders.
         class_quorum: Fewest survivors of one rank with which a sum that others lie about may open; 0 where no class of view counts.
         threshold: Survivors needed to open a round: the configured number or the profile's.
         noisy: Whether sums carry noise of client-level differential privacy.
-        colluders: Number of clients whose noise shares the server is taken to know; 0 without noise.
+        colluders: Number of clients whose noise shares the server is assumed to know; 0 without noise.
         noise_by_server: Whether the server is the party that adds the noise, where there is any, and is trusted with the sums.
-        noise_follows: Whether sums are opened without noise and the server adds it: nothing that can be seen may follow from
-            them before.
-        whoever_is_there: Whether bands open over whoever has answered, also over nobody: who did must not show in the adapter.
-        shown: What of a round with noise is counted, each in a ledger entry of its own, in order.
-        shown_at_once: What shows from the input stage on wherever it is counted, whoever answers: the uploads, and where absence
-            must not show every sum.
-        claimed: Observers against whom something is claimed where there is noise: not against a server that adds the noise itself.
+        noise_follows: Whether sums are opened without noise and the server adds it: nothing visible may depend on them
+            before.
+        whoever_is_there: Whether bands open over whoever has answered, also over nobody: who answered must not show in
+            the adapter.
+        shown: The parts of a round with noise that are counted, each in a ledger entry of its own, in order.
+        shown_at_once: The counted parts that are revealed from the input stage on, whoever answers: the uploads, and
+            every sum where absence must not show.
+        claimed: Observers against whom privacy is claimed where there is noise: not against a server that adds the
+            noise itself.
         adaptive: Whether the clip norm follows a quantile of the updates' norms.
         clip_range: Smallest and largest clip norm of adaptive clipping.
-        clip_norms: Every L2 norm that a round may clip to, falling.
-        bands_alone: Whether each rank band of an update is clipped and rounded alone, so that what a band sends is one function of
-            model, examples and seed for all who hold it, as what it learns.
-        grid: Of integers, as quantization configures it.
-        grid_is_chosen: Whether another one is used, which follows from the room for noise.
+        clip_norms: Every L2 norm that a round may clip to, decreasing.
+        bands_alone: Whether each rank band of an update is clipped and rounded alone, so that what a band sends, as
+            what it learns, is one function of model, examples and seed for all who hold it.
+        grid: The grid of integers that quantization configures.
+        grid_is_chosen: Whether another grid is used, which follows from the room for noise.
     """
 
     config: Config
@@ -128,7 +133,7 @@ class Promises:
 
     @classmethod
     def build(cls, config: Config) -> Self:
-        """The promises of a configuration, sound or not: `checks.py` refuses those that cannot be kept.
+        """Build the promises of a configuration, sound or not: `checks.py` refuses those that cannot be kept.
 
         Raises:
             PlanError: A round has more or fewer clients than a session can have.
@@ -207,7 +212,7 @@ class Promises:
 def _planned_bands(
     config: Config, clients: Mapping[int, int], *, row_quorum: int, colluders: int
 ) -> tuple[PlannedBand, ...]:
-    """Every rank band, by the number of clients of each rank in a round."""
+    """Return every rank band, from the number of clients of each rank in a round."""
     robustness, privacy = config.robustness, config.privacy
     members, size = sum(clients.values()), robustness.group_size
     groups = {rank: group_sizes(count, size) for rank, count in clients.items()} if size else {}
@@ -237,12 +242,12 @@ def _planned_bands(
 
 
 def _colluders(config: Config, profile: MaskingProfile, members: int) -> int:
-    """Clients whose noise shares the server is taken to know."""
+    """Return the number of clients whose noise shares the server is assumed to know."""
     configured = config.privacy.colluders
     return configured if configured >= 0 else profile.corrupt(members)
 
 
 def _clip_grid(least: float, most: float) -> tuple[float, ...]:
-    """Every clip norm of adaptive clipping, falling."""
+    """Return every clip norm of adaptive clipping, decreasing."""
     steps = math.floor(CLIP_STEPS_PER_OCTAVE * math.log2(most / least))
     return tuple(most * 2 ** (-step / CLIP_STEPS_PER_OCTAVE) for step in range(steps + 1))

@@ -1,7 +1,7 @@
-"""How many drop-outs of a band are made good by noise that is removed where it is not needed, and where that can be.
+"""Checks of noise recovery: extra noise makes drop-outs good and is removed where it is not needed.
 
-What is removed grows from secrets that clients share beside their masks' seeds, so it takes masking; and it takes a server
-that tells all clients the same survivors, or too many secrets would be given out (privacy/shares.py).
+The removed noise is derived from secrets that clients share beside their masks' seeds, so it takes masking. It also
+takes a server that names the same survivors to all clients, or too many secrets would be revealed (privacy/shares.py).
 """
 
 from protocols.session import MAX_EXTRA_SECRETS
@@ -13,10 +13,10 @@ _KEY = "privacy.recovered-dropout"
 
 
 def check_recovery(promises: Promises) -> None:
-    """Refuse to make drop-outs good where nothing can; needs no model.
+    """Refuse to make drop-outs good where that is impossible; needs no model.
 
     Args:
-        promises: Of a configuration with noise.
+        promises: The promises of a configuration with noise.
 
     Raises:
         PlanError: Names the argument, its value, the rule and what to do.

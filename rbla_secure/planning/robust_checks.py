@@ -1,4 +1,4 @@
-"""What a plan refuses of its defences: those that its mode cannot see enough for, and numbers that cannot be met."""
+"""Checks that refuse defences whose mode cannot see enough for them, and numbers that cannot be met."""
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def _check_filter(promises: Promises) -> None:
 
 
 def _too_few(promises: Promises, band: Band, count: int) -> str:
-    """Why the filter could not open a band that others would open, and what would do."""
+    """Say why the filter could not open a band that others would open, and which settings would do."""
     config, wanted, needed = promises.config, promises.config.robustness, promises.row_quorum
     bucketing = pre_step_of(wanted.pre_step).in_buckets
     what = f"buckets of {wanted.bucket_size}" if bucketing else "holders"
@@ -70,7 +70,7 @@ def _too_few(promises: Promises, band: Band, count: int) -> str:
 
 
 def _check_parameters(promises: Promises) -> None:
-    """What the filter needs beside holders is known before anybody trains."""
+    """Refuse parameters other than holders that the filter cannot use, before anything is trained."""
     config, wanted = promises.config, promises.config.robustness
     try:
         build(

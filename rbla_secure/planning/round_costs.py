@@ -1,4 +1,4 @@
-"""What rounds and weights of bands cost at one epsilon, before anything is trained.
+"""The cost of rounds and of band weights at one epsilon, before anything is trained.
 
 T rounds of a client at one epsilon take a noise multiplier that grows with sqrt(T), so the signal-to-noise ratio of one round
 falls with 1 / sqrt(T). That of the sum of all rounds, if they agree, stays: rounds beyond those that training has use for add no
@@ -28,10 +28,10 @@ class RoundCost:
     """A number of rounds at the plan's epsilon.
 
     Args:
-        rounds: Of the run.
-        participations: Of them, those of the client that takes part most.
-        noise_multiplier: That keeps the epsilon on the plan's own grid, in the place of the configured one.
-        signal_to_noise: By index of a band, of its average in one round.
+        rounds: Number of rounds of the run.
+        participations: Rounds in which the client that takes part most takes part.
+        noise_multiplier: The multiplier that keeps the epsilon on the plan's own grid, in place of the configured one.
+        signal_to_noise: By band index, the signal-to-noise ratio of its average in one round.
     """
 
     rounds: int
@@ -43,12 +43,13 @@ class RoundCost:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedNoise:
-    """What weights of bands save.
+    """The noise and epsilon that weights of bands save.
 
     Args:
         used: Whether the plan has them.
         energy: Noise energy of one average with the weights that leave the least, over that with equal ones.
-        epsilon: What a run with these weights would spend at the noise energy that equal ones have at the plan's epsilon.
+        epsilon: Epsilon that a run with these weights would spend at the noise energy that equal ones have at the
+            plan's epsilon.
     """
 
     used: bool
@@ -62,9 +63,10 @@ class RoundCosts:
     """Numbers of rounds side by side.
 
     Args:
-        epsilon: Of all of them: privacy.max-epsilon, or without one what the plan spends against the observer that faces least noise.
-        rounds: Increasing; the last one is the plan's own.
-        weights: What weights of bands save, or None where the plan can have none.
+        epsilon: The epsilon at which all are compared: privacy.max-epsilon, or without one what the plan spends against
+            the observer that faces least noise.
+        rounds: The costs, by increasing number of rounds; the last one is the plan's own.
+        weights: The savings of band weights; None where the plan can have none.
     """
 
     epsilon: float
@@ -73,7 +75,7 @@ class RoundCosts:
 
 
 def round_costs(plan: Plan) -> RoundCosts | None:
-    """The costs of a plan; None without noise, or where some observer faces none."""
+    """Return the costs of a plan; None without noise, or where some observer faces none."""
     config, delta, mechanism = plan.config, plan.config.privacy.delta, plan.mechanism
     if mechanism is None:
         return None
@@ -104,11 +106,12 @@ def round_costs(plan: Plan) -> RoundCosts | None:
 
 
 def signal_to_noise(plan: Plan, noise_multiplier: float) -> tuple[float, ...]:
-    """By index of a band: what agreeing updates of its holders of the least rank leave in one value, above the noise in it.
+    """Return, by band index, the signal-to-noise ratio of one value if updates of least-rank holders agree.
 
-    With w values in a row, D_b holders (expected ones, where clients are drawn), s and a of `privacy/band_weights.py`, and h_b rows: an update of the bands up to b, clipped
-    at C, has C sqrt(s_b / (h_b w)) / sqrt(sum_{k <= b} a_k^2 s_k) in a value of band b, and the noise there is z C / (D_b a_b). At
-    equal weights and an even spread the ratio is D_b / (z sqrt(d)), d the values of such an update.
+    With w values in a row, D_b holders (expected ones, where clients are drawn), s and a of `privacy/band_weights.py`,
+    and h_b rows: an update of the bands up to b, clipped at C, has C sqrt(s_b / (h_b w)) / sqrt(sum_{k <= b} a_k^2 s_k)
+    in a value of band b, and the noise there is z C / (D_b a_b). At equal weights and an even spread the ratio is D_b /
+    (z sqrt(d)), d the values of such an update.
     """
     privacy, bands = plan.config.privacy, plan.promises.bands
     signals = expected_signal([(each.band.start, each.band.stop) for each in bands], privacy.rank_decay)

@@ -1,4 +1,4 @@
-"""What a configuration allows although it weakens a run."""
+"""Warnings about settings that are allowed although they weaken a run."""
 
 from rbla_secure.planning.parameters import WORTHLESS
 from rbla_secure.planning.promises import Promises
@@ -9,7 +9,7 @@ SAFE_MIN_HOLDERS = 3
 
 
 def warnings(promises: Promises) -> list[str]:
-    """What is allowed but weakens the run."""
+    """Return a warning for each setting that is allowed but weakens the run."""
     config = promises.config
     found = promises.mode.warnings(promises)
     if (promises.noisy or config.sample_level.noise_multiplier) and config.privacy.simulation:
@@ -27,7 +27,7 @@ def warnings(promises: Promises) -> list[str]:
 
 
 def _closed_for_good(promises: Promises) -> tuple[str, ...]:
-    """The bands that can never open against f hostile clients, in words; their rows stay as every run begins."""
+    """Return in words the bands that can never open against f hostile clients; their rows keep the initial values."""
     ranks = [rank for rank, count in promises.clients_of_ranks.items() for _ in range(count)]
     bands, config = [each.band for each in promises.bands], promises.config
     return closed_bands(bands, ranks, f=config.robustness.f, privacy_quorum=config.min_holders)

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: settings, checkpoints, records, ledgers and the signed audit log, held against each other."""
+"""The files of a run: settings, checkpoints, records, ledgers and the signed audit log, compared with each other."""

@@ -5,10 +5,10 @@
 A line is canonical JSON: keys in order, no spaces, ASCII. `previous` is the SHA-256 of the line before, without its line
 feed; 64 zeros in the first. A line is flushed to the disk before the run goes on.
 
-What the chain shows: no line before the last one has been changed, removed, moved or put in since the next was written.
-It is also where a run commits: a round, the base and every entry of a ledger count from the moment the chain holds their
-digests, and nothing else in the folder is believed that the chain does not hold (`verify.py`).
-Caveat: whoever holds the folder can write the whole chain anew, together with the files that it names, or cut all of them
+What the chain shows: no line before the last one has been changed, removed, moved or inserted since the next was
+written. It is also where a run commits: a round, the base and every entry of a ledger count from the moment the chain
+holds their digests, and nothing in the folder is trusted that the chain does not hold (`verify.py`).
+Caveat: whoever holds the folder can rewrite the whole chain, together with the files that it names, or cut all of them
 back to an earlier state. Against the holder it proves nothing until its head (:attr:`AuditLog.head`) is known elsewhere:
 signed with a key that is not in the folder, or given to others. Signing the head with the server's key is a later step.
 """
@@ -36,19 +36,19 @@ Clock = Callable[[], float]
 
 @unique
 class EventKind(StrEnum):
-    """What can happen in a run, and what is said of it.
+    """The kinds of events of a run, and the details that each records.
 
     RUN_CREATED: run, config (their identity and digest, hex); budgets (SHA-256 of budgets.json, where there is one).
     RUN_RESUMED: rounds (how many the chain holds), adapter (digest after the last one; empty before the first), unopened
         (round and attempt that were numbered, but whose session a crash kept from being opened; empty if there is none).
     SESSION_OPENED: cohort, threshold, context (hex). Written before the first message of the session.
-    REFUSAL: client, by ("client": it declined; "server": its answer was turned away), error, reason.
-    DROPPED: client, stage: it is out of the session from there on.
+    REFUSAL: client, by ("client": it declined; "server": its answer was rejected), error, reason.
+    DROPPED: client, stage: it is out of the session from that stage on.
     BAND_REFUSED: band, reason.
     UPDATE_REJECTED: of (a client or a group), reason: the filter kept nothing of it.
-    STEP_CHECKED: reason: the step of a round was scaled or rolled back, or a claim of its clients is not told.
-    DIRECTION_KEPT: direction (SHA-256 of the file of what the next round's updates are held against). Written with the end of
-        its round, where the verifier of a screened run would forget it.
+    STEP_CHECKED: reason: the step of a round was scaled or rolled back, or a claim of its clients is not reported.
+    DIRECTION_KEPT: direction (SHA-256 of the file of the direction that the next round's updates are compared with).
+        Written with the end of its round, where the verifier of a screened run would forget it.
     ROUND_ABORTED: reason, adapter (digest, unchanged), metrics (SHA-256 of the round's line in metrics.jsonl). Written
         once line and checkpoint are on the disk: the round counts from here on.
     ROUND_FINISHED: survivors, adapter, metrics: as above.
@@ -77,13 +77,13 @@ class EventKind(StrEnum):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """What is to be written down; the log adds number, time and chain.
+    """The content of an event before it is written; the log adds number, time and chain.
 
     Args:
-        kind: What happened.
-        round: In which round, if in one.
-        attempt: In which attempt at it.
-        details: The facts that the kind asks for; public ones.
+        kind: The kind of event.
+        round: Number of the round, if the event belongs to one.
+        attempt: Number of the attempt at that round.
+        details: The facts that the kind requires; all public.
     """
 
     kind: EventKind
@@ -93,12 +93,12 @@ class LogEntry:
 
     @classmethod
     def of_run(cls, kind: EventKind, **details: JsonValue) -> "LogEntry":
-        """Something that happened to the run as a whole."""
+        """Make an entry about the run as a whole."""
         return cls(kind=kind, details=details)
 
     @classmethod
     def of_session(cls, session: Session, kind: EventKind, **details: JsonValue) -> "LogEntry":
-        """Something that happened in one attempt at a round."""
+        """Make an entry about one attempt at a round."""
         return cls(kind=kind, round=session.round, attempt=session.attempt, details=details)
 
 
@@ -116,7 +116,7 @@ class Event(BaseModel):
     previous: str
 
     def to_line(self) -> str:
-        """The canonical line, without its end."""
+        """Return the canonical line, without its line feed."""
         fields = self.model_dump(mode="json")
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -126,17 +126,17 @@ Observe = Callable[[Event], None]
 
 @final
 class AuditLog:
-    """The log of one run folder, which its process holds alone.
+    """The log of one run folder, whose process holds it exclusively.
 
     Args:
-        path: Its file.
-        clock: Of the events that are appended.
-        observe: Told of every event: of those in the file first, then of those that are appended, before they are written.
-            What it raises keeps them from being written, so that a log never holds what it could not be opened with.
+        path: The file of the log.
+        clock: Gives the time of appended events, in unix seconds.
+        observe: Called with every event: first with those in the file, then with appended ones before they are written.
+            An exception from it prevents the write, so that a log never holds an event that would prevent its opening.
 
     Raises:
-        RunFolderError: The file is missing, or its chain is broken; the line is named. Opening changes nothing: what a
-            crash left of a line goes when the next one is written.
+        RunFolderError: The file is missing, or its chain is broken; the line is named. Opening changes nothing: an
+            incomplete line left by a crash is removed when the next one is written.
     """
 
     def __init__(
@@ -152,21 +152,21 @@ class AuditLog:
 
     @classmethod
     def create(cls, path: Path, first: LogEntry, *, clock: Clock = time.time) -> "AuditLog":
-        """A new log that begins with one event; another file of its name is replaced."""
+        """Create a log that begins with one event; an existing file of its name is replaced."""
         event = _event(first, number=1, previous=_START, clock=clock)
         write_atomic(path, (event.to_line() + "\n").encode())
         return cls(path, clock=clock)
 
     @property
     def head(self) -> bytes:
-        """SHA-256 of the last line: whoever knows it can tell whether anything up to it has been changed since."""
+        """SHA-256 of the last line: whoever knows it can detect later changes to anything up to that line."""
         return self._head
 
     def __len__(self) -> int:
         return self._count
 
     def append(self, *entries: LogEntry) -> None:
-        """Write entries down, durably, in one go."""
+        """Append entries durably, in one write."""
         events: list[Event] = []
         lines: list[str] = []
         head = self._head
@@ -184,7 +184,7 @@ class AuditLog:
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of a log, its chain verified; a torn last line is not among them.
+    """Return the events of a log after verifying its chain; a torn last line is left out.
 
     Raises:
         RunFolderError: The file is missing, or its chain is broken; the line is named.
@@ -193,7 +193,7 @@ def read_events(path: Path) -> list[Event]:
 
 
 def _scan(path: Path) -> Iterator[tuple[Event, str]]:
-    """The events of a log with their lines, read once from its beginning, each verified before the next is read."""
+    """Yield the events of a log with their lines, read once from the start, each verified before the next is read."""
     if not path.is_file():
         raise RunFolderError(
             f"{path} is missing: the run's events cannot be shown to be complete; restore it from a copy"
@@ -210,7 +210,7 @@ def _scan(path: Path) -> Iterator[tuple[Event, str]]:
 
 
 def _next(path: Path, line: str, *, number: int, previous: bytes) -> Event:
-    """A line as the next event of a chain."""
+    """Parse a line as the next event of a chain."""
     try:
         event = Event.model_validate_json(line)
         canonical = event.to_line() == line

@@ -1,7 +1,7 @@
-"""What the clients of a simulated run ask of their lifetime budgets, kept beside the run so that it can be gone on with.
+"""The lifetime budget settings of a simulated run's clients, kept in the run folder so that the run can be resumed.
 
-A client on a machine of its own has this in its own hands. Here one process plays them all, and one that goes on with the run
-must count in the same places: the audit log names the file, so that it is missed where it was taken away.
+A client on a machine of its own keeps these settings itself. Here one process runs all clients, and a resumed run must
+count in the same places: the audit log names the file, so that its removal is detected.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ FILE: Final = "budgets.json"
 
 
 class BudgetSettings(Record):
-    """What a client asks of its budgets.
+    """The settings of a client's lifetime budgets.
 
     Args:
-        folder: In which each client of a simulated run has a folder of its own, an absolute path.
+        folder: Absolute path of the folder in which each client of a simulated run has a folder of its own.
         label: The name of the data.
-        max_epsilon: Limit at client level, 0 for none; null takes that of the label, or none where the label is new.
-        max_sample_epsilon: The same of single examples.
-        delta: Of both; null takes that of the label, or 1e-5.
+        max_epsilon: Limit of epsilon at client level, 0 for none; null takes that of the label, or none if it is new.
+        max_sample_epsilon: Limit of epsilon of single examples, with the same rules.
+        delta: The delta of both, in (0, 1); null takes that of the label, or 1e-5.
     """
 
     folder: str
@@ -36,7 +36,7 @@ class BudgetSettings(Record):
 
     @classmethod
     def of(cls, folder: Path, label: str, **limits: float | None) -> Self:
-        """As it was asked for on a command line.
+        """Make settings from the options of a command line.
 
         Raises:
             ConfigError: A value is out of range.
@@ -48,19 +48,19 @@ class BudgetSettings(Record):
             raise ConfigError(f"{fault['loc'][0]}={fault['input']!r}: {fault['msg']}") from None
 
     def text(self) -> str:
-        """The one spelling of budgets.json."""
+        """Return the only valid content of budgets.json."""
         return self.model_dump_json() + "\n"
 
     def digest(self) -> str:
-        """SHA-256 of budgets.json, hex: what the audit log says."""
+        """Return the SHA-256 of budgets.json, hex, as the audit log names it."""
         return hashlib.sha256(self.text().encode()).hexdigest()
 
     @classmethod
     def read(cls, folder: Path, digest: str) -> Self | None:
-        """What a run folder holds; None where its audit log names no such file.
+        """Read the settings of a run folder; None where its audit log names no such file.
 
         Args:
-            folder: Of the run.
+            folder: The run folder.
             digest: SHA-256 of the file, hex, as the log has it; empty if it names none.
 
         Raises:

@@ -1,9 +1,9 @@
-"""The file of one checkpoint: the rows of the global adapter, and which run, plan and round they are of.
+"""The file of one checkpoint: the rows of the global adapter, and the run, plan and round to which they belong.
 
 A safetensors file that any reader of the format takes, of one tensor `rows`, shape (rank, row_length), float32 little-endian:
 eight bytes with the length of the header, the header in compact JSON padded with spaces to a multiple of eight, the
-values. It is built here, as the library writes metadata in a random order: a checkpoint has one spelling, so that its bytes
-can be compared and not only what one reader makes of them.
+values. It is built here, as the library writes metadata in a random order: a checkpoint has one valid encoding, so that
+its bytes can be compared and not only what one reader makes of them.
 """
 
 import json
@@ -24,19 +24,19 @@ _LENGTH: Final = 8  # bytes of the header's length, and what the header is padde
 
 
 def checkpoint_bytes(adapter: Adapter, metadata: Mapping[str, str]) -> bytes:
-    """The file of an adapter.
+    """Return the bytes of an adapter's checkpoint file.
 
     Args:
-        adapter: The whole one.
+        adapter: The whole global adapter.
         metadata: Run, plan and round; written in order of name.
     """
     return _encode(adapter, sorted(metadata.items()))
 
 
 def read_checkpoint(path: Path, layout: AdapterLayout, metadata: Mapping[str, str]) -> Adapter:
-    """The adapter of a file that holds these metadata and nothing else.
+    """Read the adapter from a file that holds these metadata and nothing else.
 
-    Earlier versions wrote metadata in any order: each is taken.
+    Earlier versions wrote metadata in any order: any order is accepted.
 
     Raises:
         RunFolderError: The file is damaged, of another run, plan or round, or has a byte that no run writes.

@@ -1,4 +1,4 @@
-"""The run folder: what a killed run needs to go on as if nothing had happened.
+"""The run folder: everything that a killed run needs to continue as if nothing had happened.
 
     config.toml           the configuration, written before anything else
     run.json              identity of the run
@@ -9,13 +9,13 @@
     timings.jsonl         seconds per round
     privacy.json, privacy-samples.json   what privacy was spent, each where there is noise of its kind
     checkpoints/          round-0007.safetensors: the global adapter after round 7; round-0007.direction, of the last round alone and
-                          where a verifier screens: what it holds the next updates against (`kept_direction.py`)
+                          where a verifier screens: what it compares the next updates with (`kept_direction.py`)
     base/  adapter/       the frozen base; the result in PEFT's format
 
 The order of writes: line of metrics, line of timings, checkpoint, direction, and then the event that ends the round. A round counts
-from the moment the audit log holds its digests, and a crash before that costs the round alone: what is left of it is
-taken away in the opposite order. Whatever is opened is held against the log first (`verify.py`), and nothing is written
-before all of it was.
+from the moment the audit log holds its digests, and a crash before that costs only the round: its remains are
+removed in the opposite order. Whatever is opened is compared with the log first (`verify.py`), and nothing is written
+before all of it was compared.
 """
 
 import os
@@ -78,7 +78,7 @@ from rbla_secure.run_folder.verify import (
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run has come: round 0 and no adapter before the first checkpoint."""
+    """The progress of a run: round 0 and no adapter before the first checkpoint."""
 
     round: int
     adapter: Adapter | None
@@ -92,9 +92,9 @@ class RunFolder:
 
     Attributes:
         log: Its audit log.
-        history: What the log says so far.
+        history: The state of the run by the log so far.
         new: Whether this process has made the folder.
-        budgets: What its clients ask of their lifetime budgets; None if they keep none.
+        budgets: The settings of its clients' lifetime budgets; None if they keep none.
     """
 
     def __init__(self, path: Path, *, new: bool = False, held: int | None = None) -> None:
@@ -121,7 +121,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: Config, *, budgets: BudgetSettings | None = None) -> "RunFolder":
-        """A new folder, which has its configuration from the moment it exists; an empty one is filled in place.
+        """Create a folder that has its configuration from the moment it exists; an empty folder is filled in place.
 
         Raises:
             RunFolderError: Something is there already, or another process makes the folder.
@@ -160,7 +160,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """The folder of an earlier run, held against its audit log. Nothing is written.
+        """Open the folder of an earlier run after comparing it with its audit log. Nothing is written.
 
         Raises:
             RunFolderError: It is no run folder, another process works in it, or it is damaged: a file is missing, or is not
@@ -172,7 +172,7 @@ class RunFolder:
         return cls(path)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -181,7 +181,7 @@ class RunFolder:
         """Compare a base with the one that the log names, if it names one yet.
 
         Raises:
-            RunFolderError: It is another one.
+            RunFolderError: They differ.
         """
         if self.history.base not in {"", digest.hex()}:
             raise RunFolderError(
@@ -189,10 +189,10 @@ class RunFolder:
             )
 
     def hold_base(self, digest: bytes) -> None:
-        """The base is on the disk: have the log name it, unless it does.
+        """Name the base, which is on the disk, in the log, unless the log names it already.
 
         Raises:
-            RunFolderError: It names another one.
+            RunFolderError: The log names another base.
         """
         self.check_base(digest)
         if not self.history.base:
@@ -201,7 +201,7 @@ class RunFolder:
     def next_attempt(self, round_number: int) -> int:
         """Number the next attempt at a round and write it down before it begins.
 
-        After a crash the round's old keys and shares may be in somebody's hands: a new attempt binds to new ones.
+        After a crash others may have the round's old keys and shares: a new attempt binds to new ones.
         """
         self._counts[round_number] += 1
         attempt = self._counts[round_number]
@@ -224,12 +224,12 @@ class RunFolder:
         """Make a round durable, together with the digest of the plan it was run under; it counts with its last event.
 
         Args:
-            plan: Of the run.
-            session: Of the round.
-            adapter: After the round.
-            record: Of the round.
-            seconds: Of the round.
-            direction: What services need to go on screening in another process; empty if nothing.
+            plan: The plan of the run.
+            session: The session of the round.
+            adapter: The global adapter after the round.
+            record: The metrics of the round.
+            seconds: The timings of the round, in seconds.
+            direction: State that services need to continue screening in another process; empty if none.
         """
         line = record.model_dump_json()
         append_line(self.path / METRICS, line)
@@ -245,7 +245,7 @@ class RunFolder:
         return {"round": str(number), "run": self.run_id.hex(), "plan": plan.digest.hex()}
 
     def load(self, plan: Plan) -> Progress:
-        """The last round that counts, once all of them have been compared. Nothing is written.
+        """Return the state after the last round that counts, after comparing all rounds. Nothing is written.
 
         Reads every checkpoint once.
 
@@ -261,9 +261,9 @@ class RunFolder:
         return Progress(round=self.history.rounds, adapter=adapter, records=records, timings=timings)
 
     def drop_left_over(self) -> None:
-        """Take away what a crash has left of the next round, the last file that was written first.
+        """Remove what a crash has left of the next round, in reverse order of writing.
 
-        So a crash in here leaves what a crash could have left before. For a folder that was loaded.
+        So a crash in here leaves what an earlier crash could have left. For a folder that was loaded.
         """
         last = self.history.rounds
         drop_directions(self.path, last - 1, last + 1)
@@ -275,7 +275,7 @@ class RunFolder:
         self._keep_lines(METRICS, lambda line: RoundRecord.model_validate_json(line).round <= last)
 
     def direction(self) -> bytes:
-        """What was kept of the last round that counts for screening; empty if nothing was.
+        """Return the direction kept for screening from the last round that counts; empty if none was.
 
         Raises:
             RunFolderError: It is missing or not what the events say.
@@ -283,9 +283,9 @@ class RunFolder:
         return read_direction(self.path, self.history)
 
     def say_resumed(self, progress: Progress) -> None:
-        """Have the log say that another process goes on, from where, and what the last one left that it does not hold.
+        """Log that another process resumes the run, from where, and what the last one left that the log does not hold.
 
-        The first that a process writes which goes on: called once everything was compared.
+        The first write of a process that resumes: called once everything was compared.
         """
         ledgers = check_ledgers(self.path, self.config, self.history)
         self.drop_left_over()
@@ -305,7 +305,7 @@ class RunFolder:
         return self.history.ledgers[name].entries if name in self.history.ledgers else 0
 
     def adapters(self, plan: Plan) -> Iterator[Adapter]:
-        """The adapters after all rounds so far, oldest first.
+        """Yield the adapters after all rounds so far, oldest first.
 
         Raises:
             RunFolderError: A checkpoint is damaged, or not what the events say.
@@ -314,7 +314,7 @@ class RunFolder:
             yield self._load_adapter(plan, number)
 
     def last_adapters(self, plan: Plan, count: int) -> list[Adapter]:
-        """The adapters after the last rounds, oldest first; fewer where there were fewer.
+        """Return the adapters after the last `count` rounds, oldest first; fewer if there were fewer.
 
         Raises:
             RunFolderError: A checkpoint is damaged, or not what the events say.
@@ -342,7 +342,7 @@ class RunFolder:
         return [seconds for seconds in found if seconds.round <= self.history.rounds]
 
     def _keep_lines(self, name: str, kept: Callable[[str], bool]) -> None:
-        """Cut the lines of the next round away, if a crash has left any."""
+        """Cut off lines of the next round, if a crash has left any."""
         path = self.path / name
         lines = whole_lines(path)
         data = "".join(line + "\n" for line in lines if kept(line)).encode()
@@ -351,7 +351,7 @@ class RunFolder:
 
 
 def _check_may_be_filled(path: Path) -> None:
-    """Refuse what is not empty, but for what a creation that was cut short left behind."""
+    """Refuse a path that is not empty, except for what an interrupted creation left behind."""
     own = {IDENTITY, FILE_NAME, CHECKPOINTS, LOCK, BUDGETS} | {
         f".{name}.tmp" for name in (IDENTITY, FILE_NAME, CONFIG, BUDGETS)
     }

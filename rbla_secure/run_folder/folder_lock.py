@@ -1,4 +1,4 @@
-"""One process per folder, a run's or a client's state: from the first file of a new one to the end of the process."""
+"""Locks that allow one process per run folder or client state, from its first file to the end of the process."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ LOCK: Final = "lock"
 
 
 def lock(folder: Path) -> int | None:
-    """Hold a folder until the process ends; the operating system lets go of it even after a kill.
+    """Lock a folder until the process ends; the operating system releases it even after a kill.
 
     Raises:
         RunFolderError: Another process holds it.
@@ -36,13 +36,13 @@ def lock(folder: Path) -> int | None:
 
 
 def make_locked(path: Path, fill: Callable[[Path], None]) -> int | None:
-    """Make a folder that appears whole and is held from before its first file on.
+    """Make a folder that appears complete and is locked from before its first file on.
 
     Of several processes that make the same folder at once one wins: the others find the lock held while it is filled, or
-    the name taken when they rename. What a killed one has left behind is cleared away by the next.
+    the name taken when they rename. What a killed process left behind is removed by the next.
 
     Returns:
-        The lock.
+        The file descriptor of the lock; None where the platform has no locks.
 
     Raises:
         RunFolderError: Another process makes it, or has made it.

@@ -1,7 +1,7 @@
-"""What the audit log says of a run: everything that the files of its folder are held against. Run by the server.
+"""The history of a run by its audit log, with which the files of its folder are compared. Run by the server.
 
-Folded event by event, as the log is read or written. An order of events that no process writes is refused, so that a chain
-whose digests fit is still no chain of a run unless it tells a run's story.
+It is built event by event, as the log is read or written. An order of events that no process writes is refused: a chain
+with valid digests must also be a possible history of a run.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ class History:
         base: Digest of its base, hex; empty before there is one.
         budgets: SHA-256 of budgets.json, hex; empty where clients keep no lifetime budgets.
         results: By round, from 1 on: the event that made it count.
-        attempts: Round and attempt of every session, and of attempts that came to none, in order.
+        attempts: Round and attempt of every session, and of attempts without a session, in order.
         states: By file name, the states that each ledger with entries has had, one per entry.
         adapter_file: SHA-256 of the exported tensors' file, hex; empty before there is one.
     """
@@ -49,7 +49,7 @@ class History:
 
     @property
     def rounds(self) -> int:
-        """How many rounds count."""
+        """The number of rounds that count."""
         return len(self.results)
 
     @property
@@ -59,25 +59,28 @@ class History:
 
     @property
     def ledgers(self) -> dict[str, LedgerState]:
-        """By file name, the state of each ledger that has entries."""
+        """The state of each ledger that has entries, by file name."""
         return {name: states[-1] for name, states in self.states.items()}
 
     def ledger_of(self, name: str, *, entries: int) -> LedgerState | None:
-        """The state of a ledger when it had so many entries, or all that there are; None if it had none."""
+        """Return the state of a ledger at `entries` entries, or at the last if it has fewer; None if it has none."""
         states = self.states.get(name, [])[:entries]
         return states[-1] if states else None
 
     def spent_by(self, session: OpenSession, name: str) -> int:
-        """How many entries of a ledger a session had the log hold; not one that a later process did, as it was never used then."""
+        """Count the entries of a ledger that a session logged itself.
+
+        An entry that a later process logged was never used and does not count.
+        """
         return self._spent[name, session.round, session.attempt]
 
     def next_attempt(self, last_round: int) -> tuple[int, int] | None:
-        """Round and attempt of the session that the last process opens next; None where it opens none.
+        """Return round and attempt of the session that the last process opens next; None if it opens none.
 
-        One process has two sessions open at most, as the keys of a round ride along with the round before.
+        One process has at most two sessions open, as the keys of a round travel with the round before.
 
         Args:
-            last_round: Of the run.
+            last_round: Number of the last round of the run.
         """
         number = self.rounds + 1 + len(self._open)
         if len(self._open) > 1 or number > last_round:
@@ -85,10 +88,12 @@ class History:
         return number, 1 + sum(each == number for each, _ in self.attempts)
 
     def about_to_reveal(self, last_round: int) -> OpenSession | None:
-        """The session that could be about to be trained for or revealed: the next round's, once the one after it is open too.
+        """Return the session that may be about to be trained for or revealed; None if there is none.
+
+        It is that of the next round, once the session after it is open too.
 
         Args:
-            last_round: Of the run, which has none after it.
+            last_round: Number of the last round of the run, which has no session after it.
         """
         number = self.rounds + 1
         if number < last_round and number + 1 not in self._open:
@@ -97,19 +102,19 @@ class History:
 
     @property
     def direction(self) -> str:
-        """Digest of what was kept of the last round for screening, hex; empty if nothing was."""
+        """Digest of the direction kept for screening from the last round, hex; empty if none was."""
         return self._directions.get(self.rounds, "")
 
     def adapter_after(self, number: int) -> str:
-        """Digest of the adapter after a round, hex."""
+        """Return the digest of the adapter after a round, hex."""
         return str(self.results[number - 1].details["adapter"])
 
     def metrics_of(self, number: int) -> str:
-        """Digest of a round's line in metrics.jsonl, hex."""
+        """Return the digest of a round's line in metrics.jsonl, hex."""
         return str(self.results[number - 1].details["metrics"])
 
     def take(self, event: Event) -> None:
-        """Go on with the next event.
+        """Add the next event.
 
         Raises:
             RunFolderError: It cannot follow those before it.

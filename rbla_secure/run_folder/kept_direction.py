@@ -1,11 +1,12 @@
-"""What a run keeps beside its last checkpoint for services that are started again: the direction that updates are held against.
+"""The direction that updates are compared with, kept beside the last checkpoint for services that are restarted.
 
 Where a verifier screens, that direction is the mean of the sums that were opened last. Verifier and decryptor know it in
-their processes alone, and it does not follow from the adapters. So their operators ask for it after every round, and hand it to
-whatever services a resumed run starts (`HomomorphicServices.recall`). The file holds a :class:`protocols.homomorphic.screening.at_verifier.Reference`
-in its canonical bytes, which the server knows anyway; the audit log holds their digest.
+their processes alone, and it does not follow from the adapters. So their operators ask for it after every round, and
+pass it to the services that a resumed run starts (`HomomorphicServices.recall`). The file holds a
+:class:`protocols.homomorphic.screening.at_verifier.Reference` in its canonical bytes, which the server knows anyway;
+the audit log holds their digest.
 
-Caveat: whoever can write the whole folder anew, log included, can name a direction by it, and so have an update read along
+Caveat: whoever can rewrite the whole folder, log included, can choose a direction and so have an update read along
 it. Operators of services that do not trust the server keep the file themselves.
 """
 
@@ -19,12 +20,12 @@ from rbla_secure.run_folder.verify import RESTORE, checkpoint
 
 
 def direction_file(folder: Path, number: int) -> Path:
-    """The file of a round: checkpoints/round-0007.direction."""
+    """Return the path of a round's direction file: checkpoints/round-0007.direction."""
     return checkpoint(folder, number).with_suffix(".direction")
 
 
 def read_direction(folder: Path, history: History) -> bytes:
-    """What was kept of the last round that counts; empty if nothing was.
+    """Read the direction kept from the last round that counts; empty if none was.
 
     Raises:
         RunFolderError: It is missing, a link, or not what the log names.
@@ -44,7 +45,7 @@ def read_direction(folder: Path, history: History) -> bytes:
 
 
 def drop_directions(folder: Path, *rounds: int) -> None:
-    """Take away those of other rounds than the last: what is not needed is not kept."""
+    """Remove the directions of these rounds, which are not the last: only what is needed is kept."""
     for path in (direction_file(folder, number) for number in rounds if number > 0):
         if path.is_file() or path.is_symlink():
             path.unlink()

@@ -1,10 +1,10 @@
-"""The ledgers of a run folder are held against its audit log. Run by the server, and by whoever looks.
+"""Checks of the ledgers of a run folder against its audit log. Run by the server and by any reader.
 
-What a crash can leave of a ledger beside what the log holds, and why that may be believed: `ledger_state.py` in
-rbla_secure/privacy. Such an entry is of everybody in its session where it is written before anybody has answered (single
-examples, and client level where something shows at once), else of as many as it takes to open a sum. A session has one entry of
-each kind at most, and each is written once the log holds the one before it. The figures of single examples follow from the
-configuration and are compared here; those of clients where there is a plan (`spending.py`).
+For what a crash can leave of a ledger beside what the log holds, and why that may be trusted, see `ledger_state.py` in
+rbla_secure/privacy. Such an entry covers everybody in its session where it is written before anybody has answered
+(single examples, and client level where something shows at once), else of as many as it takes to open a sum. A session
+has one entry of each kind at most, and each is written once the log holds the one before it. The figures of single
+examples follow from the configuration and are compared here; those of clients where there is a plan (`spending.py`).
 """
 
 from collections import Counter
@@ -33,15 +33,15 @@ Ledgers = tuple[Ledger | None, SampleLedger | None]
 
 
 def look_at_ledgers(folder: Path) -> Ledgers:
-    """The ledgers of a run that may go on meanwhile. Nothing is written, and nobody is kept out.
+    """Return the ledgers of a run that may continue meanwhile. Nothing is written and no lock is taken.
 
-    The log is read before the ledgers and again after them. A ledger must have what the log held before; of what it has more,
-    the log must hold everything by then but the one entry that was being written. The figures of that entry are not
+    The log is read before the ledgers and again after them. A ledger must have what the log held before; of its further
+    entries, the log must then hold all but the one that was being written. The figures of that entry are not
     compared at client level, for there is no plan here: nothing was revealed for it, and it can only add to what was spent.
 
     Raises:
         RunFolderError: It is no run folder, or its configuration, identity or events were changed.
-        PrivacyError: As :func:`check_ledgers`.
+        PrivacyError: A ledger fails the checks of :func:`check_ledgers`.
         ConfigError: Its config.toml is damaged.
     """
     check_kinds(folder)
@@ -54,7 +54,7 @@ def look_at_ledgers(folder: Path) -> Ledgers:
 
 
 def check_ledgers(folder: Path, config: Config, history: History) -> Ledgers:
-    """The ledgers of a folder that is held, each with all entries that the log holds, unchanged, and no more than a crash leaves.
+    """Return the ledgers of a locked folder: each has all logged entries, unchanged, and no more than a crash leaves.
 
     Raises:
         PrivacyError: One is missing, damaged, shortened, changed, or has an entry that no crash leaves.
@@ -84,7 +84,7 @@ def _read(folder: Path) -> Ledgers:
 
 
 def _check(folder: Path, config: Config, found: Ledgers, *, before: History, after: History) -> str:
-    """The name of the ledger with an entry that the log does not hold; empty if there is none."""
+    """Return the name of the ledger with an entry that the log does not hold; empty if there is none."""
     wanted = (config.noise_multiplier > 0, config.sample_level.noise_multiplier > 0)
     ahead: list[str] = []
     refused: list[PrivacyError] = []
@@ -114,7 +114,7 @@ def _check(folder: Path, config: Config, found: Ledgers, *, before: History, aft
 
 
 def _order(promises: Promises) -> list[tuple[str, str]]:
-    """Ledger and kind of the entries of one session, in the order in which they are written."""
+    """Return ledger and kind of the entries of one session, in the order in which they are written."""
     clients = [(FILE, part) for part in promises.shown] if promises.noisy else []
     at_once = [(name, part) for name, part in clients if part in promises.shown_at_once]
     examples = [(SAMPLES_FILE, TRAINING)] if promises.config.sample_level.noise_multiplier else []
@@ -124,7 +124,7 @@ def _order(promises: Promises) -> list[tuple[str, str]]:
 def _not_of_its_session(
     config: Config, name: str, entry: Attempted, about: OpenSession, history: History
 ) -> str:
-    """Why its session would not have written an entry, or not yet; empty if a crash can have come between."""
+    """Say why a session would not have written an entry, or not yet; empty if a crash can explain the entry."""
     promises = Promises.build(config)
     order = _order(promises)
     if (name, entry.kind) not in order:

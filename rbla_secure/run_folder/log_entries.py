@@ -1,4 +1,4 @@
-"""What is written into the audit log about rounds and ledgers, from what is written into their files."""
+"""Audit log entries about rounds and ledgers, made from what is written into their files."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from rbla_secure.run_folder.records import RoundRecord
 
 
 def line_digest(line: str) -> str:
-    """SHA-256 of a line without its end, hex: of exactly these bytes, not of what they mean."""
+    """Return the SHA-256 of a line without its line feed, hex: of exactly these bytes, not of their meaning."""
     return hashlib.sha256(line.encode()).hexdigest()
 
 
 def result_of(record: RoundRecord, line: str) -> tuple[EventKind, dict[str, JsonValue]]:
-    """How the log names the end of a round.
+    """Return kind and details of the event that ends a round.
 
     Args:
-        record: Of the round.
+        record: The metrics of the round.
         line: Its line in metrics.jsonl.
     """
     common: dict[str, JsonValue] = {"adapter": record.adapter, "metrics": line_digest(line)}
@@ -32,13 +32,13 @@ def result_of(record: RoundRecord, line: str) -> tuple[EventKind, dict[str, Json
 def of_round(
     session: Session, record: RoundRecord, line: str, *, direction: bytes = b""
 ) -> Iterator[LogEntry]:
-    """What a finished or aborted round came to; the last entry is the one that makes it count.
+    """Yield the entries about the outcome of a finished or aborted round; the last entry makes it count.
 
     Args:
-        session: Of the round.
-        record: Of the round.
+        session: The session of the round.
+        record: The metrics of the round.
         line: Its line in metrics.jsonl.
-        direction: What is kept of it for screening; empty if nothing.
+        direction: The direction kept from it for screening; empty if none.
     """
     for band, reason in record.refused_bands.items():
         yield LogEntry.of_session(session, EventKind.BAND_REFUSED, band=band, reason=reason)
@@ -54,7 +54,7 @@ def of_round(
 
 
 def of_spending(session: Session | None, ledger: str, state: LedgerState) -> LogEntry:
-    """That a ledger has grown: in a session, or (without one) as a process that goes on has found it."""
+    """Make the entry about a ledger that has grown: in a session, or without one as a resuming process found it."""
     details: dict[str, JsonValue] = {"ledger": ledger, "entries": state.entries, "digest": state.digest}
     if session is None:
         return LogEntry.of_run(EventKind.PRIVACY_SPENT, **details)

@@ -1,4 +1,4 @@
-"""What is written down about a round: metrics that are the same in every repetition, and seconds that are not."""
+"""The records of a round: metrics that are the same in every repetition, and timings that are not."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,8 +25,8 @@ class RoundRecord(_Record):
     their rows, ``rows 9-16``. `cut_off` is null where noise hides it; `unclipped` is the noisy share of unclipped updates
     where adaptive clipping counts them. `bytes_up_per_client` is the mean over the cohort, `bytes_up_by_rank` over its clients
     of one rank. `adapter` is the SHA-256 of the rows after the round. `rejected` says of which client or group the filter kept
-    nothing and why, `groups` who was summed together, `flags` which of the groups looked most suspicious, `checks` what
-    was decided of the step other than to accept it, and claims of clients that cannot be and were not told.
+    nothing and why, `groups` who was summed together, `flags` which groups looked most suspicious. `checks` holds the
+    decisions on the step other than acceptance, and impossible claims of clients, which were not reported.
     """
 
     round: int
@@ -55,7 +55,7 @@ class RoundSeconds(_Record):
 
     `training` and `clients` are sums over all participants of an in-process run; `clients` is what their side of
     the protocol took. `protocol` is everything of the round but training and evaluation, both sides. The three are null under
-    noise, at either level: training takes as long as there are examples in its batches, and drawing noise as the noise wants.
+    noise, at either level: training time depends on the batch sizes, and sampling time on the noise drawn.
     """
 
     round: int
@@ -66,7 +66,7 @@ class RoundSeconds(_Record):
 
 
 def suspicion_after(records: Sequence[RoundRecord]) -> Suspicion:
-    """Who has been in flagged groups how often, over the rounds of a run."""
+    """Return how often each client has been in flagged groups, over the rounds of a run."""
     state = Suspicion()
     for record in records:
         groups = [Group(name=name, rank=1, members=tuple(members)) for name, members in record.groups.items()]
@@ -75,7 +75,7 @@ def suspicion_after(records: Sequence[RoundRecord]) -> Suspicion:
 
 
 def aborted_in_a_row(records: Sequence[RoundRecord]) -> int:
-    """How many of the last rounds were aborted without a result between them."""
+    """Count the rounds aborted in a row at the end of the run so far."""
     count = 0
     for record in reversed(records):
         if not record.aborted:
@@ -85,7 +85,7 @@ def aborted_in_a_row(records: Sequence[RoundRecord]) -> int:
 
 
 def total_seconds(timings: Sequence[RoundSeconds]) -> Mapping[str, float | None]:
-    """Sums over rounds, by activity; None where a round keeps its seconds back."""
+    """Return the sums over rounds, in seconds by activity; None where a round withholds its seconds."""
     return {
         "training": _total([line.training for line in timings]),
         "clients": _total([line.clients for line in timings]),

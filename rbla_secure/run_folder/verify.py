@@ -1,8 +1,8 @@
-"""A run folder is held against its audit log before anything in it is believed. Run by the server, and by whoever looks.
+"""Checks of a run folder against its audit log, before anything in it is trusted. Run by the server and by any reader.
 
-The log is the only witness. What it says is compared with every other file, and a difference is refused by file name with
-what to do; nothing is written before (but for the lock, an empty file, where it is missing). Files that are read whole must be
-what a run writes to the byte, so that nothing in them can be read otherwise by somebody else. What a crash can leave beside
+The log is the only reference. Every other file is compared with it, and a difference is refused with the file name and
+what to do; nothing is written before (except the lock, an empty file, if it is missing). Files that are read whole must
+be what a run writes to the byte, so that no other reader can read them differently. What a crash can leave beside
 what the log holds follows from the order in which a process writes, and is accepted as that and no more:
 
     an attempt without its session   attempts.jsonl is written before the session is opened: the next attempt, as it is numbered
@@ -12,14 +12,14 @@ what the log holds follows from the order in which a process writes, and is acce
                                      takes them away in the opposite order and runs the round again
     a torn last line                 of any file of lines: it was never reported as written
 
-Of the first three a crash leaves one at most: an attempt is numbered while one session is open, a result needs both, and it
-comes after the log holds the entries.
-So a checkpoint, a line or an entry that is missing was taken away, and another one was put there, or the log's end was cut off.
+Of the first three a crash leaves at most one: an attempt is numbered while one session is open, a result needs both,
+and it comes after the log holds the entries.
+So a missing checkpoint, line or entry was removed, and an extra one was added, or the log's end was cut off.
 Going back to an earlier round is refused: its ledgers count what was revealed, and its clients have given the rounds
-after it their input. Seconds (timings.jsonl) are no evidence and are not compared; config.toml counts by what it says, so that
-its comments and spaces are its owner's; files under names that no run writes are passed over.
+after it their input. Seconds (timings.jsonl) are no evidence and are not compared; config.toml is compared by its
+values, so that comments and spaces are free; files under names that no run writes are ignored.
 
-Caveat: see `audit_log.py`: whoever holds the folder can write all of it anew.
+Caveat: see `audit_log.py`: whoever holds the folder can rewrite all of it.
 """
 
 import json
@@ -74,15 +74,15 @@ class _Attempt(_Line):
 
 
 def checkpoint(folder: Path, number: int) -> Path:
-    """The file of the adapter after a round."""
+    """Return the path of the checkpoint after a round."""
     return folder / CHECKPOINTS / f"round-{number:04d}.safetensors"
 
 
 def check_kinds(folder: Path) -> None:
-    """Refuse a folder that is none of a run, or in which a name leads elsewhere: two runs could write one file.
+    """Refuse a folder that is no run folder, or in which a name links elsewhere: two runs could write one file.
 
     Raises:
-        RunFolderError: It is.
+        RunFolderError: It is such a folder.
     """
     if not (folder / CONFIG).is_file():
         raise RunFolderError(f"{folder} is no run folder: {CONFIG} is missing")
@@ -105,24 +105,24 @@ def check_kinds(folder: Path) -> None:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """Everything below a folder, at any depth, but for folders of its own."""
+    """Yield all files and links below a folder, at any depth; real folders are left out."""
     for parent, folders, files in os.walk(folder):  # does not follow links
         names = [*files, *(name for name in folders if (Path(parent) / name).is_symlink())]
         yield from (Path(parent) / name for name in sorted(names))
 
 
 def identity_text(run_id: bytes) -> str:
-    """The one spelling of run.json."""
+    """Return the only valid content of run.json."""
     return json.dumps({"run": run_id.hex()})
 
 
 def attempt_line(round_number: int, attempt: int) -> str:
-    """The one spelling of a line of attempts.jsonl, without its end."""
+    """Return the only valid line of attempts.jsonl for an attempt, without its line feed."""
     return json.dumps({"round": round_number, "attempt": attempt})
 
 
 def read_run_id(folder: Path) -> bytes:
-    """The identity of a run.
+    """Read the identity of a run.
 
     Raises:
         RunFolderError: Its file is missing or damaged.
@@ -166,10 +166,10 @@ def check_identity(folder: Path, config: Config, run_id: bytes, history: History
 
 
 def read_attempts(folder: Path, config: Config, history: History) -> list[tuple[int, int]]:
-    """Round and attempt of every line of attempts.jsonl: those of the log, and the next one if a crash has left it.
+    """Read round and attempt of every line of attempts.jsonl: those of the log, and the next one left by a crash.
 
     Raises:
-        RunFolderError: They are others.
+        RunFolderError: The file has other lines.
     """
     path = folder / ATTEMPTS
     found = [_attempt(path, number, line) for number, line in enumerate(whole_lines(path), start=1)]
@@ -205,7 +205,7 @@ def _attempt(path: Path, number: int, line: str) -> tuple[int, int]:
 def _check_next_attempt(
     path: Path, more: Sequence[tuple[int, int]], config: Config, history: History
 ) -> None:
-    """A crash leaves the line of the attempt that was to be opened next at most."""
+    """Refuse further lines, except the line of the attempt to be opened next, which a crash can leave."""
     known, expected = len(history.attempts), history.next_attempt(config.rounds)
     if len(more) == 1 and more[0] == expected:
         return
@@ -222,10 +222,10 @@ def _check_next_attempt(
 
 
 def read_metrics(folder: Path, config: Config, history: History) -> list[RoundRecord]:
-    """The records of the rounds that count, from the lines that the log holds the digests of.
+    """Read the records of the rounds that count, from the lines whose digests the log holds.
 
     Raises:
-        RunFolderError: A line is missing, is another one, or there is one that no crash leaves.
+        RunFolderError: A line is missing or differs, or there is one that no crash leaves.
     """
     path = folder / METRICS
     lines = whole_lines(path)
@@ -240,12 +240,12 @@ def read_metrics(folder: Path, config: Config, history: History) -> list[RoundRe
 
 
 def has_left_over(folder: Path, history: History) -> bool:
-    """Whether metrics.jsonl has a line for the round after those that count."""
+    """Return whether metrics.jsonl has a line for the round after those that count."""
     return len(whole_lines(folder / METRICS)) > history.rounds
 
 
 def _check_bytes(path: Path, lines: Sequence[str]) -> None:
-    """Digests are of what was read: it must be what is there, and not what stands for bytes that are no text."""
+    """Refuse lines whose decoded text differs from the bytes in the file, as digests are of the text that was read."""
     if path.exists():
         whole = path.read_bytes().rpartition(b"\n")[0]
         for number, (line, found) in enumerate(zip(lines, whole.split(b"\n"), strict=False), start=1):
@@ -269,7 +269,10 @@ def _record(path: Path, number: int, line: str, history: History) -> RoundRecord
 
 
 def _check_left_over(path: Path, lines: Sequence[str], config: Config, history: History) -> None:
-    """A crash leaves the line of the next round at most, once it could be revealed and the log holds what that has spent."""
+    """Refuse further lines, except the line of the next round, which a crash can leave.
+
+    It is accepted once that round could be revealed and the log holds what it has spent.
+    """
     if not lines:
         return
     number, about = history.rounds + 1, history.about_to_reveal(config.rounds)
@@ -289,7 +292,7 @@ def _check_left_over(path: Path, lines: Sequence[str], config: Config, history: 
 
 
 def _must_have_spent(config: Config, record: RoundRecord) -> dict[str, int]:
-    """How many entries each ledger has for a round before it ends like this; an aborted one may have ended before most."""
+    """Return the least entries that each ledger has for a round with this end; an aborted one may end before most."""
     promises = Promises.build(config)
     parts = promises.shown if promises.noisy else ()
     if record.aborted and not (record.survivors or record.holders or record.flags):
@@ -305,10 +308,10 @@ def _record_of(line: str) -> RoundRecord | None:
 
 
 def check_checkpoints(folder: Path, config: Config, history: History) -> None:
-    """Every round that counts has its checkpoint, and no other has but what a crash leaves of the next one.
+    """Check that exactly the rounds that count have checkpoints, except for one of the next that a crash can leave.
 
     Raises:
-        RunFolderError: One is missing, or one too many.
+        RunFolderError: A checkpoint is missing, or there is one too many.
     """
     path = folder / CHECKPOINTS
     if not path.is_dir():
@@ -339,10 +342,11 @@ def check_checkpoints(folder: Path, config: Config, history: History) -> None:
 
 
 def check_result(folder: Path, config: Config, history: History) -> None:
-    """A result is exported after the last round.
+    """Check that no result was exported before the last round.
 
     Raises:
-        RunFolderError: There is one, but the log does not know the rounds that it needs, or says that it was made earlier.
+        RunFolderError: There is a result, but the log does not know the rounds that it needs, or says that it was made
+            earlier.
     """
     if history.exported and history.rounds != config.rounds:
         raise RunFolderError(

@@ -6,11 +6,11 @@
 
 An entry is in its ledger, flushed, and then in state.json, flushed, before the client trains for what it counts. So a crash leaves
 the ledgers as state.json has them, and at most one of them with one entry more, which counts something that never
-happened: too much, never too little. A ledger that has fewer entries, others, or more than that was put back, edited or taken from
-elsewhere, and is refused; so are ledgers without state.json. Files are 0600 and are replaced whole.
+happened: too much, never too little. A ledger with fewer, other or more entries than that was restored, edited or
+copied from elsewhere, and is refused; so are ledgers without state.json. Files are 0600 and are replaced whole.
 
-Limits. Whoever puts an older copy of the *whole* folder in its place, or gives one client two folders or one set of data two
-labels, makes the client forget. Windows has no such lock.
+Limits. Restoring an older copy of the *whole* folder, or giving one client two folders or one set of data two labels,
+makes the client forget. Windows has no such lock.
 """
 
 import os
@@ -56,14 +56,14 @@ class _State(Record):
         return self.model_dump_json(indent=1) + "\n"
 
     def of(self, label: str) -> LedgerState | None:
-        """What is known of a ledger; None where it has no entries."""
+        """Return the known state of a ledger; None where it has no entries."""
         for each in self.ledgers:
             if each.label == label:
                 return LedgerState(entries=each.entries, digest=each.digest)
         return None
 
     def knowing(self, label: str, state: LedgerState) -> "_State":
-        """With a ledger as it is now."""
+        """Return a copy with the present state of one ledger."""
         known = _Known(label=label, entries=state.entries, digest=state.digest)
         others = [each for each in self.ledgers if each.label != label]
         ledgers = tuple(sorted([*others, known], key=lambda each: each.label))
@@ -73,7 +73,7 @@ class _State(Record):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
-    """What a client's folder holds, to look at."""
+    """The contents of a client's budget folder, for reading only."""
 
     client: ClientId
     ledgers: tuple[LifetimeLedger, ...]
@@ -81,11 +81,11 @@ class Budgets:
 
 @final
 class BudgetFolder:
-    """Holds a folder for one client and one process.
+    """A budget folder, locked for one client and one process.
 
     Args:
-        folder: Made if it is missing; no link.
-        client: Whose it is.
+        folder: Path of the folder; made if it is missing; not a link.
+        client: The client that owns the folder.
 
     Raises:
         PrivacyError: It is in use, cannot be used, is another client's, or holds what no client writes and no crash leaves.
@@ -104,9 +104,9 @@ class BudgetFolder:
             raise
 
     def ledger(self, label: str, terms: LifetimeTerms) -> LifetimeLedger:
-        """The ledger of a label, if it has entries; else a new one of these terms.
+        """Return the ledger of a label, if it has entries; else a new one under these terms.
 
-        A new one is on the disk with its first entry, so that a run that is refused fixes no terms.
+        A new ledger is written with its first entry, so that a refused run fixes no terms.
 
         Raises:
             PrivacyError: It is damaged, shortened, edited or missing.
@@ -115,7 +115,7 @@ class BudgetFolder:
         return found if found is not None else LifetimeLedger(ledger_path(self._folder, label), terms)
 
     def record(self, ledger: LifetimeLedger, entry: Participation) -> None:
-        """Write an entry down; when this returns, it is on the disk.
+        """Record an entry; when this returns, it is on the disk.
 
         Raises:
             PrivacyError: It cannot be written: nothing may be trained for it.
@@ -142,7 +142,7 @@ class BudgetFolder:
             ) from None
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._open and self._lock is not None:
             os.close(self._lock)
         self._open = False
@@ -164,17 +164,17 @@ class BudgetFolder:
 
 
 def ledger_path(folder: Path, label: str) -> Path:
-    """The file of the ledger of a label."""
+    """Return the path of the ledger of a label."""
     return folder / f"data-{label}.json"
 
 
 def is_budget_folder(path: Path) -> bool:
-    """Whether a folder is one client's."""
+    """Return whether a folder is the budget folder of one client."""
     return (path / STATE).is_file() or any(path.glob(_LEDGERS))
 
 
 def look_at_budgets(folder: Path) -> Budgets:
-    """All ledgers of one client's folder, each compared with state.json. Nothing is written, and nobody is kept out.
+    """Read all ledgers of one client's folder, each compared with state.json. Nothing is written, no lock is taken.
 
     Raises:
         PrivacyError: One is missing, damaged, shortened or edited.
@@ -202,7 +202,7 @@ def _labels(folder: Path) -> list[str]:
 
 
 def _read_state(folder: Path) -> _State | None:
-    """state.json; None in a new folder."""
+    """Read state.json; None in a new folder."""
     path = folder / STATE
     data = _bytes(path)
     if data is None:
@@ -222,7 +222,7 @@ def _read_state(folder: Path) -> _State | None:
 
 
 def _read_ledger(folder: Path, label: str, state: _State) -> LifetimeLedger | None:
-    """A ledger as state.json has it, or with one entry more; None where there is none."""
+    """Read a ledger as state.json has it, or with one entry more; None where there is none."""
     path, known = ledger_path(folder, label), state.of(label)
     data = _bytes(path)
     count = known.entries if known is not None else 0
@@ -256,7 +256,7 @@ def _forgotten(path: Path, what: str) -> str:
 
 
 def _bytes(path: Path) -> bytes | None:
-    """What a file holds; None where there is none."""
+    """Read the bytes of a file; None where there is none."""
     if path.is_symlink():
         raise PrivacyError(f"{path} is a link: put the file itself there")
     try:

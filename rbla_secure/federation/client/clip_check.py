@@ -1,10 +1,11 @@
-"""What a client can check of the clip norm that a server names under adaptive clipping. Run by the client.
+"""The client's check of the clip norm that a server names under adaptive clipping. Run by the client.
 
 The norm follows noisy counts that only the server sees (`sessions.clip_norm`), so a client cannot compute it. It can bound it:
 one count moves the norm by a factor between exp(-rate (1 - quantile)) and exp(rate quantile), whatever was counted, for the
-share is cut to [0, 1] (:func:`rbla_secure.privacy.clipping.followed_norm`). The norm of round n has heard the counts of the
-rounds up to n - 2. So rounds 1 and 2 clip to the plan's first norm, and a later round to one within reach of the last that the
-client accepted, or of the first. What was accepted is a rung of the plan's ladder, half a rung off at most.
+share is cut to [0, 1] (:func:`rbla_secure.privacy.clipping.followed_norm`). The norm of round n depends on the counts
+of the rounds up to n - 2. So rounds 1 and 2 clip to the plan's first norm, and a later round to one within reach of the
+last that the client accepted, or of the first. What was accepted is a rung of the plan's ladder, half a rung off at
+most.
 
 Limit: inside that range the server chooses.
 """
@@ -27,10 +28,10 @@ def check_clip_norm(plan: Plan, norm: float, *, round_number: int, last: Sent | 
     """Refuse a norm that no counts can have led to.
 
     Args:
-        plan: The client's own.
-        norm: One of the plan's ladder.
-        round_number: Of the round that clips to it.
-        last: What the client accepted last; None before the first time.
+        plan: The client's own plan.
+        norm: A clip norm of the plan's ladder.
+        round_number: Number of the round that clips to it.
+        last: The model and norm that the client accepted last; None before the first time.
 
     Raises:
         RefusalError: It names the norm and the range.
@@ -54,7 +55,7 @@ def check_clip_norm(plan: Plan, norm: float, *, round_number: int, last: Sent | 
 
 
 def _within_reach(plan: Plan, start: float, off: float, counts: int) -> tuple[float, float]:
-    """The lowest and the highest rung that so many counts lead to from a norm that is known up to a factor of exp(off)."""
+    """Return the lowest and highest rung reachable in `counts` counts from a norm known to a factor of exp(off)."""
     privacy = plan.config.privacy
     down, up = reach(counts, quantile=privacy.quantile, rate=privacy.clip_rate)
     least, most = plan.clip_norms[-1], plan.clip_norms[0]

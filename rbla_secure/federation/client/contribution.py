@@ -1,4 +1,4 @@
-"""From a client's change to the integers that leave it: bound, pack, quantize, add noise. Run by the client.
+"""Conversion of a client's change into its integers: bound, pack, quantize, add noise. Run by the client.
 
     change -> weights of bands -ClientUpdate-> clip -> pack -> quantize [-> count -> noise] -> integers per band
 
@@ -37,7 +37,7 @@ _Quantize = Callable[[PackedUpdate, Quantizer, UniformStream], Integers]
 
 
 class Contribute(Protocol):
-    """What turns a client's change into its summands: :func:`contribution`, or in an evaluation what a cheat has instead."""
+    """A function that turns a client's change into summands: :func:`contribution`, or a cheat's in an evaluation."""
 
     def __call__(
         self,
@@ -50,7 +50,7 @@ class Contribute(Protocol):
         noise_key: bytes,
         seeds: Seeds | None = None,
     ) -> Integers:
-        """As :func:`contribution`."""
+        """Return a client's summand of every segment, with the arguments of :func:`contribution`."""
 
 
 def contribution(
@@ -63,20 +63,20 @@ def contribution(
     noise_key: bytes,
     seeds: Seeds | None = None,
 ) -> Integers:
-    """A client's summand of every segment it uploads.
+    """Return a client's summand of every segment it uploads.
 
     Args:
-        plan: The client's own.
-        session: Of the round; it names the clip norm.
-        client: Who.
-        change: Trained rows minus broadcast rows, shape (rank, row_length); the plan's weights of bands are put on it here.
-        weight: In [least weight, 1]; 1 where weights are uniform, as under noise.
+        plan: The client's own plan.
+        session: The session of the round; it names the clip norm.
+        client: The client's name.
+        change: Trained rows minus broadcast rows, shape (rank, row_length), before the plan's weights of bands.
+        weight: The client's weight, in [least weight, 1]; 1 where weights are uniform, as under noise.
         noise_key: 16 secret bytes, fresh for every session; not used without noise.
-        seeds: Of the removable components of the noise, where the plan has any.
+        seeds: The seeds of the removable noise components, where the plan has any.
 
     Raises:
         UpdateError: Without noise: the change is not finite; in turns, already in the lowest band.
-        ValueError: The seeds are not those that the plan wants.
+        ValueError: The seeds are not those that the plan needs.
     """
     mechanism = plan.mechanism_of(session)
     # Before the clip: the norm that is bounded is that of what is sent.
@@ -104,14 +104,14 @@ def cut(plan: Plan, session: Session, client: ClientId, integers: Integers) -> I
 
 
 def weight_of(plan: Plan, examples: int) -> float:
-    """What a client with so many examples weighs, as its upload says it: 1 where weights are uniform."""
+    """Return the weight of a client with this many examples, as its upload states it: 1 where weights are uniform."""
     uniform = plan.config.weights is Weighting.UNIFORM
     claimed = 1.0 if uniform else max(plan.least_weight, examples / plan.config.examples_cap)
     return plan.quantizer.round_weight(min(1.0, claimed))
 
 
 def _presentable(change: UpdateRows, weight: float) -> ClientUpdate:
-    """A change that is not finite counts as zero: a refusal would show the server that the data made it so."""
+    """Replace a change that is not finite by zero: a refusal would show the server that the data made it so."""
     try:
         return ClientUpdate(rows=change, weight=weight)
     except UpdateError:
@@ -119,7 +119,7 @@ def _presentable(change: UpdateRows, weight: float) -> ClientUpdate:
 
 
 def _until_diverged(plan: Plan, session: Session, client: ClientId, change: UpdateRows) -> UpdateRows:
-    """In turns: zeros in the first band that is not finite and in those after it; the bands below were trained without it.
+    """Zero, in turns, the first band that is not finite and those after it; lower bands were trained without it.
 
     A client that diverged in its lowest band is refused, whatever its rank, as in training together: nothing of it is left.
     """

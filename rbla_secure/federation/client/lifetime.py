@@ -1,10 +1,10 @@
-"""A client's lifetime budget at work: it joins no run, and trains for no round, that would exceed it. Run by the client.
+"""Enforcement of a client's lifetime budget: it joins no run and trains for no round that would exceed it.
 
-Folder, label and limits are the client's own. They are no part of the plan, and the server is told no more than that a client
-refuses. Joining looks at the whole run first: what earlier runs on the same data have spent, and every round of this one that
-the client is drawn for. A client that would have to leave on the way does not begin: the others' noise counts on its share. Every
-round is then checked and written down before the client trains for it, whatever becomes of the round; a second attempt counts
-again.
+Run by the client. Folder, label and limits are the client's own. They are no part of the plan, and the server learns
+only that a client refuses. Joining looks at the whole run first: what earlier runs on the same data have spent, and
+every round of this one that the client is drawn for. A client that would have to leave midway does not begin: the
+others' noise relies on its share. Every round is then checked and recorded before the client trains for it, whatever
+becomes of the round; a second attempt counts again.
 """
 
 import logging
@@ -49,12 +49,12 @@ class Lifetime:
     """The budget of one client in one run.
 
     Args:
-        plan: The client's own.
-        folder: The client's; closed with this.
-        wanted: Label and limits.
+        plan: The client's own plan.
+        folder: The client's budget folder; closed with this object.
+        wanted: The label of the data and the limits.
         run: Identity of the run, hex; empty before it has one.
         done: Rounds of the run that are over.
-        given: Those of them that are known to have had this client's input.
+        given: The rounds among them that are known to have had this client's input.
 
     Raises:
         BudgetError: The run would exceed a limit: names label, spent, would-be, limit, and what would do.
@@ -85,11 +85,11 @@ class Lifetime:
         self._check_run(cost, [number for number in left if self.client in plan.cohort(number)])
 
     def spend(self, session: Session) -> None:
-        """Write down what an attempt at a round spends; called before anything is trained for it.
+        """Record what an attempt at a round spends; called before anything is trained for it.
 
         Raises:
-            RefusalError: It would exceed a limit, or cannot be written. The reason goes to the server and has no figures: they
-                would tell of other runs. The log of this client has them.
+            RefusalError: It would exceed a limit, or cannot be written. The reason goes to the server without figures,
+                which would reveal other runs. The log of this client has them.
         """
         cost = cost_of_round(self._plan, self.client, self._plan.mechanism_of(session))
         try:
@@ -101,7 +101,7 @@ class Lifetime:
             ) from None
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         self._folder.close()
 
     def _record(self, entry: Participation) -> None:
@@ -113,7 +113,7 @@ class Lifetime:
         self._folder.record(self._ledger, entry)
 
     def _check_run(self, cost: RoundCost, numbers: Sequence[int]) -> None:
-        """Refuse a run of which not every round that is left fits."""
+        """Refuse a run if not all its remaining rounds fit."""
         exceeded = self._ledger.exceeded(_entries(cost, numbers))
         if not exceeded:
             return
@@ -124,7 +124,7 @@ class Lifetime:
         )
 
     def _of_draws(self) -> str:
-        """Why rounds count that a client may not be drawn for."""
+        """Say why rounds count for which a client may not be drawn."""
         rate = self._plan.config.privacy.sample_rate
         if rate == 1:
             return ""
@@ -134,7 +134,7 @@ class Lifetime:
         return f"data {self._ledger.terms.label!r} of {self.client}"
 
     def _remedy(self, level: Level, cost: RoundCost, numbers: Sequence[int]) -> str:
-        """What would do."""
+        """Say which change would make the run fit."""
 
         def fits(factor: float, count: int) -> bool:
             entries = _entries(_with_noise(cost, factor), numbers[:count])
@@ -169,10 +169,10 @@ class Lifetime:
 
 
 def _ledger(folder: BudgetFolder, wanted: BudgetSettings, first: RoundCost) -> LifetimeLedger:
-    """The ledger of the label, of the limits that are asked for.
+    """Return the ledger of the label under the requested limits.
 
     Raises:
-        PrivacyError: It was begun under other limits, or is new and none was named.
+        PrivacyError: It was begun under other limits, or is new and no limit was named.
     """
     limit = wanted.max_sample_epsilon or 0.0
     delta = wanted.delta or DEFAULT_DELTA
@@ -222,7 +222,7 @@ def _entry(cost: RoundCost, run: str, number: int, attempt: int) -> Participatio
 
 
 def _with_noise(cost: RoundCost, factor: float) -> RoundCost:
-    """The same with so many times the noise, as far as a ledger can hold it."""
+    """Return the cost with `factor` times the noise, as far as a ledger can hold it."""
     counted = min(cost.counted.noise_multiplier * factor, MOST_NOISE)
     steps = min(cost.samples.noise_multiplier * factor, MOST_SAMPLE_NOISE)
     return RoundCost(
@@ -233,7 +233,7 @@ def _with_noise(cost: RoundCost, factor: float) -> RoundCost:
 
 
 def _least_clipped(plan: Plan) -> GaussianMechanism | None:
-    """The noise of a round of the smallest clip norm, whose grid is the coarsest beside it: none spends more."""
+    """Return the noise of a round of the smallest clip norm, where the grid is coarsest beside it: none spends more."""
     return replace(plan.mechanism, clip_norm=plan.clip_norms[-1]) if plan.mechanism is not None else None
 
 
@@ -245,17 +245,17 @@ def join_all(
     done: int = 0,
     survivors: Sequence[Collection[ClientId]] = (),
 ) -> dict[ClientId, Lifetime]:
-    """The budgets of all clients of a simulated run, each in a folder of its own, once every one of them may join.
+    """Open the budgets of all clients of a simulated run, each in its own folder, if every one of them may join.
 
-    One that may not is an error and no drop-out: it is known before the run begins, and cohorts, quorums and the noise of the
-    others were planned with it.
+    A client that may not join is an error and no drop-out: it is known before the run begins, and cohorts, quorums and
+    the noise of the others were planned with it.
 
     Args:
         plan: The terms.
-        wanted: What each client asks of its budget.
+        wanted: The budget settings of each client.
         run: Identity of the run, hex; empty before it has one.
         done: Rounds that are over.
-        survivors: Of each of these rounds, whose inputs were summed.
+        survivors: For each of these rounds, the clients whose inputs were summed.
 
     Raises:
         BudgetError: The run would exceed a limit of a client.

@@ -1,25 +1,27 @@
-"""What a round costs one client, as far as the client can know before its input leaves. Run by the client.
+"""The privacy cost of a round for one client, as known before its input leaves. Run by the client.
 
 **The fewest clients that count.** How much noise is in a sum depends on who is in it, and that is settled after a client's input
 has left: the server says who dropped out, t of n clients are enough to open the sum, and no client alone can keep it closed. What the
-client knows is what no list that it and the other honest clients accept can undercut: a band opens over its quorum or more,
-and where everybody holds one list (`consistency`, `semi-honest`, encryption) over the session's threshold, less the members outside
-of the band and less those that are left out for being too few of their rank. So that is what a round costs. A later correction to
-what really happened would take a list that the client can believe, which under `one-answer` it cannot, and a budget that is
-checked before training must hold whatever follows. The price: with fewer clients than the quorum's worth of noise counted, the
-figure is above that of the run's own ledger; a plan whose bands may open over `privacy.colluders` clients has no bound at all. What
-the round costs if no more drop out than the plan provides for is computed beside it.
+client knows is a lower bound on every list that it and the other honest clients accept: a band opens over its quorum or
+more, and where everybody holds one list (`consistency`, `semi-honest`, encryption) over the session's threshold, less
+the members outside of the band and less those that are left out for being too few of their rank. So that is what a
+round costs. A later correction to what really happened would take a list that the client can trust, which it cannot
+under `one-answer`, and a budget that is checked before training must hold whatever follows. The price: with fewer
+clients than the quorum's worth of noise counted, the figure is above that of the run's own ledger; a plan whose bands
+may open over `privacy.colluders` clients has no bound at all. What the round costs if no more drop out than the plan
+provides for is computed beside it.
 
 **Its own bands.** The noise of a band hides those who upload it. Bands that a client does not hold do not depend on it.
 
 **The strongest observer.** Of all observers against whom something is claimed the least noise counts, and the largest of every
 other figure: no observer has more (`privacy.recovered-dropout` that covers n - t members makes both figures one).
 
-**Secret draws are not counted as noise.** A client writes down the rounds that it is drawn for, in full: what they spend against whoever learns its
-draws, and a limit on that holds against everybody, who sees no more. What is less for readers who do not learn the draws is told by the
-run's own ledger alone. It is of all attempts, also those in which the client is not asked, and which it does not hear of; and
-for sampled releases whose settings follow from earlier runs the sum is no bound. To join, all rounds of the plan must fit in full,
-drawn or not: a client that joined by its own draws would have others read them off who joins, and they would be no Poisson sample any more.
+**Secret draws are not counted as noise.** A client records the rounds for which it is drawn, in full: what they spend
+against whoever learns its draws. A limit on that holds against everybody else, who sees no more. Only the run's own
+ledger has the lower figure for readers who do not learn the draws. That covers all attempts, also those in which the
+client is not asked and of which it is not informed; and for sampled releases whose settings follow from earlier runs
+the sum is no bound. To join, all rounds of the plan must fit in full, drawn or not: a client that joined by its own
+draws would let others infer them from who joins, and they would no longer be a Poisson sample.
 """
 
 from collections.abc import Mapping
@@ -41,12 +43,12 @@ BARE_STEPS = SampledSteps(noise_multiplier=0.0, sample_rate=1.0, steps=1)
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundCost:
-    """What one attempt at a round costs one client.
+    """The privacy cost of one attempt at a round for one client.
 
     Args:
-        counted: At client level, over the fewest clients.
-        expected: At client level, if no more drop out than the plan provides for.
-        samples: At the level of single examples.
+        counted: The cost at client level, over the fewest clients.
+        expected: The cost at client level, if no more drop out than the plan provides for.
+        samples: The cost at the level of single examples.
     """
 
     counted: Release
@@ -55,12 +57,12 @@ class RoundCost:
 
 
 def cost_of_round(plan: Plan, client: ClientId, mechanism: GaussianMechanism | None) -> RoundCost:
-    """The cost of a round of a plan.
+    """Return the cost of a round of a plan.
 
     Args:
-        plan: The client's own.
-        client: Who.
-        mechanism: Of the round, at its clip norm; None without noise on sums.
+        plan: The client's own plan.
+        client: The client's name.
+        mechanism: The noise mechanism of the round, at its clip norm; None without noise on sums.
     """
     if plan.config.privacy.simulation:
         return RoundCost(counted=EXPOSED, expected=EXPOSED, samples=BARE_STEPS)
@@ -72,14 +74,14 @@ def cost_of_round(plan: Plan, client: ClientId, mechanism: GaussianMechanism | N
 
 
 def fewest(plan: Plan, client: ClientId) -> Mapping[int, int]:
-    """By band that a client holds and that may open: over how few uploaders, whatever the server does."""
+    """Return, by band held that may open, the fewest uploaders over which it opens, whatever the server does."""
     absent = plan.promises.members - _least_list(plan)
     segmentation = plan.segmentation
     return {band.index: segmentation.least_present(band, absent) for band in segmentation.bands_of(client)}
 
 
 def _least_list(plan: Plan) -> int:
-    """How many members of a session are in all sums that they may be in, at least; 0 where lists may differ."""
+    """Return the least members of a session that are in all sums they may be in; 0 where lists may differ."""
     promises = plan.promises
     if promises.mode.lists_may_differ(promises.config):
         return 0
@@ -88,13 +90,13 @@ def _least_list(plan: Plan) -> int:
 
 
 def _provided(plan: Plan, client: ClientId) -> Mapping[int, int]:
-    """By band: how many uploaders are there if no more drop out than the plan provides for."""
+    """Return, by band, the uploaders left if no more drop out than the plan provides for."""
     expected = expected_present(plan.promises)
     return {band.index: expected[band.index] for band in plan.segmentation.bands_of(client)}
 
 
 def _strongest(plan: Plan, mechanism: GaussianMechanism, least: Mapping[int, int]) -> Release:
-    """A release that tells as much as any observer sees against whom something is claimed, over so many uploaders or more.
+    """Return a release that bounds what any observer claimed against sees, over at least `least` uploaders.
 
     Noise is least over the fewest. What approximates it by a Gaussian grows with the components that are summed, so it is
     taken over as many as there can be.
@@ -121,7 +123,7 @@ def _strongest(plan: Plan, mechanism: GaussianMechanism, least: Mapping[int, int
 
 
 def _components(mechanism: GaussianMechanism, index: int, count: int) -> int:
-    """How many components of noise stay in the sum of a band over so many uploaders."""
+    """Return how many noise components stay in the sum of a band over `count` uploaders."""
     band = mechanism.bands[index]
     return count * len(band.kept(band.uploaders - count))
 

@@ -1,8 +1,8 @@
-"""What a participant must not forget: which round has its input, and which models it accepted. Held by the client.
+"""A participant's memory: which rounds have its input, and which models it accepted. Held by the client.
 
-In memory it lives as long as the process. With a state folder (`state_folder.py`) it is durable: a model before anybody trains
-on it, a round before its input leaves. So a client that is killed at any moment and started again gives no round a second
-input, and measures the next model from the last one that it accepted.
+Without a folder it lasts as long as the process. With a state folder (`state_folder.py`) it is durable: a model before
+anybody trains on it, a round before its input leaves. So a client that is killed at any moment and started again gives
+no round a second input, and measures the next model from the last one that it accepted.
 
 **One memory per seed.** What a client uploads follows from the model that it was sent, its examples, its configuration, and
 two streams of the plan's seed: the order of the examples, ``derive_seed(seed, "training", round, client)``, and rounding,
@@ -11,10 +11,10 @@ configuration is in either, so that plans which differ only in what changes no t
 to the same bits: two sums of one round under both, over different survivors, would show an update. Hence a seed that has given a
 round any input serves one plan alone, to the byte, whatever the run.
 
-**What remains under another seed.** Streams and first adapter are others, but a later round may begin with the same model. What
-depends little on the order of the examples, such as steps over all of them at once, then trains to nearly the same values, which
-rounding changes by a unit of the grid at most. So do two rounds of one plan that begin with the same model: it is what repeated
-rounds tell, which nothing but noise limits.
+**What remains under another seed.** Streams and first adapter are others, but a later round may begin with the same
+model. Training that depends little on the order of the examples, such as steps over all of them at once, then gives
+nearly the same values, which rounding changes by at most one unit of the grid. So do two rounds of one plan that begin
+with the same model: repeated rounds reveal this, which nothing but noise limits.
 """
 
 from functools import cached_property
@@ -36,12 +36,12 @@ class Memory:
     """One participant's memory of one plan.
 
     Args:
-        plan: The participant's own.
-        state: Where it is durable; None keeps it in the process alone. It is closed with the memory.
+        plan: The participant's own plan.
+        state: The folder that makes it durable; None keeps it in the process alone. It is closed with the memory.
 
     Raises:
-        RefusalError: What is in the folder is damaged, another client's, or says that this plan's seed has given a round an
-            input under another plan.
+        RefusalError: The content of the folder is damaged, another client's, or says that this plan's seed has given a
+            round an input under another plan.
 
     Attributes:
         given: The highest round that has this participant's input; 0 if none has.
@@ -56,10 +56,10 @@ class Memory:
 
     @classmethod
     def in_folder(cls, plan: Plan, folder: Path, *, client: ClientId) -> Self:
-        """The memory of a client in its state folder, which is held until :meth:`close`.
+        """Open the memory of a client in its state folder, which is locked until :meth:`close`.
 
         Raises:
-            RefusalError: As the constructor; or the folder is in use or cannot be used.
+            RefusalError: The constructor refuses it, or the folder is in use or cannot be used.
         """
         state = StateFolder(folder, client=client)
         try:
@@ -69,15 +69,15 @@ class Memory:
             raise
 
     def close(self) -> None:
-        """Let go of the state folder: nothing can be accepted or given any more. Without a folder nothing changes."""
+        """Release the state folder: nothing can be accepted or given any more. Without a folder nothing changes."""
         if self._state is not None:
             self._state.close()
 
     def check_own(self, client: ClientId) -> None:
-        """Refuse to be another client's.
+        """Refuse a state folder of another client.
 
         Raises:
-            RefusalError: The state folder is that of another one.
+            RefusalError: The state folder belongs to another client.
         """
         if self._state is not None and self._state.client != client:
             raise RefusalError(
@@ -91,7 +91,7 @@ class Memory:
         higher one where somebody reorders them, so that the memory of a single round would be overwritten by an older one.
 
         Raises:
-            RefusalError: The round is such a one.
+            RefusalError: The round is not above the highest one given.
         """
         if round_number == self.given:
             raise RefusalError(
@@ -106,7 +106,7 @@ class Memory:
         """Refuse a clip norm that honest counts cannot have led to since the last one that was accepted.
 
         Raises:
-            RefusalError: It is such a one.
+            RefusalError: The clip norm is out of range.
         """
         check_clip_norm(self._plan, clip_norm, round_number=round_number, last=self._last)
 
@@ -115,11 +115,11 @@ class Memory:
 
         Args:
             broadcast: The model.
-            round_number: Of the round that begins with it.
-            clip_norm: Of the round; by default the plan's first.
+            round_number: Number of the round that begins with it.
+            clip_norm: The clip norm of the round, an L2 norm; by default the plan's first.
 
         Raises:
-            RefusalError: Honest rounds cannot have led to it; or it cannot be written down, and is then not accepted.
+            RefusalError: Honest rounds cannot have led to it; or it cannot be recorded, and is then not accepted.
         """
         norm = self._plan.first_clip_norm if clip_norm is None else clip_norm
         check_plausible(
@@ -130,7 +130,7 @@ class Memory:
             self._keep(self.given, Sent(round=round_number, adapter=broadcast.adapter, clip_norm=norm))
 
     def give(self, round_number: int) -> None:
-        """Write down that a round has this participant's input; called before the input leaves.
+        """Record that a round has this participant's input; called before the input leaves.
 
         Raises:
             RefusalError: It cannot be written: the input must not leave.
@@ -142,7 +142,7 @@ class Memory:
 
     @cached_property
     def _limits(self) -> AverageLimits:
-        """They follow from the plan, and are the same in every round."""
+        """Return the limits of averages, which follow from the plan and are the same in every round."""
         return average_limits(self._plan)
 
     def _keep(self, given: int, last: Sent) -> None:

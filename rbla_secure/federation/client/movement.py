@@ -1,12 +1,13 @@
-"""What a client can check of a model: how far it has moved since the last one that the client was given. Run by the client.
+"""The client's check of how far a model has moved since the last one that it was given. Run by the client.
 
 The first adapter follows from the seed, to the bit. Every later one is the last one plus the steps of the rounds since, each
-within the limits of `step_bound.py`: in every value, in every band and in all rows together. Values that never travel, and rows of
-bands that never open, have not moved at all. A lying server that wants one layer's inputs dead, or a row turned against one
-client, needs values far from those of training, and is kept from them in the first rounds.
+within the limits of `step_bound.py`: in every value, in every band and in all rows together. Values that are never
+sent, and rows of bands that never open, have not moved at all. A lying server that wants one layer's inputs dead, or a
+row turned against one client, needs values far from those of training, and is kept from them in the first rounds.
 
-Caveats: it bounds how far a model has gone bad by a round, not that it does. The limit goes by the number of the round, not by
-rounds that took place: whoever is asked for the first time in a late round allows all steps at once.
+Caveats: it bounds how far a model has gone bad by a round, not that it does. The limit depends on the number of the
+round, not on rounds that took place: a client that is asked for the first time in a late round allows all steps at
+once.
 """
 
 import math
@@ -30,9 +31,9 @@ class Movement:
     """Two adapters that a client was given, or as many of their first rows as it was given of both.
 
     Args:
-        before: Shape (rows, row_length).
-        after: The same shape.
-        rounds: Rounds that the first had gone through, to rounds of the second: 1 for two in a row.
+        before: The earlier adapter, shape (rows, row_length).
+        after: The later adapter, of the same shape.
+        rounds: Number of rounds between them: 1 for two in a row.
     """
 
     before: Rows
@@ -40,11 +41,11 @@ class Movement:
     rounds: int
 
     def check(self, plan: Plan, limits: AverageLimits) -> None:
-        """Refuse what no honest rounds have done.
+        """Refuse a movement that honest rounds cannot have made.
 
         Args:
-            plan: The client's own.
-            limits: What :func:`average_limits` says of it, which is worked out once for many rounds.
+            plan: The client's own plan.
+            limits: The result of :func:`average_limits` for the plan, computed once for many rounds.
 
         Raises:
             RefusalError: Names the rows, how far they moved and how far so many rounds can move them.
@@ -82,7 +83,7 @@ class Movement:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Lengths:
-    """Of every row: the largest magnitude, and the sum of squares. Bands are made of them without a second pass."""
+    """The largest magnitude and the sum of squares of every row; bands are computed from them without a second pass."""
 
     largest: Numbers
     squares: Numbers

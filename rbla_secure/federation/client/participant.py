@@ -1,15 +1,15 @@
-"""A participant: one organisation's side of the federation. Holds the only copy of what its data taught it.
+"""A participant: one organisation's side of the federation. It holds the only copy of what it trained.
 
 Every request is checked against the participant's own plan before anything is computed: the session must be the one
 that the plan gives for its round, cohort included; round and attempt must move forward; the adapter must be one to which
-honest rounds can have led (`plausibility.py`). Of what the plan determines a participant takes nothing of the server's choosing;
-under adaptive clipping the server names a clip norm that earlier counts can have led to (`clip_check.py`).
+honest rounds can have led (`plausibility.py`). Whatever the plan determines, a participant does not take from the
+server; under adaptive clipping the server names a clip norm that earlier counts can have led to (`clip_check.py`).
 
-A round takes a participant's input once, and none at or below it ever again. Training and rounding follow from the round, so
-that of two sums of one round over different survivors the difference would be somebody's update, to the bit. Whether an
-input that was sent is in a sum only the server knows: so it is the sending that counts, not the reveal, which a server can do
-without asking everyone. The check stands where a session opens and again where an input is asked for: sessions of several
-rounds and attempts may be open at once.
+A participant gives input to a round once, and never again to that round or an earlier one. Training and rounding follow
+from the round, so the difference of two sums of one round over different survivors would be somebody's update, to the
+bit. Only the server knows whether an input that was sent is in a sum: so sending counts, not the reveal, which a server
+can do without asking everyone. The check stands where a session opens and again where an input is asked for: sessions
+of several rounds and attempts may be open at once.
 """
 
 import logging
@@ -49,10 +49,10 @@ BeforeTraining = Callable[[Session], None]
 @final
 @dataclass(slots=True, kw_only=True)
 class _Open:
-    """A session that this participant is in, and the last request it answered there.
+    """An open session of this participant, and the last request that it answered there.
 
-    The seeds are those of the removable components of its noise: shared with its keys, added with its input, and None
-    from then on.
+    The seeds are those of its removable noise components: shared with its keys, added with its input, and None from
+    then on.
     """
 
     session: Session
@@ -63,25 +63,27 @@ class _Open:
 
 @final
 class Participant:
-    """Answers the stages of the sessions it is in: those of one round, and of the next one whose keys ride along.
+    """Answers the stages of its sessions: those of one round, and of the next one, whose keys travel with them.
 
-    Requests that come from several threads are answered one after the other: what a round may have once, it has once.
+    Requests from several threads are answered one after the other, so that a round gets its input at most once.
 
     Args:
         name: The participant's id in the plan's roster.
         plan: The participant's own copy of the plan.
-        secure_sum: Its own side of the secure sum, with its identity.
+        secure_sum: The participant's side of the secure sum, with its identity.
         train: Local training on its private data.
         examples: How many private examples it has.
-        contribute: What turns its change into summands; only an evaluation gives another one than the honest.
-        memory: Of the rounds that have its input; by default as long-lived as the participant. It is closed with it.
-        draws: Its own secret ones, where the plan wants such: it takes part in no round that they do not give.
-        before_training: Told of a session before anything is trained for it; what it raises is the answer, and nothing is
-            trained. A client with a lifetime budget writes down there what the session spends (`lifetime.py`).
+        contribute: Turns its change into summands; only an evaluation passes another function than the honest one.
+        memory: The memory of rounds that have its input; by default it lasts as long as the participant. It is closed
+            with the participant.
+        draws: Its own secret draws, where the plan has such: it takes part only in the rounds that they give.
+        before_training: Called with a session before anything is trained for it; an exception from it is the answer,
+            and nothing is trained. A client with a lifetime budget records there what the session spends
+            (`lifetime.py`).
 
     Raises:
         RefusalError: The memory is in the state folder of another client.
-        PlanError: There are no draws where the plan wants them, or some where it does not.
+        PlanError: There are no draws although the plan has draws, or some although it has none.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class Participant:
             return StageRefusal(error=type(error).__name__, reason=str(error)).to_bytes()
 
     def answer(self, request: bytes) -> bytes:
-        """The secure sum's reply to one stage; to the same request once more, the same reply.
+        """Return the secure sum's reply to one stage; a repeated request gets the same reply.
 
         Raises:
             RefusalError: The session or the adapter is not what the plan says.
@@ -135,7 +137,7 @@ class Participant:
             return current.last[1]
 
     def end(self) -> None:
-        """Drop the secrets of all sessions and let go of the state folder: the run is over."""
+        """Drop the secrets of all sessions and release the state folder: the run is over."""
         with self._turn:
             for current in self._open.values():
                 current.client.end()
@@ -165,7 +167,7 @@ class Participant:
         return reply
 
     def _enter(self, data: bytes) -> _Open:
-        """The session a request belongs to. A new one ends all but the round before it, with their secrets."""
+        """Return the session of a request. A new one ends all but that of the round before it, with their secrets."""
         if data in self._open:
             return self._open[data]
         session = Session.from_bytes(
@@ -185,10 +187,10 @@ class Participant:
         return self._open[data]
 
     def _planned(self, session: Session) -> Session:
-        """The session as the plan has it.
+        """Return the session as the plan has it.
 
         Raises:
-            RefusalError: It is another one than the plan's, or does not come after the last one.
+            RefusalError: It differs from the plan's, or does not come after the last one.
         """
         plan, last = self._plan, self._newest
         if last is not None and session.run != last.run:
@@ -221,7 +223,7 @@ class Participant:
     def _inputs(
         self, session: Session, broadcast: Broadcast, seeds: Seeds | None = None
     ) -> dict[int, SegmentInput]:
-        """Train, then bound, pack, quantize and add noise: the client's way from private data to integers."""
+        """Train, bound, pack, quantize and add noise: all steps from private data to integers."""
         plan = self._plan
         change = self._change(session, broadcast)
         key = noise_key(plan, session, self._name)
@@ -237,12 +239,12 @@ class Participant:
         }
 
     def _change(self, session: Session, broadcast: Broadcast) -> UpdateRows:
-        """What training changes in the rows that this participant holds; zero in those that can never be opened.
+        """Return the change by training in the rows that this participant holds; zero in rows that can never open.
 
         Raises:
             RefusalError: Training failed. Under noise it counts as no change instead: a refusal would show the server that
-                the data made it so. With noise inside the client alone, errors of our own are told: they are about the
-                model, and no example is looked at before (`privacy/sample_level.py`).
+                the data made it so. With noise inside the client alone, this package's own errors are reported: they
+                are about the model, and no example is read before (`privacy/sample_level.py`).
         """
         plan, held = self._plan, self._plan.ranks[self._name]
         trained = plan.trained_rank(self._name)

@@ -1,8 +1,8 @@
-"""What a client can check of the model that it is sent, all by itself, before it trains on it. Run by the client.
+"""The client's own check of the model that it is sent, before it trains on it. Run by the client.
 
 A server that may send any model can send one that is dead for everybody but one client, or for everybody's data but one
 client's, and whatever is summed is then that client's update. Binding all clients to one model does not help: it is one
-model. What helps is that a model has a past:
+model. The check uses the model's history:
 
 * The adapter before round 1 follows from the seed of the plan: it is compared to the bit.
 * An honest round moves it by no more than `step_bound.py` says: in every value, in every band and in all rows. So the adapter
@@ -10,12 +10,12 @@ model. What helps is that a model has a past:
   missed (`movement.py`).
 * Rows of bands that can never open never move: they are compared to the bit in every round.
 * The adapter before one round is one adapter: another attempt at it brings the same.
-* Rounds go forward: whoever has accepted the model of a round accepts none of an earlier one, that of round 1 neither.
+* Rounds go forward: a client that has accepted the model of a round accepts none of an earlier one, round 1 included.
 
 Claim and limit. From the first round on, the model lies inside a ball around the seeded first adapter that grows by one
 honest step a round. A server can still send a bad model in the first round whose number allows its distance, patiently or by starting
-there (`benchmarks/results/model_attacks.json` says how early that is on the default job), and this check cannot tell. What is left
-then is noise.
+there (`benchmarks/results/model_attacks.json` says how early that is on the default job), and this check cannot detect
+it. Only noise protects then.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from rbla_secure.planning.plan import Plan
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What a client accepted last: the adapter, before which round, and the norm that this round clips to."""
+    """The model that a client accepted last: the adapter, the round that begins with it, and that round's clip norm."""
 
     round: int
     adapter: Adapter
@@ -45,11 +45,11 @@ def check_plausible(
     """Refuse an adapter that honest rounds cannot have led to.
 
     Args:
-        plan: The client's own.
-        broadcast: What it is sent before a round: all rows of the global adapter, or the first ones and digests of the rest.
-        round_number: Of that round.
-        last: What it accepted last; None before the first time.
-        limits: Of the plan's averages.
+        plan: The client's own plan.
+        broadcast: The model before a round: all rows of the global adapter, or the first ones and digests of the rest.
+        round_number: Number of that round.
+        last: The model that the client accepted last; None before the first time.
+        limits: The limits of the plan's averages.
 
     Raises:
         RefusalError: It names the rule, with the numbers.

@@ -1,4 +1,4 @@
-"""A client's state folder: what one client wrote down for the next process. Run by the client.
+"""A client's state folder: the state that one process keeps for the next. Run by the client.
 
     STATE/lock                               held from opening to close(), or until the process ends, even by a kill
     STATE/memory-seed-<seed>.safetensors     the last adapter that was accepted; everything else as metadata
@@ -6,8 +6,8 @@
 One folder belongs to one client and one process at a time. The file is replaced whole (:mod:`rbla_secure.atomic_files`): a crash
 leaves the old one or the new one. Nothing in it is secret: the adapter is the server's, rounds and names are public.
 
-Limits. Windows has no such lock: two processes on one folder go unnoticed there. Whoever puts an older copy of the folder
-in its place, or gives one client two folders, makes the client forget.
+Limits. Windows has no such lock: two processes on one folder go unnoticed there. Restoring an older copy of the folder,
+or giving one client two folders, makes the client forget.
 """
 
 import logging
@@ -38,7 +38,7 @@ _FORMER: Final = "given-*.safetensors"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """What is durable.
+    """The durable state of a client.
 
     Args:
         given: The highest round that has the client's input; 0 if none has.
@@ -51,11 +51,11 @@ class Remembered:
 
 @final
 class StateFolder:
-    """Holds a folder for one client.
+    """A state folder, locked for one client.
 
     Args:
-        folder: Made if it is missing; no link.
-        client: Whose it is.
+        folder: Path of the folder; made if it is missing; not a link.
+        client: The client that owns the folder.
 
     Raises:
         RefusalError: It is in use, cannot be used, or holds the file of an earlier version.
@@ -74,7 +74,7 @@ class StateFolder:
             raise
 
     def read(self, plan: Plan) -> Remembered | None:
-        """What was written under the seed of a plan; None if no input was given under it, and nothing accepted under this plan.
+        """Read the state under a plan's seed; None if it gave no input and nothing was accepted under this plan.
 
         Raises:
             RefusalError: The file is damaged, another client's, or of a plan that differs in anything but has given a round
@@ -113,8 +113,8 @@ class StateFolder:
         """Replace the file, durably.
 
         Raises:
-            RefusalError: It cannot be written, and what was to follow must not. The reason goes to the server and says nothing
-                of where the folder is; the log of this client does.
+            RefusalError: It cannot be written, so that the next step must not follow. The reason goes to the server and
+                does not say where the folder is; the log of this client does.
         """
         if not self._open or os.getpid() != self._process:
             raise RefusalError("this client's state folder is closed in this process: open it again")
@@ -132,7 +132,7 @@ class StateFolder:
             ) from None
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._open and self._lock is not None:
             os.close(self._lock)
         self._open = False
@@ -141,7 +141,7 @@ class StateFolder:
         return self._folder / f"memory-seed-{plan.config.seed}.safetensors"
 
     def _given(self, path: Path, plan: Plan, metadata: dict[str, str]) -> int:
-        """The highest round given, once it is clear whose the file is."""
+        """Return the highest round given, after checking whose file it is and of which seed and plan."""
         if metadata["format"] != _FORMAT:
             raise RefusalError(f"{path} has format {metadata['format']}, and this version reads {_FORMAT}")
         if metadata["client"] != self.client:
@@ -211,7 +211,7 @@ def _check_no_link(folder: Path) -> None:
 
 
 def _check_no_former(folder: Path) -> None:
-    """Refuse what does not say for which seed it is: whether this plan's seed has given a round cannot be told from it."""
+    """Refuse a file that names no seed: it does not show whether this plan's seed has given a round."""
     if former := sorted(folder.glob(_FORMER)):
         raise RefusalError(
             f"{former[0]} is of an earlier version, which wrote down neither seed nor client: finish its run with that version, "

@@ -1,15 +1,16 @@
-"""Averages that no honest clients add up to are refused before they move anything. Run by the server.
+"""Checks that refuse averages impossible for honest clients, before they move anything. Run by the server.
 
 Behind masks a modified client adds any vector of the ring to the sum of every band it holds. The limits of `step_bound.py` hold for
 whatever honest clients train on, so a band whose average has a coordinate or a length beyond them stays closed: its rows are
 unchanged, as after a sum that was never opened. Without that one client could put the adapter anywhere, or make a step that every
 client refuses in the next round.
 
-If all bands together are too long, though each of them is within its own limit, nothing moves. A step is not scaled down: what
-is known to be forged has no share that is worth keeping, and its direction would be the forger's.
+If all bands together are too long, though each of them is within its own limit, nothing moves. A step is not scaled
+down: a step that is known to be forged has no share worth keeping, and its direction would be the forger's.
 
 Caveat: behind masks nobody is named. One client can close every band that it holds, in every round it takes part in, and
-within the limits it can turn the average where it likes: a limit on length is none on direction (groups and filters are).
+within the limits it can turn the average in any direction: a limit on length is none on direction (groups and filters
+are).
 """
 
 import math
@@ -32,10 +33,10 @@ _NO_HONEST = "which no honest clients can add up to"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CheckedAverage:
-    """What is left of an average.
+    """The accepted part of an average.
 
     Args:
-        average: Without the rows of refused bands.
+        average: The average without the rows of refused bands.
         refused: By band, why it may not move.
     """
 
@@ -44,13 +45,13 @@ class CheckedAverage:
 
 
 def check_average(plan: Plan, session: Session, totals: Totals, averaged: GroupAverage) -> CheckedAverage:
-    """An average without the bands that no honest clients could have made.
+    """Remove from an average the bands that no honest clients could have made.
 
     Args:
         plan: The terms.
-        session: Of the round; it names the clip norm.
-        totals: By band, in the columns that travel; their means are what is measured, as shares of gamma or zero padding
-            would let a forger of a rare band be longer.
+        session: The session of the round; it names the clip norm.
+        totals: By band, in the columns that are sent; their means are measured, as shares of gamma or zero padding
+            would allow a forger of a rare band a longer update.
         averaged: Their average by the plan's rule.
     """
     refused = impossible(totals, average_limits(plan, clip_norm=plan.clip_norm_of(session)))
@@ -58,7 +59,7 @@ def check_average(plan: Plan, session: Session, totals: Totals, averaged: GroupA
 
 
 def impossible(totals: Totals, limits: AverageLimits) -> dict[int, str]:
-    """By band, which limit its mean exceeds; every band, where only all of them together are too long."""
+    """Return, by band, which limit its mean exceeds; every band, if only all of them together are too long."""
     held = {index: total for index, total in totals.items() if total.weight > 0}
     faults = {index: _fault(total, limits, index) for index, total in held.items()}
     refused = {index: reason for index, reason in faults.items() if reason}

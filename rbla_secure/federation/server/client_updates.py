@@ -1,7 +1,7 @@
-"""From the integers of single clients to what a filter over them sees. Run by the server, in the clear.
+"""Decoding of single clients' integers into the updates that a filter sees. Run by the server, in the clear.
 
 Validity (whole, in range, the weight that the plan allows, nothing in rows that are not held), the clip, which the server
-repeats, and the cap on weights: what a client says of itself counts for nothing.
+repeats, and the cap on weights: a client's own claims count for nothing.
 """
 
 from collections import ChainMap
@@ -35,7 +35,7 @@ class Decoded:
 def decoded(
     plan: Plan, session: Session, client: ClientId, uploaded: Mapping[int, IntegerVector]
 ) -> Decoded | Verdict:
-    """An input after validity and clip, or why it is none."""
+    """Return an input after validity check and clip, or the verdict why it is invalid."""
     levels, scale = plan.quantizer.levels, plan.quantizer.scale
     held = {band.index for band in plan.held_bands(client)}
     inputs = {index: values for index, values in uploaded.items() if index in held}
@@ -59,7 +59,7 @@ def decoded(
 def _clipped(
     plan: Plan, bands: Mapping[int, RealVector], clip_norm: float, weight: float
 ) -> dict[int, RealVector]:
-    """Bands that are clipped together. Rounding may lengthen an honest update, and leaves it as it is up to there."""
+    """Clip bands together; the limit allows for the rounding that may lengthen an honest update."""
     norm = float(np.hypot.reduce([l2_norm(values) for values in bands.values()]))
     dimension = sum(len(values) for values in bands.values())
     limit = plan.quantizer.rounded_norm_bound(clip_norm * weight, dimension) / (plan.quantizer.scale * weight)
@@ -68,7 +68,7 @@ def _clipped(
 
 
 def updates_of(plan: Plan, inputs: Mapping[ClientId, Decoded]) -> Updates:
-    """What the filter sees of the valid inputs of a round; at least one."""
+    """Return the valid inputs of a round, at least one, as the filter sees them."""
     clients = tuple(sorted(inputs))
     weights = np.array([inputs[client].weight for client in clients])
     cap = WEIGHT_CAP * float(np.median(weights))
@@ -87,5 +87,5 @@ def updates_of(plan: Plan, inputs: Mapping[ClientId, Decoded]) -> Updates:
 
 
 def _values(plan: Plan, whole: IntegerVector) -> IntegerVector:
-    """A band without the statistics behind its values."""
+    """Return the values of a band without the statistics behind them."""
     return whole[: len(whole) - plan.statistics]

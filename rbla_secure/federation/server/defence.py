@@ -1,4 +1,4 @@
-"""From what a round's sum shows to totals that a few hostile clients cannot turn. Run by the server.
+"""The defence: turns the sums of a round into totals that a few hostile clients cannot steer. Run by the server.
 
 In the clear a filter looks at every single update, after validity and clip (`client_updates.py`). Where the sum shows groups, a
 rule of bounded influence stands between the groups' averages. Reasons go to metrics, events and output.
@@ -41,12 +41,12 @@ NEVER = "fewer clients hold it than its quorum"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
-    """What was kept of a round.
+    """The part of a round that the defence kept.
 
     Args:
-        totals: By band.
+        totals: The kept totals, by band.
         closed: By band, why it is not among them.
-        verdicts: By client, or by group of clients, what was thought of it.
+        verdicts: By client, or by group of clients, the verdict on it.
         voters: By band of the totals: how many clients they cover.
         groups: By name, the clients of each group that was summed.
         flags: By name of a group: 1 where it is among the f most suspicious of the round or its sum is impossible, else 0.
@@ -66,9 +66,9 @@ class Defence:
     """The defence of a plan between the sum and the average.
 
     Args:
-        plan: With a filter or groups.
-        previous_step: What the global adapter did last.
-        reference: For a filter that compares with an update on public examples.
+        plan: A plan with a filter or groups.
+        previous_step: The last change of the global adapter.
+        reference: Trains on public examples, for a filter that compares with such an update.
     """
 
     plan: Plan
@@ -79,18 +79,18 @@ class Defence:
     def of(
         cls, plan: Plan, previous_step: PreviousStep, reference: Reference | None = None
     ) -> "Defence | None":
-        """The defence that the plan wants; None if it averages everybody."""
+        """Make the defence of the plan; None if it averages everybody."""
         if not plan.config.robustness.has_filter and plan.segmentation.rule_across is None:
             return None
         return cls(plan=plan, previous_step=previous_step, reference=reference)
 
     @property
     def judges_clients(self) -> bool:
-        """Whether it filters single updates, and not the sums of groups."""
+        """Whether the defence filters single updates, and not the sums of groups."""
         return self.plan.config.robustness.has_filter
 
     def judge(self, session: Session, sums: SumResult, adapter: Adapter) -> Judged:
-        """What is kept of one round's sums over groups, or of its single inputs."""
+        """Judge one round's sums over groups, or its single inputs."""
         if not self.judges_clients:
             return self._judge_groups(session, sums)
         inputs = {client: sums.inputs[client] for client in sums.survivors}
@@ -99,15 +99,15 @@ class Defence:
     def judge_inputs(
         self, session: Session, inputs: Mapping[ClientId, Mapping[int, IntegerVector]], adapter: Adapter
     ) -> Judged:
-        """What the filter keeps of single inputs.
+        """Apply the filter to single inputs.
 
-        The one way from integers to verdicts: the server calls it with what clients sent, and an attacker that knows the rule
-        with what they would send, so that what it foresees is what happens.
+        The only path from integers to verdicts: the server calls it with the inputs that clients sent, and an attacker
+        that knows the rule with those that they would send, so that its forecast is exact.
 
         Args:
-            session: Of the round.
+            session: The session of the round.
             inputs: By client and segment, the integers of :func:`rbla_secure.federation.client.contribution.contribution`.
-            adapter: That the round began with.
+            adapter: The global adapter at the start of the round.
         """
         config, refused = self.plan.config, {}
         valid = {}
@@ -175,7 +175,7 @@ class Defence:
         )
 
     def _previous(self) -> dict[int, RealVector] | None:
-        """The average of the last round that moved the adapter, by band."""
+        """Return the average of the last round that moved the adapter, by band."""
         steps = self.previous_step.by_band()
         if steps is None:
             return None
@@ -192,7 +192,7 @@ class Defence:
 
 
 def _has_direction(vectors: Mapping[int, RealVector]) -> bool:
-    """Whether something can be held against it: finite and not zero."""
+    """Return whether vectors can serve as a direction to compare with: finite and not zero."""
     return all(np.isfinite(each).all() for each in vectors.values()) and any(
         each.any() for each in vectors.values()
     )
@@ -217,7 +217,7 @@ def _judged(
 def _group_totals(
     plan: Plan, session: Session, index: int, group: Group, sums: SumResult
 ) -> tuple[Mapping[int, BandTotal], str]:
-    """One group's sum, cut into its bands, and why no honest members could have it; empty if they could.
+    """Return one group's sum, cut into its bands, and why no honest members could have it; empty if they could.
 
     All members hold all of its bands, so whoever spoils one of them could have spoilt any: the group is refused as a whole.
     """
@@ -235,14 +235,14 @@ def _group_totals(
 
 
 def _first(plan: Plan, refused: Mapping[int, str]) -> str:
-    """One reason for a group: that of its lowest refused band; empty if there is none."""
+    """Return one reason for a group, that of its lowest refused band; empty if there is none."""
     return next((f"group sum: {plan.bands[i]}: {refused[i]}" for i in sorted(refused)), "")
 
 
 def _flags(
     found: list[GroupTotals], previous: Mapping[int, RealVector] | None, filtered: Filtered, *, f: int
 ) -> dict[str, float]:
-    """The f groups that are most suspicious inside their tiers: too long, or pointing away from the previous step."""
+    """Flag the f groups most suspicious inside their tiers: too long, or pointing away from the previous step."""
     if not found:
         return {}
     ranks = np.array([each.group.rank for each in found], dtype=np.int64)
@@ -265,9 +265,9 @@ def _cosine(each: GroupTotals, previous: Mapping[int, RealVector]) -> float:
 
 
 def _seed(session: Session, inputs: Mapping[ClientId, Mapping[int, IntegerVector]]) -> int:
-    """What a filter draws by: it depends on every input, so that no client knows it when it sends its own.
+    """Return the seed of a filter: it depends on every input, so that no client knows it when it sends its own.
 
-    It depends on nothing that differs between repetitions or attempts, or a resumed run would decide otherwise.
+    It depends on nothing that differs between repetitions or attempts, or a resumed run would decide differently.
     """
     digest = hashlib.sha256(
         b"rbla-secure filter\x00" + session.config_digest + session.round.to_bytes(8, "big")

@@ -1,9 +1,10 @@
-"""From opened sums to totals under differential privacy: noise first, public denominators after. Run by the server.
+"""Conversion of opened sums to totals under differential privacy: first noise, then division. Run by the server.
 
-Distributed noise is in the sums already, and what is in them for drop-outs that did not happen is removed here; a trusted
-server adds its own, to every coordinate of every band, before anything is divided. What is divided by does not depend on
-data, so the division is post-processing. Before its noise nothing is asked of a sum that could show: one of whoever sends what it likes
-was opened by a lift without a jump (`protocols.ring.folded`), and is held against its bound with the noise in it.
+Distributed noise is in the sums already, and its part for drop-outs that did not happen is removed here; a trusted
+server adds its own, to every coordinate of every band, before anything is divided. Denominators are public and do not
+depend on data, so the division is post-processing. No check that could show reads a sum before its noise: a sum with
+arbitrary inputs was opened by a lift without a jump (`protocols.ring.folded`), and is compared with its bound after
+noise.
 """
 
 from collections.abc import Collection, Mapping
@@ -31,10 +32,10 @@ _SERVER = "server"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """What leaves a round.
+    """The released values of a round.
 
     Args:
-        totals: By band: noisy sums with public weights.
+        totals: By band, noisy sums with public weights.
         unclipped: The noisy share of clients whose updates were not clipped; None where they are not counted.
         refused: By band, why its sum cannot be that of honest clients.
     """
@@ -54,7 +55,7 @@ def release(
     """Turn opened sums into the totals of a round.
 
     Under add-or-remove every band is released, a closed one as a sum of nothing: rows that stay as they are to the bit
-    would tell that the one client that could have opened them was not there. (The plain sum opens all of them there.)
+    would show that the one client that could have opened them was not there. (The plain sum opens all of them there.)
     """
     opened: dict[int, IntegerVector] = remove_components(sums.sums, mechanism, sums.extra_secrets)
     if plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE:
@@ -86,9 +87,10 @@ def _impossible(
     noisy: Mapping[int, Values],
     survivors: Collection[ClientId],
 ) -> dict[int, str]:
-    """By band, why its released values cannot be a sum within bounds and the server's noise: asked of them alone, so it costs nothing.
+    """Return, by band, why its released values cannot be a sum within bounds plus the server's noise.
 
-    Honest ones leave the range with probability 2e-23 a coordinate. Sums that have the clients' noise in them were held against their bound where they were opened.
+    It reads released values alone, so it costs no privacy. Honest ones leave the range with probability 2e-23 per
+    coordinate. Sums with the clients' noise were compared with their bound where they were opened.
     """
     if mechanism.place is not NoisePlace.SERVER:
         return {}
@@ -106,5 +108,8 @@ def _impossible(
 
 
 def nothing_opened(session: Session, reason: str) -> SumResult:
-    """An aborted session where absence must not show, which the plain sum never ends in: no survivors, every band closed."""
+    """Return the result of an aborted session where absence must not show: no survivors, every band closed.
+
+    The plain sum never ends this way.
+    """
     return SumResult(survivors=(), sums={}, refused=dict.fromkeys(range(len(session.segments)), reason))

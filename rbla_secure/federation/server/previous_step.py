@@ -1,6 +1,6 @@
-"""The change that the last round made to the global adapter: the public direction that updates are held against.
+"""The change that the last round made to the global adapter: the public direction that updates are compared with.
 
-Going back to an adapter of before is no such change: its direction is against the clients that were followed, not theirs.
+A rollback to an earlier adapter is no such change: its direction is against the clients that were followed, not theirs.
 The step follows from the checkpoints, so a resumed run knows it too.
 """
 
@@ -27,19 +27,19 @@ class PreviousStep(SilentObserver):
     _known: set[bytes] = field(default_factory=set)
 
     def round_ended(self, before: Adapter, after: Adapter) -> None:
-        """Take the step of a round; one that left the adapter as it was, or went back to an older one, is passed over."""
+        """Record the step of a round, unless it left the adapter unchanged or went back to an older one."""
         self._known.add(before.digest())
         if after.digest() not in self._known:
             self._change = after.rows.astype(np.float64) - before.rows
             self._known.add(after.digest())
 
     def recall(self, adapters: Iterable[Adapter]) -> None:
-        """Take up an interrupted run: the adapter before its first round and those after all that it had."""
+        """Restore an interrupted run from the adapter before its first round and those after all its rounds."""
         for before, after in pairwise(adapters):
             self.round_ended(before, after)
 
     def by_band(self) -> Mapping[int, npt.NDArray[np.float64]] | None:
-        """The step as the bands carry it: weighted, with zeros in the place of statistics; None if there was none yet."""
+        """Return the step by band: weighted, with zeros in place of statistics; None if there was none yet."""
         if self._change is None:
             return None
         tail, weighted = np.zeros(self.plan.statistics), self.plan.row_weights * self._change

@@ -1,4 +1,4 @@
-"""From what came of a round to the line that is written down about it. Run by the server."""
+"""Conversion of a round's outcome into its line in metrics.jsonl. Run by the server."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def record_of(
     accuracy: float,
     loss: float,
 ) -> RoundRecord:
-    """The record of an outcome."""
+    """Return the record of an outcome."""
     sent = outcome.transcript.bytes_up()
     ranks = sorted({plan.ranks[client] for client in cohort})
     by_rank = {rank: [sent.get(c, 0) for c in cohort if plan.ranks[c] == rank] for rank in ranks}

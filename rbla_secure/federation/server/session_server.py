@@ -1,6 +1,6 @@
-"""One session as the server talks it through: stage by stage, whoever answers in order stays in.
+"""The server's side of one session: stage by stage, clients that answer in order stay in.
 
-Several session_servers can share an exchange: the input and reveal stages of one round travel together with the key
+Several session servers can share an exchange: the input and reveal stages of one round travel together with the key
 stages of the next.
 """
 
@@ -29,17 +29,18 @@ class SessionServer:
 
     Args:
         plan: The terms of the run.
-        session: Those of this session.
-        secure_sum: The server's side of it.
-        log: Where refusals and drop-outs are written down, at the end of each stage.
-        asked: Whom to ask, where secret draws say who takes part; all members if not given. Nobody else has dropped out.
+        session: The terms of this session.
+        secure_sum: The server's side of the secure sum.
+        log: Where refusals and drop-outs are logged, at the end of each stage.
+        asked: The clients to ask, where secret draws say who takes part; all members if not given. Others count as not
+            drawn, not as dropped out.
 
     Attributes:
-        dropped: By client that fell silent or was turned away, the stage at which it did.
-        refusals: By client, why it declined, why its answer was turned away, or what it did against the protocol.
-        transcript: Bytes that crossed.
+        dropped: By client that fell silent or was rejected, the stage at which that happened.
+        refusals: By client, why it declined, why its answer was rejected, or how it broke the protocol.
+        transcript: The bytes that were exchanged.
         aborted: Why the session ended without a result; empty as long as it did not.
-        contributors: Whose inputs are in what will be opened; None until that is fixed.
+        contributors: The clients whose inputs will be in the opened sums; None until that is fixed.
     """
 
     def __init__(
@@ -98,14 +99,14 @@ class SessionServer:
         return parcels
 
     def _rows(self, adapter: Adapter | None) -> dict[int, bytes]:
-        """By rank that is broadcast: the rows as bytes, the same for all clients of it."""
+        """Return, by broadcast rank, the rows as bytes, the same for all clients of that rank."""
         if adapter is None:
             return {}
         ranks = {self._plan.broadcast_rank(client) for client in self.session.members}
         return {rank: adapter.sliced(rank).to_bytes() for rank in ranks}
 
     def receive(self, answer: Answer) -> None:
-        """Take one answer in; a refusal or a bad answer is noted and costs its sender the round."""
+        """Process one answer; a refusal or a bad answer is noted and excludes its sender from the round."""
         self.transcript.from_client(answer.client, answer.parcel.stage, answer.parcel.data)
         try:
             message = decode_answer(answer.parcel.data)
@@ -147,7 +148,7 @@ class SessionServer:
             self._note_contributors(stage)
 
     def _note_contributors(self, stage: str) -> None:
-        """Once it is fixed whose inputs are summed: who they are, and who was left out though it had sent its own."""
+        """Note, once fixed, whose inputs are summed, and who was left out although it had sent its own."""
         if self.contributors is not None or self._server.contributors is None:
             return
         self.contributors = self._server.contributors
@@ -159,7 +160,7 @@ class SessionServer:
                 )
 
     def result(self, adapter: Adapter) -> SumResult | None:
-        """What the secure sum opens; None if the session ended without a result."""
+        """Return what the secure sum opens; None if the session ended without a result."""
         if self.aborted:
             return None
         try:
@@ -172,12 +173,12 @@ class SessionServer:
         return found
 
     def _abort(self, error: ProtocolError) -> None:
-        """The session ends without a result: those who made it so are named all the same."""
+        """End the session without a result; the clients that caused it are named all the same."""
         self.aborted = str(error)
         self._note_faults()
 
     def _note_faults(self) -> None:
-        """Write down who is at fault, and who says of whom that its messages were no use."""
+        """Log who is at fault, and which clients report unusable messages of which others."""
         for client, dealers in self._server.disputes.items():
             more = f" and {len(dealers) - _NAMED} more" if len(dealers) > _NAMED else ""
             reason = (
@@ -201,7 +202,7 @@ class StageOfSession:
     Args:
         session_server: The server's side of the session.
         stage: Name of the stage.
-        adapter: What is broadcast; None where the stage takes no inputs.
+        adapter: The global adapter to broadcast; None where the stage takes no inputs.
     """
 
     session_server: SessionServer

@@ -1,6 +1,6 @@
-"""The session of a round as a run opens it: from the plan and the rounds before. Run by the server.
+"""The session of a round, derived from the plan and the rounds before. Run by the server.
 
-Whoever goes on with a run finds the same session again, and with it what it was about to spend.
+A resumed run derives the same session again, and with it what it was about to spend.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from rbla_secure.run_folder.records import RoundRecord
 def session_of(
     plan: Plan, *, run: bytes, round_number: int, attempt: int, records: Sequence[RoundRecord]
 ) -> Session:
-    """The session of an attempt at a round, over a cohort that follows from seed and round.
+    """Return the session of an attempt at a round, over a cohort that follows from seed and round.
 
     Its clip norm follows from the counts of all rounds but the one before, which is not over when its keys go out.
 
     Args:
-        plan: Of the run.
-        run: Its identity.
-        round_number: From 1.
-        attempt: From 1.
-        records: Of the rounds so far, all but the last one before this round at least.
+        plan: The plan of the run.
+        run: Identity of the run.
+        round_number: Number of the round, from 1.
+        attempt: Number of the attempt at the round, from 1.
+        records: The metrics of the rounds so far, at least all but the last one before this round.
     """
     counts = [record.unclipped for record in records[: counts_before(round_number)]]
     return plan.session(
@@ -33,7 +33,7 @@ def session_of(
 
 
 def clip_norm(plan: Plan, counts: Sequence[float | None]) -> float:
-    """The clip norm of a round after so many noisy counts; rounds that counted nothing leave it as it is."""
+    """Return the clip norm of a round after these noisy counts; rounds without a count leave it unchanged."""
     privacy = plan.config.privacy
     heard = [share for share in counts if share is not None]
     wanted = followed_norm(

@@ -1,9 +1,10 @@
-"""A run's ledgers at work. Run by the server.
+"""The checks and entries of a run's privacy ledgers. Run by the server.
 
-That of clients is checked before a round is trained and written before its sums are revealed, and where the server reads single
-uploads, of these before anybody is asked for one; that of single examples is written before anybody trains. What either has now stands in the audit log before it comes to that: from then on an entry
-that was taken out again is missed. Whoever goes on with a run computes the entry that a crash has kept from the log once more
-and takes no other (why even that is enough: `ledger_state.py` in rbla_secure/privacy).
+The ledger of clients is checked before a round is trained. It is written before the round's sums are revealed, and
+where the server reads single uploads, for these before anybody is asked for one. The ledger of single examples is
+written before anybody trains. The audit log holds the state of either before what it counts happens: from then on the
+removal of an entry is detected. A resumed run computes the entry that a crash has kept from the log once more and
+accepts no other (why even that is enough: `ledger_state.py` in rbla_secure/privacy).
 """
 
 from collections.abc import Collection, Sequence
@@ -36,9 +37,9 @@ class Spending(SilentObserver):
     """The privacy spent by a run with noise.
 
     Args:
-        plan: With a mechanism.
-        ledger: Of the run.
-        log: Of the run.
+        plan: A plan with a noise mechanism.
+        ledger: The run's ledger of clients.
+        log: The audit log of the run.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, log: AuditLog) -> None:
@@ -48,7 +49,7 @@ class Spending(SilentObserver):
 
     @classmethod
     def resume(cls, plan: Plan, folder: RunFolder, progress: Progress) -> "Spending | None":
-        """The spending of a run so far; None without noise.
+        """Return the spending of a run so far; None without noise.
 
         Raises:
             PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, lacks a round that was
@@ -91,7 +92,7 @@ class Spending(SilentObserver):
         self.ledger.check(*(self._entry(session, part, session.members) for part in parts))
 
     def before_reveal(self, session: Session, part: Shown, clients: Collection[ClientId]) -> None:
-        """Write down what a part of a round spends that shows inputs of these clients.
+        """Record what a part of a round spends by revealing inputs of these clients.
 
         Raises:
             BudgetError: It would exceed the budget.
@@ -114,7 +115,7 @@ class Spending(SilentObserver):
 
 
 def terms_of(plan: Plan, run: bytes) -> LedgerTerms:
-    """What the epsilons of a run mean."""
+    """Return the terms under which the epsilons of a run hold."""
     privacy = plan.config.privacy
     return LedgerTerms(
         run=run.hex(),
@@ -139,7 +140,7 @@ def _recovered(plan: Plan) -> tuple[int, ...]:
 def seen_by(
     plan: Plan, session: Session, mechanism: GaussianMechanism, contributors: Collection[ClientId]
 ) -> Views:
-    """What a session spends if these clients' inputs are summed: over every band that may open."""
+    """Return what a session spends if these clients' inputs are summed, over every band that may open."""
     present = plan.segmentation.present(session, contributors)
     return views(plan.promises, mechanism, present=present, colluding=plan.promises.colluders)
 
@@ -149,9 +150,9 @@ class SampleSpending(SilentObserver):
     """The privacy of single examples that a run's training has spent.
 
     Args:
-        mechanism: Of every client and round.
-        ledger: Of the run.
-        log: Of the run.
+        mechanism: The sample-level noise of every client and round.
+        ledger: The run's ledger of single examples.
+        log: The audit log of the run.
     """
 
     def __init__(self, mechanism: SampledGaussian, ledger: SampleLedger, log: AuditLog) -> None:
@@ -161,7 +162,7 @@ class SampleSpending(SilentObserver):
 
     @classmethod
     def resume(cls, plan: Plan, folder: RunFolder, progress: Progress) -> "SampleSpending | None":
-        """The spending of a run so far; None without noise at sample level.
+        """Return the spending of a run so far; None without noise at sample level.
 
         Raises:
             PrivacyError: The ledger is missing, damaged, not the one that the audit log knows, lacks a round that was
@@ -189,7 +190,7 @@ class SampleSpending(SilentObserver):
         return spending
 
     def before_training(self, session: Session, clients: Collection[ClientId]) -> None:
-        """Write down what the training of these clients spends.
+        """Record what the training of these clients spends.
 
         Raises:
             BudgetError: It would exceed the budget.
@@ -216,7 +217,7 @@ def check_spent(plan: Plan, folder: RunFolder, progress: Progress) -> None:
 def _session_of(
     plan: Plan, folder: RunFolder, entry: LedgerEntry | Trained, records: Sequence[RoundRecord]
 ) -> Session:
-    """The session that an entry is about."""
+    """Return the session to which an entry belongs."""
     return session_of(
         plan, run=folder.run_id, round_number=entry.round, attempt=entry.attempt, records=records
     )

@@ -1,7 +1,7 @@
-"""Checks after aggregation: is the step plausible, and did it do harm on public examples? Run by the server.
+"""Checks after aggregation: the length of the step, and its harm on public examples. Run by the server.
 
 A step that is too long is scaled. One after which public accuracy falls, or a known trigger works, is rolled back: the run
-goes on from the best adapter of the last rounds, so that harm in small steps does not become the new measure.
+continues from the best adapter of the last rounds, so that harm in small steps does not become the new measure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,18 +25,18 @@ from rbla_secure.robustness.step_decisions import (
 
 
 def wants_checks(wanted: RobustnessConfig) -> bool:
-    """Whether any step is checked."""
+    """Return whether any step is checked."""
     return bool(wanted.max_step_norm or wanted.max_accuracy_drop or wanted.max_trigger_rise)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicTests:
-    """What the server measures on examples that are nobody's secret.
+    """The server's measurements on public examples.
 
     Args:
-        accuracy: Of an adapter, in [0, 1].
-        triggers: Of an adapter: by known trigger, how often it works.
+        accuracy: Measures the accuracy of an adapter, in [0, 1].
+        triggers: Measures, by known trigger, the share of examples on which it works for an adapter, in [0, 1].
     """
 
     accuracy: Callable[[Adapter], float]
@@ -46,10 +46,10 @@ class PublicTests:
 @final
 @dataclass(slots=True, kw_only=True)
 class StepChecks(SilentObserver):
-    """The checks of a run. Remembers the adapters after the last rounds, whatever became of these: checkpoints have them too.
+    """The checks of a run. It keeps the adapters after the last rounds, whatever their outcome, as checkpoints do.
 
     Args:
-        wanted: Which checks, and their limits.
+        wanted: The configured checks and their limits.
         tests: Public measurements; not used by the length check.
         first: The adapter before round 1, whose triggers are the baseline.
         remembered: Adapters after the last rounds of an interrupted run, oldest first, `WINDOW` of them if there were.
@@ -69,7 +69,7 @@ class StepChecks(SilentObserver):
             self._baseline = self.tests.triggers(self.first)
 
     def judge(self, before: Adapter, after: Adapter) -> tuple[Adapter, list[Decision]]:
-        """The adapter to go on with, and what was decided of the step."""
+        """Return the adapter to continue with, and the decisions on the step."""
         decisions: list[Decision] = []
         if self.wanted.max_step_norm:
             change = after.rows.astype(np.float64) - before.rows
@@ -105,10 +105,11 @@ class StepChecks(SilentObserver):
         return found
 
     def _best(self, before: Adapter) -> Adapter:
-        """The remembered adapter of the highest public accuracy; the one before the step where none is remembered.
+        """Return the kept adapter of the highest public accuracy; the one before the step if none is kept.
 
-        Of equals the newest. So a round goes back by two steps at most, which is what clients accept: it only goes back to
-        x past adapters that are worse, and one of these that was itself gone back to would have had to be better than x.
+        Among equals it is the newest. So a round goes back by two steps at most, which is what clients accept: it only
+        goes back to x past adapters that are worse, and one of these that was itself gone back to would have had to be
+        better than x.
         """
         newest_first = list(reversed(self._window))
         return max(newest_first, key=lambda entry: entry[1])[0] if newest_first else before

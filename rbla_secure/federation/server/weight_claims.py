@@ -1,4 +1,4 @@
-"""Sums of weighted updates that no honest clients add up to. Run by the server where weights are claims (weights=examples).
+"""Checks of claimed weights: sums impossible for honest clients are refused. Run by the server (weights=examples).
 
 Behind masks a modified client adds any integer to the sum of the weights. Divided by, a forged sum of 1 / levels would make the step
 thousands of times as long. An honest weight lies in [l, 1], l the plan's least weight, so over the surviving holders, whose
@@ -28,12 +28,12 @@ from rbla_secure.planning.plan import Plan
 def refused_claims(
     plan: Plan, sums: Mapping[int, IntegerVector], holders: Mapping[int, int]
 ) -> dict[int, str]:
-    """By band, why its sum of weights cannot be one; nothing where weights are not claimed.
+    """Return, by band, why its sum of weights is impossible; empty where weights are not claimed.
 
     Args:
         plan: The terms.
-        sums: By index of an opened band: the sum of the holders' integers, statistics at the end.
-        holders: By the same: how many clients the sum covers.
+        sums: By index of an opened band, the sum of the holders' integers, statistics at the end.
+        holders: By the same index, how many clients the sum covers.
     """
     if not plan.weighted:
         return {}
@@ -62,7 +62,7 @@ def _beyond_the_grid(plan: Plan, values: IntegerVector, clients: int) -> str:
 
 
 def _fault(plan: Plan, claimed: int, clients: int, which: str = "") -> str:
-    """Why so many clients cannot have this sum of weights, in integer units; empty if they can."""
+    """Say why this many clients cannot have this sum of weights, in integer units; empty if they can."""
     levels = plan.quantizer.levels
     least = plan.quantizer.weight_units(plan.config.least_weight) * clients
     if least <= claimed <= levels * clients:

@@ -1,4 +1,4 @@
-"""The secure sums that a configuration can name, each with what it shows, needs and promises: one file a mode.
+"""The secure sums that a configuration can name, each with what it reveals, needs and promises: one file per mode.
 
 The file bears the mode's name and defines ``MODE``. To add one, write the file and add its name to ``SecureSumMode`` of
 :mod:`rbla_secure.config.choices`.
@@ -46,9 +46,9 @@ def build_secure_sum(
 
     Args:
         plan: The terms.
-        trust: Whose signatures count; where the plan needs identities.
-        identity: At a participant: what it signs with.
-        roles: At a server whose secure sum needs services: how they are reached.
+        trust: The keys whose signatures count; needed where the plan needs identities.
+        identity: At a participant, its signing identity.
+        roles: At a server whose secure sum needs services, the channels to them.
 
     Raises:
         PlanError: Something that the secure sum needs is missing.

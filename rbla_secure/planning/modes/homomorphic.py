@@ -1,4 +1,4 @@
-"""Sums of ciphertexts: a decryptor opens them, and is sent sums only."""
+"""Sums of ciphertexts: a decryptor opens them, and receives only sums."""
 
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # they name the mode in turn
 
 @final
 class HomomorphicMode(Mode):
-    """BFV ciphertexts, with a decryptor and, if the configuration wants it, a verifier."""
+    """BFV ciphertexts, with a decryptor and, if configured, a verifier."""
 
     sums_groups: ClassVar[bool] = False
     needs_services: ClassVar[bool] = True
@@ -41,7 +41,7 @@ class HomomorphicMode(Mode):
         identity: Identity | None,
         roles: Roles | None,
     ) -> SecureSum:
-        """Under the configured encryption parameters; it needs certified identities."""
+        """Build the sum under the configured encryption parameters; it needs certified identities."""
         config = plan.config
         if trust is None:
             raise PlanError("secure-sum=homomorphic must have certified identities")
@@ -55,7 +55,7 @@ class HomomorphicMode(Mode):
         )
 
     def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
-        """Say that the server learns sums and what screening tells it, and the services what they are sent."""
+        """Say that the server learns sums and what screening reveals, and the services what they are sent."""
         return [
             Learned(
                 "server",
@@ -70,7 +70,7 @@ class HomomorphicMode(Mode):
         return HomomorphicServices(charge_of(plan))
 
     def check(self, promises: "Promises") -> None:
-        """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
+        """Refuse sums too large for the fields of a slot, or over more ciphertexts than their noise allows."""
         _check_capacity(promises)
         _check_screening(promises)
         try:
@@ -79,7 +79,7 @@ class HomomorphicMode(Mode):
             raise PlanError(str(error)) from None
 
     def warnings(self, promises: "Promises") -> list[str]:
-        """What screening does not do."""
+        """Warn of what screening does not cover."""
         if not self.screens(promises.config):
             return []
         return [
@@ -90,7 +90,7 @@ class HomomorphicMode(Mode):
         ]
 
     def claim(self, config: Config) -> str:
-        """By whether there is a verifier."""
+        """Return the claim, which depends on whether there is a verifier."""
         lies = "may lie" if config.homomorphic.verifier else "follows the protocol"
         return (
             f" but decryptor, verifier and worker; {config.homomorphic.profile}, against an aggregator that {lies} and "
@@ -98,20 +98,20 @@ class HomomorphicMode(Mode):
         )
 
     def sum_bits(self, config: Config) -> int:
-        """Slots have narrower fields than most rings."""
+        """Return the bits of the ring or of a slot's field, whichever is fewer."""
         return min(config.quantization.ring_bits, encryption_profile(config).field_bits)
 
     def server_may_lie(self, config: Config) -> bool:  # noqa: ARG002
-        """A decryptor answers for its keys, so all messages are signed."""
+        """Return True: a decryptor is accountable for its keys, so all messages are signed."""
         return True
 
     def screens(self, config: Config) -> bool:
-        """As configured."""
+        """Return whether screening is configured."""
         return config.homomorphic.screening is not Screen.OFF
 
 
 def screening_rule(plan: "Plan") -> Screening | None:
-    """Give the rule for single encrypted updates: no client that clips and rounds as planned exceeds its norm. None if off."""
+    """Return the rule for single encrypted updates, whose norm no honest client exceeds; None if off."""
     wanted = plan.config.homomorphic
     if not plan.mode.screens(plan.config):
         return None
@@ -125,7 +125,7 @@ def screening_rule(plan: "Plan") -> Screening | None:
 
 
 def charge_of(plan: "Plan") -> Charge:
-    """Give what the services are set up to serve."""
+    """Return the terms for which the services are set up."""
     return Charge(
         profile=encryption_profile(plan.config),
         services=services(plan.config),
@@ -139,7 +139,7 @@ def charge_of(plan: "Plan") -> Charge:
 
 
 def _check_capacity(promises: "Promises") -> None:
-    """The fields of a slot hold less than most rings, and noise limits how many ciphertexts can be added."""
+    """Refuse sums too large for the fields of a slot, or over more ciphertexts than their noise allows."""
     config, cohort = promises.config, promises.members
     profile, levels = encryption_profile(config), promises.grid.levels
     if cohort > profile.most_members:
@@ -171,7 +171,7 @@ def _check_screening(promises: "Promises") -> None:
 
 
 def _screened(rule: Screening | None) -> str:
-    """Say what the server is told of single encrypted updates."""
+    """Describe what the server learns about single encrypted updates."""
     if rule is None:
         return ""
     if rule.release is ScreeningRelease.VERDICTS:
@@ -180,7 +180,7 @@ def _screened(rule: Screening | None) -> str:
 
 
 def _services(plan: "Plan", sums: str) -> list[Learned]:
-    """The parties of the homomorphic mode, and what two of them know together."""
+    """List the parties of the homomorphic mode, and what two of them know together."""
     everything = "every single update, weight and example"
     decryptor = Learned("decryptor", f"{sums}; who took part; no ciphertext of a client", everything)
     if screening_rule(plan) is not None:
@@ -211,7 +211,7 @@ def _services(plan: "Plan", sums: str) -> list[Learned]:
 
 
 def _directed(rule: Screening | None) -> list[Learned]:
-    """What is left of setting the direction of the screening by what one puts into a sum."""
+    """List what a server can learn with a client that steers the screening direction by its input to a sum."""
     if rule is None or rule.release is ScreeningRelease.VERDICTS:
         return []
     return [

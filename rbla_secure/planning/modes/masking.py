@@ -41,7 +41,7 @@ class MaskingMode(Mode):
         identity: Identity | None,
         roles: "Roles | None",  # noqa: ARG002
     ) -> SecureSum:
-        """Under the configured profile."""
+        """Build the sum under the configured profile."""
         return Masking(
             plan.promises.profile,
             trust=trust,
@@ -50,7 +50,7 @@ class MaskingMode(Mode):
         )
 
     def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
-        """Say that the server learns sums, and what it learns with clients that tell it their parts."""
+        """Say that the server learns sums, and what it learns with clients that collude."""
         removed = _removed(plan) if opened.counts else ""
         return [
             Learned(
@@ -62,7 +62,7 @@ class MaskingMode(Mode):
         ]
 
     def check(self, promises: "Promises") -> None:
-        """Some profiles rest on a share graph in which everyone shares with everyone."""
+        """Refuse a sparse share graph under profiles in which everyone must share with everyone."""
         cohort, profile = promises.members, promises.profile
         if profile.survivor_check is SurvivorCheck.REVEAL_QUORUM and cohort > COMPLETE_UP_TO:
             raise PlanError(
@@ -71,33 +71,33 @@ class MaskingMode(Mode):
             )
 
     def warnings(self, promises: "Promises") -> list[str]:
-        """What sparse graphs and sums over groups weaken."""
+        """Warn of what sparse graphs and sums over groups weaken."""
         return [*_of_sparse_graphs(promises), *_of_groups(promises)]
 
     def claim(self, config: Config) -> str:
-        """By the profile."""
+        """Return the claim of the profile."""
         profile = masking_profile(config)
         return f"; profile {profile.name}, against a server that {profile.adversary.value}"
 
     def profile(self, config: Config) -> MaskingProfile:
-        """The configured one."""
+        """Return the configured profile."""
         return masking_profile(config)
 
     def server_may_lie(self, config: Config) -> bool:
-        """By the profile."""
+        """Return whether the profile covers a server that lies."""
         return masking_profile(config).adversary is Adversary.MALICIOUS
 
     def lists_may_differ(self, config: Config) -> bool:
-        """Where no signed list is compared."""
+        """Return whether the profile compares no signed list."""
         return masking_profile(config).survivor_check is SurvivorCheck.REVEAL_QUORUM
 
     def clients_count_survivors(self, config: Config) -> bool:
-        """There each client answers one list, and wants enough survivors on it."""
+        """Return whether each client answers one list and requires enough survivors on it."""
         return self.lists_may_differ(config)
 
 
 def _of_sparse_graphs(promises: "Promises") -> list[str]:
-    """What is claimed where not everybody shares with everybody, and with how many others clients mask."""
+    """Describe the claim on sparse share graphs, and with how many other clients each client masks."""
     members, profile = promises.members, promises.profile
     if members <= COMPLETE_UP_TO:
         return []
@@ -114,7 +114,7 @@ def _of_sparse_graphs(promises: "Promises") -> list[str]:
 
 
 def _partners(promises: "Promises", profile: MaskingProfile) -> str:
-    """With how many others clients mask a segment: the fewest and the most, over all segments."""
+    """Say with how many others clients mask a segment: the fewest and the most, over all segments."""
     members = promises.members
     if promises.config.robustness.group_size:
         sizes = list(promises.bands[0].groups)
@@ -126,7 +126,7 @@ def _partners(promises: "Promises", profile: MaskingProfile) -> str:
 
 
 def _of_groups(promises: "Promises") -> list[str]:
-    """What sums over groups tell that one sum over everybody does not."""
+    """Describe what sums over groups reveal that one sum over everybody does not."""
     config, found = promises.config, list[str]()
     size = config.robustness.group_size
     if not size:
@@ -146,16 +146,16 @@ def _of_groups(promises: "Promises") -> list[str]:
 
 
 def _removed(plan: "Plan") -> str:
-    """Say what the server is told of the clients' noise."""
+    """Describe what the server learns about the clients' noise."""
     if plan.mechanism is None or not any(shares.recovered for shares in plan.mechanism.bands):
         return ""
     return ", and the noise that it took off them because nobody's drop-out needed it"
 
 
 def _collusion(plan: "Plan", smallest: int) -> Learned:
-    """What the server knows if so many clients tell it everything; one more could open single updates.
+    """Describe what the server knows with the most colluding clients; one more could open single updates.
 
-    A server that lies may have chosen whom a sum is over, as long as they are enough for the band's quorum.
+    A server that lies may have chosen which clients a sum covers, as long as they meet the band's quorum.
     """
     promises, profile = plan.promises, plan.promises.profile
     if profile.adversary is Adversary.MALICIOUS:

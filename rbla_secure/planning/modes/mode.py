@@ -1,4 +1,4 @@
-"""What the plan asks of a secure sum, beside how it adds (`protocols/interface.py`)."""
+"""The interface of a secure sum for the plan, beside its addition (`protocols/interface.py`)."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
@@ -24,12 +24,12 @@ class Mode(ABC):
     Attributes:
         reads_uploads: Whether the server reads every single upload.
         opens_over_anybody: Whether it can open every band over whoever has answered, also over nobody.
-        sums_groups: Whether it can sum groups of clients apart.
+        sums_groups: Whether it can sum groups of clients separately.
         shares_secrets: Whether clients share further secrets with each other, which are recovered by a rule of the session.
         needs_services: Whether parties other than server and clients take part.
         noise_may_follow: Whether the server may add noise to opened sums: one client that exceeds its bound must then not move
             them by more than its own input.
-        instead_of_filters: What to use in the place of a filter over single updates; empty where these can be filtered.
+        instead_of_filters: The replacement for a filter over single updates; empty where these can be filtered.
     """
 
     reads_uploads: ClassVar[bool] = False
@@ -53,9 +53,9 @@ class Mode(ABC):
 
         Args:
             plan: The terms.
-            trust: Whose signatures count.
-            identity: At a participant: what it signs with.
-            roles: At the server: how services are reached.
+            trust: The keys whose signatures count.
+            identity: At a participant, its signing identity.
+            roles: At the server, the channels to the services.
 
         Raises:
             PlanError: Something that it needs is missing.
@@ -63,10 +63,10 @@ class Mode(ABC):
 
     @abstractmethod
     def learned(self, plan: "Plan", opened: Opened) -> list[Learned]:
-        """List what the parties that run this secure sum learnt in a run: the server, its services, and whoever colludes with them.
+        """List what the parties of this secure sum learnt in a run: the server, its services and their colluders.
 
         Args:
-            plan: Of the run.
+            plan: The plan of the run.
             opened: The sums that were opened.
         """
 
@@ -78,33 +78,33 @@ class Mode(ABC):
         """Refuse what this secure sum cannot keep. Raises PlanError, which names the argument, its value and the rule."""
 
     def warnings(self, promises: "Promises") -> list[str]:  # noqa: ARG002
-        """What is allowed but weakens the run, in this secure sum."""
+        """Return a warning for each setting that is allowed but weakens the run in this secure sum."""
         return []
 
     def claim(self, config: Config) -> str:  # noqa: ARG002
-        """Against which server sums are claimed to protect, as the end of a sentence; empty where they do not."""
+        """Return, as the end of a sentence, against which server sums are claimed to protect; empty if against none."""
         return ""
 
     def sum_bits(self, config: Config) -> int:
-        """Bits in which a sum and its noise must fit."""
+        """Return the number of bits in which a sum and its noise must fit."""
         return config.quantization.ring_bits
 
     def profile(self, config: Config) -> MaskingProfile:  # noqa: ARG002
-        """The security parameters by which the least threshold is counted."""
+        """Return the security parameters that give the least threshold."""
         return SEMI_HONEST
 
     def server_may_lie(self, config: Config) -> bool:  # noqa: ARG002
-        """Whether something is claimed against a server that does not follow the protocol. All messages are signed then."""
+        """Return whether a server that breaks the protocol is covered by a claim; all messages are signed then."""
         return False
 
     def lists_may_differ(self, config: Config) -> bool:  # noqa: ARG002
-        """Whether clients may answer different lists of survivors, so that one list tells nothing of another segment's sum."""
+        """Return whether clients may answer different survivor lists; one then says nothing of another segment."""
         return False
 
     def clients_count_survivors(self, config: Config) -> bool:  # noqa: ARG002
-        """Whether clients ask for more survivors than the quorum before they open a segment, because lists may differ."""
+        """Return whether clients require more survivors than the quorum to open a segment, because lists may differ."""
         return False
 
     def screens(self, config: Config) -> bool:  # noqa: ARG002
-        """Whether single updates are screened while they are encrypted."""
+        """Return whether single updates are screened while they are encrypted."""
         return False

@@ -32,7 +32,7 @@ class PlainMode(Mode):
         identity: Identity | None,  # noqa: ARG002
         roles: "Roles | None",  # noqa: ARG002
     ) -> SecureSum:
-        """Inputs are kept where a filter judges them, and bounded one by one where noise comes after their sum."""
+        """Build a sum that keeps inputs where a filter judges them, and bounds each where noise follows their sum."""
         config = plan.config
         return Plain(
             keep_inputs=config.robustness.has_filter,
@@ -45,11 +45,11 @@ class PlainMode(Mode):
         return [Learned("server", f"every update of every client; {PUBLIC}", "the clients' examples")]
 
     def warnings(self, promises: "Promises") -> list[str]:  # noqa: ARG002
-        """That it protects nothing."""
+        """Warn that this mode protects nothing."""
         return ["INSECURE: secure-sum=plain shows every single update to the server"]
 
     def lists_may_differ(self, config: Config) -> bool:  # noqa: ARG002
-        """Clients see no list at all."""
+        """Return True: clients see no list at all."""
         return True
 
 

@@ -1,4 +1,4 @@
-"""How the uploads of a cohort are cut into the segments of a session, and how opened segments become bands again.
+"""The cut of a cohort's uploads into the segments of a session, and its inverse for opened segments.
 
 **By rank band.** One segment per band over all its holders, or where uploads are padded over the whole cohort. A band that can
 never open has none: nobody uploads it.
@@ -6,7 +6,7 @@ never open has none: nobody uploads it.
 **By group.** One segment per group of clients of one rank, for all rows that the group holds. Every band then has several sums,
 and a robust rule stands between their averages (`rbla_secure/robustness/grouping.py`).
 
-A plan has one of the two. Whoever would ask which one it is finds here what it wants to know.
+A plan has one of the two. Code that depends on which one asks this interface instead.
 """
 
 from collections.abc import Mapping

@@ -27,7 +27,7 @@ class BandSegmentation(Segmentation):
 
     @property
     def most_segments(self) -> int:
-        """As many as there are bands."""
+        """The number of bands."""
         return len(self.bands)
 
     @property
@@ -37,7 +37,7 @@ class BandSegmentation(Segmentation):
 
     @property
     def rule_across(self) -> AcrossRule | None:
-        """None: there is one sum."""
+        """None: each band has one sum."""
         return None
 
     def segments(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Segment, ...]:  # noqa: ARG002
@@ -61,7 +61,7 @@ class BandSegmentation(Segmentation):
         )
 
     def groups(self, session: Session) -> tuple[Group, ...]:  # noqa: ARG002
-        """Name none: there is one sum a band."""
+        """Return no groups: each band has one sum."""
         return ()
 
     def bands_of(self, client: ClientId) -> tuple[Band, ...]:
@@ -109,7 +109,7 @@ class BandSegmentation(Segmentation):
         return max(self.quorum, self.promises.bands[band.index].uploaders - absent)
 
     def smallest_sum(self, session: Session, band: Band) -> tuple[ClientId, ...]:
-        """Name all holders: there is one sum."""
+        """Return all holders: each band has one sum."""
         return self._holders(band, session.members)
 
     def spare(self, session: Session, band: Band) -> int:
@@ -137,12 +137,12 @@ class BandSegmentation(Segmentation):
 
     @property
     def smallest_sums(self) -> list[str]:
-        """Nothing: there is one sum."""
+        """Empty: each band has one sum."""
         return []
 
     @property
     def expected_absence(self) -> str:
-        """The share of a band that noise provides for."""
+        """The assumption that no larger share of a band drops out than the noise allows for, in words."""
         return (
             f"at most a share of {self.promises.config.privacy.expected_dropout:g} of a band's clients drops out; "
             "the ledger counts those that really did"

@@ -27,7 +27,7 @@ class GroupSegmentation(Segmentation):
 
     @property
     def most_segments(self) -> int:
-        """As many as there are groups: all of them hold the lowest band."""
+        """The number of groups: all of them hold the lowest band."""
         return len(self.promises.bands[0].groups)
 
     @property
@@ -52,7 +52,7 @@ class GroupSegmentation(Segmentation):
         return self._groups(session.round, session.members)
 
     def _groups(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Group, ...]:
-        """Draw groups by seed, round and cohort alone: a server cannot try runs and attempts until it likes them.
+        """Draw groups from seed, round and cohort alone: a server cannot try runs and attempts for better groups.
 
         They are the same in every repetition, after every interruption, and whatever the secure sum.
         """
@@ -91,7 +91,7 @@ class GroupSegmentation(Segmentation):
         }
 
     def refused_bands(self, refused: Mapping[int, str]) -> dict[int, str]:  # noqa: ARG002
-        """Name none: a group that stayed closed is no band."""
+        """Return none: a group that stayed closed is no band."""
         return {}
 
     def present(self, session: Session, arrived: Collection[ClientId]) -> dict[int, int]:
@@ -128,7 +128,7 @@ class GroupSegmentation(Segmentation):
 
     @property
     def smallest_sums(self) -> list[str]:
-        """How few clients a group has, and who may be in it."""
+        """The size of the smallest group and who may be in it, in words."""
         sizes = ", ".join(f"{min(each.groups)} in {each.band}" for each in self.promises.bands)
         text = (
             f"the server sees a sum of every group; the smallest has {sizes}, all the colluders may be in it, and whoever "
@@ -138,7 +138,7 @@ class GroupSegmentation(Segmentation):
 
     @property
     def expected_absence(self) -> str:
-        """None in the smallest group."""
+        """The assumption that nobody drops out in the smallest group, in words."""
         return "nobody drops out of the smallest group; the ledger counts those that really did"
 
     def _lengths(self, group: Group) -> list[int]:

@@ -1,4 +1,4 @@
-"""The questions that every cut of uploads into segments answers."""
+"""The interface of every cut of uploads into segments."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -23,12 +23,12 @@ Vectors = Mapping[int, npt.NDArray[Number]]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Votes:
-    """Those whose updates are averaged in a band: clients, buckets or groups.
+    """The voters whose updates are averaged in a band: clients, buckets or groups.
 
     Args:
-        counts: By index of a band: how many of them a whole cohort has.
-        quorum: The fewest that an average is over.
-        least_weight: The smallest weight that one of them can have, in (0, 1].
+        counts: By band index, the number of voters in a whole cohort.
+        quorum: The smallest number of voters in an average.
+        least_weight: The smallest weight of one voter, in (0, 1].
     """
 
     counts: Sequence[int]
@@ -41,14 +41,14 @@ class Segmentation(ABC):
     """The cut of a plan's uploads into segments.
 
     Args:
-        promises: Of the plan's configuration.
-        ranks: By enrolled client.
-        lengths: By index of a band: integers that are summed.
-        recovered: By index of a band: how many components of a client's noise can be removed from its sum.
+        promises: The promises of the plan's configuration.
+        ranks: The rank of every enrolled client.
+        lengths: By band index, the number of integers that are summed.
+        recovered: By band index, how many components of a client's noise can be removed from its sum.
 
     Attributes:
-        part: What one segment is of, in a word.
-        sums: What the server opens, in words.
+        part: The unit that one segment covers, in a word.
+        sums: The sums that the server opens, in words.
     """
 
     part: ClassVar[str]
@@ -66,7 +66,7 @@ class Segmentation(ABC):
 
     @property
     def opening(self) -> tuple[Band, ...]:
-        """Those with enough holders in a whole cohort."""
+        """The bands with enough holders in a whole cohort."""
         return tuple(each.band for each in self.promises.bands if each.opens)
 
     # The segments of a cohort.
@@ -74,7 +74,7 @@ class Segmentation(ABC):
     @property
     @abstractmethod
     def most_segments(self) -> int:
-        """How many segments a session can have at most."""
+        """The largest number of segments in a session."""
 
     @property
     @abstractmethod
@@ -84,7 +84,7 @@ class Segmentation(ABC):
     @property
     @abstractmethod
     def rule_across(self) -> AcrossRule | None:
-        """The rule between several sums of one band; None where there is one sum a band."""
+        """The rule between several sums of one band; None where there is one sum per band."""
 
     @abstractmethod
     def segments(self, round_number: int, cohort: tuple[ClientId, ...]) -> tuple[Segment, ...]:
@@ -92,7 +92,7 @@ class Segmentation(ABC):
 
     @abstractmethod
     def groups(self, session: Session) -> tuple[Group, ...]:
-        """Name the groups of a session, in the order of its segments; none where there is one sum a band."""
+        """Name the groups of a session, in the order of its segments; none where there is one sum per band."""
 
     @abstractmethod
     def bands_of(self, client: ClientId) -> tuple[Band, ...]:
@@ -107,7 +107,7 @@ class Segmentation(ABC):
         """Select and pad what a client uploads, still by band: each of these has noise of its own, in increasing order.
 
         Args:
-            session: Of the round.
+            session: The session of the round.
             client: A member.
             bands: By index of a band that the client holds, shape (length of the band,).
         """
@@ -136,7 +136,7 @@ class Segmentation(ABC):
 
     @abstractmethod
     def least_present(self, band: Band, absent: int) -> int:
-        """Give the fewest uploaders over which a band opens if so many members of the cohort may be left out."""
+        """Return the fewest uploaders over which a band opens if `absent` members of the cohort may be left out."""
 
     @abstractmethod
     def smallest_sum(self, session: Session, band: Band) -> tuple[ClientId, ...]:
@@ -159,9 +159,9 @@ class Segmentation(ABC):
     @property
     @abstractmethod
     def smallest_sums(self) -> list[str]:
-        """What epsilons assume of the sums that show least clients, where a band has several."""
+        """The assumptions of epsilons about the sums over fewest clients, where a band has several; in words."""
 
     @property
     @abstractmethod
     def expected_absence(self) -> str:
-        """What epsilons assume of drop-outs where no missing noise is made good."""
+        """The assumption of epsilons about drop-outs where no missing noise is made good, in words."""
