@@ -1,4 +1,4 @@
-"""What is said about privacy, to people and machines: before a run from its forecast, after it from its ledger."""
+"""Privacy figures for people and machines: before a run from its forecast, after it from its ledger."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class PrivacySummary(BaseModel):
 
     @property
     def epsilon(self) -> float | None:
-        """Against the observer that learns most; null if nothing is claimed against one of them."""
+        """Epsilon against the observer that learns most; None if nothing is claimed against one of them."""
         return _most(self.views)
 
     def lines(self) -> list[str]:

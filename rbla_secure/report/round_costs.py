@@ -1,4 +1,4 @@
-"""What is said of rounds and weights of bands at one epsilon, to people and machines."""
+"""Costs of the number of rounds and of band weights at one epsilon, for people and machines."""
 
 from rbla_secure.planning.band_weights import weights_used
 from rbla_secure.planning.plan import Plan
@@ -10,7 +10,7 @@ _WORTH_IT = 0.01
 
 
 def round_cost_lines(found: RoundCosts, plan: Plan) -> list[str]:
-    """The costs for people, but for the table."""
+    """The costs for people, without the table."""
     lines = []
     weights = found.weights
     if weights is not None and (weights.used or weights.energy < 1 - _WORTH_IT):
