@@ -1,4 +1,4 @@
-"""The attacks by name, and what distinguishes them for those who mount and those who measure them."""
+"""The attacks by name, with the properties that mounting and measuring them depends on."""
 
 from enum import StrEnum
 
@@ -26,7 +26,7 @@ class AttackName(StrEnum):
 
 
 class TriggerName(StrEnum):
-    """Which pixels the trigger of a backdoor turns white (`triggers.py`)."""
+    """The pixels that the trigger of a backdoor turns white (`triggers.py`)."""
 
     CORNER = "corner"
     SCATTERED = "scattered"
