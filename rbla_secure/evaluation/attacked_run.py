@@ -39,7 +39,7 @@ from rbla_secure.tasks.public_examples import PublicExamples
 from rbla_secure.tasks.scoring import Scorer
 from rbla_secure.tasks.splits import Data, load_data
 
-# What a run has settled on: the mean over so many last rounds.
+# The final accuracy of a run is the mean over this number of last rounds.
 SETTLED = 5
 
 

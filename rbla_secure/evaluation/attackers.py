@@ -36,7 +36,7 @@ class Attackers(SilentObserver):
         plan: Plan of the run.
         trainer: Honest local training.
         examples: Examples of each client.
-        placed: Who the attackers are.
+        placed: Choice of the attackers.
         attack: The attack that they mount.
         contribute: Turns an attacker's change into its upload.
         trigger: Trigger of backdoors; other attacks do not use it.
@@ -130,7 +130,7 @@ class Attackers(SilentObserver):
                 trigger=trigger,
             ),
             train=lambda adapter, own, seed: self._trainer.train(adapter, own, seed=seed),
-            # Only the adaptive attack: what the rule does to it, it must be able to foresee.
+            # Only for the adaptive attack, which must be able to predict the rule's verdict.
             others=self._honest_changes if self._attack is AttackName.ADAPTIVE else None,
             accepts=self._rule.accepts,
         )

@@ -73,7 +73,7 @@ class KnownRule(SilentObserver):
         known = self._known.get(client)
         if known is None or known[0] is not change:
             before = adapter.rows[: len(change)]
-            # Training hands on rows of 32 bits: what is sent is the difference of these.
+            # Training returns rows of 32 bits, and the sent change is the difference of these.
             after = (before + change).astype(np.float32)
             moved = after.astype(np.float64) - before
             weight = self.weights[client]

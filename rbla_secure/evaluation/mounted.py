@@ -155,7 +155,7 @@ def mounted(
         EvaluationError: An attacker's update did not reach it: nothing that follows may be scored.
     """
     expected, failed = set(attackers), failures or {}
-    # The failure itself where it is known: a refusal tells less of it.
+    # The failure itself where it is known: a refusal says less about it.
     reasons = {**outcome.refusals, **failed}
     reached = expected.intersection({*outcome.survivors, *screened}) - failed.keys()
     common = {reasons[name] for name in honest if name in reasons}

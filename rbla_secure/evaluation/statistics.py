@@ -59,7 +59,7 @@ def auc_by_client(positives: Sequence[Scores], negatives: Sequence[Scores], *, s
 
     Args:
         positives: Scores of each client, at least one.
-        negatives: The same clients in the same order.
+        negatives: Scores of the same clients in the same order.
         seed: Seed of the resampling.
     """
 

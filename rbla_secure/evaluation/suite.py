@@ -21,7 +21,7 @@ from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName, Tri
 from rbla_secure.tasks.training import use_one_thread
 
 FILE = "evaluation.json"
-# 1 had cells whose attackers had been refused; they cannot be told from the others.
+# 1 had cells whose attackers had been refused; they cannot be distinguished from the others.
 FORMAT = 2
 QUICK_ATTACKS = (
     AttackName.NONE,
@@ -31,7 +31,7 @@ QUICK_ATTACKS = (
     AttackName.RANK_INFLATION,
     AttackName.ADAPTIVE,
 )
-# Withstood: at most so much accuracy lost in the mean over seeds, and a trigger that works at most so often on every one of them.
+# Withstood: at most this loss of accuracy in the mean over seeds, and at most this success of the trigger on each seed.
 MAX_LOSS, MAX_SUCCESS = 0.05, 0.10
 
 
@@ -137,7 +137,7 @@ class _Format(BaseModel):
     format: int
 
 
-# Told of every cell that is done, and how many there are.
+# Called with every finished cell and the number of all cells.
 Observe = Callable[[Cell, int], None]
 
 

@@ -161,7 +161,7 @@ def _tile(each: Summed | None, value: float, full: float) -> str:
         return "<td></td>"
     if each.not_tested:
         return f'<td class="refused" title="{html.escape(each.not_tested)}">not tested</td>'
-    # From white over orange to red; the number is there as well, so color is not all there is.
+    # From white over orange to red; the number is shown too, so no reader depends on color.
     part = min(1.0, value / full)
     color = f"hsl({30 - 30 * part:.0f} 90% {100 - 50 * part:.0f}%)"
     title = f"accuracy {each.accuracy:.3f}, trigger {each.success:.3f}"

@@ -5,7 +5,7 @@ from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.round_costs import RoundCosts
 from rbla_secure.privacy.figures import rounded_up
 
-# Savings below this share of the noise energy are not worth a word.
+# Savings below this share of the noise energy are not reported.
 _WORTH_IT = 0.01
 
 

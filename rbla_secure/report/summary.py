@@ -9,7 +9,7 @@ from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
 from rbla_secure.run_folder.folder import Progress
 from rbla_secure.run_folder.records import RoundRecord, RoundSeconds, suspicion_after, total_seconds
 
-# "last5": what a run has settled on, less noisy than its last round alone.
+# "last5": mean accuracy of the last rounds, less noisy than that of the last round alone.
 SETTLED_ROUNDS = 5
 # How many of the most suspicious clients are named.
 SUSPECTS = 5

@@ -31,7 +31,7 @@ Changes = Mapping[ClientId, UpdateRows]
 # The rule as the coalition believes it to be: changes of a round, clipped as sent -> whose is accepted
 Accepts = Callable[[Changes], Mapping[ClientId, bool]]
 
-# Every trial runs the rule once over a whole round: 2^-10 of the mixture is near enough.
+# Every trial runs the rule once over a whole round: 2^-10 of the mixture is precise enough.
 TRIALS = 10
 
 

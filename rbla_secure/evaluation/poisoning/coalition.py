@@ -120,7 +120,7 @@ class Coalition(SilentObserver):
             sent = craft(self._means.attack, knowledge, self._accepts, self.strengths.append)
             current = self._current = _Round(broadcast=broadcast, sent=sent)
         current.asked[client] = seed
-        # Rows of bands that can never open are nobody's to move.
+        # Nobody can move rows of bands that never open.
         rows: Rows = (adapter.rows + current.sent[client][: adapter.rank]).astype(np.float32)
         return rows
 

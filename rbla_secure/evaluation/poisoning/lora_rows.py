@@ -19,7 +19,7 @@ from rbla_secure.evaluation.poisoning.crafted import filled
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows, l2_norm
 
-# More passes let the captured rows make up for the others standing still; the fourth changes little.
+# More passes let the captured rows compensate for the fixed others; the fourth changes little.
 PASSES = 3
 _NEGLIGIBLE = 1e-9
 

@@ -46,8 +46,8 @@ BACKDOORS = frozenset(
     }
 )
 
-# Mounted by the examples alone: whoever trains on them does nothing else wrong. Weight inflation lies about their
-# number besides, which `placement.claimed_examples` does.
+# Mounted by the examples alone, with honest training on them. Weight inflation also lies about their number, which
+# `placement.claimed_examples` does.
 BY_DATA = frozenset({AttackName.LABEL_FLIP, AttackName.BACKDOOR, AttackName.DBA, AttackName.WEIGHT_INFLATION})
 
 # The literature lets these see every honest update of the round; colluders see their own.

@@ -26,7 +26,7 @@ from rbla_secure.tasks.triggers import (
 
 POISONED_SHARE = 0.5
 
-# Of the scattered trigger: how many pixels, of the square of so many rows and columns in the middle, drawn once.
+# The scattered trigger: its number of pixels, drawn once from the middle square of this many rows and columns.
 SCATTERED, MIDDLE = 40, 20
 # Of eight draws the one that worked best under the trimmed mean on the default job (seed 0: 68 %, the others 6 to 47 %).
 _SCATTER_SEED = 3

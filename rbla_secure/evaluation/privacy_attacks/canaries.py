@@ -43,7 +43,7 @@ from rbla_secure.seeding import derive_seed
 # The global adapter -> the changes of the clients that are no canaries.
 Train = Callable[[Adapter], Mapping[ClientId, UpdateRows]]
 Uploads = Mapping[ClientId, Mapping[int, IntegerVector]]
-# Which canary examples are in -> the change of the rows that the client's training comes to.
+# Which canary examples are included -> the change of the rows by the client's training.
 TrainOn = Callable[[Coins], UpdateRows]
 
 # The size of a group that stands for everybody: what all readers of the adapters see.
@@ -153,7 +153,7 @@ def example_level(
     flat = gradients.reshape(len(gradients), -1).astype(np.float64)
     norms = np.sqrt(np.square(flat).sum(axis=1, keepdims=True))
     directions = flat / np.maximum(norms, clip_norm)
-    # Change = -(coins @ directions + noise), so far as gradients stay what they are at the start.
+    # Change = -(coins @ directions + noise), as far as gradients stay as they are at the start.
     seen = directions @ (-change.ravel() / unit)
     products = directions @ directions.T
     mean = products.sum(axis=1) / 2

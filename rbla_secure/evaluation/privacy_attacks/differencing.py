@@ -19,7 +19,7 @@ from rbla_secure.errors import DataError
 from rbla_secure.evaluation.statistics import Estimate, mean, proportion
 from rbla_secure.lora.bands import rank_bands
 
-# Shape (sums, clients): who is in which sum
+# Shape (sums, clients): which clients are in which sum
 Participation = npt.NDArray[np.bool_]
 # One row matrix of full rank for every sum, or for every client
 Stack = npt.NDArray[np.floating]
@@ -45,7 +45,7 @@ def recovered_changes(participation: Participation, sums: Stack, ranks: npt.NDAr
     """Return, by client, the minimum-norm least-squares solution for its change, given the sums.
 
     Args:
-        participation: Who is in which sum.
+        participation: Which clients are in which sum, shape (sums, clients).
         sums: Row s of each is the sum over those in it that hold the row.
         ranks: Rank of each client.
 

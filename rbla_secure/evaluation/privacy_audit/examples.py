@@ -51,7 +51,7 @@ class Stage:
     losses: Losses
 
 
-# Whether the canary is there -> a fresh stage; what a step has moved the trained values by -> a score.
+# Whether the canary is present -> a fresh stage; the change of the trained values by a step -> a score.
 Build = Callable[[bool], Stage]
 Score = Callable[[Values], float]
 
@@ -246,7 +246,7 @@ def _switch() -> _Switch | None:
     with torch.no_grad():
         for value in model.parameters():
             value.copy_(torch.rand(value.shape, generator=generator) - 0.5)
-        # Label 0 is the one that the unit speaks against: both examples want it lower, along the same direction.
+        # The unit lowers the score of label 0: both examples' gradients lower its input, along the same direction.
         for name in ("head.weight", "head.bias"):
             model.get_parameter(name).zero_()
         model.get_parameter("head.weight")[0] = -_LARGE

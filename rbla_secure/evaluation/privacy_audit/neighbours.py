@@ -25,9 +25,9 @@ from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
 
-# How much longer than the clip norm a change is that must be clipped: a clip to more than the norm, or none, shows.
+# Length of a change that must be clipped, over the clip norm: a missing clip, or one to more than the norm, shows.
 _TOO_LONG: Final = 5.0
-# How much shorter one is that must pass, so that float32 does not lengthen it beyond.
+# Length of one that must not be clipped, over the clip norm: rounding to float32 must not lengthen it beyond.
 _SHORT: Final = 1 - 1e-4
 
 ZERO_OUT: Final = "zero-out: one client sends zeros"
@@ -157,7 +157,7 @@ class _Cases:
         yield self._pair("nobody else changes anything", [self._thin])
         yield self._pair("everybody else sends the same change", [self._thin], others=True)
         yield from self._in_each_other_band()
-        # Nothing may close or end by these numbers; if something does, here it shows.
+        # No band may close and no round end because of these numbers; if one does, it shows here.
         name = "exactly min-holders clients hold the rarest rows"
         yield self._fewest(name, [self._thin], self._holders(self._thin), promises.row_quorum)
         name = "exactly so many clients as a threshold would ask for"
@@ -239,7 +239,7 @@ class _Cases:
     ) -> Neighbours:
         config = self._plan.config
         absent = config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
-        # Votes of several would be in one count, and whoever is not there changes more than its columns.
+        # Votes of several would be in one count, and an absent client changes more than its columns.
         alone = absent or self._plan.promises.adaptive
         most = 1 if alone else block_count(config)
         chosen = self._canaries(bands[-1], silent, most=max(1, most // 2) if others else most)
@@ -251,7 +251,7 @@ class _Cases:
         present = [
             client for client in self._session.members if client not in silent and client not in canaries
         ]
-        # Also of those whose turn is another round.
+        # Including clients whose turn is another round.
         enrolled = [client for client in self._plan.ranks if client not in silent and client not in canaries]
         change = largest * self._direction(chosen[0], bands, block=None)
         return Neighbours(

@@ -31,10 +31,10 @@ from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import noise_kind
 
-# A client takes part so often, or less where that would take more rounds than a trial has time for.
+# Turns of a client, fewer where these would take more rounds than a trial has time for.
 _TURNS: Final = 3
 _MOST_ROUNDS: Final = 48
-# Rounds of secret draws: what is claimed of them grows with their number, and what trials can show does not.
+# Rounds of secret draws: the claim grows with their number, and the bounds from trials do not.
 _DRAWN_ROUNDS: Final = 5
 # Coordinates from which a correlation of noise is measured, for each round that it has.
 _SAMPLES_A_ROUND: Final = 50
@@ -129,7 +129,7 @@ class CourseCase(Case):
                 "try again"
             )
         score, sums = self._score, published(self._federation.plan, played)
-        # Whoever reads the adapters faces all of the server's noise, whether it takes part itself or not.
+        # Every reader of the adapters sees all of the server's noise in them, whether it takes part or not.
         return [
             Trial(
                 there=canary in there,

@@ -103,7 +103,7 @@ def smaller_claims(plan: Plan, there: Sequence[Played], absent: Sequence[Played]
         BudgetError: The budget lets no such round open.
     """
     ours, theirs = ledger_claims(plan, there), ledger_claims(plan, absent)
-    # Whichever of two neighbours is the true one: what it prints must hold.
+    # The printed claim must hold whichever of the two neighbours is the true one.
     found = {observer: min(ours[observer], theirs[observer]) for observer in ours}
     return {observer.value: claim for observer, claim in found.items() if math.isfinite(claim)}
 

@@ -34,7 +34,7 @@ from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.promises import Promises
 from rbla_secure.privacy.ledger import Shown
 
-# How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
+# Limit of the grid, over the largest value of a clipped change: a clip to more than the norm shows.
 _ROOM = 1.5
 _LEAST_WIDTH = 8
 _MOST_WIDTH = 2048
@@ -134,7 +134,7 @@ class SmallFederation:
         self.plan = Plan.build(config, layout=small_layout(config), base_digest=bytes(32))
         self.session = self.session_of(1)
         self._in_the_clear = self.plan.mode.needs_services
-        # Made once for all plays: what an audit counts does not depend on who signs.
+        # Made once for all plays: the scores of an audit do not depend on who signs.
         signed = self.plan.needs_identities and not self._in_the_clear
         self._authority = throwaway(self.plan, {}) if signed else None
 
@@ -209,7 +209,7 @@ class SmallFederation:
         return Wiring(
             plan=self.plan,
             connect=connect,
-            # The adapter is no model: nothing could be trained or tested on public examples.
+            # The adapter belongs to no model, so nothing could be trained or tested on public examples.
             reference=None,
             public_tests=None,
             observers=[reveals],

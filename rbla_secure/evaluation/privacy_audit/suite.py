@@ -34,9 +34,9 @@ from rbla_secure.planning.parameters import sample_level
 from rbla_secure.privacy.auditing import lower_bounds, most_shown, scores_needed
 
 FILE = "audit.json"
-# Fewer trials of each kind bound next to nothing.
+# With fewer trials of each kind the bounds are close to zero.
 LEAST_TRIALS = 100
-# Trials of one batch take about so long.
+# Approximate duration of one batch of trials.
 _BATCH_SECONDS = 5.0
 
 
@@ -79,7 +79,7 @@ class _Scores(Record):
     seconds: float
 
 
-# Told of a case, how many trials it has and how many it gets.
+# Called with a case, the number of its trials so far and of those wanted.
 Observe = Callable[[str, int, int], None]
 
 
@@ -111,7 +111,7 @@ def audit(folder: Path, terms: AuditTerms, observe: Observe) -> Report:
         )
         _write(folder, file)
     rows_in_all = sum(len(case.claims) for case in cases)
-    # Each row may err with its part of what all may together.
+    # Each row has an equal part of the error probability that all may have together.
     confidence = 1 - (1 - terms.confidence) / rows_in_all
     rows: list[Row] = []
     for number, case in enumerate(cases):
@@ -169,7 +169,7 @@ def _affordable(cases: Sequence[Case], terms: AuditTerms) -> dict[str, int]:
     each = terms.seconds / len(cases)
     found = {}
     for case in cases:
-        # What a case works out once is no part of a trial's time.
+        # Values that a case computes once are no part of a trial's time.
         case.play()
         began = time.perf_counter()
         made = len(case.play()) + len(case.play())

@@ -67,7 +67,7 @@ class _Seen:
         """Score the adapter's step: the divisor of every row is public, so the sums can be recomputed."""
         plan, direction = self.plan, self.case.canaries[self.canary]
         if plan.segmentation.rule_across is not None:
-            # A median of groups is nothing that noise can be taken off from.
+            # Noise cannot be subtracted from a median of groups.
             return float((step_of(self.played)[: len(direction)] * direction).sum())
         sums = sums_again(plan, self.mechanism, self.played)
         if self.mechanism.place is NoisePlace.CLIENTS:
@@ -81,7 +81,7 @@ class _Seen:
             return _product(self.played.uploads.get(self.canary, {}), self._by_segment())
         if opened is None:
             return 0.0
-        # What a colluder has uploaded is taken off whole, so none of its components is left to remove.
+        # A colluder's upload is subtracted whole, so none of its noise components is left to remove.
         seeds = {key: seed for key, seed in opened.extra_secrets.items() if key[0] not in known}
         there = [client for client in known if client in opened.survivors]
         left = less(remove_components(opened.sums, self.mechanism, seeds), self.played, there)
@@ -126,7 +126,7 @@ def sums_again(plan: Plan, mechanism: GaussianMechanism, played: Played) -> dict
         )
         for segment in session.segments
     }
-    # One summed unit moves a row by so much: what the plan's own average and step make of it.
+    # How far one summed unit moves a row, by the plan's own average and step.
     moves = average(plan, spread(ones, plan.bands, plan.columns)).rows * plan.config.server_learning_rate
     found = {}
     for index in ones:
