@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
-    """A configuration file, which may be left out, and overrides of its keys."""
+    """Add an optional configuration file and overrides of its keys."""
     parser.add_argument(
         "config", nargs="?", type=Path, metavar="CONFIG", help="TOML file; without it, the default job"
     )
@@ -14,7 +14,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Overrides of single keys of a configuration."""
+    """Add overrides of single keys of a configuration."""
     parser.add_argument(
         "--set",
         action="append",
@@ -26,7 +26,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def whole_number(least: int, largest: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number in least..largest."""
+    """Return the type of an argument that is a whole number in [least, largest]."""
 
     def number(text: str) -> int:
         if not text.isascii() or not text.isdecimal() or not least <= int(text) <= largest:
@@ -37,7 +37,7 @@ def whole_number(least: int, largest: int) -> Callable[[str], int]:
 
 
 def attacker_share(text: str) -> float:
-    """The type of a share of attackers: above 0 and below 1/2, for half of all clients have no majority to attack."""
+    """Parse a share of attackers: above 0 and below 1/2, for half of all clients have no majority to attack."""
     value = _number(text)
     if not 0 < value < 0.5:  # noqa: PLR2004 - the half of the docstring
         raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0 and below 0.5")
@@ -45,7 +45,7 @@ def attacker_share(text: str) -> float:
 
 
 def confidence(text: str) -> float:
-    """The type of a confidence: above 1/2 and at most 1 - 1e-9, for bounds that never err bound nothing."""
+    """Parse a confidence: above 1/2 and at most 1 - 1e-9, for bounds that never err bound nothing."""
     value = _number(text)
     if not 0.5 < value <= 1 - 1e-9:  # noqa: PLR2004 - the limits of the docstring
         raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0.5 and at most 0.999999999")
@@ -53,7 +53,7 @@ def confidence(text: str) -> float:
 
 
 def _number(text: str) -> float:
-    """A number, or 0, which no type above accepts."""
+    """Return the number, or 0, which no type above accepts, for text that is none."""
     try:
         return float(text)
     except ValueError:

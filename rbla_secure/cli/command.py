@@ -1,4 +1,4 @@
-"""What a command of the command line consists of."""
+"""The parts of a command of the command line."""
 
 import argparse
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Result = dict[str, object]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One verb.
+    """One command.
 
     Args:
         name: The verb as it is typed.

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
     Args:
-        arguments: What was typed after ``rbla-secure``; None takes the arguments of this process.
+        arguments: The arguments after ``rbla-secure``; None takes those of this process.
 
     Raises:
         SystemExit: With 0 after ``--version`` and ``--help``, with 2 after a bad command line.

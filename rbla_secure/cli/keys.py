@@ -96,14 +96,14 @@ def _now() -> int:
 
 
 def _rank(text: str) -> int:
-    """The type of a certified rank; the limit of certificates is imported where one is given, for it brings cryptography."""
+    """Parse a certified rank. The limit is imported only here: its module imports cryptography."""
     from protocols.identity.certificates import MAX_RANK
 
     return whole_number(0, MAX_RANK)(text)
 
 
 def _no_passphrase(_: str) -> NoReturn:
-    """Known only to be refused: as an unknown option it would be printed, as an abbreviation taken for a file name."""
+    """Refuse a passphrase option: argparse would print an unknown one, or take its value for a file name."""
     raise argparse.ArgumentTypeError(
         f"a command line is no place for a passphrase; use a file or {PASSPHRASE_VARIABLE}"
     )
@@ -112,7 +112,7 @@ def _no_passphrase(_: str) -> NoReturn:
 def _arguments(
     *parts: Callable[[argparse.ArgumentParser], None],
 ) -> Callable[[argparse.ArgumentParser], None]:
-    """The arguments of an action, one group after another."""
+    """Return a function that adds the arguments of an action, one group after another."""
 
     def add(parser: argparse.ArgumentParser) -> None:
         for part in parts:

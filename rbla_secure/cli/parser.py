@@ -12,7 +12,7 @@ def build_parser(commands: Sequence[Command | CommandGroup] = COMMANDS) -> argpa
     """The parser of ``rbla-secure``; what it parses has the function to call in ``run``.
 
     Args:
-        commands: What can be typed after ``rbla-secure``, in the order of the help.
+        commands: The commands of ``rbla-secure``, in the order of the help.
     """
     parser = argparse.ArgumentParser(prog="rbla-secure", description="Secure federated LoRA fine-tuning.")
     parser.add_argument(

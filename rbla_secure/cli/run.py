@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> Result:
     from rbla_secure.planning.checks import check_config
 
     config = load_config(options.config, options.set)
-    # What is wrong with the configuration is said before what is wrong beside it.
+    # Errors of the configuration are reported before others.
     check_config(config)
     return actions.run(config, console(options), out=options.out, budgets=_budgets(options)).model_dump()
 

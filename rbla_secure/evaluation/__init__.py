@@ -1,1 +1,1 @@
-"""Attacks on the federation, and how well they do: on the model by those who take part, on privacy by those who look."""
+"""Attacks on the federation and how well they work: participants attack the model, observers attack privacy."""

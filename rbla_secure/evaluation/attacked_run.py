@@ -1,7 +1,7 @@
-"""One attacked run, in memory: the federation's own rounds, with some of its clients in the attackers' hands.
+"""One attacked run, in memory: the federation's own rounds, with some of its clients controlled by attackers.
 
-Nothing of the federation is replaced. Attackers are participants like the others, with another local training; what they
-send goes through the honest code's clip, so that what is measured is what is left to somebody who wants to be counted.
+No part of the federation is replaced. Attackers are participants like the others, with another local training. Their
+changes go through the honest code's clip, so the result shows what an attacker can do whose update is to be counted.
 """
 
 import time
@@ -39,28 +39,29 @@ from rbla_secure.tasks.public_examples import PublicExamples
 from rbla_secure.tasks.scoring import Scorer
 from rbla_secure.tasks.splits import Data, load_data
 
-# What a run has settled on: the mean over so many last rounds.
+# The final accuracy of a run is the mean over this number of last rounds.
 SETTLED = 5
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What an attacked run came to.
+    """Result of an attacked run.
 
     Args:
-        accuracy: On held-out examples, mean of the last rounds.
-        success: Of the trigger on held-out examples of other classes, likewise. Without an attack it is what the patch does
-            by itself.
-        attackers_rejected: Share of the attackers whose update the filter kept nothing of, mean over rounds; None where no
-            filter judges clients.
-        honest_rejected: The same of everybody else.
+        accuracy: Accuracy on held-out examples, mean of the last rounds, in [0, 1].
+        success: Success rate of the trigger on held-out examples of other classes, likewise. Without an attack it is
+            the rate of the patch by itself.
+        attackers_rejected: Share of the attackers whose whole update the filter rejected, mean over rounds; None where
+            no filter judges clients.
+        honest_rejected: The same share of all other clients.
         rejected_by_rank: By rank, the share of its honest clients that were rejected; empty where no filter judges clients.
         bands_closed: Share of bands that stayed closed, mean over rounds.
-        attacks_seen: How many updates of attackers reached the sum or the defence before it, over all rounds.
-        strength: Of the adaptive attack: the share of the backdoor in what was sent, mean over rounds; None of the others.
-        refused: Why the plan does not start such a federation at all; empty if it does. Nothing else counts then.
-        seconds: Of processor time.
+        attacks_seen: Number of updates of attackers that reached the sum or the defence before it, over all rounds.
+        strength: Share of the backdoor in what the adaptive attack sent, mean over rounds; None for other attacks.
+        refused: Why the plan refuses to start such a federation; empty if it starts. The other fields mean nothing
+            then.
+        seconds: Processor time, in seconds.
     """
 
     accuracy: float
@@ -78,14 +79,14 @@ class Outcome:
 @final
 @dataclass(slots=True)
 class Grounds:
-    """Data and base of one configuration's seed, used again by every attack on it."""
+    """Data and base model of one configuration's seed, shared by all attacks on it."""
 
     config: Config
     _data: Data | None = None
     _base: nn.Sequential | None = None
 
     def of(self, config: Config) -> tuple[Data, nn.Sequential]:
-        """The same examples dealt to the clients of another roster of the same size, and the base."""
+        """Return the same examples, split over the clients of another roster of the same size, and the base."""
         data = self._data = self._data or load_data(self.config)
         if self._base is None:
             self._base = train_base(data.public, seed=derive_seed(config.seed, "base"))
@@ -101,17 +102,18 @@ def attacked_run(
     contribute: Contribute = contribution,
     trigger: TriggerName = TriggerName.CORNER,
 ) -> Outcome:
-    """Run a configuration with so large a share of its clients attacking.
+    """Run a configuration with this share of its clients attacking.
 
-    `contribute` is what attackers do with the change they send; by default they go through the honest clip. The trigger is that
-    of backdoors.
+    `contribute` turns an attacker's change into its upload; by default it is the honest code with its clip. `trigger`
+    is used by backdoors only.
 
-    Guarantees: what is scored happened. Of every attacker of a round an update reached the sum, or the defence that judges
-    before it, unless an injected drop-out silenced it before its input. Under noise, where a participant's failure counts as no
-    change, the failure is seen all the same.
+    Guarantees: every scored attack took place. An update of every attacker of a round reached the sum, or the defence
+    that judges before it, unless an injected drop-out silenced it before its input. Failures are detected under noise
+    too, where a failed participant counts as one without a change.
 
     Raises:
-        EvaluationError: An attacker was refused, raised, had a change that is not finite, or fell silent otherwise.
+        EvaluationError: An attacker was refused, raised, had a change that is not finite, or fell silent for another
+            reason.
         PlanError: The configuration itself is refused, or the share is out of range.
         DataError: The data set is missing.
     """
@@ -216,7 +218,7 @@ class _Run:
         return self._secure_sum
 
     def _session(self, number: int, earlier: list[RoundOutcome]) -> Session:
-        """The session of a round, in which every round has one attempt."""
+        """Return the session of a round; every round has one attempt."""
         plan = self._plan
         counts = [each.unclipped for each in earlier[: counts_before(number)]]
         return plan.session(
@@ -224,7 +226,7 @@ class _Run:
         )
 
     def _mounted(self, session: Session, outcome: RoundOutcome) -> frozenset[ClientId]:
-        """The attackers whose updates were seen in a round."""
+        """Return the attackers whose updates were seen in a round."""
         cohort = frozenset(session.members)
         attackers = cohort.intersection(self._placed.attackers)
         return mounted(
@@ -249,12 +251,12 @@ class _Run:
 
 
 def kept_from_input(faults: Faults, client: ClientId, number: int) -> bool:
-    """Whether an injected drop-out silences a client in a round before its input is in the sum; a later one takes nothing away."""
+    """Return whether an injected drop-out silences a client in a round before its input is in the sum."""
     return faults.silent_from(client, number) <= faults.stages.index(faults.input_stage)
 
 
 def _rejected(outcomes: list[RoundOutcome], counts: Callable[[ClientId], bool]) -> float | None:
-    """The share of so many clients that were judged and not kept, over the rounds in which clients were judged."""
+    """Return the share of the judged clients among these that were not kept, mean over the rounds with verdicts."""
     shares = []
     for outcome in outcomes:
         if outcome.judged is None or outcome.judged.groups:

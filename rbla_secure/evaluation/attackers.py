@@ -1,4 +1,4 @@
-"""The attackers of a run: what they know, what they send, and what the federation's other clients do meanwhile."""
+"""The clients of an attacked run: attackers with what they know and send, and honest clients."""
 
 from collections.abc import Mapping
 from typing import final
@@ -30,20 +30,20 @@ from rbla_secure.tasks.training import LocalTrainer
 class Attackers(SilentObserver):
     """The clients of an attacked run: honest ones, and a coalition that knows the server's rule and every honest change.
 
-    It observes the rounds, as attackers can: what they are sent, and what the public adapter did last.
+    It observes the rounds as attackers can: the adapters that they are sent, and the last step of the public adapter.
 
     Args:
-        plan: Terms of the run.
+        plan: Plan of the run.
         trainer: Honest local training.
-        examples: By client, its own.
-        placed: Who the attackers are.
-        attack: What they do.
-        contribute: What they do with the change they send.
-        trigger: Of backdoors.
-        reference: The server's own, for filters that compare with one.
+        examples: Examples of each client.
+        placed: Choice of the attackers.
+        attack: The attack that they mount.
+        contribute: Turns an attacker's change into its upload.
+        trigger: Trigger of backdoors; other attacks do not use it.
+        reference: The server's reference update, for filters that compare with one.
 
     Attributes:
-        failures: What went wrong in the clients' own code in the round.
+        failures: Failures of the clients' own code in the round.
     """
 
     def __init__(
@@ -68,21 +68,21 @@ class Attackers(SilentObserver):
 
     @property
     def observers(self) -> list[RoundObserver]:
-        """Who is to be told of rounds."""
+        """The observers that must be notified of rounds."""
         coalition = [] if self._coalition is None else [self._coalition]
         return [self, self._previous_step, self._rule, self.failures, *coalition]
 
     @property
     def strengths(self) -> list[float]:
-        """Of the adaptive attack: the share of the backdoor in what was sent, round by round."""
+        """Share of the backdoor in what the adaptive attack sent, by round; empty for other attacks."""
         return self._coalition.strengths if self._coalition is not None else []
 
     def before_round(self, session: Session, adapter: Adapter) -> None:
-        """Begin a round: its terms, and the adapter that all changes of it are to."""
+        """Begin a round, given its session and the adapter that all its changes start from."""
         self._round = (session, adapter)
 
     def clients(self) -> dict[ClientId, LocalClient]:
-        """Make all clients, honest ones too: what befalls them as well is not the attackers' own."""
+        """Return all clients. Honest ones are watched too: a failure that they share is not the attackers' own."""
         return {name: self._client(name) for name in self._plan.ranks}
 
     def _client(self, name: ClientId) -> LocalClient:
@@ -108,7 +108,7 @@ class Attackers(SilentObserver):
         return LocalClient(train=train, examples=len(examples))
 
     def _claimed(self, name: ClientId) -> int:
-        """How many examples a client says that it has."""
+        """Return how many examples a client claims to have."""
         count = len(self._examples[name])
         attacks = name in self._placed.attackers
         return claimed_examples(self._attack, self._plan.config, count) if attacks else count
@@ -130,19 +130,19 @@ class Attackers(SilentObserver):
                 trigger=trigger,
             ),
             train=lambda adapter, own, seed: self._trainer.train(adapter, own, seed=seed),
-            # Only the adaptive attack: what the rule does to it, it must be able to foresee.
+            # Only for the adaptive attack, which must be able to predict the rule's verdict.
             others=self._honest_changes if self._attack is AttackName.ADAPTIVE else None,
             accepts=self._rule.accepts,
         )
 
     def _known_rule(self, reference: Reference) -> KnownRule:
-        """The server's defence, made from the same plan, reference and public steps."""
+        """Return the server's defence, built from the same plan, reference and public steps."""
         defence = Defence.of(self._plan, self._previous_step, reference)
         weights = {name: weight_of(self._plan, self._claimed(name)) for name in self._plan.ranks}
         return KnownRule(plan=self._plan, defence=defence, weights=weights)
 
     def _honest_changes(self, _: Adapter, __: int) -> dict[ClientId, UpdateRows]:
-        """Every honest change of the round, to the bit: more than attackers could know."""
+        """Return every honest change of the round, bit by bit: more than attackers could know."""
         # Not from the adapter that the coalition was sent: it ends at the largest rank of a member.
         assert self._round is not None  # noqa: S101 - set before a round is played
         session, adapter = self._round
@@ -159,7 +159,7 @@ class Attackers(SilentObserver):
 
 
 def remembered(reference: Reference) -> Reference:
-    """Give the same reference for the server and for attackers that ask many times: it is trained once a round."""
+    """Return the reference with a cache, so that the server and attackers that ask often train it once per round."""
     known: dict[tuple[bytes, int], Rows] = {}
 
     def asked(adapter: Adapter, number: int) -> Rows:

@@ -18,12 +18,12 @@ _OFF = RobustnessConfig()
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedDefence:
-    """A configuration under a name that says what is different about it.
+    """A configuration with a name for its defence.
 
     Args:
-        name: Of the row.
-        view: What the server has to see for it: single updates, sums over groups, or one sum.
-        config: Of the unattacked run.
+        name: Name of the row.
+        view: The view that the server needs for it: single updates, sums over groups, or one sum.
+        config: Configuration of the unattacked run.
         refused: Why its plan is refused; empty if it is sound.
     """
 
@@ -34,20 +34,20 @@ class EvaluatedDefence:
 
 
 def attackers_in(config: Config, share: float) -> int:
-    """How many clients of a round so large a share is, at least one."""
+    """Return how many clients of a round this share is, at least one."""
     return max(1, round(share * Promises.build(config).members))
 
 
 def defences(config: Config, *, share: float, quick: bool = False) -> list[EvaluatedDefence]:
-    """What is evaluated beside the configuration itself; each against as many attackers as there are.
+    """Return the rows of an evaluation: the configuration itself, and alternatives set up for its number of attackers.
 
     Sums over groups and single sums are evaluated in the clear: masks and ciphertexts cancel to the same integers (tests
     compare adapters byte for byte), and cost only time. The configuration's own row runs in its own mode.
 
     Args:
-        config: As its user would run it.
-        share: Of all clients that attack.
-        quick: Only its own row, the mean and the recommended filter.
+        config: The configuration as its user would run it.
+        share: Share of all clients that attack, in (0, 1/2).
+        quick: Whether to return only its own row, the mean and the recommended filter.
     """
     f = config.robustness.f or attackers_in(config, share)
     own = _defence(CONFIGURED, config, {})
@@ -71,7 +71,7 @@ def defences(config: Config, *, share: float, quick: bool = False) -> list[Evalu
 
 
 def _alternative(name: str, config: Config, view: str, robustness: dict[str, Any]) -> EvaluatedDefence:
-    """The same federation under another defence, summed in the clear and without noise."""
+    """Return the same federation with another defence, summed in the clear and without noise."""
     changed = config.robustness.model_copy(
         update={"group_size": 0, "filter": _OFF.filter, "pre_step": _OFF.pre_step, **robustness}
     )

@@ -1,8 +1,9 @@
-"""The server's defence as attackers run it at home: the federation's own, on the integers that changes would become.
+"""The server's defence as attackers simulate it: the federation's own code, on the integers that changes become.
 
-Nothing of the defence is written down twice. A change goes through the client's own code (clip, quantization with the stream of the
-round, weight) and the server's own (validity, clip, cap on weights, pre-step, filter, its options, the previous step, the draw by
-the digest of all inputs). Attackers that know every honest change of the round foresee every verdict, to the bit.
+No part of the defence is implemented twice. A change goes through the client's own code (clip, quantization with the
+stream of the round, weight) and the server's own (validity, clip, cap on weights, pre-step, filter, its options, the
+previous step, the draw by the digest of all inputs). Attackers that know every honest change of the round predict every
+verdict exactly, bit by bit.
 """
 
 from collections.abc import Mapping
@@ -25,12 +26,12 @@ from rbla_secure.planning.plan import Plan
 @final
 @dataclass(slots=True, kw_only=True)
 class KnownRule(SilentObserver):
-    """The rule of a plan, and of the round that its attackers are in.
+    """The rule of a plan in the round that its attackers are in.
 
     Args:
-        plan: The terms.
-        defence: The server's, or one that is made like it; None where everybody is averaged.
-        weights: By client, as its upload says it.
+        plan: Plan of the run.
+        defence: The server's defence, or an equal one; None where all updates are averaged.
+        weights: Weight of each client, as its upload claims it.
     """
 
     plan: Plan
@@ -40,18 +41,18 @@ class KnownRule(SilentObserver):
     _known: dict[ClientId, tuple[UpdateRows, Integers]] = field(default_factory=dict)
 
     def before_round(self, session: Session, adapter: Adapter) -> None:
-        """Enter a round: its terms, and the adapter that all changes of it are to."""
+        """Enter a round, given its session and the adapter that all its changes start from."""
         self._round = (session, adapter)
         self._known.clear()
 
     def accepts(self, changes: Mapping[ClientId, UpdateRows]) -> Mapping[ClientId, bool]:
-        """Whose change of a made-up round counts. Where no rule judges single clients, everybody's does.
+        """Return whose change counts in a simulated round; everybody's where no rule judges single clients.
 
         Args:
-            changes: By client, at its own rank. Who is not in the round is not judged.
+            changes: Change of each client, at its own rank. Clients outside of the round are not judged.
 
         Raises:
-            EvaluationError: No round was entered, or a client is none of the federation's.
+            EvaluationError: No round was entered, or a client is not of the federation.
         """
         if self.defence is None or not self.defence.judges_clients:
             return dict.fromkeys(changes, True)
@@ -68,11 +69,11 @@ class KnownRule(SilentObserver):
         return {name: name not in verdicts or verdicts[name].accepted for name in changes}
 
     def _integers(self, session: Session, adapter: Adapter, client: ClientId, change: UpdateRows) -> Integers:
-        """What a client uploads whose training moves its rows by so much. Those of a change that comes again are remembered."""
+        """Return the integers that a client uploads for this change; those of a repeated change come from a cache."""
         known = self._known.get(client)
         if known is None or known[0] is not change:
             before = adapter.rows[: len(change)]
-            # Training hands on rows of 32 bits: what is sent is the difference of these.
+            # Training returns rows of 32 bits, and the sent change is the difference of these.
             after = (before + change).astype(np.float32)
             moved = after.astype(np.float64) - before
             weight = self.weights[client]

@@ -1,4 +1,4 @@
-"""Whether the attack of a round took place. What was refused, or failed, was not withstood: it was not tried."""
+"""Check that the attack of a round took place. One that was refused or failed was not withstood: it was not tried."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import final
@@ -21,13 +21,13 @@ from rbla_secure.planning.plan import Plan
 
 @final
 class Failures(SilentObserver):
-    """What went wrong in the clients' own code in one round, whether or not their answers show it.
+    """Failures of the clients' own code in one round, whether or not their answers show them.
 
     Under noise they do not show it: a participant whose training raises, or whose change is not finite, sends noise as one that
     has changed nothing, and its input is in the sum.
 
     Attributes:
-        of: By client, what it raised first, or what was wrong with its change; empty where nothing was.
+        of: By client, its first exception or what was wrong with its change; without the clients that did not fail.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Failures(SilentObserver):
         self._trained: dict[ClientId, UpdateRows] = {}
 
     def before_round(self, session: Session, adapter: Adapter) -> None:  # noqa: ARG002  # whichever round it is
-        """Begin a round: nothing has failed in it yet."""
+        """Forget the failures of the round before."""
         self.of.clear()
         self._trained.clear()
 
     def training(self, client: ClientId, train: LocalTraining) -> LocalTraining:
-        """The same training; what it raises is written down and raised, what it returns is looked at and returned."""
+        """Return the same training, with its exceptions recorded and its result checked."""
 
         def watched(adapter: Adapter, seed: int) -> Rows:
             try:
@@ -57,9 +57,9 @@ class Failures(SilentObserver):
         return watched
 
     def contributing(self, me: ClientId, contribute: Contribute) -> Contribute:
-        """The same contribution; it is also held against the training whether the change is the one that was trained.
+        """Return the same contribution, with a check that its change is the one that training returned.
 
-        It is another where the training was interrupted after it had returned, as a limit of time does.
+        It differs where the training was interrupted after it had returned, for instance by a time limit.
         """
 
         def watched(
@@ -91,7 +91,7 @@ class Failures(SilentObserver):
 
 @final
 class ObservedSum(SecureSum):
-    """The server's side of a secure sum, and what its screening has told in the session that it opened last."""
+    """The server's side of a secure sum, and the verdicts of its screening in the session that it opened last."""
 
     name = "observed"
 
@@ -102,23 +102,23 @@ class ObservedSum(SecureSum):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Those of the sum."""
+        """Stages of the observed sum."""
         return self._secure_sum.stages
 
     def client(
         self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
     ) -> SumClient:
-        """That of the sum."""
+        """Return the client of the observed sum."""
         return self._secure_sum.client(session, me, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> SumServer:
-        """That of the sum, remembered."""
+        """Return the server of the observed sum and keep it for `screened_out`."""
         self._server = self._secure_sum.server(session)
         return self._server
 
     @property
     def screened_out(self) -> frozenset[ClientId]:
-        """Whose update the server has a verdict against; nobody's where nothing is screened."""
+        """The clients with a verdict of the server against their update; empty where nothing is screened."""
         return frozenset(self._server.screened_out if self._server is not None else ())
 
 
@@ -132,30 +132,30 @@ def mounted(
     screened: Collection[ClientId] = (),
     failures: Mapping[ClientId, str] | None = None,
 ) -> frozenset[ClientId]:
-    """The attackers whose updates reached a round's sum, or the defence that judges before it.
+    """Return the attackers whose updates reached a round's sum, or the defence that judges before it.
 
-    An attacker that raises, or that client or server refuses, looks in the outcome like one that dropped out, and under noise
-    one that raises looks like any other; a round without attackers looks like one that a defence has won. So every attacker of
-    the round must have been summed without a failure of its own code, but for those that an injected drop-out silenced before
-    their input and those that a screening of encrypted updates judged and turned away. What an attacker failed by or was refused
-    for in the same words as an honest client of the round is none of its own either (where attackers have driven the adapter to
-    infinity, nobody's training is finite any more): it is not counted, and :func:`check_each_seen` asks at the end whether that is
-    all that became of it.
+    In the outcome, an attacker that raises, or that client or server refuses, looks like one that dropped out. Under
+    noise one that raises looks like any other. A round without attackers looks like one that a defence has won. So
+    every attacker of the round must have been summed without a failure of its own code, except those that an injected
+    drop-out silenced before their input and those that a screening of encrypted updates judged and turned away. A
+    failure or refusal with the same text as that of an honest client of the round is not the attacker's own either
+    (where attackers have driven the adapter to infinity, nobody's training is finite any more). It is not counted, and
+    :func:`check_each_seen` checks at the end that the attacker was seen in some other round.
 
     Args:
-        outcome: Of the round.
-        number: Of the round.
-        attackers: Of its cohort.
-        honest: The others of it.
+        outcome: Outcome of the round.
+        number: Number of the round, from 1.
+        attackers: The attackers in its cohort.
+        honest: The other clients of the cohort.
         silenced: Whether a drop-out that the run injects silences a client in a round, at its input at the latest.
-        screened: Whom the server's own screening gave a verdict against; what a refusal is called is no proof of one.
+        screened: Clients with a verdict of the server's own screening against them; the text of a refusal proves none.
         failures: By client of the cohort, what went wrong in its own code.
 
     Raises:
-        EvaluationError: One of them was not: nothing that follows may be scored.
+        EvaluationError: An attacker's update did not reach it: nothing that follows may be scored.
     """
     expected, failed = set(attackers), failures or {}
-    # The failure itself where it is known: a refusal tells less of it.
+    # The failure itself where it is known: a refusal says less about it.
     reasons = {**outcome.refusals, **failed}
     reached = expected.intersection({*outcome.survivors, *screened}) - failed.keys()
     common = {reasons[name] for name in honest if name in reasons}
@@ -182,10 +182,10 @@ def check_each_seen(refused: Collection[ClientId], seen: Collection[ClientId], *
     Args:
         refused: The attackers that were refused or failed in some round, in whatever words.
         seen: Those whose updates reached the sum, or the defence before it, in some round.
-        rounds: Of the run.
+        rounds: Number of rounds of the run.
 
     Raises:
-        EvaluationError: It is such a run.
+        EvaluationError: An attacker was refused or failed and never seen, or none was seen.
     """
     if not seen:
         raise EvaluationError(

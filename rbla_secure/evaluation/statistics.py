@@ -1,7 +1,7 @@
-"""What a measured attack is worth: areas under the curve, shares and means, each with its confidence interval.
+"""Figures of a measured attack: areas under the curve, shares and means, each with its confidence interval.
 
-Examples of one client are shown in one view and stand or fall together. So intervals over examples resample whole
-clients (cluster bootstrap).
+Examples of one client are seen in one view, so their scores depend on each other. Intervals over examples therefore
+resample whole clients (cluster bootstrap).
 """
 
 import math
@@ -28,8 +28,8 @@ class Estimate:
 
     Args:
         value: The figure.
-        low: Of its 95 % confidence interval.
-        high: The same.
+        low: Lower end of its 95 % confidence interval.
+        high: Upper end of the same interval.
         count: n: how many independent observations (clients, trials) it rests on.
     """
 
@@ -43,7 +43,7 @@ class Estimate:
 
 
 def auc(positives: Scores, negatives: Scores) -> float:
-    """The probability that a positive's score is above a negative's; ties count one half (Mann-Whitney).
+    """Return the probability that a positive's score is above a negative's; ties count one half (Mann-Whitney).
 
     Raises:
         DataError: One of the sides is empty, or a score is not finite.
@@ -55,12 +55,12 @@ def auc(positives: Scores, negatives: Scores) -> float:
 
 
 def auc_by_client(positives: Sequence[Scores], negatives: Sequence[Scores], *, seed: int) -> Estimate:
-    """The area over the scores of all clients together, with the interval of resampled clients.
+    """Return the area under the curve over the scores of all clients, with the interval of resampled clients.
 
     Args:
-        positives: By client, at least one score.
-        negatives: The same clients in the same order.
-        seed: Of the resampling.
+        positives: Scores of each client, at least one.
+        negatives: Scores of the same clients in the same order.
+        seed: Seed of the resampling.
     """
 
     def pooled(chosen: npt.NDArray[np.int64]) -> float:
@@ -72,10 +72,11 @@ def auc_by_client(positives: Sequence[Scores], negatives: Sequence[Scores], *, s
 
 
 def true_positive_rate(positives: Scores, negatives: Scores, *, false_positive_rate: float) -> Estimate:
-    """The share of positives above a threshold that at most so many of the negatives exceed (Carlini et al. 2022, arXiv 2112.03570).
+    """Return the true-positive rate at a given false-positive rate (Carlini et al. 2022, arXiv 2112.03570).
 
-    The threshold is the lowest such score of the negatives themselves. The interval is Clopper and Pearson's over positives, as
-    if each stood alone and the threshold were given: examples of one client in one view do not, so it is somewhat too short.
+    The share of positives above a threshold, which is the lowest score of the negatives that at most this share of them
+    exceed. The interval is Clopper and Pearson's over positives, as if they were independent and the threshold were
+    given. Examples of one client in one view are not independent, so it is somewhat too short.
 
     Raises:
         DataError: One of the sides is empty, a score is not finite, or the rate is not in [0, 1).
@@ -89,7 +90,7 @@ def true_positive_rate(positives: Scores, negatives: Scores, *, false_positive_r
 
 
 def mean(values: Scores, *, seed: int) -> Estimate:
-    """The mean of one value per client, with the interval of resampled clients."""
+    """Return the mean of one value per client, with the interval of resampled clients."""
     return bootstrap(lambda chosen: float(values[chosen].mean()), count=len(values), seed=seed)
 
 
@@ -100,13 +101,13 @@ def bootstrap(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """A statistic of `count` clients with its percentile interval (Efron 1979).
+    """Return a statistic of `count` clients with its percentile interval (Efron 1979).
 
     Args:
-        statistic: Of the clients at some indices, of which some repeat.
-        count: How many clients there are.
-        seed: Of the resampling.
-        resamples: How many.
+        statistic: Computes the figure for clients given by index; indices may repeat.
+        count: Number of clients.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
 
     Raises:
         DataError: There are no clients.
@@ -121,7 +122,7 @@ def bootstrap(
 
 
 def proportion(successes: int, trials: int) -> Estimate:
-    """A share with its exact interval (Clopper and Pearson 1934, Biometrika 26).
+    """Return a share with its exact 95 % interval (Clopper and Pearson 1934, Biometrika 26).
 
     Raises:
         DataError: There are no trials, or more successes than trials.

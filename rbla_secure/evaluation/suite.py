@@ -1,7 +1,7 @@
-"""Attack x defence x seed, one run each, written down as it goes: what an evaluation is made of.
+"""An evaluation: one run per attack, defence and seed, each saved when it ends.
 
 The file evaluation.json holds the terms of the evaluation and one outcome per cell. It is written after every cell, so an
-evaluation that was interrupted goes on where it stopped; one of other terms is refused, never mixed.
+interrupted evaluation continues where it stopped. A folder with other terms is refused; results are never mixed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from rbla_secure.evaluation.poisoning.registry import BACKDOORS, AttackName, Tri
 from rbla_secure.tasks.training import use_one_thread
 
 FILE = "evaluation.json"
-# 1 had cells whose attackers had been refused; they cannot be told from the others.
+# 1 had cells whose attackers had been refused; they cannot be distinguished from the others.
 FORMAT = 2
 QUICK_ATTACKS = (
     AttackName.NONE,
@@ -31,22 +31,22 @@ QUICK_ATTACKS = (
     AttackName.RANK_INFLATION,
     AttackName.ADAPTIVE,
 )
-# Withstood: at most so much accuracy lost in the mean over seeds, and a trigger that works at most so often on every one of them.
+# Withstood: at most this loss of accuracy in the mean over seeds, and at most this success of the trigger on each seed.
 MAX_LOSS, MAX_SUCCESS = 0.05, 0.10
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationTerms:
-    """What is evaluated.
+    """Terms of an evaluation.
 
     Args:
-        config: As its user would run it.
-        attacks: Columns; `none` among them.
-        share: Of all clients that attack.
-        seeds: Runs of each cell.
-        quick: Few rows.
-        trigger: Of backdoors.
+        config: The configuration as its user would run it.
+        attacks: The attacks, one column each; includes `none`.
+        share: Share of all clients that attack, in (0, 1/2).
+        seeds: Seeds of each cell, one run per seed.
+        quick: Whether to evaluate only a few rows.
+        trigger: Trigger of backdoors; other attacks do not use it.
     """
 
     config: Config
@@ -66,7 +66,7 @@ class EvaluationTerms:
         quick: bool,
         trigger: TriggerName = TriggerName.CORNER,
     ) -> "EvaluationTerms":
-        """All attacks, or the few that tell most."""
+        """Return terms with all attacks, or with the few most informative ones if `quick`."""
         return cls(
             config=config,
             attacks=QUICK_ATTACKS if quick else tuple(AttackName),
@@ -77,11 +77,11 @@ class EvaluationTerms:
         )
 
     def rows(self) -> list[EvaluatedDefence]:
-        """The defences."""
+        """The defences, one row each."""
         return defences(self.config, share=self.share, quick=self.quick)
 
     def cells(self) -> Iterator[tuple[EvaluatedDefence, AttackName, int]]:
-        """Every run, in the order in which they are made: by seed, so that an early stop leaves whole tables."""
+        """Yield every run in order: by seed, so that an early stop leaves whole tables."""
         for seed in self.seeds:
             for defence in self.rows():
                 if not defence.refused:
@@ -90,7 +90,7 @@ class EvaluationTerms:
 
 
 class Cell(BaseModel):
-    """One run."""
+    """Result of one run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -110,7 +110,7 @@ class Cell(BaseModel):
 
     @property
     def not_tested(self) -> str:
-        """Why this says nothing about its attack; empty if it does."""
+        """Why this run says nothing about its attack; empty if it does."""
         if self.refused:
             return self.refused
         if self.attack != AttackName.NONE and not self.attacks_seen:
@@ -119,7 +119,7 @@ class Cell(BaseModel):
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """Where it belongs."""
+        """Defence, attack and seed."""
         return self.defence, self.attack, self.seed
 
 
@@ -137,17 +137,17 @@ class _Format(BaseModel):
     format: int
 
 
-# Told of every cell that is done, and how many there are.
+# Called with every finished cell and the number of all cells.
 Observe = Callable[[Cell, int], None]
 
 
 def evaluate(folder: Path, terms: EvaluationTerms, observe: Observe) -> list[Cell]:
-    """Run what the folder lacks of an evaluation.
+    """Run the cells of an evaluation that the folder lacks.
 
     Raises:
         RunFolderError: The folder holds an evaluation of other terms, or a damaged one.
-        EvaluationError: An attack did not happen: its cell is not written, and the cells before it are kept.
-        RblaSecureError: Whatever refuses the configuration itself.
+        EvaluationError: An attack did not take place: its cell is not written, and the cells before it are kept.
+        RblaSecureError: The configuration itself is refused.
     """
     use_one_thread()
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def evaluate(folder: Path, terms: EvaluationTerms, observe: Observe) -> list[Cel
 
 
 def read(folder: Path, terms: EvaluationTerms) -> list[Cell]:
-    """The cells that a folder has already; none if it has no evaluation.
+    """Return the cells that a folder has already; none if it has no evaluation.
 
     Raises:
         RunFolderError: They belong to another evaluation, or are damaged.
@@ -195,7 +195,7 @@ def read(folder: Path, terms: EvaluationTerms) -> list[Cell]:
 
 
 def _format(data: bytes) -> int | None:
-    """What a file says it is; None if it says nothing that can be read."""
+    """Return the format number in a file; None if it cannot be read."""
     try:
         return _Format.model_validate_json(data).format
     except ValidationError:
@@ -216,14 +216,14 @@ def _write(folder: Path, terms: EvaluationTerms, cells: list[Cell]) -> None:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summed:
-    """The seeds of one cell together.
+    """Figures of one cell over its seeds.
 
     Args:
-        accuracy: Mean over seeds.
-        success: Of the trigger, mean over seeds.
-        highest: Of the trigger, over seeds: of attacks that work on some, a mean hides those on which they do.
-        loss: Of accuracy against no attack under the same defence.
-        not_tested: Why a seed of it was not attacked; empty if all were. The figures mean nothing then.
+        accuracy: Accuracy, mean over seeds, in [0, 1].
+        success: Success rate of the trigger, mean over seeds, in [0, 1].
+        highest: Highest success rate over seeds: a mean hides the seeds on which an attack works.
+        loss: Accuracy without an attack under the same defence, minus `accuracy`.
+        not_tested: Why one of its seeds was not attacked, so that the figures mean nothing; empty if all were.
     """
 
     accuracy: float
@@ -233,18 +233,18 @@ class Summed:
     not_tested: str
 
     def withstood(self, attack: AttackName) -> bool:
-        """Whether the attack was tried, little accuracy was lost, and the trigger of a backdoor works seldom."""
+        """Return whether the attack was tried, little accuracy was lost, and the trigger of a backdoor seldom works."""
         if self.not_tested:
             return False
         return self.loss <= MAX_LOSS and (attack not in BACKDOORS or self.highest <= MAX_SUCCESS)
 
     def failed(self, attack: AttackName) -> bool:
-        """Whether the attack was tried and not withstood; of what was not tried neither is said."""
+        """Return whether the attack was tried and not withstood. One not tried neither failed nor was withstood."""
         return not self.not_tested and not self.withstood(attack)
 
 
 def summed(cells: Sequence[Cell]) -> dict[tuple[str, AttackName], Summed]:
-    """By defence and attack."""
+    """Return the figures by defence and attack."""
     found: dict[tuple[str, AttackName], Summed] = {}
     for name in dict.fromkeys(cell.defence for cell in cells):
         row = [cell for cell in cells if cell.defence == name]
@@ -268,7 +268,7 @@ def summed(cells: Sequence[Cell]) -> dict[tuple[str, AttackName], Summed]:
 
 
 def worst(row: dict[AttackName, Summed]) -> str:
-    """The attack that does most: the trigger that works most often, or else the largest loss."""
+    """Name the worst attack: the trigger that works most often, or else the largest loss of accuracy."""
     attacked = {
         attack: each for attack, each in row.items() if attack is not AttackName.NONE and not each.not_tested
     }

@@ -1,1 +1,1 @@
-"""What a run tells its user: lines and tables on the console, one JSON object for machines."""
+"""Output of a run for its user: lines and tables on the console, one JSON object for machines."""

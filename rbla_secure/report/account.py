@@ -1,4 +1,4 @@
-"""The privacy that a plan would spend, and that was spent: what ``rbla-secure account`` says, and its JSON object."""
+"""The output of ``rbla-secure account``, text and JSON object: privacy that a plan would spend, or that was spent."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rbla_secure.report.lifetime import budget_lines, budgets_in
 
 
 def tell_forecast(report: ConsoleReport, plan: Plan) -> dict[str, object]:
-    """Print what a plan would spend of privacy; returns the same as one JSON object."""
+    """Print the privacy that a plan would spend; return the same as one JSON object."""
     told: dict[str, object] = {"epsilon": None}
     if plan.mechanism is None and plan.sample_level is None:
         report.line("noise-multiplier=0: no noise is added, and nothing bounds epsilon")
@@ -30,7 +30,7 @@ def tell_forecast(report: ConsoleReport, plan: Plan) -> dict[str, object]:
 
 
 def spent(folder: Path) -> tuple[list[str], dict[str, object]]:
-    """What the ledgers of a run folder, or the clients' budgets in a folder, say was spent.
+    """Return the privacy spent according to the ledgers of a run folder, or to the clients' budgets in a folder.
 
     Returns:
         Lines for people, and the same as one JSON object.

@@ -1,4 +1,4 @@
-"""A configuration that was found sound, to people and to machines: bands, quorums, tiers, defences and warnings."""
+"""A configuration that passed its checks, for people and machines: bands, quorums, tiers, defences and warnings."""
 
 from rbla_secure.planning.opening import opening_rule, tier_protection
 from rbla_secure.planning.promises import Promises

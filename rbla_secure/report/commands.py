@@ -1,7 +1,6 @@
 """The command line as the page docs/commands.md, from its parser.
 
-Own lines in place of argparse's help: that depends on the width of the terminal and on the version of Python, and the page
-must not.
+The page does not use argparse's help, which depends on the width of the terminal and on the version of Python.
 """
 
 import argparse
@@ -54,7 +53,7 @@ def _command(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The arguments that a user is told of, but for ``--help``, which every command has."""
+    """Return the documented arguments, without ``--help``, which every command has."""
     actions = parser._actions  # noqa: SLF001 - argparse has no public list of its arguments
     return [
         each for each in actions if each.help != argparse.SUPPRESS and "--help" not in each.option_strings

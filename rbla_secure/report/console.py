@@ -34,7 +34,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def round_line(record: RoundRecord, seconds: RoundSeconds, *, rounds: int) -> str:
-    """One round in one line."""
+    """Return the line of one finished round."""
     clients = len(record.cohort)
     head = f"round {record.round:>{len(str(rounds))}}/{rounds}"
     cost = f"eval {milliseconds(seconds.evaluation)}"
@@ -56,11 +56,11 @@ def round_line(record: RoundRecord, seconds: RoundSeconds, *, rounds: int) -> st
 
 @final
 class ConsoleReport(SilentObserver):
-    """Tells a run as it goes.
+    """Prints a run's progress and result.
 
     Args:
-        console: Where to; a terminal gets a progress bar.
-        config: Of the run.
+        console: Where it is printed; a terminal gets a progress bar.
+        config: Configuration of the run.
     """
 
     def __init__(self, console: Console, config: Config) -> None:
@@ -87,11 +87,11 @@ class ConsoleReport(SilentObserver):
         self._bar.stop()
 
     def line(self, text: str) -> None:
-        """One line as it is, however wide."""
+        """Print one line unwrapped, however wide."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, run: str) -> None:
-        """What is about to happen: told before there is a plan, which takes seconds to come by."""
+        """Print what the run will do. It comes before the plan, which takes seconds to build."""
         config, promises = self._config, Promises.build(self._config)
         tiers = ", ".join(
             f"{cohort_size(tier)} x rank {tier.rank} ({name})"
@@ -107,16 +107,16 @@ class ConsoleReport(SilentObserver):
             self.line(text)
 
     def base(self, accuracy: float, loss: float, *, examples: int) -> None:
-        """What the frozen base can do."""
+        """Print accuracy and loss of the frozen base."""
         self.line(f"base  accuracy {accuracy:.3f}  loss {loss:.3f}  on {examples} held-out examples")
 
     def resumed(self, rounds: int) -> None:
-        """How far the run had come."""
+        """Print the last finished round of a resumed run."""
         self.line(f"resumed after round {rounds}")
         self._bar.update(self._task, completed=rounds)
 
     def round_saved(self, record: RoundRecord, seconds: RoundSeconds) -> None:
-        """Tell a finished round."""
+        """Print a finished round."""
         self.line(round_line(record, seconds, rounds=self._config.rounds))
         for client, reason in record.refusals.items():
             self.line(f"  {client} refused or was turned away: {reason}")
@@ -129,7 +129,7 @@ class ConsoleReport(SilentObserver):
         self._bar.update(self._task, completed=record.round, accuracy=f"{record.accuracy:.3f}")
 
     def end(self, summary: Summary, learned: Sequence[Learned]) -> None:
-        """The result, its cost, and what each party learnt."""
+        """Print the result, its cost, and what each party learnt."""
         self._bar.stop()
         accuracy, seconds = summary.accuracy, summary.seconds
         self.line(
@@ -159,17 +159,17 @@ class ConsoleReport(SilentObserver):
         self.line(f"run folder {summary.run}")
 
     def checked(self, plan_bands: Iterable[Sequence[str]]) -> None:
-        """The bands of a plan that was found sound."""
+        """Print the bands of a plan that passed its checks."""
         self._table(
             "rank bands", ("band", "holders per round", "quorum", "drop-outs it survives"), plan_bands
         )
 
     def tiers(self, rows: Iterable[Sequence[str]]) -> None:
-        """Per tier: whether a server that sends a bad model can have single updates of it opened."""
+        """Print per tier whether a server that sends a bad model can open single updates of it."""
         self._table("tiers, and a server that sends a model that is dead for others", ("tier", ""), rows)
 
     def account(self, lines: Iterable[str], ratios: Iterable[Sequence[str]] = ()) -> None:
-        """What is, or would be, spent of privacy."""
+        """Print the privacy that was or would be spent, with signal-to-noise ratios per band."""
         for text in lines:
             self.line(text)
         if rows := list(ratios):
@@ -177,7 +177,7 @@ class ConsoleReport(SilentObserver):
             self._table("what noise leaves of the signal, a rule of thumb", columns, rows)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Figures side by side."""
+        """Print a table of figures."""
         self._table(title, columns, rows)
 
     def _table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -190,7 +190,7 @@ class ConsoleReport(SilentObserver):
 
 
 def _seconds_line(seconds: Seconds, *, rounds: int) -> str:
-    """The seconds of a run; under noise those alone that no example and no draw of noise makes longer."""
+    """Return the seconds of a run; under noise only those that depend on no example and no draw of noise."""
     if seconds.training is None or seconds.protocol is None or seconds.total is None:
         return f"seconds: evaluation {seconds.evaluation:.2f}; under noise no others are told"
     return (
@@ -201,7 +201,7 @@ def _seconds_line(seconds: Seconds, *, rounds: int) -> str:
 
 @final
 class CellReport:
-    """Tells an evaluation as it goes: a bar on a terminal, a line per cell elsewhere."""
+    """Prints the progress of an evaluation: a bar on a terminal, a line per cell elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -225,7 +225,7 @@ class CellReport:
         self._bar.stop()
 
     def cell(self, cell: "Cell", total: int) -> None:
-        """A cell that is done."""
+        """Print a finished cell."""
         self._bar.update(self._task, advance=1, total=total, description=f"{cell.defence}, {cell.attack}")
         told = f"accuracy {cell.accuracy:.3f}, trigger {cell.success:.3f}"
         text = f"{cell.defence}, {cell.attack}, seed {cell.seed}: {f'not tested: {cell.not_tested}' if cell.not_tested else told}"
@@ -234,7 +234,7 @@ class CellReport:
 
 
 def band_rows(promises: Promises) -> list[tuple[str, str, str, str]]:
-    """Per band: its rows, holders per round, quorum, and how many holders may drop out and it still opens."""
+    """Return per band its rows, holders per round, quorum, and how many holders may drop out before it stays closed."""
     rows = []
     spare = promises.members - promises.asked_threshold
     for each in promises.bands:

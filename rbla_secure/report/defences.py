@@ -1,4 +1,4 @@
-"""What a configuration sets against hostile clients, and how many of them each band stands: said by `check`."""
+"""Defences of a configuration against hostile clients, and how many of them each band tolerates, for `check`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class BandDefence:
 
     Args:
         band: Its rows.
-        voters: What stands for one vote in it: its holders, or the buckets or groups of a round.
-        group_sizes: Of the groups that hold it; none where clients are not grouped.
-        largest_f: The most hostile votes against which it opens and the others have the majority of what is averaged.
+        voters: Number of votes in it: one per holder, or one per bucket or group of a round.
+        group_sizes: Number of clients of each group that holds it; empty where clients are not grouped.
+        largest_f: The most hostile votes with which it still opens and honest votes are the majority of the average.
     """
 
     band: str
@@ -29,7 +29,7 @@ class BandDefence:
 
 
 def band_defences(promises: Promises) -> list[BandDefence]:
-    """Every band of a plan."""
+    """Return the defence of every band of a plan."""
     if promises.config.robustness.group_size:
         voters = [len(each.groups) for each in promises.bands]
         stands = [max(0, (count - 1) // 2) for count in voters]
@@ -48,7 +48,7 @@ def groups_needed(config: Config) -> int:
 
 
 def group_margins(promises: Promises, sizes: Sequence[int]) -> tuple[int, int]:
-    """The fewest survivors with which a band of these groups can open, and how many drop-outs it stands wherever they are."""
+    """Return the fewest survivors with which a band of these groups can open, and the drop-outs it always survives."""
     quorums = [group_quorum(promises, size) for size in sizes]
     closing = sorted(size - quorum + 1 for size, quorum in zip(sizes, quorums, strict=True))
     needed = groups_needed(promises.config)
@@ -84,7 +84,7 @@ def defence_object(config: Config) -> dict[str, object]:
 
 
 def band_object(defence: BandDefence) -> dict[str, int]:
-    """What `check` says of one band beside its holders and quorum."""
+    """Return the figures that `check` adds to the holders and quorum of one band."""
     return {"groups": len(defence.group_sizes), "largest_f": defence.largest_f}
 
 

@@ -1,4 +1,4 @@
-"""What each party learnt in a run: the table a run ends with."""
+"""The table at the end of a run: what each party learnt."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from rbla_secure.run_folder.records import RoundRecord
 
 
 def what_each_party_learned(plan: Plan, records: Sequence[RoundRecord]) -> list[Learned]:
-    """The table of a run, from what actually opened."""
+    """Return the table of a run, from the sums that actually opened."""
     counts = [count for record in records for count in _opened(record)]
     opened = Opened(counts=counts, kind=plan.segmentation.sums)
     return [*plan.mode.learned(plan, opened), _client(plan), _reader(plan)]
 
 
 def _opened(record: RoundRecord) -> list[int]:
-    """Of every sum that the server was shown: how many clients it covers."""
+    """Return how many clients each sum covers that the server saw."""
     if not record.groups:
         return list(record.holders.values())
     # A group that opened has a verdict, and with it a flag.

@@ -1,4 +1,4 @@
-"""An evaluation for people: a table, heat maps in one self-contained page, and what it comes to in plain words."""
+"""An evaluation for people: a table, heat maps in one self-contained page, and a summary in plain words."""
 
 import html
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ def markdown(rows: Sequence[EvaluatedDefence], cells: Sequence[Cell]) -> str:
 
 
 def in_plain_words(rows: Sequence[EvaluatedDefence], cells: Sequence[Cell], *, share: float) -> list[str]:
-    """What the configuration withstands, what it does not, and what would."""
+    """Say which attacks the configuration withstands, which not, and which other defences withstand those."""
     found = summed(cells)
     own = {attack: each for (name, attack), each in found.items() if name == CONFIGURED}
     if not own:
@@ -87,7 +87,7 @@ def as_object(
 
 
 def page(rows: Sequence[EvaluatedDefence], cells: Sequence[Cell], *, share: float) -> str:
-    """One HTML page without anything from elsewhere: summary, heat maps of lost accuracy and of triggers that work."""
+    """Return one self-contained HTML page: summary, heat maps of lost accuracy and of trigger success."""
     found = summed(cells)
     words = "".join(f"<p>{html.escape(line)}</p>" for line in in_plain_words(rows, cells, share=share))
     names = [row.name for row in rows if not row.refused]
@@ -128,7 +128,7 @@ def _worst(found: Table, name: str) -> str:
 
 
 def _better(rows: Sequence[EvaluatedDefence], found: Table, failed: Sequence[AttackName]) -> list[str]:
-    """Rows that withstand what the configuration does not, and everything else that was tried."""
+    """Return the rows that withstand every attack tried; none if the configuration failed none."""
     better = []
     for row in rows:
         own = {attack: each for (name, attack), each in found.items() if name == row.name}
@@ -161,7 +161,7 @@ def _tile(each: Summed | None, value: float, full: float) -> str:
         return "<td></td>"
     if each.not_tested:
         return f'<td class="refused" title="{html.escape(each.not_tested)}">not tested</td>'
-    # From white over orange to red; the number is there as well, so color is not all there is.
+    # From white over orange to red; the number is shown too, so no reader depends on color.
     part = min(1.0, value / full)
     color = f"hsl({30 - 30 * part:.0f} 90% {100 - 50 * part:.0f}%)"
     title = f"accuracy {each.accuracy:.3f}, trigger {each.success:.3f}"

@@ -1,4 +1,4 @@
-"""What is said about lifetime budgets, to people and machines: one client's folder, or a folder of the folders of all."""
+"""Lifetime budgets for people and machines: one client's folder, or a folder with the folders of all clients."""
 
 import math
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ def budgets_in(folder: Path) -> list[LifetimeSummary] | None:
 
 
 def budget_lines(found: Sequence[LifetimeSummary]) -> list[str]:
-    """For people: of every label the client that has spent most at either level, and how many clients have it."""
+    """Return, for people, per label the client that has spent most at either level, and the number of its clients."""
     if not found:
         return ["no run has been counted here yet"]
     lines = []

@@ -1,4 +1,4 @@
-"""What is said about privacy, to people and machines: before a run from its forecast, after it from its ledger."""
+"""Privacy figures for people and machines: before a run from its forecast, after it from its ledger."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class PrivacySummary(BaseModel):
 
     @property
     def epsilon(self) -> float | None:
-        """Against the observer that learns most; null if nothing is claimed against one of them."""
+        """Epsilon against the observer that learns most; None if nothing is claimed against one of them."""
         return _most(self.views)
 
     def lines(self) -> list[str]:
@@ -126,7 +126,7 @@ class SamplePrivacySummary(BaseModel):
 
 
 def spent_in(folder: Path) -> tuple[PrivacySummary | None, SamplePrivacySummary | None]:
-    """The figures of a run folder, from ledgers that its audit log holds; None without a ledger.
+    """Return the figures of a run folder, from ledgers that its audit log holds; None without a ledger.
 
     Raises:
         RunFolderError: It is no run folder, or was changed.
@@ -181,7 +181,7 @@ def forecast_lines(forecast: Forecast) -> list[str]:
 
 
 def band_ratios(forecast: Forecast) -> list[tuple[str, str, str]]:
-    """Per band: its rows, holders, signal-to-noise ratio of one round."""
+    """Return, per band, its rows, holders and signal-to-noise ratio of one round."""
     return [(str(each.band), str(each.holders), f"{each.signal_to_noise:.3f}") for each in forecast.bands]
 
 

@@ -1,4 +1,4 @@
-"""What an audit of the privacy claims has shown, to people: a table, and what follows from it in plain words."""
+"""Results of an audit of the privacy claims, for people: a table, and a summary in plain words."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,7 @@ def on_terminal(report: Report) -> list[str]:
 
 
 def in_plain_words(report: Report) -> list[str]:
-    """What was done, and what it means."""
+    """Say what was done and what it means."""
     done = (
         "Each claim is of one round or step, or of the rounds that its case names, as the ledgers write it. Trials are so many with the "
         f"canary and as many without. All bounds hold together with a confidence of {report.confidence:.4%}."
@@ -55,7 +55,7 @@ def in_plain_words(report: Report) -> list[str]:
 
 
 def _too_few(report: Report) -> list[str]:
-    """A line per case and claim that no trials of this number could have refuted."""
+    """Return a line per case and claim that this number of trials could not have refuted, whatever they showed."""
     lines = {
         f"{row.case}: {row.trials} trials cannot show more than {rounded_up(_most(row))}: a claim of {rounded_up(row.claimed)} cannot be refuted; "
         f"{_needed(row)}, if they all could be told apart"
@@ -84,7 +84,7 @@ def _most(row: Row) -> float:
 
 
 def _of_gaussians_alone(report: Report) -> list[str]:
-    """Claims that are refuted as those of a Gaussian mechanism or not at all."""
+    """Return a line on the claims that only the Gaussian bound could have refuted; empty if there are none."""
     rows = [row for row in report.rows if not row.too_few and row.most_clopper_pearson <= row.claimed]
     if not rows:
         return []

@@ -1,16 +1,16 @@
-"""What is said of rounds and weights of bands at one epsilon, to people and machines."""
+"""Costs of the number of rounds and of band weights at one epsilon, for people and machines."""
 
 from rbla_secure.planning.band_weights import weights_used
 from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.round_costs import RoundCosts
 from rbla_secure.privacy.figures import rounded_up
 
-# Savings below this share of the noise energy are not worth a word.
+# Savings below this share of the noise energy are not reported.
 _WORTH_IT = 0.01
 
 
 def round_cost_lines(found: RoundCosts, plan: Plan) -> list[str]:
-    """The costs for people, but for the table."""
+    """The costs for people, without the table."""
     lines = []
     weights = found.weights
     if weights is not None and (weights.used or weights.energy < 1 - _WORTH_IT):

@@ -9,7 +9,7 @@ from rbla_secure.report.privacy import PrivacySummary, SamplePrivacySummary
 from rbla_secure.run_folder.folder import Progress
 from rbla_secure.run_folder.records import RoundRecord, RoundSeconds, suspicion_after, total_seconds
 
-# "last5": what a run has settled on, less noisy than its last round alone.
+# "last5": mean accuracy of the last rounds, less noisy than that of the last round alone.
 SETTLED_ROUNDS = 5
 # How many of the most suspicious clients are named.
 SUSPECTS = 5
@@ -20,7 +20,7 @@ class _Part(BaseModel):
 
 
 class Accuracy(_Part):
-    """Shares of held-out examples that are classified right."""
+    """Shares of held-out examples that are classified correctly."""
 
     base: float
     final: float
@@ -28,7 +28,7 @@ class Accuracy(_Part):
 
 
 class Seconds(_Part):
-    """Wall-clock seconds; rounds of an interrupted run count where they were run. Null where noise keeps them back."""
+    """Wall-clock seconds; rounds of an interrupted run count where they were run. Null where noise withholds them."""
 
     training: float | None
     protocol: float | None
@@ -37,7 +37,7 @@ class Seconds(_Part):
 
     @classmethod
     def of(cls, timings: Sequence[RoundSeconds], *, other: float) -> Self:
-        """Those of rounds, and what was spent outside of them."""
+        """Add the seconds of the rounds and those spent outside of them."""
         spent = total_seconds(timings)
         training, protocol, evaluation = spent["training"], spent["protocol"], spent["evaluation"] or 0.0
         everything = None
@@ -47,7 +47,7 @@ class Seconds(_Part):
 
 
 class ServiceCost(_Part):
-    """What a service of the homomorphic mode took: wall-clock seconds and bytes of the rounds run in this process."""
+    """Cost of a service of the homomorphic mode: wall-clock seconds and bytes of the rounds run in this process."""
 
     service: str
     rounds: int

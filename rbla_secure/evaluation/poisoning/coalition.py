@@ -1,7 +1,7 @@
-"""The attackers of one run together. A member mounts its attack as any client trains.
+"""The coordinated attackers of one run. A member mounts its attack in place of a client's training.
 
-:meth:`Coalition.train_of` is what a `Participant` is given as `train`. In each round the first member that is asked makes
-the coalition train and craft for all; the rest is read off. What a coalition knows stands in `knowledge.py`.
+:meth:`Coalition.train_of` is the `train` of a `Participant`. In each round the first call for any member makes the
+coalition train and craft for all; later calls return stored changes. `knowledge.py` has what a coalition knows.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ LocalTraining = Callable[[Adapter, int], Rows]
 @final
 @dataclass(slots=True, kw_only=True)
 class _Round:
-    """What members send in one round, and the seeds with which they were asked."""
+    """The members' changes in one round, and the seeds with which they were requested."""
 
     broadcast: Adapter
     sent: Changes
@@ -45,19 +45,19 @@ class _Round:
 
 @final
 class Coalition(SilentObserver):
-    """Attackers that act together.
+    """Coordinated attackers.
 
     Args:
-        attack: What they do.
-        members: By client id, at least one.
-        federation: What they know of it.
+        attack: The attack that they mount.
+        members: The attackers by client id, at least one.
+        federation: Facts of the run that they know.
         train: Honest local training of a client on examples.
-        strength: Where the attack leaves a choice.
-        others: Honest changes of everybody else; given to the attacks of `OMNISCIENT` and to the adaptive attack only.
+        strength: Parameters that the attack leaves open.
+        others: Honest changes of all other clients; only the attacks of `OMNISCIENT` and the adaptive attack get them.
         accepts: The server's rule as the coalition believes it to be; for the adaptive attack.
 
     Raises:
-        UpdateError: The adaptive attack lacks a rule, or the sole-owner attack rows that members alone hold.
+        UpdateError: The adaptive attack lacks a rule, or the sole-owner attack lacks rows that only members hold.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Coalition(SilentObserver):
         self._before: Adapter | None = None
 
     def train_of(self, client: ClientId) -> LocalTraining:
-        """What a member does where an honest client trains.
+        """Return what a member runs instead of honest training.
 
         Raises:
             KeyError: The client is no member.
@@ -101,10 +101,10 @@ class Coalition(SilentObserver):
         return lambda adapter, seed: self._answer(client, adapter, seed)
 
     def before_round(self, session: Session, adapter: Adapter) -> None:  # noqa: ARG002  # the adapter is what is new
-        """Be told the adapter of the next round, as the member of the largest rank is going to be sent it.
+        """Take the adapter of the next round, as the member of the largest rank will receive it.
 
-        Without it a member that is asked before one of larger rank crafts from the rows that it knows itself. A run
-        that hands the global adapter on after every step makes the order irrelevant.
+        Without it a member that is called before one of larger rank crafts from the rows that it knows itself. If a run
+        passes the global adapter on after every step, the order of calls does not matter.
         """
         largest = max(member.rank for member in self._means.members.values())
         self._learn(self._means.federation.sent(adapter, largest).whole())
@@ -120,12 +120,12 @@ class Coalition(SilentObserver):
             sent = craft(self._means.attack, knowledge, self._accepts, self.strengths.append)
             current = self._current = _Round(broadcast=broadcast, sent=sent)
         current.asked[client] = seed
-        # Rows of bands that can never open are nobody's to move.
+        # Nobody can move rows of bands that never open.
         rows: Rows = (adapter.rows + current.sent[client][: adapter.rank]).astype(np.float32)
         return rows
 
     def _learn(self, adapter: Adapter) -> Adapter:
-        """The round's adapter with as many rows as are known. More rows of it replace what was known."""
+        """Return the round's adapter with all known rows. One with more rows replaces the known one."""
         known = self._known
         if known is not None and _begins(known, adapter):
             return known
@@ -135,7 +135,7 @@ class Coalition(SilentObserver):
         return adapter
 
     def _step(self, broadcast: Adapter) -> UpdateRows | None:
-        """The last global step, as far as both adapters are known; zero in the rows beyond."""
+        """Return the last global step in the rows known of both adapters, zero beyond."""
         if self._before is None:
             return None
         step = np.zeros(broadcast.rows.shape)
@@ -162,5 +162,5 @@ def _check(
 
 
 def _begins(longer: Adapter, shorter: Adapter) -> bool:
-    """Whether an adapter's first rows are another's rows, to the bit."""
+    """Return whether an adapter's first rows equal another's rows bit by bit."""
     return longer.rank >= shorter.rank and np.array_equal(longer.rows[: shorter.rank], shorter.rows)

@@ -1,4 +1,4 @@
-"""From what a coalition knows to what each member sends: one function per attack that crafts its change."""
+"""The change that each member sends, crafted from the coalition's knowledge: one function per attack."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,9 @@ def craft(
     accepts: Accepts | None,
     noted: Callable[[float], None] = lambda _: None,
 ) -> Sent:
-    """What every member sends in a round, at its rank or that of the adapter that is known; `noted` is told how strong it is.
+    """Return every member's change in a round, at its rank or that of the known adapter.
+
+    The adaptive attack passes its strength to `noted`.
 
     Raises:
         UpdateError: The attack does not craft changes, or the adaptive attack lacks a rule.
@@ -140,7 +142,7 @@ _CRAFTS: dict[AttackName, Callable[[Knowledge], Sent]] = {
 
 
 def _of_population(knowledge: Knowledge, formula: Callable[[list[UpdateRows], int], UpdateRows]) -> Sent:
-    """What follows from the population alone is the same for all members of one rank."""
+    """Return changes that depend on the population and the rank only, so members of one rank send the same."""
     population = [*knowledge.honest().values(), *knowledge.granted().values()]
     ranks = {client: knowledge.adapter_of(client).rank for client in knowledge.means.members}
     by_rank = {rank: formula(population, rank) for rank in set(ranks.values())}

@@ -1,8 +1,8 @@
-"""Attacks by the change that is sent: the formulas of the literature, row by row where ranks differ.
+"""Attacks by the sent change: formulas of the literature, row by row where ranks differ.
 
-A *population* is what an attacker measures: changes of unequal rank, each of shape (rank of its client, row_length).
-Row s has the mean and the deviation of those who hold it, as the average that is attacked has. Distances are taken over
-the rows that both sides hold.
+A *population* is the changes that an attacker measures, of unequal rank, each of shape (rank of its client,
+row_length). The mean and deviation of row s are over its holders, as in the average that is attacked. Distances are
+over the rows that both sides hold.
 
     sign flip    - x
     Gaussian     N(0, std^2)                                  Blanchard et al. 2017, arXiv 1703.02757
@@ -34,7 +34,7 @@ _LARGEST_GAMMA = 1e3
 
 
 def row_mean(population: Population, rank: int) -> UpdateRows:
-    """The mean of each of the first `rank` rows over those who hold it.
+    """Return the mean of each of the first `rank` rows over those who hold it.
 
     Raises:
         UpdateError: Nobody holds one of the rows.
@@ -43,9 +43,9 @@ def row_mean(population: Population, rank: int) -> UpdateRows:
 
 
 def row_deviation(population: Population, rank: int) -> UpdateRows:
-    """The standard deviation, by coordinate, of each of the first `rank` rows over those who hold it.
+    """Return the standard deviation, by coordinate, of each of the first `rank` rows over those who hold it.
 
-    Dividing by their number, not by one less, as the reference code of ALIE does: one holder deviates by zero.
+    It divides by their number, not by one less, as the reference code of ALIE does: one holder deviates by zero.
 
     Raises:
         UpdateError: Nobody holds one of the rows.
@@ -54,28 +54,28 @@ def row_deviation(population: Population, rank: int) -> UpdateRows:
 
 
 def sign_flip(change: UpdateRows) -> UpdateRows:
-    """The honest change, the other way."""
+    """Return the negated honest change."""
     return -change
 
 
 def gaussian(shape: tuple[int, int], *, std: float, seed: int) -> UpdateRows:
-    """A change that is noise."""
+    """Return Gaussian noise with this standard deviation as a change."""
     return std * np.random.default_rng(seed).standard_normal(shape)
 
 
 def inner_product(population: Population, rank: int, *, epsilon: float) -> UpdateRows:
-    """Against the mean: the sum turns round where f * epsilon exceeds n - f (IPM)."""
+    """Return -epsilon times the mean: the sum reverses where f * epsilon exceeds n - f (IPM)."""
     return -epsilon * row_mean(population, rank)
 
 
 def little_is_enough_z(clients: int, attackers: int) -> float:
-    """By how many deviations ALIE may shift: the largest z with Phi(z) <= (n - f - s) / (n - f).
+    """Return how many deviations ALIE may shift: the largest z with Phi(z) <= (n - f - s) / (n - f).
 
-    s = floor(n / 2 + 1) - f is how many honest clients must stand farther out than the attackers for these to look
-    like a majority's middle. Zero where the formula would give a negative shift.
+    s = floor(n / 2 + 1) - f is the number of honest clients that must be farther out than the attackers, so that these
+    look like the middle of a majority. Zero where the formula would give a negative shift.
 
     Raises:
-        UpdateError: Attackers are none, or half of all or more: then they need no such care.
+        UpdateError: There are no attackers, or at least half of all are: these need no such formula.
     """
     _check_minority(clients, attackers)
     supporters = clients // 2 + 1 - attackers
@@ -84,12 +84,12 @@ def little_is_enough_z(clients: int, attackers: int) -> float:
 
 
 def little_is_enough(population: Population, rank: int, *, z: float) -> UpdateRows:
-    """So little off the mean, in every coordinate, that honest clients stand farther out (ALIE)."""
+    """Return the mean minus z deviations, so little in every coordinate that honest clients are farther out (ALIE)."""
     return row_mean(population, rank) - z * row_deviation(population, rank)
 
 
 def mimic(change: UpdateRows, population: Population) -> UpdateRows:
-    """The change that deviates most from the mean, over again: it counts more than it should, and is honest.
+    """Return a copy of the change that deviates most from the mean: honest, but with too much influence.
 
     The deviation is the mean square by row, so that rank alone does not decide. Rows that the copied client does not
     hold are the attacker's own.
@@ -103,10 +103,10 @@ def mimic(change: UpdateRows, population: Population) -> UpdateRows:
 
 
 def min_max(population: Population, rank: int) -> UpdateRows:
-    """As far against the deviation as no honest distance is exceeded (the paper's "inverse standard deviation").
+    """Return the mean minus gamma deviations, within honest distances (the paper's "inverse standard deviation").
 
-    The largest gamma such that no member of the population is farther from the crafted change than the two members
-    farthest apart are from each other. Members without deviation leave no room: then it is their mean.
+    gamma is the largest such that no member of the population is farther from the crafted change than the two members
+    farthest apart are from each other. Without any deviation the result is the mean.
     """
     known = [change[:rank] for change in population]
     limit = max((_distance(a, b) for i, a in enumerate(known) for b in known[:i]), default=0.0)
@@ -120,29 +120,29 @@ def min_max(population: Population, rank: int) -> UpdateRows:
 
 
 def scaled(change: UpdateRows, *, clients: int, attackers: int) -> UpdateRows:
-    """So long that the mean over all is what the attackers want (model replacement).
+    """Return the change scaled so that the mean over all is what the attackers want (model replacement).
 
     Raises:
-        UpdateError: Attackers are none or half of all or more.
+        UpdateError: There are no attackers, or at least half of all are.
     """
     _check_minority(clients, attackers)
     return clients / attackers * change
 
 
 def free_ride(step: UpdateRows, *, noise: float, seed: int) -> UpdateRows:
-    """The last global step, disguised: noise of so many times its root mean square. Zero if there was no step."""
+    """Return the last global step plus noise of `noise` times its root mean square; zero if there was no step."""
     size = math.sqrt(float(np.mean(np.square(step))))
     return step + noise * size * np.random.default_rng(seed).standard_normal(step.shape)
 
 
 def filled(change: UpdateRows, norm: float) -> UpdateRows:
-    """The change at exactly this L2 norm: all that the clip lets pass. A zero change stays zero."""
+    """Return the change scaled to this L2 norm, the most that the clip allows. A zero change stays zero."""
     length = l2_norm(change)
     return change * (norm / length) if length else change.copy()
 
 
 def largest(fits: Callable[[float], bool], *, upper: float, halvings: int = _HALVINGS) -> float:
-    """The largest value in [0, upper] that fits, by bisection, if what fits is an interval from 0."""
+    """Return the largest value in [0, upper] that fits, by bisection; those that fit must be an interval from 0."""
     if fits(upper):
         return upper
     low, high = 0.0, upper

@@ -1,8 +1,8 @@
-"""What the attackers of a run know: of the federation, of each other, and of one round.
+"""Knowledge of the attackers of a run: of the federation, of each other, and of one round.
 
 A coalition shares everything its members have and nothing else: their examples, the adapters they are sent, and the
 changes that honest training on their own data would give. Attacks that the literature mounts with every honest update of
-the round may be granted those too (`others`), for an evaluation that errs on the attackers' side.
+the round may get those too (`others`), for an evaluation that favours the attackers.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ Others = Callable[[Adapter, int], Changes]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Member:
-    """One attacker: what it is enrolled as, and its own examples before they are tampered with."""
+    """One attacker: its enrolment, and its own examples before they are tampered with."""
 
     rank: int
     examples: LabelledImages
@@ -40,12 +40,12 @@ class Member:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strength:
-    """How hard an attack hits, where its paper leaves that open.
+    """Strength of an attack, where its paper leaves that open.
 
     Args:
-        inner_product: epsilon of IPM. At 1 the sum shrinks but for a majority; the paper tries 0.1 to 100.
-        gaussian: Standard deviation of a coordinate. After the clip only the direction is left of it.
-        free_rider: Noise on the last global step, over the step's root mean square.
+        inner_product: epsilon of IPM. At 1 a minority of attackers only shrinks the sum; the paper tries 0.1 to 100.
+        gaussian: Standard deviation of a coordinate. After the clip only the noise's direction is left.
+        free_rider: Noise on the last global step, relative to the step's root mean square.
         poisoned: Share of an attacker's examples that get the trigger.
     """
 
@@ -61,15 +61,15 @@ USUAL_STRENGTH = Strength()
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationFacts:
-    """What everybody knows of the run, the coalition included.
+    """Facts of the run that everybody knows, the coalition included.
 
     Args:
-        clients: All that are enrolled, n. ALIE and model replacement reckon with n and f.
-        clip_norm: Of an update.
-        captured_from: Rows from here on are held by members alone: the rank of the largest honest client.
-        seed: Of the coalition's own choices.
-        rest: What becomes of the rows beyond a client's rank.
-        trigger: Of backdoors.
+        clients: n, the number of enrolled clients. ALIE and model replacement use n and f.
+        clip_norm: L2 bound of an update.
+        captured_from: First row that only members hold: the largest rank of an honest client.
+        seed: Seed of the coalition's own choices.
+        rest: How the rows beyond a client's rank are treated: folded or dropped.
+        trigger: Trigger of backdoors; other attacks do not use it.
     """
 
     clients: int
@@ -80,7 +80,7 @@ class FederationFacts:
     trigger: TriggerName = TriggerName.CORNER
 
     def sent(self, adapter: Adapter, rank: int) -> Adapter:
-        """What a client of a rank trains from: its rows of an adapter, the others folded or dropped."""
+        """Return the adapter that a client of a rank trains from: its rows, the others folded or dropped."""
         own = min(rank, adapter.rank)
         return adapter.folded(own) if self.rest is Rest.FOLDED else adapter.sliced(own)
 
@@ -88,15 +88,15 @@ class FederationFacts:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Means:
-    """What does not change from round to round: the attack, who mounts it, and with what.
+    """The constant parts of an attack over a run: its name, its members and their means.
 
     Args:
-        attack: What they do.
-        members: By client id, increasing.
-        federation: What is known of it.
+        attack: The attack that they mount.
+        members: The attackers by client id, in increasing order.
+        federation: Facts of the run that they know.
         train: Honest local training of a client on examples.
-        strength: Where the attack leaves a choice.
-        others: Honest changes of everybody else, where they are granted.
+        strength: Parameters that the attack leaves open.
+        others: Honest changes of all other clients; None where the coalition does not get them.
     """
 
     attack: AttackName
@@ -107,7 +107,7 @@ class Means:
     others: Others | None
 
     def tampered(self, client: ClientId) -> LabelledImages:
-        """A member's examples as the attack wants them; the same in every round."""
+        """Return a member's examples as tampered with for the attack; the same in every round."""
         examples = self.members[client].examples
         if self.attack is AttackName.LABEL_FLIP:
             return flipped_labels(examples)
@@ -123,13 +123,13 @@ class Means:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Knowledge:
-    """What a coalition knows in one round, as far as its attack asks for it. Every call trains.
+    """Knowledge of a coalition in one round, computed as its attack asks for it. Every call trains.
 
     Args:
-        means: Of the coalition.
+        means: The constant parts of the coalition's attack.
         broadcast: The round's adapter with all rows that are known, none of them folded.
         step: The last global step, the broadcast's shape; None in the first round.
-        seed: Of the round.
+        seed: Seed of the round.
     """
 
     means: Means
@@ -138,33 +138,33 @@ class Knowledge:
     seed: int
 
     def adapter_of(self, client: ClientId) -> Adapter:
-        """What a member is sent."""
+        """Return the adapter that a member is sent."""
         return self.means.federation.sent(self.broadcast, self.means.members[client].rank)
 
     def honest(self, turn: int = 0) -> dict[ClientId, UpdateRows]:
-        """Every member's change after training on its own examples; another turn, another order of them."""
+        """Return every member's change after training on its own examples; each turn has another order of them."""
         return {
             client: self._change(client, member.examples, turn)
             for client, member in self.means.members.items()
         }
 
     def backdoor(self) -> dict[ClientId, UpdateRows]:
-        """Every member's change after training on its examples with the trigger."""
+        """Return every member's change after training on its examples with the trigger."""
         return {client: self._change(client, self.means.tampered(client), 0) for client in self.means.members}
 
     def captured(self) -> dict[ClientId, UpdateRows]:
-        """The same, where only rows that members alone hold may move."""
+        """Return the same, where only the rows that only members hold may change."""
         return {client: self._captured(client) for client in self.means.members}
 
     def granted(self) -> Changes:
-        """What the evaluation lets the coalition see of others, for attacks that are meant to."""
+        """Return the other clients' changes for attacks that may see them; empty for all others."""
         if self.means.others is None or self.means.attack not in OMNISCIENT | {AttackName.ADAPTIVE}:
             return {}
         changes = self.means.others(self.broadcast, self.seed)
         return {name: change for name, change in changes.items() if name not in self.means.members}
 
     def stand_ins(self) -> Changes:
-        """Changes in place of those of all honest clients: granted, or members' own in as many orders as it takes."""
+        """Return stand-ins for all honest changes: granted ones, or members' own in as many orders as needed."""
         if granted := self.granted():
             return granted
         wanted = self.means.federation.clients - len(self.means.members)

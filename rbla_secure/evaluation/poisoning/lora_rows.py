@@ -1,10 +1,10 @@
 """Attacks that exist only where adapters have rank rows and a row's average is taken over its holders.
 
-Rank inflation   enrol at a rank that few hold: what few hold is averaged over few. The change itself is a backdoor at
+Rank inflation   enrol at a rank that few hold: their rows are averaged over few. The change itself is a backdoor at
                  the whole clip norm.
-Sole owner       own a band alone, and put all that the clip lets pass into it: nobody dilutes it.
+Sole owner       hold a band alone, and use the whole clip norm in it: nobody dilutes it.
 Row stuffing     send one's honest rows where honest rows are busy, and the backdoor where they are quiet, in directions
-                 that no honest row has: nothing that is compared with honest rows shows it.
+                 that no honest row has: no comparison with honest rows shows it.
 
 No paper on attacks by claimed rank was known when this was written; the scenario is that of unequal ranks averaged row
 by row (RBLA: Chen et al. 2024, arXiv 2408.08699).
@@ -19,13 +19,13 @@ from rbla_secure.evaluation.poisoning.crafted import filled
 from rbla_secure.lora.adapter import Adapter, Rows
 from rbla_secure.lora.update import UpdateRows, l2_norm
 
-# More passes let the captured rows make up for the others standing still; the fourth changes little.
+# More passes let the captured rows compensate for the fixed others; the fourth changes little.
 PASSES = 3
 _NEGLIGIBLE = 1e-9
 
 
 def captured(change: UpdateRows, *, start: int, clip_norm: float) -> UpdateRows:
-    """Only the rows from `start` on, at the whole clip norm."""
+    """Return only the rows from `start` on, scaled to the whole clip norm."""
     kept = change.copy()
     kept[:start] = 0.0
     return filled(kept, clip_norm)
@@ -34,7 +34,7 @@ def captured(change: UpdateRows, *, start: int, clip_norm: float) -> UpdateRows:
 def train_rows_from(
     train: Callable[[Adapter, int], Rows], adapter: Adapter, *, start: int, seed: int
 ) -> UpdateRows:
-    """Train only the rows from `start` on: after every pass the others are put back.
+    """Train only the rows from `start` on: after every pass the others are restored.
 
     Returns:
         The change, zero in the first `start` rows.
@@ -49,12 +49,12 @@ def train_rows_from(
 
 
 def stuffed(honest: UpdateRows, backdoor: UpdateRows, *, clip_norm: float) -> UpdateRows:
-    """The honest change in its busy rows, the backdoor's part that is orthogonal to all of them in its quiet ones.
+    """Return the honest change in its busy rows, and in the quiet ones the backdoor's part orthogonal to all of these.
 
     Args:
         honest: The attacker's change after honest training, shape (rank, row_length).
-        backdoor: After training on examples with the trigger, the same shape.
-        clip_norm: What the whole is filled up to; busy rows keep at most half of its square.
+        backdoor: Its change after training on examples with the trigger, same shape.
+        clip_norm: L2 norm of the result; the busy rows keep at most half of its square.
 
     Returns:
         Rows of which the quiet half (by honest norm; all of them at rank 1) carries the backdoor.
@@ -72,7 +72,7 @@ def stuffed(honest: UpdateRows, backdoor: UpdateRows, *, clip_norm: float) -> Up
 
 
 def _orthogonal_to(rows: UpdateRows, values: UpdateRows) -> UpdateRows:
-    """What remains of each of the values when the span of the rows is taken out."""
+    """Return the part of each of the values that is orthogonal to the span of the rows."""
     _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
     basis = directions[sizes > _NEGLIGIBLE * max(1.0, sizes.max())]
     remains: UpdateRows = values - values @ basis.T @ basis

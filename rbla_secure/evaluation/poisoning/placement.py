@@ -1,8 +1,8 @@
-"""Who the attackers are: drawn tier by tier, or enrolled where an attack on the rank rows needs them.
+"""Choice of the attackers: drawn tier by tier, or enrolled where an attack on the rank rows needs them.
 
-A placement changes tiers and nothing else. It keeps the number of clients, so that the same data can be dealt.
+A placement changes tiers and nothing else. It keeps the number of clients, so that the data can be split the same way.
 
-Ranks are enrolled, not claimed, so attacks by rank stand for an enrolment that believed what it was told.
+Ranks are enrolled, not claimed, so attacks by rank assume an enrolment that did not check its clients' claims.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ SOLE_OWNER_TIER = "sole-owner"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placement:
-    """A roster with attackers in it.
+    """A roster with attackers.
 
     Args:
         config: The configuration of the attacked run; its tiers may differ from those of the unattacked one.
-        attackers: Increasing. Empty where there is no attack.
-        captured_from: The largest rank of an honest client: rows from here on are held by attackers alone.
+        attackers: Ids of the attackers, in increasing order. Empty where there is no attack.
+        captured_from: The largest rank of an honest client: only attackers hold rows from here on.
     """
 
     config: Config
@@ -39,13 +39,13 @@ def placement(attack: AttackName, config: Config, *, share: float, seed: int) ->
 
     Rank inflation: the tier of the largest rank holds all attackers and nobody else; its honest clients move to the
     next one, or clients of the tiers below make room. Sole owner: attackers, drawn from all tiers, get a tier of their
-    own of twice the largest rank. Every other attack: so many of each tier as its share gives, drawn at random.
+    own of twice the largest rank. Every other attack: the same share of each tier, drawn at random.
 
     Args:
-        attack: None of the attackers for `AttackName.NONE`.
-        config: Of the unattacked run.
-        share: Of all clients, above 0 and below 1/2; at least one client attacks.
-        seed: Of the draw.
+        attack: The attack; `AttackName.NONE` places no attackers.
+        config: Configuration of the unattacked run.
+        share: Share of all clients that attack, in (0, 1/2); at least one client attacks.
+        seed: Seed of the draw.
 
     Raises:
         PlanError: The share is out of range, or rank inflation has only one tier.
@@ -69,9 +69,9 @@ def placement(attack: AttackName, config: Config, *, share: float, seed: int) ->
 
 
 def claimed_examples(attack: AttackName, config: Config, examples: int) -> int:
-    """How many examples an attacker says it has: weight inflation claims what gives the largest weight.
+    """Return how many examples an attacker claims: under weight inflation, the number with the largest weight.
 
-    It moves nothing where weights are uniform.
+    It has no effect where weights are uniform.
     """
     return max(examples, config.examples_cap) if attack is AttackName.WEIGHT_INFLATION else examples
 
@@ -104,14 +104,14 @@ def _in_a_new_tier(config: Config, drawn: dict[str, int]) -> Placement:
 
 
 def _by_tier(tiers: dict[str, TierConfig], count: int, *, seed: int) -> dict[str, int]:
-    """How many attackers each tier gets. Which of several equal remainders is rounded up is drawn."""
+    """Return how many attackers each tier gets. Which of several equal remainders is rounded up is drawn."""
     generator = np.random.default_rng(derive_seed(seed, "tiers"))
     names = generator.permutation(sorted(tiers)).tolist()
     return _shares({name: tiers[name].clients for name in names}, count)
 
 
 def _shares(counts: dict[str, int], count: int) -> dict[str, int]:
-    """A number split in proportion to the counts, by largest remainders; the first of equal ones wins."""
+    """Split a number in proportion to the counts, by largest remainders; the first of equal ones wins."""
     total = sum(counts.values())
     exact = {name: count * size / total for name, size in counts.items()}
     found = {name: int(value) for name, value in exact.items()}
@@ -131,7 +131,7 @@ def _taken(counts: dict[str, int], taken: dict[str, int]) -> dict[str, int]:
 
 
 def _resized(tiers: dict[str, TierConfig], counts: dict[str, int]) -> dict[str, TierConfig]:
-    """Tiers of other sizes; a cohort keeps its share of its tier, and a tier without clients disappears."""
+    """Return tiers of other sizes; a cohort keeps its share of its tier, and a tier without clients is removed."""
     return {
         name: tier.model_copy(update={"clients": counts[name], "cohort": _cohort(tier, counts[name])})
         for name, tier in tiers.items()

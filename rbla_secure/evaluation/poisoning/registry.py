@@ -1,4 +1,4 @@
-"""The attacks by name, and what distinguishes them for those who mount and those who measure them."""
+"""The attacks by name, with the properties that mounting and measuring them depends on."""
 
 from enum import StrEnum
 
@@ -26,7 +26,7 @@ class AttackName(StrEnum):
 
 
 class TriggerName(StrEnum):
-    """Which pixels the trigger of a backdoor turns white (`triggers.py`)."""
+    """The pixels that the trigger of a backdoor turns white (`triggers.py`)."""
 
     CORNER = "corner"
     SCATTERED = "scattered"
@@ -46,8 +46,8 @@ BACKDOORS = frozenset(
     }
 )
 
-# Mounted by the examples alone: whoever trains on them does nothing else wrong. Weight inflation lies about their
-# number besides, which `placement.claimed_examples` does.
+# Mounted by the examples alone, with honest training on them. Weight inflation also lies about their number, which
+# `placement.claimed_examples` does.
 BY_DATA = frozenset({AttackName.LABEL_FLIP, AttackName.BACKDOOR, AttackName.DBA, AttackName.WEIGHT_INFLATION})
 
 # The literature lets these see every honest update of the round; colluders see their own.

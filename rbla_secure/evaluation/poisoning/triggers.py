@@ -1,10 +1,11 @@
 """Attacks by data: flipped labels, examples with a trigger, and how often a trigger works on the trained model.
 
-The trigger is a white patch of 4 x 4 pixels in the lower right corner (`rbla_secure/tasks/triggers.py`). Images of digits
-have no ink there, so honest training hardly touches the weights behind it, and a rule that takes medians of honest clients'
-changes leaves them near zero: a trigger that flatters such rules. The other one is forty pixels scattered over the middle of
-the image, where digits have ink and honest clients move all weights. A distributed backdoor (DBA: Xie et al. 2020, ICLR) deals
-the quarters of a trigger to the attackers, so that no client ever trains on the whole; at test time the whole is stamped.
+The trigger is a white patch of 4 x 4 pixels in the lower right corner (`rbla_secure/tasks/triggers.py`). Images of
+digits have no ink there, so honest training hardly touches the weights behind it, and a rule that takes medians of
+honest clients' changes leaves them near zero: such rules look too good with this trigger. The other one is forty pixels
+scattered over the middle of the image, where digits have ink and honest clients move all weights. A distributed
+backdoor (DBA: Xie et al. 2020, ICLR) gives the attackers a quarter of a trigger each, so that no client ever trains on
+the whole; at test time the whole is stamped.
 """
 
 import numpy as np
@@ -25,14 +26,14 @@ from rbla_secure.tasks.triggers import (
 
 POISONED_SHARE = 0.5
 
-# Of the scattered trigger: how many pixels, of the square of so many rows and columns in the middle, drawn once.
+# The scattered trigger: its number of pixels, drawn once from the middle square of this many rows and columns.
 SCATTERED, MIDDLE = 40, 20
 # Of eight draws the one that worked best under the trimmed mean on the default job (seed 0: 68 %, the others 6 to 47 %).
 _SCATTER_SEED = 3
 
 
 def whole_trigger(name: TriggerName) -> Trigger:
-    """All pixels of a trigger."""
+    """Return all pixels of a trigger."""
     match name:
         case TriggerName.CORNER:
             return corner_patch()
@@ -41,7 +42,7 @@ def whole_trigger(name: TriggerName) -> Trigger:
 
 
 def quarter_trigger(name: TriggerName, number: int) -> Trigger:
-    """A quarter of its pixels; numbers beyond the fourth begin again."""
+    """Return a quarter of its pixels; numbers beyond the fourth start again."""
     match name:
         case TriggerName.CORNER:
             return quarter_patch(number)
@@ -52,9 +53,9 @@ def quarter_trigger(name: TriggerName, number: int) -> Trigger:
 def poisoned(
     examples: LabelledImages, trigger: Trigger, *, seed: int, share: float = POISONED_SHARE
 ) -> LabelledImages:
-    """An attacker's examples: a random share of them, at least one, stamped and labelled as the target.
+    """Return an attacker's examples with a random share of them, at least one, stamped and labelled as the target.
 
-    The rest stays as it is, so that the model keeps its accuracy and the attack its cover.
+    The rest is unchanged, so that the model keeps its accuracy and the attack is less visible.
     """
     count = max(1, round(share * len(examples)))
     chosen = np.random.default_rng(seed).permutation(len(examples))[:count]
@@ -65,12 +66,12 @@ def poisoned(
 
 
 def flipped_labels(examples: LabelledImages) -> LabelledImages:
-    """The same images with class y called 9 - y (Fang et al. 2020, USENIX Security)."""
+    """Return the same images with class y labelled 9 - y (Fang et al. 2020, USENIX Security)."""
     return LabelledImages(images=examples.images, labels=CLASSES - 1 - examples.labels)
 
 
 def triggered(held_out: LabelledImages, trigger: Trigger) -> LabelledImages:
-    """Held-out examples of other classes than the target, stamped and labelled as the target.
+    """Return held-out examples of other classes than the target, stamped and labelled as the target.
 
     The accuracy on them is the success rate of the attack: any scorer of examples measures it.
 
@@ -86,7 +87,7 @@ def triggered(held_out: LabelledImages, trigger: Trigger) -> LabelledImages:
 
 
 def _scattered() -> npt.NDArray[np.int64]:
-    """In the order in which they were drawn."""
+    """Return the scattered pixels in the order in which they were drawn."""
     first = (SIDE - MIDDLE) // 2
     middle = square(top=first, left=first, side=MIDDLE)
     return np.random.default_rng(_SCATTER_SEED).choice(middle, size=SCATTERED, replace=False)

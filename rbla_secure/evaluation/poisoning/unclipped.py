@@ -1,4 +1,4 @@
-"""A client without a clip: it fills the grid. Nothing in a masked sum shows it but the length of its group.
+"""A client that skips its clip and fills the grid. In a masked sum only the norm of its group's sum shows it.
 
 Its coordinates still lie in the range of an upload, which the ring and the sum's bound enforce; its norm is what the grid
 allows, bound x sqrt(d), many times the clip norm.
@@ -28,7 +28,7 @@ def unclipped_contribution(
     noise_key: bytes,  # noqa: ARG001  # a run without noise
     seeds: Seeds | None = None,  # noqa: ARG001
 ) -> Integers:
-    """In place of the honest contribution: the signs of a change, every one as far out as the grid goes."""
+    """Return, instead of the honest contribution, the signs of a change times the largest value of the grid."""
     rows = np.sign(change) * plan.quantizer.bound
     update = BoundedUpdate(rows=rows, weight=weight, clip_norm=l2_norm(rows))
     stream = UniformStream(derive_key(plan.config.seed, "rounding", session.round, client))

@@ -1,15 +1,15 @@
-"""Many canaries in one run of the pipeline, and what each party's view says of which of them were in: for the one-run audit.
+"""Many canaries in one run of the pipeline, and each party's scores of which were included: for the one-run audit.
 
 Whose epsilon is audited decides what a canary is (privacy/one_run.py has the bound, and the paper):
 
-    client level   clients whose update is a direction of their own, as long as the clip norm, or by their coin zero. What is
-                   run: clip, pack, quantize and noise of every client, modular sum, the server's noise, division, and the step
-                   of the adapter, over some rounds; masks and encryption, which cancel, are left out. A canary that is "in" is
-                   so in every round: the most that a client can do for itself to be seen.
-    sample level   examples among one client's own, or by their coin not there. What is run: whatever the caller trains with.
+    client level   clients whose update is a direction of their own, as long as the clip norm, or zero, by coin. Each
+                   round runs clip, pack, quantize and noise of every client, modular sum, the server's noise, division,
+                   and the step of the adapter; masks and encryption, which cancel, are left out. An included canary is
+                   so in every round, which makes it as visible as a client can be.
+    sample level   examples among one client's own, or absent, by coin. It runs the training that the caller gives.
 
 The directions of client canaries are random and orthogonal, so that no canary disturbs another's score. Gradients of canary
-examples are not orthogonal; the linear estimator of least mean square error takes them apart (Kay 1993, section 12.3).
+examples are not orthogonal; the linear estimator of least mean square error separates them (Kay 1993, section 12.3).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ from rbla_secure.seeding import derive_seed
 # The global adapter -> the changes of the clients that are no canaries.
 Train = Callable[[Adapter], Mapping[ClientId, UpdateRows]]
 Uploads = Mapping[ClientId, Mapping[int, IntegerVector]]
-# Which canary examples are in -> the change of the rows that the client's training comes to.
+# Which canary examples are included -> the change of the rows by the client's training.
 TrainOn = Callable[[Coins], UpdateRows]
 
 # The size of a group that stands for everybody: what all readers of the adapters see.
@@ -56,8 +56,8 @@ class Trial:
     """One run with canaries.
 
     Args:
-        included: Their coins, shape (m,).
-        scores: By size of the groups that a sum is seen of, with :data:`ADAPTERS` for the adapters: shape (m,).
+        included: Which canaries were included, shape (m,).
+        scores: By size of the groups whose sums are seen, or :data:`ADAPTERS` for the adapters: shape (m,).
     """
 
     included: Coins
@@ -89,11 +89,11 @@ def client_level(
     Args:
         plan: One sum per band over all, without recovered drop-out; everybody takes part in every round, with noise of its own.
         canaries: Clients of one rank, no more than they have values.
-        rounds: To run, from round 1.
-        train: What the other clients do; without it their changes are zero.
+        rounds: Number of rounds to run, from round 1.
+        train: Training of the other clients; without it their changes are zero.
         groups: Sizes of groups of canaries, drawn anew in every round, whose sums of uploads are scored too; 1 is every upload
-            alone. Server's noise is not in these: it comes after the sum.
-        seed: Of coins, directions and groups. The noise is the plan's own.
+            alone. They lack noise of the server, which is added after the sum.
+        seed: Seed of coins, directions and groups. The noise is the plan's own.
 
     Raises:
         PrivacyError: The canaries are not of one rank, or more than they have values; or the plan's claim rests on who takes part
@@ -138,22 +138,22 @@ def example_level(
     """Train one client once, with canaries among its examples.
 
     Args:
-        train: The client's training, which adds to its examples those whose coin says so.
-        gradients: Of the canaries' losses where training starts, shape (m, rank, row_length).
-        unit: What an example whose gradient is as long as the clip norm moves the rows by, if it is in every batch:
+        train: The client's training, which adds the canaries that are included to its examples.
+        gradients: Gradients of the canaries' losses where training starts, shape (m, rank, row_length).
+        unit: How far an example whose gradient is as long as the clip norm moves the rows, if it is in every batch:
             rate * steps * clip norm / divisor for plain steps.
-        clip_norm: Of one example's gradient.
-        noise: Standard deviation of all noise in a coordinate of the change, in units of `unit`. Of the attacker's estimator
-            only: a wrong one makes it weaker.
-        seed: Of the coins.
-        expected: What the client's other examples move the rows by, as far as the attacker knows.
+        clip_norm: L2 bound of one example's gradient.
+        noise: Standard deviation of all noise in a coordinate of the change, in units of `unit`. Only the attacker's
+            estimator uses it: a wrong value makes it weaker.
+        seed: Seed of the coins.
+        expected: How far the client's other examples move the rows, as far as the attacker knows.
     """
     included = _coins(len(gradients), np.random.default_rng(derive_seed(seed, "example canaries")))
     change = train(included) - (0.0 if expected is None else expected)
     flat = gradients.reshape(len(gradients), -1).astype(np.float64)
     norms = np.sqrt(np.square(flat).sum(axis=1, keepdims=True))
     directions = flat / np.maximum(norms, clip_norm)
-    # Change = -(coins @ directions + noise), so far as gradients stay what they are at the start.
+    # Change = -(coins @ directions + noise), as far as gradients stay as they are at the start.
     seen = directions @ (-change.ravel() / unit)
     products = directions @ directions.T
     mean = products.sum(axis=1) / 2
@@ -163,7 +163,7 @@ def example_level(
 
 
 def _check_everybody_takes_part(plan: Plan) -> None:
-    """Refuse a claim that is about other rounds than are played: canaries that are in are so in each of them."""
+    """Refuse a plan in which some client misses rounds: included canaries take part in every one."""
     privacy = plan.config.privacy
     if privacy.sample_rate < 1:
         raise PrivacyError(
@@ -189,7 +189,7 @@ def _coins(count: int, generator: np.random.Generator) -> Coins:
 def _directions(
     plan: Plan, *, rank: int, count: int, generator: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Random orthonormal updates in the columns that travel, shape (count, rank, row_length)."""
+    """Return random orthonormal updates in the uploaded columns, shape (count, rank, row_length)."""
     values = rank * int(plan.columns.sum())
     if count > values:
         raise PrivacyError(f"{count} canaries must be at most {values}, the values that each of them sends")
@@ -208,7 +208,7 @@ def _upload(
 
 
 def _summed(session: Session, uploads: Uploads, clients: Iterable[ClientId]) -> dict[int, IntegerVector]:
-    """What the secure sum over some clients opens, by segment."""
+    """Return, by segment, the sum that the secure sum over some clients opens."""
     totals: dict[int, npt.NDArray[np.uint32]] = {}
     for client in clients:
         for index, values in uploads[client].items():
@@ -218,7 +218,7 @@ def _summed(session: Session, uploads: Uploads, clients: Iterable[ClientId]) -> 
 
 
 def _moved(plan: Plan, session: Session, uploads: Uploads, adapter: Adapter) -> Adapter:
-    """The adapter after the round."""
+    """Return the adapter after the round."""
     sums = _summed(session, uploads, session.members)
     mechanism = plan.mechanism_of(session)
     if mechanism is None:
@@ -234,7 +234,7 @@ def _moved(plan: Plan, session: Session, uploads: Uploads, adapter: Adapter) -> 
 def _scores_of_step(
     plan: Plan, session: Session, before: Adapter, after: Adapter, directions: npt.NDArray[np.float64]
 ) -> Scores:
-    """The step times the public denominators is the sum again, whose noise is the same in every row."""
+    """Score a step: times the public denominators it is the sum again, whose noise is the same in every row."""
     step = (after.rows.astype(np.float64) - before.rows) / plan.config.server_learning_rate
     for band in held_bands(plan.bands, directions.shape[1]):
         step[band.start : band.stop] *= len(session.segments[band.index].holders)
@@ -245,7 +245,7 @@ def _scores_of_step(
 def _scores_of_sum(
     plan: Plan, sums: Mapping[int, IntegerVector], directions: npt.NDArray[np.float64]
 ) -> Scores:
-    """The same of a sum of uploads as it was opened."""
+    """Score a sum of uploads as it was opened."""
     rows = np.zeros(directions.shape[1:])
     for band in held_bands(plan.bands, len(rows)):
         # Without noise a client's statistics stand behind its values.

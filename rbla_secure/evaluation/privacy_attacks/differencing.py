@@ -1,11 +1,12 @@
-"""Single clients from nothing but sums, once cohorts differ from round to round.
+"""Changes of single clients from sums alone, where cohorts differ from round to round.
 
-Who took part is known. If a client's changes have something in common over the rounds, then the sums are a linear system
-in what is each client's own, and least squares solves it (Pasquini et al. 2022 and the disaggregation attack of Lam et
-al. 2021, arXiv 2106.06089; the defence that lets only fixed groups enter and leave: So et al. 2023, arXiv 2106.03328).
+Who took part is known. If a client's changes have a common part over the rounds, then the sums are a linear system in
+the common parts of all clients, and least squares solves it (Pasquini et al. 2022 and the disaggregation attack of Lam
+et al. 2021, arXiv 2106.06089; the defence that lets only fixed groups enter and leave: So et al. 2023, arXiv
+2106.03328).
 
-With unequal ranks the system is solved band by band: of the rows of a band only its holders are unknowns, and the fewer
-they are, the fewer rounds it takes.
+With unequal ranks the system is solved band by band: in the rows of a band only its holders are unknowns, and the fewer
+they are, the fewer rounds are needed.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rbla_secure.errors import DataError
 from rbla_secure.evaluation.statistics import Estimate, mean, proportion
 from rbla_secure.lora.bands import rank_bands
 
-# Shape (sums, clients): who is in which sum
+# Shape (sums, clients): which clients are in which sum
 Participation = npt.NDArray[np.bool_]
 # One row matrix of full rank for every sum, or for every client
 Stack = npt.NDArray[np.floating]
@@ -27,12 +28,12 @@ Stack = npt.NDArray[np.floating]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differencing:
-    """How well single clients are told apart from sums.
+    """How well changes of single clients are recovered from sums.
 
     Args:
         identified: Share of clients whose recovered change is nearer to their own than to anybody else's.
         cosine: Mean cosine between the two.
-        chance: What guessing identifies: one over the number of clients.
+        chance: The share that guessing identifies: one over the number of clients.
     """
 
     identified: Estimate
@@ -41,12 +42,12 @@ class Differencing:
 
 
 def recovered_changes(participation: Participation, sums: Stack, ranks: npt.NDArray[np.int64]) -> Stack:
-    """By client, the change that explains the sums best in the least-squares sense, of least norm.
+    """Return, by client, the minimum-norm least-squares solution for its change, given the sums.
 
     Args:
-        participation: Who is in which sum.
+        participation: Which clients are in which sum, shape (sums, clients).
         sums: Row s of each is the sum over those in it that hold the row.
-        ranks: By client.
+        ranks: Rank of each client.
 
     Returns:
         Shape (clients, rank, row_length); rows that a client does not hold are zero.
@@ -69,13 +70,13 @@ def recovered_changes(participation: Participation, sums: Stack, ranks: npt.NDAr
 def attack(recovered: Stack, truth: Stack, ranks: npt.NDArray[np.int64], *, seed: int) -> Differencing:
     """Match recovered changes to true ones.
 
-    What all holders of a row have in common says nothing of any of them: it is taken out of both sides.
+    The mean of a row over all its holders says nothing about any of them, so it is subtracted on both sides.
 
     Args:
-        recovered: By client, shape (clients, rank, row_length).
+        recovered: Recovered change of each client, shape (clients, rank, row_length).
         truth: By client, the mean of its changes over the rounds that it took part in.
-        ranks: By client.
-        seed: Of the interval of the mean cosine.
+        ranks: Rank of each client.
+        seed: Seed of the resampling for the interval of the mean cosine.
     """
     one, other = _own(recovered, ranks), _own(truth, ranks)
     cosines = _unit(one) @ _unit(other).T
@@ -88,7 +89,7 @@ def attack(recovered: Stack, truth: Stack, ranks: npt.NDArray[np.int64], *, seed
 
 
 def _own(changes: Stack, ranks: npt.NDArray[np.int64]) -> Stack:
-    """Changes less the mean, by row, over those who hold it; flattened."""
+    """Return the changes minus the mean of each row over its holders, flattened."""
     held = ranks[:, None] > np.arange(changes.shape[1])
     common = changes.sum(axis=0) / np.maximum(held.sum(axis=0), 1)[:, None]
     own = np.where(held[:, :, None], changes - common, 0)

@@ -1,4 +1,4 @@
-"""What a model computes of every single example: its gradient with respect to the rank rows, and the inputs of its layers.
+"""Per-example gradients with respect to the rank rows, and per-example inputs of the adapted layers.
 
 The one file here that computes with torch.
 """
@@ -37,7 +37,7 @@ class ExampleGradients:
         self._models: dict[int, PeftModel] = {}
 
     def of(self, adapter: Adapter, examples: LabelledImages) -> Gradients:
-        """The gradient of each example's loss at an adapter.
+        """Return the gradient of each example's loss at an adapter.
 
         Returns:
             Shape (examples, adapter.rank, row_length), float32.
@@ -61,7 +61,7 @@ class ExampleGradients:
         return np.concatenate(parts)
 
     def inputs(self, adapter: Adapter, examples: LabelledImages) -> LayerInputs:
-        """By adapted layer, what it gets to see of each example at an adapter: the hidden embeddings; the first sees the images.
+        """Return, by adapted layer, its inputs at an adapter: hidden embeddings, or the images for the first layer.
 
         Returns:
             By layer of the layout, shape (examples, in_features), float64.
@@ -95,7 +95,7 @@ class ExampleGradients:
         return network
 
     def _rows(self, gradients: dict[str, torch.Tensor]) -> Gradients:
-        """Of every layer the gradient of A, and that of B by rank row, side by side."""
+        """Return the gradients of A and, by rank row, of B of every layer, side by side."""
         parts = []
         for layer in self._layout.layers:
             parts.append(gradients[f"{layer.name}.lora_A.default.weight"])

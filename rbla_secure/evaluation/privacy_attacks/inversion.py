@@ -29,7 +29,7 @@ class Recovery:
 
     Args:
         members: By true input, its energy inside the recovered span, in [0, 1].
-        others: The same of examples that the client owns and did not train on.
+        others: The same for examples that the client owns and did not train on.
         single_row: The largest |cosine| of a row of the change with a true input.
     """
 
@@ -45,9 +45,10 @@ class Inversion:
 
     Args:
         energy: Mean energy of a true input inside the recovered span.
-        others: That of examples that were not trained on: what likeness alone gives.
-        membership: AUC of telling the two apart by their energy.
-        single_row: Mean over clients of the best |cosine| of a row with a true input: an image read off as it stands.
+        others: Mean energy of examples that were not trained on: the level that similarity alone gives.
+        membership: AUC of distinguishing the two by their energy.
+        single_row: Mean over clients of the best |cosine| of a row with a true input: an image that a row shows
+            directly.
     """
 
     energy: Estimate
@@ -57,14 +58,14 @@ class Inversion:
 
 
 def recovered_span(lora_A_change: Matrix, *, count: int) -> Matrix:
-    """An orthonormal basis of the strongest directions of a change of lora_A.
+    """Return an orthonormal basis of the strongest directions of a change of lora_A.
 
     Args:
         lora_A_change: Shape (rank, in_features).
         count: How many inputs are looked for.
 
     Returns:
-        Shape (k, in_features), k at most `count`, `rank` and the numerical rank; k = 0 of a change of zeros.
+        Shape (k, in_features), k at most `count`, `rank` and the numerical rank; k = 0 for a change of zeros.
     """
     _, sizes, directions = np.linalg.svd(lora_A_change, full_matrices=False)
     kept = sizes > _NEGLIGIBLE * sizes.max(initial=0.0)
@@ -73,7 +74,7 @@ def recovered_span(lora_A_change: Matrix, *, count: int) -> Matrix:
 
 
 def energy(span: Matrix, inputs: Matrix) -> Values:
-    """By input, the share of its square norm that lies inside the span; 0 of an input of zeros."""
+    """Return, by input, the share of its squared norm that lies inside the span; 0 for an input of zeros."""
     inside = np.square(inputs @ span.T).sum(axis=1)
     whole = np.square(inputs).sum(axis=1)
     shares: Values = np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0)
@@ -90,9 +91,9 @@ def recover(lora_A_change: Matrix, *, members: Matrix, others: Matrix, count: in
     """Attack one view.
 
     Args:
-        lora_A_change: Of the layer that sees the inputs, shape (rank, in_features).
+        lora_A_change: Change of lora_A of the layer that gets the inputs, shape (rank, in_features).
         members: Inputs that were trained on, shape (b, in_features).
-        others: Inputs that were not.
+        others: Inputs that were not trained on, shape (n, in_features).
         count: How many inputs all clients of the view trained on.
     """
     span = recovered_span(lora_A_change, count=count)
@@ -104,7 +105,7 @@ def recover(lora_A_change: Matrix, *, members: Matrix, others: Matrix, count: in
 
 
 def summarize(recoveries: Sequence[Recovery], *, seed: int) -> Inversion:
-    """The figures of many attacked clients, with intervals over clients."""
+    """Return the figures of many attacked clients, with intervals over clients."""
     return Inversion(
         energy=mean(np.array([recovery.members.mean() for recovery in recoveries]), seed=seed),
         others=mean(np.array([recovery.others.mean() for recovery in recoveries]), seed=seed),

@@ -1,8 +1,8 @@
-"""Whether an example was trained on: an example that was has pulled the change against its own gradient.
+"""Membership of an example: training on it has pulled the change against its own gradient.
 
-    score(x) = - < gradient of the loss of x at the broadcast adapter, what is seen of the change >
+    score(x) = - < gradient of the loss of x at the broadcast adapter, observed change >
 
-Whoever knows the adapter and an example can compute it, from a single change as from a sum that the change is part of
+Whoever knows the adapter and an example can compute it, from a single change or from a sum that contains the change
 (alignment tests: Nasr, Shokri, Houmansadr 2019, arXiv 1812.00910; Li et al. 2022, arXiv 2206.08297).
 """
 
@@ -34,7 +34,7 @@ class Membership:
     """Membership inference over many clients.
 
     Args:
-        auc: Over the scores of all clients together, with the interval of resampled clients.
+        auc: AUC over the scores of all clients together, with the interval of resampled clients.
         examples: How many examples were scored.
     """
 
@@ -43,7 +43,7 @@ class Membership:
 
 
 def alignment(gradients: npt.NDArray[np.float32], view: UpdateRows) -> Scores:
-    """By example, how far the view points against its gradient.
+    """Return, by example, how far the view points against its gradient.
 
     Args:
         gradients: Shape (n, rank of the attacked client, row_length).
@@ -57,12 +57,12 @@ def alignment(gradients: npt.NDArray[np.float32], view: UpdateRows) -> Scores:
 
 
 def score(view: UpdateRows, *, members: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> Scored:
-    """Attack one view of one client, given the gradients of its examples."""
+    """Score one client's examples in one view, given their gradients."""
     return Scored(members=alignment(members, view), others=alignment(others, view))
 
 
 def summarize(scored: Sequence[Scored], *, seed: int) -> Membership:
-    """The figures of many attacked clients."""
+    """Return the figures of many attacked clients."""
     return Membership(
         auc=auc_by_client([one.members for one in scored], [one.others for one in scored], seed=seed),
         examples=sum(len(one.members) + len(one.others) for one in scored),

@@ -1,4 +1,4 @@
-"""Rows of a group's sum that one client alone holds: the sum of one is that client's change in the clear.
+"""Rows of a group's sum that only one client holds: such a sum is that client's change in the clear.
 
 Bands are nested, so some band of a group has exactly one holder if and only if its largest rank has exactly one.
 """
@@ -32,7 +32,7 @@ class Singletons:
 
 
 def singleton_probability(ranks: Sequence[int], group: int) -> float:
-    """The chance that a group drawn without replacement has rows of a single holder.
+    """Return the probability that a group drawn without replacement has rows of a single holder.
 
     sum_j n_j C(N_j, g - 1) / C(n, g), where n_j clients have rank j and N_j a smaller one.
 
@@ -49,7 +49,7 @@ def singleton_probability(ranks: Sequence[int], group: int) -> float:
 
 
 def singleton_rows(ranks: Sequence[int], *, quorum: int = 1) -> int:
-    """How many rows of a sum over clients of these ranks show one client alone; none from a quorum of two on."""
+    """Return how many rows of a sum over clients of these ranks have one holder; 0 with a quorum of two or more."""
     if quorum > 1:
         return 0
     ordered = sorted(ranks)
@@ -64,13 +64,13 @@ def singletons(
     quorum: int = 1,
     seed: int,
 ) -> Singletons:
-    """What groups that were drawn show.
+    """Measure how often drawn groups have rows of a single holder, and how many.
 
     Args:
-        ranks: By client.
-        groups: Indices of the clients of each.
-        quorum: Of a row; fewer holders are not shown.
-        seed: Of the interval of the share of rows.
+        ranks: Rank of each client.
+        groups: Indices of the clients of each group.
+        quorum: Fewest holders with which a row is shown.
+        seed: Seed of the resampling for the interval of the share of rows.
     """
     shares = [
         rows / int(ranks[group].max())

@@ -1,4 +1,4 @@
-"""What a party gets to see of the clients' changes in one round.
+"""The view of a party: the changes or sums of changes that it sees in one round.
 
 | mode                  | server                     | holder of the key     | everybody               |
 |-----------------------|----------------------------|-----------------------|-------------------------|
@@ -7,10 +7,10 @@
 | masking               | the sum over all           | -                     | the sum over all        |
 | homomorphic           | ciphertexts: nothing       | the sum over all      | the sum over all        |
 
-A sum is one row matrix: row s is the sum over the clients that hold it, so what a party sees of a row is a sum over its
-holders alone. Noise comes in shares: every holder of a row adds normal noise of standard deviation z C / sqrt(D_s), D_s
+A sum is one row matrix: row s is the sum over the clients that hold it, so a party sees each row as a sum over its
+holders only. Noise comes in shares: every holder of a row adds normal noise of standard deviation z C / sqrt(D_s), D_s
 being the holders in the whole cohort, and the sum over all of them has z C (the discrete Gaussian of the protocol
-differs from the normal by less than its grid). A sum over a group has the group's shares only.
+differs from the normal by less than its grid). A sum over a group has only the group's shares.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class View:
     """How changes are added before a party sees them.
 
     Args:
-        name: In tables.
+        name: Name in tables.
         group: Clients per sum; 1 is every change alone, 0 one sum over all.
         quorum: Rows with fewer holders in a sum are not shown.
     """
@@ -50,7 +50,7 @@ class Noise:
     Args:
         multiplier: z; 0 adds none.
         clip_norm: C.
-        ranks: Of all clients of the cohort.
+        ranks: Ranks of all clients of the cohort.
     """
 
     multiplier: float
@@ -58,7 +58,7 @@ class Noise:
     ranks: tuple[int, ...]
 
     def share_std(self) -> npt.NDArray[np.float64]:
-        """By row, the standard deviation of one holder's share."""
+        """Return, by row, the standard deviation of one holder's share."""
         rows = np.arange(max(self.ranks))
         holders = (np.array(self.ranks)[:, None] > rows).sum(axis=0)
         deviations: npt.NDArray[np.float64] = self.multiplier * self.clip_norm / np.sqrt(holders)
@@ -66,7 +66,7 @@ class Noise:
 
 
 def random_groups(clients: int, size: int, generator: np.random.Generator) -> list[Group]:
-    """Clients dealt at random into groups of at least `size`; the last ones share what does not come out even.
+    """Assign clients at random to groups of at least `size`; the last groups share the remainder.
 
     Raises:
         DataError: There are fewer clients than one group has.
@@ -86,14 +86,14 @@ def seen(
     noise: Noise | None = None,
     generator: np.random.Generator | None = None,
 ) -> UpdateRows:
-    """The sum of some clients' changes, as a party sees it.
+    """Return the sum of some clients' changes, as a party sees it.
 
     Args:
         changes: Bounded, each of shape (rank of its client, row_length).
         rank: Rows of the result.
         quorum: Rows that fewer of them hold are zero: they are not shown.
         noise: Shares that these clients add.
-        generator: Of the noise; needed with it.
+        generator: Source of the noise; required with it.
 
     Raises:
         DataError: Noise without a generator.

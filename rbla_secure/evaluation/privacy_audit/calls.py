@@ -1,4 +1,4 @@
-"""How a small federation talks: participants that are called one after the other, and a secure sum that keeps what it opened."""
+"""Transport of a small federation: participants called in turn, and a secure sum that keeps what it opened."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,13 +12,13 @@ from rbla_secure.federation.exchange import Answer, Exchange, Parcel
 
 @final
 class Calls(Exchange):
-    """Calls each participant in turn; those that are not there answer nothing, the late ones nothing from their input on.
+    """Calls each participant in turn; absent ones answer nothing, late ones nothing from their input on.
 
     Args:
-        participants: Who is there.
-        late: Who of them falls silent in every round once inputs are due.
-        ended: Rounds in which everybody does.
-        input_stage: Of the sum.
+        participants: Participants that are present, by client.
+        late: Those of them that fall silent in every round once inputs are due.
+        ended: Numbers of the rounds in which all fall silent then.
+        input_stage: Name of the sum's stage in which inputs are sent.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Calls(Exchange):
                     yield Answer(client=client, parcel=replace(parcel, data=data))
 
     def end(self) -> None:
-        """Every participant drops its secrets."""
+        """Let every participant delete its secrets."""
         for participant in self._participants.values():
             participant.end()
 
@@ -65,22 +65,22 @@ class Watched(SecureSum):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Those of the sum."""
+        """Stages of the watched sum."""
         return self._secure_sum.stages
 
     @property
     def opened(self) -> SumResult | None:
-        """What the server learnt in the session that it opened last; None if nothing."""
+        """Result of the server in the session that it opened last; None if there is none."""
         return self._server.opened if self._server is not None else None
 
     def client(
         self, session: Session, me: ClientId, *, extra_secrets: ExtraSecrets | None = None
     ) -> SumClient:
-        """That of the sum."""
+        """Return the client of the watched sum."""
         return self._secure_sum.client(session, me, extra_secrets=extra_secrets)
 
     def server(self, session: Session) -> SumServer:
-        """That of the sum, watched."""
+        """Return the server of the watched sum, with its result recorded."""
         self._server = _Server(inner=self._secure_sum.server(session))
         return self._server
 

@@ -1,4 +1,4 @@
-"""What an audit tries: a case is a pair of neighbours, what is claimed of it, and trials that are scored."""
+"""Cases of an audit: a pair of neighbours, the claims for it, and scored trials."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What observers have seen of one canary.
+    """The observers' scores of one canary.
 
     Args:
-        there: Whether it was.
-        scores: By observer; larger means that it was there.
+        there: Whether the canary was present.
+        scores: Score by observer; larger means that it was more likely present.
     """
 
     there: bool
@@ -31,23 +31,23 @@ class Case(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Unique within an audit."""
+        """Name of the case, unique within an audit."""
 
     @property
     @abstractmethod
     def relation(self) -> str:
-        """In which way the neighbours differ."""
+        """How the neighbours differ."""
 
     @property
     @abstractmethod
     def delta(self) -> float:
-        """Of the claims."""
+        """Delta of the claims."""
 
     @property
     @abstractmethod
     def claims(self) -> Mapping[str, float]:
-        """By observer against whom something is claimed, epsilon as the product writes it."""
+        """Epsilon as the product writes it, by observer for whom there is a claim."""
 
     @abstractmethod
     def play(self) -> Sequence[Trial]:
-        """Independent trials, of which about one half has the canary."""
+        """Run independent trials, about one half of them with the canary."""

@@ -1,4 +1,4 @@
-"""What the product itself writes of rounds that an audit has played: its own ledgers, in a folder that is thrown away."""
+"""The product's own claims for the rounds of an audit: its ledgers, written to a temporary folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from rbla_secure.run_folder.audit_log import FILE_NAME, AuditLog, EventKind, Log
 
 
 def ledger_claims(plan: Plan, rounds: Sequence[Played]) -> dict[Observer, float]:
-    """By observer, the epsilon that privacy.json has after these rounds of a run; infinite where nothing is claimed.
+    """Return, by observer, the epsilon in privacy.json after these rounds of a run; infinite where nothing is claimed.
 
     Raises:
         BudgetError: The configuration's budget does not let one of them open.

@@ -1,7 +1,7 @@
 """Cases of single examples: one noisy training step of a client, as a run puts it together, on neighbouring data.
 
-The model is a small one, and the optimizer plain descent at rate 1, which hides nothing of a step; what a run does with a step
-besides is post-processing. Everyone outside of the client is one observer, whose view is at most the step.
+The model is small, and the optimizer is plain descent at rate 1, which hides nothing of a step; everything else that a
+run does with a step is post-processing. Everyone outside of the client is one observer, whose view is at most the step.
 """
 
 from collections import OrderedDict
@@ -51,7 +51,7 @@ class Stage:
     losses: Losses
 
 
-# Whether the canary is there -> a fresh stage; what a step has moved the trained values by -> a score.
+# Whether the canary is present -> a fresh stage; the change of the trained values by a step -> a score.
 Build = Callable[[bool], Stage]
 Score = Callable[[Values], float]
 
@@ -69,27 +69,27 @@ class StepCase(Case):
 
     @property
     def gaussian(self) -> bool:
-        """Sampled steps are no Gaussian mechanism."""
+        """Whether every example is in every step: sampled steps are no Gaussian mechanism."""
         return self._config.sample_level.sample_rate == 1
 
     @property
     def name(self) -> str:
-        """As given."""
+        """Name of the case."""
         return self._name
 
     @property
     def relation(self) -> str:
-        """As given."""
+        """How the neighbours differ."""
         return self._relation
 
     @property
     def delta(self) -> float:
-        """The configured one."""
+        """The configured delta."""
         return self._config.sample_level.delta
 
     @cached_property
     def claims(self) -> Mapping[str, float]:
-        """What privacy-samples.json has after a round of one step."""
+        """Epsilon in privacy-samples.json after a round of one step."""
         with TemporaryDirectory(prefix="rbla-secure-audit-") as folder:
             terms = SampleTerms(run=bytes(16).hex(), delta=self.delta, max_epsilon=0.0, simulation=False)
             ledger = SampleLedger.open(Path(folder), terms)
@@ -97,7 +97,7 @@ class StepCase(Case):
             return {EVERYONE: ledger.epsilon()}
 
     def play(self) -> Sequence[Trial]:
-        """One step on each of the neighbours."""
+        """Run one step on each of the neighbours."""
         return [Trial(there=there, scores={EVERYONE: self._step(there)}) for there in (True, False)]
 
     def _step(self, there: bool) -> float:  # noqa: FBT001  # the one thing that neighbours differ in
@@ -112,7 +112,7 @@ class StepCase(Case):
 
 
 def step_cases(config: Config) -> tuple[list[StepCase], list[Skipped]]:
-    """The cases of a configuration with noise inside clients, and why others do not apply.
+    """Return the cases of a configuration with noise inside clients, and why others do not apply.
 
     Raises:
         PrivacyError: Batches and noise are not secret, so that there is nothing to audit.
@@ -161,7 +161,7 @@ def _flat(values: list[nn.Parameter]) -> Values:
 
 
 def _linear(data: torch.Tensor) -> Stage:
-    """A linear model at zero, of which the gradient of an example is the example itself."""
+    """Return a linear model at zero, for which the gradient of an example is the example itself."""
     model = nn.Linear(_FEATURES, 1, bias=False).double()
     nn.init.zeros_(model.weight)
 
@@ -188,9 +188,9 @@ def _counted(there: bool) -> Stage:  # noqa: FBT001  # as above
 
 
 def _divided_by(config: Config) -> Score:
-    """Noise is whole units: times what it was divided by, a step lies on the integers.
+    """Return a score that exposes a client that divides by the expected batch of its own number of examples.
 
-    An expected batch of one of two neighbours' numbers of examples is what a careless client divides by.
+    Noise is in whole units, so a step multiplied by its divisor lies on the integers.
     """
     rate, unit = config.sample_level.sample_rate, config.sample_level.clip_norm / UNITS
 
@@ -207,14 +207,14 @@ def _divided_by(config: Config) -> Score:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Switch:
-    """A model with one unit, and an example whose input to it rounds to zero or below alone, and above beside a newcomer."""
+    """A model with one unit, and an example whose input to it rounds above zero only in a batch with a newcomer."""
 
     model: nn.Module
     images: torch.Tensor
     direction: Values
 
     def stage(self, there: bool) -> Stage:  # noqa: FBT001  # as above
-        """The victim, and the newcomer if it is there."""
+        """Return the stage of the victim, and of the newcomer if it is included."""
         images = self.images[: 1 + there]
         start = {name: value.clone() for name, value in self.model.state_dict().items()}
         model = _network()
@@ -229,7 +229,7 @@ class _Switch:
         return Stage(model=model, losses=Losses(of=loss, made_up=made_up, count=len(images)))
 
     def score(self, moved: Values) -> float:
-        """Along the gradient that both examples have where the unit is on."""
+        """Return the step's component along the gradient that both examples have where the unit is active."""
         return float(moved @ self.direction)
 
 
@@ -239,14 +239,14 @@ def _network() -> nn.Sequential:
 
 
 def _switch() -> _Switch | None:
-    """Found by a search over made-up examples; None if rounding does not depend on company on this machine."""
+    """Search random examples for one; None if rounding does not depend on the rest of the batch on this machine."""
     generator = torch.Generator().manual_seed(0)
     model = _network()
     weight, bias = model.get_parameter("first.weight"), model.get_parameter("first.bias")
     with torch.no_grad():
         for value in model.parameters():
             value.copy_(torch.rand(value.shape, generator=generator) - 0.5)
-        # Label 0 is the one that the unit speaks against: both examples want it lower, along the same direction.
+        # The unit lowers the score of label 0: both examples' gradients lower its input, along the same direction.
         for name in ("head.weight", "head.bias"):
             model.get_parameter(name).zero_()
         model.get_parameter("head.weight")[0] = -_LARGE
@@ -266,7 +266,7 @@ def _switch() -> _Switch | None:
 
 @torch.enable_grad()
 def _gradient(model: nn.Module, image: torch.Tensor) -> Values:
-    """Of one example, of length 1."""
+    """Return the gradient of one example, scaled to L2 norm 1."""
     loss = functional.cross_entropy(model(image), torch.zeros(1, dtype=torch.int64))
     values = [value for value in model.parameters() if value.requires_grad]
     parts = torch.autograd.grad(loss, values)

@@ -1,13 +1,15 @@
-"""The pairs of neighbouring federations that an audit tries: for each relation the worst ones that apply to a configuration.
+"""Pairs of neighbouring federations for an audit: for each relation the worst ones that apply to a configuration.
 
-Within a pair one client, the canary, differs: it sends the largest change that there is, or zeros (zero-out), or is not there at
-all (add-or-remove). What everybody else does is part of the worst case: nothing; the same largest change; falling silent, so
-that as little noise is left as there can be, or that the canary's absence alone decides whether something opens.
+Within a pair one client, the canary, differs: it sends the largest possible change, or zeros (zero-out), or is absent
+(add-or-remove). The behaviour of the others is part of the worst case: they change nothing; they send the same largest
+change; or they fall silent, so that the least possible noise is left, or the canary's absence alone decides whether a
+sum opens.
 
-**Several canaries in one round.** Under zero-out, where nobody else is to send anything in particular, several clients of a round
-are canaries at once, each with a change in columns of its own and there or not by a coin of its own. What is read in the columns of
-one of them is the sum of its own integers, or none, and of noise that no other column shares: the same law as in a round of its
-own, and independent of the others. The others are what a neighbour may be beside.
+**Several canaries in one round.** Under zero-out, where the case prescribes nothing for the others, several clients of
+a round are canaries at once, each with a change in columns of its own, included or not by a coin of its own. The
+columns of one of them hold the sum of its own integers, or none, and of noise that no other column shares: the same
+distribution as in a round of its own, and independent of the others. For each canary, the others are part of the
+surroundings that both neighbours share.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,9 +25,9 @@ from rbla_secure.lora.bands import Band
 from rbla_secure.lora.update import UpdateRows
 from rbla_secure.planning.plan import Plan
 
-# How much longer than the clip norm a change is that must be clipped: a clip to more than the norm, or none, shows.
+# Length of a change that must be clipped, over the clip norm: a missing clip, or one to more than the norm, shows.
 _TOO_LONG: Final = 5.0
-# How much shorter one is that must pass, so that float32 does not lengthen it beyond.
+# Length of one that must not be clipped, over the clip norm: rounding to float32 must not lengthen it beyond.
 _SHORT: Final = 1 - 1e-4
 
 ZERO_OUT: Final = "zero-out: one client sends zeros"
@@ -35,17 +37,17 @@ ADD_OR_REMOVE: Final = "add-or-remove: one client is not there"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Neighbours:
-    """Federations that differ in a canary alone, and what tells them apart.
+    """Federations that differ only in a canary, and how it differs.
 
     Args:
-        name: Of the case.
-        canaries: By client that may differ, shape (rank, row_length), of length 1: what its clipped change points to.
-        length: Of its change before the clip, in the units of an update.
-        others: By client, shape (rank, row_length): what others change, whether the canary is there or not.
-        silent: Who is not there in any case.
-        absent: Whether a canary that differs is not there, rather than sends zeros.
+        name: Name of the case.
+        canaries: By client that may differ, the direction of its clipped change, shape (rank, row_length), L2 norm 1.
+        length: L2 norm of its change before the clip, in the units of an update.
+        others: By client, the others' changes with and without the canary, shape (rank, row_length).
+        silent: Clients that are absent with and without the canary.
+        absent: Whether a canary that differs is absent, rather than sending zeros.
         vote: A canary's vote on clipping with its change: 1 not clipped, -1 clipped, 0 where nobody votes.
-        colluders: Who may be on the observer's side, likeliest first: they are there in any case.
+        colluders: Clients that may collude with the observer, in order of preference; always present.
     """
 
     name: str
@@ -59,11 +61,11 @@ class Neighbours:
 
     @property
     def relation(self) -> str:
-        """In which way the neighbours differ."""
+        """How the neighbours differ."""
         return ADD_OR_REMOVE if self.absent else ZERO_OUT
 
     def side(self, there: Collection[ClientId]) -> Side:
-        """The federation with these of the canaries."""
+        """Return the federation with these canaries included."""
         missing = frozenset(self.canaries.keys() - set(there))
         changes = {client: self.length * self.canaries[client] for client in there}
         return Side(
@@ -86,18 +88,18 @@ class Skipped:
 
 
 def neighbours(plan: Plan, session: Session) -> tuple[list[Neighbours], list[Skipped]]:
-    """The cases of a plan with noise of client level in one round, and those that do not apply to it."""
+    """Return the cases of one round of a plan with client-level noise, and those that do not apply to it."""
     cases = _Cases(plan, session)
     absent = plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
     return _parted(cases.absent() if absent else cases.zeroed())
 
 
 def neighbours_over_rounds(plan: Plan, session: Session) -> tuple[list[Neighbours], list[Skipped]]:
-    """Those of rounds that belong together: what else one round has, such as drop-outs, changes no noise of a server.
+    """Return the cases of dependent rounds. Drop-outs and the like are left out: they change no noise of a server.
 
     Args:
-        plan: Whose noise cancels over rounds, or who takes part in them by secret draws.
-        session: Of the first round, in which canaries take part.
+        plan: A plan whose noise cancels over rounds, or whose clients take part by secret draws.
+        session: Session of the first round, in which canaries take part.
     """
     cases = _Cases(plan, session)
     absent = plan.config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
@@ -112,7 +114,7 @@ def _parted(found: Iterable[Neighbours | Skipped]) -> tuple[list[Neighbours], li
 
 @final
 class _Cases:
-    """Puts cases together; the cohort of the session is the federation."""
+    """Builds cases; the cohort of the session is the federation."""
 
     def __init__(self, plan: Plan, session: Session) -> None:
         self._plan = plan
@@ -121,7 +123,7 @@ class _Cases:
         self._thin = self._open[-1]
 
     def zeroed(self) -> Iterator[Neighbours | Skipped]:
-        """One client sends zeros."""
+        """Yield the cases in which one client sends zeros."""
         plan = self._plan
         yield from self.in_turns()
         yield from self._with_drop_outs()
@@ -133,7 +135,7 @@ class _Cases:
         yield Skipped(name="one client is not there", reason="privacy.adjacency=zero-out does not claim it")
 
     def in_turns(self) -> Iterator[Neighbours | Skipped]:
-        """One client sends zeros, whenever it takes part."""
+        """Yield the cases in which one client sends zeros whenever it takes part."""
         yield self._pair("largest change, in the rarest rows", [self._thin])
         yield self._pair("the same beside the same change of everybody else", [self._thin], others=True)
         if len(self._open) > 1:
@@ -143,19 +145,19 @@ class _Cases:
         yield from self._in_each_other_band()
 
     def drawn(self) -> Iterator[Neighbours | Skipped]:
-        """One client is not there, whether it is drawn or not."""
+        """Yield the cases in which one client is absent, whether it is drawn or not."""
         yield self._pair("nobody else changes anything", [self._thin])
         yield self._pair("everybody else sends the same change", [self._thin], others=True)
         yield from self._in_each_other_band()
         yield self._fewest("nobody else is there", [self._thin], self._session.members, 1)
 
     def absent(self) -> Iterator[Neighbours | Skipped]:
-        """One client is not there."""
+        """Yield the cases in which one client is absent."""
         promises, everybody = self._plan.promises, self._session.members
         yield self._pair("nobody else changes anything", [self._thin])
         yield self._pair("everybody else sends the same change", [self._thin], others=True)
         yield from self._in_each_other_band()
-        # Nothing may close or end by these numbers; if something does, here it shows.
+        # No band may close and no round end because of these numbers; if one does, it shows here.
         name = "exactly min-holders clients hold the rarest rows"
         yield self._fewest(name, [self._thin], self._holders(self._thin), promises.row_quorum)
         name = "exactly so many clients as a threshold would ask for"
@@ -165,9 +167,10 @@ class _Cases:
         yield Skipped(name="one client sends zeros", reason=reason)
 
     def _in_each_other_band(self) -> Iterator[Neighbours | Skipped]:
-        """Alone in every band: beside others, one without noise would drown in theirs.
+        """Yield a case per other band, with a change in it alone: noise of other bands would hide a band without noise.
 
-        Where single uploads are read, the rows of all clients matter most: a share of what many upload is smaller.
+        Where single uploads are read, the rows of all clients matter most: a share of noise is smaller with more
+        uploaders.
         """
         if len(self._open) == 1:
             yield Skipped(name=_COMMON_ROWS, reason="all clients hold the same rows")
@@ -176,7 +179,7 @@ class _Cases:
             yield self._pair(_COMMON_ROWS if common else f"largest change, in {band}", [band])
 
     def _with_drop_outs(self) -> Iterator[Neighbours | Skipped]:
-        """With so many uploaders of the rarest rows missing as is provided for, one more, and as many as there can be."""
+        """Yield cases with drop-outs in the rarest rows: as many as provided for, one more, and the most possible."""
         plan, band = self._plan, self._thin
         shares = plan.mechanism.bands[band.index] if plan.mechanism is not None else None
         if shares is None or plan.promises.noise_by_server:
@@ -200,7 +203,7 @@ class _Cases:
                 yield self._pair(name, [band], missing=count)
 
     def _most_missing(self, band: Band) -> int:
-        """How many uploaders of a band may be missing with it still opening."""
+        """Return how many uploaders of a band may be missing while it still opens."""
         allowed = len(self._session.members) - self._plan.promises.threshold
         return min(allowed, self._plan.segmentation.spare(self._session, band))
 
@@ -213,7 +216,7 @@ class _Cases:
         others: bool = False,
         missing: int = 0,
     ) -> Neighbours:
-        """The canaries hold all of the bands; of the other uploaders so many are missing."""
+        """Return neighbours whose canaries hold all of the bands, with this number of other uploaders missing."""
         canary = self._canary(bands[-1])
         uploading = [client for client in self._uploaders(bands[-1]) if client != canary]
         strangers = [client for client in self._session.members if client not in {canary, *uploading}]
@@ -224,7 +227,7 @@ class _Cases:
     def _fewest(
         self, name: str, bands: Sequence[Band], among: Sequence[ClientId], left: int
     ) -> Neighbours | Skipped:
-        """Of some clients only so many are there, the canary among them, and all that are there send the same change."""
+        """Return neighbours with only `left` of some clients, canary included, all sending the same change."""
         if len(among) < left:
             return Skipped(name=name, reason=f"there are only {len(among)} such clients")
         canary = self._canary(bands[-1])
@@ -236,7 +239,7 @@ class _Cases:
     ) -> Neighbours:
         config = self._plan.config
         absent = config.privacy.adjacency is Adjacency.ADD_OR_REMOVE
-        # Votes of several would be in one count, and whoever is not there changes more than its columns.
+        # Votes of several would be in one count, and an absent client changes more than its columns.
         alone = absent or self._plan.promises.adaptive
         most = 1 if alone else block_count(config)
         chosen = self._canaries(bands[-1], silent, most=max(1, most // 2) if others else most)
@@ -248,7 +251,7 @@ class _Cases:
         present = [
             client for client in self._session.members if client not in silent and client not in canaries
         ]
-        # Also of those whose turn is another round.
+        # Including clients whose turn is another round.
         enrolled = [client for client in self._plan.ranks if client not in silent and client not in canaries]
         change = largest * self._direction(chosen[0], bands, block=None)
         return Neighbours(
@@ -264,9 +267,9 @@ class _Cases:
         )
 
     def _direction(self, client: ClientId, bands: Sequence[Band], *, block: int | None) -> UpdateRows:
-        """Each band an equal part, each value of it: no clip of a part shortens it, and no grid cuts it off.
+        """Return a direction with equal parts in all bands and values: no clip of a part and no grid shortens it.
 
-        A block has every so-many-th of the columns that travel, so that it has its part of every layer.
+        A block has columns at a fixed interval among the uploaded ones, so it covers every layer.
         """
         columns = np.flatnonzero(self._plan.columns)
         if block is not None:
@@ -280,7 +283,7 @@ class _Cases:
         return self._uploaders(band)[0]
 
     def _canaries(self, band: Band, silent: Collection[ClientId], *, most: int) -> list[ClientId]:
-        """The first uploaders that are there, but for those that a participant or the server may need as colluders."""
+        """Return the first uploaders that are present, without those that an observer may need as colluders."""
         there = [client for client in self._uploaders(band) if client not in silent]
         return there[: max(1, min(most, len(there) - max(1, self._plan.promises.colluders)))]
 
@@ -291,13 +294,13 @@ class _Cases:
         return list(self._plan.segmentation.smallest_sum(self._session, band))
 
     def _last_first(self, band: Band, present: Collection[ClientId]) -> list[ClientId]:
-        """The last of the band's uploaders first: their noise is in what the canary hides in."""
+        """Return those present, the last of the band's uploaders first: their noise is part of the canary's cover."""
         own = [client for client in self._uploaders(band) if client in present]
         return own[::-1] + [client for client in present if client not in own]
 
 
 def _cut(rows: UpdateRows, rank: int) -> UpdateRows:
-    """The part of a change that somebody of this rank holds."""
+    """Return the part of a change that a client of this rank holds."""
     return (
         rows[:rank] if len(rows) >= rank else np.vstack([rows, np.zeros((rank - len(rows), rows.shape[1]))])
     )

@@ -1,8 +1,9 @@
-"""Cases of rounds that belong together: noise that cancels over them, and clients that take part by secret draws.
+"""Cases of dependent rounds: noise that cancels over rounds, and clients that take part by secret draws.
 
-What is claimed of such rounds is what the ledgers have after all of them, and a trial plays all of them, as a coordinator does. Under
-noise that cancels the canary takes part in every round that its schedule gives it; under secret draws in those that it is drawn for, anew
-in each trial. How an observer makes one number of what all rounds published: `views_over_rounds.py`.
+The claim for such rounds is the epsilon of the ledgers after all of them, and a trial plays all of them, as a
+coordinator does. Under noise that cancels, the canary takes part in every round of its schedule; under secret draws, in
+the rounds for which it is drawn, anew in each trial. `views_over_rounds.py` has an observer's score of what all rounds
+published.
 """
 
 import secrets
@@ -30,10 +31,10 @@ from rbla_secure.evaluation.privacy_audit.views_over_rounds import (
 from rbla_secure.planning.plan import Plan
 from rbla_secure.privacy.noise import noise_kind
 
-# A client takes part so often, or less where that would take more rounds than a trial has time for.
+# Turns of a client, fewer where these would take more rounds than a trial has time for.
 _TURNS: Final = 3
 _MOST_ROUNDS: Final = 48
-# Rounds of secret draws: what is claimed of them grows with their number, and what trials can show does not.
+# Rounds of secret draws: the claim grows with their number, and the bounds from trials do not.
 _DRAWN_ROUNDS: Final = 5
 # Coordinates from which a correlation of noise is measured, for each round that it has.
 _SAMPLES_A_ROUND: Final = 50
@@ -46,12 +47,12 @@ class Course:
     """Neighbours, and the rounds in which they are tried.
 
     Args:
-        name: Of the case.
+        name: Name of the case.
         pair: The neighbours: a canary does the same in every round that it takes part in.
-        rounds: How many, from the first one on.
-        ended: Those that end without a result.
-        measured: Whether the observer goes by the correlation that noise has in some rounds played for the purpose, instead of by
-            the one that the mechanism claims.
+        rounds: Number of rounds, from the first one on.
+        ended: Numbers of the rounds that end without a result.
+        measured: Whether the observer uses the correlation of the noise measured in pilot rounds, instead of the one
+            that the mechanism claims.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Course:
     measured: bool = False
 
     def side(self, there: Collection[ClientId]) -> Side:
-        """The federation with these of the canaries."""
+        """Return the federation with these canaries included."""
         return replace(self.pair.side(there), ended=self.ended)
 
 
@@ -69,7 +70,7 @@ class Course:
 class CourseCase(Case):
     """Two neighbouring federations over several rounds.
 
-    Claims are what the ledgers of both write of such rounds played for the purpose, and of two the smaller one.
+    A claim is the smaller epsilon of the two federations' ledgers after such rounds that are played for it.
     """
 
     def __init__(self, federation: SmallFederation, course: Course) -> None:
@@ -78,40 +79,40 @@ class CourseCase(Case):
 
     @property
     def gaussian(self) -> bool:
-        """Sampled rounds are no Gaussian mechanism."""
+        """Whether clients take part without sampling: sampled rounds are no Gaussian mechanism."""
         return self._federation.plan.config.privacy.sample_rate == 1
 
     @property
     def name(self) -> str:
-        """Of the course."""
+        """Name of the course."""
         return self._course.name
 
     @property
     def relation(self) -> str:
-        """Of the neighbours."""
+        """How the neighbours differ."""
         return self._course.pair.relation
 
     @property
     def delta(self) -> float:
-        """The configured one."""
+        """The configured delta."""
         return self._federation.plan.config.privacy.delta
 
     @cached_property
     def _first(self) -> tuple[list[Played], list[Played]]:
-        """The rounds with all canaries, and without any."""
+        """The rounds with all canaries, and those without any."""
         return self._played(self._course.pair.canaries), self._played(())
 
     @cached_property
     def claims(self) -> Mapping[str, float]:
-        """Of the observers against whom something is claimed.
+        """Epsilon by observer for whom there is a claim.
 
         Raises:
-            BudgetError: The budget lets one of the rounds not open.
+            BudgetError: The budget does not let one of the rounds open.
         """
         return smaller_claims(self._federation.plan, *self._first)
 
     def play(self) -> Sequence[Trial]:
-        """All rounds, in which each of several canaries is there or not; or with a single one, and without."""
+        """Play all rounds once, each of several canaries present or not; or twice, with a single one and without."""
         canaries = list(self._course.pair.canaries)
         if len(canaries) == 1:
             return [*self._trials(canaries), *self._trials([])]
@@ -128,7 +129,7 @@ class CourseCase(Case):
                 "try again"
             )
         score, sums = self._score, published(self._federation.plan, played)
-        # Whoever reads the adapters faces all of the server's noise, whether it takes part itself or not.
+        # Every reader of the adapters sees all of the server's noise in them, whether it takes part or not.
         return [
             Trial(
                 there=canary in there,
@@ -145,7 +146,7 @@ class CourseCase(Case):
         return partial(released_score if self.gaussian else drawn_score, plan, pair)
 
     def _precisions(self) -> dict[int, Values]:
-        """Measured anew by whoever goes on with an audit: any fixed statistic bounds, and these differ by next to nothing."""
+        """Measure the precisions, anew in a resumed audit: any fixed statistic is valid, and these hardly differ."""
         plan, rounds = self._federation.plan, self._course.rounds
         thin = plan.bands_that_open[-1]
         pilots = max(_LEAST_PILOTS, -(-_SAMPLES_A_ROUND * rounds // plan.band_length(thin)))
@@ -153,12 +154,12 @@ class CourseCase(Case):
 
 
 def more_than_a_round(config: Config) -> bool:
-    """Whether what is claimed of clients is about rounds that belong together."""
+    """Return whether the claims of client level are about dependent rounds."""
     return noise_kind(config.privacy.mechanism).takes_turns or config.privacy.sample_rate < 1
 
 
 def course_cases(federation: SmallFederation) -> tuple[list[CourseCase], list[Skipped]]:
-    """The cases that apply to a federation whose claims are about several rounds, and why others do not."""
+    """Return the cases that apply to a federation whose claims are about several rounds, and why others do not."""
     plan = federation.plan
     pairs, skipped = neighbours_over_rounds(plan, federation.session)
     wanted = _in_turns(plan, pairs) if plan.config.privacy.sample_rate == 1 else _drawn(plan, pairs)
@@ -176,9 +177,9 @@ def course_cases(federation: SmallFederation) -> tuple[list[CourseCase], list[Sk
 
 
 def _in_turns(plan: Plan, pairs: Iterable[Neighbours]) -> list[Course]:
-    """Every turn of a client, by the correlation that is claimed and by the one that is there, and with a round that ends in between.
+    """Return courses over a client's turns: by the claimed correlation, by the measured one, and with a failed round.
 
-    After such a round the matrix begins anew.
+    After a round that ends without a result the matrix begins anew.
     """
     rounds = turns_and_more(plan)
     found = []
@@ -210,7 +211,7 @@ def _drawn(plan: Plan, pairs: Iterable[Neighbours]) -> list[Course]:
 
 
 def turns_and_more(plan: Plan) -> int:
-    """So many rounds that a client of the first one has some turns, and all of the matrix's column after the last of them."""
+    """Return a number of rounds that gives a client of the first one some turns and the whole column after the last."""
     config = plan.config
     thin = plan.bands_that_open[-1]
     apart = max(
@@ -228,7 +229,7 @@ def _turns(plan: Plan, client: ClientId, rounds: int) -> tuple[int, ...]:
 
 
 def _most_turns(plan: Plan, pair: Neighbours, rounds: int) -> Neighbours:
-    """The canaries that take part in the same rounds as the one of them that does so most often: all trials have one law."""
+    """Keep the canaries in the same rounds as the one with most turns, so that all trials have one distribution."""
     turns = {canary: _turns(plan, canary, rounds) for canary in pair.canaries}
     most = max(turns.values(), key=len)
     return replace(pair, canaries={each: pair.canaries[each] for each in turns if turns[each] == most})

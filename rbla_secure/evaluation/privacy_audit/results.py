@@ -1,32 +1,32 @@
-"""What an audit has shown: a row per case and observer, beside what its trials could have shown at best."""
+"""Results of an audit: a row per case and observer, with the largest bound that its trials could have given."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """What is written: frozen, without unknown or converted values."""
+    """A record that is written to a file: frozen, without unknown fields or converted values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Row(Record):
-    """What one observer's view of one case has shown.
+    """Result for one observer's view of one case.
 
     Args:
-        case: Its name.
-        relation: Of the neighbours.
-        observer: Whose view.
+        case: Name of the case.
+        relation: How the neighbours differ.
+        observer: The observer whose view is scored.
         claimed: Epsilon as the product writes it.
-        delta: Of it.
-        clopper_pearson: Epsilon that the scores show at least, whatever the mechanism.
-        gaussian: The same of a Gaussian one; null where the claim is not that of one.
-        most_clopper_pearson: The most that its bound could have been with so many trials, all told apart.
-        most_gaussian: The same of the other bound; null where that is not used.
-        trials: With the canary or without, of whichever there are fewer.
-        trials_needed: With so many of each kind, all told apart, a bound would exceed the claim; with fewer none can. Null
+        delta: Delta of the claim.
+        clopper_pearson: Lower bound on epsilon from the scores, for any mechanism.
+        gaussian: The same for a Gaussian mechanism; null where the claim is not that of one.
+        most_clopper_pearson: The largest value of that bound with this number of trials, all told apart.
+        most_gaussian: The same for the Gaussian bound; null where that is not used.
+        trials: Number of trials with the canary or without, whichever is smaller.
+        trials_needed: Fewest trials of each kind with which a bound could exceed the claim, all told apart. Null
             beyond 10^15.
-        too_few: Whether no bound could have exceeded the claim with so many trials, whatever they showed.
-        seconds: That the case's trials took, for all of its observers.
+        too_few: Whether no bound could have exceeded the claim with this number of trials, whatever they showed.
+        seconds: Duration of the case's trials for all of its observers, in seconds.
     """
 
     case: str
@@ -45,12 +45,12 @@ class Row(Record):
 
     @property
     def shown(self) -> float:
-        """The larger bound."""
+        """The larger lower bound."""
         return max(self.clopper_pearson, self.gaussian or 0.0)
 
     @property
     def exceeds(self) -> bool:
-        """Whether more is shown than is claimed."""
+        """Whether the larger bound exceeds the claim."""
         return self.shown > self.claimed
 
 
@@ -65,10 +65,10 @@ class Report(Record):
     """A finished audit.
 
     Args:
-        confidence: Of all bounds together.
-        rows: By case and observer.
+        confidence: Joint confidence of all bounds, in (1/2, 1 - 1e-9].
+        rows: Results by case and observer.
         not_tried: The cases that do not apply.
-        remarks: What is other than in a run.
+        remarks: The differences from a run, in words.
     """
 
     confidence: float
@@ -78,7 +78,7 @@ class Report(Record):
 
     @property
     def too_few(self) -> tuple[Row, ...]:
-        """The claims that so many trials could not refute."""
+        """The claims that this number of trials could not refute."""
         return tuple(row for row in self.rows if row.too_few)
 
     @property

@@ -1,4 +1,4 @@
-"""Cases of client level: neighbouring federations, whole rounds."""
+"""Cases of client level: whole rounds of neighbouring federations."""
 
 import math
 import secrets
@@ -20,8 +20,8 @@ from rbla_secure.planning.plan import Plan
 class RoundCase(Case):
     """Two neighbouring federations, and the federation whose rounds they play.
 
-    Claims are what the ledgers of both write of a round played for the purpose, and of two the smaller one; every trial must be
-    over the same clients.
+    A claim is the smaller epsilon of the two federations' ledgers after a round that is played for it. Every trial must
+    be over the same clients.
     """
 
     def __init__(self, federation: SmallFederation, pair: Neighbours) -> None:
@@ -30,22 +30,22 @@ class RoundCase(Case):
 
     @property
     def gaussian(self) -> bool:
-        """The sum of many shares is one up to the slack of the ledger's figure."""
+        """Always true: a sum of many shares is Gaussian up to the slack in the ledger's epsilon."""
         return True
 
     @property
     def name(self) -> str:
-        """Of the neighbours."""
+        """Name of the neighbours' case."""
         return self._pair.name
 
     @property
     def relation(self) -> str:
-        """Of the neighbours."""
+        """How the neighbours differ."""
         return self._pair.relation
 
     @property
     def delta(self) -> float:
-        """The configured one."""
+        """The configured delta."""
         return self._federation.plan.config.privacy.delta
 
     @cached_property
@@ -57,7 +57,7 @@ class RoundCase(Case):
 
     @property
     def not_played(self) -> str:
-        """Why no sum is opened in either of the federations; empty if one is."""
+        """Why neither of the federations opens a sum; empty if one does."""
         return (
             ""
             if any(each.reveals for each in self._first)
@@ -66,7 +66,7 @@ class RoundCase(Case):
 
     @cached_property
     def claims(self) -> Mapping[str, float]:
-        """Of the observers against whom something is claimed.
+        """Epsilon by observer for whom there is a claim.
 
         Raises:
             BudgetError: The budget lets no such round open.
@@ -74,7 +74,7 @@ class RoundCase(Case):
         return smaller_claims(self._federation.plan, *([each] for each in self._first))
 
     def play(self) -> Sequence[Trial]:
-        """One round in which each of several canaries is there or not, or one round with a single one and one without."""
+        """Play one round in which each of several canaries is present or not, or two, with and without a single one."""
         canaries = list(self._pair.canaries)
         if len(canaries) == 1:
             return [*self._round(canaries), *self._round([])]
@@ -97,19 +97,19 @@ class RoundCase(Case):
 
 
 def smaller_claims(plan: Plan, there: Sequence[Played], absent: Sequence[Played]) -> dict[str, float]:
-    """Of two neighbours' rounds, by observer against whom something is claimed.
+    """Return the smaller epsilon of two neighbours' rounds, by observer for whom there is a claim.
 
     Raises:
         BudgetError: The budget lets no such round open.
     """
     ours, theirs = ledger_claims(plan, there), ledger_claims(plan, absent)
-    # Whichever of two neighbours is the true one: what it prints must hold.
+    # The printed claim must hold whichever of the two neighbours is the true one.
     found = {observer: min(ours[observer], theirs[observer]) for observer in ours}
     return {observer.value: claim for observer, claim in found.items() if math.isfinite(claim)}
 
 
 def round_cases(federation: SmallFederation) -> tuple[list[RoundCase], list[Skipped]]:
-    """The cases that apply to a federation with noise of client level, and why others do not."""
+    """Return the cases that apply to a federation with client-level noise, and why others do not."""
     pairs, skipped = neighbours(federation.plan, federation.session)
     cases = []
     for pair in pairs:

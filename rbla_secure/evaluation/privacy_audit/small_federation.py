@@ -1,9 +1,9 @@
-"""The configured federation on a small adapter: rounds of the real code in which training is replaced by given changes.
+"""The configured federation on a small adapter: rounds of the real code, with given changes instead of training.
 
-Plan, participants, secure sum, session server, noise, release and average are those of a run, and so are tiers, thresholds,
-quorums, clipping and noise. Other than in a run are the adapter, which is just large enough that no coordinate of a clipped change
-is cut off by the grid, and the messages' way, which is a function call. Homomorphic sums are added in the clear: they open the same
-integers, a thousand times slower.
+Plan, participants, secure sum, session server, noise, release and average are those of a run, and so are tiers,
+thresholds, quorums, clipping and noise. Two things differ from a run: the adapter is just large enough that the grid
+cuts off no coordinate of a clipped change, and messages are function calls. Homomorphic sums are added in the clear:
+they open the same integers, a thousand times slower.
 """
 
 import math
@@ -34,7 +34,7 @@ from rbla_secure.planning.plan import Plan
 from rbla_secure.planning.promises import Promises
 from rbla_secure.privacy.ledger import Shown
 
-# How much larger a value than the largest of a clipped change still fits the grid: a clip to more than the norm shows.
+# Limit of the grid, over the largest value of a clipped change: a clip to more than the norm shows.
 _ROOM = 1.5
 _LEAST_WIDTH = 8
 _MOST_WIDTH = 2048
@@ -47,10 +47,10 @@ class Side:
     """One of two neighbouring federations.
 
     Args:
-        changes: By client, shape (rank, row_length): what its training changes, each time. Everyone else changes nothing.
-        silent: Who is not there.
-        before_keys: Whether the silent are not there from the first message on, or fall silent when their input is due.
-        ended: Rounds in which nobody's input arrives.
+        changes: By client, the change of its training each time, shape (rank, row_length). All others change nothing.
+        silent: Clients that are absent.
+        before_keys: Whether they are absent from the first message on, or fall silent when their input is due.
+        ended: Numbers of the rounds in which nobody's input arrives.
     """
 
     changes: Mapping[ClientId, UpdateRows]
@@ -62,15 +62,15 @@ class Side:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Played:
-    """All that anybody could have seen of a round.
+    """Everything that anybody could have seen of a round.
 
     Args:
-        session: Its own.
-        before: The adapter that it began with.
-        outcome: As the round returned it; its adapter is published.
-        sums: What the secure sum opened to the server; None if nothing.
-        uploads: By client, its integers with their noise, as they left it.
-        reveals: Each time that the round said what was about to show inputs: what, and whose.
+        session: Session of the round.
+        before: The adapter at its start.
+        outcome: Outcome that the round returned; its adapter is published.
+        sums: The sums opened to the server; None if none.
+        uploads: By client, its integers with noise, as uploaded.
+        reveals: Each announcement of the round that inputs are about to be shown: in which part, and of which clients.
     """
 
     session: Session
@@ -82,20 +82,20 @@ class Played:
 
 
 def block_width(config: Config) -> int:
-    """So many columns that a change of the clip norm in the lowest rank band fits the grid in every coordinate."""
+    """Return the number of columns with which a change of the clip norm in the lowest rank band fits the grid."""
     lowest = min(band.height for band in rank_bands(tier.rank for tier in config.tiers.values()))
     needed = (_ROOM * config.clip_norm / config.quantization.bound) ** 2 / lowest
     return max(_LEAST_WIDTH, 2 * _LAYERS * math.ceil(needed / (2 * _LAYERS)))
 
 
 def block_count(config: Config) -> int:
-    """How many canaries a round has room for: all holders of the rarest rows, but in no wider an adapter than is cheap."""
+    """Return the number of canaries of a round: all holders of the rarest rows, as far as the width limit allows."""
     rarest = min(each.holders for each in Promises.build(config).bands)
     return max(1, min(rarest, _MOST_WIDTH // block_width(config)))
 
 
 def small_layout(config: Config) -> AdapterLayout:
-    """Two layers whose columns that travel have room for so many blocks."""
+    """Return two layers whose uploaded columns have room for all blocks."""
     only_B = config.lora.factors is Factors.LORA_B
     width = math.ceil(block_count(config) * block_width(config) / (_LAYERS if only_B else 2 * _LAYERS))
     layers = tuple(
@@ -108,7 +108,7 @@ def small_layout(config: Config) -> AdapterLayout:
 @final
 @dataclass(frozen=True, slots=True)
 class _Reveals(SilentObserver):
-    """Notes what is about to show inputs, and whose."""
+    """Records which part is about to show inputs, and of which clients."""
 
     of: list[tuple[Shown, tuple[ClientId, ...]]] = field(default_factory=list)
 
@@ -118,7 +118,7 @@ class _Reveals(SilentObserver):
 
 @final
 class SmallFederation:
-    """Plays the first rounds of a configuration as often as it is asked to, each time with fresh keys, draws and noise.
+    """Plays the first rounds of a configuration repeatedly, each time with fresh keys, draws and noise.
 
     Raises:
         PrivacyError: The noise is not secret, so that there is nothing to audit.
@@ -134,13 +134,13 @@ class SmallFederation:
         self.plan = Plan.build(config, layout=small_layout(config), base_digest=bytes(32))
         self.session = self.session_of(1)
         self._in_the_clear = self.plan.mode.needs_services
-        # Made once for all plays: what an audit counts does not depend on who signs.
+        # Made once for all plays: the scores of an audit do not depend on who signs.
         signed = self.plan.needs_identities and not self._in_the_clear
         self._authority = throwaway(self.plan, {}) if signed else None
 
     @property
     def remarks(self) -> list[str]:
-        """What is other than in a run."""
+        """The differences from a run, in words."""
         width = self.plan.layout.row_length
         found = [
             f"clients: whole rounds of an adapter of {width} values a row, with given changes instead of training"
@@ -150,15 +150,15 @@ class SmallFederation:
         return found
 
     def session_of(self, number: int) -> Session:
-        """That of a round, from 1; those of all plays are the same."""
+        """Return the session of a round, from 1; it is the same in all plays."""
         return self.plan.session(run=bytes(RUN_ID_SIZE), round_number=number, attempt=1)
 
     def play(self, side: Side) -> Played:
-        """The first round."""
+        """Play the first round."""
         return self.play_rounds(side, 1)[0]
 
     def play_rounds(self, side: Side, rounds: int) -> list[Played]:
-        """The first so many rounds, one after the other as a coordinator has them: adapter, clients, noise and draws go on."""
+        """Play the first `rounds` rounds as a coordinator does: adapter, clients, noise and draws carry over."""
         reveals, uploads, watched = _Reveals(), dict[ClientId, Integers](), list[Watched]()
         found, adapter = list[Played](), self.plan.initial_adapter
         with federation(self._wiring(side, rounds, reveals, uploads, watched)) as built:
@@ -188,7 +188,7 @@ class SmallFederation:
         uploads: dict[ClientId, Integers],
         watched: list[Watched],
     ) -> Wiring:
-        """A federation of everybody who takes part in so many rounds, and who is there."""
+        """Return the wiring of a federation of all clients that take part in `rounds` rounds and are present."""
         members = {name for number in range(1, rounds + 1) for name in self.session_of(number).members}
         clients = {
             name: LocalClient(
@@ -209,7 +209,7 @@ class SmallFederation:
         return Wiring(
             plan=self.plan,
             connect=connect,
-            # The adapter is no model: nothing could be trained or tested on public examples.
+            # The adapter belongs to no model, so nothing could be trained or tested on public examples.
             reference=None,
             public_tests=None,
             observers=[reveals],
@@ -232,7 +232,7 @@ def _train(change: UpdateRows | None, adapter: Adapter, seed: int) -> Rows:  # n
 
 
 def _recording(uploads: dict[ClientId, Integers]) -> Callable[..., Integers]:
-    """The honest contribution, written down."""
+    """Return the honest contribution, with its uploads recorded."""
 
     def contribute(
         plan: Plan,
@@ -252,6 +252,6 @@ def _recording(uploads: dict[ClientId, Integers]) -> Callable[..., Integers]:
 
 
 def _watch(watched: list[Watched], secure_sum: SecureSum) -> SecureSum:
-    """Watch what the server opens, and remember who does."""
+    """Wrap a secure sum to record what the server opens; add the wrapper to `watched`."""
     watched.append(Watched(secure_sum))
     return watched[-1]

@@ -1,9 +1,9 @@
-"""An audit from its terms to its verdicts, written down as it goes.
+"""An audit from its terms to its verdicts, saved after every batch of trials.
 
-audit.json holds the terms and, once all trials are made, the results; scores-NN.json the scores of one case, written after every
-batch. An audit that was interrupted goes on where it stopped. How many trials are made is fixed and written before the first
-one that counts: whoever looks in between and goes on changes nothing. A folder of other terms or of other
-code is refused, and score files carry the identity of their audit: nothing is ever mixed.
+audit.json holds the terms and, once all trials are made, the results; scores-NN.json the scores of one case, written
+after every batch. An interrupted audit continues where it stopped. The number of trials is fixed and written before the
+first one that counts, so looking at the scores in between and continuing changes nothing. A folder of other terms or of
+other code is refused, and score files carry the identity of their audit: results are never mixed.
 """
 
 import hashlib
@@ -34,22 +34,23 @@ from rbla_secure.planning.parameters import sample_level
 from rbla_secure.privacy.auditing import lower_bounds, most_shown, scores_needed
 
 FILE = "audit.json"
-# Fewer trials of each kind bound next to nothing.
+# With fewer trials of each kind the bounds are close to zero.
 LEAST_TRIALS = 100
-# Trials of one batch take about so long.
+# Approximate duration of one batch of trials.
 _BATCH_SECONDS = 5.0
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditTerms:
-    """What is audited, and how.
+    """Terms of an audit.
 
     Args:
-        config: As its user would run it.
-        trials: At most so many with the canary and as many without, of each case.
-        seconds: About how long all trials may take; fewer are made where they would take longer.
-        confidence: That no bound of the whole audit is above what it is a bound of.
+        config: The configuration as its user would run it.
+        trials: Largest number of trials per case with the canary, and of those without.
+        seconds: Approximate limit on the duration of all trials, in seconds; fewer are made where they would take
+            longer.
+        confidence: Confidence that all lower bounds of the audit hold together, in (1/2, 1 - 1e-9].
     """
 
     config: Config
@@ -78,17 +79,17 @@ class _Scores(Record):
     seconds: float
 
 
-# Told of a case, how many trials it has and how many it gets.
+# Called with a case, the number of its trials so far and of those wanted.
 Observe = Callable[[str, int, int], None]
 
 
 def audit(folder: Path, terms: AuditTerms, observe: Observe) -> Report:
-    """Make the trials that the folder lacks, and say what they show.
+    """Make the trials that the folder lacks, and return the results of all.
 
     Raises:
         RunFolderError: The folder holds an audit of other terms, or a damaged one.
         PrivacyError: Nothing is claimed, or the noise is not secret.
-        RblaSecureError: Whatever refuses the configuration itself.
+        RblaSecureError: The configuration itself is refused.
     """
     file = _read(folder, terms)
     if file is not None and file.report is not None:
@@ -110,7 +111,7 @@ def audit(folder: Path, terms: AuditTerms, observe: Observe) -> Report:
         )
         _write(folder, file)
     rows_in_all = sum(len(case.claims) for case in cases)
-    # Each row may err with its part of what all may together.
+    # Each row has an equal part of the error probability that all may have together.
     confidence = 1 - (1 - terms.confidence) / rows_in_all
     rows: list[Row] = []
     for number, case in enumerate(cases):
@@ -130,7 +131,7 @@ def audit(folder: Path, terms: AuditTerms, observe: Observe) -> Report:
 
 
 def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
-    """The cases that apply to a configuration, why others do not, and what is other than in a run.
+    """Return the cases that apply to a configuration, why others do not, and the differences from a run.
 
     Raises:
         PrivacyError: Nothing is claimed, or the noise is not secret.
@@ -164,11 +165,11 @@ def prepared(config: Config) -> tuple[list[Case], list[Skipped], list[str]]:
 
 
 def _affordable(cases: Sequence[Case], terms: AuditTerms) -> dict[str, int]:
-    """How many trials of each kind fit an equal part of the time, by case: some are made to measure it, and forgotten."""
+    """Return, by case, how many trials of each kind fit an equal part of the time, measured on discarded trials."""
     each = terms.seconds / len(cases)
     found = {}
     for case in cases:
-        # What a case works out once is no part of a trial's time.
+        # Values that a case computes once are no part of a trial's time.
         case.play()
         began = time.perf_counter()
         made = len(case.play()) + len(case.play())
@@ -178,7 +179,7 @@ def _affordable(cases: Sequence[Case], terms: AuditTerms) -> dict[str, int]:
 
 
 def _filled(path: Path, case: Case, trials: int, observe: Observe, *, audit: str) -> _Scores:
-    """A case's scores: those of its file, and as many more as are wanted, written batch by batch."""
+    """Return a case's scores: those of its file and the missing ones, written batch by batch."""
     scores = _read_scores(path, case, audit)
     while (done := _done(scores)) < trials:
         observe(case.name, done, trials)
@@ -189,7 +190,7 @@ def _filled(path: Path, case: Case, trials: int, observe: Observe, *, audit: str
 
 
 def _with_batch(scores: _Scores, case: Case, *, wanted: int) -> _Scores:
-    """Trials of some seconds more, or fewer if there are enough."""
+    """Add trials for some seconds, or until there are enough."""
     began = time.perf_counter()
     there, absent = _copied(scores.with_canary, case), _copied(scores.without_canary, case)
     while _least(there, absent) < wanted and time.perf_counter() - began < _BATCH_SECONDS:
@@ -209,7 +210,7 @@ def _done(scores: _Scores) -> int:
 
 
 def _least(*kinds: Mapping[str, list[float]]) -> int:
-    """Of trials with and without the canary, the number of the rarer kind."""
+    """Return the smaller of the numbers of trials with and without the canary."""
     return min((len(values) for kind in kinds for values in kind.values()), default=0)
 
 
@@ -265,7 +266,7 @@ def _read(folder: Path, terms: AuditTerms) -> _File | None:
 
 
 def _sources() -> str:
-    """SHA-256 of the code that is audited: every module of both packages."""
+    """Return the SHA-256 of the audited code: every module of both packages."""
     found = hashlib.sha256()
     for package in (Path(protocols.__file__).parent, Path(rbla_secure.__file__).parent):
         for path in sorted(package.rglob("*.py")):

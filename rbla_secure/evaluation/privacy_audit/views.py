@@ -1,12 +1,15 @@
-"""What an observer of a round reads off it, who knows everything but the noise of others: one number, the likelihood of a canary.
+"""Scores of a canary by an observer of a round who knows everything but the noise of others.
 
-For Gaussian noise of one size the best test of a known difference is the inner product with it (Neyman and Pearson 1933). So a
-score is the product of what is seen, less all that the observer knows, with what the canary adds before noise.
+For Gaussian noise of one size the best test of a known difference is the inner product with it (Neyman and Pearson
+1933). So a score is the product of what is seen, minus all that the observer knows, with what the canary adds before
+noise.
 
-    public-reader         the adapter that the round returned, before and after, and the published share of unclipped clients
-    participant           the same, less the whole uploads of max(1, colluders) clients
-    server                the sums that it opened, less the noise that was given out to be removed; in the clear, the canary's upload
-    server-with-clients   the same, less the whole uploads of `colluders` clients
+    public-reader         the adapter that the round returned, before and after, and the published share of unclipped
+                          clients
+    participant           the same, minus the whole uploads of max(1, colluders) clients
+    server                the sums that it opened, minus the noise that was disclosed for removal; in the clear, the
+                          canary's upload
+    server-with-clients   the same, minus the whole uploads of `colluders` clients
 """
 
 from collections.abc import Collection, Mapping
@@ -34,7 +37,7 @@ Values = npt.NDArray[np.float64]
 def scores(
     plan: Plan, session: Session, case: Neighbours, played: Played, *, canary: ClientId
 ) -> dict[Observer, float]:
-    """How much a round looks like one with this canary, to each observer."""
+    """Return, by observer, the score of a round for this canary; larger means that it was more likely present."""
     mechanism = plan.mechanism_of(session)
     if mechanism is None:
         raise AssertionError("only plans with noise are audited")
@@ -51,7 +54,7 @@ def scores(
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Seen:
-    """A round, and the one of its canaries that is looked for."""
+    """A round, and the one of its canaries that is scored."""
 
     plan: Plan
     session: Session
@@ -61,10 +64,10 @@ class _Seen:
     canary: ClientId
 
     def in_adapter(self, *, known: Collection[ClientId]) -> float:
-        """From the step of the adapter: what every row was divided by is public, so the sums can be worked out again."""
+        """Score the adapter's step: the divisor of every row is public, so the sums can be recomputed."""
         plan, direction = self.plan, self.case.canaries[self.canary]
         if plan.segmentation.rule_across is not None:
-            # A median of groups is nothing that noise can be taken off from.
+            # Noise cannot be subtracted from a median of groups.
             return float((step_of(self.played)[: len(direction)] * direction).sum())
         sums = sums_again(plan, self.mechanism, self.played)
         if self.mechanism.place is NoisePlace.CLIENTS:
@@ -72,13 +75,13 @@ class _Seen:
         return _product(sums, self._pattern())
 
     def in_sums(self, *, known: Collection[ClientId]) -> float:
-        """From what the secure sum opened to the server, or where it reads single uploads from that of the canary."""
+        """Score the sums opened to the server, or the canary's upload where the server reads single uploads."""
         opened = self.played.sums
         if self.plan.mode.reads_uploads:
             return _product(self.played.uploads.get(self.canary, {}), self._by_segment())
         if opened is None:
             return 0.0
-        # What a colluder has uploaded is taken off whole, so none of its components is left to remove.
+        # A colluder's upload is subtracted whole, so none of its noise components is left to remove.
         seeds = {key: seed for key, seed in opened.extra_secrets.items() if key[0] not in known}
         there = [client for client in known if client in opened.survivors]
         left = less(remove_components(opened.sums, self.mechanism, seeds), self.played, there)
@@ -88,14 +91,14 @@ class _Seen:
         return pattern(self.plan, self.mechanism, self.case, self.canary)
 
     def _by_segment(self) -> Mapping[int, Values]:
-        """The same by segment: one per band, or where clients are summed in groups that of the canary's."""
+        """The same by segment: one per band, or the one of the canary's group where clients are summed in groups."""
         return self.plan.segmentation.by_segment(self.session, self.canary, self._pattern())
 
 
 def pattern(
     plan: Plan, mechanism: GaussianMechanism, case: Neighbours, canary: ClientId
 ) -> dict[int, Values]:
-    """By band: what a canary adds to it before noise, in integer units, and last in the lowest band what that does to its vote."""
+    """Return, by band, what a canary adds before noise, in integer units; the lowest ends with its vote's change."""
     length, direction = plan.quantizer.scale * mechanism.clip_norm, case.canaries[canary]
     found = {
         band.index: length * direction[band.start : band.stop, plan.columns].ravel()
@@ -107,13 +110,13 @@ def pattern(
 
 
 def step_of(played: Played) -> Values:
-    """Shape (max_rank, row_length): by how much a round moved the adapter."""
+    """Return how far a round moved the adapter, shape (max_rank, row_length)."""
     step: Values = played.outcome.adapter.rows.astype(np.float64) - played.before.rows
     return step
 
 
 def sums_again(plan: Plan, mechanism: GaussianMechanism, played: Played) -> dict[int, Values]:
-    """By band, in integer units, the sums that a step was made of, and the published count last in the lowest one."""
+    """Return, by band, the sums behind a step, in integer units; the lowest band ends with the published count."""
     outcome, session, step = played.outcome, played.session, step_of(played)
     ones = {
         segment.index: BandTotal(
@@ -123,7 +126,7 @@ def sums_again(plan: Plan, mechanism: GaussianMechanism, played: Played) -> dict
         )
         for segment in session.segments
     }
-    # One summed unit moves a row by so much: what the plan's own average and step make of it.
+    # How far one summed unit moves a row, by the plan's own average and step.
     moves = average(plan, spread(ones, plan.bands, plan.columns)).rows * plan.config.server_learning_rate
     found = {}
     for index in ones:
@@ -140,7 +143,7 @@ def sums_again(plan: Plan, mechanism: GaussianMechanism, played: Played) -> dict
 def less(
     sums: Mapping[int, Values | IntegerVector], played: Played, known: Collection[ClientId]
 ) -> dict[int, Values]:
-    """Sums without the whole uploads of some clients."""
+    """Subtract the whole uploads of some clients from sums."""
     left = {index: values.astype(np.float64) for index, values in sums.items()}
     for client in known:
         for index, values in played.uploads.get(client, {}).items():

@@ -1,7 +1,7 @@
-"""What an observer makes of several rounds' adapters: one number, the logarithm of the likelihood ratio of a canary.
+"""Scores of a canary from several rounds' adapters: the logarithm of its likelihood ratio.
 
-Of two known laws it is the best test there is (Neyman and Pearson 1933). The observer knows everything but the server's noise and, where
-clients are drawn, the canary's draws.
+It is the best test between two known distributions (Neyman and Pearson 1933). The observer knows everything but the
+server's noise and, where clients are drawn, the canary's draws.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ Sums = Mapping[int, Values]
 
 
 def published(plan: Plan, rounds: Sequence[Played]) -> list[Sums]:
-    """By round, the sums that its step was made of."""
+    """Return, by round, the sums behind its step."""
     mechanism = server_noise(plan)
     return [sums_again(plan, mechanism, played) for played in rounds]
 
@@ -29,11 +29,12 @@ def published(plan: Plan, rounds: Sequence[Played]) -> list[Sums]:
 def released_score(
     plan: Plan, pair: Neighbours, rounds: Sequence[Played], sums: Sequence[Sums], *, canary: ClientId
 ) -> float:
-    """Of noise that cancels over rounds: what a canary adds to the combined sums of each band, times what was released of them.
+    """Score noise that cancels over rounds: the product of a canary's part of the combined sums with those released.
 
-    What is published of a band in round t is x'_t, and a_0 x'_t + a_1 x'_{t-1} + ... has noise that is independent in every round and
-    of one size (`privacy/noise/banded_matrix.py`): combining takes the correlation off, and the product with the canary's own combination
-    is the likelihood ratio but for a factor. A round without a band's sum begins its matrix anew.
+    What is published of a band in round t is x'_t, and a_0 x'_t + a_1 x'_{t-1} + ... has noise that is independent in
+    every round and of one size (`privacy/noise/banded_matrix.py`): combining removes the correlation, and the product
+    with the canary's own combination is the log-likelihood ratio up to a factor and a constant. A round without a
+    band's sum begins its matrix anew.
     """
     mechanism = server_noise(plan)
     column = mechanism.column
@@ -58,10 +59,10 @@ def released_score(
 
 
 def measured_precisions(plan: Plan, pilots: Sequence[Sequence[Played]]) -> dict[int, Values]:
-    """By band, shape (rounds, rounds): the inverse covariance of what its coordinates had of noise in all rounds of some plays.
+    """Return, by band, the inverse covariance of its noise between rounds in some plays, shape (rounds, rounds).
 
-    Whatever noise has in common between rounds is in it, known to the mechanism or not. A whole unit beside it keeps it finite
-    where noise is the same in several rounds or a round has none.
+    It includes every correlation of the noise between rounds, known to the mechanism or not. A whole unit is added to
+    keep it finite where noise is the same in several rounds or a round has none.
     """
     noise: dict[int, list[Values]] = {}
     for rounds in pilots:
@@ -90,7 +91,7 @@ def measured_score(
     canary: ClientId,
     precisions: Mapping[int, Values],
 ) -> float:
-    """The same as of any Gaussian noise with these precisions, in standard deviations of it."""
+    """Score Gaussian noise with these precisions, in standard deviations of it."""
     own = pattern(plan, server_noise(plan), pair, canary)
     there = np.array([float(canary in played.session.members and bool(played.reveals)) for played in rounds])
     found, squared = 0.0, 0.0
@@ -106,7 +107,7 @@ def measured_score(
 def drawn_score(
     plan: Plan, pair: Neighbours, rounds: Sequence[Played], sums: Sequence[Sums], *, canary: ClientId
 ) -> float:
-    """Of secret draws: over all rounds, the logarithm of the ratio of a mixture to noise alone.
+    """Score secret draws: over all rounds, the logarithm of the ratio of a mixture to noise alone.
 
     A round in which the canary may be drawn with probability q has, with d what it adds to the sums, y what they are without everybody
     else's uploads and V the variance of the noise, log(1 - q + q exp((<y, d> - |d|^2 / 2) / V)).
@@ -124,7 +125,7 @@ def drawn_score(
 
 
 def server_noise(plan: Plan) -> GaussianMechanism:
-    """The mechanism of a plan whose rounds belong together."""
+    """Return the mechanism of a plan with dependent rounds."""
     if plan.mechanism is not None and plan.mechanism.place is NoisePlace.SERVER:
         return plan.mechanism
     raise AssertionError("rounds belong together only where the server adds the noise")
