@@ -63,6 +63,9 @@ class KeptModel:
         kept: Sequence[_Kept] = (*self._objects, *self._containers, *self._memories, *self._tensors)
         for each in kept:
             each.put_back()
+        # A gradient has to fit its value, and is a tensor that is put back too: when all values are what they were.
+        for tensor in self._tensors:
+            tensor.give_gradient()
 
 
 class _Kept(Protocol):
@@ -169,6 +172,9 @@ class _KeptTensor:
         tensor = self._tensor
         if not self._in_graph:
             self._leave_graph()
+            # Values that are no floating point can be given to untrained tensors alone.
+            tensor.requires_grad_(False)
+            tensor.grad = None
         tensor.data = self._place
         if tensor._backward_hooks is not self._hooks:  # noqa: SLF001
             tensor._backward_hooks = self._hooks  # noqa: SLF001
@@ -178,7 +184,11 @@ class _KeptTensor:
             late.clear()
         if not self._in_graph:
             tensor.requires_grad_(self._trained)
-            tensor.grad = self._gradient
+
+    def give_gradient(self) -> None:
+        """Give the tensor the gradient that it had."""
+        if not self._in_graph:
+            self._tensor.grad = self._gradient
 
     def _leave_graph(self) -> None:
         if _in_graph(self._tensor):
@@ -234,7 +244,9 @@ def _kept_memories(tensors: Sequence[torch.Tensor], frozen: Sequence[torch.Tenso
     for tensor in tensors:
         for storage in _storages(tensor):
             key = storage.data_ptr() or id(storage)
-            storages[key] = storage
+            # Of two that begin at one address, as arrays of another library can, the longer one holds both.
+            if key not in storages or storages[key].nbytes() < storage.nbytes():
+                storages[key] = storage
             if id(tensor) not in not_copied:
                 copied.add(key)
     return [_KeptMemory(storage, copied=key in copied) for key, storage in storages.items()]
